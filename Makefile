@@ -1,0 +1,43 @@
+# Every target makes its own .venv when there is none. Choose the interpreter with `make PYTHON=python3.12 demo`.
+PYTHON ?= python3
+BIN := .venv/bin
+# A stamp per state of the requirements: changing either file installs again, an interrupted installation is repeated.
+STAMP := .venv/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# One thread per process: the programs bring their own parallelism, and shared machines punish oversubscription.
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test test-learning lint bench clean
+.NOTPARALLEL:
+
+demo: $(STAMP)
+	$(BIN)/rlctl demo --run runs/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest --ignore=tests/learning
+
+test-learning: $(STAMP)
+	$(BIN)/python -m pytest tests/learning
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done
+
+# Only what can be made again; your own runs stay.
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlctl needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing PyTorch (the pinned one, before anything can ask for another build)"
+	@$(PIP) torch==2.13.0
+	@echo "installing rlctl with its MPI runtime and developer tools"
+	@$(PIP) -e '.[mpi,dev]'
+	@rm -f .venv/.installed-*
+	@touch $@

@@ -1,0 +1,1 @@
+"""Policies for rlctl: rules and learned networks."""

@@ -1,0 +1,214 @@
+"""Trains a policy with Stable-Baselines3's PPO on many campaigns of the twin at once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import LinearSchedule, set_random_seed
+
+from rlctl import saved_policy
+from rlctl.config import config_hash, provenance
+from rlctl.errors import ConfigError
+from rlctl.registry import campaign_factory
+from rlctl_agents.ppo.callback import Stop, TrainingCallback
+from rlctl_agents.ppo.checkpoint import Checkpoints
+from rlctl_agents.ppo.export import actor_weights, check_same_answers
+from rlctl_agents.ppo.network import PrivilegedPolicy
+from rlctl_agents.ppo.vec_env import SB3VecEnv
+
+if TYPE_CHECKING:
+    from rlctl.campaign import CampaignFactory
+    from rlctl.config import Config
+    from rlctl.monitoring.progress import Progress
+
+_UNFINISHED = ("_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
+"""What PPO was in the midst of; nobody who loads the model needs it."""
+
+
+class Residual(BaseModel):
+    """The rule that actions are relative to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Options(BaseModel):
+    """``train.options`` of the configuration.
+
+    Attributes:
+        n_steps: decisions per environment between two updates.
+        n_epochs: passes over them in an update.
+        batch_size: decisions per gradient step.
+        learning_rate: at the start; it falls linearly to ``final_learning_rate`` times this.
+        gamma: discount per decision; the shaping of the rewards takes the same.
+        gae_lambda, clip, ent_coef, vf_coef, max_grad_norm: PPO's own.
+        net_arch: hidden widths of actor and critic.
+        logit_bias: initial biases of the logits, flat over the heads; empty: none.
+        observation_clip: observations are clipped to plus or minus this.
+        deterministic: whether the saved policy takes the likeliest choice; otherwise it draws.
+        residual: written into the saved policy's manifest.
+        device: of the network; for networks this small a CPU is as fast.
+        threads: of PyTorch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_steps: int = Field(default=32, ge=2)
+    n_epochs: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=1024, ge=2)
+    learning_rate: float = Field(default=7e-4, gt=0)
+    final_learning_rate: float = Field(default=0.05, ge=0, le=1)
+    gamma: float = Field(default=0.99, gt=0, le=1)
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    ent_coef: float = Field(default=0.003, ge=0)
+    vf_coef: float = Field(default=0.5, ge=0)
+    clip: float = Field(default=0.2, gt=0)
+    max_grad_norm: float = Field(default=0.5, gt=0)
+    net_arch: list[int] = Field(default_factory=lambda: [128, 128], min_length=1)
+    logit_bias: list[float] = Field(default_factory=list)
+    observation_clip: float | None = Field(default=None, gt=0)
+    deterministic: bool = True
+    residual: Residual | None = None
+    device: str = "cpu"
+    threads: int = Field(default=1, ge=1)
+
+
+def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
+    """Train into the folder ``out``; what stands in ``rlctl.learners`` as ``ppo``.
+
+    It leaves ``out/tensorboard``, ``out/checkpoints`` and the saved policy ``out/policy`` with Stable-Baselines3's
+    ``model.zip`` beside the weights. SIGTERM and Ctrl-C write a checkpoint first.
+
+    Args:
+        resume: go on from the newest checkpoint in ``out``, if there is one, up to the same total of decisions.
+
+    Returns:
+        The folder of the saved policy.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or does not fit the checkpoint.
+        KeyboardInterrupt: it was stopped; the checkpoint is written.
+    """
+    if config.train is None:
+        raise ConfigError("the configuration has no section 'train'")
+    section, options = config.train, parse_options(config.train.options)
+    torch.set_num_threads(options.threads)
+    seed = config.seed if section.seed is None else section.seed
+    checkpoints = Checkpoints(out / "checkpoints", config)
+    if not resume:
+        checkpoints.require_none()
+    start = checkpoints.newest()
+    done = start.decisions if start else 0
+
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    # A resumed training goes on in new campaigns: what was in progress in the old ones is lost.
+    sequence = np.random.SeedSequence([seed, done]).generate_state(2)
+    vector = factory.vector_env(section.num_envs, int(sequence[0]), config.machine.capacity())
+    if hasattr(vector, "gamma"):
+        vector.gamma = options.gamma
+    env = SB3VecEnv(vector)
+    try:
+        set_random_seed(int(sequence[1]))
+        model = PPO.load(start.model, env=env, device=options.device) if start else _new_model(env, options)
+        model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
+        callback = TrainingCallback(checkpoints, section.checkpoint_decisions, progress)
+        progress.start("training", section.decisions, "decisions")
+        if done:
+            progress.advance(done, "resumed")
+        try:
+            with Stop() as stop:
+                callback.stop = stop
+                model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
+        finally:
+            progress.stop()
+            model.logger.close()
+        if stop.asked:
+            checkpoints.save(model)
+            raise KeyboardInterrupt
+        checkpoints.save(model)
+        return export(model, out / "policy", factory, env, config, options)
+    finally:
+        env.close()
+
+
+def parse_options(options: Mapping[str, Any]) -> Options:
+    """Check ``train.options``.
+
+    Raises:
+        ConfigError: one line that names the key.
+    """
+    try:
+        return Options.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["train.options", *map(str, first["loc"])])
+        known = f"; known: {', '.join(Options.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{key}: {first['msg']}, got {first['input']!r}{known}") from None
+
+
+def export(
+    model: PPO, folder: Path, factory: CampaignFactory, env: SB3VecEnv, config: Config, options: Options
+) -> Path:
+    """Write the saved policy and check that it answers as the model does."""
+    manifest: dict[str, Any] = {
+        "name": config.train.algorithm if config.train else "ppo",
+        "campaign": {"name": factory.name, "version": factory.version},
+        "action_heads": list(env.heads),
+        "observation_length": env.n_obs,
+        "observation_clip": options.observation_clip,
+        "deterministic": options.deterministic,
+        "net_arch": options.net_arch,
+        "decisions": model.num_timesteps,
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        **provenance(),
+    }
+    if options.residual is not None:
+        manifest["residual"] = options.residual.model_dump()
+    with tempfile.TemporaryDirectory() as temporary:
+        zipped = Path(temporary) / "model.zip"
+        model.save(zipped, exclude=_UNFINISHED)
+        saved_policy.save(folder, actor_weights(model), manifest, files=[zipped])
+    check_same_answers(model, saved_policy.load(folder, deterministic=True))
+    return folder
+
+
+def _new_model(env: SB3VecEnv, options: Options) -> PPO:
+    if options.logit_bias and len(options.logit_bias) != env.n_mask:
+        raise ConfigError(
+            f"train.options.logit_bias has {len(options.logit_bias)} numbers, but the heads have {env.n_mask} choices"
+        )
+    rate = options.learning_rate
+    return PPO(
+        PrivilegedPolicy,
+        env,
+        learning_rate=LinearSchedule(rate, rate * options.final_learning_rate, 1.0),
+        n_steps=options.n_steps,
+        batch_size=min(options.batch_size, options.n_steps * env.num_envs),
+        n_epochs=options.n_epochs,
+        gamma=options.gamma,
+        gae_lambda=options.gae_lambda,
+        clip_range=options.clip,
+        ent_coef=options.ent_coef,
+        vf_coef=options.vf_coef,
+        max_grad_norm=options.max_grad_norm,
+        policy_kwargs={
+            "n_obs": env.n_obs,
+            "n_mask": env.n_mask,
+            "net_arch": options.net_arch,
+            "logit_bias": options.logit_bias or None,
+            "observation_clip": options.observation_clip,
+            "optimizer_kwargs": {"eps": 1e-5, "fused": True},
+        },
+        device=options.device,
+    )

@@ -1,0 +1,214 @@
+"""The network: an actor that sees what a real campaign shows, a critic that also sees what only the twin knows.
+
+The mask and the privileged quantities travel inside the observation, so that Stable-Baselines3's own PPO trains this
+policy and its own ``PPO.load`` reads it. Asymmetric actor and critic: Pinto et al., arXiv:1710.06542.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from rlctl.saved_policy import action_heads
+
+MASKED_LOGIT = -1e8
+"""Small enough for a probability of exactly 0, large enough that 0 times its logarithm is 0 and not NaN."""
+
+
+class MaskedHeads(Distribution):
+    """Independent categorical heads over flat logits in which what is masked has probability 0.
+
+    Stable-Baselines3's own ``MultiCategoricalDistribution`` makes one torch distribution per head and call; this one
+    does the same arithmetic in fewer operations.
+    """
+
+    def __init__(self, heads: tuple[int, ...]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.heads = heads
+        self.log_probs: list[torch.Tensor] = []
+
+    def proba_distribution_net(self, latent_dim: int) -> nn.Linear:
+        """The layer that gives the logits of all heads."""
+        return nn.Linear(latent_dim, sum(self.heads))
+
+    def proba_distribution(self, logits: torch.Tensor, mask: torch.Tensor) -> MaskedHeads:
+        """Set the logits; ``mask`` is above 0.5 where a choice is allowed."""
+        masked = torch.where(mask > 0.5, logits, MASKED_LOGIT)
+        self.log_probs = [part.log_softmax(dim=-1) for part in torch.split(masked, list(self.heads), dim=-1)]
+        return self
+
+    def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
+        """Log-probability of the indices of all heads together."""
+        columns = torch.split(actions.long().reshape(-1, len(self.heads)), 1, dim=1)
+        picked = [part.gather(1, column) for part, column in zip(self.log_probs, columns, strict=True)]
+        return torch.cat(picked, dim=1).sum(dim=1)
+
+    def entropy(self) -> torch.Tensor:
+        """Sum of the heads' entropies, in nats."""
+        log_probs = torch.cat(self.log_probs, dim=1)
+        return -(log_probs.exp() * log_probs).sum(dim=1)
+
+    def sample(self) -> torch.Tensor:
+        """A random index per head: the largest of log-probability + Gumbel noise."""
+        return torch.stack(
+            [(part - torch.empty_like(part).exponential_().log()).argmax(1) for part in self.log_probs], 1
+        )
+
+    def mode(self) -> torch.Tensor:
+        """The likeliest index per head."""
+        return torch.stack([part.argmax(dim=1) for part in self.log_probs], dim=1)
+
+    def actions_from_params(
+        self, logits: torch.Tensor, mask: torch.Tensor, deterministic: bool = False
+    ) -> torch.Tensor:
+        """Indices for given logits."""
+        return self.proba_distribution(logits, mask).get_actions(deterministic=deterministic)
+
+    def log_prob_from_params(self, logits: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices for given logits, and their log-probability."""
+        actions = self.actions_from_params(logits, mask)
+        return actions, self.log_prob(actions)
+
+
+class Towers(nn.Module):
+    """The hidden layers: one tower of the actor, one of the critic, nothing shared.
+
+    It reads rows of [observation, mask, privileged].
+    """
+
+    def __init__(self, row_length: int, n_obs: int, n_mask: int, net_arch: list[int], clip: float | None) -> None:
+        super().__init__()
+        self.n_obs, self.n_mask, self.clip = n_obs, n_mask, clip
+        self.latent_dim_pi = self.latent_dim_vf = net_arch[-1] if net_arch else n_obs
+        self.policy_net = _tower(n_obs, net_arch)
+        self.value_net = _tower(row_length - n_mask, net_arch)
+        if not net_arch:
+            self.latent_dim_vf = row_length - n_mask
+
+    def mask(self, rows: torch.Tensor) -> torch.Tensor:
+        """The mask part of the rows."""
+        return rows[:, self.n_obs : self.n_obs + self.n_mask]
+
+    def forward_actor(self, rows: torch.Tensor) -> torch.Tensor:
+        """Features of the observation alone."""
+        latent: torch.Tensor = self.policy_net(self._observation(rows))
+        return latent
+
+    def forward_critic(self, rows: torch.Tensor) -> torch.Tensor:
+        """Features of the observation and the privileged quantities."""
+        seen = torch.cat([self._observation(rows), rows[:, self.n_obs + self.n_mask :]], dim=1)
+        latent: torch.Tensor = self.value_net(seen)
+        return latent
+
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features for the actor and for the critic."""
+        return self.forward_actor(rows), self.forward_critic(rows)
+
+    def _observation(self, rows: torch.Tensor) -> torch.Tensor:
+        observation = rows[:, : self.n_obs]
+        return observation if self.clip is None else observation.clamp(-self.clip, self.clip)
+
+
+class PrivilegedPolicy(ActorCriticPolicy):
+    """Policy for ``stable_baselines3.PPO`` on a MultiDiscrete action space.
+
+    Args:
+        n_obs: numbers in the observation part.
+        n_mask: numbers in the mask part: the choices of all heads.
+        net_arch: hidden widths of each tower.
+        logit_bias: initial biases of the flat logits; None means 0.
+        observation_clip: the observation is clipped to plus or minus this.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.MultiDiscrete,
+        lr_schedule: Any,
+        *,
+        n_obs: int,
+        n_mask: int,
+        net_arch: list[int] | None = None,
+        logit_bias: list[float] | None = None,
+        observation_clip: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if n_mask != int(np.sum(action_space.nvec)):
+            raise ValueError(f"n_mask is {n_mask}, but the heads have {int(np.sum(action_space.nvec))} choices")
+        if logit_bias is not None and len(logit_bias) != n_mask:
+            raise ValueError(f"logit_bias has {len(logit_bias)} numbers for {n_mask} choices")
+        self.n_obs, self.n_mask, self.logit_bias, self.observation_clip = n_obs, n_mask, logit_bias, observation_clip
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[128, 128] if net_arch is None else net_arch,
+            **kwargs,
+        )
+
+    def get_distribution(self, obs: PyTorchObs) -> MaskedHeads:
+        """The distribution over actions."""
+        rows = self._rows(obs)
+        return self._distribution(self.towers.forward_actor(rows), rows)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Actions, values and log-probabilities."""
+        rows = self._rows(obs)
+        latent_pi, latent_vf = self.towers(rows)
+        distribution = self._distribution(latent_pi, rows)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self.value_net(latent_vf), distribution.log_prob(actions)
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Values, log-probabilities and entropies, for the update."""
+        rows = self._rows(obs)
+        latent_pi, latent_vf = self.towers(rows)
+        distribution = self._distribution(latent_pi, rows)
+        return self.value_net(latent_vf), distribution.log_prob(actions), distribution.entropy()
+
+    @property
+    def towers(self) -> Towers:
+        """The hidden layers; Stable-Baselines3 calls them its extractor."""
+        return cast(Towers, self.mlp_extractor)
+
+    def _rows(self, obs: PyTorchObs) -> torch.Tensor:
+        return cast(torch.Tensor, self.extract_features(obs))
+
+    def _distribution(self, latent_pi: torch.Tensor, rows: torch.Tensor) -> MaskedHeads:
+        heads = cast(MaskedHeads, self.action_dist)
+        return heads.proba_distribution(self.action_net(latent_pi), self.towers.mask(rows))
+
+    def _build_mlp_extractor(self) -> None:
+        widths = cast(list[int], self.net_arch)
+        towers = Towers(self.features_dim, self.n_obs, self.n_mask, widths, self.observation_clip)
+        self.mlp_extractor = cast(Any, towers)
+
+    def _build(self, lr_schedule: Any) -> None:
+        """Build as Stable-Baselines3 does (orthogonal, small action head), then exchange the distribution."""
+        super()._build(lr_schedule)
+        self.action_dist = MaskedHeads(action_heads(cast(spaces.MultiDiscrete, self.action_space)))
+        if self.logit_bias is not None:
+            with torch.no_grad():
+                cast(nn.Linear, self.action_net).bias.copy_(torch.tensor(self.logit_bias))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data: dict[str, Any] = super()._get_constructor_parameters()
+        names = ("n_obs", "n_mask", "logit_bias", "observation_clip")
+        return data | {name: getattr(self, name) for name in names}
+
+
+def _tower(width: int, net_arch: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for units in net_arch:
+        layers += [nn.Linear(width, units), nn.Tanh()]
+        width = units
+    return nn.Sequential(*layers)

@@ -1,0 +1,1 @@
+"""Rules: policies with a handful of parameters."""

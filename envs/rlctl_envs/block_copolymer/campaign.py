@@ -1,0 +1,346 @@
+"""The annealing game: K good films of one unknown material for the fewest node-seconds."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.campaign import Action, Command, Decision, Outcome, Start
+from rlctl.executors.base import Capacity
+from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl_envs.block_copolymer.film import BINS, RECENT, Film, Memory, Seen
+from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
+from rlctl_envs.block_copolymer.options import Options
+
+CHANGES = (-0.25, -0.15, -0.08, -0.04, -0.015, 0.0, 0.015, 0.04, 0.08, 0.15, 0.25)
+"""Choices of the temperature of a film in progress: the change."""
+STARTS = tuple(T_MIN + (T_MAX - T_MIN) * i / (len(CHANGES) - 1) for i in range(len(CHANGES)))
+"""Choices of the temperature of a fresh film."""
+RECENT_WIDTH = 4
+OBSERVED = 4 + RECENT * RECENT_WIDTH + 7 + 6 + 4 * BINS + 8 + 2 + 6
+DIVERGED_EXIT = 3
+_FILM_WORTH = 3.0
+"""Reward that a film is taken to cost, in the shaping; measured with the tuned feedback rule."""
+_Q_WORTH = 0.6
+"""Share of a film that is done when it is aligned, in the shaping."""
+
+
+class AnnealingCampaign:
+    """See ``rlctl.campaign.Campaign``. Subjects are films: ``film007``.
+
+    Action: MultiDiscrete [temperature (11), length, ranks, go on / give up], or the named quantities
+    ``temperature`` (absolute), ``steps``, ``ranks``, ``give_up``.
+    """
+
+    def __init__(self, options: Options, seed: int, gamma: float = 0.995) -> None:
+        self.options = options
+        self.seed = seed
+        self.deadline_s = options.allocation_s
+        self.reward_scale = 0.1 / options.segment_s(80)
+        self.heads = (len(CHANGES), len(options.steps), len(options.ranks), 2)
+        self.action_space = gymnasium.spaces.MultiDiscrete(np.array(self.heads))
+        self.observation_space = gymnasium.spaces.Box(-10.0, 10.0, (OBSERVED,), np.float32)
+        self.memory = Memory()
+        self.films: dict[int, Film] = {}
+        self.masked = 0
+        self.failures = 0
+        self._asked: deque[Film] = deque()
+        self._segments: dict[TaskId, tuple[Film, float, int, int]] = {}
+        self._opened = 0
+        self._now = 0.0
+        self._decision: Decision | None = None
+        self._capacity = options.capacity()
+
+    def begin(self, capacity: Capacity) -> None:
+        """Open a film on each chain."""
+        self._capacity = capacity
+        for _ in range(self.options.chains):
+            self._open()
+
+    def on_time(self, time_s: float) -> None:
+        """The clock stands at ``time_s``."""
+        self._now = max(self._now, time_s)
+
+    def on_event(self, event: Event) -> None:
+        """A segment ended; anything else does not matter here."""
+        if event.result is None or event.uid not in self._segments:
+            return
+        film, temperature, steps, ranks = self._segments.pop(event.uid)
+        result = event.result
+        if result.state is TaskState.DONE:
+            try:
+                seen = Seen.read(result.values, temperature, steps)
+                good = bool(result.values["good"])
+            except (KeyError, TypeError, ValueError):
+                self._failed(film, Failure.GARBAGE)
+                return
+            self.memory.timed(ranks, steps, result.ended_s - result.started_s)
+            self._measured(film, seen, good)
+        elif result.state is TaskState.FAILED:
+            self._failed(film, result.failure)
+        else:
+            self._asked.append(film)
+
+    def decision(self) -> Decision | None:
+        """What to do with the film that has waited longest."""
+        if self._decision is None and self._asked and not self.outcome().ended:
+            film = self._asked[0]
+            self._decision = Decision(
+                f"film{film.number:03d}", self._now, self.fields(film), self.observe(film), self.mask(film)
+            )
+        return self._decision
+
+    def apply(self, action: Action) -> list[Command]:
+        """Start the film's next segment, or give it up and ask about the one that takes its place."""
+        film = self._asked.popleft()
+        self._decision = None
+        answer = self.decode(film, action)
+        if answer["give_up"]:
+            if not film.fresh:
+                self._close(film, good=False)
+                self._open()
+                return []
+            self.masked += 1
+        temperature, steps, ranks = answer["temperature"], answer["steps"], answer["ranks"]
+        spec = self._segment(film, temperature, steps, ranks)
+        self._segments[spec.uid] = (film, temperature, steps, ranks)
+        film.segments += 1
+        return [Start(spec)]
+
+    def outcome(self) -> Outcome:
+        """Good films so far; over when there are enough of them, or when the allocation ends."""
+        reached = self.memory.good >= self.options.films
+        potential = 0.0
+        if not reached:
+            done = sum(_Q_WORTH * f.recent[-1].q for f in self.films.values() if f.recent)
+            potential = -_FILM_WORTH * max(self.options.films - self.memory.good - done, 0.0)
+        extra = {
+            "given_up": float(self.memory.given_up),
+            "steps": float(self.memory.steps),
+            "failed_tasks": float(self.failures),
+            "masked_actions": float(self.masked),
+        }
+        return Outcome(reached or self._now >= self.deadline_s, reached, self.memory.good, potential, extra)
+
+    def mask(self, film: Film) -> NDArray[np.bool_]:
+        """A fresh film cannot be given up; no more ranks than cores."""
+        allowed = np.ones(sum(self.heads), np.bool_)
+        at = self.heads[0] + self.heads[1]
+        for i, ranks in enumerate(self.options.ranks):
+            allowed[at + i] = ranks <= self._capacity.total_cores
+        allowed[-1] = not film.fresh
+        return allowed
+
+    def decode(self, film: Film, action: Action) -> Mapping[str, Any]:
+        """Named quantities of an answer, each within what is possible."""
+        most = max(r for r in self.options.ranks if r <= self._capacity.total_cores)
+        if isinstance(action, Mapping):
+            temperature = float(action["temperature"])
+            steps, ranks, give_up = int(action["steps"]), int(action["ranks"]), bool(action["give_up"])
+            if not math.isfinite(temperature):
+                self.masked += 1
+                temperature = film.temperature or T_MAX
+            if steps not in self.options.steps:
+                steps = min(self.options.steps, key=lambda s: abs(s - steps))
+            if ranks not in self.options.ranks or ranks > most:
+                self.masked += 1
+                ranks = self.options.ranks[0]
+        else:
+            t, s, r, g = (int(i) for i in action)
+            temperature = STARTS[t] if film.temperature is None else film.temperature + CHANGES[t]
+            steps, ranks, give_up = self.options.steps[s], self.options.ranks[r], bool(g)
+            if ranks > most:
+                self.masked += 1
+                ranks = self.options.ranks[0]
+        return {
+            "temperature": min(max(temperature, T_MIN), T_MAX),
+            "steps": steps,
+            "ranks": ranks,
+            "give_up": give_up,
+        }
+
+    def fields(self, film: Film) -> dict[str, Any]:
+        """What rules read."""
+        last = film.recent[-1] if film.recent else None
+        others = [f for f in self.films.values() if f is not film and f.recent]
+        memory = self.memory
+        rate = memory.rate
+        return {
+            "fresh": film.fresh,
+            "temperature": film.temperature,
+            "age_steps": film.age,
+            "q": last.q if last else 0.0,
+            "amplitude": last.amplitude if last else 0.0,
+            "largest_amplitude": memory.largest_amplitude,
+            "wavenumber": last.wavenumber if last else 0.0,
+            "others_q": max((f.recent[-1].q for f in others), default=0.0),
+            "films_needed": self.options.films - memory.good,
+            "films_good": memory.good,
+            "films_given_up": memory.given_up,
+            "speed_up": rate[max(rate)] / rate[1] if 1 in rate and max(rate) > 1 else 0.0,
+            "steps_choices": self.options.steps,
+            "ranks_choices": self.options.ranks,
+            "temperature_range": (T_MIN, T_MAX),
+            "time_left_s": self.deadline_s - self._now,
+        }
+
+    def observe(self, film: Film) -> NDArray[np.float32]:
+        """What networks read, about within -3 to 3: the film, the other chains, past films, the machine."""
+        memory, options = self.memory, self.options
+        reference = math.log(max(memory.largest_amplitude, 1e-3))
+        x = [
+            float(film.fresh),
+            0.0 if film.temperature is None else 2.0 * (film.temperature - 1.5),
+            math.log1p(film.age / 400.0),
+            film.highest_q,
+        ]
+        x += _recent(film, reference)
+        if film.recent:
+            last = film.recent[-1]
+            x += [0.5 * b + 1.0 for b in last.bands]
+            x += [4.0 * (last.wavenumber - 0.7), math.log(max(last.amplitude, 1e-3)) + 1.0]
+        else:
+            x += [0.0] * 7
+        others = [f for f in self.films.values() if f is not film]
+        seen = [f for f in others if f.recent]
+        if seen:
+            best = max(seen, key=lambda f: f.recent[-1].q)
+            x += [
+                len(seen) / len(others),
+                best.recent[-1].q,
+                sum(f.recent[-1].q for f in seen) / len(seen),
+                math.log1p(best.age / 400.0),
+                2.0 * ((best.temperature or 1.5) - 1.5),
+                math.log(max(best.recent[-1].amplitude, 1e-3)) - reference,
+            ]
+        else:
+            x += [0.0] * 6
+        for b in memory.bins:
+            if b.count:
+                x += [0.5 * math.log1p(b.count), 4.0 * b.gain, math.log(max(b.amplitude, 1e-3)) - reference, b.q]
+            else:
+                x += [0.0, 0.0, 0.0, 0.0]
+        x += memory.last_good
+        x += memory.last_given_up
+        x += [math.log1p(memory.good), math.log1p(memory.given_up)]
+        rate = memory.rate
+        known = 1 in rate and len(rate) > 1
+        needed = options.films - memory.good
+        x += [
+            min(needed, 8) / 4.0,
+            float(needed == 1),
+            max(self.deadline_s - self._now, 0.0) / options.segment_s(80) / 160.0,
+            float(known),
+            rate[max(rate)] / rate[1] - 1.0 if known else 0.0,
+            1.0 - sum(s[3] for s in self._segments.values()) / self._capacity.total_cores,
+        ]
+        return np.clip(np.array(x, np.float32), -10.0, 10.0)
+
+    def _open(self) -> None:
+        film = Film(self._opened)
+        self._opened += 1
+        self.films[film.number] = film
+        self._asked.append(film)
+
+    def _close(self, film: Film, good: bool) -> None:
+        self.memory.ended(film, good)
+        del self.films[film.number]
+
+    def _measured(self, film: Film, seen: Seen, good: bool) -> None:
+        before = film.recent[-1].q if film.recent else 0.0
+        self.memory.measured(seen, before, T_MIN, T_MAX)
+        film.failures = 0
+        film.temperature = seen.temperature
+        film.measured += 1
+        film.age += seen.steps
+        film.highest_q = max(film.highest_q, seen.q)
+        film.recent = [*film.recent[1 - RECENT :], seen]
+        if good:
+            self._close(film, good=True)
+            self._open()
+        else:
+            self._asked.append(film)
+
+    def _failed(self, film: Film, failure: Failure | None) -> None:
+        """The film as it was before the segment is still there, unless it is the film that failed."""
+        self.failures += 1
+        film.failures += 1
+        if failure is Failure.DIVERGED or film.failures > self.options.retries:
+            self._close(film, good=False)
+            self._open()
+        else:
+            self._asked.append(film)
+
+    def _segment(self, film: Film, temperature: float, steps: int, ranks: int) -> TaskSpec:
+        name = f"film{film.number:03d}"
+        # Two restart files in turn: the one that a segment starts from outlives the segment.
+        source = f"{name}.{film.measured % 2}.npz" if film.measured else None
+        target = f"{name}.{(film.measured + 1) % 2}.npz"
+        uid = TaskId(f"{name}-{film.segments:03d}")
+        seed = mixed(self.seed, film.number, film.segments)
+        arguments = [
+            "-m",
+            "rlctl_envs.block_copolymer.simulate",
+            "--material=material.json",
+            f"--temperature={temperature:.6f}",
+            f"--steps={steps}",
+            f"--grid={self.options.program.grid}",
+            f"--seed={seed}",
+            f"--restart-out={target}",
+            f"--result={uid}.json",
+        ]
+        if source is not None:
+            arguments.append(f"--restart-in={source}")
+        return TaskSpec(
+            uid=uid,
+            executable="python",
+            arguments=tuple(arguments),
+            parameters={
+                "film": film.number,
+                "temperature": round(temperature, 6),
+                "steps": steps,
+                "seed": seed,
+                "restart_in": source,
+                "restart_out": target,
+            },
+            resources=_RESOURCES[ranks] if ranks < len(_RESOURCES) else Resources(ranks=ranks),
+            walltime_s=self.options.program.walltime_s,
+            priority=float(ranks),  # else segments of one rank would keep a wide one waiting for ever
+            result_file=f"{uid}.json",
+            failure_codes=((DIVERGED_EXIT, Failure.DIVERGED),),
+        )
+
+
+_RESOURCES = tuple(Resources(ranks=r) for r in range(65))
+
+
+def _recent(film: Film, reference: float) -> list[float]:
+    x: list[float] = []
+    for seen in reversed(film.recent):
+        amplitude = math.log(max(seen.amplitude, 1e-3)) - reference
+        x += [seen.q, amplitude, 2.0 * (seen.temperature - 1.5), math.log2(seen.steps / 80.0)]
+    return x + [0.0] * (RECENT * RECENT_WIDTH - len(x))
+
+
+def mixed(*numbers: int) -> int:
+    """A 31-bit seed from whole numbers, by the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+
+    ``SeedSequence`` would take longer than the whole decision; the solvers seed their generators from this number
+    with a ``SeedSequence`` of their own.
+
+    >>> mixed(1, 2) != mixed(2, 1)
+    True
+    """
+    word = 0
+    for number in numbers:
+        word = (word + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        word ^= word >> 31
+    return word & 0x7FFFFFFF

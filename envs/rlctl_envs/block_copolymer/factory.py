@@ -1,0 +1,74 @@
+"""Makes annealing campaigns and what belongs to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from rlctl.errors import ConfigError
+from rlctl.executors.base import Capacity
+from rlctl.executors.simulated import Launch, Simulated, TaskModel
+from rlctl.vector import CampaignVectorEnv
+from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
+from rlctl_envs.block_copolymer.material import Material
+from rlctl_envs.block_copolymer.options import Options
+from rlctl_envs.block_copolymer.twin import FilmTwin, compute
+
+
+class BlockCopolymer:
+    """Block-copolymer annealing; see the README of this folder.
+
+    Args:
+        options: see ``Options``.
+
+    Raises:
+        ConfigError: unknown or unusable options.
+    """
+
+    name = "block_copolymer"
+    version = 1
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        try:
+            self.options = Options.model_validate(dict(options or {}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in ("campaign", "options", *first["loc"]))
+            raise ConfigError(f"{key}: {first['msg']}") from None
+        self.capacity = self.options.capacity()
+
+    def campaign(self, seed: int) -> AnnealingCampaign:
+        """The game of instance ``seed``."""
+        return AnnealingCampaign(self.options, seed)
+
+    def task_model(self, seed: int) -> FilmTwin:
+        """The twin of instance ``seed``."""
+        return FilmTwin(self.options, _material(seed), seed)
+
+    def privileged(self, seed: int) -> NDArray[np.float32]:
+        """The material, [7], each number about within -1 to 1."""
+        return _material(seed).as_array()
+
+    def prepare(self, folder: Path, seed: int) -> None:
+        """Write ``material.json``, which the program reads and the policy does not."""
+        (folder / "material.json").write_text(json.dumps(_material(seed).to_json(), indent=1) + "\n")
+
+    def vector_env(self, num_envs: int, seed: int, capacity: Capacity, gamma: float = 0.995) -> CampaignVectorEnv:
+        """Campaigns whose segments advance together."""
+        return CampaignVectorEnv(self, num_envs, seed, capacity, compute, gamma)
+
+    def outcomes(self, launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
+        """What segments of many instances do, advanced together."""
+        return compute(launches)
+
+
+@lru_cache(maxsize=4096)
+def _material(seed: int) -> Material:
+    return Material.draw(seed)

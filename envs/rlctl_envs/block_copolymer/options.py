@@ -1,0 +1,77 @@
+"""What a user can set about the annealing campaign."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rlctl.executors.base import Capacity
+
+
+class Program(BaseModel):
+    """The real program and how long it takes; ``calibrate`` measures these numbers.
+
+    Attributes:
+        grid: points of the program's grid along each side.
+        start_up_s: seconds before a segment computes, by ranks.
+        step_s: seconds per time step, by ranks.
+        scatter: standard deviation of the logarithm of a segment's duration.
+        straggler_probability: chance that a segment takes ten times as long.
+        failure_probability: chance that a segment dies.
+        walltime_s: seconds after which a segment is stopped.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grid: int = Field(512, ge=32, le=512, multiple_of=2)
+    start_up_s: dict[int, float] = {1: 0.22, 2: 0.50}
+    step_s: dict[int, float] = {1: 0.0035, 2: 0.0020}
+    scatter: float = Field(0.05, ge=0.0, le=1.0)
+    straggler_probability: float = Field(0.002, ge=0.0, le=0.5)
+    failure_probability: float = Field(0.002, ge=0.0, le=0.5)
+    walltime_s: float = Field(120.0, gt=0.0)
+
+
+class Options(BaseModel):
+    """The game.
+
+    Attributes:
+        films: good films of the material that are wanted, K.
+        chains: films in progress at once.
+        allocation_s: end of the allocation, seconds.
+        steps: choices of the length of a segment, in time steps.
+        ranks: choices of the ranks of a segment.
+        program: see ``Program``.
+        retries: how often a film's segment may fail in a row before the film is abandoned.
+        q_good, amplitude_good: a good film has at least this order parameter and this true amplitude.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    films: int = Field(4, ge=1, le=64)
+    chains: int = Field(2, ge=1, le=16)
+    allocation_s: float = Field(100.0, gt=0.0)
+    steps: tuple[int, ...] = (80, 160, 320)
+    ranks: tuple[int, ...] = (1, 2)
+    program: Program = Program()
+    retries: int = Field(3, ge=1)
+    q_good: float = Field(0.8, gt=0.0, lt=1.0)
+    amplitude_good: float = Field(0.35, gt=0.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Options:
+        for name in ("steps", "ranks"):
+            values = getattr(self, name)
+            if not values or min(values) < 1 or list(values) != sorted(set(values)):
+                raise ValueError(f"{name} must be positive whole numbers in rising order, for example [1, 2]")
+        missing = [r for r in self.ranks if r not in self.program.start_up_s or r not in self.program.step_s]
+        if missing:
+            raise ValueError(f"program.start_up_s and program.step_s lack times for ranks {missing}: run calibrate")
+        return self
+
+    def segment_s(self, steps: int, ranks: int = 1) -> float:
+        """Seconds that a segment is expected to take."""
+        return self.program.start_up_s[ranks] + steps * self.program.step_s[ranks]
+
+    def capacity(self) -> Capacity:
+        """The smallest machine on which the game can be played as it is meant: a core for each chain."""
+        return Capacity(nodes=1, cores=max(self.chains, *self.ranks))

@@ -1,0 +1,156 @@
+"""The twin: what segments of films do, computed for many films at once instead of being run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.executors.simulated import DurationModel, Launch, Simulated, TaskModel
+from rlctl.task import Failure
+from rlctl_envs.block_copolymer import field as solver
+from rlctl_envs.block_copolymer.kernel import GRID, HALF, LANES, advance
+from rlctl_envs.block_copolymer.material import DT, STABILISER, Material
+from rlctl_envs.block_copolymer.options import Options
+
+Floats = NDArray[np.float32]
+
+_KY, _KX = solver.wavenumbers(GRID)
+_K2 = (_KX[:, None] ** 2 + _KY[None, :] ** 2).astype(np.float32)[:, :, None]  # [kx, ky, 1]
+_KICKED = (np.arange(HALF)[:, None] < solver.KEPT) & (np.arange(GRID)[None, :] != solver.KEPT)
+# Standard deviation of the real part of a mode of 32 x 32 unit normals; see ``kernel.advance`` for kx = 0.
+_SPREAD = (_KICKED * np.where(np.arange(HALF) == 0, np.sqrt(2.0), 1.0)[:, None] / (np.sqrt(2.0) * GRID))[:, :, None]
+_SPREAD = _SPREAD.astype(np.float32)
+
+BLOW_UP = 10.0
+"""A field beyond this is taken as diverged, as the program does."""
+
+
+class FilmTwin:
+    """Segments of one campaign's films: the hidden material, and the restart files as arrays in memory."""
+
+    def __init__(self, options: Options, material: Material, seed: int) -> None:
+        self.options = options
+        self.material = material
+        program = options.program
+        self.durations = DurationModel(
+            program.start_up_s,
+            program.scatter,
+            program.straggler_probability,
+            failure_probability=program.failure_probability,
+        )
+        self.rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+        self.files: dict[str, Floats] = {}
+        self.noise = True
+
+    def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
+        """What these segments do."""
+        return compute([(self, launch) for launch in launches])
+
+    def read(self, parameters: Any) -> Floats:
+        """The field that a segment starts from, [32, 32]."""
+        name = parameters["restart_in"]
+        if name is not None:
+            return self.files[name]
+        start = solver.generators(parameters["seed"])[2]
+        return solver.to_field(solver.initial(self.material, GRID, start)).astype(np.float32)
+
+
+def factors(materials: Sequence[Material], temperatures: Sequence[float]) -> tuple[Floats, Floats, Floats]:
+    """(gain, pull, kick), each [kx, ky, film], as ``kernel.advance`` takes them."""
+    columns = np.array(
+        [
+            (DT * m.mobility(t), m.tau(t) + STABILISER, m.gamma, 2.0 * m.noise * t)
+            for m, t in zip(materials, temperatures, strict=True)
+        ],
+        np.float32,
+    ).T
+    pace, depth, gamma, heat = columns
+    pull = pace * _K2
+    below = 1.0 + pull * (_K2 + np.float32(STABILISER)) + pace * gamma * (_K2 > 0.0)
+    np.reciprocal(below, out=below)
+    gain = (1.0 + pull * depth) * below
+    kick = np.sqrt(heat * pull) * below * _SPREAD
+    pull *= below
+    return gain, pull, kick
+
+
+def advance_films(
+    fields: Floats,
+    materials: Sequence[Material],
+    temperatures: Sequence[float],
+    steps: Sequence[int],
+    seeds: Sequence[int],
+    noise: bool = True,
+) -> Floats:
+    """Advance films of many materials, each at its own temperature for its own number of steps.
+
+    Args:
+        fields: [film, 32, 32].
+
+    Returns:
+        the fields afterwards, [film, 32, 32].
+    """
+    count = len(materials)
+    # Films of like length share a block, so that few rest.
+    order = np.argsort(np.asarray(steps), kind="stable")
+    blocks = -(-count // LANES)
+    padded = np.resize(order, blocks * LANES)
+    gain, pull, kick = factors([materials[i] for i in padded], [temperatures[i] for i in padded])
+    if not noise:
+        kick[:] = 0.0
+
+    def in_blocks(array: Any) -> Any:
+        """[n, m, film] to [block, n * m * lane]."""
+        n, m, _ = array.shape
+        return np.ascontiguousarray(array.reshape(n, m, blocks, LANES).transpose(2, 0, 1, 3)).reshape(blocks, -1)
+
+    work = in_blocks(fields[padded].transpose(1, 2, 0))
+    length = np.asarray(steps, np.int64)[padded]
+    length[count:] = 0
+    words = (np.asarray(seeds, np.int64)[padded] & 0xFFFFFFFF).astype(np.uint32).reshape(blocks, LANES)
+    advance(work, in_blocks(gain), in_blocks(pull), in_blocks(kick), length.reshape(blocks, LANES), words)
+    films = work.reshape(blocks, GRID, GRID, LANES).transpose(0, 3, 1, 2).reshape(-1, GRID, GRID)[:count]
+    out = np.empty_like(fields)
+    out[order] = films
+    return out
+
+
+def compute(launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
+    """What segments of many campaigns do, advanced together."""
+    twins: list[FilmTwin] = [twin for twin, _ in launches if isinstance(twin, FilmTwin)]
+    wanted = [launch.spec.parameters for _, launch in launches]
+    before = np.stack([twin.read(p) for twin, p in zip(twins, wanted, strict=True)])
+    materials = [twin.material for twin in twins]
+    after = advance_films(
+        before,
+        materials,
+        [p["temperature"] for p in wanted],
+        [p["steps"] for p in wanted],
+        [p["seed"] for p in wanted],
+        twins[0].noise,
+    )
+    options = twins[0].options
+    spectrum = np.fft.rfft2(after, norm="forward")
+    seen = solver.features(spectrum.real**2 + spectrum.imag**2)
+    normals = np.stack([twin.rng.standard_normal(7) for twin in twins])
+    contrast = np.array([m.contrast for m in materials])
+    shown = solver.readings(seen, contrast, normals, options.q_good, options.amplitude_good)
+    peak = np.abs(after).max(axis=(1, 2))
+    columns = [shown[name].tolist() for name in ("q", "amplitude", "bands", "wavenumber", "good")]
+    simulated = []
+    for i, (twin, p) in enumerate(zip(twins, wanted, strict=True)):
+        ranks = launches[i][1].spec.resources.ranks
+        seconds, dies = twin.durations.draw(ranks, p["steps"] * twin.options.program.step_s[ranks], twin.rng)
+        if not peak[i] < BLOW_UP:
+            simulated.append(Simulated(seconds, failure=Failure.DIVERGED, message="the field diverged"))
+        elif dies:
+            simulated.append(Simulated(seconds, failure=Failure.EXIT, message="the program died"))
+        else:
+            twin.files[p["restart_out"]] = after[i]
+            q, amplitude, bands, wavenumber, good = (column[i] for column in columns)
+            values = {"q": q, "amplitude": amplitude, "bands": bands, "wavenumber": wavenumber, "good": good}
+            simulated.append(Simulated(seconds, values))
+    return simulated

@@ -1,0 +1,39 @@
+"""rlctl: learns to steer simulation campaigns on supercomputers.
+
+What the command line does, from Python:
+
+    config = rlctl.load_config("configs/block_copolymer.yaml", ["seed=1"])
+    folder = rlctl.train(config, "runs/first")
+    print(rlctl.evaluate(config, [str(folder), "feedback"]).to_json())
+    summary = rlctl.steer(config, str(folder), "runs/real")
+
+Each is loaded when it is first used, so that ``import rlctl`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlctl.config import load_config
+    from rlctl.doctor import diagnose
+    from rlctl.experiment import evaluate, steer, train, tune
+
+__version__ = "0.1.0"
+__all__ = ["diagnose", "evaluate", "load_config", "steer", "train", "tune"]
+
+_HOMES = {
+    "load_config": "rlctl.config",
+    "diagnose": "rlctl.doctor",
+    "train": "rlctl.experiment",
+    "tune": "rlctl.experiment",
+    "evaluate": "rlctl.experiment",
+    "steer": "rlctl.experiment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rlctl' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,146 @@
+"""Campaigns: the rules of the game. Pure logic, no clock, no process, no input or output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.task import Event, TaskId, TaskSpec
+
+if TYPE_CHECKING:
+    from rlctl.executors.base import Capacity
+    from rlctl.executors.simulated import TaskModel
+
+Action = NDArray[np.int64] | Mapping[str, Any]
+"""An index for each head of the action space (networks), or the named quantities themselves (rules)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a task."""
+
+    spec: TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop a task, queued or running."""
+
+    uid: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing until the next event."""
+
+
+Command = Start | Cancel | Wait
+
+
+@dataclass(slots=True)
+class Decision:
+    """A question to a policy.
+
+    Attributes:
+        subject: what it is about (a film, a task); memory is kept per subject.
+        time_s: seconds since the campaign began.
+        fields: the named quantities that rules read.
+        observation: the same as float32 numbers in a fixed order, for networks.
+        mask: for each choice of each head, flat in the order of the heads, whether it is allowed.
+        cost: allocated node-seconds since the previous decision (set by the driver).
+        number: 0, 1, 2 ... within the campaign (set by the driver).
+    """
+
+    subject: str
+    time_s: float
+    fields: Mapping[str, Any]
+    observation: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    cost: float = 0.0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a campaign stands.
+
+    Attributes:
+        ended: whether the campaign is over, by its goal or its budget.
+        reached: whether the goal was reached (then the episode terminates; otherwise it truncates).
+        successes: units of the goal so far (good films, finished tasks).
+        potential: the shaping potential of the present state, in units of reward; 0 once the goal is reached.
+        extra: figures for reports.
+    """
+
+    ended: bool
+    reached: bool
+    successes: int
+    potential: float = 0.0
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+class Campaign(Protocol):
+    """A fold of (seed, events, actions): the same sequence gives the same state, in training, steering and replay.
+
+    The driver calls, in this order: ``begin`` once; then, until ``outcome().ended``, ``decision`` and ``apply``
+    while a decision is open, and ``on_event`` for each event, ``on_time`` before it. When the campaign has ended the
+    driver cancels what is still running.
+    """
+
+    observation_space: gymnasium.spaces.Box
+    action_space: gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete
+    reward_scale: float
+    """Reward for one allocated node-second is minus this."""
+    deadline_s: float
+    """End of the allocation, seconds since the campaign began."""
+
+    def begin(self, capacity: Capacity) -> None:
+        """Learn the machine; open the first decisions."""
+
+    def on_time(self, time_s: float) -> None:
+        """The clock stands at ``time_s`` now; the budget may be over."""
+
+    def on_event(self, event: Event) -> None:
+        """A task changed its state."""
+
+    def decision(self) -> Decision | None:
+        """The open decision, the same until it is applied; None if none is open at this instant."""
+
+    def apply(self, action: Action) -> list[Command]:
+        """Answer the open decision. A masked choice becomes the default and is counted, never an error."""
+
+    def outcome(self) -> Outcome:
+        """How the campaign stands."""
+
+
+class CampaignFactory(Protocol):
+    """What a package registers under the entry point group ``rlctl.campaigns``: makes campaigns of one kind.
+
+    It is called as ``Factory(options)``, with the mapping ``campaign.options`` of the configuration, and raises
+    ``ConfigError`` for options that it does not know or cannot use. An instance is fixed by its seed: ``campaign(7)``
+    and ``task_model(7)`` belong together.
+    """
+
+    name: str
+    version: int
+
+    def campaign(self, seed: int) -> Campaign:
+        """The rules of the game of instance ``seed``."""
+
+    def task_model(self, seed: int) -> TaskModel:
+        """What the tasks of instance ``seed`` would do, for the simulated executor."""
+
+    def privileged(self, seed: int) -> NDArray[np.float32]:
+        """Hidden quantities of the instance, for a critic in training only; may be empty."""
+
+    def prepare(self, folder: Path, seed: int) -> None:
+        """Write what the real programs of instance ``seed`` need into a fresh run folder."""
+
+    def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        """Many campaigns stepped together."""

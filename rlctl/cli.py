@@ -1,0 +1,218 @@
+"""The command line: each command is one call that Python has too (``rlctl.train`` and its siblings)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+import rlctl
+from rlctl.errors import ConfigError, RlctlError
+from rlctl.monitoring.progress import Progress, progress
+
+app = typer.Typer(
+    help="Learns to steer simulation campaigns on supercomputers.",
+    epilog="Example: rlctl doctor",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class LogLevel(StrEnum):
+    """How much to say."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _log(level: LogLevel) -> LogLevel:
+    logging.basicConfig(
+        level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+    return level
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"rlctl {rlctl.__version__}")
+        raise typer.Exit
+
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment, a YAML file.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the experiment; may be repeated.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and no progress.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", callback=_log, help="How much to log on standard error.")]
+PolicyName = Annotated[
+    str,
+    typer.Option(
+        "--policy", metavar="P", help="A name in the experiment's policies, a rule, or a path of either kind."
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where it was interrupted.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes to play in.")]
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: rlctl train configs/block_copolymer.yaml --out runs/first --set train.decisions=100000")
+def train(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for checkpoints, curves and the saved policy.")],
+    resume: Resume = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Train a policy on the campaign's twin."""
+    loaded = rlctl.load_config(config, sets or ())
+    try:
+        folder = rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))
+    except KeyboardInterrupt:
+        _stopped(resume)
+    _say(as_json, {"policy": str(folder)}, f"saved the policy in {folder}")
+
+
+@app.command(epilog="Example: rlctl tune feedback configs/block_copolymer.yaml --out feedback.yaml")
+def tune(
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="A registered rule.")],
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The rule file to write.")],
+    generations: Annotated[int, typer.Option(min=1, help="Generations of the CMA-ES search.")] = 30,
+    instances: Annotated[int, typer.Option(min=1, help="Instances that each candidate plays per generation.")] = 24,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the search; the experiment's if left out.")] = None,
+    workers: Workers = 1,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Find good parameters of a rule on the campaign's twin."""
+    tuned = rlctl.tune(
+        rlctl.load_config(config, sets or ()),
+        rule,
+        out,
+        generations=generations,
+        instances=instances,
+        seed=seed,
+        workers=workers,
+        progress=_progress(as_json),
+    )
+    found = ", ".join(f"{name} {value:.4g}" for name, value in tuned.parameters.items())
+    _say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}")
+
+
+@app.command(epilog="Example: rlctl evaluate configs/block_copolymer.yaml --policy shipped --against feedback linear")
+def evaluate(
+    config: ConfigFile,
+    policy: PolicyName,
+    against: Annotated[list[str], typer.Option(metavar="RULE...", help="Policies to compare with.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="RULE...", help="More of --against.")] = None,
+    instances: Annotated[int | None, typer.Option(min=1, help="Held-out instances.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the held-out instances.")] = None,
+    workers: Workers = 1,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison there, as JSON.")] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Compare a policy with others on the same held-out instances, with 95 % intervals."""
+    loaded = rlctl.load_config(config, sets or ())
+    if out is not None and out.is_dir():
+        raise ConfigError(f"{out} is a folder; give the file to write")
+    comparison = rlctl.evaluate(
+        loaded,
+        [policy, *against, *(more or ())],
+        instances=instances,
+        seed=seed,
+        workers=workers,
+        progress=_progress(as_json),
+    )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(comparison.to_json(), indent=2) + "\n")
+    _say(as_json, comparison.to_json(), comparison.table())
+
+
+@app.command(epilog="Example: rlctl steer configs/block_copolymer.yaml --policy shipped --run runs/real --instance 7")
+def steer(
+    config: ConfigFile,
+    policy: PolicyName,
+    run: Annotated[Path, typer.Option(metavar="RUN", help="The run folder; must not exist, unless with --resume.")],
+    instance: Annotated[int, typer.Option(min=0, help="Which instance of the campaign.")] = 0,
+    resume: Resume = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Run a campaign for real: real programs, a journal, and a policy in charge."""
+    loaded = rlctl.load_config(config, sets or ())
+    try:
+        summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, progress=_progress(as_json))
+    except KeyboardInterrupt:
+        _stopped(resume)
+    goal = "reached" if summary.reached else "not reached"
+    text = (
+        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
+        f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
+        f"curves: tensorboard --logdir {shlex.quote(str(run))}"
+    )
+    _say(as_json, summary.to_json(), text)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; what the user can mend becomes one line and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        sys.exit(app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False))
+    except RlctlError as error:
+        _fail(str(error))
+    except TyperException as error:
+        _fail(error.format_message())
+
+
+def _fail(message: str) -> NoReturn:
+    print("rlctl: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _stopped(resumed: bool) -> NoReturn:
+    again = ["rlctl", *sys.argv[1:], *([] if resumed else ["--resume"])]
+    print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
+    raise typer.Exit(130)
+
+
+def _progress(quiet: bool) -> Progress:
+    return progress(quiet=quiet)
+
+
+def _say(as_json: bool, data: Any, text: Any) -> None:
+    if as_json:
+        print(json.dumps(data, indent=2))
+    else:
+        from rich.console import Console
+
+        Console(soft_wrap=isinstance(text, str)).print(text, markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The one loop: events in, decisions out, costs from the clock. It serves the environment and real campaigns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from rlctl.campaign import Action, Campaign, Cancel, Decision, Outcome, Start
+from rlctl.errors import JournalError
+from rlctl.executors.base import Executor
+from rlctl.records import Record, action_from_json, action_to_json, event_from_json, event_to_json
+from rlctl.task import Event, TaskId, TaskSpec
+
+
+class Recorder(Protocol):
+    """Where the driver writes before it acts; a journal, in a real campaign."""
+
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> int:
+        """Write one record; it is durable when this returns."""
+
+
+class Ledger:
+    """Adds up what was allocated and what was used.
+
+    Attributes:
+        node_seconds: allocated so far: nodes of the allocation times elapsed time, whoever was busy.
+        core_seconds: occupied by tasks that have ended.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        self.nodes = nodes
+        self.node_seconds = 0.0
+        self.core_seconds = 0.0
+        self._last_s = 0.0
+
+    def elapse(self, time_s: float) -> None:
+        """The clock stands at ``time_s``."""
+        self.node_seconds += self.nodes * (time_s - self._last_s)
+        self._last_s = time_s
+
+    def task(self, event: Event) -> None:
+        """A task ended."""
+        if event.result is not None:
+            self.core_seconds += event.result.cores * (event.result.ended_s - event.result.started_s)
+
+
+class Driver:
+    """Couples a campaign to an executor.
+
+    >>> # decision = driver.begin()
+    >>> # while decision is not None:
+    >>> #     decision = driver.step(policy.act(decision))
+
+    Attributes:
+        ledger: allocated and occupied time so far.
+        decisions: number of decisions answered so far.
+    """
+
+    def __init__(self, campaign: Campaign, executor: Executor, recorder: Recorder | None = None) -> None:
+        self.campaign = campaign
+        self.executor = executor
+        self.recorder = recorder
+        self.ledger = Ledger(executor.capacity.nodes)
+        self.decisions = 0
+        self._open: dict[TaskId, TaskSpec] = {}
+        self._charged = 0.0
+        self._finished = False
+
+    def begin(self) -> Decision | None:
+        """Start the campaign and run to its first decision."""
+        self.campaign.begin(self.executor.capacity)
+        return self.advance()
+
+    def step(self, action: Action) -> Decision | None:
+        """Answer the open decision and run to the next one; None when the campaign has ended."""
+        self.answer(action)
+        return self.advance()
+
+    def answer(self, action: Action) -> None:
+        """Answer the open decision: record it, then carry out what the campaign makes of it."""
+        now = self.executor.now()
+        self._record("decision", now, {"number": self.decisions, "action": action_to_json(action)})
+        self._apply(action, submit=True)
+
+    def advance(self) -> Decision | None:
+        """Run until a decision is open (its ``cost`` is what has elapsed since the previous one) or all is over."""
+        while not self.campaign.outcome().ended:
+            decision = self.campaign.decision()
+            if decision is not None:
+                decision.cost = self.ledger.node_seconds - self._charged
+                decision.number = self.decisions
+                self._charged = self.ledger.node_seconds
+                return decision
+            left = self.campaign.deadline_s - self.executor.now()
+            events = self.executor.wait(max(left, 0.0))
+            if not events:
+                if self.executor.now() < self.campaign.deadline_s and not self._open:
+                    raise RuntimeError("the campaign neither asks nor runs anything before its deadline")
+                self._time(self.executor.now())
+            self._take(events)
+        self._finish()
+        return None
+
+    def outcome(self) -> Outcome:
+        """How the campaign stands."""
+        return self.campaign.outcome()
+
+    def uncharged(self) -> float:
+        """Node-seconds elapsed since the last decision was handed out; after the end, what the last one cost."""
+        return self.ledger.node_seconds - self._charged
+
+    def replay(self, records: Iterable[Record], attempts: Mapping[TaskId, int]) -> Decision | None:
+        """Rebuild a campaign from its journal, submit again what has no recorded end, and go on.
+
+        Args:
+            records: what this driver's recorder has received so far, in order.
+            attempts: for each task that was launched, its last attempt.
+
+        Returns:
+            The first decision without a recorded answer, or None if the campaign had ended.
+
+        Raises:
+            JournalError: the records do not fit the campaign.
+        """
+        self.campaign.begin(self.executor.capacity)
+        for record in records:
+            if record.kind == "decision":
+                decision = self.campaign.decision()
+                if decision is None or record.data["number"] != self.decisions:
+                    raise JournalError(
+                        f"journal record {record.seq}: decision {record.data['number']} is answered, but the campaign "
+                        f"stands at {self.decisions}: this journal belongs to another campaign or version"
+                    )
+                self._charged = self.ledger.node_seconds
+                self._apply(action_from_json(record.data["action"]), submit=False)
+            elif record.kind == "event":
+                self._fold(event_from_json(record.data))
+            elif record.kind == "time":
+                self.ledger.elapse(record.time_s)
+                self.campaign.on_time(record.time_s)
+        if not self.campaign.outcome().ended:
+            for uid, spec in self._open.items():
+                self.executor.submit_task(spec, attempts.get(uid, 0) + 1)
+        else:
+            self._open.clear()
+        return self.advance()
+
+    def _apply(self, action: Action, *, submit: bool) -> None:
+        self.decisions += 1
+        for command in self.campaign.apply(action):
+            if isinstance(command, Start):
+                self._open[command.spec.uid] = command.spec
+                if submit:
+                    self.executor.submit_task(command.spec)
+            elif isinstance(command, Cancel) and submit:
+                self.executor.cancel(command.uid)
+
+    def _take(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._record("event", event.time_s, event_to_json(event))
+            self._fold(event)
+
+    def _fold(self, event: Event) -> None:
+        self.ledger.elapse(event.time_s)
+        self.ledger.task(event)
+        if event.state.final:
+            self._open.pop(event.uid, None)
+        self.campaign.on_time(event.time_s)
+        self.campaign.on_event(event)
+
+    def _time(self, time_s: float) -> None:
+        self._record("time", time_s, {})
+        self.ledger.elapse(time_s)
+        self.campaign.on_time(time_s)
+
+    def _finish(self) -> None:
+        """Cancel what is still open; the time that its end takes is part of the cost."""
+        if self._finished:
+            return
+        self._finished = True
+        for uid in list(self._open):
+            self.executor.cancel(uid)
+        while self._open:
+            events = self.executor.wait(60.0)
+            if not events:
+                break
+            for event in events:
+                self._record("event", event.time_s, event_to_json(event))
+                self.ledger.elapse(event.time_s)
+                self.ledger.task(event)
+                if event.state.final:
+                    self._open.pop(event.uid, None)
+
+    def _record(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
+        if self.recorder is not None:
+            self.recorder.append(kind, time_s, data)

@@ -1,0 +1,177 @@
+"""Environments: a campaign and an executor as a ``gymnasium.Env``, on the same driver that steers real campaigns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.campaign import Action, Campaign, CampaignFactory, Decision
+from rlctl.driver import Driver
+from rlctl.executors.base import Capacity, Executor
+from rlctl.executors.simulated import SimulatedExecutor
+
+Observation = NDArray[np.float32]
+Info = dict[str, Any]
+
+
+class Episode:
+    """One campaign as a sequence of rewards.
+
+    The reward of a decision is minus the node-seconds allocated until the next decision, scaled, plus the difference
+    of the campaign's potential, ``gamma * after - before`` (Ng, Harada, Russell 1999), which leaves the best policy
+    what it was. Reaching the goal terminates; the end of the allocation truncates, and the potential stays that of the
+    state then, since the campaign would go on in another allocation.
+    """
+
+    def __init__(self, campaign: Campaign, executor: Executor, gamma: float) -> None:
+        self.campaign = campaign
+        self.executor = executor
+        self.driver = Driver(campaign, executor)
+        self.gamma = gamma
+        self.decision: Decision | None = None
+        self._seen: Decision | None = None
+        self.terminated = False
+        self.truncated = False
+        self._potential = 0.0
+
+    def begin(self) -> None:
+        """Run to the first decision."""
+        self.decision = self.driver.begin()
+        self._potential = self.campaign.outcome().potential
+
+    def reward(self) -> float:
+        """Go on to the next decision after ``driver.answer``; returns the reward of that answer."""
+        self.decision = self.driver.advance()
+        outcome = self.campaign.outcome()
+        cost = self.driver.uncharged() if self.decision is None else self.decision.cost
+        self.terminated = outcome.reached
+        self.truncated = outcome.ended and not outcome.reached
+        before, self._potential = self._potential, outcome.potential
+        return self.gamma * outcome.potential - before - self.campaign.reward_scale * cost
+
+    def observation(self) -> Observation:
+        """What the policy sees; once the campaign has ended, what it saw last."""
+        self._seen = self.decision or self._seen
+        if self._seen is None:
+            raise ValueError("the campaign ended before its first decision: its deadline is too short")
+        return self._seen.observation
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Allowed choices, flat over the heads; all once the campaign has ended."""
+        return self.decision.mask if self.decision is not None else np.ones(choices(self.campaign), np.bool_)
+
+    def figures(self) -> dict[str, float]:
+        """The result so far, for logs and tables."""
+        outcome, ledger = self.campaign.outcome(), self.driver.ledger
+        capacity = self.executor.capacity
+        allocated = ledger.node_seconds * capacity.cores
+        return {
+            "successes": float(outcome.successes),
+            "reached": float(outcome.reached),
+            "node_seconds": ledger.node_seconds,
+            "utilisation": ledger.core_seconds / allocated if allocated > 0.0 else 0.0,
+            "decisions": float(self.driver.decisions),
+            **outcome.extra,
+        }
+
+
+def choices(campaign: Campaign) -> int:
+    """Length of a campaign's flat mask."""
+    space = campaign.action_space
+    return int(space.nvec.sum()) if isinstance(space, gymnasium.spaces.MultiDiscrete) else int(space.n)
+
+
+class CampaignEnv(gymnasium.Env[Observation, Any]):
+    """A campaign as a Gymnasium environment; on the simulated executor unless another one is given.
+
+    Args:
+        factory: makes the campaigns; each ``reset`` draws a new instance.
+        capacity: the allocation.
+        executor: makes the executor of an instance; None: simulated, with the factory's task model.
+        gamma: discount of the learner, which the shaping must share.
+
+    ``info`` holds ``action_mask``, ``privileged``, and the figures of the campaign so far.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own convention)
+
+    def __init__(
+        self,
+        factory: CampaignFactory,
+        capacity: Capacity,
+        executor: Callable[[int], Executor] | None = None,
+        gamma: float = 0.995,
+    ) -> None:
+        self.factory = factory
+        self.capacity = capacity
+        self.gamma = gamma
+        self._executor = executor
+        probe = factory.campaign(0)
+        self.observation_space: gymnasium.spaces.Box = probe.observation_space
+        self.action_space = probe.action_space
+        self._episode: Episode | None = None
+
+    @property
+    def episode(self) -> Episode:
+        """The campaign in play.
+
+        Raises:
+            gymnasium.error.ResetNeeded: ``reset`` was never called.
+        """
+        if self._episode is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        return self._episode
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Observation, Info]:
+        """Begin a new campaign; ``options={"instance": n}`` asks for a certain one."""
+        super().reset(seed=seed)
+        self.close()
+        instance = int((options or {}).get("instance", self.np_random.integers(2**31)))
+        self._instance = instance
+        executor: Executor
+        if self._executor is not None:
+            executor = self._executor(instance)
+        else:
+            executor = SimulatedExecutor(self.capacity, self.factory.task_model(instance))
+        self._episode = Episode(self.factory.campaign(instance), executor, self.gamma)
+        self._episode.begin()
+        return self._episode.observation(), self._info()
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, Info]:
+        """Answer the open decision."""
+        episode = self.episode
+        if not isinstance(action, Mapping) and isinstance(self.action_space, gymnasium.spaces.Discrete):
+            action = np.asarray([action], np.int64).reshape(-1)
+        episode.driver.answer(action)
+        reward = episode.reward()
+        return episode.observation(), reward, episode.terminated, episode.truncated, self._info()
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Allowed choices, flat over the heads, as sb3-contrib asks for them."""
+        return self.episode.mask()
+
+    def close(self) -> None:
+        """Stop the executor of the campaign in play."""
+        if self._episode is not None:
+            self._episode.executor.shutdown()
+
+    def _info(self) -> Info:
+        return {
+            "action_mask": self.episode.mask(),
+            "privileged": self.factory.privileged(self._instance),
+            **self.episode.figures(),
+        }
+
+
+def make_env(
+    campaign: str, options: Mapping[str, Any] | None = None, capacity: Capacity | None = None, gamma: float = 0.995
+) -> CampaignEnv:
+    """The environment behind ``gymnasium.make("rlctl/...")``: a registered campaign on the simulated executor."""
+    from rlctl.registry import campaign_factory
+
+    factory = campaign_factory(campaign, dict(options or {}))
+    return CampaignEnv(factory, capacity or getattr(factory, "capacity", Capacity()), gamma=gamma)

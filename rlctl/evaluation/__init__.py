@@ -1,0 +1,1 @@
+"""Comparison of policies and the tuning of rules."""

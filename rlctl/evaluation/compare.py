@@ -1,0 +1,232 @@
+"""The comparison of policies: all play the same held-out instances, and what differs is said with its uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from rlctl.errors import ConfigError
+from rlctl.evaluation.play import EVALUATION, Play, Players, draw_instances
+from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio
+from rlctl.policy import Policy
+from rlctl.registry import campaign_factory
+
+if TYPE_CHECKING:
+    from rlctl.campaign import CampaignFactory
+    from rlctl.config import Config
+    from rlctl.executors.base import Capacity
+    from rlctl.monitoring.progress import Progress
+
+SCHEMA = 1
+CHUNK = 16  # instances per job: small enough for progress and an even load
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One policy over all instances.
+
+    Attributes:
+        ert: node-seconds per success, with its 95 % interval.
+        ratio: ``ert`` over that of the reference, with its 95 % paired interval; 1 for the reference itself.
+        no_success: share of instances without any success.
+        reached: share of instances that reached the goal.
+        utilisation: core-seconds that tasks occupied over core-seconds allocated.
+        latency_s: median wall time of an answer.
+    """
+
+    policy: str
+    instances: int
+    successes: int
+    node_seconds: float
+    ert: float
+    ert_interval: Interval
+    ratio: float
+    ratio_interval: Interval
+    no_success: float
+    reached: float
+    utilisation: float
+    decisions: int
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What every policy did in every instance.
+
+    Attributes:
+        plays: by policy; instances in the same order for all.
+        reference: the policy that ratios are relative to.
+        cores: cores of one node of the allocation.
+        seed: what the instances and the bootstrap were drawn from.
+    """
+
+    plays: Mapping[str, Sequence[Play]]
+    reference: str
+    cores: int
+    seed: int
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """One per policy, in the order given."""
+        return tuple(self._row(name) for name in self.plays)
+
+    def ratio(self, policy: str, reference: str) -> tuple[float, Interval]:
+        """How many times dearer ``policy`` is than ``reference``, with its 95 % paired interval."""
+        if policy == reference:
+            return 1.0, (1.0, 1.0)
+        return ert_ratio(*self._columns(policy), *self._columns(reference), seed=self.seed)
+
+    def preferred(self) -> str:
+        """The policy with the least cost per success; the earlier one of equals."""
+        return min(self.rows, key=lambda row: row.ert).policy
+
+    def verdict(self) -> str:
+        """Which policy is preferred, and against which others that is more than chance."""
+        best = self.preferred()
+        if not math.isfinite(next(row.ert for row in self.rows if row.policy == best)):
+            return "no policy is preferred: none had a success"
+        dearer: list[str] = []
+        alike: list[str] = []
+        for name in self.plays:
+            if name != best:
+                value, (low, high) = self.ratio(name, best)
+                (dearer if low > 1.0 else alike).append(f"{name} {value:.2f} [{low:.2f}, {high:.2f}]")
+        parts = [f"preferred: {best}, with the fewest node-seconds per success"]
+        if dearer:
+            parts.append(f"dearer by a factor whose 95 % interval excludes 1: {', '.join(dearer)}")
+        if alike:
+            parts.append(f"not told apart from it, the interval includes 1: {', '.join(alike)}")
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; what is infinite is null."""
+        data = {
+            "schema": SCHEMA,
+            "seed": self.seed,
+            "reference": self.reference,
+            "preferred": self.preferred(),
+            "verdict": self.verdict(),
+            "rows": [asdict(row) for row in self.rows],
+        }
+        finite: dict[str, Any] = _finite(data)
+        return finite
+
+    def table(self) -> Table:
+        """For a terminal."""
+        table = Table(title=f"{len(next(iter(self.plays.values())))} held-out instances", caption=self.verdict())
+        table.add_column("policy")
+        for heading in (
+            "successes",
+            "node-s",
+            "node-s/success",
+            f"/ {self.reference}",
+            "none",
+            "goal",
+            "busy",
+            "answer",
+        ):
+            table.add_column(heading, justify="right")
+        for row in self.rows:
+            table.add_row(
+                row.policy,
+                str(row.successes),
+                f"{row.node_seconds:,.0f}",
+                _with_interval(row.ert, row.ert_interval, ".1f"),
+                "1" if row.policy == self.reference else _with_interval(row.ratio, row.ratio_interval, ".2f"),
+                f"{row.no_success:.1%}",
+                f"{row.reached:.1%}",
+                f"{row.utilisation:.0%}",
+                f"{1e6 * row.latency_s:,.0f} us",
+            )
+        return table
+
+    def _row(self, name: str) -> Row:
+        plays = self.plays[name]
+        node_seconds, successes = self._columns(name)
+        value, interval = self.ratio(name, self.reference)
+        allocated = float(node_seconds.sum()) * self.cores
+        return Row(
+            policy=name,
+            instances=len(plays),
+            successes=int(successes.sum()),
+            node_seconds=float(node_seconds.sum()),
+            ert=ert(node_seconds, successes),
+            ert_interval=ert_interval(node_seconds, successes, self.seed),
+            ratio=value,
+            ratio_interval=interval,
+            no_success=float(np.mean(successes == 0)),
+            reached=float(np.mean([play.reached for play in plays])),
+            utilisation=sum(play.core_seconds for play in plays) / allocated if allocated else 0.0,
+            decisions=sum(play.decisions for play in plays),
+            latency_s=float(np.median([play.latency_s for play in plays])),
+        )
+
+    def _columns(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        plays = self.plays[name]
+        return np.array([play.node_seconds for play in plays]), np.array([float(play.successes) for play in plays])
+
+
+def evaluate(
+    config: Config, policies: Mapping[str, Policy], instances: int, seed: int, progress: Progress, workers: int = 1
+) -> Comparison:
+    """Let every policy play the same held-out instances of the configured campaign.
+
+    Args:
+        policies: the first is the reference.
+        instances: how many.
+        seed: of the instances.
+        workers: processes to play in.
+
+    Raises:
+        ConfigError: there is nothing to compare.
+    """
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    return compare(factory, config.machine.capacity(), policies, instances, seed, progress, workers)
+
+
+def compare(
+    factory: CampaignFactory,
+    capacity: Capacity,
+    policies: Mapping[str, Policy],
+    instances: int,
+    seed: int,
+    progress: Progress,
+    workers: int = 1,
+) -> Comparison:
+    """The same for a factory."""
+    if not policies or instances < 1:
+        raise ConfigError("a comparison needs at least one policy and one instance")
+    seeds = draw_instances(seed, EVALUATION, instances)
+    # Policies take turns within a chunk, so that a loaded machine slows all of them alike.
+    jobs = [(name, at) for at in range(0, instances, CHUNK) for name in policies]
+    plays: dict[str, dict[int, Play]] = {name: {} for name in policies}
+    progress.start("comparing policies", len(policies) * instances, "campaigns")
+    try:
+        with Players(factory, capacity, workers) as players:
+            for number, done in players.run([(policies[name], seeds[at : at + CHUNK]) for name, at in jobs]):
+                name, at = jobs[number]
+                plays[name] |= {at + i: play for i, play in enumerate(done)}
+                progress.advance(len(done), name)
+    finally:
+        progress.stop()
+    ordered = {name: [of[i] for i in range(instances)] for name, of in plays.items()}
+    return Comparison(plays=ordered, reference=next(iter(policies)), cores=capacity.cores, seed=seed)
+
+
+def _with_interval(value: float, interval: Interval, form: str) -> str:
+    return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

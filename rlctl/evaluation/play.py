@@ -1,0 +1,145 @@
+"""Plays whole campaigns on the simulated executor, many at once, in this process or in others."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlctl import vector
+from rlctl.campaign import Action, CampaignFactory, Decision
+from rlctl.executors.base import Capacity
+from rlctl.policy import Policy
+
+EVALUATION, TUNING, VALIDATION = 1, 2, 3
+"""What instances are for; each purpose draws its own."""
+
+TOGETHER = 64
+
+Job = tuple[Policy, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """How one policy did in one instance.
+
+    Attributes:
+        successes: units of the goal.
+        node_seconds: allocated from the beginning until everything had stopped.
+        core_seconds: occupied by tasks.
+        latency_s: median wall time of the policy's answers.
+    """
+
+    instance: int
+    successes: int
+    reached: bool
+    node_seconds: float
+    core_seconds: float
+    decisions: int
+    latency_s: float
+
+
+def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[int]:
+    """Seeds of instances for a purpose.
+
+    Those of ``EVALUATION`` lie above 32 bits, where no instance of training or tuning does: they are held out whatever
+    the seeds are.
+    """
+    held_out = 2**32 if purpose == EVALUATION else 0
+    sequences = (np.random.SeedSequence([seed, purpose, batch], spawn_key=(i,)) for i in range(count))
+    return [held_out + int(sequence.generate_state(1)[0]) for sequence in sequences]
+
+
+def play(factory: CampaignFactory, policy: Policy, capacity: Capacity, instances: Sequence[int]) -> list[Play]:
+    """Let copies of a policy play instances, many in step."""
+    plays: list[Play] = []
+    for at in range(0, len(instances), TOGETHER):
+        chosen = instances[at : at + TOGETHER]
+        # Each campaign needs memory of its own.
+        timed = [_Timed(copy.deepcopy(policy)) for _ in chosen]
+        figures = vector.play(factory, capacity, list(zip(chosen, timed, strict=True)))
+        plays += [_result(i, capacity, of, t) for i, of, t in zip(chosen, figures, timed, strict=True)]
+    return plays
+
+
+class Players:
+    """Plays jobs in ``workers`` processes, or in this one if there is only one worker. A context manager."""
+
+    def __init__(self, factory: CampaignFactory, capacity: Capacity, workers: int = 1) -> None:
+        self._factory = factory
+        self._capacity = capacity
+        self._pool: ProcessPoolExecutor | None = None
+        if workers > 1:
+            # Spawned, not forked: a fork would copy locked mutexes of threaded libraries.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+
+    def __enter__(self) -> Players:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, list[Play]]]:
+        """Play all jobs; yields the job's number and its plays as they are done."""
+        if self._pool is None:
+            for number, (policy, instances) in enumerate(jobs):
+                yield number, play(self._factory, policy, self._capacity, instances)
+            return
+        futures = {
+            self._pool.submit(play, self._factory, policy, self._capacity, instances): number
+            for number, (policy, instances) in enumerate(jobs)
+        }
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+class _Timed:
+    """A policy whose answers are timed."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.name = policy.name
+        self.latencies_s: list[float] = []
+        self._policy = policy
+        self.reset, self.state, self.restore = policy.reset, policy.state, policy.restore
+
+    def act(self, decision: Decision) -> Action:
+        began_s = time.perf_counter()
+        action = self._policy.act(decision)
+        self.latencies_s.append(time.perf_counter() - began_s)
+        return action
+
+
+def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], timed: _Timed) -> Play:
+    node_seconds = figures["node_seconds"]
+    return Play(
+        instance=instance,
+        successes=int(figures["successes"]),
+        reached=bool(figures["reached"]),
+        node_seconds=node_seconds,
+        core_seconds=figures["utilisation"] * node_seconds * capacity.cores,
+        decisions=int(figures["decisions"]),
+        latency_s=float(np.median(timed.latencies_s)) if timed.latencies_s else 0.0,
+    )
+
+
+def _begin_worker() -> None:
+    """An interrupt is the parent's to handle, and no worker outlives it, however it dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

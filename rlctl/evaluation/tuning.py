@@ -1,0 +1,244 @@
+"""Finds the parameters of a rule by CMA-ES (Hansen, arXiv:1604.00772), so that a comparison meets the rule at its best.
+
+The search runs in the unit cube of the rule's ``SPACE``. Each generation plays a fresh set of training instances, the
+same for all candidates: that removes most of the noise between them and leaves nothing to overfit. The best of the
+generations then meet on a larger set, since the winner of a noisy generation is partly lucky.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cmaes
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from rlctl.config import config_hash, provenance
+from rlctl.errors import ConfigError
+from rlctl.evaluation.play import TUNING, VALIDATION, Play, Players, draw_instances
+from rlctl.registry import campaign_factory, policy_factory
+
+if TYPE_CHECKING:
+    from rlctl.config import Config
+    from rlctl.monitoring.progress import Progress
+
+SCHEMA = 1
+FINALISTS = 6
+SIGMA = 0.25  # first step, in units of a parameter's whole range
+CHUNK = 32  # instances per job
+
+Parameters = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a candidate cost over some instances."""
+
+    node_seconds: float
+    successes: int
+    episodes: int
+    decisions: int
+
+    @property
+    def cost(self) -> float:
+        """Logarithm of node-seconds per success; half a success more keeps it finite where there was none."""
+        return math.log(self.node_seconds / (self.successes + 0.5))
+
+
+Evaluate = Callable[[Sequence[Parameters], Sequence[int]], Sequence[Tally]]
+"""Plays every candidate on every instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long to search.
+
+    Attributes:
+        population: candidates per generation; None: 4 + 3 ln(number of parameters).
+        instances: training instances per generation.
+        validation: training instances on which the finalists meet.
+    """
+
+    generations: int = 30
+    population: int | None = None
+    instances: int = 24
+    validation: int = 128
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The parameters that were found, and what finding them took."""
+
+    parameters: Parameters
+    cost: float
+    start_cost: float
+    population: int
+    episodes: int
+    decisions: int
+
+
+class Space:
+    """A rule's ``SPACE`` (low, high, and "log" or "int" if it is one) as a unit cube."""
+
+    def __init__(self, space: Mapping[str, Sequence[Any]]) -> None:
+        self.names = tuple(space)
+        self._kinds = [str(entry[2]) if len(entry) > 2 else "linear" for entry in space.values()]
+        unknown = set(self._kinds) - {"linear", "log", "int"}
+        if not self.names or unknown:
+            raise ConfigError(f"the rule's SPACE is empty or has unknown kinds {sorted(unknown)}")
+        self._ends = [(self._in(e[0], k), self._in(e[1], k)) for e, k in zip(space.values(), self._kinds, strict=True)]
+
+    def decode(self, point: NDArray[np.float64]) -> Parameters:
+        """Parameters of a point of the cube."""
+        values = {}
+        for name, kind, (low, high), x in zip(self.names, self._kinds, self._ends, point, strict=True):
+            value = low + float(x) * (high - low)
+            values[name] = round(value) if kind == "int" else math.exp(value) if kind == "log" else value
+        return values
+
+    def encode(self, parameters: Mapping[str, float]) -> NDArray[np.float64]:
+        """The point of the cube nearest to given parameters; the middle for those not given."""
+        point = [
+            (self._in(parameters[name], kind) - low) / (high - low) if name in parameters else 0.5
+            for name, kind, (low, high) in zip(self.names, self._kinds, self._ends, strict=True)
+        ]
+        return np.clip(np.array(point, dtype=np.float64), 0.0, 1.0)
+
+    @staticmethod
+    def _in(value: float, kind: str) -> float:
+        return math.log(value) if kind == "log" else float(value)
+
+
+def search(
+    space: Space, evaluate: Evaluate, settings: Settings, start: Mapping[str, float], progress: Progress
+) -> Tuned:
+    """Minimise ``Tally.cost``.
+
+    Args:
+        evaluate: plays candidates on instances.
+        start: parameters to begin from; they stay a candidate to the end.
+    """
+    first = space.encode(start)
+    # cmaes has no strategy for one dimension: a second one that nothing depends on stands in.
+    width = max(len(first), 2)
+    mean = np.concatenate([first, np.full(width - len(first), 0.5)])
+    optimiser = cmaes.CMA(
+        mean=mean,
+        sigma=SIGMA,
+        bounds=np.tile([0.0, 1.0], (width, 1)),
+        seed=settings.seed % 2**32,
+        population_size=settings.population,
+    )
+    size, played, decisions = optimiser.population_size, 0, 0
+    best: list[tuple[float, Parameters]] = []
+    progress.start("tuning", settings.generations, "generations")
+    try:
+        for generation in range(settings.generations):
+            points = [optimiser.ask() for _ in range(size)]
+            candidates = [space.decode(point[: len(first)]) for point in points]
+            instances = draw_instances(settings.seed, TUNING, settings.instances, batch=generation)
+            tallies = evaluate(candidates, instances)
+            optimiser.tell([(point, tally.cost) for point, tally in zip(points, tallies, strict=True)])
+            cost, winner = min((tally.cost, i) for i, tally in enumerate(tallies))
+            best.append((cost, candidates[winner]))
+            played += sum(tally.episodes for tally in tallies)
+            decisions += sum(tally.decisions for tally in tallies)
+            progress.advance(1, f"{math.exp(cost):.4g} per success")
+        leaders = [parameters for _, parameters in sorted(best, key=lambda entry: entry[0])[: FINALISTS - 1]]
+        centre = space.decode(np.clip(optimiser.mean, 0.0, 1.0)[: len(first)])
+        finalists = [space.decode(first), centre, *leaders]
+        tallies = evaluate(finalists, draw_instances(settings.seed, VALIDATION, settings.validation))
+    finally:
+        progress.stop()
+    cost, winner = min((tally.cost, i) for i, tally in enumerate(tallies))
+    return Tuned(
+        parameters=finalists[winner],
+        cost=cost,
+        start_cost=tallies[0].cost,
+        population=size,
+        episodes=played + sum(tally.episodes for tally in tallies),
+        decisions=decisions + sum(tally.decisions for tally in tallies),
+    )
+
+
+def tune(
+    config: Config,
+    rule: str,
+    out: Path,
+    progress: Progress,
+    settings: Settings | None = None,
+    workers: int = 1,
+) -> Tuned:
+    """Tune a registered rule on the configured campaign and write it to ``out``, as a rule file.
+
+    Args:
+        settings: how long to search; None: the defaults, with the configuration's seed.
+        workers: processes to play in.
+
+    Raises:
+        ConfigError: there is no such rule, or it has nothing to tune.
+    """
+    settings = settings or Settings(seed=config.seed)
+    make = policy_factory(rule)
+    if not make.SPACE:
+        raise ConfigError(f"rule {rule!r} has no parameters to tune")
+    space = Space(make.SPACE)
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    with Players(factory, config.machine.capacity(), workers) as players:
+
+        def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[Tally]:
+            spans = [(i, at) for i in range(len(candidates)) for at in range(0, len(instances), CHUNK)]
+            plays: list[list[Play]] = [[] for _ in candidates]
+            jobs = [(make(**candidates[i]), instances[at : at + CHUNK]) for i, at in spans]
+            for number, done in players.run(jobs):
+                plays[spans[number][0]] += done
+            return [_tally(of) for of in plays]
+
+        tuned = search(space, evaluate, settings, _defaults(make(), space), progress)
+    write_rule(out, rule, tuned.parameters, _record(config, settings, tuned))
+    return tuned
+
+
+def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: Mapping[str, Any]) -> None:
+    """Write a rule file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {"schema": SCHEMA, "rule": rule, "parameters": dict(parameters), "tuning": dict(tuning)}
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            yaml.safe_dump(data, file, sort_keys=False)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _record(config: Config, settings: Settings, tuned: Tuned) -> dict[str, Any]:
+    found = asdict(tuned) | {"cost": math.exp(tuned.cost), "start_cost": math.exp(tuned.start_cost)}
+    del found["parameters"]
+    return asdict(settings) | found | {"config_hash": config_hash(config)} | provenance()
+
+
+def _tally(plays: Sequence[Play]) -> Tally:
+    return Tally(
+        node_seconds=math.fsum(sorted(play.node_seconds for play in plays)),
+        successes=sum(play.successes for play in plays),
+        episodes=len(plays),
+        decisions=sum(play.decisions for play in plays),
+    )
+
+
+def _defaults(rule: object, space: Space) -> Parameters:
+    """The rule's own values of its parameters, where it shows them as attributes."""
+    values = {name: getattr(rule, name, None) for name in space.names}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}

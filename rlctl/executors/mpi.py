@@ -1,0 +1,114 @@
+"""Starting MPI programs: which mpiexec there is, the flags it wants, and an environment that does it no harm."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from rlctl.errors import LaunchError
+
+
+class Flavour(StrEnum):
+    """Families of MPI launchers that take the same flags."""
+
+    OPENMPI = "Open MPI"
+    MPICH = "MPICH"
+
+
+_FLAGS = {
+    # Both families otherwise bind the ranks of every mpiexec to the first cores; unbound ranks keep the affinity
+    # that they inherit, which is the set of cores that the task was given.
+    Flavour.OPENMPI: ("--oversubscribe", "--bind-to", "none"),
+    Flavour.MPICH: ("-launcher", "fork", "-bind-to", "none"),
+}
+
+# What a surrounding mpiexec or batch system leaves behind: a program that inherits it takes itself for one of
+# their ranks. The local executor uses this machine only, so the batch system's list of nodes must go too.
+_FOREIGN = ("OMPI_", "PRTE_", "PRRTE_", "PMI", "MPI_LOCAL", "HYDRA_", "HYDI_", "SLURM_", "PBS_", "LSB_", "FLUX_")
+_FOREIGN_NAMES = ("PE_HOSTFILE",)
+
+_SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",  # in containers
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    # On one machine these start faster, and stay fast when there are more ranks than cores.
+    "OMPI_MCA_pml": "ob1",
+    "OMPI_MCA_btl": "self,sm,tcp",
+}
+
+
+def mpiexec_command(ranks: int) -> list[str]:
+    """The launcher with its flags; the program and its arguments follow. Ranks keep the affinity of the caller.
+
+    Raises:
+        LaunchError: there is no launcher, or it is of no known family.
+    """
+    path = find_mpiexec()
+    if path is None:
+        raise LaunchError("no mpiexec on this machine: install one with `pip install 'rlctl[mpi]'`, or load a module")
+    return [path, *_FLAGS[flavour(path)], "-n", str(ranks)]
+
+
+def find_mpiexec() -> str | None:
+    """Path of the launcher: that of this Python environment, or else the first on PATH; None if there is none."""
+    own = Path(sys.prefix) / "bin" / "mpiexec"
+    if os.access(own, os.X_OK):
+        return str(own)
+    return next((found for name in ("mpiexec", "mpirun", "orterun") if (found := shutil.which(name))), None)
+
+
+@functools.cache
+def flavour(path: str) -> Flavour:
+    """Which family a launcher belongs to, by what it says with ``--version``.
+
+    Raises:
+        LaunchError: it does not run, or says nothing known.
+    """
+    try:
+        answer = subprocess.run(
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60.0,
+            env=clean_environment(os.environ),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LaunchError(f"{path}: does not run ({error}): reinstall it, or remove it from PATH") from error
+    text = answer.stdout + answer.stderr
+    if any(mark in text for mark in ("Open MPI", "OpenRTE", "PRRTE")):
+        return Flavour.OPENMPI
+    if any(mark in text for mark in ("HYDRA", "MPICH", "Intel(R) MPI")):
+        return Flavour.MPICH
+    said = (text.strip().splitlines() or ["nothing"])[0]
+    raise LaunchError(f"{path}: neither Open MPI nor MPICH (it says: {said}): install one with `pip install 'rlctl[mpi]'`")
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy without traces of a surrounding MPI program or batch job, with settings for quick starts here.
+
+    >>> clean_environment({"HOME": "/h", "PMIX_RANK": "3"})["HOME"]
+    '/h'
+    >>> "PMIX_RANK" in clean_environment({"PMIX_RANK": "3"})
+    False
+    """
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(_FOREIGN) and name not in _FOREIGN_NAMES
+    }
+    return kept | _SETTINGS
+
+
+def scratch_environment(folder: Path) -> dict[str, str]:
+    """Variables that make Open MPI put its sockets and shared memory into one folder.
+
+    A killed mpiexec cannot clean up; whoever killed it removes the folder.
+    """
+    return {"OMPI_MCA_btl_sm_backing_directory": str(folder), "PRTE_MCA_prte_tmpdir_base": str(folder)}

@@ -1,0 +1,29 @@
+"""Policies: whoever answers decisions. Networks, rules and optimisers have this one face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rlctl.campaign import Action, Decision
+
+
+class Policy(Protocol):
+    """Answers decisions; keeps what memory it needs per subject.
+
+    ``state`` is JSON-ready; ``restore(state())`` gives a policy that answers the same.
+    """
+
+    name: str
+
+    def act(self, decision: Decision) -> Action:
+        """The answer: an index per head, or named quantities."""
+
+    def reset(self, seed: int) -> None:
+        """Forget all subjects; a new campaign begins. ``seed`` starts the policy's own randomness, if any."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What must be saved to go on later."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what ``state`` gave."""

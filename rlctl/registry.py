@@ -1,0 +1,155 @@
+"""Finds what other packages register as entry points: campaigns, policies, learners."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from gymnasium.spaces import MultiDiscrete
+
+from rlctl import saved_policy
+from rlctl.campaign import CampaignFactory
+from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file
+from rlctl.errors import ConfigError
+from rlctl.policy import Policy
+
+if TYPE_CHECKING:
+    from rlctl.monitoring.progress import Progress
+
+CAMPAIGNS = "rlctl.campaigns"
+POLICIES = "rlctl.policies"
+LEARNERS = "rlctl.learners"
+
+
+class Rule:
+    """A registered rule: a class that takes its parameters by keyword, with their check.
+
+    Attributes:
+        name: as registered.
+        SPACE: what can be tuned: ``(low, high)`` or ``(low, high, "log" | "int")`` by parameter; may be empty.
+    """
+
+    def __init__(self, name: str, make: Callable[..., Policy]) -> None:
+        self.name = name
+        self.SPACE: Mapping[str, Sequence[Any]] = getattr(make, "SPACE", {})
+        self._make = make
+
+    def __call__(self, **parameters: Any) -> Policy:
+        """The rule with these parameters; those left out keep its defaults.
+
+        Raises:
+            ConfigError: a parameter is unknown or cannot be used.
+        """
+        for key, value in parameters.items():
+            if key in self.SPACE and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"rule {self.name}: {key} must be a number, got {value!r}")
+        unknown = next((key for key in parameters if key not in self.SPACE), None)
+        try:
+            return self._make(**parameters)
+        except (TypeError, ValueError) as error:
+            if unknown is None:
+                raise ConfigError(f"rule {self.name}: {error}") from error
+            hint = did_you_mean(unknown, self.SPACE)
+            raise ConfigError(f"rule {self.name}: unknown parameter {unknown!r}; {hint}") from error
+
+
+class Learner(Protocol):
+    """What a package registers under ``rlctl.learners``: trains a policy."""
+
+    def __call__(self, config: Config, out: Path, resume: bool, progress: Progress) -> Path:
+        """Train into the folder ``out`` and return the folder of the saved policy."""
+
+
+def names(group: str) -> list[str]:
+    """What is registered in a group, in alphabetical order."""
+    return sorted({point.name for point in importlib.metadata.entry_points(group=group)})
+
+
+def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
+    """The campaign ``name`` with the given options.
+
+    Raises:
+        ConfigError: there is no such campaign, or it refuses the options.
+    """
+    make = cast(Callable[[Mapping[str, Any]], CampaignFactory], _load(CAMPAIGNS, "campaign", name))
+    return make(options)
+
+
+def policy_factory(name: str) -> Rule:
+    """The rule ``name``.
+
+    Raises:
+        ConfigError: there is no such rule.
+    """
+    return Rule(name, _load(POLICIES, "rule", name))
+
+
+def learner(name: str) -> Learner:
+    """The learning algorithm ``name``.
+
+    Raises:
+        ConfigError: there is no such algorithm.
+    """
+    return cast(Learner, _load(LEARNERS, "algorithm", name))
+
+
+def load_policy(config: Config, text: str) -> Policy:
+    """The policy that ``text`` means: a name in ``policies`` of the configuration, a rule, or a path.
+
+    A path is that of a rule file or of a saved policy's folder: as it stands where the user gives it, relative to
+    the configuration file where the configuration does.
+
+    Raises:
+        ConfigError: it means none of these, or the rule file cannot be used.
+        PolicyError: the saved policy cannot be used.
+    """
+    if text in config.policies:
+        entry = config.policies[text]
+        if isinstance(entry, RuleEntry):
+            return _rule(entry, text)
+        path = config.resolve(entry)
+        if not path.exists():
+            raise ConfigError(f"policies.{text}: {path}: no such file or folder")
+        return _from_path(config, path, text)
+    if text in names(POLICIES):
+        return _rule(RuleEntry(rule=text), text)
+    if Path(text).exists():
+        return _from_path(config, Path(text), None)
+    known = did_you_mean(text, [*config.policies, *names(POLICIES)])
+    raise ConfigError(f"policy {text!r} is neither a known name nor a file or folder; {known}")
+
+
+def _from_path(config: Config, path: Path, name: str | None) -> Policy:
+    if not path.is_dir():
+        return _rule(load_rule_file(path), name or path.stem)
+    policy = saved_policy.load(path)
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    campaign = factory.campaign(config.seed)
+    space = campaign.action_space
+    heads = [int(n) for n in space.nvec] if isinstance(space, MultiDiscrete) else [int(space.n)]
+    policy.require(factory.name, factory.version, campaign.observation_space.shape[0], heads)
+    policy.name = name or policy.name
+    return policy
+
+
+def _rule(entry: RuleEntry, name: str) -> Policy:
+    make = policy_factory(entry.rule)
+    try:
+        policy = make(**entry.parameters)
+    except (TypeError, ValueError) as error:
+        known = ", ".join(getattr(make, "SPACE", {})) or "none"
+        raise ConfigError(f"policy {name!r}, rule {entry.rule!r}: {error}; its parameters: {known}") from None
+    policy.name = name
+    return policy
+
+
+def _load(group: str, what: str, name: str) -> Any:
+    point = next(iter(importlib.metadata.entry_points(group=group, name=name)), None)
+    if point is None:
+        raise ConfigError(f"unknown {what} {name!r}; {did_you_mean(name, names(group))}")
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{what} {name!r} ({point.value}) cannot be loaded: {error}") from error

@@ -1,0 +1,86 @@
+"""Stands between a policy and a real campaign: what the policy cannot answer, a fallback does."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Discrete, MultiDiscrete
+from numpy.typing import NDArray
+
+from rlctl.campaign import Action, Decision
+from rlctl.policy import Policy
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Asks the policy; falls back when the observation or the answer makes no sense, or the policy raises.
+
+    Attributes:
+        policy: who is asked first.
+        fallback: who is asked instead; None: the first allowed choice of each head is taken.
+    """
+
+    def __init__(self, policy: Policy, fallback: Policy | None, action_space: MultiDiscrete | Discrete) -> None:
+        self.policy = policy
+        self.fallback = fallback
+        choices = action_space.nvec if isinstance(action_space, MultiDiscrete) else [action_space.n]
+        self._choices: NDArray[np.int64] = np.asarray(choices, dtype=np.int64)
+
+    def reset(self, seed: int) -> None:
+        """A new campaign begins."""
+        for policy in self._policies().values():
+            policy.reset(seed)
+
+    def act(self, decision: Decision) -> tuple[Action, str | None]:
+        """The answer, and why it is not the policy's own, if it is not."""
+        if not np.isfinite(decision.observation).all():
+            reason = "observation"
+        else:
+            action, reason = self._ask(self.policy, decision)
+            if action is not None:
+                return action, None
+        log.warning("decision %d on %s falls back: %s", decision.number, decision.subject, reason)
+        if self.fallback is not None:
+            action, _ = self._ask(self.fallback, decision)
+            if action is not None:
+                return action, reason
+        return self._default(decision.mask), reason
+
+    def state(self) -> dict[str, Any]:
+        """The memories of those policies that have any."""
+        states = {role: dict(policy.state()) for role, policy in self._policies().items()}
+        return {role: state for role, state in states.items() if state}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what ``state`` gave."""
+        for role, policy in self._policies().items():
+            if role in state:
+                policy.restore(state[role])
+
+    def _policies(self) -> dict[str, Policy]:
+        return {"policy": self.policy} | ({"fallback": self.fallback} if self.fallback is not None else {})
+
+    def _ask(self, policy: Policy, decision: Decision) -> tuple[Action | None, str]:
+        try:
+            action = policy.act(decision)
+        except Exception as error:  # whatever a policy does, the campaign goes on
+            log.warning("policy %s raised %r", policy.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
+            return None, "exception"
+        return (action, "") if self._makes_sense(action) else (None, "action")
+
+    def _makes_sense(self, action: Action) -> bool:
+        if isinstance(action, Mapping):
+            return not any(isinstance(value, float) and not math.isfinite(value) for value in action.values())
+        indices = np.atleast_1d(action)
+        if indices.shape != self._choices.shape:
+            return False
+        return bool(((indices >= 0) & (indices < self._choices)).all())
+
+    def _default(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        heads = np.split(mask, np.cumsum(self._choices)[:-1])
+        return np.array([int(np.argmax(head)) for head in heads], dtype=np.int64)

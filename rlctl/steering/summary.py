@@ -1,0 +1,80 @@
+"""What came of a steered campaign, as it is kept in the run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlctl.records import Record, event_from_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A campaign that has ended.
+
+    Attributes:
+        policy: name of the policy that steered.
+        reached: whether the goal was reached within the allocation.
+        node_seconds: allocated, whoever was busy, from the first start to the end of the last task.
+        utilisation: share of the allocated core-seconds that tasks occupied.
+        tasks: number of tasks by final state.
+        failures: number of failed tasks by kind of failure.
+        fallbacks: number of decisions that the policy did not answer itself, by reason.
+        extra: the campaign's own figures.
+    """
+
+    campaign: str
+    instance: int
+    policy: str
+    reached: bool
+    successes: int
+    node_seconds: float
+    utilisation: float
+    decisions: int
+    tasks: Mapping[str, int]
+    failures: Mapping[str, int]
+    fallbacks: Mapping[str, int]
+    seed: int
+    config_hash: str
+    extra: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return asdict(self)
+
+    def write(self, path: Path) -> None:
+        """Write it so that a reader finds the whole file or none."""
+        part = path.with_name(path.name + ".part")
+        with part.open("w") as file:
+            json.dump(self.to_json(), file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+
+def task_counts(records: Iterable[Record]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """From a journal: final tasks by state, failed ones by kind, decisions of the fallback by reason."""
+    states: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    reasons: dict[int, str] = {}
+    for record in records:
+        if record.kind == "event":
+            event = event_from_json(record.data)
+            if event.result is not None:
+                states[event.state.value] += 1
+                if event.result.failure is not None:
+                    failures[event.result.failure.value] += 1
+        elif record.kind == "fallback":
+            # A kill between this record and the decision's makes the same decision fall back again.
+            reasons[record.data["number"]] = record.data["reason"]
+    return dict(states), dict(failures), dict(Counter(reasons.values()))

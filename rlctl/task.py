@@ -1,0 +1,147 @@
+"""Tasks: what is asked of a machine, what states it goes through, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType
+
+TaskId = NewType("TaskId", str)
+
+
+class TaskState(StrEnum):
+    """Life of a task; the last three are final and sticky."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    HELD = "held"
+    SCHEDULED = "scheduled"
+    LAUNCHING = "launching"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    PREEMPTED = "preempted"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow.
+
+        >>> TaskState.DONE.final, TaskState.PREEMPTED.final
+        (True, False)
+        """
+        return self in (TaskState.DONE, TaskState.FAILED, TaskState.CANCELED)
+
+
+class Failure(StrEnum):
+    """Why a task ended as FAILED."""
+
+    EXIT = "exit"  # the program ended with a code other than 0
+    SIGNAL = "signal"  # the program was killed
+    TIMEOUT = "timeout"  # it ran past its walltime and was stopped
+    GARBAGE = "garbage"  # it ended well, but its result cannot be read
+    DIVERGED = "diverged"  # it says itself that the solution blew up
+    LAUNCH = "launch"  # it could not be started
+    LOST = "lost"  # its machine or its controller went away
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one task occupies while it runs."""
+
+    ranks: int = 1
+    cores_per_rank: int = 1
+    gpus_per_rank: float = 0.0
+    memory_per_rank_mb: int | None = None
+    nodes: int | None = None
+
+    @property
+    def cores(self) -> int:
+        """Cores over all ranks."""
+        return self.ranks * self.cores_per_rank
+
+    @property
+    def gpus(self) -> float:
+        """GPUs over all ranks; fractions share a device."""
+        return self.ranks * self.gpus_per_rank
+
+
+ONE_CORE = Resources()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """One unit of work: a program with arguments (an *exec*) or a function (a *call*).
+
+    Attributes:
+        uid: unique within the campaign, chosen by the caller: the key that makes submission idempotent.
+        executable: program of an exec; ``"python"`` means the interpreter that runs rlctl.
+        arguments: its arguments; paths are relative to the run folder, which is the working directory.
+        function: ``"package.module:name"`` of a call, run as ``name(**parameters)`` in a warm worker.
+        parameters: the scientific inputs, JSON values only; what a task model reads in place of running.
+        resources: what the task occupies.
+        walltime_s: seconds after which it is stopped and fails with ``Failure.TIMEOUT``; None: never.
+        priority: larger starts first; equal ones in order of submission.
+        retries: how often a failed attempt is repeated before the task is FAILED.
+        result_file: JSON file that an exec leaves, relative to the run folder; None: no result is read.
+        failure_codes: exit codes of the program that mean a certain failure, e.g. ``((3, Failure.DIVERGED),)``.
+        environment: variables added to the program's environment.
+    """
+
+    uid: TaskId
+    executable: str | None = None
+    arguments: tuple[str, ...] = ()
+    function: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    resources: Resources = ONE_CORE
+    walltime_s: float | None = None
+    priority: float = 0.0
+    retries: int = 0
+    result_file: str | None = None
+    failure_codes: tuple[tuple[int, Failure], ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.executable is None) == (self.function is None):
+            raise ValueError(f"task {self.uid}: give either an executable or a function")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What came of a task in a final state.
+
+    Attributes:
+        values: what the program wrote or the function returned; empty unless DONE.
+        failure: set if and only if the state is FAILED.
+        message: one line for people.
+        started_s, ended_s: when it ran, seconds on the executor's clock; equal if it never started.
+        cores: cores that it occupied in between.
+    """
+
+    uid: TaskId
+    state: TaskState
+    attempt: int
+    values: Mapping[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    message: str = ""
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    cores: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of a task's state, as an executor reports it.
+
+    Attributes:
+        time_s: seconds on the executor's clock.
+        result: set if and only if ``state`` is final.
+    """
+
+    time_s: float
+    uid: TaskId
+    state: TaskState
+    attempt: int = 1
+    result: TaskResult | None = None

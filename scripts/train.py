@@ -1,0 +1,17 @@
+"""Train a policy: python scripts/train.py configs/block_copolymer.yaml runs/first [--resume] [KEY=VALUE ...]."""
+
+import argparse
+
+import rlctl
+from rlctl.monitoring.progress import progress
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Train a policy on a campaign's twin.")
+    parser.add_argument("config")
+    parser.add_argument("out")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+
+    config = rlctl.load_config(options.config, options.overrides)
+    print(rlctl.train(config, options.out, resume=options.resume, progress=progress()))
