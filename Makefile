@@ -12,7 +12,7 @@ export OMP_NUM_THREADS := 1
 .NOTPARALLEL:
 
 demo: $(STAMP)
-	$(BIN)/rlctl demo --run runs/demo
+	$(BIN)/python scripts/demo.py --run runs/demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --ignore=tests/learning

@@ -2,7 +2,7 @@
 
 What the command line does, from Python:
 
-    config = rlctl.load_config("configs/block_copolymer.yaml", ["seed=1"])
+    config = rlctl.load_config("configs/annealing.yaml", ["seed=1"])
     folder = rlctl.train(config, "runs/first")
     print(rlctl.evaluate(config, [str(folder), "feedback"]).to_json())
     summary = rlctl.steer(config, str(folder), "runs/real")
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from rlctl.config import load_config
     from rlctl.doctor import diagnose
     from rlctl.experiment import evaluate, steer, train, tune
+    from rlctl.registry import load_policy
 
 __version__ = "0.1.0"
-__all__ = ["diagnose", "evaluate", "load_config", "steer", "train", "tune"]
+__all__ = ["diagnose", "evaluate", "load_config", "load_policy", "steer", "train", "tune"]
 
 _HOMES = {
     "load_config": "rlctl.config",
+    "load_policy": "rlctl.registry",
     "diagnose": "rlctl.doctor",
     "train": "rlctl.experiment",
     "tune": "rlctl.experiment",

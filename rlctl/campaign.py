@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,6 +43,21 @@ class Wait:
 Command = Start | Cancel | Wait
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Choices relative to a rule's proposal, for policies that correct a rule.
+
+    Attributes:
+        centre: for each head, the index that means "as the rule says".
+        mask: as in ``Decision``, for these choices.
+        named: named quantities of indices.
+    """
+
+    centre: tuple[int, ...]
+    mask: NDArray[np.bool_]
+    named: Callable[[NDArray[np.int64]], Mapping[str, Any]]
+
+
 @dataclass(slots=True)
 class Decision:
     """A question to a policy.
@@ -55,6 +70,7 @@ class Decision:
         mask: for each choice of each head, flat in the order of the heads, whether it is allowed.
         cost: allocated node-seconds since the previous decision (set by the driver).
         number: 0, 1, 2 ... within the campaign (set by the driver).
+        around: makes the choices around a rule's answer; None where the campaign offers none.
     """
 
     subject: str
@@ -64,6 +80,7 @@ class Decision:
     mask: NDArray[np.bool_]
     cost: float = 0.0
     number: int = 0
+    around: Callable[[Mapping[str, Any]], Around] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +110,21 @@ class Campaign(Protocol):
     driver cancels what is still running.
     """
 
-    observation_space: gymnasium.spaces.Box
-    action_space: gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete
-    reward_scale: float
-    """Reward for one allocated node-second is minus this."""
-    deadline_s: float
-    """End of the allocation, seconds since the campaign began."""
+    @property
+    def observation_space(self) -> gymnasium.spaces.Box:
+        """Of ``Decision.observation``."""
+
+    @property
+    def action_space(self) -> gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete:
+        """Of index actions; a Discrete counts as one head."""
+
+    @property
+    def reward_scale(self) -> float:
+        """Reward for one allocated node-second is minus this."""
+
+    @property
+    def deadline_s(self) -> float:
+        """End of the allocation, seconds since the campaign began."""
 
     def begin(self, capacity: Capacity) -> None:
         """Learn the machine; open the first decisions."""

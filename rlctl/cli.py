@@ -75,7 +75,7 @@ def _root(
     pass
 
 
-@app.command(epilog="Example: rlctl train configs/block_copolymer.yaml --out runs/first --set train.decisions=100000")
+@app.command(epilog="Example: rlctl train configs/annealing.yaml --out runs/first --set train.decisions=100000")
 def train(
     config: ConfigFile,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for checkpoints, curves and the saved policy.")],
@@ -93,7 +93,7 @@ def train(
     _say(as_json, {"policy": str(folder)}, f"saved the policy in {folder}")
 
 
-@app.command(epilog="Example: rlctl tune feedback configs/block_copolymer.yaml --out feedback.yaml")
+@app.command(epilog="Example: rlctl tune feedback configs/annealing.yaml --out feedback.yaml")
 def tune(
     rule: Annotated[str, typer.Argument(metavar="RULE", help="A registered rule.")],
     config: ConfigFile,
@@ -121,7 +121,7 @@ def tune(
     _say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}")
 
 
-@app.command(epilog="Example: rlctl evaluate configs/block_copolymer.yaml --policy shipped --against feedback linear")
+@app.command(epilog="Example: rlctl evaluate configs/annealing.yaml --policy ppo --against feedback linear")
 def evaluate(
     config: ConfigFile,
     policy: PolicyName,
@@ -153,7 +153,7 @@ def evaluate(
     _say(as_json, comparison.to_json(), comparison.table())
 
 
-@app.command(epilog="Example: rlctl steer configs/block_copolymer.yaml --policy shipped --run runs/real --instance 7")
+@app.command(epilog="Example: rlctl steer configs/annealing.yaml --policy ppo --run runs/real --instance 7")
 def steer(
     config: ConfigFile,
     policy: PolicyName,
@@ -169,7 +169,7 @@ def steer(
     try:
         summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, progress=_progress(as_json))
     except KeyboardInterrupt:
-        _stopped(resume)
+        _stopped(resume or not run.exists())
     goal = "reached" if summary.reached else "not reached"
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
@@ -177,6 +177,21 @@ def steer(
         f"curves: tensorboard --logdir {shlex.quote(str(run))}"
     )
     _say(as_json, summary.to_json(), text)
+
+
+@app.command(epilog="Example: rlctl doctor")
+def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
+    """Look at MPI, GPUs, Slurm and versions, and say what to do about what is missing."""
+    findings = rlctl.diagnose()
+    signs = {True: "ok", False: "MISSING", None: "-"}
+    lines = []
+    for finding in findings:
+        lines.append(f"{signs[finding.ok]:8}{finding.name}: {finding.detail}")
+        if finding.advice:
+            lines.append(f"{'':8}-> {finding.advice}")
+    _say(as_json, [dataclasses.asdict(finding) for finding in findings], "\n".join(lines))
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -195,8 +210,8 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _stopped(resumed: bool) -> NoReturn:
-    again = ["rlctl", *sys.argv[1:], *([] if resumed else ["--resume"])]
+def _stopped(same_again: bool) -> NoReturn:
+    again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
     print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
     raise typer.Exit(130)
 
@@ -211,7 +226,9 @@ def _say(as_json: bool, data: Any, text: Any) -> None:
     else:
         from rich.console import Console
 
-        Console(soft_wrap=isinstance(text, str)).print(text, markup=False, highlight=False)
+        # A file or a pipe has no width; a table that is cut there is of no use.
+        width = None if sys.stdout.isatty() else 160
+        Console(width=width, soft_wrap=isinstance(text, str)).print(text, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class Driver:
         self.ledger = Ledger(executor.capacity.nodes)
         self.decisions = 0
         self._open: dict[TaskId, TaskSpec] = {}
+        self._canceled: set[TaskId] = set()
         self._charged = 0.0
         self._finished = False
 
@@ -133,6 +134,8 @@ class Driver:
                     )
                 self._charged = self.ledger.node_seconds
                 self._apply(action_from_json(record.data["action"]), submit=False)
+            elif record.kind == "event" and self.campaign.outcome().ended:
+                self._settle(event_from_json(record.data))
             elif record.kind == "event":
                 self._fold(event_from_json(record.data))
             elif record.kind == "time":
@@ -141,6 +144,8 @@ class Driver:
         if not self.campaign.outcome().ended:
             for uid, spec in self._open.items():
                 self.executor.submit_task(spec, attempts.get(uid, 0) + 1)
+                if uid in self._canceled:
+                    self.executor.cancel(uid)
         else:
             self._open.clear()
         return self.advance()
@@ -152,19 +157,25 @@ class Driver:
                 self._open[command.spec.uid] = command.spec
                 if submit:
                     self.executor.submit_task(command.spec)
-            elif isinstance(command, Cancel) and submit:
-                self.executor.cancel(command.uid)
+            elif isinstance(command, Cancel):
+                self._canceled.add(command.uid)
+                if submit:
+                    self.executor.cancel(command.uid)
 
     def _take(self, events: Iterable[Event]) -> None:
         for event in events:
             self._record("event", event.time_s, event_to_json(event))
             self._fold(event)
 
-    def _fold(self, event: Event) -> None:
+    def _settle(self, event: Event) -> None:
+        """Book an event; the campaign is not told of those after its end."""
         self.ledger.elapse(event.time_s)
         self.ledger.task(event)
         if event.state.final:
             self._open.pop(event.uid, None)
+
+    def _fold(self, event: Event) -> None:
+        self._settle(event)
         self.campaign.on_time(event.time_s)
         self.campaign.on_event(event)
 
@@ -186,10 +197,7 @@ class Driver:
                 break
             for event in events:
                 self._record("event", event.time_s, event_to_json(event))
-                self.ledger.elapse(event.time_s)
-                self.ledger.task(event)
-                if event.state.final:
-                    self._open.pop(event.uid, None)
+                self._settle(event)
 
     def _record(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
         if self.recorder is not None:

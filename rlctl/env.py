@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -111,7 +111,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self.gamma = gamma
         self._executor = executor
         probe = factory.campaign(0)
-        self.observation_space: gymnasium.spaces.Box = probe.observation_space
+        self.observation_space = cast(gymnasium.Space[Observation], probe.observation_space)
         self.action_space = probe.action_space
         self._episode: Episode | None = None
 
@@ -174,4 +174,6 @@ def make_env(
     from rlctl.registry import campaign_factory
 
     factory = campaign_factory(campaign, dict(options or {}))
-    return CampaignEnv(factory, capacity or getattr(factory, "capacity", Capacity()), gamma=gamma)
+    if capacity is None:
+        capacity = cast(Capacity, getattr(factory, "capacity", Capacity()))
+    return CampaignEnv(factory, capacity, gamma=gamma)

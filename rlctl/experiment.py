@@ -81,7 +81,7 @@ def tune(
 
 def evaluate(
     config: Config,
-    policies: Sequence[str],
+    policies: Sequence[str | Policy],
     *,
     instances: int | None = None,
     seed: int | None = None,
@@ -92,7 +92,8 @@ def evaluate(
 
     Args:
         config: the experiment.
-        policies: names or paths, see ``rlctl.registry.load_policy``; costs are told relative to the first's.
+        policies: names, paths (see ``rlctl.load_policy``) or policies themselves; costs are told relative to the
+            first's.
         instances: number of instances; the configuration's if None.
         seed: of the instances; the configuration's if None.
         workers: processes to play in.
@@ -103,10 +104,10 @@ def evaluate(
         PolicyError: a saved policy cannot be used.
     """
     loaded: dict[str, Policy] = {}
-    for text in policies:
-        policy = load_policy(config, text)
+    for given in policies:
+        policy = load_policy(config, given) if isinstance(given, str) else given
         if policy.name in loaded:
-            raise ConfigError(f"policy {text!r} is named {policy.name!r}, as another one is: name each one once")
+            raise ConfigError(f"policy {given!r} is named {policy.name!r}, as another one is: name each one once")
         loaded[policy.name] = policy
     from rlctl.evaluation import compare
 

@@ -20,7 +20,7 @@ class Record:
         seq: 1, 2, 3 ... without gaps.
         time_s: seconds on the executor's clock.
         kind: ``submitted``, ``launching``, ``started`` (by executors); ``decision``, ``event``, ``time`` (by the
-            driver); ``epoch``, ``ended`` (by steering).
+            driver); ``epoch``, ``policy``, ``fallback``, ``ended`` (by steering).
         data: JSON-ready.
     """
 

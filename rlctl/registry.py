@@ -14,6 +14,7 @@ from rlctl.campaign import CampaignFactory
 from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file
 from rlctl.errors import ConfigError
 from rlctl.policy import Policy
+from rlctl.residual import ResidualPolicy
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
@@ -36,12 +37,13 @@ class Rule:
         self.SPACE: Mapping[str, Sequence[Any]] = getattr(make, "SPACE", {})
         self._make = make
 
-    def __call__(self, **parameters: Any) -> Policy:
-        """The rule with these parameters; those left out keep its defaults.
+    def __call__(self, mapping: Mapping[str, Any] | None = None, /, **keywords: Any) -> Policy:
+        """The rule with these parameters, as a mapping or by keyword; those left out keep its defaults.
 
         Raises:
             ConfigError: a parameter is unknown or cannot be used.
         """
+        parameters = {**(mapping or {}), **keywords}
         for key, value in parameters.items():
             if key in self.SPACE and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ConfigError(f"rule {self.name}: {key} must be a number, got {value!r}")
@@ -108,13 +110,13 @@ def load_policy(config: Config, text: str) -> Policy:
     if text in config.policies:
         entry = config.policies[text]
         if isinstance(entry, RuleEntry):
-            return _rule(entry, text)
+            return make_rule(entry, text)
         path = config.resolve(entry)
         if not path.exists():
             raise ConfigError(f"policies.{text}: {path}: no such file or folder")
         return _from_path(config, path, text)
     if text in names(POLICIES):
-        return _rule(RuleEntry(rule=text), text)
+        return make_rule(RuleEntry(rule=text), text)
     if Path(text).exists():
         return _from_path(config, Path(text), None)
     known = did_you_mean(text, [*config.policies, *names(POLICIES)])
@@ -123,7 +125,7 @@ def load_policy(config: Config, text: str) -> Policy:
 
 def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if not path.is_dir():
-        return _rule(load_rule_file(path), name or path.stem)
+        return make_rule(load_rule_file(path), name or path.stem)
     policy = saved_policy.load(path)
     factory = campaign_factory(config.campaign.name, config.campaign.options)
     campaign = factory.campaign(config.seed)
@@ -131,16 +133,18 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     heads = [int(n) for n in space.nvec] if isinstance(space, MultiDiscrete) else [int(space.n)]
     policy.require(factory.name, factory.version, campaign.observation_space.shape[0], heads)
     policy.name = name or policy.name
-    return policy
+    if policy.manifest.get("residual") is None:
+        return policy
+    return ResidualPolicy(make_rule(RuleEntry.model_validate(policy.manifest["residual"]), policy.name), policy)
 
 
-def _rule(entry: RuleEntry, name: str) -> Policy:
-    make = policy_factory(entry.rule)
-    try:
-        policy = make(**entry.parameters)
-    except (TypeError, ValueError) as error:
-        known = ", ".join(getattr(make, "SPACE", {})) or "none"
-        raise ConfigError(f"policy {name!r}, rule {entry.rule!r}: {error}; its parameters: {known}") from None
+def make_rule(entry: RuleEntry, name: str) -> Policy:
+    """A rule with its parameters, under a name of its own.
+
+    Raises:
+        ConfigError: there is no such rule, or it refuses the parameters.
+    """
+    policy = policy_factory(entry.rule)(entry.parameters)
     policy.name = name
     return policy
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from rlctl.campaign import CampaignFactory
+from rlctl.campaign import Around, CampaignFactory
 from rlctl.env import Episode, choices
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Launch, Simulated, SimulatedExecutor, TaskModel
 from rlctl.policy import Policy
+from rlctl.residual import around_rule
 
 Batch = Callable[[Sequence[tuple[TaskModel, Launch]]], list[Simulated]]
 """What many tasks of many instances do, computed together."""
@@ -53,7 +54,7 @@ def play(
     Returns:
         ``Episode.figures`` of each campaign, in order.
     """
-    batch = batch or getattr(factory, "outcomes", one_by_one)
+    together = cast(Batch, batch or getattr(factory, "outcomes", one_by_one))
     executors = [SimulatedExecutor(capacity, factory.task_model(instance)) for instance, _ in players]
     episodes = [Episode(factory.campaign(i), e, 1.0) for (i, _), e in zip(players, executors, strict=True)]
     for (instance, policy), episode in zip(players, episodes, strict=True):
@@ -65,7 +66,7 @@ def play(
             decision = episodes[n].decision
             assert decision is not None
             episodes[n].driver.answer(players[n][1].act(decision))
-        compute([executors[n] for n in live], batch)
+        compute([executors[n] for n in live], together)
         for n in live:
             episodes[n].reward()
         live = [n for n in live if episodes[n].decision is not None]
@@ -77,7 +78,8 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     Instances are drawn from ``SeedSequence([seed, environment, episode])``. ``infos`` always holds ``action_mask``
     [num_envs, choices] and ``privileged`` [num_envs, n] of the current states; where an episode ended,
-    ``final_obs`` and ``final_info`` as Gymnasium's own vector environments give them.
+    ``final_obs`` and ``final_info`` as Gymnasium's own vector environments give them. With ``residual``, a rule without
+    memory, actions are choices around what the rule says, and masks are of these.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -90,14 +92,17 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         capacity: Capacity,
         batch: Batch = one_by_one,
         gamma: float = 0.995,
+        residual: Policy | None = None,
     ) -> None:
         self.factory = factory
+        self.residual = residual
         self.num_envs = num_envs
         self.capacity = capacity
         self.gamma = gamma
         self._batch = batch
         self._seed = seed
         self._began = [0] * num_envs
+        self._arounds: list[Around | None] = [None] * num_envs
         probe = factory.campaign(0)
         self.single_observation_space = probe.observation_space
         self.single_action_space = probe.action_space
@@ -133,8 +138,8 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Answer every open decision; the tasks that this starts are computed together."""
         actions = np.asarray(actions).reshape(self.num_envs, -1)
-        for episode, action in zip(self.episodes, actions, strict=True):
-            episode.driver.answer(action)
+        for episode, action, around in zip(self.episodes, actions, self._arounds, strict=True):
+            episode.driver.answer(action if around is None else around.named(action))
         # Every executor here is a simulated one: ``_begin`` made it.
         compute([e.executor for e in self.episodes if isinstance(e.executor, SimulatedExecutor)], self._batch)
         rewards = np.array([episode.reward() for episode in self.episodes])
@@ -161,6 +166,12 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             infos["_final_info"] = present.copy()
         return self._observations.copy(), rewards, terminated, truncated, infos
 
+    @property
+    def centre(self) -> tuple[int, ...]:
+        """The choices that mean "as the rule says"; empty without a rule."""
+        around = self._arounds[0]
+        return () if around is None else around.centre
+
     def action_masks(self) -> NDArray[np.bool_]:
         """Allowed choices of each campaign, [num_envs, choices]."""
         return self._masks.copy()
@@ -180,7 +191,12 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     def _look(self, i: int) -> None:
         self._observations[i] = self.episodes[i].observation()
-        self._masks[i] = self.episodes[i].mask()
+        decision = self.episodes[i].decision
+        if self.residual is None or decision is None:
+            self._masks[i] = self.episodes[i].mask()
+        else:
+            self._arounds[i] = around = around_rule(decision, self.residual)
+            self._masks[i] = around.mask
 
     def _infos(self) -> dict[str, Any]:
         everyone = np.ones(self.num_envs, np.bool_)

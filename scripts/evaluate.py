@@ -1,4 +1,4 @@
-"""Compare policies: python scripts/evaluate.py configs/block_copolymer.yaml POLICY OTHER ... [--instances N]."""
+"""Compare policies: python scripts/evaluate.py configs/annealing.yaml POLICY OTHER ... [--instances N]."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Steer a real campaign: python scripts/steer.py configs/block_copolymer.yaml POLICY runs/real [--resume]."""
+"""Steer a real campaign: python scripts/steer.py configs/annealing.yaml POLICY runs/real [--resume]."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Train a policy: python scripts/train.py configs/block_copolymer.yaml runs/first [--resume] [KEY=VALUE ...]."""
+"""Train a policy: python scripts/train.py configs/annealing.yaml runs/first [--resume] [KEY=VALUE ...]."""
 
 import argparse
 

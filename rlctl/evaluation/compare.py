@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
 
 SCHEMA = 1
-CHUNK = 16  # instances per job: small enough for progress and an even load
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +203,18 @@ def compare(
     if not policies or instances < 1:
         raise ConfigError("a comparison needs at least one policy and one instance")
     seeds = draw_instances(seed, EVALUATION, instances)
-    # Policies take turns within a chunk, so that a loaded machine slows all of them alike.
-    jobs = [(name, at) for at in range(0, instances, CHUNK) for name in policies]
-    plays: dict[str, dict[int, Play]] = {name: {} for name in policies}
-    progress.start("comparing policies", len(policies) * instances, "campaigns")
+    # Instance by instance, so that a loaded machine slows all policies alike.
+    pairs = [(name, instance) for instance in seeds for name in policies]
+    done: dict[int, Play] = {}
+    progress.start("comparing policies", len(pairs), "campaigns")
     try:
         with Players(factory, capacity, workers) as players:
-            for number, done in players.run([(policies[name], seeds[at : at + CHUNK]) for name, at in jobs]):
-                name, at = jobs[number]
-                plays[name] |= {at + i: play for i, play in enumerate(done)}
-                progress.advance(len(done), name)
+            for position, result in players.run([(policies[name], instance) for name, instance in pairs]):
+                done[position] = result
+                progress.advance(1)
     finally:
         progress.stop()
-    ordered = {name: [of[i] for i in range(instances)] for name, of in plays.items()}
+    ordered = {name: [done[i] for i in range(n, len(pairs), len(policies))] for n, name in enumerate(policies)}
     return Comparison(plays=ordered, reference=next(iter(policies)), cores=capacity.cores, seed=seed)
 
 

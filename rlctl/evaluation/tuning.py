@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FINALISTS = 6
 SIGMA = 0.25  # first step, in units of a parameter's whole range
-CHUNK = 32  # instances per job
 
 Parameters = dict[str, float]
 
@@ -195,12 +194,10 @@ def tune(
     with Players(factory, config.machine.capacity(), workers) as players:
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[Tally]:
-            spans = [(i, at) for i in range(len(candidates)) for at in range(0, len(instances), CHUNK)]
-            plays: list[list[Play]] = [[] for _ in candidates]
-            jobs = [(make(**candidates[i]), instances[at : at + CHUNK]) for i, at in spans]
-            for number, done in players.run(jobs):
-                plays[spans[number][0]] += done
-            return [_tally(of) for of in plays]
+            entries = [(make(**candidate), instance) for candidate in candidates for instance in instances]
+            plays = dict(players.run(entries))
+            count = len(instances)
+            return [_tally([plays[i * count + j] for j in range(count)]) for i in range(len(candidates))]
 
         tuned = search(space, evaluate, settings, _defaults(make(), space), progress)
     write_rule(out, rule, tuned.parameters, _record(config, settings, tuned))
@@ -231,7 +228,7 @@ def _record(config: Config, settings: Settings, tuned: Tuned) -> dict[str, Any]:
 
 def _tally(plays: Sequence[Play]) -> Tally:
     return Tally(
-        node_seconds=math.fsum(sorted(play.node_seconds for play in plays)),
+        node_seconds=math.fsum(play.node_seconds for play in plays),
         successes=sum(play.successes for play in plays),
         episodes=len(plays),
         decisions=sum(play.decisions for play in plays),

@@ -40,6 +40,8 @@ _SETTINGS = {
     # On one machine these start faster, and stay fast when there are more ranks than cores.
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl": "self,sm,tcp",
+    # A rank that waits lets the one that it waits for run: ranks share cores with whatever else runs there.
+    "OMPI_MCA_mpi_yield_when_idle": "1",
 }
 
 
@@ -87,7 +89,9 @@ def flavour(path: str) -> Flavour:
     if any(mark in text for mark in ("HYDRA", "MPICH", "Intel(R) MPI")):
         return Flavour.MPICH
     said = (text.strip().splitlines() or ["nothing"])[0]
-    raise LaunchError(f"{path}: neither Open MPI nor MPICH (it says: {said}): install one with `pip install 'rlctl[mpi]'`")
+    raise LaunchError(
+        f"{path}: neither Open MPI nor MPICH (it says: {said}): install one with `pip install 'rlctl[mpi]'`"
+    )
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:

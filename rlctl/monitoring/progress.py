@@ -16,8 +16,8 @@ LINE_EVERY_S = 10.0
 class Progress(Protocol):
     """Told by whoever works; one piece of work at a time."""
 
-    def start(self, what: str, total: float, unit: str) -> None:
-        """A piece of work begins: ``total`` of ``unit`` (plural, e.g. ``"decisions"``) to do."""
+    def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
+        """A piece of work begins: ``total`` of ``unit`` (plural, e.g. ``"decisions"``), ``done`` of it earlier."""
 
     def advance(self, amount: float, note: str = "") -> None:
         """``amount`` more is done; ``note`` is a few words on how it goes."""
@@ -29,7 +29,7 @@ class Progress(Protocol):
 class Silent:
     """Says nothing."""
 
-    def start(self, what: str, total: float, unit: str) -> None:
+    def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
         """Do nothing."""
 
     def advance(self, amount: float, note: str = "") -> None:
@@ -48,10 +48,10 @@ class Bar:
         self._task = bars.TaskID(0)
         self._work = _Work("", 0.0, "")
 
-    def start(self, what: str, total: float, unit: str) -> None:
+    def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
         """Begin; the bar shows after two seconds."""
         self.stop()
-        self._work = _Work(what, total, unit)
+        self._work = _Work(what, total, unit, done)
 
     def advance(self, amount: float, note: str = "") -> None:
         """Move the bar."""
@@ -85,9 +85,9 @@ class Lines:
         self._work = _Work("", 0.0, "")
         self._said_s = 0.0
 
-    def start(self, what: str, total: float, unit: str) -> None:
+    def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
         """Begin; the first line comes after two seconds."""
-        self._work = _Work(what, total, unit)
+        self._work = _Work(what, total, unit, done)
         self._said_s = time.monotonic() - LINE_EVERY_S + QUIET_S
 
     def advance(self, amount: float, note: str = "") -> None:
@@ -120,9 +120,9 @@ def progress(quiet: bool = False, stream: TextIO | None = None) -> Progress:
 class _Work:
     """How much is done of what, since when."""
 
-    def __init__(self, what: str, total: float, unit: str) -> None:
+    def __init__(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
         self.what, self.total, self.unit = what, total, unit
-        self.done = 0.0
+        self.done = self._before = done
         self._began_s = time.monotonic()
 
     def elapsed_s(self) -> float:
@@ -136,9 +136,9 @@ class _Work:
         '0 s'
         """
         elapsed_s = self.elapsed_s()
-        if not self.done or elapsed_s <= 0:
+        if self.done <= self._before or elapsed_s <= 0:
             return _duration(elapsed_s)
-        rate = self.done / elapsed_s
+        rate = (self.done - self._before) / elapsed_s
         speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate >= 0.1 else f"{60 * rate:.2g}/min"
         if self.done >= self.total:
             return f"{speed}, took {_duration(elapsed_s)}"

@@ -18,6 +18,7 @@ from rlctl.driver import Driver
 from rlctl.errors import JournalError
 from rlctl.executors.journal import Journal, last_attempts
 from rlctl.executors.local import LocalExecutor
+from rlctl.executors.slots import machine_slots
 from rlctl.monitoring.board import Board
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.policy import Policy
@@ -53,6 +54,7 @@ def steer(
         progress: told how far it is; silent if None.
 
     Raises:
+        LaunchError: this machine has less than ``config.machine``.
         JournalError: ``run`` holds a campaign and ``resume`` is not set, or the other way round, or it is another
             campaign's.
         KeyboardInterrupt: SIGINT or SIGTERM came; everything is stopped and ``resume`` goes on.
@@ -66,6 +68,7 @@ def steer(
         "config_hash": config_hash(config),
     }
     fallback = load_policy(config, config.steer.fallback) if config.steer.fallback is not None else None
+    machine_slots(config.machine.capacity())  # before anything is made: refuses what this machine does not have
     if not resume:
         _create(run, config, factory, identity)
     elif not (run / JOURNAL).exists():
@@ -110,14 +113,14 @@ class _Loop:
         """From the last record to the end of the campaign."""
         origin_s = max((record.time_s for record in self._records), default=0.0)
         self._journal.append("epoch", origin_s, provenance())
-        executor = LocalExecutor(
-            self._config.machine.capacity(), workdir=self._run / WORK, journal=self._journal, start_s=origin_s
-        )
-        with Board(self._run / TENSORBOARD) as board, stop_requests() as stop:
+        capacity = self._config.machine.capacity()
+        with stop_requests() as stop, Board(self._run / TENSORBOARD) as board:
+            executor = LocalExecutor(capacity, workdir=self._run / WORK, journal=self._journal, start_s=origin_s)
             self._board = board
             self._executor = WatchedExecutor(executor, stop, self._show, self._heard)
             self._driver = Driver(self._campaign, self._executor, self._journal)
-            self._progress.start("steering", self._campaign.deadline_s, "s of the allocation")
+            self._progress.start("steering", self._campaign.deadline_s, "s of the allocation", origin_s)
+            self._shown_s = origin_s
             try:
                 self._decide(stop)
                 return self._end()

@@ -77,7 +77,7 @@ class Guard:
         if isinstance(action, Mapping):
             return not any(isinstance(value, float) and not math.isfinite(value) for value in action.values())
         indices = np.atleast_1d(action)
-        if indices.shape != self._choices.shape:
+        if indices.shape != self._choices.shape or indices.dtype.kind not in "iu":
             return False
         return bool(((indices >= 0) & (indices < self._choices)).all())
 

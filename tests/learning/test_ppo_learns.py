@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from rlctl_agents.ppo import learner
-from rlctl_agents.ppo.vec_env import SB3VecEnv
 from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -20,6 +19,8 @@ from rlctl.campaign import Decision
 from rlctl.config import Config
 from rlctl.errors import ConfigError
 from rlctl.monitoring.progress import Silent
+from rlctl_agents.ppo import learner
+from rlctl_agents.ppo.vec_env import SB3VecEnv
 
 HEADS, COLOURS, LENGTH = (5, 3), 5, 8
 
@@ -47,6 +48,7 @@ class Colours(gymnasium.vector.VectorEnv):
 
     def step(self, actions):
         assert self.mask[:, :5][np.arange(self.num_envs), actions[:, 0]].all()
+        torch.set_num_threads(2)  # as a twin does that shares the OpenMP runtime
         right = 0.5 * (actions[:, 0] == self.colour) + 0.5 * (actions[:, 1] == self.colour % 3)
         self.age += 1
         ended = self.age >= LENGTH
@@ -118,6 +120,7 @@ def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
     assert PPO.load(folder / "model.zip").num_timesteps == 20_480
     assert any((tmp_path / "run" / "tensorboard").iterdir())
     assert factory.made[0].gamma == 0.99
+    assert torch.get_num_threads() == 1
     with pytest.raises(ConfigError, match="already holds a training"):
         learner.train(config(), tmp_path / "run", False, Silent())
 

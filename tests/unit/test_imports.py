@@ -40,8 +40,8 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[Impo
 
     def walk(node: ast.AST, in_function: bool) -> Iterator[Import]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for child in node.orelse:
-                yield from walk(child, in_function)
+            for statement in node.orelse:
+                yield from walk(statement, in_function)
             return
         if isinstance(node, ast.Import):
             for alias in node.names:

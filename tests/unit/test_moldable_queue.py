@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from rlctl_agents.rules.queue import EqualEfficiency, LargestFirst, fitted_scaling, loss
-from rlctl_envs.moldable_queue.campaign import NODES, WAIT, QueueCampaign
-from rlctl_envs.moldable_queue.factory import MoldableQueue
 
 from rlctl.campaign import Action, Decision, Start
 from rlctl.driver import Driver
@@ -18,6 +15,9 @@ from rlctl.executors.simulated import SimulatedExecutor
 from rlctl.policy import Policy
 from rlctl.records import Record
 from rlctl.task import Event, TaskResult, TaskState
+from rlctl_agents.rules.queue import EqualEfficiency, LargestFirst, fitted_scaling, loss
+from rlctl_envs.moldable_queue.campaign import NODES, WAIT, QueueCampaign
+from rlctl_envs.moldable_queue.factory import MoldableQueue
 
 MACHINE = Capacity(nodes=32, cores=1)
 

@@ -3,12 +3,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from rlctl_agents.ppo.export import actor_weights, check_same_answers
-from rlctl_agents.ppo.network import MaskedHeads, PrivilegedPolicy
 from stable_baselines3 import PPO
 
 from rlctl import saved_policy
 from rlctl.campaign import Decision
+from rlctl_agents.ppo.export import actor_weights, check_same_answers
+from rlctl_agents.ppo.network import MaskedHeads, PrivilegedPolicy
 
 N_OBS, HEADS, N_PRIVILEGED = 6, (4, 3, 2), 5
 N_MASK = sum(HEADS)

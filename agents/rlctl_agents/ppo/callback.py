@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ class Stop:
 class TrainingCallback(BaseCallback):
     """Told by PPO after each decision of all environments and around each update."""
 
-    def __init__(self, checkpoints: Checkpoints, every: int, progress: Progress) -> None:
+    def __init__(self, checkpoints: Checkpoints, every: int, progress: Progress, threads: int) -> None:
         super().__init__()
+        self._threads = threads
         self.stop = Stop()
         self._checkpoints = checkpoints
         self._every = every
@@ -63,6 +65,7 @@ class TrainingCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         """An update is over: the model is whole."""
+        torch.set_num_threads(self._threads)
         self._progress.advance(self.model.num_timesteps - self._learned, self._note)
         self._learned = self.model.num_timesteps
         if self._learned - self._saved >= self._every:
@@ -70,6 +73,9 @@ class TrainingCallback(BaseCallback):
             self._saved = self._learned
 
     def _on_step(self) -> bool:
+        # A twin that shares the OpenMP runtime (Numba's parallel loops do) sets its number of threads for PyTorch too;
+        # operations as small as ours are several times slower on more than one.
+        torch.set_num_threads(self._threads)
         if self.locals["dones"].any():
             infos = self.locals["infos"]
             self._figures += [infos[i]["campaign"] for i in np.flatnonzero(self.locals["dones"])]

@@ -15,9 +15,10 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 
 from rlctl import saved_policy
-from rlctl.config import config_hash, provenance
+from rlctl.config import RuleEntry, config_hash, provenance
 from rlctl.errors import ConfigError
-from rlctl.registry import campaign_factory
+from rlctl.registry import campaign_factory, make_rule
+from rlctl.vector import CampaignVectorEnv
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
 from rlctl_agents.ppo.export import actor_weights, check_same_answers
@@ -29,17 +30,10 @@ if TYPE_CHECKING:
     from rlctl.config import Config
     from rlctl.monitoring.progress import Progress
 
+FAVOUR = 4.0
+"""Initial logit of "as the rule says", in each head, above that of every other choice."""
 _UNFINISHED = ("_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
 """What PPO was in the midst of; nobody who loads the model needs it."""
-
-
-class Residual(BaseModel):
-    """The rule that actions are relative to."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rule: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class Options(BaseModel):
@@ -56,7 +50,7 @@ class Options(BaseModel):
         logit_bias: initial biases of the logits, flat over the heads; empty: none.
         observation_clip: observations are clipped to plus or minus this.
         deterministic: whether the saved policy takes the likeliest choice; otherwise it draws.
-        residual: written into the saved policy's manifest.
+        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
         device: of the network; for networks this small a CPU is as fast.
         threads: of PyTorch.
     """
@@ -78,7 +72,7 @@ class Options(BaseModel):
     logit_bias: list[float] = Field(default_factory=list)
     observation_clip: float | None = Field(default=None, gt=0)
     deterministic: bool = True
-    residual: Residual | None = None
+    residual: RuleEntry | None = None
     device: str = "cpu"
     threads: int = Field(default=1, ge=1)
 
@@ -116,12 +110,16 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
     vector = factory.vector_env(section.num_envs, int(sequence[0]), config.machine.capacity())
     if hasattr(vector, "gamma"):
         vector.gamma = options.gamma
+    if options.residual is not None:
+        if not isinstance(vector, CampaignVectorEnv):
+            raise ConfigError(f"train.options.residual: campaign {factory.name!r} does not offer it")
+        vector.residual = make_rule(options.residual, "residual")
     env = SB3VecEnv(vector)
     try:
         set_random_seed(int(sequence[1]))
         model = PPO.load(start.model, env=env, device=options.device) if start else _new_model(env, options)
         model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
-        callback = TrainingCallback(checkpoints, section.checkpoint_decisions, progress)
+        callback = TrainingCallback(checkpoints, section.checkpoint_decisions, progress, options.threads)
         progress.start("training", section.decisions, "decisions")
         if done:
             progress.advance(done, "resumed")
@@ -188,6 +186,7 @@ def _new_model(env: SB3VecEnv, options: Options) -> PPO:
         raise ConfigError(
             f"train.options.logit_bias has {len(options.logit_bias)} numbers, but the heads have {env.n_mask} choices"
         )
+    bias = options.logit_bias or _favoured(env)
     rate = options.learning_rate
     return PPO(
         PrivilegedPolicy,
@@ -206,9 +205,17 @@ def _new_model(env: SB3VecEnv, options: Options) -> PPO:
             "n_obs": env.n_obs,
             "n_mask": env.n_mask,
             "net_arch": options.net_arch,
-            "logit_bias": options.logit_bias or None,
+            "logit_bias": bias or None,
             "observation_clip": options.observation_clip,
             "optimizer_kwargs": {"eps": 1e-5, "fused": True},
         },
         device=options.device,
     )
+
+
+def _favoured(env: SB3VecEnv) -> list[float]:
+    """Biases that make a policy around a rule begin mostly as the rule; none for other policies."""
+    vector = env.env
+    if not isinstance(vector, CampaignVectorEnv) or not vector.centre:
+        return []
+    return [FAVOUR if i == c else 0.0 for n, c in zip(env.heads, vector.centre, strict=True) for i in range(n)]

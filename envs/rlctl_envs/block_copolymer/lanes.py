@@ -131,12 +131,11 @@ def _column(sign: int) -> Any:
     return typed
 
 
-column_forward = intrinsic(_column(-1))
-column_backward = intrinsic(_column(+1))
+column_forward: Any = intrinsic(_column(-1))
+column_backward: Any = intrinsic(_column(+1))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def rows_cubed(typing: Any, re: Any, im: Any, start: Any, scale: Any) -> Any:
+def _rows_cubed(typing: Any, re: Any, im: Any, start: Any, scale: Any) -> Any:
     """Two rows of a spectrum, replaced by the spectrum of ``scale`` times the cube of the field that they stand for."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -152,8 +151,7 @@ def rows_cubed(typing: Any, re: Any, im: Any, start: Any, scale: Any) -> Any:
     return types.void(re, im, types.intp, types.float32), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def rows_forward(typing: Any, field: Any, row: Any, re: Any, im: Any, start: Any) -> Any:
+def _rows_forward(typing: Any, field: Any, row: Any, re: Any, im: Any, start: Any) -> Any:
     """Two rows of a field to two rows of a spectrum."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -165,8 +163,7 @@ def rows_forward(typing: Any, field: Any, row: Any, re: Any, im: Any, start: Any
     return types.void(field, types.intp, re, im, types.intp), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def rows_backward(typing: Any, re: Any, im: Any, start: Any, field: Any, row: Any) -> Any:
+def _rows_backward(typing: Any, re: Any, im: Any, start: Any, field: Any, row: Any) -> Any:
     """Two rows of a spectrum to two rows of a field."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -177,3 +174,8 @@ def rows_backward(typing: Any, re: Any, im: Any, start: Any, field: Any, row: An
         return context.get_dummy_value()
 
     return types.void(re, im, types.intp, field, types.intp), emit
+
+
+rows_cubed: Any = intrinsic(_rows_cubed)
+rows_forward: Any = intrinsic(_rows_forward)
+rows_backward: Any = intrinsic(_rows_backward)

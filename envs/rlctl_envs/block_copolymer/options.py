@@ -22,13 +22,13 @@ class Program(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    grid: int = Field(512, ge=32, le=512, multiple_of=2)
+    grid: int = Field(default=512, ge=32, le=512, multiple_of=2)
     start_up_s: dict[int, float] = {1: 0.22, 2: 0.50}
     step_s: dict[int, float] = {1: 0.0035, 2: 0.0020}
-    scatter: float = Field(0.05, ge=0.0, le=1.0)
-    straggler_probability: float = Field(0.002, ge=0.0, le=0.5)
-    failure_probability: float = Field(0.002, ge=0.0, le=0.5)
-    walltime_s: float = Field(120.0, gt=0.0)
+    scatter: float = Field(default=0.05, ge=0.0, le=1.0)
+    straggler_probability: float = Field(default=0.002, ge=0.0, le=0.5)
+    failure_probability: float = Field(default=0.002, ge=0.0, le=0.5)
+    walltime_s: float = Field(default=120.0, gt=0.0)
 
 
 class Options(BaseModel):
@@ -42,20 +42,22 @@ class Options(BaseModel):
         ranks: choices of the ranks of a segment.
         program: see ``Program``.
         retries: how often a film's segment may fail in a row before the film is abandoned.
+        twin_device: "cpu", or a device of PyTorch such as "cuda" for the twin of very many campaigns.
         q_good, amplitude_good: a good film has at least this order parameter and this true amplitude.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    films: int = Field(4, ge=1, le=64)
-    chains: int = Field(2, ge=1, le=16)
-    allocation_s: float = Field(100.0, gt=0.0)
+    films: int = Field(default=4, ge=1, le=64)
+    chains: int = Field(default=2, ge=1, le=16)
+    allocation_s: float = Field(default=100.0, gt=0.0)
     steps: tuple[int, ...] = (80, 160, 320)
     ranks: tuple[int, ...] = (1, 2)
     program: Program = Program()
-    retries: int = Field(3, ge=1)
-    q_good: float = Field(0.8, gt=0.0, lt=1.0)
-    amplitude_good: float = Field(0.35, gt=0.0)
+    retries: int = Field(default=3, ge=1)
+    twin_device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    q_good: float = Field(default=0.8, gt=0.0, lt=1.0)
+    amplitude_good: float = Field(default=0.35, gt=0.0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Options:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from rlctl.executors.simulated import DurationModel, Launch, Simulated, TaskModel
 from rlctl.task import Failure
 from rlctl_envs.block_copolymer import field as solver
-from rlctl_envs.block_copolymer.kernel import GRID, HALF, LANES, advance
+from rlctl_envs.block_copolymer.device import advance as on_device
+from rlctl_envs.block_copolymer.kernel import advance
+from rlctl_envs.block_copolymer.lanes import GRID, HALF, LANES
 from rlctl_envs.block_copolymer.material import DT, STABILISER, Material
 from rlctl_envs.block_copolymer.options import Options
 
@@ -84,21 +86,28 @@ def advance_films(
     steps: Sequence[int],
     seeds: Sequence[int],
     noise: bool = True,
+    device: str = "cpu",
 ) -> Floats:
     """Advance films of many materials, each at its own temperature for its own number of steps.
 
     Args:
         fields: [film, 32, 32].
+        device: "cpu" for the Numba kernel, or a device of PyTorch.
 
     Returns:
         the fields afterwards, [film, 32, 32].
     """
     count = len(materials)
+    if device != "cpu":
+        gain, pull, kick = factors(materials, temperatures)
+        return on_device(
+            fields, gain, pull, kick if noise else 0.0 * kick, np.asarray(steps, np.int64), seeds[0], device
+        )
     # Films of like length share a block, so that few rest.
     order = np.argsort(np.asarray(steps), kind="stable")
     blocks = -(-count // LANES)
     padded = np.resize(order, blocks * LANES)
-    gain, pull, kick = factors([materials[i] for i in padded], [temperatures[i] for i in padded])
+    gain, pull, kick = factors([materials[i] for i in padded.tolist()], [temperatures[i] for i in padded.tolist()])
     if not noise:
         kick[:] = 0.0
 
@@ -131,19 +140,26 @@ def compute(launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
         [p["steps"] for p in wanted],
         [p["seed"] for p in wanted],
         twins[0].noise,
+        twins[0].options.twin_device,
     )
     options = twins[0].options
     spectrum = np.fft.rfft2(after, norm="forward")
     seen = solver.features(spectrum.real**2 + spectrum.imag**2)
-    normals = np.stack([twin.rng.standard_normal(7) for twin in twins])
+    # Launch by launch, so that it does not matter which launches were computed together.
+    normals = np.empty((len(twins), 7))
+    times = []
+    for i, (twin, (_, launch)) in enumerate(zip(twins, launches, strict=True)):
+        normals[i] = twin.rng.standard_normal(7)
+        ranks = launch.spec.resources.ranks
+        work = launch.spec.parameters["steps"] * twin.options.program.step_s[ranks]
+        times.append(twin.durations.draw(ranks, work, twin.rng))
     contrast = np.array([m.contrast for m in materials])
     shown = solver.readings(seen, contrast, normals, options.q_good, options.amplitude_good)
     peak = np.abs(after).max(axis=(1, 2))
     columns = [shown[name].tolist() for name in ("q", "amplitude", "bands", "wavenumber", "good")]
     simulated = []
     for i, (twin, p) in enumerate(zip(twins, wanted, strict=True)):
-        ranks = launches[i][1].spec.resources.ranks
-        seconds, dies = twin.durations.draw(ranks, p["steps"] * twin.options.program.step_s[ranks], twin.rng)
+        seconds, dies = times[i]
         if not peak[i] < BLOW_UP:
             simulated.append(Simulated(seconds, failure=Failure.DIVERGED, message="the field diverged"))
         elif dies:

@@ -170,7 +170,7 @@ class QueueCampaign:
             math.log1p(len(sizes)) - 2.0,
             math.log1p(len(running)) - 1.0,
             self.free_nodes / self.total_nodes,
-            math.log(sum(sizes) / unit / self.total_nodes),
+            0.5 * math.log(sum(sizes) / unit / self.total_nodes),
             *(0.5 * math.log(self._size(self._waiting[self._position(pick)]) / unit) for pick in PICKS),
             math.log1p(sum(self._size(task.number) for task in running) / unit) - 1.0,
             math.log1p(len(self.ended)) - 2.0,

@@ -1,0 +1,74 @@
+"""Films as a picture: the restart files of a run folder, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.records import Record
+from rlctl.task import TaskState
+from rlctl_envs.block_copolymer.material import BOX
+
+
+def last_segments(records: list[Record]) -> dict[str, dict[str, Any]]:
+    """By film, the result of its last measured segment and how many there were, as the journal has them."""
+    films: dict[str, dict[str, Any]] = {}
+    for record in records:
+        if record.kind == "event" and record.data["state"] == TaskState.DONE:
+            name = record.data["uid"].split("-")[0]
+            count = films.get(name, {"segments": 0})["segments"] + 1
+            films[name] = {**record.data["result"]["values"], "segments": count}
+    return films
+
+
+def read_field(path: Path) -> NDArray[np.float64]:
+    """The field of a restart file."""
+    with np.load(path, allow_pickle=False) as file:
+        return np.asarray(file[file.files[0]], np.float64)
+
+
+def films_png(work: Path, records: list[Record], out: Path, most: int = 8) -> int:
+    """Draw the newest restart file of each film, good ones first.
+
+    Args:
+        work: the run's folder of task files.
+        records: of the run's journal.
+        most: films to draw at the most.
+
+    Returns:
+        the number of films drawn; nothing is written if there are none.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    films = last_segments(records)
+    names = [n for n in sorted(films, key=lambda n: (not films[n]["good"], n)) if _newest(work, n) is not None][:most]
+    if not names:
+        return 0
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 3.6 * rows), squeeze=False, dpi=110)
+    for place in axes.flat:
+        place.axis("off")
+    for place, name in zip(axes.flat, names, strict=False):
+        path, seen = _newest(work, name), films[name]
+        assert path is not None
+        field = read_field(path)
+        reach = max(abs(field).max(), 0.05)
+        place.imshow(field, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=(0, BOX, 0, BOX), interpolation="bilinear")
+        verdict = "good" if seen["good"] else "not good"
+        place.set_title(f"{name}: {verdict}\nQ = {seen['q']:.2f}, {seen['segments']} segments", fontsize=9)
+    figure.tight_layout()
+    figure.savefig(out)
+    pyplot.close(figure)
+    return len(names)
+
+
+def _newest(work: Path, name: str) -> Path | None:
+    paths = sorted(work.glob(f"{name}.[01].npz"), key=lambda p: p.stat().st_mtime_ns)
+    return paths[-1] if paths else None

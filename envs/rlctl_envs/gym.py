@@ -1,0 +1,15 @@
+"""Registers the campaigns with Gymnasium, on the simulated executor, when it is imported.
+
+Gymnasium 1 has no plug-ins, but an id may name the module that registers it:
+
+>>> env = gymnasium.make("rlctl_envs.gym:rlctl/MoldableQueue-v0")
+
+It is a module of its own because the programs lie in this package as well, and they start sooner without Gymnasium.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+
+for _name, _campaign in (("BlockCopolymer", "block_copolymer"), ("MoldableQueue", "moldable_queue")):
+    gymnasium.register(id=f"rlctl/{_name}-v0", entry_point="rlctl.env:make_env", kwargs={"campaign": _campaign})

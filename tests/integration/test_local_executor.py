@@ -1,0 +1,515 @@
+"""The local executor with real processes: programs, MPI, warm workers, and controllers that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlctl.errors import LaunchError
+from rlctl.executors.base import Capacity
+from rlctl.executors.journal import Journal
+from rlctl.executors.local import LocalExecutor
+from rlctl.executors.mpi import find_mpiexec
+from rlctl.executors.reaper import LEASE_S, session_processes, start_time
+from rlctl.executors.slots import available_cores
+from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
+
+two_cores = pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores")
+needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="needs mpiexec")
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+
+REPORT = "import json, os, sys; from pathlib import Path; out = Path(sys.argv[1])\n"
+STUBBORN = (
+    "import os, signal, subprocess, sys, time; from pathlib import Path\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "code = 'import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(300)'\n"
+    "apart = 'apart' in sys.argv\n"
+    "command = [sys.executable, '-c', code]\n"
+    "child = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=apart)\n"
+    "child.stdout.readline()\n"
+    "Path('pids.new').write_text(f'{os.getpid()} {child.pid}'); os.rename('pids.new', 'pids'); time.sleep(300)\n"
+)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., LocalExecutor]]:
+    made: list[LocalExecutor] = []
+
+    def executor(cores: int = 1, gpus: int = 0, **options: Any) -> LocalExecutor:
+        made.append(LocalExecutor(Capacity(cores=cores, gpus=gpus), **{"workdir": tmp_path / "work", **options}))
+        return made[-1]
+
+    yield executor
+    for one in made:
+        one.shutdown()
+        assert not one._lease.scratch.exists()
+
+
+def script(uid: str, code: str, *arguments: str, **options: Any) -> TaskSpec:
+    return TaskSpec(TaskId(uid), executable="python", arguments=("-c", code, *arguments), **options)
+
+
+def finish(executor: LocalExecutor, timeout_s: float = 60.0) -> list[Event]:
+    """All events until nothing is queued or running."""
+    events: list[Event] = []
+    end = time.monotonic() + timeout_s
+    while new := executor.wait(max(0.0, end - time.monotonic())):
+        events += new
+    assert time.monotonic() < end, f"still running after {timeout_s} s; events so far: {events}"
+    return events
+
+
+def run(executor: LocalExecutor, *specs: TaskSpec) -> dict[str, TaskResult]:
+    for spec in specs:
+        executor.submit_task(spec)
+    return {event.uid: event.result for event in finish(executor) if event.result is not None}
+
+
+def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def pids(path: Path) -> list[int]:
+    return [int(word) for word in until(lambda: path.exists(), 30.0, f"{path} is written") and path.read_text().split()]
+
+
+def test_program_ends_well_and_its_result_is_read(make: Callable[..., LocalExecutor], tmp_path: Path) -> None:
+    code = REPORT + "out.write_text(json.dumps({'cwd': os.getcwd(), 'x': os.environ['X']})); print('hello')"
+    executor = make()
+    spec = script("a", code, "a.json", result_file="a.json", environment={"X": "7"})
+    executor.submit_task(spec)
+    executor.submit_task(spec)  # a known uid is ignored
+    events = finish(executor)
+    assert [event.state for event in events] == [TaskState.RUNNING, TaskState.DONE]
+    result = events[-1].result
+    assert result is not None
+    assert result.values == {"cwd": str(tmp_path / "work"), "x": "7"}
+    assert result.cores == 1
+    assert 0.0 <= result.started_s < result.ended_s <= executor.now()
+    assert (tmp_path / "work" / "logs" / "a.1.out").read_text() == "hello\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "failure", "message"),
+    [
+        ("import sys; sys.exit('no such restart file')", Failure.EXIT, "no such restart file"),
+        ("import sys; sys.exit(3)", Failure.DIVERGED, "exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", Failure.SIGNAL, "killed by SIGKILL"),
+        ("pass", Failure.GARBAGE, "r.json"),
+        ("open('r.json', 'w').write('{\"q\": 0.')", Failure.GARBAGE, "r.json"),
+        ("open('r.json', 'w').write('[1]')", Failure.GARBAGE, "not a mapping"),
+        ("open('r.json', 'w').write('{\"q\": NaN}')", Failure.GARBAGE, "NaN"),
+        ("open('r.json', 'wb').write(bytes(range(256)))", Failure.GARBAGE, "r.json"),
+        ("import time; time.sleep(300)", Failure.TIMEOUT, "walltime"),
+    ],
+)
+def test_bad_end_is_a_typed_failure(
+    make: Callable[..., LocalExecutor], code: str, failure: Failure, message: str
+) -> None:
+    executor = make()
+    codes = ((3, Failure.DIVERGED),)
+    walltime_s = 0.3 if failure is Failure.TIMEOUT else None
+    result = run(executor, script("a", code, result_file="r.json", failure_codes=codes, walltime_s=walltime_s))["a"]
+    assert (result.state, result.failure) == (TaskState.FAILED, failure)
+    assert message in result.message
+
+
+def test_program_that_does_not_exist_is_a_launch_failure_and_the_next_runs(make: Callable[..., LocalExecutor]) -> None:
+    results = run(make(), TaskSpec(TaskId("a"), executable="no-such-program"), script("b", "pass"))
+    assert results["a"].failure is Failure.LAUNCH
+    assert "no-such-program" in results["a"].message
+    assert results["b"].state is TaskState.DONE
+
+
+def test_failed_attempts_are_repeated_and_an_old_result_is_not_taken_for_a_new_one(
+    make: Callable[..., LocalExecutor],
+) -> None:
+    code = REPORT + (
+        "n = len(list(Path('logs').glob('a.*.out')))\n"
+        "if n < 3: out.write_text(json.dumps({'n': n})); sys.exit(1)\n"
+        "assert not out.exists(); out.write_text(json.dumps({'n': n}))"
+    )
+    executor = make()
+    executor.submit_task(script("a", code, "r.json", result_file="r.json", retries=2))
+    events = finish(executor)
+    run_, queued = TaskState.RUNNING, TaskState.QUEUED
+    states = [(event.state, event.attempt) for event in events]
+    assert states == [(run_, 1), (queued, 2), (run_, 2), (queued, 3), (run_, 3), (TaskState.DONE, 3)]
+    assert events[-1].result is not None
+    assert events[-1].result.values == {"n": 3}
+
+
+def test_larger_priority_starts_first_and_equal_ones_in_order(make: Callable[..., LocalExecutor]) -> None:
+    executor = make()
+    for uid, priority in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
+        executor.submit_task(script(uid, "pass", priority=priority))
+    order = [event.uid for event in finish(executor) if event.state is TaskState.RUNNING]
+    assert order == ["c", "a", "b"]
+
+
+def test_nothing_starts_before_wait(make: Callable[..., LocalExecutor], tmp_path: Path) -> None:
+    executor = make()
+    executor.submit_task(script("a", "pass"))
+    assert not (tmp_path / "work" / "logs").exists()
+    executor.cancel(TaskId("a"))
+    assert [event.state for event in finish(executor)] == [TaskState.CANCELED]
+    assert not (tmp_path / "work" / "logs").exists()
+
+
+@two_cores
+@on_linux
+def test_tasks_at_one_time_have_cores_of_their_own(make: Callable[..., LocalExecutor]) -> None:
+    code = REPORT + (
+        "import time; out.write_text(json.dumps({'cores': sorted(os.sched_getaffinity(0))}))\n"
+        "while not (Path('0.json').exists() and Path('1.json').exists()): time.sleep(0.01)"  # both at one time
+    )
+    before = os.sched_getaffinity(0)
+    specs = [script(str(i), code, f"{i}.json", result_file=f"{i}.json", walltime_s=30.0) for i in range(2)]
+    results = run(make(cores=2), *specs)
+    cores = [results[str(i)].values["cores"] for i in range(2)]
+    assert [len(one) for one in cores] == [1, 1]
+    assert cores[0] != cores[1]
+    assert os.sched_getaffinity(0) == before
+
+
+@two_cores
+@needs_mpi
+def test_ranks_wait_for_free_cores_hold_back_those_behind_and_find_each_other(
+    make: Callable[..., LocalExecutor],
+) -> None:
+    code = REPORT + (
+        "from mpi4py import MPI; comm = MPI.COMM_WORLD\n"
+        "cores = comm.gather(sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else [0, 1])\n"
+        "if comm.rank == 0: out.write_text(json.dumps({'size': comm.size, 'cores': cores}))"
+    )
+    executor = make(cores=2)
+    executor.submit_task(script("first", "import time; time.sleep(0.3)"))
+    executor.submit_task(script("wide", code, "m.json", result_file="m.json", resources=Resources(ranks=2)))
+    executor.submit_task(script("behind", "pass"))
+    events = finish(executor)
+    order = [(event.uid, event.state) for event in events]
+    run_, done = TaskState.RUNNING, TaskState.DONE
+    assert order.index(("first", done)) < order.index(("wide", run_))
+    assert order.index(("wide", done)) < order.index(("behind", run_))
+    wide = next(event.result for event in events if event.uid == "wide" and event.result)
+    assert wide.values["size"] == 2
+    assert all(len(cores) == 2 for cores in wide.values["cores"])
+    assert wide.cores == 2
+
+
+@two_cores
+@needs_mpi
+def test_two_mpi_programs_run_at_one_time(make: Callable[..., LocalExecutor], tmp_path: Path) -> None:
+    code = REPORT + (
+        "import time; from mpi4py import MPI; comm = MPI.COMM_WORLD\n"
+        "if comm.rank == 0: out.write_text(json.dumps({'size': comm.size}))\n"
+        "while not all((out.parent / name).exists() for name in ('0.json', '1.json')): time.sleep(0.01)"
+    )
+    executors = [make(cores=2, workdir=tmp_path / f"work{i}") for i in range(2)]
+    for i, executor in enumerate(executors):
+        path = str(tmp_path / f"{i}.json")
+        executor.submit_task(script("a", code, path, result_file=path, resources=Resources(ranks=2), walltime_s=60.0))
+        assert executor.wait()[0].state is TaskState.RUNNING
+    for executor in executors:
+        result = finish(executor)[-1].result
+        assert result is not None
+        assert result.values == {"size": 2}, result
+
+
+@two_cores
+@needs_mpi
+@pytest.mark.parametrize(
+    ("code", "failure", "message"),
+    [
+        ("import sys; sys.exit(3)", Failure.DIVERGED, ""),
+        ("import os; os.kill(os.getpid(), 9)", Failure.SIGNAL, "SIGKILL"),
+        ("import time; time.sleep(300)", Failure.TIMEOUT, "walltime"),
+    ],
+)
+def test_bad_end_of_a_rank_is_a_typed_failure(
+    make: Callable[..., LocalExecutor], code: str, failure: Failure, message: str
+) -> None:
+    spec = script(
+        "a",
+        "from mpi4py import MPI\n" + code,
+        resources=Resources(ranks=2),
+        failure_codes=((3, Failure.DIVERGED),),
+        walltime_s=3.0 if failure is Failure.TIMEOUT else 60.0,
+    )
+    result = run(make(cores=2), spec)["a"]
+    assert result.failure is failure, result
+    assert message in result.message
+
+
+def test_gpus_are_shown_to_their_task_only(make: Callable[..., LocalExecutor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    code = REPORT + "out.write_text(json.dumps({'gpus': os.environ['CUDA_VISIBLE_DEVICES']}))"
+    shares = {"none": 0.0, "half": 0.5, "two": 2.0}
+    specs = [
+        script(uid, code, f"{uid}.json", result_file=f"{uid}.json", resources=Resources(gpus_per_rank=share))
+        for uid, share in shares.items()
+    ]
+    results = run(make(gpus=2), *specs)
+    assert {uid: result.values["gpus"] for uid, result in results.items()} == {"none": "", "half": "4", "two": "4,6"}
+
+
+def test_what_can_never_run_is_refused(make: Callable[..., LocalExecutor], tmp_path: Path) -> None:
+    executor = make()
+    with pytest.raises(LaunchError, match="needs 2 cores"):
+        executor.submit_task(script("a", "pass", resources=Resources(ranks=2)))
+    with pytest.raises(LaunchError, match="this process may use"):
+        LocalExecutor(Capacity(cores=10_000), tmp_path / "other")
+
+
+@on_linux
+@pytest.mark.parametrize("how", ["cancel", "walltime", "shutdown"])
+def test_stubborn_program_and_its_child_are_dead_when_it_is_said_so(
+    make: Callable[..., LocalExecutor], tmp_path: Path, how: str
+) -> None:
+    executor = make()
+    executor.submit_task(script("a", STUBBORN, walltime_s=2.0 if how == "walltime" else None))
+    assert executor.wait()[0].state is TaskState.RUNNING
+    processes = pids(tmp_path / "work" / "pids")
+    assert all(map(alive, processes))
+    if how == "cancel":
+        executor.cancel(TaskId("a"), grace_s=0.2)
+        assert alive(processes[0])
+    if how == "shutdown":
+        executor.shutdown()
+    else:
+        (event,) = finish(executor)
+        assert event.state is (TaskState.CANCELED if how == "cancel" else TaskState.FAILED)
+        assert event.result is not None
+        assert event.result.failure is (None if how == "cancel" else Failure.TIMEOUT)
+    assert not any(map(alive, processes))
+
+
+@on_linux
+def test_what_a_finished_program_leaves_behind_is_stopped_before_its_cores_are_free(
+    make: Callable[..., LocalExecutor], tmp_path: Path
+) -> None:
+    code = "import subprocess; print(subprocess.Popen(['sleep', '300']).pid)"
+    assert run(make(), script("a", code))["a"].state is TaskState.DONE
+    assert not alive(int((tmp_path / "work" / "logs" / "a.1.out").read_text()))
+
+
+def test_waiting_honours_its_timeout_and_burns_no_cpu(make: Callable[..., LocalExecutor]) -> None:
+    executor = make()
+    assert executor.wait() == []  # nothing to wait for
+    executor.submit_task(script("a", "import time; time.sleep(300)"))
+    executor.wait()
+    wall_s, cpu_s = time.monotonic(), time.process_time()
+    assert executor.wait(0.5) == []
+    assert 0.4 < time.monotonic() - wall_s < 5.0
+    assert time.process_time() - cpu_s < 0.05
+
+
+def test_interrupt_inside_wait_leaves_nothing_after_shutdown(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from rlctl.executors.base import Capacity; from rlctl.executors.local import LocalExecutor\n"
+        "from rlctl.task import TaskSpec\n"
+        "executor = LocalExecutor(Capacity(cores=1), Path(sys.argv[1]))\n"
+        "executor.submit_task(TaskSpec('a', executable='python', arguments=('-c', sys.argv[2])))\n"
+        "try:\n    while True: executor.wait()\n"
+        "except KeyboardInterrupt:\n    executor.shutdown(); executor.shutdown(); print('clean')\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), STUBBORN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as controller:
+        processes = pids(tmp_path / "pids")
+        controller.send_signal(signal.SIGINT)
+        assert controller.communicate(timeout=30.0)[0] == "clean\n"
+    assert not any(map(alive, processes))
+
+
+@pytest.fixture
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "called_functions.py").write_text(
+        "import os, time\n"
+        "def double(x): return {'twice': 2 * x, 'pid': os.getpid()}\n"
+        "def crash(): os._exit(7)\n"
+        "def killed(): os.kill(os.getpid(), 9)\n"
+        "def error(): raise ValueError('bad input')\n"
+        "def number(): return 3\n"
+        "def nan(): return {'x': float('nan')}\n"
+        "def hang(path=None):\n"
+        "    if path: open(path + '.new', 'w').write(str(os.getpid())); os.rename(path + '.new', path)\n"
+        "    time.sleep(300)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    return "called_functions"
+
+
+def call(uid: str, function: str, parameters: Mapping[str, Any] | None = None, **options: Any) -> TaskSpec:
+    return TaskSpec(TaskId(uid), function=function, parameters=parameters or {}, **options)
+
+
+def test_calls_run_in_a_warm_worker(make: Callable[..., LocalExecutor], functions: str) -> None:
+    executor = make()
+    results = run(executor, *[call(str(i), f"{functions}:double", {"x": i}) for i in range(5)])
+    assert [results[str(i)].values["twice"] for i in range(5)] == [0, 2, 4, 6, 8]
+    (pid,) = {result.values["pid"] for result in results.values()}  # one and the same process
+    assert pid != os.getpid()
+    executor.shutdown()
+    assert not alive(pid)
+
+
+def test_bad_call_is_a_typed_failure_and_the_next_call_works(
+    make: Callable[..., LocalExecutor], functions: str
+) -> None:
+    executor = make()
+    expected = {
+        f"{functions}:crash": (Failure.EXIT, "code 7"),
+        f"{functions}:killed": (Failure.SIGNAL, "signal 9"),
+        f"{functions}:error": (Failure.EXIT, "ValueError: bad input"),
+        f"{functions}:number": (Failure.GARBAGE, "int, not a mapping"),
+        f"{functions}:nan": (Failure.GARBAGE, "not JSON"),
+        f"{functions}:missing": (Failure.LAUNCH, "missing"),
+        "no_such_module:f": (Failure.LAUNCH, "no_such_module"),
+    }
+    for function, (failure, message) in expected.items():
+        result = run(executor, call(function, function))[function]
+        assert result.failure is failure, result
+        assert message in result.message
+        assert (
+            run(executor, call(f"after {function}", f"{functions}:double", {"x": 4})).popitem()[1].values["twice"] == 8
+        )
+
+
+@pytest.mark.parametrize("how", ["cancel", "walltime"])
+def test_hanging_call_is_stopped_and_the_next_call_works(
+    make: Callable[..., LocalExecutor], functions: str, tmp_path: Path, how: str
+) -> None:
+    executor = make()
+    walltime_s = 0.5 if how == "walltime" else None
+    executor.submit_task(call("a", f"{functions}:hang", {"path": str(tmp_path / "pid")}, walltime_s=walltime_s))
+    assert executor.wait()[0].state is TaskState.RUNNING
+    if how == "cancel":
+        while not (tmp_path / "pid").exists():
+            assert executor.wait(0.05) == []
+        executor.cancel(TaskId("a"))
+    (event,) = finish(executor)
+    assert event.result is not None
+    assert event.result.failure is (None if how == "cancel" else Failure.TIMEOUT)
+    assert not alive(int((tmp_path / "pid").read_text()))
+    assert run(executor, call("b", f"{functions}:double", {"x": 1}))["b"].values["twice"] == 2
+
+
+def test_call_canceled_before_its_worker_is_there_never_runs(
+    make: Callable[..., LocalExecutor], functions: str, tmp_path: Path
+) -> None:
+    executor = make()
+    executor.submit_task(call("a", f"{functions}:hang", {"path": str(tmp_path / "pid")}))
+    executor.wait()
+    executor.cancel(TaskId("a"))
+    assert [event.state for event in finish(executor)] == [TaskState.CANCELED]
+    assert run(executor, call("b", f"{functions}:double", {"x": 1}))["b"].values["twice"] == 2
+    assert not (tmp_path / "pid").exists()
+
+
+def test_what_was_asked_and_started_is_written_ahead(make: Callable[..., LocalExecutor], tmp_path: Path) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = make(journal=journal, start_s=100.0)
+        executor.submit_task(script("a", "pass"), attempt=3)
+        finish(executor)
+        executor.shutdown()
+        records = journal.records()
+    assert [record.kind for record in records] == ["submitted", "launching", "started"]
+    assert records[1].data == {"uid": "a", "attempt": 3, "cores": [available_cores()[0]]}
+    assert set(records[2].data) == {"uid", "attempt", "pid", "starttime", "boot_id", "host"}
+    assert all(record.time_s >= 100.0 for record in records)
+
+
+CONTROLLER = """
+import os, signal, sys
+from pathlib import Path
+from rlctl.executors.base import Capacity
+from rlctl.executors.local import LocalExecutor
+from rlctl.task import Resources, TaskSpec
+sys.path.append(sys.argv[2])
+executor = LocalExecutor(Capacity(cores=int(sys.argv[3])), Path(sys.argv[1]))
+for i, spec in enumerate(eval(sys.argv[4])):
+    executor.submit_task(spec)
+while True:
+    executor.wait()
+"""
+
+
+@on_linux
+@pytest.mark.parametrize("kind", ["stubborn program", "child apart", "call", "ranks"])
+def test_when_the_controller_is_killed_its_tasks_are_dead_after_the_lease(
+    tmp_path: Path, functions: str, kind: str
+) -> None:
+    cores = 1
+    marker = tmp_path / "pids"
+    if kind == "call":
+        spec = f"TaskSpec('a', function='{functions}:hang', parameters={{'path': {str(marker)!r}}})"
+    elif kind == "ranks":
+        if find_mpiexec() is None or len(available_cores()) < 2:
+            pytest.skip("needs mpiexec and two cores")
+        cores = 2
+        code = (
+            "import os, time; from pathlib import Path; from mpi4py import MPI; comm = MPI.COMM_WORLD\n"
+            "found = comm.gather(os.getpid())\n"
+            "if comm.rank == 0:\n"
+            "    Path('new').write_text(' '.join(map(str, [os.getppid(), *found]))); os.rename('new', 'pids')\n"
+            "comm.Barrier(); time.sleep(300)"
+        )
+        spec = f"TaskSpec('a', executable='python', arguments=('-c', {code!r}), resources=Resources(ranks=2))"
+    else:
+        spec = f"TaskSpec('a', executable='python', arguments=('-c', {STUBBORN!r}, {kind.split()[-1]!r}))"
+    command = [sys.executable, "-c", CONTROLLER, str(tmp_path), str(tmp_path / "modules"), str(cores), f"[{spec}]"]
+    scratches = set(Path("/dev/shm").glob("rlctl-*"))
+    with subprocess.Popen(command) as controller:
+        processes = pids(marker)
+        assert all(map(alive, processes))
+        controller.kill()
+    until(lambda: not any(map(alive, processes)), LEASE_S + 2.0, f"{processes} are dead")
+    # The successor waits for the reaper, then has the folder to itself.
+    LocalExecutor(Capacity(cores=1), tmp_path).shutdown()
+    assert set(Path("/dev/shm").glob("rlctl-*")) <= scratches
+
+
+def test_killed_reaper_is_replaced(make: Callable[..., LocalExecutor]) -> None:
+    executor = make()
+    executor.submit_task(script("a", "import time; time.sleep(300)"))
+    executor.wait()
+    first = executor._lease._reaper
+    first.kill()
+    first.wait()
+    executor.cancel(TaskId("a"))
+    assert finish(executor)[-1].state is TaskState.CANCELED
+    assert executor._lease._reaper.pid != first.pid
+    assert run(executor, script("b", "pass"))["b"].state is TaskState.DONE
+
+
+@on_linux
+def test_session_and_start_time_name_the_living_only() -> None:
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as process:
+        assert session_processes(process.pid) == [process.pid]
+        assert start_time(process.pid) > start_time(os.getpid())
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert session_processes(process.pid) == []  # a zombie
+    assert start_time(process.pid) == 0

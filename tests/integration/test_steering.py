@@ -1,0 +1,252 @@
+"""Real campaigns of a tiny campaign's real programs, interrupted in every way there is."""
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rlctl.executors.journal import Journal
+from rlctl.records import Record
+
+HERE = Path(__file__).parent
+ENTRY_POINTS = "[rlctl.campaigns]\ntiny = tiny_campaign:Factory\n[rlctl.policies]\ncycling = tiny_campaign:Cycling\n"
+CONFIG = """
+schema: 1
+seed: 0
+campaign: {{name: tiny, options: {options}}}
+machine: {{cores: 2}}
+policies: {{breaks: {{rule: cycling, parameters: {{fails_at: 3}}}}}}
+"""
+RUN_WITHOUT_TORCH = """
+import sys
+from rlctl.cli import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
+
+
+class Steering:
+    """Starts the steering process and looks at what it leaves."""
+
+    def __init__(self, folder: Path) -> None:
+        info = folder / "tiny-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(ENTRY_POINTS)
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(HERE)])}
+        self.config = folder / "tiny.yaml"
+        self.run = folder / "run"
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def configure(self, **options: object) -> None:
+        self.config.write_text(CONFIG.format(options=json.dumps(options)))
+
+    def start(self, *more: str, policy: str = "cycling") -> subprocess.Popen[str]:
+        arguments = ["steer", str(self.config), "--policy", policy, "--run", str(self.run), "--json", *more]
+        command = [sys.executable, "-c", RUN_WITHOUT_TORCH, *arguments]
+        process = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.processes.append(process)
+        return process
+
+    def finish(self, *more: str, policy: str = "cycling") -> tuple[int, str, str]:
+        process = self.start(*more, policy=policy)
+        out, err = process.communicate(timeout=90)
+        return process.returncode, out, err
+
+    def records(self) -> list[Record]:
+        with Journal.open(self.run / "journal.db", read_only=True) as journal:
+            return journal.records()
+
+    def begun(self) -> list[str]:
+        """Tasks in the order in which their programs began, once for each time."""
+        return [line.split()[0] for line in self._begun_lines()]
+
+    def reach(self, process: subprocess.Popen[str], tasks: int) -> None:
+        """Wait until so many tasks have begun, or the process has ended."""
+        await_(lambda: len(set(self.begun())) >= tasks or process.poll() is not None)
+
+    def alive(self) -> list[int]:
+        return [pid for pid in (int(line.split()[1]) for line in self._begun_lines()) if psutil.pid_exists(pid)]
+
+    def _begun_lines(self) -> list[str]:
+        file = self.run / "work" / "begun"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def steering(tmp_path: Path) -> Iterator[Steering]:
+    steering = Steering(tmp_path)
+    yield steering
+    for process in steering.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    await_(lambda: not steering.alive())
+
+
+def await_(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
+    end_s = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end_s, "it never came"
+        time.sleep(0.005)
+
+
+def finished(records: list[Record]) -> set[str]:
+    return {r.data["uid"] for r in records if r.kind == "event" and r.data["state"] in ("done", "failed", "canceled")}
+
+
+def answers(records: list[Record]) -> list[tuple[int, list[int]]]:
+    return [(r.data["number"], r.data["action"]) for r in records if r.kind == "decision"]
+
+
+def cycle(count: int) -> list[tuple[int, list[int]]]:
+    return [(i, [i % 3]) for i in range(count)]
+
+
+def test_a_campaign_is_steered_to_its_goal_without_torch(steering: Steering) -> None:
+    steering.configure(parts=5, failing=[2])
+    code, out, err = steering.finish("--instance", "7")
+    assert code == 0, err
+    summary = json.loads(out)
+    assert summary == json.loads((steering.run / "summary.json").read_text())
+    assert summary["reached"]
+    assert summary["successes"] >= 5
+    assert summary["policy"] == "cycling"
+    assert summary["instance"] == 7
+    assert summary["failures"] == {"diverged": 1}
+    assert summary["tasks"]["done"] >= 5
+    assert 0.0 < summary["utilisation"] <= 1.0
+    assert summary["node_seconds"] > 0.0
+    assert summary["fallbacks"] == {}
+    assert answers(steering.records()) == cycle(summary["decisions"])
+    assert (steering.run / "work" / "instance").read_text() == "7"
+    assert (steering.run / "config.yaml").exists()
+    curves = EventAccumulator(str(steering.run / "tensorboard"))
+    curves.Reload()
+    assert len(curves.Scalars("campaign/good")) == summary["decisions"]
+    assert {"cost/node_seconds", "policy/latency_ms", "machine/busy_cores"} <= set(curves.Tags()["scalars"])
+    assert max(point.value for point in curves.Scalars("machine/busy_cores")) == 2.0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_after_kill_9_nothing_finished_runs_again_and_no_decision_is_repeated(steering: Steering, seed: int) -> None:
+    steering.configure(parts=16, failing=[5])
+    chance = random.Random(seed)
+    safe: Counter[str] = Counter()
+    process = steering.start()
+    for kill in range(3):
+        goal = 5 * kill + chance.randint(1, 5)
+        steering.reach(process, goal)
+        # The exact instant is left to chance on purpose: every one must be safe.
+        time.sleep(chance.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        before = finished(steering.records())
+        count = Counter(steering.begun())
+        assert all(count[uid] == times for uid, times in safe.items())
+        safe = Counter({uid: count[uid] for uid in before})
+        process = steering.start("--resume")
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    count = Counter(steering.begun())
+    assert safe
+    assert {uid: count[uid] for uid in safe} == dict(safe)
+    summary = json.loads(out)
+    assert summary["successes"] >= 16
+    assert summary["failures"] == {"diverged": 1}
+    assert answers(steering.records()) == cycle(summary["decisions"])
+    times = [record.time_s for record in steering.records() if record.kind == "event"]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+def test_an_interrupt_stops_everything_and_the_line_it_prints_goes_on(
+    steering: Steering, signals: list[signal.Signals]
+) -> None:
+    steering.configure(parts=3, wait=True)
+    process = steering.start()
+    steering.reach(process, 2)
+    for number in signals:
+        process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.count("\n") == 1
+    assert steering.alive() == []
+    assert not (steering.run / "summary.json").exists()
+
+    (steering.run / "work" / "go").touch()
+    command = shlex.split(err.partition("to go on: ")[2])
+    assert command[0] == "rlctl"
+    done = subprocess.run(
+        [sys.executable, "-m", "rlctl.cli", *command[1:]],
+        env=steering.environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["successes"] >= 3
+    assert answers(steering.records()) == cycle(json.loads(done.stdout)["decisions"])
+
+
+def test_a_decision_can_cancel_a_task(steering: Steering) -> None:
+    steering.configure(parts=3, cancel_at=3)
+    code, out, err = steering.finish()
+    assert code == 0, err
+    assert json.loads(out)["tasks"]["canceled"] >= 1
+    assert json.loads(out)["successes"] >= 3
+
+
+def test_a_finished_campaign_is_not_run_again(steering: Steering) -> None:
+    steering.configure(parts=2)
+    _, first, _ = steering.finish()
+    begun = steering.begun()
+    (steering.run / "summary.json").unlink()
+    code, again, err = steering.finish("--resume")
+    assert code == 0
+    assert "already ended" in err
+    assert again == first
+    assert steering.begun() == begun
+    assert json.loads((steering.run / "summary.json").read_text()) == json.loads(first)
+
+
+def test_only_the_same_campaign_can_be_resumed(steering: Steering) -> None:
+    steering.configure(parts=2)
+    assert steering.finish()[0] == 0
+    records = steering.records()
+    for more, policy, said in [
+        (["--resume", "--instance", "1"], "cycling", "instance"),
+        (["--resume"], "breaks", "policy"),
+        (["--resume", "--set", "seed=1"], "cycling", "config hash"),
+        ([], "cycling", "--resume"),
+    ]:
+        code, out, err = steering.finish(*more, policy=policy)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert said in err
+    assert steering.records() == records
+
+
+def test_what_the_policy_cannot_answer_the_fallback_does(steering: Steering) -> None:
+    steering.configure(parts=5, blind=[1])
+    code, out, err = steering.finish("--set", "steer.fallback=cycling", policy="breaks")
+    assert code == 0, err
+    assert json.loads(out)["fallbacks"] == {"observation": 1, "exception": 1}
+    assert "ZeroDivisionError" in err
+    assert answers(steering.records())[:4] == [(0, [0]), (1, [0]), (2, [1]), (3, [1])]

@@ -1,0 +1,163 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import rlctl
+import rlctl.doctor
+from rlctl.cli import app, main
+from rlctl.doctor import Finding
+
+GOOD = """
+schema: 1
+seed: 0
+campaign: {name: block_copolymer}
+machine: {cores: 2}
+train: {decisions: 1000}
+policies: {missing: rules/none.yaml}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "experiment.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rlctl.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def one_line(arguments: Sequence[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run in this process; the user's mistake must become exit code 2, one line and nothing else."""
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert left.value.code == 2
+    assert out == ""
+    assert err.startswith("rlctl: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "steer", "doctor"])
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert f"Example: rlctl {command}" in shown.output
+
+
+def test_version_is_printed() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"rlctl {rlctl.__version__}\n")
+
+
+def test_no_arguments_show_the_help() -> None:
+    done = run()
+    assert done.returncode == 0
+    assert "steer" in done.stdout
+
+
+def test_a_mistake_is_one_line_and_exit_code_2_of_the_process(tmp_path: Path) -> None:
+    done = run("steer", tmp_path / "none.yaml", "--policy", "feedback", "--run", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"rlctl: {tmp_path / 'none.yaml'}: no such file\n"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["launch"], "launch"),
+        (["steer", "CONFIG"], "--policy"),
+        (["steer", "CONFIG", "--policy", "feedback", "--run", "x", "--instance", "one"], "--instance"),
+        (["train", "CONFIG", "--out", "x", "--log-level", "loud"], "--log-level"),
+        (["train", "CONFIG", "--out", "x", "--set", "train.decision=3"], "did you mean 'decisions'"),
+        (["train", "CONFIG", "--out", "x", "--set", "train.algorithm=pppo"], "did you mean 'ppo'"),
+        (["train", "CONFIG", "--out", "x", "--set", "train=null"], "section train"),
+        (["tune", "fedback", "CONFIG", "--out", "x"], "did you mean 'feedback'"),
+        (["evaluate", "CONFIG", "--policy", "fedback", "--against", "linear"], "did you mean 'feedback'"),
+        (["evaluate", "CONFIG", "--policy", "missing", "--against", "linear"], "policies.missing"),
+        (["evaluate", "CONFIG", "--policy", "linear", "--against", "linear"], "name each one once"),
+        (
+            ["steer", "CONFIG", "--policy", "feedback", "--run", "x", "--set", "campaign.name=blocks"],
+            "unknown campaign",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line(
+    arguments: list[str],
+    said: str,
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = one_line([str(config) if a == "CONFIG" else a for a in arguments], capsys)
+    assert said in message
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_wrong_parameter_of_a_rule_is_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_ = "policies.hand={rule: feedback, parameters: {gian: 1}}"
+    message = one_line(
+        ["evaluate", config, "--policy", "hand", "--against", "linear", "--set", set_],
+        capsys,
+    )
+    assert "unknown parameter 'gian'" in message
+    assert "did you mean 'gain'" in message
+
+
+def test_an_output_that_is_taken_is_refused(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "precious").write_text("mine")
+    assert "--resume" in one_line(["train", config, "--out", tmp_path / "taken"], capsys)
+    steer = ["steer", config, "--policy", "feedback", "--run", tmp_path / "taken"]
+    assert "--resume" in one_line(steer, capsys)
+    assert "nothing to resume" in one_line([*steer, "--resume"], capsys)
+    assert "is a folder" in one_line(["tune", "feedback", config, "--out", tmp_path / "taken"], capsys)
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["precious"]
+
+
+def test_doctor_prints_json_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = [Finding("MPI", False, "no mpiexec", "install one"), Finding("Slurm", None, "not here")]
+    monkeypatch.setattr(rlctl.doctor, "diagnose", lambda: findings)
+    as_json, for_people = (CliRunner().invoke(app, ["doctor", *more]) for more in (["--json"], []))
+    assert json.loads(as_json.stdout)[0] == {
+        "name": "MPI",
+        "ok": False,
+        "detail": "no mpiexec",
+        "advice": "install one",
+    }
+    assert "install one" in for_people.stdout
+    assert as_json.exit_code == for_people.exit_code == 1  # something is to be done
+
+
+def test_ctrl_c_leaves_with_130(tmp_path: Path) -> None:
+    fifo = tmp_path / "experiment.yaml"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "rlctl.cli", "train", str(fifo), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with fifo.open("w"):  # opens when the process reads its configuration, which then never ends
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("module", ["rlctl.cli", "rlctl.steering", "rlctl.experiment", "rlctl.saved_policy"])
+def test_no_deep_learning_library_is_needed_to_start(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in ('torch', 'stable_baselines3', 'mpi4py') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlctl.errors import JournalError
+from rlctl.executors.journal import SCHEMA, Journal, last_attempts
+from rlctl.records import Record
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "journal.db"
+
+
+def test_what_was_appended_is_there_after_closing_and_opening(path: Path) -> None:
+    with Journal.create(path, {"seed": 3, "campaign": "films", "versions": {"numpy": "2"}}) as journal:
+        assert journal.append("decision", 0.5, {"number": 0, "action": [1, 2]}) == 1
+        assert journal.append("event", 1.5, {"uid": "a"}) == 2
+    with Journal.open(path) as journal:
+        assert journal.header == {"seed": 3, "campaign": "films", "versions": {"numpy": "2"}, "schema": SCHEMA}
+        assert journal.append("time", 2.0, {}) == 3
+        assert journal.records() == [
+            Record(1, 0.5, "decision", {"number": 0, "action": [1, 2]}),
+            Record(2, 1.5, "event", {"uid": "a"}),
+            Record(3, 2.0, "time", {}),
+        ]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.text(), st.floats(0, 1e9), st.dictionaries(st.text(), json_values, max_size=3)), max_size=5)
+)
+def test_records_come_back_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, entries: list) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal.db"
+    with Journal.create(path, {}) as journal:
+        for kind, time_s, data in entries:
+            journal.append(kind, time_s, data)
+    with Journal.open(path) as journal:
+        assert [(r.kind, r.time_s, r.data) for r in journal.records()] == entries
+        assert [r.seq for r in journal.records()] == list(range(1, len(entries) + 1))
+
+
+def test_record_is_there_after_its_writer_was_killed_right_after_append(path: Path) -> None:
+    program = (
+        "import os, signal, sys, pathlib\n"
+        "from rlctl.executors.journal import Journal\n"
+        "journal = Journal.create(pathlib.Path(sys.argv[1]), {'seed': 1})\n"
+        "for i in range(50): journal.append('event', i, {'number': i})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(path)]).returncode == -9
+    with Journal.open(path) as journal:  # its lock died with it
+        assert [record.data["number"] for record in journal.records()] == list(range(50))
+
+
+def test_second_controller_is_refused_and_readers_are_not(path: Path) -> None:
+    program = (
+        "import sys, pathlib\nfrom rlctl.executors.journal import Journal\n"
+        "journal = Journal.create(pathlib.Path(sys.argv[1]), {})\njournal.append('time', 1.0, {})\n"
+        "print('ready', flush=True)\nsys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "ready\n"
+        with pytest.raises(JournalError, match=f"another controller.*process {first.pid}"):
+            Journal.open(path)
+        with Journal.open(path, read_only=True) as reader:
+            assert [record.kind for record in reader.records()] == ["time"]
+            with pytest.raises(JournalError, match="cannot be written"):
+                reader.append("time", 2.0, {})
+    Journal.open(path).close()
+
+
+def test_existing_journal_is_not_overwritten(path: Path) -> None:
+    Journal.create(path, {}).close()
+    with pytest.raises(JournalError, match="exists already"):
+        Journal.create(path, {})
+
+
+def test_missing_journal_is_refused_and_not_made(path: Path) -> None:
+    with pytest.raises(JournalError, match="no such journal"):
+        Journal.open(path)
+    assert not path.exists()
+
+
+def test_unknown_schema_is_refused(path: Path) -> None:
+    Journal.create(path, {}).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE header SET value = '99' WHERE key = 'schema'")
+    connection.close()
+    with pytest.raises(JournalError, match=r"schema 99, this rlctl reads 1: use the rlctl version"):
+        Journal.open(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database, but long enough to be taken for one\n" * 100])
+def test_file_that_is_no_journal_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match="damaged or not a journal"):
+        Journal.open(path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_truncated_journal_is_refused(path: Path, share: float) -> None:
+    with Journal.create(path, {}) as journal:
+        for i in range(200):
+            journal.append("event", float(i), {"text": "x" * 200})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(JournalError, match="damaged"):
+        Journal.open(path)
+
+
+def test_journal_with_a_missing_record_is_refused(path: Path) -> None:
+    with Journal.create(path, {}) as journal:
+        for i in range(3):
+            journal.append("event", float(i), {})
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM record WHERE seq = 2")
+    connection.close()
+    with pytest.raises(JournalError, match="1 of 3 records are missing"):
+        Journal.open(path)
+
+
+def test_last_attempts_are_those_that_were_launched() -> None:
+    kinds = [("submitted", "a", 1), ("launching", "a", 1), ("launching", "a", 2), ("submitted", "b", 1)]
+    records = [Record(i, 0.0, kind, {"uid": uid, "attempt": n}) for i, (kind, uid, n) in enumerate(kinds, 1)]
+    assert last_attempts(records) == {"a": 2}

@@ -1,0 +1,87 @@
+"""A policy around a rule: its centre choice is the rule itself, and the rule is favoured at the start."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rlctl import saved_policy
+from rlctl.config import RuleEntry, load_config
+from rlctl.env import CampaignEnv
+from rlctl.errors import ConfigError
+from rlctl.registry import load_policy, make_rule
+from rlctl.residual import ResidualPolicy, around_rule
+from rlctl.vector import play
+from rlctl_envs.block_copolymer.factory import BlockCopolymer
+
+OPTIONS = {"films": 1, "allocation_s": 15.0}
+RULE = RuleEntry(rule="linear", parameters={"start": 1.6, "end": 1.2, "duration_steps": 2000.0, "give_up_steps": 900.0})
+
+
+class Centre:
+    """A network that never corrects the rule."""
+
+    name = "centre"
+
+    def act(self, decision):
+        return np.array([5, 0, 0, 0])
+
+    def reset(self, seed):
+        pass
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+
+def test_the_centre_choice_plays_exactly_as_the_rule():
+    factory = BlockCopolymer(OPTIONS)
+    rule = make_rule(RULE, "linear")
+    as_rule = play(factory, factory.capacity, [(i, rule) for i in range(4)])
+    corrected = play(factory, factory.capacity, [(i, ResidualPolicy(rule, Centre())) for i in range(4)])
+    assert corrected == as_rule
+    assert sum(figures["given_up"] for figures in as_rule) > 0
+
+
+def test_masks_follow_the_choices_around_the_rule():
+    factory = BlockCopolymer(OPTIONS)
+    rule = make_rule(RULE, "linear")
+    env = CampaignEnv(factory, factory.capacity)
+    env.reset(options={"instance": 0})
+    decision = env.episode.decision
+    around = around_rule(decision, rule)
+    assert not around.mask[-1]  # a fresh film: only "as the rule says", which is to go on
+    assert around.named(np.array([10, 1, 0, 0])) == {"temperature": 1.85, "steps": 320, "ranks": 1, "give_up": False}
+
+
+def test_training_around_a_rule_starts_as_the_rule_and_is_saved_with_it(tmp_path):
+    learner = pytest.importorskip("rlctl_agents.ppo.learner")
+    experiment = tmp_path / "experiment.yaml"
+    experiment.write_text(
+        "{schema: 1, seed: 1, campaign: {name: block_copolymer, options: {films: 1, allocation_s: 15.0}},\n"
+        " train: {decisions: 64, num_envs: 4, options: {n_steps: 16, n_epochs: 1, learning_rate: 1.0e-6,\n"
+        "   residual: {rule: linear, parameters: {start: 1.6}}}}}\n"
+    )
+    config = load_config(experiment)
+    from rlctl.monitoring.progress import Silent
+
+    folder = learner.train(config, tmp_path / "run", False, Silent())
+    policy = load_policy(config, str(folder))
+    assert isinstance(policy, ResidualPolicy)
+    network = saved_policy.load(folder, deterministic=True)
+    logits = network.logits(np.zeros(network.observation_length, np.float32))
+    assert logits[5] - np.delete(logits[:11], 5).max() > 3.0
+    factory = BlockCopolymer(OPTIONS)
+    rule = make_rule(RuleEntry(rule="linear", parameters={"start": 1.6}), "linear")
+    firm = ResidualPolicy(rule, network)
+    assert play(factory, factory.capacity, [(3, firm)]) == play(factory, factory.capacity, [(3, rule)])
+
+
+def test_a_rule_that_answers_with_indices_cannot_be_corrected():
+    factory = BlockCopolymer(OPTIONS)
+    env = CampaignEnv(factory, factory.capacity)
+    env.reset(options={"instance": 0})
+    with pytest.raises(ConfigError, match="residual"):
+        around_rule(env.episode.decision, Centre())
