@@ -104,7 +104,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         factory: CampaignFactory,
         capacity: Capacity,
         executor: Callable[[int], Executor] | None = None,
-        gamma: float = 0.995,
+        gamma: float = 1.0,
     ) -> None:
         self.factory = factory
         self.capacity = capacity
@@ -168,7 +168,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
 
 
 def make_env(
-    campaign: str, options: Mapping[str, Any] | None = None, capacity: Capacity | None = None, gamma: float = 0.995
+    campaign: str, options: Mapping[str, Any] | None = None, capacity: Capacity | None = None, gamma: float = 1.0
 ) -> CampaignEnv:
     """The environment behind ``gymnasium.make("rlctl/...")``: a registered campaign on the simulated executor."""
     from rlctl.registry import campaign_factory

@@ -91,7 +91,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         seed: int,
         capacity: Capacity,
         batch: Batch = one_by_one,
-        gamma: float = 0.995,
+        gamma: float = 1.0,
         residual: Policy | None = None,
     ) -> None:
         self.factory = factory

@@ -43,7 +43,8 @@ def main() -> None:
     )
     say.rule("3. The shipped policy steers real films: processes, some of them on two MPI ranks")
     films = run / "films"
-    real = rlctl.steer(config, "ppo", films, instance=options.material, progress=progress())
+    probing = rlctl.load_config(CONFIG, ["campaign.options.probes=2"])
+    real = rlctl.steer(probing, "ppo", films, instance=options.material, progress=progress())
     with Journal.open(films / "journal.db") as journal:
         records = journal.records()
     drawn = films_png(films / "work", records, run / "films.png")

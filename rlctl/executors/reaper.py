@@ -51,8 +51,7 @@ def session_processes(sid: int) -> list[int]:
         except (ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
             return []
         return [-sid]
-    wanted = str(sid)
-    return [pid for pid in _pids() if (fields := _stat(pid)) and fields[3] == wanted and fields[0] not in "ZX"]
+    return [pid for pid in _pids() if _session(pid) == sid and (fields := _stat(pid)) and fields[0] not in "ZX"]
 
 
 def send_signal(pids: list[int], number: signal.Signals) -> None:
@@ -161,6 +160,14 @@ def _leftovers(sessions: dict[int, int], token: str) -> list[int]:
 
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir(_PROC) if name.isdigit()] if _PROC.is_dir() else []
+
+
+def _session(pid: int) -> int:
+    """A system call each, which is ten times cheaper than reading /proc/PID/stat."""
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return 0
 
 
 def _stat(pid: int) -> list[str]:

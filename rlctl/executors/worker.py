@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pebble
@@ -34,7 +36,7 @@ class Worker:
         self.sid: int | None = None
         self._lease = lease
         self._wake = wake
-        context = multiprocessing.get_context("spawn")
+        context = _Context()
         self.reader, self._writer = context.Pipe(duplex=False)
         self._pool: Any = pebble.ProcessPool(
             max_workers=1,
@@ -48,7 +50,7 @@ class Worker:
     @property
     def alive(self) -> bool:
         """Whether it can take a call; starts the process if there is none yet."""
-        return bool(self._pool.active)
+        return bool(self._pool.active) and (self.sid is None or bool(session_processes(self.sid)))
 
     def submit(self, spec: TaskSpec, cores: tuple[int, ...]) -> None:
         """Run a function as soon as the process is there."""
@@ -147,6 +149,27 @@ class Call:
         """Let go of a worker that has died; one that lives stays warm."""
         if self.sid is not None and self._worker.future.exception() is not None:
             self._worker.forget(self.sid)
+
+
+class _Process(SpawnProcess):
+    """A worker that does not run the user's main script again.
+
+    Functions are found by name, so it has no need of it; and a script that starts tasks outside of
+    ``if __name__ == "__main__"`` would start them all once more in each worker.
+    """
+
+    def start(self) -> None:
+        """Start it while the main module is out of sight."""
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(SpawnContext):
+    Process = _Process
 
 
 def _begin(writer: Connection, log: str) -> None:

@@ -348,8 +348,9 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "modules" / "called_functions.py").write_text(
         "import os, time\n"
         "def double(x): return {'twice': 2 * x, 'pid': os.getpid()}\n"
-        "def crash(): os._exit(7)\n"
-        "def killed(): os.kill(os.getpid(), 9)\n"
+        # Pebble looks for dead workers ten times a second: by then it must have noted who took the call, or it is LOST.
+        "def crash(): time.sleep(0.3); os._exit(7)\n"
+        "def killed(): time.sleep(0.3); os.kill(os.getpid(), 9)\n"
         "def error(): raise ValueError('bad input')\n"
         "def number(): return 3\n"
         "def nan(): return {'x': float('nan')}\n"
@@ -395,6 +396,35 @@ def test_bad_call_is_a_typed_failure_and_the_next_call_works(
         assert (
             run(executor, call(f"after {function}", f"{functions}:double", {"x": 4})).popitem()[1].values["twice"] == 8
         )
+
+
+@on_linux
+def test_worker_that_was_killed_between_two_calls_is_replaced(
+    make: Callable[..., LocalExecutor], functions: str
+) -> None:
+    executor = make()
+    pid = run(executor, call("a", f"{functions}:double", {"x": 1}))["a"].values["pid"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not alive(pid), 5.0, "the worker is dead")
+    result = run(executor, call("b", f"{functions}:double", {"x": 2}))["b"]
+    assert result.values["twice"] == 4, result
+
+
+def test_script_without_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "from pathlib import Path\n"
+        "from rlctl.executors.base import Capacity; from rlctl.executors.local import LocalExecutor\n"
+        "from rlctl.task import TaskSpec\n"
+        "print('main')\n"
+        "executor = LocalExecutor(Capacity(cores=1), Path('work'))\n"
+        "executor.submit_task(TaskSpec('a', function='builtins:dict', parameters={'x': 1}))\n"
+        "executor.wait(); print(executor.wait()[0].result.values); executor.shutdown()\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60.0, check=True
+    )
+    assert answer.stdout == "main\n{'x': 1}\n"
+    assert "main" not in (tmp_path / "work" / "logs" / "calls.out").read_text()
 
 
 @pytest.mark.parametrize("how", ["cancel", "walltime"])

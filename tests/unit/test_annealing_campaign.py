@@ -12,7 +12,7 @@ from rlctl.env import CampaignEnv, Episode
 from rlctl.errors import ConfigError
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.records import Record, action_to_json, event_to_json
+from rlctl.records import Record, action_to_json, event_from_json, event_to_json
 from rlctl.task import Event, Failure, TaskId, TaskResult, TaskState
 from rlctl.wrappers import BoxActions, FlatActions
 from rlctl_envs.block_copolymer.campaign import CHANGES, OBSERVED, AnnealingCampaign
@@ -133,6 +133,17 @@ def test_wide_segments_make_the_other_chain_wait():
     assert set(busy) <= {0, 1}
 
 
+def test_probes_run_on_all_ranks_and_tell_the_speed_up():
+    e = env(amplitude_good=5.0, probes=2)
+    e.reset(options={"instance": 2})
+    assert list(e.action_masks()[len(CHANGES) + 2 : -2]) == [False, True]
+    for _ in range(12):
+        e.step(GO)
+    assert e.episode.decision is not None
+    assert e.episode.decision.fields["speed_up"] > 0.0
+    assert list(e.action_masks()[len(CHANGES) + 2 : -2]) == [True, True]
+
+
 def ended(uid: str, state: TaskState, failure: Failure | None = None, values: dict | None = None) -> Event:
     result = TaskResult(TaskId(uid), state, 1, values or {}, failure, "", 0.0, 1.0, 1)
     return Event(1.0, TaskId(uid), state, 1, result)
@@ -201,10 +212,10 @@ def test_replaying_events_and_actions_gives_the_same_state():
     for record in records:
         if record.kind == "decision":
             assert again.decision() is not None
-            fold._apply(np.array(record.data["action"]) if isinstance(record.data["action"], list) else GO, submit=False)
+            fold._apply(
+                np.array(record.data["action"]) if isinstance(record.data["action"], list) else GO, submit=False
+            )
         else:
-            from rlctl.records import event_from_json
-
             fold._fold(event_from_json(record.data))
     other = again.decision()
     assert other is not None
@@ -214,8 +225,6 @@ def test_replaying_events_and_actions_gives_the_same_state():
 
 def test_records_survive_json():
     event = ended("film000-000", TaskState.FAILED, Failure.TIMEOUT)
-    from rlctl.records import event_from_json
-
     assert event_from_json(event_to_json(event)) == event
     assert action_to_json(np.array([1, 2])) == [1, 2]
 

@@ -45,6 +45,8 @@ class Options(BaseModel):
         batch_size: decisions per gradient step.
         learning_rate: at the start; it falls linearly to ``final_learning_rate`` times this.
         gamma: discount per decision; the shaping of the rewards takes the same.
+        bootstrap: whether the critic values what would follow the end of an allocation; False: it is worth the
+            campaign's potential then, which suits gamma = 1.
         gae_lambda, clip, ent_coef, vf_coef, max_grad_norm: PPO's own.
         net_arch: hidden widths of actor and critic.
         logit_bias: initial biases of the logits, flat over the heads; empty: none.
@@ -63,6 +65,7 @@ class Options(BaseModel):
     learning_rate: float = Field(default=7e-4, gt=0)
     final_learning_rate: float = Field(default=0.05, ge=0, le=1)
     gamma: float = Field(default=0.99, gt=0, le=1)
+    bootstrap: bool = True
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     ent_coef: float = Field(default=0.003, ge=0)
     vf_coef: float = Field(default=0.5, ge=0)
@@ -114,7 +117,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         if not isinstance(vector, CampaignVectorEnv):
             raise ConfigError(f"train.options.residual: campaign {factory.name!r} does not offer it")
         vector.residual = make_rule(options.residual, "residual")
-    env = SB3VecEnv(vector)
+    env = SB3VecEnv(vector, options.bootstrap)
     try:
         set_random_seed(int(sequence[1]))
         model = PPO.load(start.model, env=env, device=options.device) if start else _new_model(env, options)

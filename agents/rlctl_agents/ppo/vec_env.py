@@ -25,10 +25,15 @@ class SB3VecEnv(VecEnv):
     ``infos["privileged"]``, and are missing from the row where the environment does not give them (a missing mask
     allows everything). Infos of environments that go on are one shared empty dict: at hundreds of environments a dict
     for each would cost more than the network.
+
+    Args:
+        bootstrap: whether a truncated episode is worth what the critic thinks of its last state; otherwise nothing
+            follows it.
     """
 
-    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any]) -> None:
+    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], bootstrap: bool = True) -> None:
         self.env = env
+        self._bootstrap = bootstrap
         space = cast(spaces.MultiDiscrete | spaces.Discrete, env.single_action_space)
         self._discrete = isinstance(space, spaces.Discrete)
         self.heads = action_heads(space)
@@ -70,7 +75,7 @@ class SB3VecEnv(VecEnv):
         if dones.any():
             out = list(out)
             for i in np.flatnonzero(dones):
-                out[i] = self._end(int(i), infos, bool(truncated[i] and not terminated[i]))
+                out[i] = self._end(int(i), infos, bool(self._bootstrap and truncated[i] and not terminated[i]))
             self._returns[dones] = 0.0
             self._lengths[dones] = 0
         return rows, rewards, dones, out

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from rlctl_agents.rules.annealing import SHARED, AnnealingRule
 
-
 LEAST_AMPLITUDE = 0.3
 """A film of less amplitude than this, whatever the instrument's gain, has not segregated yet."""
 

@@ -35,9 +35,7 @@ class Linear(AnnealingRule):
         **SHARED,
     }
 
-    def __init__(
-        self, start: float = 1.65, end: float = 1.15, duration_steps: float = 4000.0, **shared: float
-    ) -> None:
+    def __init__(self, start: float = 1.65, end: float = 1.15, duration_steps: float = 4000.0, **shared: float) -> None:
         super().__init__(**shared)
         self.start, self.end, self.duration_steps = start, end, duration_steps
 

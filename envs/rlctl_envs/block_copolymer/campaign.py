@@ -39,7 +39,7 @@ class AnnealingCampaign:
     ``temperature`` (absolute), ``steps``, ``ranks``, ``give_up``.
     """
 
-    def __init__(self, options: Options, seed: int, gamma: float = 0.995) -> None:
+    def __init__(self, options: Options, seed: int) -> None:
         self.options = options
         self.seed = seed
         self.deadline_s = options.allocation_s
@@ -54,6 +54,7 @@ class AnnealingCampaign:
         self._asked: deque[Film] = deque()
         self._segments: dict[TaskId, tuple[Film, float, int, int]] = {}
         self._opened = 0
+        self._started = 0
         self._now = 0.0
         self._decision: Decision | None = None
         self._capacity = options.capacity()
@@ -117,6 +118,7 @@ class AnnealingCampaign:
         spec = self._segment(film, temperature, steps, ranks)
         self._segments[spec.uid] = (film, temperature, steps, ranks)
         film.segments += 1
+        self._started += 1
         return [Start(spec)]
 
     def outcome(self) -> Outcome:
@@ -139,13 +141,13 @@ class AnnealingCampaign:
         allowed = np.ones(sum(self.heads), np.bool_)
         at = self.heads[0] + self.heads[1]
         for i, ranks in enumerate(self.options.ranks):
-            allowed[at + i] = ranks <= self._capacity.total_cores
+            allowed[at + i] = ranks == self._most_ranks() if self._probing() else ranks <= self._capacity.total_cores
         allowed[-1] = not film.fresh
         return allowed
 
     def decode(self, film: Film, action: Action) -> Mapping[str, Any]:
         """Named quantities of an answer, each within what is possible."""
-        most = max(r for r in self.options.ranks if r <= self._capacity.total_cores)
+        most = self._most_ranks()
         if isinstance(action, Mapping):
             temperature = float(action["temperature"])
             steps, ranks, give_up = int(action["steps"]), int(action["ranks"]), bool(action["give_up"])
@@ -167,7 +169,7 @@ class AnnealingCampaign:
         return {
             "temperature": min(max(temperature, T_MIN), T_MAX),
             "steps": steps,
-            "ranks": ranks,
+            "ranks": most if self._probing() else ranks,
             "give_up": give_up,
         }
 
@@ -269,6 +271,12 @@ class AnnealingCampaign:
             1.0 - sum(s[3] for s in self._segments.values()) / self._capacity.total_cores,
         ]
         return np.clip(np.array(x, np.float32), -10.0, 10.0)
+
+    def _most_ranks(self) -> int:
+        return max(r for r in self.options.ranks if r <= self._capacity.total_cores)
+
+    def _probing(self) -> bool:
+        return self._started < self.options.probes
 
     def _open(self) -> None:
         film = Film(self._opened)

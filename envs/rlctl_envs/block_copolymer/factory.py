@@ -60,7 +60,7 @@ class BlockCopolymer:
         """Write ``material.json``, which the program reads and the policy does not."""
         (folder / "material.json").write_text(json.dumps(_material(seed).to_json(), indent=1) + "\n")
 
-    def vector_env(self, num_envs: int, seed: int, capacity: Capacity, gamma: float = 0.995) -> CampaignVectorEnv:
+    def vector_env(self, num_envs: int, seed: int, capacity: Capacity, gamma: float = 1.0) -> CampaignVectorEnv:
         """Campaigns whose segments advance together."""
         return CampaignVectorEnv(self, num_envs, seed, capacity, compute, gamma)
 

@@ -40,6 +40,8 @@ class Options(BaseModel):
         allocation_s: end of the allocation, seconds.
         steps: choices of the length of a segment, in time steps.
         ranks: choices of the ranks of a segment.
+        probes: segments at the beginning of a campaign that run on the most ranks whatever is answered, so that the
+            speed-up of ranks on this machine is known.
         program: see ``Program``.
         retries: how often a film's segment may fail in a row before the film is abandoned.
         twin_device: "cpu", or a device of PyTorch such as "cuda" for the twin of very many campaigns.
@@ -53,6 +55,7 @@ class Options(BaseModel):
     allocation_s: float = Field(default=100.0, gt=0.0)
     steps: tuple[int, ...] = (80, 160, 320)
     ranks: tuple[int, ...] = (1, 2)
+    probes: int = Field(default=0, ge=0)
     program: Program = Program()
     retries: int = Field(default=3, ge=1)
     twin_device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
