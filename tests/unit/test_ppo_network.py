@@ -4,6 +4,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 
 from rlctl import saved_policy
 from rlctl.campaign import Decision
@@ -33,7 +34,9 @@ class Blank(gymnasium.Env):
 def model():
     torch.set_num_threads(1)
     kwargs = {"n_obs": N_OBS, "n_mask": N_MASK, "net_arch": [32, 32], "logit_bias": BIAS}
-    return PPO(PrivilegedPolicy, Blank(), n_steps=32, batch_size=32, n_epochs=2, policy_kwargs=kwargs, seed=0)
+    model = PPO(PrivilegedPolicy, Blank(), n_steps=32, batch_size=32, n_epochs=2, policy_kwargs=kwargs, seed=0)
+    model.set_logger(Logger(None, []))  # its own would leave a folder in the system's temporary one
+    return model
 
 
 def rows(count, seed=0):
