@@ -119,7 +119,7 @@ def load_policy(config: Config, text: str) -> Policy:
         return make_rule(RuleEntry(rule=text), text)
     if Path(text).exists():
         return _from_path(config, Path(text), None)
-    known = did_you_mean(text, [*config.policies, *names(POLICIES)])
+    known = did_you_mean(text, sorted({*config.policies, *names(POLICIES)}))
     raise ConfigError(f"policy {text!r} is neither a known name nor a file or folder; {known}")
 
 

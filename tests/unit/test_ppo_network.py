@@ -150,5 +150,6 @@ def test_plain_ppo_loads_and_goes_on_learning(model, tmp_path):
     assert np.array_equal(
         loaded.predict(x.numpy(), deterministic=True)[0], model.predict(x.numpy(), deterministic=True)[0]
     )
+    loaded.set_logger(Logger(None, []))
     loaded.learn(64, reset_num_timesteps=False)
     assert loaded.num_timesteps == 128

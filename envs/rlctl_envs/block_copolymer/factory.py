@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from rlctl.config import did_you_mean
 from rlctl.errors import ConfigError
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Launch, Simulated, TaskModel
 from rlctl.vector import CampaignVectorEnv
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
-from rlctl_envs.block_copolymer.options import Options
+from rlctl_envs.block_copolymer.options import Options, Program
 from rlctl_envs.block_copolymer.twin import FilmTwin, compute
 
 
@@ -41,7 +42,10 @@ class BlockCopolymer:
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in ("campaign", "options", *first["loc"]))
-            raise ConfigError(f"{key}: {first['msg']}") from None
+            if first["type"] == "extra_forbidden":
+                known = Program.model_fields if len(first["loc"]) > 1 else Options.model_fields
+                raise ConfigError(f"{key}: unknown; {did_you_mean(str(first['loc'][-1]), known)}") from None
+            raise ConfigError(f"{key}: {first['msg']}, got {first['input']!r}") from None
         self.capacity = self.options.capacity()
 
     def campaign(self, seed: int) -> AnnealingCampaign:
