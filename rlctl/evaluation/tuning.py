@@ -68,7 +68,7 @@ class Settings:
     generations: int = 30
     population: int | None = None
     instances: int = 24
-    validation: int = 128
+    validation: int = 192
     seed: int = 0
 
 
