@@ -9,9 +9,9 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationError
@@ -203,6 +203,28 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"known: {', '.join(names) or 'none'}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+_Options = TypeVar("_Options", bound=BaseModel)
+
+
+def check_options(model: type[_Options], options: Mapping[str, Any] | None, where: str) -> _Options:
+    """The options that a campaign or a learner is given, as the model that it declares.
+
+    Args:
+        where: the section of the configuration that they stand in.
+
+    Raises:
+        ConfigError: one line that names the key.
+    """
+    try:
+        return model.model_validate(dict(options or {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        loc = [str(part) for part in first["loc"]]
+        if not loc:
+            raise ConfigError(f"{where}: {first['msg']}") from None
+        raise ConfigError(f"{'.'.join([where, *loc])}: {_problem(first, model, loc)}") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 
 from rlctl import saved_policy
-from rlctl.config import RuleEntry, config_hash, provenance
+from rlctl.config import RuleEntry, check_options, config_hash, provenance
 from rlctl.errors import ConfigError
 from rlctl.registry import campaign_factory, make_rule
 from rlctl.vector import CampaignVectorEnv
@@ -98,7 +97,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
     """
     if config.train is None:
         raise ConfigError("the configuration has no section 'train'")
-    section, options = config.train, parse_options(config.train.options)
+    section, options = config.train, check_options(Options, config.train.options, "train.options")
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -140,21 +139,6 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         return export(model, out / "policy", factory, env, config, options)
     finally:
         env.close()
-
-
-def parse_options(options: Mapping[str, Any]) -> Options:
-    """Check ``train.options``.
-
-    Raises:
-        ConfigError: one line that names the key.
-    """
-    try:
-        return Options.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["train.options", *map(str, first["loc"])])
-        known = f"; known: {', '.join(Options.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{key}: {first['msg']}, got {first['input']!r}{known}") from None
 
 
 def export(

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from rlctl.campaign import Action, Around, Command, Decision, Outcome, Start
 from rlctl.executors.base import Capacity
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
-from rlctl_envs.block_copolymer.film import BINS, RECENT, Film, Memory, Seen
+from rlctl_envs.block_copolymer.film import RECENT, Film, Memory, Seen
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
+from rlctl_envs.block_copolymer.observation import OBSERVED, observe
 from rlctl_envs.block_copolymer.options import Options
 
 CHANGES = (-0.25, -0.15, -0.08, -0.04, -0.015, 0.0, 0.015, 0.04, 0.08, 0.15, 0.25)
 """Choices of the temperature of a film in progress: the change."""
 STARTS = tuple(T_MIN + (T_MAX - T_MIN) * i / (len(CHANGES) - 1) for i in range(len(CHANGES)))
 """Choices of the temperature of a fresh film."""
-RECENT_WIDTH = 4
-OBSERVED = 4 + RECENT * RECENT_WIDTH + 7 + 6 + 4 * BINS + 8 + 2 + 6
 DIVERGED_EXIT = 3
 _FILM_WORTH = 3.0
 """Reward that a film is taken to cost, in the shaping; measured with the tuned feedback rule."""
@@ -97,7 +96,7 @@ class AnnealingCampaign:
                 f"film{film.number:03d}",
                 self._now,
                 self.fields(film),
-                self.observe(film),
+                self._observe(film),
                 self.mask(film),
                 around=partial(self.around, film),
             )
@@ -220,57 +219,11 @@ class AnnealingCampaign:
             "time_left_s": self.deadline_s - self._now,
         }
 
-    def observe(self, film: Film) -> NDArray[np.float32]:
-        """What networks read, about within -3 to 3: the film, the other chains, past films, the machine."""
-        memory, options = self.memory, self.options
-        reference = math.log(max(memory.largest_amplitude, 1e-3))
-        x = [
-            float(film.fresh),
-            0.0 if film.temperature is None else 2.0 * (film.temperature - 1.5),
-            math.log1p(film.age / 400.0),
-            film.highest_q,
-        ]
-        x += _recent(film, reference)
-        if film.recent:
-            last = film.recent[-1]
-            x += [0.5 * b + 1.0 for b in last.bands]
-            x += [4.0 * (last.wavenumber - 0.7), math.log(max(last.amplitude, 1e-3)) + 1.0]
-        else:
-            x += [0.0] * 7
+    def _observe(self, film: Film) -> NDArray[np.float32]:
+        free = 1.0 - sum(s[3] for s in self._segments.values()) / self._capacity.total_cores
         others = [f for f in self.films.values() if f is not film]
-        seen = [f for f in others if f.recent]
-        if seen:
-            best = max(seen, key=lambda f: f.recent[-1].q)
-            x += [
-                len(seen) / len(others),
-                best.recent[-1].q,
-                sum(f.recent[-1].q for f in seen) / len(seen),
-                math.log1p(best.age / 400.0),
-                2.0 * ((best.temperature or 1.5) - 1.5),
-                math.log(max(best.recent[-1].amplitude, 1e-3)) - reference,
-            ]
-        else:
-            x += [0.0] * 6
-        for b in memory.bins:
-            if b.count:
-                x += [0.5 * math.log1p(b.count), 4.0 * b.gain, math.log(max(b.amplitude, 1e-3)) - reference, b.q]
-            else:
-                x += [0.0, 0.0, 0.0, 0.0]
-        x += memory.last_good
-        x += memory.last_given_up
-        x += [math.log1p(memory.good), math.log1p(memory.given_up)]
-        rate = memory.rate
-        known = 1 in rate and len(rate) > 1
-        needed = options.films - memory.good
-        x += [
-            min(needed, 8) / 4.0,
-            float(needed == 1),
-            max(self.deadline_s - self._now, 0.0) / options.segment_s(80) / 160.0,
-            float(known),
-            rate[max(rate)] / rate[1] - 1.0 if known else 0.0,
-            1.0 - sum(s[3] for s in self._segments.values()) / self._capacity.total_cores,
-        ]
-        return np.clip(np.array(x, np.float32), -10.0, 10.0)
+        time_left = max(self.deadline_s - self._now, 0.0) / self.options.segment_s(80)
+        return observe(film, others, self.memory, self.options.films - self.memory.good, time_left, free)
 
     def _most_ranks(self) -> int:
         return max(r for r in self.options.ranks if r <= self._capacity.total_cores)
@@ -356,14 +309,6 @@ class AnnealingCampaign:
 
 
 _RESOURCES = tuple(Resources(ranks=r) for r in range(65))
-
-
-def _recent(film: Film, reference: float) -> list[float]:
-    x: list[float] = []
-    for seen in reversed(film.recent):
-        amplitude = math.log(max(seen.amplitude, 1e-3)) - reference
-        x += [seen.q, amplitude, 2.0 * (seen.temperature - 1.5), math.log2(seen.steps / 80.0)]
-    return x + [0.0] * (RECENT * RECENT_WIDTH - len(x))
 
 
 def mixed(*numbers: int) -> int:

@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from rlctl.config import did_you_mean
-from rlctl.errors import ConfigError
+from rlctl.config import check_options
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Launch, Simulated, TaskModel
 from rlctl.vector import CampaignVectorEnv
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
-from rlctl_envs.block_copolymer.options import Options, Program
+from rlctl_envs.block_copolymer.options import Options
 from rlctl_envs.block_copolymer.twin import FilmTwin, compute
 
 
@@ -37,15 +35,7 @@ class BlockCopolymer:
     version = 1
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        try:
-            self.options = Options.model_validate(dict(options or {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in ("campaign", "options", *first["loc"]))
-            if first["type"] == "extra_forbidden":
-                known = Program.model_fields if len(first["loc"]) > 1 else Options.model_fields
-                raise ConfigError(f"{key}: unknown; {did_you_mean(str(first['loc'][-1]), known)}") from None
-            raise ConfigError(f"{key}: {first['msg']}, got {first['input']!r}") from None
+        self.options = check_options(Options, options, "campaign.options")
         self.capacity = self.options.capacity()
 
     def campaign(self, seed: int) -> AnnealingCampaign:

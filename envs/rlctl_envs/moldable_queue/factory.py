@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
+from rlctl.config import check_options
 from rlctl.errors import ConfigError
 from rlctl.executors.base import Capacity
 from rlctl.vector import CampaignVectorEnv
@@ -32,12 +32,7 @@ class MoldableQueue:
     version = 1
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        try:
-            self.options = Options.model_validate(dict(options or {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in ("campaign", "options", *first["loc"]))
-            raise ConfigError(f"{key}: {first['msg']}") from None
+        self.options = check_options(Options, options, "campaign.options")
         self.capacity = Capacity(nodes=32, cores=1)
 
     def campaign(self, seed: int) -> QueueCampaign:
