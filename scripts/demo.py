@@ -51,8 +51,8 @@ def main() -> None:
     wide = sum(r.kind == "launching" and len(r.data["cores"]) > 1 for r in records)
 
     table = Table(title=f"Good films of {options.instances} held-out materials, on the twin")
-    for column in ("policy", "films", "node-seconds", "node-seconds per film", "without a film", "cores busy"):
-        table.add_column(column, justify="left" if column == "policy" else "right")
+    for column in ("policy", "films", "node-s", "node-s per film", "no film", "busy"):
+        table.add_column(column, justify="left" if column == "policy" else "right", no_wrap=True)
     for row in comparison.rows:
         low, high = row.ert_interval
         ert = f"{row.ert:.1f} [{low:.1f}, {high:.1f}]"
