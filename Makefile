@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/python scripts/demo.py --run runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --ignore=tests/learning
+	$(BIN)/python -m pytest
 
 test-learning: $(STAMP)
 	$(BIN)/python -m pytest tests/learning
