@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.table import Table
 
 from rlctl.errors import ConfigError
@@ -118,31 +119,29 @@ class Comparison:
         return finite
 
     def table(self) -> Table:
-        """For a terminal."""
-        table = Table(title=f"{len(next(iter(self.plays.values())))} held-out instances", caption=self.verdict())
+        """For a terminal, 80 columns wide."""
+        count = len(next(iter(self.plays.values())))
+        title = f"node-seconds per success, {count} held-out instances"
+        table = Table(title=title, caption=self.verdict(), box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
         table.add_column("policy")
         for heading in (
             "successes",
-            "node-s",
-            "node-s/success",
+            "per success",
             f"/ {self.reference}",
             "none",
             "goal",
             "busy",
-            "answer",
         ):
             table.add_column(heading, justify="right")
         for row in self.rows:
             table.add_row(
                 row.policy,
                 str(row.successes),
-                f"{row.node_seconds:,.0f}",
                 _with_interval(row.ert, row.ert_interval, ".1f"),
                 "1" if row.policy == self.reference else _with_interval(row.ratio, row.ratio_interval, ".2f"),
-                f"{row.no_success:.1%}",
-                f"{row.reached:.1%}",
+                f"{row.no_success:.0%}",
+                f"{row.reached:.0%}",
                 f"{row.utilisation:.0%}",
-                f"{1e6 * row.latency_s:,.0f} us",
             )
         return table
 

@@ -83,6 +83,7 @@ class Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._work = _Work("", 0.0, "")
+        self._note = ""
         self._said_s = 0.0
 
     def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
@@ -93,14 +94,15 @@ class Lines:
     def advance(self, amount: float, note: str = "") -> None:
         """Count, and say so when it is time."""
         self._work.done += amount
-        if time.monotonic() - self._said_s >= LINE_EVERY_S:
+        self._note = note
+        if time.monotonic() - self._said_s >= LINE_EVERY_S and self._work.done < self._work.total:
             self._said_s = time.monotonic()
             self._say(note)
 
     def stop(self) -> None:
         """Say how long it took, if that was long enough to wonder."""
         if self._work.what and self._work.elapsed_s() > QUIET_S:
-            self._say("")
+            self._say(self._note)
         self._work = _Work("", 0.0, "")
 
     def _say(self, note: str) -> None:

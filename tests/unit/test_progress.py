@@ -54,8 +54,18 @@ def test_lines_come_after_two_seconds_and_then_every_ten(clock: Clock) -> None:
         "training: 200 of 3,000 decisions, 100/s, 28 s left, going well",
         "training: 1,200 of 3,000 decisions, 100/s, 18 s left, going well",
         "training: 2,200 of 3,000 decisions, 100/s, 8 s left, going well",
-        "training: 3,000 of 3,000 decisions, 100/s, took 30 s",
+        "training: 3,000 of 3,000 decisions, 100/s, took 30 s, going well",
     ]
+
+
+def test_the_end_is_said_once(clock: Clock) -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("training", 100, "decisions")
+    clock.now_s = 30.0
+    lines.advance(100, "well done")
+    lines.stop()
+    assert stream.getvalue().splitlines() == ["training: 100 of 100 decisions, 3.3/s, took 30 s, well done"]
 
 
 def test_what_was_done_earlier_does_not_count_as_speed(clock: Clock) -> None:
