@@ -7,11 +7,13 @@ import json
 import logging
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import psutil
 import typer
 from typer.exceptions import TyperException
 
@@ -167,7 +169,10 @@ def steer(
     """Run a campaign for real: real programs, a journal, and a policy in charge."""
     loaded = rlctl.load_config(config, sets or ())
     try:
-        summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, progress=_progress(as_json))
+        # The interpreter and the imports ran on the allocation too.
+        boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
+        shown = _progress(as_json)
+        summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
     except KeyboardInterrupt:
         _stopped(resume or not run.exists())
     goal = "reached" if summary.reached else "not reached"

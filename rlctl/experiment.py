@@ -123,10 +123,11 @@ def steer(
     *,
     instance: int = 0,
     resume: bool = False,
+    boot_s: float = 0.0,
     progress: Progress | None = None,
 ) -> Summary:
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
     decider = load_policy(config, policy) if isinstance(policy, str) else policy
-    return steering.steer(config, decider, Path(run), instance, resume=resume, progress=progress)
+    return steering.steer(config, decider, Path(run), instance, resume=resume, boot_s=boot_s, progress=progress)

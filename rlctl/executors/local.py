@@ -189,7 +189,7 @@ class LocalExecutor:
 
     def _launch(self, spec: TaskSpec, attempt: int, order: int, placement: Placement) -> None:
         identity = {"uid": spec.uid, "attempt": attempt}
-        self._record("launching", {**identity, "cores": list(placement.cores)})
+        self._record("launching", {**identity, "cores": list(placement.cores), "gpus": dict(placement.gpus)})
         run: Program | Call
         started_s = self.now()
         try:
