@@ -44,6 +44,7 @@ __all__ = [
     "load_rule_file",
     "provenance",
     "read_yaml",
+    "shown",
     "write_config",
 ]
 
