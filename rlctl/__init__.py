@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlctl.config import load_config
     from rlctl.doctor import diagnose
-    from rlctl.experiment import evaluate, steer, train, tune
+    from rlctl.experiment import check, evaluate, steer, train, tune
     from rlctl.registry import load_policy
 
 __version__ = "0.1.0"
-__all__ = ["diagnose", "evaluate", "load_config", "load_policy", "steer", "train", "tune"]
+__all__ = ["check", "diagnose", "evaluate", "load_config", "load_policy", "steer", "train", "tune"]
 
 _HOMES = {
     "load_config": "rlctl.config",
     "load_policy": "rlctl.registry",
     "diagnose": "rlctl.doctor",
+    "check": "rlctl.experiment",
     "train": "rlctl.experiment",
     "tune": "rlctl.experiment",
     "evaluate": "rlctl.experiment",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -11,8 +12,9 @@ from gymnasium.spaces import MultiDiscrete
 
 from rlctl import saved_policy
 from rlctl.campaign import CampaignFactory
-from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file
-from rlctl.errors import ConfigError
+from rlctl.complaints import under
+from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file, shown
+from rlctl.errors import ConfigError, Key
 from rlctl.policy import Policy
 from rlctl.residual import ResidualPolicy
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 CAMPAIGNS = "rlctl.campaigns"
 POLICIES = "rlctl.policies"
 LEARNERS = "rlctl.learners"
+LARGEST = 1e12
+"""No parameter of a rule is meant to be larger; overflow begins somewhere beyond."""
 
 
 class Rule:
@@ -45,20 +49,39 @@ class Rule:
         """
         parameters = {**(mapping or {}), **keywords}
         for key, value in parameters.items():
-            if key in self.SPACE and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ConfigError(f"rule {self.name}: {key} must be a number, got {value!r}")
+            self._check(key, value)
         unknown = next((key for key in parameters if key not in self.SPACE), None)
         try:
             return self._make(**parameters)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             if unknown is None:
-                raise ConfigError(f"rule {self.name}: {error}") from error
+                raise ConfigError(f"rule {self.name}: {error}", ("parameters",)) from error
             hint = did_you_mean(unknown, self.SPACE)
-            raise ConfigError(f"rule {self.name}: unknown parameter {unknown!r}; {hint}") from error
+            raise ConfigError(
+                f"rule {self.name}: unknown parameter {unknown!r}; {hint}", ("parameters", unknown)
+            ) from error
+
+    def _check(self, key: str, value: Any) -> None:
+        """Refuse what no rule can compute with; what is not in ``SPACE`` is the rule's own affair."""
+        if key not in self.SPACE:
+            return
+        problem = None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            problem = "must be a number"
+        elif not math.isfinite(value) or abs(value) > LARGEST:
+            problem = f"must be within -{LARGEST:g} to {LARGEST:g}"
+        elif "log" in self.SPACE[key][2:] and value <= 0:
+            problem = "must be positive"
+        if problem is not None:
+            raise ConfigError(f"rule {self.name}: {key} {problem}, got {shown(value)}", ("parameters", key))
 
 
 class Learner(Protocol):
-    """What a package registers under ``rlctl.learners``: trains a policy."""
+    """What a package registers under ``rlctl.learners``: trains a policy.
+
+    It may have a method ``check(config, factory)`` that raises ``ConfigError`` for what it cannot use, so that
+    ``rlctl check`` finds that out without training.
+    """
 
     def __call__(self, config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         """Train into the folder ``out`` and return the folder of the saved policy."""
@@ -75,7 +98,9 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
     Raises:
         ConfigError: there is no such campaign, or it refuses the options.
     """
-    make = cast(Callable[[Mapping[str, Any]], CampaignFactory], _load(CAMPAIGNS, "campaign", name))
+    make = cast(
+        Callable[[Mapping[str, Any]], CampaignFactory], _load(CAMPAIGNS, "campaign", name, ("campaign", "name"))
+    )
     return make(options)
 
 
@@ -94,7 +119,7 @@ def learner(name: str) -> Learner:
     Raises:
         ConfigError: there is no such algorithm.
     """
-    return cast(Learner, _load(LEARNERS, "algorithm", name))
+    return cast(Learner, _load(LEARNERS, "algorithm", name, ("train", "algorithm")))
 
 
 def load_policy(config: Config, text: str) -> Policy:
@@ -108,24 +133,38 @@ def load_policy(config: Config, text: str) -> Policy:
         PolicyError: the saved policy cannot be used.
     """
     if text in config.policies:
-        entry = config.policies[text]
-        if isinstance(entry, RuleEntry):
-            return make_rule(entry, text)
-        path = config.resolve(entry)
-        if not path.exists():
-            raise ConfigError(f"policies.{text}: {path}: no such file or folder")
-        return _from_path(config, path, text)
+        with config.source.located():
+            return _named(config, text)
     if text in names(POLICIES):
         return make_rule(RuleEntry(rule=text), text)
-    if Path(text).exists():
+    if text and _exists(Path(text)):
         return _from_path(config, Path(text), None)
     known = did_you_mean(text, sorted({*config.policies, *names(POLICIES)}))
-    raise ConfigError(f"policy {text!r} is neither a known name nor a file or folder; {known}")
+    raise ConfigError(f"policy {shown(text)} is neither a known name nor a file or folder; {known}")
+
+
+def _named(config: Config, name: str) -> Policy:
+    entry, key = config.policies[name], ("policies", name)
+    if isinstance(entry, RuleEntry):
+        return make_rule(entry, name, key)
+    path = config.resolve(entry)
+    if not entry or not _exists(path):
+        raise ConfigError(f"{path}: no such file or folder: mend the path, which begins at this file's folder", key)
+    return _from_path(config, path, name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if not path.is_dir():
-        return make_rule(load_rule_file(path), name or path.stem)
+        rule = load_rule_file(path)
+        with rule.source.located():
+            return make_rule(rule, name or path.stem, ())
     policy = saved_policy.load(path)
     factory = campaign_factory(config.campaign.name, config.campaign.options)
     campaign = factory.campaign(config.seed)
@@ -138,22 +177,26 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     return ResidualPolicy(make_rule(RuleEntry.model_validate(policy.manifest["residual"]), policy.name), policy)
 
 
-def make_rule(entry: RuleEntry, name: str) -> Policy:
+def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
     """A rule with its parameters, under a name of its own.
+
+    Args:
+        where: the key that it stands at in its file, for complaints; None: it stands in no file.
 
     Raises:
         ConfigError: there is no such rule, or it refuses the parameters.
     """
-    policy = policy_factory(entry.rule)(entry.parameters)
+    with under(where):
+        policy = Rule(entry.rule, _load(POLICIES, "rule", entry.rule, ("rule",)))(entry.parameters)
     policy.name = name
     return policy
 
 
-def _load(group: str, what: str, name: str) -> Any:
+def _load(group: str, what: str, name: str, key: Key | None = None) -> Any:
     point = next(iter(importlib.metadata.entry_points(group=group, name=name)), None)
     if point is None:
-        raise ConfigError(f"unknown {what} {name!r}; {did_you_mean(name, names(group))}")
+        raise ConfigError(f"unknown {what} {shown(name)}; {did_you_mean(name, names(group))}", key)
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{what} {name!r} ({point.value}) cannot be loaded: {error}") from error
+        raise ConfigError(f"{what} {name!r} ({point.value}) cannot be loaded: {error}", key) from error
