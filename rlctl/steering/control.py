@@ -71,6 +71,9 @@ def steer(
         "config_hash": config_hash(config),
     }
     fallback = load_fallback(config, factory)
+    # A saved policy may be exchanged under its name; a run goes on with the one that it began with.
+    digests = {f"{role}_digest": getattr(p, "digest", None) for role, p in (("policy", policy), ("fallback", fallback))}
+    identity |= {key: digest for key, digest in digests.items() if digest is not None}
     machine_slots(config.machine.capacity())  # before anything is made: refuses what this machine does not have
     if not resume:
         _create(run, config, factory, identity)
