@@ -19,3 +19,7 @@ class PolicyError(RlctlError):
 
 class LaunchError(RlctlError):
     """A program, launcher or resource that a task needs and this machine does not have."""
+
+
+class ContractError(RlctlError):
+    """A campaign that breaks a promise of ``rlctl.campaign``; the message names the method at fault."""

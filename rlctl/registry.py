@@ -1,9 +1,8 @@
-"""Finds what other packages register as entry points: campaigns, policies, learners."""
+"""Makes what packages register as entry points: campaigns, policies, executors, learners."""
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -13,15 +12,13 @@ from rlctl import saved_policy
 from rlctl.campaign import CampaignFactory
 from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file
 from rlctl.errors import ConfigError
+from rlctl.executors.base import ExecutorFactory
+from rlctl.plugins import CAMPAIGNS, EXECUTORS, LEARNERS, POLICIES, Registered, load, names, reason
 from rlctl.policy import Policy
 from rlctl.residual import ResidualPolicy
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
-
-CAMPAIGNS = "rlctl.campaigns"
-POLICIES = "rlctl.policies"
-LEARNERS = "rlctl.learners"
 
 
 class Rule:
@@ -32,10 +29,10 @@ class Rule:
         SPACE: what can be tuned: ``(low, high)`` or ``(low, high, "log" | "int")`` by parameter; may be empty.
     """
 
-    def __init__(self, name: str, make: Callable[..., Policy]) -> None:
-        self.name = name
-        self.SPACE: Mapping[str, Sequence[Any]] = getattr(make, "SPACE", {})
-        self._make = make
+    def __init__(self, registered: Registered) -> None:
+        self.name = registered.name
+        self.SPACE: Mapping[str, Sequence[Any]] = getattr(registered.found, "SPACE", {})
+        self._registered = registered
 
     def __call__(self, mapping: Mapping[str, Any] | None = None, /, **keywords: Any) -> Policy:
         """The rule with these parameters, as a mapping or by keyword; those left out keep its defaults.
@@ -49,12 +46,17 @@ class Rule:
                 raise ConfigError(f"rule {self.name}: {key} must be a number, got {value!r}")
         unknown = next((key for key in parameters if key not in self.SPACE), None)
         try:
-            return self._make(**parameters)
+            rule = self._registered.found(**parameters)
         except (TypeError, ValueError) as error:
             if unknown is None:
-                raise ConfigError(f"rule {self.name}: {error}") from error
+                raise ConfigError(f"{self._registered}: {error}") from error
             hint = did_you_mean(unknown, self.SPACE)
             raise ConfigError(f"rule {self.name}: unknown parameter {unknown!r}; {hint}") from error
+        except Exception as error:
+            raise ConfigError(f"{self._registered} cannot be made: {reason(error)}") from error
+        hint = "a rule without memory is easily written with rlctl.SimpleRule"
+        self._registered.require(rule, ("act", "reset", "state", "restore"), hint)
+        return cast(Policy, rule)
 
 
 class Learner(Protocol):
@@ -64,19 +66,28 @@ class Learner(Protocol):
         """Train into the folder ``out`` and return the folder of the saved policy."""
 
 
-def names(group: str) -> list[str]:
-    """What is registered in a group, in alphabetical order."""
-    return sorted({point.name for point in importlib.metadata.entry_points(group=group)})
-
-
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
     """The campaign ``name`` with the given options.
 
     Raises:
         ConfigError: there is no such campaign, or it refuses the options.
     """
-    make = cast(Callable[[Mapping[str, Any]], CampaignFactory], _load(CAMPAIGNS, "campaign", name))
-    return make(options)
+    registered = load(CAMPAIGNS, name)
+    factory = registered.make(options)
+    registered.require(factory, ("name", "version", "campaign"), "a factory is easily written with rlctl.SimpleFactory")
+    return cast(CampaignFactory, factory)
+
+
+def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
+    """The executor ``name`` with the given options.
+
+    Raises:
+        ConfigError: there is no such executor, or it refuses the options.
+    """
+    registered = load(EXECUTORS, name)
+    factory = registered.make(options)
+    registered.require(factory, ("check", "open"), "see rlctl.executors.base.ExecutorFactory")
+    return cast(ExecutorFactory, factory)
 
 
 def policy_factory(name: str) -> Rule:
@@ -85,7 +96,7 @@ def policy_factory(name: str) -> Rule:
     Raises:
         ConfigError: there is no such rule.
     """
-    return Rule(name, _load(POLICIES, "rule", name))
+    return Rule(load(POLICIES, name))
 
 
 def learner(name: str) -> Learner:
@@ -94,7 +105,7 @@ def learner(name: str) -> Learner:
     Raises:
         ConfigError: there is no such algorithm.
     """
-    return cast(Learner, _load(LEARNERS, "algorithm", name))
+    return cast(Learner, load(LEARNERS, name).found)
 
 
 def load_policy(config: Config, text: str) -> Policy:
@@ -147,13 +158,3 @@ def make_rule(entry: RuleEntry, name: str) -> Policy:
     policy = policy_factory(entry.rule)(entry.parameters)
     policy.name = name
     return policy
-
-
-def _load(group: str, what: str, name: str) -> Any:
-    point = next(iter(importlib.metadata.entry_points(group=group, name=name)), None)
-    if point is None:
-        raise ConfigError(f"unknown {what} {name!r}; {did_you_mean(name, names(group))}")
-    try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{what} {name!r} ({point.value}) cannot be loaded: {error}") from error
