@@ -1,12 +1,29 @@
 """The one family of errors that a user can cause; the command line turns each into one line."""
 
+from __future__ import annotations
+
+Key = tuple[str, ...]
+"""The path of a key in a file: ``("campaign", "options", "films")``; items of lists by number, from 0."""
+
 
 class RlctlError(Exception):
     """Something the user can mend: names the thing, the value, the place and the next step."""
 
 
 class ConfigError(RlctlError):
-    """A configuration, option or override that cannot be used."""
+    """A configuration, option or override that cannot be used.
+
+    Whoever finds it out need not know the file: it names the key, and ``rlctl.config.located`` adds file and line.
+
+    Attributes:
+        problem: what is wrong, and what to do.
+        key: where the value stands in the configuration; None: it is no key's fault, or ``problem`` names the place.
+    """
+
+    def __init__(self, problem: str, key: Key | None = None) -> None:
+        super().__init__(f"{'.'.join(key)}: {problem}" if key else problem)
+        self.problem = problem
+        self.key = key
 
 
 class JournalError(RlctlError):
@@ -23,3 +40,7 @@ class LaunchError(RlctlError):
 
 class ContractError(RlctlError):
     """A campaign that breaks a promise of ``rlctl.campaign``; the message names the method at fault."""
+
+
+class StorageError(RlctlError):
+    """A file or folder that cannot be read or written."""

@@ -337,7 +337,7 @@ def _compare(first: _Game, again: _Game) -> None:
     for number, (one, other) in enumerate(zip(first.decisions, again.decisions, strict=False)):
         if one != other:
             raise ContractError(
-                f"decision {number} of instance {first.instance} differs when it is played again with the same answers: "
+                f"decision {number} of instance {first.instance} differs when played again with the same answers: "
                 "campaign(seed) and task_model(seed) must be fixed by the seed"
             )
     if first.watched.started != again.watched.started or first.outcome != again.outcome:
