@@ -1,5 +1,7 @@
 """The rule to beat: bisection, first with coarse runs, then with fine ones."""
 
+from itertools import pairwise
+
 import rlctl
 
 
@@ -12,6 +14,6 @@ class Bisection(rlctl.SimpleRule):
         """Named quantities: the campaign's ``apply`` says which."""
         fields = decision.fields
         ends = sorted([*fields["bracket_K"], *fields["running_K"]])
-        left, right = max(zip(ends, ends[1:], strict=False), key=lambda pair: pair[1] - pair[0])
+        left, right = max(pairwise(ends), key=lambda pair: pair[1] - pair[0])
         low, high = fields["bracket_K"]
         return {"oven_K": 0.5 * (left + right), "coarse": high - low > 10.0 and fields["undecided"] == 0}

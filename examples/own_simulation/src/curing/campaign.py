@@ -79,7 +79,7 @@ class Curing:
     def decision(self):
         """A question whenever a core is idle; the same one until it is answered."""
         if self.open is None and self.idle > 0 and not self.outcome().ended:
-            mask = np.ones(PLACES + 2, np.bool_)  # everything is allowed at any time
+            mask = np.array([True] * PLACES + [self.coarse_helps(), True])
             self.open = Decision(f"run{self.started:03d}", self.now, self.fields(), self.observe(), mask)
         return self.open
 
@@ -91,6 +91,7 @@ class Curing:
         else:
             oven = self.low + (self.high - self.low) * (int(action[0]) + 1) / (PLACES + 1)
             coarse = int(action[1]) == 0
+        coarse = coarse and self.coarse_helps()  # what is masked is never an error, but becomes something allowed
         cells = self.options.coarse if coarse else self.options.fine
         uid = TaskId(f"run{self.started:03d}")
         self.open = None
@@ -115,6 +116,10 @@ class Curing:
         """Reached, or out of time. The potential tells a learner that a narrower bracket is worth something."""
         potential = 0.0 if self.found else -math.log2((self.high - self.low) / 0.1)
         return Outcome(bool(self.found) or self.now >= self.deadline_s, bool(self.found), self.found, potential)
+
+    def coarse_helps(self):
+        """Whether a coarse run may still tell something."""
+        return self.undecided < 2
 
     def fields(self):
         """What rules read, by name."""
