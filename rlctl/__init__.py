@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlctl.config import load_config
     from rlctl.doctor import diagnose
-    from rlctl.experiment import evaluate, steer, train, tune
+    from rlctl.experiment import check, evaluate, steer, train, tune
     from rlctl.factory import SimpleFactory
     from rlctl.policy import SimpleRule
     from rlctl.registry import load_policy
@@ -27,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SimpleFactory",
     "SimpleRule",
+    "check",
     "diagnose",
     "evaluate",
     "load_config",
@@ -40,6 +41,7 @@ _HOMES = {
     "load_config": "rlctl.config",
     "load_policy": "rlctl.registry",
     "diagnose": "rlctl.doctor",
+    "check": "rlctl.experiment",
     "train": "rlctl.experiment",
     "tune": "rlctl.experiment",
     "evaluate": "rlctl.experiment",

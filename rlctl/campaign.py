@@ -151,6 +151,9 @@ class CampaignFactory(Protocol):
     It is called as ``Factory(options)``, with the mapping ``campaign.options`` of the configuration, and raises
     ``ConfigError`` for options that it does not know or cannot use. An instance is fixed by its seed: ``campaign(7)``
     and ``task_model(7)`` belong together.
+
+    It may have a method ``check(capacity, real)`` that raises ``ConfigError`` if its campaigns cannot be played on such
+    a machine, or, where ``real`` is true, not with real programs; it is asked before anything is made.
     """
 
     name: str

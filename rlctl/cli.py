@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -16,7 +17,10 @@ import typer
 from typer.exceptions import TyperException
 
 import rlctl
-from rlctl.errors import ConfigError, RlctlError
+from rlctl import bugs
+from rlctl.errors import RlctlError
+from rlctl.files import require_file, storage_error, write_whole
+from rlctl.monitoring import terminal
 from rlctl.monitoring.progress import Progress, progress
 
 app = typer.Typer(
@@ -137,8 +141,8 @@ def evaluate(
 ) -> None:
     """Compare a policy with others on the same held-out instances, with 95 % intervals."""
     loaded = rlctl.load_config(config, sets or ())
-    if out is not None and out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the file to write")
+    if out is not None:
+        require_file(out)
     comparison = rlctl.evaluate(
         loaded,
         [policy, *against, *(more or ())],
@@ -147,10 +151,10 @@ def evaluate(
         workers=workers,
         progress=_progress(as_json),
     )
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(comparison.to_json(), indent=2) + "\n")
+    # First said, then written: what took hours is not lost to a full disk.
     _say(as_json, comparison.to_json(), comparison.table())
+    if out is not None:
+        write_whole(out, json.dumps(comparison.to_json(), indent=2) + "\n")
 
 
 @app.command(epilog="Example: rlctl steer configs/annealing.yaml --policy ppo --run runs/real --instance 7")
@@ -179,6 +183,13 @@ def steer(
     _say(as_json, summary.to_json(), text)
 
 
+@app.command(epilog="Example: rlctl check configs/annealing.yaml --set machine.cores=4")
+def check(config: ConfigFile, sets: Sets = None, as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
+    """Say whether an experiment can be used: its keys, values, policies, and how they go together."""
+    rlctl.check(rlctl.load_config(config, sets or ()))
+    _say(as_json, {"config": str(config), "ok": True}, f"{config}: ok")
+
+
 @app.command(epilog="Example: rlctl doctor")
 def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
     """Look at MPI, GPUs, Slurm and versions, and say what to do about what is missing."""
@@ -195,19 +206,35 @@ def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; what the user can mend becomes one line and exit code 2."""
+    """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    terminal.prepare()
     try:
-        sys.exit(app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False))
+        code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
+        terminal.flush()
+        sys.exit(code)
     except RlctlError as error:
         _fail(str(error))
     except TyperException as error:
         _fail(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped", 130)
+    except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
+        terminal.drop_output()
+        sys.exit(128 + signal.SIGPIPE)
+    except MemoryError:
+        _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
+    except OSError as error:
+        mendable = storage_error(error, "standard output")
+        terminal.drop_output()
+        _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
+    except Exception as error:
+        _fail(bugs.report(error), bugs.EXIT_CODE)
 
 
-def _fail(message: str) -> NoReturn:
-    print("rlctl: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+def _fail(message: str, code: int = 2) -> NoReturn:
+    print(f"rlctl: {terminal.one_line(message)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _stopped(same_again: bool) -> NoReturn:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rlctl.errors import ConfigError, Key
+from rlctl.errors import ConfigError, Key, RlctlError
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -30,10 +31,21 @@ def shown(value: Any) -> str:
     """A value for people, cut if it is long.
 
     >>> shown("x" * 100)[-6:]
-    "xxx..."
+    'xxx...'
     """
     text = repr(value)
     return text if len(text) < 60 else text[:57] + "..."
+
+
+@contextmanager
+def under(where: Key | None) -> Iterator[None]:
+    """Complaints about a key that come up inside are about a key of the section ``where``; None: of no section."""
+    try:
+        yield
+    except RlctlError as error:
+        if error.key is None:
+            raise
+        raise type(error)(error.problem, where and (*where, *error.key)) from error
 
 
 def check_options(model: type[_Model], options: Mapping[str, Any] | None, where: str) -> _Model:
@@ -58,7 +70,8 @@ def validated(model: type[_Model], data: Any, where: Key = ()) -> _Model:
         ConfigError: the first thing that is wrong, with its key.
     """
     try:
-        return model.model_validate(data)
+        with under(where):  # a model's own check may name keys of the model
+            return model.model_validate(data)
     except ValidationError as error:
         errors = error.errors(include_url=False)
     # An unknown key is most often a misspelt one, so it explains a missing one too.

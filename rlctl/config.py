@@ -46,6 +46,7 @@ __all__ = [
     "load_rule_file",
     "provenance",
     "read_yaml",
+    "shown",
     "write_config",
 ]
 

@@ -7,13 +7,10 @@ Key = tuple[str, ...]
 
 
 class RlctlError(Exception):
-    """Something the user can mend: names the thing, the value, the place and the next step."""
+    """Something the user can mend: names the thing, the value, the place and the next step.
 
-
-class ConfigError(RlctlError):
-    """A configuration, option or override that cannot be used.
-
-    Whoever finds it out need not know the file: it names the key, and ``rlctl.config.located`` adds file and line.
+    Whoever finds out that a key of the configuration is wrong need not know the file: it names the key, and
+    ``rlctl.yaml_source.Source.located`` adds file and line.
 
     Attributes:
         problem: what is wrong, and what to do.
@@ -24,6 +21,10 @@ class ConfigError(RlctlError):
         super().__init__(f"{'.'.join(key)}: {problem}" if key else problem)
         self.problem = problem
         self.key = key
+
+
+class ConfigError(RlctlError):
+    """A configuration, option or override that cannot be used."""
 
 
 class JournalError(RlctlError):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rlctl import preflight
 from rlctl.config import Config
 from rlctl.errors import ConfigError
+from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.registry import learner, load_policy, policy_factory
 
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
     from rlctl.evaluation.tuning import Tuned
     from rlctl.policy import Policy
     from rlctl.steering import Summary
+
+
+def check(config: Config) -> None:
+    """Find out whether everything that the configuration says can be used, as far as nothing need run for it.
+
+    Raises:
+        RlctlError: one line on the first thing that cannot.
+    """
+    preflight.check(config)
 
 
 def train(config: Config, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Path:
@@ -34,12 +45,16 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
         ConfigError: there is no ``train`` section, the learner refuses it, or ``out`` is taken.
     """
     out = Path(out)
-    if config.train is None:
-        raise ConfigError("the configuration has no section train: it says how to learn")
-    learn = learner(config.train.algorithm)
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists already: add --resume to go on with it, or give another folder")
-    return learn(config, out, resume, progress or Silent())
+    with config.source.located():
+        if config.train is None:
+            raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+        preflight.check_training(config, preflight.check_campaign(config))
+        require_folder(out)
+        with writing(out):
+            if not resume and out.exists() and any(out.iterdir()):
+                raise ConfigError(f"{out} exists already: add --resume to go on with it, or give another folder")
+        with writing(out, "then go on with --resume"):
+            return learner(config.train.algorithm)(config, out, resume, progress or Silent())
 
 
 def tune(
@@ -69,14 +84,17 @@ def tune(
         ConfigError: there is no such rule, it has no parameters, or ``out`` is a folder.
     """
     out = Path(out)
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the file to write")
-    policy_factory(rule)
-    from rlctl.evaluation import tuning
+    require_file(out)
+    with config.source.located():
+        untuned = policy_factory(rule)()
+        untuned.name = rule
+        preflight.check_policy(config, preflight.check_campaign(config), untuned)
+        from rlctl.evaluation import tuning
 
-    seed = config.seed if seed is None else seed
-    settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
-    return tuning.tune(config, rule, out, progress or Silent(), settings, workers)
+        seed = config.seed if seed is None else seed
+        settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
+        with writing(out):
+            return tuning.tune(config, rule, out, progress or Silent(), settings, workers)
 
 
 def evaluate(
@@ -109,11 +127,15 @@ def evaluate(
         if policy.name in loaded:
             raise ConfigError(f"policy {given!r} is named {policy.name!r}, as another one is: name each one once")
         loaded[policy.name] = policy
-    from rlctl.evaluation import compare
+    with config.source.located():
+        factory = preflight.check_campaign(config)
+        for policy in loaded.values():
+            preflight.check_policy(config, factory, policy)
+        from rlctl.evaluation import compare
 
-    instances = config.evaluate.instances if instances is None else instances
-    seed = config.evaluate.seed if seed is None else seed
-    return compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        instances = config.evaluate.instances if instances is None else instances
+        seed = config.evaluate.seed if seed is None else seed
+        return compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
 
 
 def steer(
@@ -128,5 +150,10 @@ def steer(
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
-    decider = load_policy(config, policy) if isinstance(policy, str) else policy
-    return steering.steer(config, decider, Path(run), instance, resume=resume, progress=progress)
+    run = Path(run)
+    with config.source.located():
+        decider = load_policy(config, policy) if isinstance(policy, str) else policy
+        preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
+        require_folder(run)
+        with writing(run, "then go on with --resume"):
+            return steering.steer(config, decider, run, instance, resume=resume, progress=progress)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.config import did_you_mean
-from rlctl.errors import ConfigError, RlctlError
+from rlctl.complaints import did_you_mean, shown
+from rlctl.errors import ConfigError, Key, RlctlError
 
 CAMPAIGNS, POLICIES, EXECUTORS, LEARNERS = "rlctl.campaigns", "rlctl.policies", "rlctl.executors", "rlctl.learners"
 _WHAT = {CAMPAIGNS: "campaign", POLICIES: "rule", EXECUTORS: "executor", LEARNERS: "algorithm"}
@@ -62,8 +61,11 @@ def names(group: str) -> list[str]:
     return sorted({point.name for point in importlib.metadata.entry_points(group=group)})
 
 
-def load(group: str, name: str) -> Registered:
+def load(group: str, name: str, key: Key | None = None) -> Registered:
     """What is registered under a name.
+
+    Args:
+        key: where the name stands in the configuration, for complaints.
 
     Raises:
         ConfigError: nothing is, two packages are at odds about the name, or it cannot be loaded.
@@ -71,39 +73,20 @@ def load(group: str, name: str) -> Registered:
     what = _WHAT[group]
     points = sorted(importlib.metadata.entry_points(group=group, name=name), key=_package)
     if not points:
-        raise ConfigError(f"unknown {what} {name!r}; {did_you_mean(name, names(group))}")
+        raise ConfigError(f"unknown {what} {shown(name)}; {did_you_mean(name, names(group))}", key)
     if len(points) > 1:
         packages = " and ".join(_package(point) for point in points)
-        raise ConfigError(f"{what} {name!r} is registered by the packages {packages}: uninstall all but one of them")
+        raise ConfigError(
+            f"{what} {name!r} is registered by the packages {packages}: uninstall all but one of them", key
+        )
     point = points[0]
     try:
         return Registered(group, name, _package(point), point.value, point.load())
     except Exception as error:  # whatever a module may do when it is imported
         package = _package(point)
         raise ConfigError(
-            f"{what} {name!r} of package {package} ({point.value}) cannot be loaded: {reason(error)}"
+            f"{what} {name!r} of package {package} ({point.value}) cannot be loaded: {reason(error)}", key
         ) from error
-
-
-def fault(error: BaseException) -> str | None:
-    """One line about an exception out of a package that registers something for rlctl; None for any other.
-
-    The last frame inside such a package is named. rlctl's own packages are not looked at: what goes wrong there is no
-    matter for one line.
-    """
-    homes = {
-        point.value.partition(":")[0].partition(".")[0]: _package(point)
-        for group in _WHAT
-        for point in importlib.metadata.entry_points(group=group)
-        if _package(point) != "rlctl"
-    }
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        module = str(frame.f_globals.get("__name__", ""))
-        package = homes.get(module.partition(".")[0])
-        if package is not None:
-            place = f"{module}.{frame.f_code.co_qualname}, line {line}"
-            return f"package {package} failed in {place}: {reason(error)}; --log-level debug shows the traceback"
-    return None
 
 
 def reason(error: BaseException) -> str:

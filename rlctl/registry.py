@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -10,8 +11,9 @@ from gymnasium.spaces import MultiDiscrete
 
 from rlctl import saved_policy
 from rlctl.campaign import CampaignFactory
-from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file
-from rlctl.errors import ConfigError
+from rlctl.complaints import under
+from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file, shown
+from rlctl.errors import ConfigError, Key
 from rlctl.executors.base import ExecutorFactory
 from rlctl.plugins import CAMPAIGNS, EXECUTORS, LEARNERS, POLICIES, Registered, load, names, reason
 from rlctl.policy import Policy
@@ -19,6 +21,9 @@ from rlctl.residual import ResidualPolicy
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
+
+LARGEST = 1e12
+"""No parameter of a rule is meant to be larger; overflow begins somewhere beyond."""
 
 
 class Rule:
@@ -42,25 +47,44 @@ class Rule:
         """
         parameters = {**(mapping or {}), **keywords}
         for key, value in parameters.items():
-            if key in self.SPACE and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ConfigError(f"rule {self.name}: {key} must be a number, got {value!r}")
+            self._check(key, value)
         unknown = next((key for key in parameters if key not in self.SPACE), None)
         try:
             rule = self._registered.found(**parameters)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             if unknown is None:
-                raise ConfigError(f"{self._registered}: {error}") from error
+                raise ConfigError(f"rule {self.name}: {error}", ("parameters",)) from error
             hint = did_you_mean(unknown, self.SPACE)
-            raise ConfigError(f"rule {self.name}: unknown parameter {unknown!r}; {hint}") from error
+            raise ConfigError(
+                f"rule {self.name}: unknown parameter {unknown!r}; {hint}", ("parameters", unknown)
+            ) from error
         except Exception as error:
             raise ConfigError(f"{self._registered} cannot be made: {reason(error)}") from error
         hint = "a rule without memory is easily written with rlctl.SimpleRule"
         self._registered.require(rule, ("act", "reset", "state", "restore"), hint)
         return cast(Policy, rule)
 
+    def _check(self, key: str, value: Any) -> None:
+        """Refuse what no rule can compute with; what is not in ``SPACE`` is the rule's own affair."""
+        if key not in self.SPACE:
+            return
+        problem = None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            problem = "must be a number"
+        elif not math.isfinite(value) or abs(value) > LARGEST:
+            problem = f"must be within -{LARGEST:g} to {LARGEST:g}"
+        elif "log" in self.SPACE[key][2:] and value <= 0:
+            problem = "must be positive"
+        if problem is not None:
+            raise ConfigError(f"rule {self.name}: {key} {problem}, got {shown(value)}", ("parameters", key))
+
 
 class Learner(Protocol):
-    """What a package registers under ``rlctl.learners``: trains a policy."""
+    """What a package registers under ``rlctl.learners``: trains a policy.
+
+    It may have a method ``check(config, factory)`` that raises ``ConfigError`` for what it cannot use, so that
+    ``rlctl check`` finds that out without training.
+    """
 
     def __call__(self, config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         """Train into the folder ``out`` and return the folder of the saved policy."""
@@ -72,7 +96,7 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
     Raises:
         ConfigError: there is no such campaign, or it refuses the options.
     """
-    registered = load(CAMPAIGNS, name)
+    registered = load(CAMPAIGNS, name, ("campaign", "name"))
     factory = registered.make(options)
     registered.require(factory, ("name", "version", "campaign"), "a factory is easily written with rlctl.SimpleFactory")
     return cast(CampaignFactory, factory)
@@ -84,7 +108,7 @@ def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
     Raises:
         ConfigError: there is no such executor, or it refuses the options.
     """
-    registered = load(EXECUTORS, name)
+    registered = load(EXECUTORS, name, ("executor", "name"))
     factory = registered.make(options)
     registered.require(factory, ("check", "open"), "see rlctl.executors.base.ExecutorFactory")
     return cast(ExecutorFactory, factory)
@@ -105,7 +129,7 @@ def learner(name: str) -> Learner:
     Raises:
         ConfigError: there is no such algorithm.
     """
-    return cast(Learner, load(LEARNERS, name).found)
+    return cast(Learner, load(LEARNERS, name, ("train", "algorithm")).found)
 
 
 def load_policy(config: Config, text: str) -> Policy:
@@ -119,24 +143,38 @@ def load_policy(config: Config, text: str) -> Policy:
         PolicyError: the saved policy cannot be used.
     """
     if text in config.policies:
-        entry = config.policies[text]
-        if isinstance(entry, RuleEntry):
-            return make_rule(entry, text)
-        path = config.resolve(entry)
-        if not path.exists():
-            raise ConfigError(f"policies.{text}: {path}: no such file or folder")
-        return _from_path(config, path, text)
+        with config.source.located():
+            return _named(config, text)
     if text in names(POLICIES):
         return make_rule(RuleEntry(rule=text), text)
-    if Path(text).exists():
+    if text and _exists(Path(text)):
         return _from_path(config, Path(text), None)
     known = did_you_mean(text, sorted({*config.policies, *names(POLICIES)}))
-    raise ConfigError(f"policy {text!r} is neither a known name nor a file or folder; {known}")
+    raise ConfigError(f"policy {shown(text)} is neither a known name nor a file or folder; {known}")
+
+
+def _named(config: Config, name: str) -> Policy:
+    entry, key = config.policies[name], ("policies", name)
+    if isinstance(entry, RuleEntry):
+        return make_rule(entry, name, key)
+    path = config.resolve(entry)
+    if not entry or not _exists(path):
+        raise ConfigError(f"{path}: no such file or folder: mend the path, which begins at this file's folder", key)
+    return _from_path(config, path, name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if not path.is_dir():
-        return make_rule(load_rule_file(path), name or path.stem)
+        rule = load_rule_file(path)
+        with rule.source.located():
+            return make_rule(rule, name or path.stem, ())
     policy = saved_policy.load(path)
     factory = campaign_factory(config.campaign.name, config.campaign.options)
     campaign = factory.campaign(config.seed)
@@ -149,12 +187,16 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     return ResidualPolicy(make_rule(RuleEntry.model_validate(policy.manifest["residual"]), policy.name), policy)
 
 
-def make_rule(entry: RuleEntry, name: str) -> Policy:
+def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
     """A rule with its parameters, under a name of its own.
+
+    Args:
+        where: the key that it stands at in its file, for complaints; None: it stands in no file.
 
     Raises:
         ConfigError: there is no such rule, or it refuses the parameters.
     """
-    policy = policy_factory(entry.rule)(entry.parameters)
+    with under(where):
+        policy = Rule(load(POLICIES, entry.rule, ("rule",)))(entry.parameters)
     policy.name = name
     return policy

@@ -77,6 +77,11 @@ class RuleFile(RuleEntry):
     tuning: dict[str, Any] = Field(default_factory=dict)
     _source: Source = PrivateAttr(default_factory=Source)
 
+    @property
+    def source(self) -> Source:
+        """The file that it was read from, and the lines of its keys."""
+        return self._source
+
 
 class EvaluateSection(Section):
     """The held-out comparison.

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from rlctl.errors import ConfigError, Key
+from rlctl.errors import ConfigError, Key, RlctlError
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 20_000
@@ -61,10 +61,10 @@ class Source:
         """Complaints about a key that come up inside get file and line."""
         try:
             yield
-        except ConfigError as error:
+        except RlctlError as error:
             if error.key is None:
                 raise
-            raise ConfigError(f"{self.place(error.key)}: {error.problem}") from error
+            raise type(error)(f"{self.place(error.key)}: {error.problem}") from error
 
 
 def read_mapping(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:

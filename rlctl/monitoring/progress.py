@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Protocol, TextIO
@@ -116,7 +117,8 @@ def progress(quiet: bool = False, stream: TextIO | None = None) -> Progress:
     stream = stream or sys.stderr
     if quiet:
         return Silent()
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    moves = stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    return Bar(stream) if moves else Lines(stream)
 
 
 class _Work:

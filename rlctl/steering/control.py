@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ from rlctl.executors.journal import Journal, last_attempts
 from rlctl.monitoring.board import Board
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.policy import Policy
+from rlctl.preflight import check_campaign, load_fallback
 from rlctl.records import Record
-from rlctl.registry import campaign_factory, executor_factory, load_policy
+from rlctl.registry import executor_factory
 from rlctl.steering.guard import Guard
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
@@ -58,7 +60,7 @@ def steer(
             campaign's.
         KeyboardInterrupt: SIGINT or SIGTERM came; everything is stopped and ``resume`` goes on.
     """
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = check_campaign(config, real=True)
     identity = {
         "campaign": factory.name,
         "campaign_version": factory.version,
@@ -66,7 +68,7 @@ def steer(
         "policy": policy.name,
         "config_hash": config_hash(config),
     }
-    fallback = load_policy(config, config.steer.fallback) if config.steer.fallback is not None else None
+    fallback = load_fallback(config, factory)
     executors = executor_factory(config.executor.name, config.executor.options)
     executors.check(config.machine.capacity())  # before anything is made
     if not resume:
@@ -204,14 +206,19 @@ def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mappi
     """Make the run folder: it appears whole, with its journal, or not at all."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise JournalError(f"{run} exists already: add --resume to go on with it, or give another folder")
+    run = Path(os.path.abspath(run))
     new = run.with_name(f".{run.name}.new")
     if new.exists():
         shutil.rmtree(new)  # what a start that was killed left
-    (new / WORK).mkdir(parents=True)
-    factory.prepare(new / WORK, int(identity["instance"]))
-    write_config(config, new / CONFIG)
-    Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
-    new.rename(run)
+    try:
+        (new / WORK).mkdir(parents=True)
+        factory.prepare(new / WORK, int(identity["instance"]))
+        write_config(config, new / CONFIG)
+        Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
+        new.rename(run)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 
 from rlctl import saved_policy
-from rlctl.config import RuleEntry, check_options, config_hash, provenance
+from rlctl.config import check_options, config_hash, provenance
 from rlctl.errors import ConfigError
 from rlctl.registry import campaign_factory, make_rule
 from rlctl.vector import CampaignVectorEnv
@@ -22,6 +21,7 @@ from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
 from rlctl_agents.ppo.export import actor_weights, check_same_answers
 from rlctl_agents.ppo.network import PrivilegedPolicy
+from rlctl_agents.ppo.options import RESIDUAL, Options
 from rlctl_agents.ppo.vec_env import SB3VecEnv
 
 if TYPE_CHECKING:
@@ -33,50 +33,6 @@ FAVOUR = 4.0
 """Initial logit of "as the rule says", in each head, above that of every other choice."""
 _UNFINISHED = ("_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
 """What PPO was in the midst of; nobody who loads the model needs it."""
-
-
-class Options(BaseModel):
-    """``train.options`` of the configuration.
-
-    Attributes:
-        n_steps: decisions per environment between two updates.
-        n_epochs: passes over them in an update.
-        batch_size: decisions per gradient step.
-        learning_rate: at the start; it falls linearly to ``final_learning_rate`` times this.
-        gamma: discount per decision; the shaping of the rewards takes the same.
-        bootstrap: whether the critic values what would follow the end of an allocation; False: it is worth the
-            campaign's potential then, which suits gamma = 1.
-        gae_lambda, clip, ent_coef, vf_coef, max_grad_norm: PPO's own.
-        net_arch: hidden widths of actor and critic.
-        logit_bias: initial biases of the logits, flat over the heads; empty: none.
-        observation_clip: observations are clipped to plus or minus this.
-        deterministic: whether the saved policy takes the likeliest choice; otherwise it draws.
-        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
-        device: of the network; for networks this small a CPU is as fast.
-        threads: of PyTorch.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    n_steps: int = Field(default=32, ge=2)
-    n_epochs: int = Field(default=4, ge=1)
-    batch_size: int = Field(default=1024, ge=2)
-    learning_rate: float = Field(default=7e-4, gt=0)
-    final_learning_rate: float = Field(default=0.05, ge=0, le=1)
-    gamma: float = Field(default=0.99, gt=0, le=1)
-    bootstrap: bool = True
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    ent_coef: float = Field(default=0.003, ge=0)
-    vf_coef: float = Field(default=0.5, ge=0)
-    clip: float = Field(default=0.2, gt=0)
-    max_grad_norm: float = Field(default=0.5, gt=0)
-    net_arch: list[int] = Field(default_factory=lambda: [128, 128], min_length=1)
-    logit_bias: list[float] = Field(default_factory=list)
-    observation_clip: float | None = Field(default=None, gt=0)
-    deterministic: bool = True
-    residual: RuleEntry | None = None
-    device: str = "cpu"
-    threads: int = Field(default=1, ge=1)
 
 
 def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
@@ -98,6 +54,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
     if config.train is None:
         raise ConfigError("the configuration has no section 'train'")
     section, options = config.train, check_options(Options, config.train.options, "train.options")
+    _require_device(options.device)
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -114,8 +71,8 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         vector.gamma = options.gamma
     if options.residual is not None:
         if not isinstance(vector, CampaignVectorEnv):
-            raise ConfigError(f"train.options.residual: campaign {factory.name!r} does not offer it")
-        vector.residual = make_rule(options.residual, "residual")
+            raise ConfigError(f"campaign {factory.name!r} does not offer it: leave it out", RESIDUAL)
+        vector.residual = make_rule(options.residual, "residual", RESIDUAL)
     env = SB3VecEnv(vector, options.bootstrap)
     try:
         set_random_seed(int(sequence[1]))
@@ -169,10 +126,6 @@ def export(
 
 
 def _new_model(env: SB3VecEnv, options: Options) -> PPO:
-    if options.logit_bias and len(options.logit_bias) != env.n_mask:
-        raise ConfigError(
-            f"train.options.logit_bias has {len(options.logit_bias)} numbers, but the heads have {env.n_mask} choices"
-        )
     bias = options.logit_bias or _favoured(env)
     rate = options.learning_rate
     return PPO(
@@ -198,6 +151,14 @@ def _new_model(env: SB3VecEnv, options: Options) -> PPO:
         },
         device=options.device,
     )
+
+
+def _require_device(name: str) -> None:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name.partition(":")[0], True):
+        raise ConfigError(
+            f"{name!r} is asked for, but PyTorch sees none here: set it to cpu", ("train", "options", "device")
+        )
 
 
 def _favoured(env: SB3VecEnv) -> list[float]:
