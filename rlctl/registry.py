@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from gymnasium.spaces import MultiDiscrete
-
 from rlctl import saved_policy
 from rlctl.campaign import CampaignFactory
 from rlctl.complaints import under
@@ -178,13 +176,13 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     policy = saved_policy.load(path)
     factory = campaign_factory(config.campaign.name, config.campaign.options)
     campaign = factory.campaign(config.seed)
-    space = campaign.action_space
-    heads = [int(n) for n in space.nvec] if isinstance(space, MultiDiscrete) else [int(space.n)]
-    policy.require(factory.name, factory.version, campaign.observation_space.shape[0], heads)
+    policy.require(factory.name, factory.version, campaign.observation_space, campaign.action_space)
     policy.name = name or policy.name
-    if policy.manifest.get("residual") is None:
+    residual = policy.manifest.residual
+    if residual is None:
         return policy
-    return ResidualPolicy(make_rule(RuleEntry.model_validate(policy.manifest["residual"]), policy.name), policy)
+    rule = RuleEntry(rule=residual.rule, parameters=residual.parameters)
+    return ResidualPolicy(make_rule(rule, policy.name), policy)
 
 
 def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:

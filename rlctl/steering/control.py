@@ -69,6 +69,9 @@ def steer(
         "config_hash": config_hash(config),
     }
     fallback = load_fallback(config, factory)
+    # A saved policy may be exchanged under its name; a run goes on with the one that it began with.
+    digests = {f"{role}_digest": getattr(p, "digest", None) for role, p in (("policy", policy), ("fallback", fallback))}
+    identity |= {key: digest for key, digest in digests.items() if digest is not None}
     executors = executor_factory(config.executor.name, config.executor.options)
     executors.check(config.machine.capacity())  # before anything is made
     if not resume:

@@ -6,8 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from rlctl import saved_policy
+from rlctl.bundle.manifest import to_bytes
 from rlctl.campaign import Decision
 from rlctl.errors import PolicyError
 
@@ -24,11 +26,16 @@ def arrays(n_obs=N_OBS, width=16, heads=HEADS, seed=0):
     return weights
 
 
-def manifest(n_obs=N_OBS, heads=HEADS, **more):
+def observed(n_obs=N_OBS):
+    return spaces.Box(-np.inf, np.inf, (n_obs,), np.float32)
+
+
+def manifest(n_obs=N_OBS, heads=HEADS, width=16, **more):
     return {
+        "name": "toy policy",
         "campaign": {"name": "toy", "version": 1},
-        "action_heads": list(heads),
-        "observation_length": n_obs,
+        "spaces": saved_policy.describe(observed(n_obs), spaces.MultiDiscrete(heads)),
+        "network": {"hidden": [width, width]},
         "deterministic": True,
         **more,
     }
@@ -76,7 +83,7 @@ def test_drawn_answers_are_allowed_follow_the_probabilities_and_repeat_from_a_sa
 
 
 def test_observations_are_clipped_if_the_manifest_says_so(tmp_path):
-    saved_policy.save(tmp_path / "p", arrays(), manifest(observation_clip=2.0))
+    saved_policy.save(tmp_path / "p", arrays(), manifest(network={"hidden": [16, 16], "observation_clip": 2.0}))
     policy = saved_policy.load(tmp_path / "p")
     assert np.array_equal(policy.logits(np.full(N_OBS, 1e9)), policy.logits(np.full(N_OBS, 2.0)))
 
@@ -90,7 +97,7 @@ def test_saving_again_replaces_the_folder_and_leaves_nothing_else(folder):
 
 
 def test_what_cannot_be_loaded_is_never_saved_and_the_old_one_stays(folder):
-    with pytest.raises(PolicyError, match="10 logits"):
+    with pytest.raises(PolicyError, match=r"2\.weight\.npy is not"):
         saved_policy.save(folder, arrays(), manifest(heads=(5, 3)))
     with pytest.raises(PolicyError, match="not finite"):
         saved_policy.save(folder, arrays() | {"0.bias": np.full(16, np.nan)}, manifest())
@@ -101,18 +108,21 @@ def test_what_cannot_be_loaded_is_never_saved_and_the_old_one_stays(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 2, but this rlctl reads schema 1"),
+        ({"schema": 1}, "schema 1, but this rlctl reads schema 2"),
         ({"schema": None}, "schema None"),
-        ({"activation": "relu"}, "only 'tanh'"),
-        ({"campaign": {"name": "toy"}}, "campaign and version"),
-        ({"campaign": None}, "do not fit"),
-        ({"observation_length": 8}, "layer 0"),
-        ({"action_heads": "many"}, "do not fit"),
+        ({"network": {"hidden": [16, 16], "activation": "sine"}}, "network.activation: .*'tanh' or 'relu'"),
+        ({"network": {"hidden": [16]}}, "does not hold the arrays"),
+        ({"network": {"hidden": [16, 17]}}, "1.weight.npy is not"),
+        ({"campaign": {"name": "toy"}}, "campaign.version"),
+        ({"campaign": None}, "campaign"),
+        ({"spaces": {"observation": {"type": "Discrete", "n": 8}}}, "spaces.action"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused_in_one_line(folder, change, message):
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    said = json.loads(path.read_text()) | change
+    said.pop("checksum")
+    path.write_bytes(to_bytes(said))
     with pytest.raises(PolicyError, match=message) as error:
         saved_policy.load(folder)
     assert "\n" not in str(error.value)
@@ -137,15 +147,21 @@ def test_damage_is_noticed(folder, tmp_path):
 
 def test_it_is_refused_for_another_campaign_version_or_shape(folder):
     policy = saved_policy.load(folder)
-    policy.require("toy", 1, N_OBS, HEADS)
-    for other in (("queue", 1, N_OBS, HEADS), ("toy", 2, N_OBS, HEADS), ("toy", 1, 8, HEADS), ("toy", 1, N_OBS, (5,))):
+    sees, does = observed(), spaces.MultiDiscrete(HEADS)
+    policy.require("toy", 1, sees, does)
+    for other in (
+        ("queue", 1, sees, does),
+        ("toy", 2, sees, does),
+        ("toy", 1, observed(8), does),
+        ("toy", 1, sees, sees),
+    ):
         with pytest.raises(PolicyError, match="learned"):
             policy.require(*other)
 
 
 def test_an_answer_takes_microseconds(tmp_path):
     heads = (21, 4, 2, 2)
-    saved_policy.save(tmp_path / "p", arrays(150, 128, heads), manifest(150, heads))
+    saved_policy.save(tmp_path / "p", arrays(150, 128, heads), manifest(150, heads, 128))
     policy, asked = saved_policy.load(tmp_path / "p"), question(np.random.default_rng(0), 150, heads)
     best_s = min(_seconds(policy, asked) for _ in range(200))
     assert best_s < 200e-6  # about 30 when nothing else runs; the bound only tells microseconds from milliseconds

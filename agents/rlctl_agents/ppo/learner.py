@@ -19,7 +19,7 @@ from rlctl.registry import campaign_factory, make_rule
 from rlctl.vector import CampaignVectorEnv
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
-from rlctl_agents.ppo.export import actor_weights, check_same_answers
+from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.ppo.options import RESIDUAL, Options
 from rlctl_agents.ppo.vec_env import SB3VecEnv
@@ -105,11 +105,9 @@ def export(
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",
         "campaign": {"name": factory.name, "version": factory.version},
-        "action_heads": list(env.heads),
-        "observation_length": env.n_obs,
-        "observation_clip": options.observation_clip,
+        "spaces": saved_policy.describe(env.env.single_observation_space, env.env.single_action_space),
+        "network": actor_network(model, options.observation_clip),
         "deterministic": options.deterministic,
-        "net_arch": options.net_arch,
         "decisions": model.num_timesteps,
         "seed": config.seed,
         "config_hash": config_hash(config),
