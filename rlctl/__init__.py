@@ -19,10 +19,23 @@ if TYPE_CHECKING:
     from rlctl.config import load_config
     from rlctl.doctor import diagnose
     from rlctl.experiment import check, evaluate, steer, train, tune
+    from rlctl.factory import SimpleFactory
+    from rlctl.policy import SimpleRule
     from rlctl.registry import load_policy
 
 __version__ = "0.1.0"
-__all__ = ["check", "diagnose", "evaluate", "load_config", "load_policy", "steer", "train", "tune"]
+__all__ = [
+    "SimpleFactory",
+    "SimpleRule",
+    "check",
+    "diagnose",
+    "evaluate",
+    "load_config",
+    "load_policy",
+    "steer",
+    "train",
+    "tune",
+]
 
 _HOMES = {
     "load_config": "rlctl.config",
@@ -33,6 +46,8 @@ _HOMES = {
     "tune": "rlctl.experiment",
     "evaluate": "rlctl.experiment",
     "steer": "rlctl.experiment",
+    "SimpleFactory": "rlctl.factory",
+    "SimpleRule": "rlctl.policy",
 }
 
 

@@ -39,5 +39,9 @@ class LaunchError(RlctlError):
     """A program, launcher or resource that a task needs and this machine does not have."""
 
 
+class ContractError(RlctlError):
+    """A campaign that breaks a promise of ``rlctl.campaign``; the message names the method at fault."""
+
+
 class StorageError(RlctlError):
     """A file or folder that cannot be read or written."""

@@ -1,10 +1,9 @@
-"""Finds what other packages register as entry points: campaigns, policies, learners."""
+"""Makes what packages register as entry points: campaigns, policies, executors, learners."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -13,15 +12,14 @@ from rlctl.campaign import CampaignFactory
 from rlctl.complaints import under
 from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file, shown
 from rlctl.errors import ConfigError, Key
+from rlctl.executors.base import ExecutorFactory
+from rlctl.plugins import CAMPAIGNS, EXECUTORS, LEARNERS, POLICIES, Registered, load, names, reason
 from rlctl.policy import Policy
 from rlctl.residual import ResidualPolicy
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
 
-CAMPAIGNS = "rlctl.campaigns"
-POLICIES = "rlctl.policies"
-LEARNERS = "rlctl.learners"
 LARGEST = 1e12
 """No parameter of a rule is meant to be larger; overflow begins somewhere beyond."""
 
@@ -34,10 +32,10 @@ class Rule:
         SPACE: what can be tuned: ``(low, high)`` or ``(low, high, "log" | "int")`` by parameter; may be empty.
     """
 
-    def __init__(self, name: str, make: Callable[..., Policy]) -> None:
-        self.name = name
-        self.SPACE: Mapping[str, Sequence[Any]] = getattr(make, "SPACE", {})
-        self._make = make
+    def __init__(self, registered: Registered) -> None:
+        self.name = registered.name
+        self.SPACE: Mapping[str, Sequence[Any]] = getattr(registered.found, "SPACE", {})
+        self._registered = registered
 
     def __call__(self, mapping: Mapping[str, Any] | None = None, /, **keywords: Any) -> Policy:
         """The rule with these parameters, as a mapping or by keyword; those left out keep its defaults.
@@ -50,7 +48,7 @@ class Rule:
             self._check(key, value)
         unknown = next((key for key in parameters if key not in self.SPACE), None)
         try:
-            return self._make(**parameters)
+            rule = self._registered.found(**parameters)
         except (TypeError, ValueError, OverflowError) as error:
             if unknown is None:
                 raise ConfigError(f"rule {self.name}: {error}", ("parameters",)) from error
@@ -58,6 +56,11 @@ class Rule:
             raise ConfigError(
                 f"rule {self.name}: unknown parameter {unknown!r}; {hint}", ("parameters", unknown)
             ) from error
+        except Exception as error:
+            raise ConfigError(f"{self._registered} cannot be made: {reason(error)}") from error
+        hint = "a rule without memory is easily written with rlctl.SimpleRule"
+        self._registered.require(rule, ("act", "reset", "state", "restore"), hint)
+        return cast(Policy, rule)
 
     def _check(self, key: str, value: Any) -> None:
         """Refuse what no rule can compute with; what is not in ``SPACE`` is the rule's own affair."""
@@ -85,21 +88,28 @@ class Learner(Protocol):
         """Train into the folder ``out`` and return the folder of the saved policy."""
 
 
-def names(group: str) -> list[str]:
-    """What is registered in a group, in alphabetical order."""
-    return sorted({point.name for point in importlib.metadata.entry_points(group=group)})
-
-
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
     """The campaign ``name`` with the given options.
 
     Raises:
         ConfigError: there is no such campaign, or it refuses the options.
     """
-    make = cast(
-        Callable[[Mapping[str, Any]], CampaignFactory], _load(CAMPAIGNS, "campaign", name, ("campaign", "name"))
-    )
-    return make(options)
+    registered = load(CAMPAIGNS, name, ("campaign", "name"))
+    factory = registered.make(options)
+    registered.require(factory, ("name", "version", "campaign"), "a factory is easily written with rlctl.SimpleFactory")
+    return cast(CampaignFactory, factory)
+
+
+def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
+    """The executor ``name`` with the given options.
+
+    Raises:
+        ConfigError: there is no such executor, or it refuses the options.
+    """
+    registered = load(EXECUTORS, name, ("executor", "name"))
+    factory = registered.make(options)
+    registered.require(factory, ("check", "open"), "see rlctl.executors.base.ExecutorFactory")
+    return cast(ExecutorFactory, factory)
 
 
 def policy_factory(name: str) -> Rule:
@@ -108,7 +118,7 @@ def policy_factory(name: str) -> Rule:
     Raises:
         ConfigError: there is no such rule.
     """
-    return Rule(name, _load(POLICIES, "rule", name))
+    return Rule(load(POLICIES, name))
 
 
 def learner(name: str) -> Learner:
@@ -117,7 +127,7 @@ def learner(name: str) -> Learner:
     Raises:
         ConfigError: there is no such algorithm.
     """
-    return cast(Learner, _load(LEARNERS, "algorithm", name, ("train", "algorithm")))
+    return cast(Learner, load(LEARNERS, name, ("train", "algorithm")).found)
 
 
 def load_policy(config: Config, text: str) -> Policy:
@@ -185,16 +195,6 @@ def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
         ConfigError: there is no such rule, or it refuses the parameters.
     """
     with under(where):
-        policy = Rule(entry.rule, _load(POLICIES, "rule", entry.rule, ("rule",)))(entry.parameters)
+        policy = Rule(load(POLICIES, entry.rule, ("rule",)))(entry.parameters)
     policy.name = name
     return policy
-
-
-def _load(group: str, what: str, name: str, key: Key | None = None) -> Any:
-    point = next(iter(importlib.metadata.entry_points(group=group, name=name)), None)
-    if point is None:
-        raise ConfigError(f"unknown {what} {shown(name)}; {did_you_mean(name, names(group))}", key)
-    try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{what} {name!r} ({point.value}) cannot be loaded: {error}", key) from error

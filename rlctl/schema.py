@@ -38,6 +38,13 @@ class MachineSection(Section):
         return Capacity(nodes=self.nodes, cores=self.cores, gpus=self.gpus)
 
 
+class ExecutorSection(Section):
+    """What runs the tasks of a real campaign; its factory checks the options."""
+
+    name: str = "local"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class TrainSection(Section):
     """How a policy is learned; the learner checks the options.
 
@@ -115,6 +122,7 @@ class Config(Section):
     seed: int = Field(ge=0)
     campaign: CampaignSection
     machine: MachineSection = Field(default_factory=MachineSection)
+    executor: ExecutorSection = Field(default_factory=ExecutorSection)
     train: TrainSection | None = None
     policies: dict[str, Entry] = Field(default_factory=dict)
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)

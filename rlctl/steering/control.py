@@ -17,14 +17,14 @@ from rlctl.campaign import CampaignFactory, Decision
 from rlctl.config import Config, config_hash, provenance, write_config
 from rlctl.driver import Driver
 from rlctl.errors import JournalError
+from rlctl.executors.base import ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
-from rlctl.executors.local import LocalExecutor
-from rlctl.executors.slots import machine_slots
 from rlctl.monitoring.board import Board
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.policy import Policy
 from rlctl.preflight import check_campaign, load_fallback
 from rlctl.records import Record
+from rlctl.registry import executor_factory
 from rlctl.steering.guard import Guard
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
@@ -48,7 +48,7 @@ def steer(
     """Run one campaign for real, from its start or from where it was interrupted, to its end.
 
     Args:
-        config: the experiment; ``campaign``, ``machine`` and ``steer`` are used.
+        config: the experiment; ``campaign``, ``machine``, ``executor`` and ``steer`` are used.
         policy: who decides; ``config.steer.fallback`` steps in where it fails.
         run: the run folder: journal, configuration, summary, TensorBoard files, and the tasks' files in ``work``.
         instance: which instance of the campaign.
@@ -74,7 +74,8 @@ def steer(
     # A saved policy may be exchanged under its name; a run goes on with the one that it began with.
     digests = {f"{role}_digest": getattr(p, "digest", None) for role, p in (("policy", policy), ("fallback", fallback))}
     identity |= {key: digest for key, digest in digests.items() if digest is not None}
-    machine_slots(config.machine.capacity())  # before anything is made: refuses what this machine does not have
+    executors = executor_factory(config.executor.name, config.executor.options)
+    executors.check(config.machine.capacity())  # before anything is made
     if not resume:
         _create(run, config, factory, identity)
     elif not (run / JOURNAL).exists():
@@ -87,7 +88,8 @@ def steer(
             log.warning("%s: this campaign has already ended; nothing was run", run)
             summary = Summary(**ended.data)
         else:
-            loop = _Loop(config, factory, policy, fallback, run, journal, records, identity, progress or Silent())
+            quiet = progress or Silent()
+            loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
             summary = loop.run(boot_s)
         summary.write(run / SUMMARY)
     return summary
@@ -100,6 +102,7 @@ class _Loop:
         self,
         config: Config,
         factory: CampaignFactory,
+        executors: ExecutorFactory,
         policy: Policy,
         fallback: Policy | None,
         run: Path,
@@ -109,7 +112,7 @@ class _Loop:
         progress: Progress,
     ) -> None:
         self._config, self._run, self._journal, self._progress = config, run, journal, progress
-        self._records, self._identity = records, identity
+        self._records, self._identity, self._executors = records, identity, executors
         self._campaign = factory.campaign(int(identity["instance"]))
         self._guard = Guard(policy, fallback, self._campaign.action_space)
         self._events = sum(record.kind == "event" for record in records)
@@ -121,8 +124,7 @@ class _Loop:
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
         with stop_requests() as stop, Board(self._run / TENSORBOARD) as board:
-            start_s = origin_s + boot_s
-            executor = LocalExecutor(capacity, workdir=self._run / WORK, journal=self._journal, start_s=start_s)
+            executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s + boot_s)
             self._board = board
             self._executor = WatchedExecutor(executor, stop, self._show, self._heard)
             self._driver = Driver(self._campaign, self._executor, self._journal)
