@@ -6,7 +6,9 @@ import dataclasses
 import json
 import logging
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -85,8 +87,8 @@ def train(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Train a policy on the campaign's twin."""
-    loaded = rlctl.load_config(config, sets or ())
     try:
+        loaded = rlctl.load_config(config, sets or ())
         folder = rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))
     except KeyboardInterrupt:
         _stopped(resume)
@@ -165,11 +167,11 @@ def steer(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Run a campaign for real: real programs, a journal, and a policy in charge."""
-    loaded = rlctl.load_config(config, sets or ())
     try:
+        loaded = rlctl.load_config(config, sets or ())
         summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, progress=_progress(as_json))
     except KeyboardInterrupt:
-        _stopped(resume or not run.exists())
+        _stopped(resume or not (run / "journal.db").exists())
     goal = "reached" if summary.reached else "not reached"
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
@@ -197,6 +199,9 @@ def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the user can mend becomes one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if threading.current_thread() is threading.main_thread():
+        # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False))
     except RlctlError as error:

@@ -205,11 +205,15 @@ def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mappi
     new = run.with_name(f".{run.name}.new")
     if new.exists():
         shutil.rmtree(new)  # what a start that was killed left
-    (new / WORK).mkdir(parents=True)
-    factory.prepare(new / WORK, int(identity["instance"]))
-    write_config(config, new / CONFIG)
-    Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
-    new.rename(run)
+    try:
+        (new / WORK).mkdir(parents=True)
+        factory.prepare(new / WORK, int(identity["instance"]))
+        write_config(config, new / CONFIG)
+        Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
+        new.rename(run)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tiny_campaign import Parts
 
 from rlctl.campaign import Action, Command, Decision, Start
@@ -85,7 +86,7 @@ class Remembering:
     def __init__(self) -> None:
         self.memory = 0
 
-    def act(self, decision: Decision) -> Action:
+    def act(self, decision: Decision) -> NDArray[np.int64]:
         self.memory = (31 * self.memory + 7 * int(decision.fields["good"]) + decision.number) % 1009
         return np.array([self.memory % 3])
 

@@ -1,5 +1,6 @@
 """Starts lives of rlctl, ends them in every way there is, and looks whether the machine is clean afterwards."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -8,10 +9,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from evidence import Found, processes_in
 
 from rlctl.executors.reaper import LEASE_S
@@ -44,7 +47,7 @@ class Row:
 
 
 HEAD = f"{'kind of kill':48}" + "".join(
-    f"{word:>8}" for word in "kills lives tasks again decis. wrong procs left median max".split()
+    f"{word:>8}" for word in ["kills", "lives", "tasks", "again", "decis.", "wrong", "procs", "left", "median", "max"]
 )
 
 
@@ -167,7 +170,9 @@ class Machine:
         lease = folder / "here" / "run" / "work" / ".lease"
         token = lease.read_text().split()[0] if lease.exists() and lease.stat().st_size else None
         outside += [str(shared / f"rlctl-{token}")] if token else []
-        return sorted(beside) + [path for path in outside if os.path.exists(path)] + os.listdir(self.temporary)
+        # PyTorch keeps a cache for all its processes there.
+        temporary = {name for name in os.listdir(self.temporary) if not name.startswith("torchinductor_")}
+        return sorted(beside) + [path for path in outside if os.path.exists(path)] + sorted(temporary)
 
 
 def noted(folder: Path, kind: str) -> list[str]:
@@ -182,3 +187,20 @@ def printed_line(life: Life) -> list[str]:
     command = shlex.split(lines[0].partition("to go on: ")[2])
     assert command[0] == "rlctl"
     return command[1:]
+
+
+@contextlib.contextmanager
+def judged(table: list[Row], kind: str, **about: object) -> Iterator[Row]:
+    """A row of the table; says how to repeat it when it fails."""
+    row = Row(kind)
+    table.append(row)
+    try:
+        yield row
+        assert row.found.faults == 0, f"{HEAD}\n{row}"
+    except BaseException:
+        print(f"\nto repeat: RLCTL_FAULTS_SEED={SEED}, {kind}, {about}")
+        raise
+
+
+def chance(*key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([SEED, *key]))
