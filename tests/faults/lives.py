@@ -11,6 +11,7 @@ system's temporary folders, and its number of effects, are noted), ``output`` an
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -120,4 +121,5 @@ if __name__ == "__main__":
         importlib.import_module(module)
     from rlctl.cli import main
 
+    gc.freeze()  # a fork that looks for garbage among all this would copy its memory
     main(serve())

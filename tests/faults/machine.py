@@ -165,7 +165,7 @@ class Machine:
     def leftovers(self, folder: Path) -> list[str]:
         """Files and folders outside of the run folder that should be gone."""
         beside = set(os.listdir(folder / "here")) - {"config.yaml", "run"}
-        outside = [line.split(maxsplit=1)[1] for line in noted(folder, "folder")]
+        outside = [str(folder / "here" / line.split(maxsplit=1)[1]) for line in noted(folder, "folder")]
         shared = Path("/dev/shm")
         lease = folder / "here" / "run" / "work" / ".lease"
         token = lease.read_text().split()[0] if lease.exists() and lease.stat().st_size else None

@@ -101,7 +101,7 @@ def moment(random: Generator, cold: bool) -> float:
 @pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
 def test_killed_at_random_moments_again_and_again(machine: Machine, cold: bool) -> None:
     kind = "controller, random moments" + (", new interpreter" if cold else "")
-    kills = (30 if cold else 60) if FULL else (2 if cold else 5)
+    kills = (30 if cold else 60) if FULL else (2 if cold else 3)
     with judged(TABLE, kind) as row:
         number = 0
         while row.kills < kills:
@@ -136,7 +136,7 @@ def answers(run: Path) -> list[Any]:
 
 def test_killed_at_each_effect_and_resumed(machine: Machine) -> None:
     count, reference = counted(machine)
-    points = range(1, count + 1) if FULL else sorted(chance(1).choice(count, 4, replace=False) + 1)
+    points = range(1, count + 1) if FULL else sorted(chance(1).choice(count, 3, replace=False) + 1)
     with judged(TABLE, "controller, right at each effect", effects=count) as row:
         for point in points:
             campaign = Campaign(machine, row, f"effect-{point}", SHORT, cores=1)
@@ -148,8 +148,8 @@ def test_killed_at_each_effect_and_resumed(machine: Machine) -> None:
 def test_killed_at_each_effect_of_the_resumption(machine: Machine) -> None:
     first = 45  # in the midst of the campaign
     count, reference = counted(machine)
-    points = range(1, count + 1) if FULL else sorted(chance(2).choice(count, 2, replace=False) + 1)
-    with judged(TABLE, "controller, right at each effect of --resume", effects=count) as row:
+    points = range(1, count + 1, 2) if FULL else sorted(chance(2).choice(count, 2, replace=False) + 1)
+    with judged(TABLE, "controller, right at every second effect of --resume", effects=count) as row:
         for point in points:
             campaign = Campaign(machine, row, f"resumption-{point}", SHORT, cores=1)
             assert campaign.died(campaign.live(first))
@@ -174,7 +174,7 @@ def kill_all(folder: Path) -> int:
 def test_everything_dies_at_once(machine: Machine) -> None:
     with judged(TABLE, "controller, reaper and tasks at once") as row:
         number = 0
-        while row.kills < (40 if FULL else 2):
+        while row.kills < (40 if FULL else 1):
             random = chance(3, number)
             campaign = Campaign(machine, row, f"node-{number}", LONG | {"stubborn": [2]})
             number += 1
@@ -239,10 +239,37 @@ def test_interrupted_at_each_effect_the_printed_line_goes_on(machine: Machine, n
             campaign.finish()
 
 
+def test_interrupted_at_random_moments_of_a_new_interpreter(machine: Machine) -> None:
+    with judged(TABLE, "SIGINT or SIGTERM, new interpreter") as row:
+        for number in range(24 if FULL else 1):
+            random = chance(7, number)
+            campaign = Campaign(machine, row, f"interrupt-{number}", LONG)
+            for sent in random.choice([signal.SIGINT, signal.SIGTERM], 2):
+                command, before = campaign.command, read(campaign.run)
+                life = campaign.live(cold=True)
+                end_s = time.monotonic() + moment(random, True)
+                while time.monotonic() < end_s and life.alive:
+                    time.sleep(0.001)
+                life.kill(sent)  # a zombie does not mind
+                code = life.end()
+                row.kills += 1
+                assert processes_in(campaign.folder) == []
+                if code == 0:
+                    break
+                if code == 130 and life.errors:
+                    assert printed_line(life)[: len(STEER)] == STEER
+                    assert printed_line(life) == campaign.command
+                else:  # before the command was read there is nothing to go on with
+                    assert code in (130, -sent), life.errors
+                    assert (campaign.command, read(campaign.run)) == (command, before)
+                campaign.nothing_lost()
+            campaign.finish()
+
+
 def test_a_torn_journal_is_a_whole_prefix_or_refused_in_one_line(machine: Machine) -> None:
     """The loss of power: the end of the write-ahead log never reached the disk."""
     with judged(TABLE, "all at once, and the log cut at a random byte") as row:
-        for number in range(30 if FULL else 2):
+        for number in range(30 if FULL else 1):
             random = chance(6, number)
             campaign = Campaign(machine, row, f"torn-{number}", LONG)
             life = campaign.live()
