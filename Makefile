@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread per process: the programs bring their own parallelism, and shared machines punish oversubscription.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-learning lint bench clean
+.PHONY: demo test test-faults test-learning lint bench clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -16,6 +16,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Hundreds of kills and thousands of wrong configurations; `make test` takes a share of both.
+test-faults: $(STAMP)
+	RLCTL_FAULTS=full $(BIN)/python -m pytest tests/faults -s
 
 test-learning: $(STAMP)
 	$(BIN)/python -m pytest tests/learning

@@ -8,6 +8,7 @@ import logging
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from enum import StrEnum
@@ -91,8 +92,8 @@ def train(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Train a policy on the campaign's twin."""
-    loaded = rlctl.load_config(config, sets or ())
     try:
+        loaded = rlctl.load_config(config, sets or ())
         folder = rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))
     except KeyboardInterrupt:
         _stopped(resume)
@@ -171,14 +172,14 @@ def steer(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Run a campaign for real: real programs, a journal, and a policy in charge."""
-    loaded = rlctl.load_config(config, sets or ())
     try:
+        loaded = rlctl.load_config(config, sets or ())
         # The interpreter and the imports ran on the allocation too.
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = _progress(as_json)
         summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
     except KeyboardInterrupt:
-        _stopped(resume or not run.exists())
+        _stopped(resume or not (run / "journal.db").exists())
     goal = "reached" if summary.reached else "not reached"
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
@@ -214,6 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     terminal.prepare()
+    if threading.current_thread() is threading.main_thread():
+        # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
         terminal.flush()

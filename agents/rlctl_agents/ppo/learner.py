@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,9 @@ def export(
     }
     if options.residual is not None:
         manifest["residual"] = options.residual.model_dump()
-    with tempfile.TemporaryDirectory() as temporary:
+    for left in folder.parent.glob(f".{folder.name}-*"):  # of a training that was killed while it wrote
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         zipped = Path(temporary) / "model.zip"
         model.save(zipped, exclude=_UNFINISHED)
         rows = played_rows(model, env, options.deterministic)
