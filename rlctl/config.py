@@ -29,14 +29,25 @@ class _Section(BaseModel):
 
 
 class CampaignSection(_Section):
-    """Which campaign; its factory checks the options."""
+    """Which campaign; its factory checks the options.
+
+    Attributes:
+        name: as registered under ``rlctl.campaigns``.
+        options: the campaign's own.
+    """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
 
 class MachineSection(_Section):
-    """The allocation: equal nodes."""
+    """The allocation: equal nodes.
+
+    Attributes:
+        nodes: how many.
+        cores: of each node, as many as the campaign may use.
+        gpus: of each node.
+    """
 
     nodes: int = Field(default=1, ge=1)
     cores: int = Field(default=2, ge=1)
@@ -51,10 +62,12 @@ class TrainSection(_Section):
     """How a policy is learned; the learner checks the options.
 
     Attributes:
+        algorithm: as registered under ``rlctl.learners``.
         decisions: how many decisions to learn from.
         num_envs: campaigns that are stepped together.
         seed: of the learner; the experiment's seed if None.
         checkpoint_decisions: decisions between two checkpoints, which is what a kill can cost.
+        options: the learner's own.
     """
 
     algorithm: str = "ppo"
@@ -66,7 +79,12 @@ class TrainSection(_Section):
 
 
 class RuleEntry(_Section):
-    """A rule with its parameters; those left out keep the rule's defaults."""
+    """A rule with its parameters; those left out keep the rule's defaults.
+
+    Attributes:
+        rule: as registered under ``rlctl.policies``.
+        parameters: the rule's own.
+    """
 
     rule: str
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -111,6 +129,13 @@ class Config(_Section):
     """One experiment.
 
     Attributes:
+        schema: version of this format.
+        seed: what everything random is drawn from, unless a section has a seed of its own.
+        campaign: the campaign.
+        machine: the allocation.
+        train: how to learn; ``rlctl train`` needs it, the other commands do not.
+        evaluate: the held-out comparison.
+        steer: the real campaign.
         policies: by name, a rule with parameters, or the path of a rule file or of a saved policy's folder.
     """
 
