@@ -87,11 +87,12 @@ class Rules(Generated):
         said = {k: v for base in reversed(rule.__mro__) for k, v in meanings(base, "Args").items()}
         defaults = {k: p.default for base in rule.__mro__ for k, p in inspect.signature(base).parameters.items()}
         lines = [first_paragraph(rule), ""]
+        scales = {(): "", ("log",): ", logarithmic", ("int",): ", whole"}
         for parameter, (low, high, *scale) in getattr(rule, "SPACE", {}).items():
-            searched = f"tuned in {low:g} to {high:g}" + {"log": ", logarithmic", "int": ", whole"}.get(*scale or ("",), "")
             if parameter not in said:
-                said[parameter] = "As the formula or the name says."
-            lines += [f"`{parameter}` *{searched}, default {defaults[parameter]:g}*", f": {sentence(said[parameter])}", ""]
+                self.warn(f"rule {name}: {parameter} is not documented (Args:)")
+            facts = f"default {defaults[parameter]:g}, tuned in {low:g} to {high:g}{scales[tuple(scale)]}"
+            lines += [f"`{parameter}` *{facts}*", f": {sentence(said.get(parameter, ''))}", ""]
         return self.section(name, "\n".join(lines))
 
 
@@ -136,7 +137,7 @@ def sentence(text: str) -> str:
     """Text of a docstring as a sentence of Markdown."""
     text = escaped(" ".join(text.split())).replace("``", "`")
     text = text[:1].upper() + text[1:]
-    return text if not text or text.endswith((".", ":", "`")) else text + "."
+    return text if not text or text.endswith((".", ":")) else text + "."
 
 
 def escaped(text: str) -> str:
@@ -154,9 +155,7 @@ def by_last_name(app: Sphinx, env: Any, node: Any, contnode: nodes.Node) -> node
     found = [full for full in domain.objects if full.rpartition(".")[2] == name]
     if len(found) != 1:
         return None
-    resolved: nodes.Node | None = domain.resolve_xref(
-        env, node["refdoc"], app.builder, "obj", found[0], node, contnode
-    )
+    resolved: nodes.Node | None = domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, contnode)
     return resolved
 
 
