@@ -55,6 +55,9 @@ class NumpyPolicy:
         self.action_space: spaces.Space[Any] = build(manifest.spaces.action)
         self.observation_length = length(manifest.spaces.observation)
         self.answers = answers(self.action_space, weights.get("log_std"))
+        figures = manifest.observations
+        if {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)} != {self.observation_length}:
+            raise PolicyError(f"policy {self.name}: statistics of other than {self.observation_length} numbers")
         for name, array in weights.items():
             if not np.isfinite(array).all():
                 raise PolicyError(f"policy {self.name}: {name} has numbers that are not finite")
