@@ -138,6 +138,9 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the held-out instances.")] = None,
     workers: Workers = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison there, as JSON.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add the comparison to the saved policy's manifest.")
+    ] = False,
     sets: Sets = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
@@ -152,6 +155,7 @@ def evaluate(
         instances=instances,
         seed=seed,
         workers=workers,
+        record=record,
         progress=_progress(as_json),
     )
     # First said, then written: what took hours is not lost to a full disk.

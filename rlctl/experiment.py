@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlctl import preflight
-from rlctl.config import Config
+from rlctl.config import Config, config_hash
 from rlctl.errors import ConfigError
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
@@ -104,6 +104,7 @@ def evaluate(
     instances: int | None = None,
     seed: int | None = None,
     workers: int = 1,
+    record: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare policies on the same held-out instances of the campaign's twin.
@@ -115,11 +116,12 @@ def evaluate(
         instances: number of instances; the configuration's if None.
         seed: of the instances; the configuration's if None.
         workers: processes to play in.
+        record: whether the comparison is added to the manifest of the first policy, which must be a saved one.
         progress: told how far it is; silent if None.
 
     Raises:
         ConfigError: a policy is not known, or named twice.
-        PolicyError: a saved policy cannot be used.
+        PolicyError: a saved policy cannot be used, or the scores cannot be recorded.
     """
     loaded: dict[str, Policy] = {}
     for given in policies:
@@ -131,11 +133,16 @@ def evaluate(
         factory = preflight.check_campaign(config)
         for policy in loaded.values():
             preflight.check_policy(config, factory, policy)
+        from rlctl.bundle import scores
         from rlctl.evaluation import compare
 
+        saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
         instances = config.evaluate.instances if instances is None else instances
         seed = config.evaluate.seed if seed is None else seed
-        return compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        if saved is not None:
+            scores.record(saved, comparison.reference, comparison.to_json(), config_hash(config))
+        return comparison
 
 
 def steer(
