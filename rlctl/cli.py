@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -222,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not _has_folder():
+        _fail("the current folder does not exist any more: change to one that does")
     try:
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
         terminal.flush()
@@ -238,11 +241,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MemoryError:
         _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
     except OSError as error:
-        mendable = storage_error(error, "standard output")
+        missing = isinstance(error, FileNotFoundError)  # of rlctl's own files; of the user's, there are better words
+        mendable = None if missing else storage_error(error, "standard output")
         terminal.drop_output()
         _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
     except Exception as error:
         _fail(bugs.report(error), bugs.EXIT_CODE)
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:

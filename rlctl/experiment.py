@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,7 +159,7 @@ def steer(
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
-    run = Path(run)
+    run = Path(os.path.normpath(run))
     with config.source.located():
         decider = load_policy(config, policy) if isinstance(policy, str) else policy
         preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
