@@ -12,9 +12,11 @@ from rlctl.errors import ConfigError
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.registry import learner, load_policy, policy_factory
+from rlctl.rewarded import RewardFactory, rewarded
 
 if TYPE_CHECKING:
     from rlctl.evaluation.compare import Comparison
+    from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.policy import Policy
     from rlctl.steering import Summary
@@ -48,7 +50,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     with config.source.located():
         if config.train is None:
             raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
-        preflight.check_training(config, preflight.check_campaign(config))
+        preflight.check_training(config, preflight.check_game(config))
         require_folder(out)
         with writing(out):
             if not resume and out.exists() and any(out.iterdir()):
@@ -105,8 +107,8 @@ def evaluate(
     seed: int | None = None,
     workers: int = 1,
     progress: Progress | None = None,
-) -> Comparison:
-    """Compare policies on the same held-out instances of the campaign's twin.
+) -> Comparison | Returns:
+    """Compare policies on the same held-out instances of the campaign's twin, or episodes of an environment.
 
     Args:
         config: the experiment.
@@ -121,6 +123,12 @@ def evaluate(
         ConfigError: a policy is not known, or named twice.
         PolicyError: a saved policy cannot be used.
     """
+    instances = config.evaluate.instances if instances is None else instances
+    seed = config.evaluate.seed if seed is None else seed
+    with config.source.located():
+        game = preflight.check_game(config)
+    if rewarded(game):
+        return _returns(config, game, policies, instances, seed, progress or Silent())
     loaded: dict[str, Policy] = {}
     for given in policies:
         policy = load_policy(config, given) if isinstance(given, str) else given
@@ -133,9 +141,29 @@ def evaluate(
             preflight.check_policy(config, factory, policy)
         from rlctl.evaluation import compare
 
-        instances = config.evaluate.instances if instances is None else instances
-        seed = config.evaluate.seed if seed is None else seed
         return compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+
+
+def _returns(
+    config: Config,
+    game: RewardFactory,
+    policies: Sequence[str | Policy],
+    episodes: int,
+    seed: int,
+    progress: Progress,
+) -> Returns:
+    from rlctl.evaluation import returns
+
+    loaded: dict[str, Policy | None] = {}
+    for given in policies:
+        policy = None
+        if given != returns.RANDOM:
+            policy = load_policy(config, given) if isinstance(given, str) else given
+        name = returns.RANDOM if policy is None else policy.name
+        if name in loaded:
+            raise ConfigError(f"policy {given!r} is named {name!r}, as another one is: name each one once")
+        loaded[name] = policy
+    return returns.evaluate(game, loaded, episodes, seed, progress)
 
 
 def steer(
