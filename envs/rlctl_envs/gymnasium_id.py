@@ -54,7 +54,7 @@ class GymnasiumId:
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(Options, options, "campaign.options")
         # A saved policy knows its environment by this name, which may not hold all that an id may.
-        self.name = f"gymnasium {re.sub(r'[^\w.+-]', '.', self.options.id)}"[:100]
+        self.name = ("gymnasium " + re.sub(r"[^\w.+-]", ".", self.options.id))[:100]
         if self.options.module is not None:
             try:
                 importlib.import_module(self.options.module)
