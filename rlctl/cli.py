@@ -8,11 +8,14 @@ import logging
 import shlex
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import psutil
 import typer
 from typer.exceptions import TyperException
 
@@ -89,8 +92,8 @@ def train(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Train a policy on the campaign's twin."""
-    loaded = rlctl.load_config(config, sets or ())
     try:
+        loaded = rlctl.load_config(config, sets or ())
         folder = rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))
     except KeyboardInterrupt:
         _stopped(resume)
@@ -169,11 +172,14 @@ def steer(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Run a campaign for real: real programs, a journal, and a policy in charge."""
-    loaded = rlctl.load_config(config, sets or ())
     try:
-        summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, progress=_progress(as_json))
+        loaded = rlctl.load_config(config, sets or ())
+        # The interpreter and the imports ran on the allocation too.
+        boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
+        shown = _progress(as_json)
+        summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
     except KeyboardInterrupt:
-        _stopped(resume or not run.exists())
+        _stopped(resume or not (run / "journal.db").exists())
     goal = "reached" if summary.reached else "not reached"
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
@@ -184,10 +190,25 @@ def steer(
 
 
 @app.command(epilog="Example: rlctl check configs/annealing.yaml --set machine.cores=4")
-def check(config: ConfigFile, sets: Sets = None, as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
+def check(
+    config: ConfigFile,
+    play: Annotated[
+        bool,
+        typer.Option("--play", help="Also play a few campaigns, and look whether the campaign keeps its promises."),
+    ] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
     """Say whether an experiment can be used: its keys, values, policies, and how they go together."""
-    rlctl.check(rlctl.load_config(config, sets or ()))
-    _say(as_json, {"config": str(config), "ok": True}, f"{config}: ok")
+    checked = rlctl.check(rlctl.load_config(config, sets or ()), play=play)
+    data: dict[str, Any] = {"config": str(config), "ok": True}
+    text = f"{config}: ok"
+    if checked is not None:
+        data |= dataclasses.asdict(checked)
+        reached = ", ".join(f"{name} {count} of {checked.instances}" for name, count in checked.reached.items())
+        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks; goal reached by {reached}"
+    _say(as_json, data, text)
 
 
 @app.command(epilog="Example: rlctl doctor")
@@ -209,6 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     terminal.prepare()
+    if threading.current_thread() is threading.main_thread():
+        # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
         terminal.flush()

@@ -65,6 +65,7 @@ class Driver:
         self._open: dict[TaskId, TaskSpec] = {}
         self._canceled: set[TaskId] = set()
         self._charged = 0.0
+        self._asked: Mapping[str, Any] = {}
         self._finished = False
 
     def begin(self) -> Decision | None:
@@ -79,8 +80,9 @@ class Driver:
 
     def answer(self, action: Action) -> None:
         """Answer the open decision: record it, then carry out what the campaign makes of it."""
-        now = self.executor.now()
-        self._record("decision", now, {"number": self.decisions, "action": action_to_json(action)})
+        if self.recorder is not None:
+            data = {"number": self.decisions, "action": action_to_json(action), **self._asked}
+            self.recorder.append("decision", self.executor.now(), data)
         self._apply(action, submit=True)
 
     def advance(self) -> Decision | None:
@@ -91,6 +93,12 @@ class Driver:
                 decision.cost = self.ledger.node_seconds - self._charged
                 decision.number = self.decisions
                 self._charged = self.ledger.node_seconds
+                if self.recorder is not None:
+                    self._asked = {
+                        "subject": decision.subject,
+                        "asked_s": self.executor.now(),
+                        "successes": self.campaign.outcome().successes,
+                    }
                 return decision
             left = self.campaign.deadline_s - self.executor.now()
             events = self.executor.wait(max(left, 0.0))

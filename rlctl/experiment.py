@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlctl import preflight
 from rlctl.config import Config
-from rlctl.errors import ConfigError
+from rlctl.errors import ConfigError, ContractError
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.registry import learner, load_policy, policy_factory
@@ -20,15 +20,32 @@ if TYPE_CHECKING:
     from rlctl.evaluation.tuning import Tuned
     from rlctl.policy import Policy
     from rlctl.steering import Summary
+    from rlctl.testing import Checked
 
 
-def check(config: Config) -> None:
+def check(config: Config, *, play: bool = False) -> Checked | None:
     """Find out whether everything that the configuration says can be used, as far as nothing need run for it.
+
+    Args:
+        play: also play a few campaigns on the twin, and look whether the campaign keeps its promises; see
+            ``rlctl.testing.check_campaign``, which this calls with the policies of the configuration.
 
     Raises:
         RlctlError: one line on the first thing that cannot.
     """
     preflight.check(config)
+    if not play:
+        return None
+    from rlctl.plugins import CAMPAIGNS, load
+    from rlctl.testing import check_campaign
+
+    with config.source.located():
+        factory = preflight.check_campaign(config)
+        policies = [load_policy(config, name) for name in config.policies]
+        try:
+            return check_campaign(factory, config.machine.capacity(), policies, seed=config.seed)
+        except ContractError as error:
+            raise ContractError(f"{load(CAMPAIGNS, config.campaign.name)}: {error}") from error
 
 
 def train(config: Config, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Path:
@@ -173,6 +190,7 @@ def steer(
     *,
     instance: int = 0,
     resume: bool = False,
+    boot_s: float = 0.0,
     progress: Progress | None = None,
 ) -> Summary:
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
@@ -184,4 +202,4 @@ def steer(
         preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
         require_folder(run)
         with writing(run, "then go on with --resume"):
-            return steering.steer(config, decider, run, instance, resume=resume, progress=progress)
+            return steering.steer(config, decider, run, instance, resume=resume, boot_s=boot_s, progress=progress)

@@ -30,6 +30,20 @@ class Record:
     data: Mapping[str, Any]
 
 
+class RecordList(list[Record]):
+    """A recorder that keeps the records in memory; for simulated campaigns.
+
+    >>> records = RecordList()
+    >>> records.append("time", 3.0, {})
+    1
+    """
+
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> int:  # type: ignore[override]
+        """Keep one record; returns its number."""
+        super().append(Record(len(self) + 1, time_s, kind, data))
+        return len(self)
+
+
 def event_to_json(event: Event) -> dict[str, Any]:
     """JSON-ready form of an event."""
     data: dict[str, Any] = {

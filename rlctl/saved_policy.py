@@ -15,29 +15,35 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.bundle import arrays
+from rlctl.bundle import arrays, golden
 from rlctl.bundle.actions import action_heads
 from rlctl.bundle.files import Folder
-from rlctl.bundle.manifest import AGAIN, SCHEMA, Manifest, as_data, parse, to_bytes, validate
+from rlctl.bundle.manifest import AGAIN, MIN_PAIRS, SCHEMA, Manifest, as_data, parse, to_bytes, validate
 from rlctl.bundle.network import NumpyPolicy, declared_weights
 from rlctl.bundle.spaces import describe
 from rlctl.errors import PolicyError
 
 __all__ = ["MANIFEST", "SCHEMA", "WEIGHTS", "NumpyPolicy", "action_heads", "describe", "load", "save"]
 
-WEIGHTS, MANIFEST = "weights.npz", "manifest.json"
+WEIGHTS, GOLDEN, MANIFEST = "weights.npz", "golden.npz", "manifest.json"
 MAX_MANIFEST, MAX_FILE = 4 << 20, 1 << 30
 
 
 def save(
-    folder: Path, weights: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any], files: Sequence[Path] = ()
+    folder: Path,
+    weights: Mapping[str, NDArray[Any]],
+    manifest: Mapping[str, Any],
+    observations: NDArray[Any],
+    masks: NDArray[Any] | None = None,
+    files: Sequence[Path] = (),
 ) -> None:
     """Write a saved policy; the folder appears whole or not at all, and replaces an older one.
 
@@ -46,22 +52,32 @@ def save(
             last layer gives the logits of all choices, or the means. For Box actions ``"log_std"`` too.
         manifest: JSON-ready; see ``rlctl.bundle.manifest.Manifest``. Needed: ``name``, ``campaign`` (``{"name",
             "version"}``), ``spaces`` (from ``describe``), ``network``, ``deterministic``. All else is kept for people.
+        observations: at least 64 real ones, flat, in rows: the manifest tells their statistics, and the answers to
+            some of them become the golden pairs.
+        masks: allowed choices at each observation, in rows; None: all.
         files: further files that are copied into the folder.
 
     Raises:
-        PolicyError: weights and manifest do not fit each other.
+        PolicyError: the arguments do not fit each other.
     """
     folder = Path(os.path.abspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         temporary.chmod(0o755)
+        golden.require_usable(observations, masks)
         _write(temporary / WEIGHTS, arrays.pack({name: np.asarray(w, np.float32) for name, w in weights.items()}))
         for file in files:
             shutil.copyfile(file, temporary / file.name)
-        entries = {path.name: _entry(path) for path in sorted(temporary.iterdir())}
-        full = validate({**manifest, "schema": SCHEMA, "files": entries}, folder / MANIFEST)
-        _write(temporary / MANIFEST, to_bytes(as_data(full)))
+        data = {**manifest, "schema": SCHEMA, "observations": golden.statistics(observations)}
+        data |= {"golden_pairs": MIN_PAIRS, "files": {WEIGHTS: _entry(temporary / WEIGHTS)}}
+        with Folder(temporary) as opened:
+            policy = _policy(opened, validate(data, folder / MANIFEST), True)
+        pairs = golden.make(policy, observations, masks)
+        _write(temporary / GOLDEN, arrays.pack(pairs))
+        data |= {"golden_pairs": len(pairs["observations"])}
+        data |= {"files": {path.name: _entry(path) for path in sorted(temporary.iterdir())}}
+        _write(temporary / MANIFEST, to_bytes(as_data(validate(data, folder / MANIFEST))))
         load(temporary)
         _replace(temporary, folder)
     finally:
@@ -79,27 +95,37 @@ def load(folder: Path, deterministic: bool | None = None) -> NumpyPolicy:
     """
     with Folder(folder) as opened:
         manifest = parse(opened.read(MANIFEST, MAX_MANIFEST), folder / MANIFEST)
-        for name in sorted({*manifest.files} - {WEIGHTS}):
+        for name in sorted({*manifest.files} - {WEIGHTS, GOLDEN}):
             _require_same(folder / name, opened.sha256(name, min(manifest.files[name].bytes, MAX_FILE)), manifest)
-        try:
-            weights = _weights(opened, manifest)
-            return NumpyPolicy(weights, manifest, deterministic)
-        except PolicyError as error:
-            text = str(error)
-            raise PolicyError(text if text.startswith(str(folder)) else f"{folder}: {text}; {AGAIN}") from None
+        policy = _policy(opened, manifest, deterministic)
+        with _about(folder / GOLDEN):
+            golden.check(policy, _arrays(opened, GOLDEN, golden.declared(manifest, policy), manifest))
+    return policy
 
 
-def _weights(opened: Folder, manifest: Manifest) -> dict[str, NDArray[Any]]:
-    path = opened.path / WEIGHTS
-    if WEIGHTS not in manifest.files:
-        raise PolicyError(f"{path}: the manifest does not tell of it; {AGAIN}")
-    declared = declared_weights(manifest)
-    data = opened.read(WEIGHTS, arrays.size_limit(declared))
-    _require_same(path, hashlib.sha256(data).hexdigest(), manifest)
+def _policy(opened: Folder, manifest: Manifest, deterministic: bool | None) -> NumpyPolicy:
+    with _about(opened.path / MANIFEST):
+        declared = declared_weights(manifest)
+    with _about(opened.path / WEIGHTS):
+        return NumpyPolicy(_arrays(opened, WEIGHTS, declared, manifest), manifest, deterministic)
+
+
+def _arrays(opened: Folder, name: str, declared: arrays.Declared, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    if name not in manifest.files:
+        raise PolicyError("the manifest does not tell of it")
+    data = opened.read(name, arrays.size_limit(declared))
+    _require_same(opened.path / name, hashlib.sha256(data).hexdigest(), manifest)
+    return arrays.unpack(data, declared)
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Errors that do not name their file are about this one."""
     try:
-        return arrays.unpack(data, declared)
+        yield
     except PolicyError as error:
-        raise PolicyError(f"{path}: {error}; {AGAIN}") from None
+        named = str(error).startswith(str(path.parent))
+        raise (error if named else PolicyError(f"{path}: {error}; {AGAIN}")) from None
 
 
 def _require_same(path: Path, sha256: str, manifest: Manifest) -> None:

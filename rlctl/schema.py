@@ -20,14 +20,25 @@ class Section(BaseModel):
 
 
 class CampaignSection(Section):
-    """Which campaign; its factory checks the options."""
+    """Which campaign; its factory checks the options.
+
+    Attributes:
+        name: as registered under ``rlctl.campaigns``.
+        options: the campaign's own.
+    """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
 
 class MachineSection(Section):
-    """The allocation: equal nodes."""
+    """The allocation: equal nodes.
+
+    Attributes:
+        nodes: how many.
+        cores: of each node, as many as the campaign may use.
+        gpus: of each node.
+    """
 
     nodes: int = Field(default=1, ge=1, le=100_000)
     cores: int = Field(default=2, ge=1, le=100_000)
@@ -39,7 +50,12 @@ class MachineSection(Section):
 
 
 class ExecutorSection(Section):
-    """What runs the tasks of a real campaign; its factory checks the options."""
+    """What runs the tasks of a real campaign; its factory checks the options.
+
+    Attributes:
+        name: as registered under ``rlctl.executors``.
+        options: the executor's own.
+    """
 
     name: str = "local"
     options: dict[str, Any] = Field(default_factory=dict)
@@ -49,10 +65,12 @@ class TrainSection(Section):
     """How a policy is learned; the learner checks the options.
 
     Attributes:
+        algorithm: as registered under ``rlctl.learners``.
         decisions: how many decisions to learn from.
         num_envs: campaigns that are stepped together.
         seed: of the learner; the experiment's seed if None.
         checkpoint_decisions: decisions between two checkpoints, which is what a kill can cost.
+        options: the learner's own.
     """
 
     algorithm: str = "ppo"
@@ -64,7 +82,12 @@ class TrainSection(Section):
 
 
 class RuleEntry(Section):
-    """A rule with its parameters; those left out keep the rule's defaults."""
+    """A rule with its parameters; those left out keep the rule's defaults.
+
+    Attributes:
+        rule: as registered under ``rlctl.policies``.
+        parameters: the rule's own.
+    """
 
     rule: str
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -115,6 +138,14 @@ class Config(Section):
     """One experiment.
 
     Attributes:
+        schema: version of this format.
+        seed: what everything random is drawn from, unless a section has a seed of its own.
+        campaign: the campaign.
+        machine: the allocation.
+        executor: what runs the real tasks.
+        train: how to learn; ``rlctl train`` needs it, the other commands do not.
+        evaluate: the held-out comparison.
+        steer: the real campaign.
         policies: by name, a rule with parameters, or the path of a rule file or of a saved policy's folder.
     """
 

@@ -19,9 +19,11 @@ class Answers(Protocol):
 
     Attributes:
         outputs: how many numbers the last layer gives.
+        dtype: of the answers.
     """
 
     outputs: int
+    dtype: np.dtype[Any]
 
     def likeliest(self, outputs: Float32, mask: Mask | None) -> NDArray[Any]:
         """The mode of the distribution, flat; may overwrite ``outputs``."""
@@ -66,6 +68,7 @@ class Categorical:
     def __init__(self, heads: tuple[int, ...]) -> None:
         self.heads = heads
         self.outputs = sum(heads)
+        self.dtype: np.dtype[Any] = np.dtype(np.int64)
         ends = np.cumsum(heads).tolist()
         self._slices = [slice(end - n, end) for n, end in zip(heads, ends, strict=True)]
 
@@ -95,6 +98,7 @@ class Bernoulli:
 
     def __init__(self, outputs: int) -> None:
         self.outputs = outputs
+        self.dtype: np.dtype[Any] = np.dtype(np.int8)
 
     def likeliest(self, outputs: Float32, mask: Mask | None) -> NDArray[np.int8]:
         """Yes where it is likelier than no."""
@@ -118,13 +122,13 @@ class Gaussian:
     def __init__(self, space: spaces.Box, log_std: Float32) -> None:
         self.outputs = int(np.prod(space.shape))
         self._low, self._high = space.low.reshape(-1), space.high.reshape(-1)
-        self._dtype = space.dtype
+        self.dtype: np.dtype[Any] = np.dtype(cast(Any, space.dtype))
         self._std: Float32 = np.exp(log_std)
 
     def likeliest(self, outputs: Float32, mask: Mask | None) -> NDArray[Any]:
         """The mean, clipped."""
         _refuse(mask)
-        return np.clip(outputs, self._low, self._high).astype(self._dtype)
+        return np.clip(outputs, self._low, self._high).astype(self.dtype)
 
     def draw(self, outputs: Float32, mask: Mask | None, random: np.random.Generator) -> NDArray[Any]:
         """Mean plus noise, clipped."""

@@ -13,6 +13,7 @@ from rlctl.bundle.spaces import Spaces
 from rlctl.errors import PolicyError
 
 SCHEMA = 2
+MIN_PAIRS = 64
 MAX_DEPTH = 32
 
 # Names are shown on terminals, and file names are joined to the folder: no separators, no control characters.
@@ -55,6 +56,16 @@ class Residual(_Part):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
+class Statistics(_Part):
+    """Of each number of the flat observations, over ``count`` real ones of the trained policy's campaigns."""
+
+    count: int = Field(ge=1)
+    mean: list[float]
+    std: list[float]
+    min: list[float]
+    max: list[float]
+
+
 class FileEntry(_Part):
     """A file of the bundle."""
 
@@ -66,6 +77,7 @@ class Manifest(_Part):
     """What ``manifest.json`` holds; what is not named here is kept for people.
 
     Attributes:
+        golden_pairs: how many observations with their answers lie beside the weights.
         deterministic: whether it takes the likeliest answer; otherwise it draws.
         files: by name, all other files of the bundle.
         scores: comparisons that ``rlctl evaluate --record`` wrote down, oldest first.
@@ -78,6 +90,8 @@ class Manifest(_Part):
     campaign: Campaign
     spaces: Spaces
     network: Network
+    observations: Statistics
+    golden_pairs: int = Field(ge=MIN_PAIRS, le=4096)
     deterministic: bool
     residual: Residual | None = None
     files: dict[FileName, FileEntry] = Field(max_length=64)

@@ -28,6 +28,8 @@ class NumpyPolicy:
         digest: tells this bundle from all others; see ``rlctl.bundle.manifest.digest``.
         observation_space, action_space: what it was trained for.
         deterministic: whether it takes the likeliest answer, or draws one.
+        layers: (inputs, outputs) matrix and bias of each layer.
+        relu: whether the activation is relu; otherwise it is tanh.
     """
 
     def __init__(
@@ -54,11 +56,11 @@ class NumpyPolicy:
             if not np.isfinite(array).all():
                 raise PolicyError(f"policy {self.name}: {name} has numbers that are not finite")
         count = len(manifest.network.hidden) + 1
-        self._layers = [
+        self.layers = [
             (np.ascontiguousarray(weights[f"{i}.weight"].T, np.float32), weights[f"{i}.bias"].astype(np.float32))
             for i in range(count)
         ]
-        self._relu = manifest.network.activation == "relu"
+        self.relu = manifest.network.activation == "relu"
         self._clip = manifest.network.observation_clip
         self._random = np.random.default_rng(0)
 
@@ -89,17 +91,19 @@ class NumpyPolicy:
 
     def logits(self, observation: NDArray[Any]) -> Float32:
         """Outputs of the last layer, before any mask; for one flat observation or rows of them."""
-        x = np.asarray(observation, dtype=np.float32)
-        if self._clip is not None:
-            x = np.clip(x, -self._clip, self._clip)
-        for weight, bias in self._layers[:-1]:
+        x = self.clipped(np.asarray(observation, dtype=np.float32))
+        for weight, bias in self.layers[:-1]:
             x = x @ weight
             x += bias
-            x = np.maximum(x, 0.0, out=x) if self._relu else np.tanh(x, out=x)
-        weight, bias = self._layers[-1]
+            x = np.maximum(x, 0.0, out=x) if self.relu else np.tanh(x, out=x)
+        weight, bias = self.layers[-1]
         x = x @ weight
         x += bias
         return x
+
+    def clipped(self, observation: Float32) -> Float32:
+        """The observation as the first layer reads it."""
+        return observation if self._clip is None else np.clip(observation, -self._clip, self._clip)
 
     def predict(self, observation: Any, mask: Mask | None = None) -> Any:
         """The action for an observation, each as in its space: what ``env.step`` takes.

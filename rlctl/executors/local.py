@@ -132,6 +132,7 @@ class LocalExecutor:
     def wait(self, timeout_s: float | None = None) -> list[Event]:
         """Start what fits, then sleep until the next events and return them in order of time."""
         end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        self._lease.renew()
         self._start()
         while not self._events and self._running:
             now = time.monotonic()
@@ -189,7 +190,7 @@ class LocalExecutor:
 
     def _launch(self, spec: TaskSpec, attempt: int, order: int, placement: Placement) -> None:
         identity = {"uid": spec.uid, "attempt": attempt}
-        self._record("launching", {**identity, "cores": list(placement.cores)})
+        self._record("launching", {**identity, "cores": list(placement.cores), "gpus": dict(placement.gpus)})
         run: Program | Call
         started_s = self.now()
         try:

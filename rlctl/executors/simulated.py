@@ -6,12 +6,15 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from rlctl.executors.base import Capacity
 from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
+
+if TYPE_CHECKING:
+    from rlctl.driver import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +120,18 @@ class SimulatedExecutor:
 
     deterministic = True
 
-    def __init__(self, capacity: Capacity, model: TaskModel) -> None:
+    def __init__(self, capacity: Capacity, model: TaskModel, recorder: Recorder | None = None) -> None:
+        """Make a machine of which nothing is occupied.
+
+        Args:
+            capacity: the allocation.
+            model: what the tasks do.
+            recorder: is told of submissions and launches, as a journal is by a real executor.
+        """
         self.capacity = capacity
         self.model = model
+        self._recorder = recorder
+        self._occupied: dict[TaskId, set[int]] = {}  # cores by number, kept for the recorder
         self.uncomputed: list[Launch] = []
         self._now = 0.0
         self._nodes = _Nodes(capacity)
@@ -198,6 +210,8 @@ class SimulatedExecutor:
         self._order += 1
         heapq.heappush(self._queue, (-launch.spec.priority, self._order, launch))
         self.uncomputed.append(launch)
+        if self._recorder is not None:
+            self._recorder.append("submitted", self._now, {"uid": launch.spec.uid, "attempt": launch.attempt})
 
     def _start(self) -> None:
         while self._queue:
@@ -211,13 +225,29 @@ class SimulatedExecutor:
             uid = launch.spec.uid
             simulated = self._computed.pop(uid)
             self._running[uid] = _Running(launch, ranks, self._now, simulated)
+            if self._recorder is not None:
+                self._note_launch(self._recorder, launch, ranks)
             self._order += 1
             seconds = min(simulated.duration_s, launch.spec.walltime_s or math.inf)
             if seconds < math.inf:
                 heapq.heappush(self._heap, (self._now + seconds, self._order, uid))
             self._events.append(Event(self._now, uid, TaskState.RUNNING, launch.attempt))
 
+    def _note_launch(self, recorder: Recorder, launch: Launch, ranks: Sequence[int]) -> None:
+        """Say which cores a task takes: node n has the numbers from n times the cores of a node, lowest first."""
+        need, width = launch.spec.resources, self.capacity.cores
+        taken = set().union(*self._occupied.values())
+        cores: list[int] = []
+        for node, count in enumerate(ranks):
+            free = (core for core in range(node * width, (node + 1) * width) if core not in taken)
+            cores += [next(free) for _ in range(count * need.cores_per_rank)]
+        self._occupied[launch.spec.uid] = set(cores)
+        gpus = {f"node{node}": count * need.gpus_per_rank for node, count in enumerate(ranks) if need.gpus}
+        data = {"uid": launch.spec.uid, "attempt": launch.attempt, "cores": cores, "gpus": gpus}
+        recorder.append("launching", self._now, data)
+
     def _release(self, running: _Running) -> None:
+        self._occupied.pop(running.launch.spec.uid, None)
         self._nodes.take(running.launch.spec.resources, running.ranks, -1)
 
     def _ended(self, running: _Running) -> None:

@@ -42,6 +42,7 @@ def steer(
     instance: int = 0,
     *,
     resume: bool = False,
+    boot_s: float = 0.0,
     progress: Progress | None = None,
 ) -> Summary:
     """Run one campaign for real, from its start or from where it was interrupted, to its end.
@@ -52,6 +53,7 @@ def steer(
         run: the run folder: journal, configuration, summary, TensorBoard files, and the tasks' files in ``work``.
         instance: which instance of the campaign.
         resume: go on with what is in ``run``; without it ``run`` must not exist or be empty.
+        boot_s: seconds of the allocation that this process has taken to get here; they are charged.
         progress: told how far it is; silent if None.
 
     Raises:
@@ -88,7 +90,7 @@ def steer(
         else:
             quiet = progress or Silent()
             loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
-            summary = loop.run()
+            summary = loop.run(boot_s)
         summary.write(run / SUMMARY)
     return summary
 
@@ -116,13 +118,13 @@ class _Loop:
         self._events = sum(record.kind == "event" for record in records)
         self._shown_s = 0.0
 
-    def run(self) -> Summary:
+    def run(self, boot_s: float) -> Summary:
         """From the last record to the end of the campaign."""
         origin_s = max((record.time_s for record in self._records), default=0.0)
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
         with stop_requests() as stop, Board(self._run / TENSORBOARD) as board:
-            executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s)
+            executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s + boot_s)
             self._board = board
             self._executor = WatchedExecutor(executor, stop, self._show, self._heard)
             self._driver = Driver(self._campaign, self._executor, self._journal)

@@ -56,6 +56,10 @@ def trained(observation, action, activation=nn.Tanh):
     return model
 
 
+def observed(space):
+    return np.array([spaces.flatten(space, space.sample()) for _ in range(70)], np.float32)
+
+
 def saved(model, folder, deterministic=True):
     manifest = {
         "name": "blank",
@@ -64,7 +68,7 @@ def saved(model, folder, deterministic=True):
         "network": actor_network(model, None),
         "deterministic": deterministic,
     }
-    saved_policy.save(folder, actor_weights(model), manifest)
+    saved_policy.save(folder, actor_weights(model), manifest, observed(model.observation_space))
     return saved_policy.load(folder)
 
 
@@ -115,7 +119,7 @@ def test_structured_observations_are_flattened(tmp_path):
     weights, network = actor_weights(model), actor_network(model, None)
     manifest = {"name": "p", "campaign": {"name": "c", "version": 1}, "network": network, "deterministic": True}
     manifest["spaces"] = saved_policy.describe(OTHERS[0], spaces.Discrete(3))
-    saved_policy.save(tmp_path / "p", weights, manifest)
+    saved_policy.save(tmp_path / "p", weights, manifest, observed(OTHERS[0]))
     policy = saved_policy.load(tmp_path / "p")
     for _ in range(20):
         asked = OTHERS[0].sample()

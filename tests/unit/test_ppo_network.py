@@ -47,6 +47,11 @@ def rows(count, seed=0):
     return torch.tensor(np.concatenate(parts, axis=1), dtype=torch.float32), torch.tensor(mask)
 
 
+def observed():
+    x, mask = rows(80)
+    return x[:, :N_OBS].numpy(), mask.numpy()
+
+
 def manifest(model):
     return {
         "name": "blank",
@@ -120,7 +125,7 @@ def test_the_initial_logits_are_the_given_biases_up_to_the_small_first_weights(m
 
 def test_numpy_answers_as_stable_baselines3_does_after_learning(model, tmp_path):
     model.learn(128)
-    saved_policy.save(tmp_path / "p", actor_weights(model), manifest(model))
+    saved_policy.save(tmp_path / "p", actor_weights(model), manifest(model), *observed())
     policy = saved_policy.load(tmp_path / "p")
     x, mask = rows(300)
     expected, _ = model.predict(x.numpy(), deterministic=True)
@@ -135,7 +140,7 @@ def test_numpy_answers_as_stable_baselines3_does_after_learning(model, tmp_path)
 def test_a_policy_that_answers_otherwise_is_noticed(model, tmp_path):
     weights = actor_weights(model)
     weights["2.bias"] = weights["2.bias"][::-1].copy()
-    saved_policy.save(tmp_path / "p", weights, manifest(model))
+    saved_policy.save(tmp_path / "p", weights, manifest(model), *observed())
     with pytest.raises(RuntimeError, match=r"PPO\.predict"):
         check_same_answers(model, saved_policy.load(tmp_path / "p"))
 

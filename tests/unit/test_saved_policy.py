@@ -41,6 +41,12 @@ def manifest(n_obs=N_OBS, heads=HEADS, width=16, **more):
     }
 
 
+def seen(n_obs=N_OBS, heads=HEADS, count=100):
+    random = np.random.default_rng(5)
+    asked = [question(random, n_obs, heads) for _ in range(count)]
+    return np.array([a.observation for a in asked]), np.array([a.mask for a in asked])
+
+
 def question(random, n_obs=N_OBS, heads=HEADS):
     mask = random.random(sum(heads)) < 0.5
     mask[np.cumsum((0, *heads[:-1]))] = True
@@ -49,7 +55,7 @@ def question(random, n_obs=N_OBS, heads=HEADS):
 
 @pytest.fixture
 def folder(tmp_path):
-    saved_policy.save(tmp_path / "policy", arrays(), manifest(name="learned"))
+    saved_policy.save(tmp_path / "policy", arrays(), manifest(name="learned"), *seen())
     return tmp_path / "policy"
 
 
@@ -83,24 +89,26 @@ def test_drawn_answers_are_allowed_follow_the_probabilities_and_repeat_from_a_sa
 
 
 def test_observations_are_clipped_if_the_manifest_says_so(tmp_path):
-    saved_policy.save(tmp_path / "p", arrays(), manifest(network={"hidden": [16, 16], "observation_clip": 2.0}))
+    saved_policy.save(
+        tmp_path / "p", arrays(), manifest(network={"hidden": [16, 16], "observation_clip": 2.0}), *seen()
+    )
     policy = saved_policy.load(tmp_path / "p")
     assert np.array_equal(policy.logits(np.full(N_OBS, 1e9)), policy.logits(np.full(N_OBS, 2.0)))
 
 
 def test_saving_again_replaces_the_folder_and_leaves_nothing_else(folder):
     (folder.parent / "model.zip").write_text("zip")
-    saved_policy.save(folder, arrays(seed=1), manifest(name="second"), files=[folder.parent / "model.zip"])
+    saved_policy.save(folder, arrays(seed=1), manifest(name="second"), *seen(), files=[folder.parent / "model.zip"])
     assert saved_policy.load(folder).name == "second"
     assert {path.name for path in folder.parent.iterdir()} == {"policy", "model.zip"}
-    assert {path.name for path in folder.iterdir()} == {"weights.npz", "manifest.json", "model.zip"}
+    assert {path.name for path in folder.iterdir()} == {"weights.npz", "golden.npz", "manifest.json", "model.zip"}
 
 
 def test_what_cannot_be_loaded_is_never_saved_and_the_old_one_stays(folder):
     with pytest.raises(PolicyError, match=r"2\.weight\.npy is not"):
-        saved_policy.save(folder, arrays(), manifest(heads=(5, 3)))
+        saved_policy.save(folder, arrays(), manifest(heads=(5, 3)), *seen())
     with pytest.raises(PolicyError, match="not finite"):
-        saved_policy.save(folder, arrays() | {"0.bias": np.full(16, np.nan)}, manifest())
+        saved_policy.save(folder, arrays() | {"0.bias": np.full(16, np.nan)}, manifest(), *seen())
     assert saved_policy.load(folder).name == "learned"
     assert [path.name for path in folder.parent.iterdir()] == ["policy"]
 
@@ -161,7 +169,7 @@ def test_it_is_refused_for_another_campaign_version_or_shape(folder):
 
 def test_an_answer_takes_microseconds(tmp_path):
     heads = (21, 4, 2, 2)
-    saved_policy.save(tmp_path / "p", arrays(150, 128, heads), manifest(150, heads, 128))
+    saved_policy.save(tmp_path / "p", arrays(150, 128, heads), manifest(150, heads, 128), *seen(150, heads))
     policy, asked = saved_policy.load(tmp_path / "p"), question(np.random.default_rng(0), 150, heads)
     best_s = min(_seconds(policy, asked) for _ in range(200))
     assert best_s < 200e-6  # about 30 when nothing else runs; the bound only tells microseconds from milliseconds

@@ -11,6 +11,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecEnv
 
     from rlctl.saved_policy import NumpyPolicy
 
@@ -47,14 +48,42 @@ def actor_weights(model: PPO) -> dict[str, NDArray[np.float32]]:
     return weights
 
 
-def check_same_answers(model: PPO, policy: NumpyPolicy, count: int = 256, seed: int = 0) -> None:
-    """Compare ``policy``, which must be deterministic, with ``PPO.predict`` on random observations and masks.
+def played_rows(model: PPO, env: VecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
+    """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them."""
+    rows = cast(NDArray[np.float32], env.reset() if model._last_obs is None else model._last_obs)
+    seen = [rows]
+    while len(seen) * len(rows) < count:
+        rows = cast(NDArray[np.float32], env.step(model.predict(rows, deterministic=deterministic)[0])[0])
+        seen.append(rows)
+    return np.concatenate(seen, axis=0)
+
+
+def check_same_answers(model: PPO, policy: NumpyPolicy, rows: NDArray[np.float32] | None = None) -> None:
+    """Compare ``policy``, which must be deterministic, with ``PPO.predict``.
 
     Where rounding by ``NEAR_TIE`` may exchange two choices, either counts as right.
+
+    Args:
+        rows: of [observation, mask of choices, privileged]; None: random ones.
 
     Raises:
         RuntimeError: an answer differs.
     """
+    rows = _random_rows(model, policy) if rows is None else rows
+    n_obs, n_mask = policy.observation_length, sum(policy.heads)
+    expected, _ = model.predict(rows, deterministic=True)
+    for row, answer in zip(rows, expected, strict=True):
+        observation = row[:n_obs]
+        mask = row[n_obs : n_obs + n_mask] > 0.5 if policy.heads else None
+        outputs = policy.logits(observation)
+        if policy.answers.margin(outputs, mask) <= NEAR_TIE:
+            continue
+        theirs, ours = np.ravel(answer), policy.answers.likeliest(outputs, mask)
+        if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
+            raise RuntimeError(f"the saved policy answers {ours}, PPO.predict {theirs}")
+
+
+def _random_rows(model: PPO, policy: NumpyPolicy, count: int = 256, seed: int = 0) -> NDArray[np.float32]:
     random = np.random.default_rng(seed)
     n_mask = sum(policy.heads)
     n_privileged = cast(spaces.Box, model.observation_space).shape[0] - policy.observation_length - n_mask
@@ -64,15 +93,7 @@ def check_same_answers(model: PPO, policy: NumpyPolicy, count: int = 256, seed: 
         first = np.cumsum((0, *policy.heads[:-1]))
         masks[:, first + random.integers(policy.heads)] = True  # every head keeps a choice
     privileged = random.normal(size=(count, n_privileged)).astype(np.float32)
-    rows = np.concatenate([observations, masks, privileged], axis=1, dtype=np.float32)
-    expected, _ = model.predict(rows, deterministic=True)
-    for row in range(count):
-        mask = masks[row] if policy.heads else None
-        theirs, ours = np.ravel(expected[row]), np.ravel(policy.predict(observations[row], mask))
-        if policy.answers.margin(policy.logits(observations[row]), mask) <= NEAR_TIE:
-            continue
-        if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
-            raise RuntimeError(f"the saved policy answers {ours}, PPO.predict {theirs}")
+    return np.concatenate([observations, masks, privileged], axis=1, dtype=np.float32)
 
 
 def _tower(model: PPO) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from rlctl.registry import game_factory, make_rule
 from rlctl.vector import CampaignVectorEnv
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
-from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers
+from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers, played_rows
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.ppo.options import RESIDUAL, Options
 from rlctl_agents.ppo.vec_env import SB3VecEnv
@@ -113,11 +114,17 @@ def export(model: PPO, folder: Path, factory: Game, env: SB3VecEnv, config: Conf
     }
     if options.residual is not None:
         manifest["residual"] = options.residual.model_dump()
-    with tempfile.TemporaryDirectory() as temporary:
+    for left in folder.parent.glob(f".{folder.name}-*"):  # of a training that was killed while it wrote
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         zipped = Path(temporary) / "model.zip"
         model.save(zipped, exclude=_UNFINISHED)
-        saved_policy.save(folder, actor_weights(model), manifest, files=[zipped])
-    check_same_answers(model, saved_policy.load(folder, deterministic=True))
+        rows = played_rows(model, env, options.deterministic)
+        masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5
+        saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=[zipped])
+    policy = saved_policy.load(folder, deterministic=True)
+    check_same_answers(model, policy)
+    check_same_answers(model, policy, rows)
     return folder
 
 

@@ -32,10 +32,15 @@ class Options(BaseModel):
         n_epochs: passes over them in an update.
         batch_size: decisions per gradient step; at most as many as there are between two updates.
         learning_rate: at the start; it falls linearly to ``final_learning_rate`` times this.
+        final_learning_rate: the share of ``learning_rate`` that is left at the end.
         gamma: discount per decision; the shaping of the rewards takes the same.
         bootstrap: whether the critic values what would follow the end of an allocation; False: it is worth the
             campaign's potential then, which suits gamma = 1.
-        gae_lambda, clip, ent_coef, vf_coef, max_grad_norm: PPO's own.
+        gae_lambda: decay of generalised advantage estimation, PPO's lambda.
+        clip: range in which an update may change a probability, as a share.
+        ent_coef: weight of the entropy of the choices in the loss.
+        vf_coef: weight of the critic in the loss.
+        max_grad_norm: gradients are clipped to this norm.
         net_arch: hidden widths of actor and critic.
         logit_bias: initial biases of the logits, flat over the heads; empty: none.
         observation_clip: observations are clipped to plus or minus this.
