@@ -195,10 +195,25 @@ def steer(
 
 
 @app.command(epilog="Example: rlctl check configs/annealing.yaml --set machine.cores=4")
-def check(config: ConfigFile, sets: Sets = None, as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
+def check(
+    config: ConfigFile,
+    play: Annotated[
+        bool,
+        typer.Option("--play", help="Also play a few campaigns, and look whether the campaign keeps its promises."),
+    ] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
     """Say whether an experiment can be used: its keys, values, policies, and how they go together."""
-    rlctl.check(rlctl.load_config(config, sets or ()))
-    _say(as_json, {"config": str(config), "ok": True}, f"{config}: ok")
+    checked = rlctl.check(rlctl.load_config(config, sets or ()), play=play)
+    data: dict[str, Any] = {"config": str(config), "ok": True}
+    text = f"{config}: ok"
+    if checked is not None:
+        data |= dataclasses.asdict(checked)
+        reached = ", ".join(f"{name} {count} of {checked.instances}" for name, count in checked.reached.items())
+        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks; goal reached by {reached}"
+    _say(as_json, data, text)
 
 
 @app.command(epilog="Example: rlctl doctor")

@@ -9,25 +9,44 @@ from typing import TYPE_CHECKING
 
 from rlctl import preflight
 from rlctl.config import Config, config_hash
-from rlctl.errors import ConfigError
+from rlctl.errors import ConfigError, ContractError
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.registry import learner, load_policy, policy_factory
+from rlctl.rewarded import RewardFactory, rewarded
 
 if TYPE_CHECKING:
     from rlctl.evaluation.compare import Comparison
+    from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.policy import Policy
     from rlctl.steering import Summary
+    from rlctl.testing import Checked
 
 
-def check(config: Config) -> None:
+def check(config: Config, *, play: bool = False) -> Checked | None:
     """Find out whether everything that the configuration says can be used, as far as nothing need run for it.
+
+    Args:
+        play: also play a few campaigns on the twin, and look whether the campaign keeps its promises; see
+            ``rlctl.testing.check_campaign``, which this calls with the policies of the configuration.
 
     Raises:
         RlctlError: one line on the first thing that cannot.
     """
     preflight.check(config)
+    if not play:
+        return None
+    from rlctl.plugins import CAMPAIGNS, load
+    from rlctl.testing import check_campaign
+
+    with config.source.located():
+        factory = preflight.check_campaign(config)
+        policies = [load_policy(config, name) for name in config.policies]
+        try:
+            return check_campaign(factory, config.machine.capacity(), policies, seed=config.seed)
+        except ContractError as error:
+            raise ContractError(f"{load(CAMPAIGNS, config.campaign.name)}: {error}") from error
 
 
 def train(config: Config, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Path:
@@ -49,7 +68,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     with config.source.located():
         if config.train is None:
             raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
-        preflight.check_training(config, preflight.check_campaign(config))
+        preflight.check_training(config, preflight.check_game(config))
         require_folder(out)
         with writing(out):
             if not resume and out.exists() and any(out.iterdir()):
@@ -107,8 +126,8 @@ def evaluate(
     workers: int = 1,
     record: bool = False,
     progress: Progress | None = None,
-) -> Comparison:
-    """Compare policies on the same held-out instances of the campaign's twin.
+) -> Comparison | Returns:
+    """Compare policies on the same held-out instances of the campaign's twin, or episodes of an environment.
 
     Args:
         config: the experiment.
@@ -124,6 +143,14 @@ def evaluate(
         ConfigError: a policy is not known, or named twice.
         PolicyError: a saved policy cannot be used, or the scores cannot be recorded.
     """
+    instances = config.evaluate.instances if instances is None else instances
+    seed = config.evaluate.seed if seed is None else seed
+    with config.source.located():
+        game = preflight.check_game(config)
+    if rewarded(game):
+        if record:
+            raise ConfigError("--record: returns of a Gymnasium environment are not recorded, only costs of campaigns")
+        return _returns(config, game, policies, instances, seed, progress or Silent())
     loaded: dict[str, Policy] = {}
     for given in policies:
         policy = load_policy(config, given) if isinstance(given, str) else given
@@ -138,12 +165,32 @@ def evaluate(
         from rlctl.evaluation import compare
 
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
-        instances = config.evaluate.instances if instances is None else instances
-        seed = config.evaluate.seed if seed is None else seed
         comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
         if saved is not None:
             scores.record(saved, comparison.reference, comparison.to_json(), config_hash(config))
         return comparison
+
+
+def _returns(
+    config: Config,
+    game: RewardFactory,
+    policies: Sequence[str | Policy],
+    episodes: int,
+    seed: int,
+    progress: Progress,
+) -> Returns:
+    from rlctl.evaluation import returns
+
+    loaded: dict[str, Policy | None] = {}
+    for given in policies:
+        policy = None
+        if given != returns.RANDOM:
+            policy = load_policy(config, given) if isinstance(given, str) else given
+        name = returns.RANDOM if policy is None else policy.name
+        if name in loaded:
+            raise ConfigError(f"policy {given!r} is named {name!r}, as another one is: name each one once")
+        loaded[name] = policy
+    return returns.evaluate(game, loaded, episodes, seed, progress)
 
 
 def steer(

@@ -10,7 +10,8 @@ from rlctl.complaints import shown
 from rlctl.config import Config
 from rlctl.errors import ConfigError, Key, PolicyError
 from rlctl.policy import Policy
-from rlctl.registry import campaign_factory, learner, load_policy
+from rlctl.registry import campaign_factory, game_factory, learner, load_policy
+from rlctl.rewarded import Game, rewarded
 
 
 def check(config: Config) -> None:
@@ -20,9 +21,14 @@ def check(config: Config) -> None:
         RlctlError: one line on the first thing that cannot be used.
     """
     with config.source.located():
-        factory = check_campaign(config)
+        game = check_game(config)
         if config.train is not None:
-            check_training(config, factory)
+            check_training(config, game)
+        if rewarded(game):
+            for name in config.policies:
+                load_policy(config, name)
+            return
+        factory = check_campaign(config)
         for name in config.policies:
             check_policy(config, factory, load_policy(config, name), ("policies", name))
         load_fallback(config, factory)
@@ -44,7 +50,17 @@ def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
     return factory
 
 
-def check_training(config: Config, factory: CampaignFactory) -> None:
+def check_game(config: Config) -> Game:
+    """The campaign, or an environment with rewards, if it can be trained on.
+
+    Raises:
+        ConfigError: as ``check_campaign``.
+    """
+    game = game_factory(config.campaign.name, config.campaign.options)
+    return game if rewarded(game) else check_campaign(config)
+
+
+def check_training(config: Config, factory: Game) -> None:
     """Ask the learner whether it can use its section.
 
     Raises:

@@ -16,6 +16,7 @@ from rlctl.executors.base import ExecutorFactory
 from rlctl.plugins import CAMPAIGNS, EXECUTORS, LEARNERS, POLICIES, Registered, load, names, reason
 from rlctl.policy import Policy
 from rlctl.residual import ResidualPolicy
+from rlctl.rewarded import Game, game_spaces, rewarded
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
@@ -94,10 +95,27 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
     Raises:
         ConfigError: there is no such campaign, or it refuses the options.
     """
+    game = game_factory(name, options)
+    if rewarded(game):
+        raise ConfigError(
+            f"{game.name} is an environment with rewards: it has no tasks and no real programs, so it can be trained "
+            "on and evaluated, and neither tuned nor steered",
+            ("campaign", "name"),
+        )
+    return cast(CampaignFactory, game)
+
+
+def game_factory(name: str, options: Mapping[str, Any]) -> Game:
+    """The campaign ``name``, or the environment with rewards that is registered in its place.
+
+    Raises:
+        ConfigError: there is no such campaign, or it refuses the options.
+    """
     registered = load(CAMPAIGNS, name, ("campaign", "name"))
-    factory = registered.make(options)
-    registered.require(factory, ("name", "version", "campaign"), "a factory is easily written with rlctl.SimpleFactory")
-    return cast(CampaignFactory, factory)
+    game = registered.make(options)
+    makes = "environment" if hasattr(game, "environment") else "campaign"
+    registered.require(game, ("name", "version", makes), "a factory is easily written with rlctl.SimpleFactory")
+    return cast(Game, game)
 
 
 def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
@@ -173,13 +191,12 @@ def _exists(path: Path) -> bool:
 
 def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if not path.is_dir():
-        rule = load_rule_file(path)
-        with rule.source.located():
-            return make_rule(rule, name or path.stem, ())
+        entry = load_rule_file(path)
+        with entry.source.located():
+            return make_rule(entry, name or path.stem, ())
     policy = saved_policy.load(path)
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
-    campaign = factory.campaign(config.seed)
-    policy.require(factory.name, factory.version, campaign.observation_space, campaign.action_space)
+    game = game_factory(config.campaign.name, config.campaign.options)
+    policy.require(game.name, game.version, *game_spaces(game, config.seed))
     policy.name = name or policy.name
     residual = policy.manifest.residual
     if residual is None:

@@ -86,7 +86,7 @@ def factory(monkeypatch):
         return made[-1]
 
     factory = SimpleNamespace(name="colours", version=3, vector_env=vector_env, made=made)
-    monkeypatch.setattr(learner, "campaign_factory", lambda name, options: factory)
+    monkeypatch.setattr(learner, "game_factory", lambda name, options: factory)
     return factory
 
 

@@ -9,8 +9,8 @@ from rlctl.schema import Config
 from rlctl_agents.ppo import options
 
 if TYPE_CHECKING:
-    from rlctl.campaign import CampaignFactory
     from rlctl.monitoring.progress import Progress
+    from rlctl.rewarded import Game
 
 
 class Learner:
@@ -22,7 +22,7 @@ class Learner:
 
         return train(config, out, resume, progress)
 
-    def check(self, config: Config, factory: CampaignFactory) -> None:
+    def check(self, config: Config, factory: Game) -> None:
         """Refuse what cannot be used; see ``rlctl_agents.ppo.options.check``."""
         options.check(config, factory)
 

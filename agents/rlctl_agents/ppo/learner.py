@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 from rlctl import saved_policy
 from rlctl.config import check_options, config_hash, provenance
 from rlctl.errors import ConfigError
-from rlctl.registry import campaign_factory, make_rule
+from rlctl.registry import game_factory, make_rule
 from rlctl.vector import CampaignVectorEnv
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
@@ -26,9 +26,9 @@ from rlctl_agents.ppo.options import RESIDUAL, Options
 from rlctl_agents.ppo.vec_env import SB3VecEnv
 
 if TYPE_CHECKING:
-    from rlctl.campaign import CampaignFactory
     from rlctl.config import Config
     from rlctl.monitoring.progress import Progress
+    from rlctl.rewarded import Game
 
 FAVOUR = 4.0
 """Initial logit of "as the rule says", in each head, above that of every other choice."""
@@ -64,7 +64,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
     start = checkpoints.newest()
     done = start.decisions if start else 0
 
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = game_factory(config.campaign.name, config.campaign.options)
     # A resumed training goes on in new campaigns: what was in progress in the old ones is lost.
     sequence = np.random.SeedSequence([seed, done]).generate_state(2)
     vector = factory.vector_env(section.num_envs, int(sequence[0]), config.machine.capacity())
@@ -99,9 +99,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         env.close()
 
 
-def export(
-    model: PPO, folder: Path, factory: CampaignFactory, env: SB3VecEnv, config: Config, options: Options
-) -> Path:
+def export(model: PPO, folder: Path, factory: Game, env: SB3VecEnv, config: Config, options: Options) -> Path:
     """Write the saved policy and check that it answers as the model does."""
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",

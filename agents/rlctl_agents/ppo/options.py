@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, cast
 
+from gymnasium.spaces import Discrete, MultiDiscrete
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlctl.campaign import CampaignFactory
 from rlctl.complaints import check_options
 from rlctl.errors import ConfigError
 from rlctl.registry import make_rule
 from rlctl.residual import around_rule
+from rlctl.rewarded import Game, game_spaces, rewarded
 from rlctl.saved_policy import action_heads
 from rlctl.schema import Config, RuleEntry
-
-if TYPE_CHECKING:
-    from rlctl.campaign import CampaignFactory
 
 RESIDUAL = ("train", "options", "residual")
 MOST_DECISIONS = 1 << 26
@@ -73,7 +73,7 @@ class Options(BaseModel):
     threads: int = Field(default=1, ge=1, le=4096)
 
 
-def check(config: Config, factory: CampaignFactory) -> Options:
+def check(config: Config, factory: Game) -> Options:
     """The options of ``train``, if they go together with each other and with the campaign.
 
     Raises:
@@ -89,8 +89,8 @@ def check(config: Config, factory: CampaignFactory) -> Options:
             "decisions between two updates: lower one of them",
             ("train", "options", "n_steps"),
         )
-    campaign = factory.campaign(config.seed)
-    choices = sum(action_heads(campaign.action_space))
+    _, actions = game_spaces(factory, config.seed)
+    choices = sum(action_heads(actions)) if isinstance(actions, Discrete | MultiDiscrete) else 0
     if options.logit_bias and len(options.logit_bias) != choices:
         raise ConfigError(
             f"{len(options.logit_bias)} numbers, but the campaign (campaign.options) offers {choices} choices: "
@@ -99,6 +99,9 @@ def check(config: Config, factory: CampaignFactory) -> Options:
         )
     if options.residual is not None:
         rule = make_rule(options.residual, "residual", RESIDUAL)
+        if rewarded(factory):
+            raise ConfigError(f"{factory.name} offers no choices around a rule's answer: leave it out", RESIDUAL)
+        campaign = cast(CampaignFactory, factory).campaign(config.seed)
         campaign.begin(config.machine.capacity())
         decision = campaign.decision()
         try:
