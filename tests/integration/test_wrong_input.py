@@ -102,7 +102,7 @@ def command(*arguments: object) -> list[str]:
         ("gain: 0.3", "gain: -1", [":17: policies.mine.parameters.gain: ", "must be positive, got -1"]),
         ("gain: 0.3", "gain: 'a'", [":17: policies.mine.parameters.gain: ", "must be a number, got 'a'"]),
         ("rule: feedback", "rule: largest_first", [":16: policies.mine.parameters.gain: ", "unknown parameter"]),
-        ("  mine:", "  ours: no/such.yaml\n  mine:", [":14: policies.ours: ", "no/such.yaml", "no such file or folder"]),
+        ("  mine:", "  ours: no/such.yaml\n  mine:", [":14: policies.ours: ", "no/such.yaml", "no such file or"]),
         ("  mine:", "  ours: experiment.yaml\n  mine:", [":14: policies.ours: ", "unknown key"]),
         ("seed: 0", "steer: {fallback: nobody}\nseed: 0", [":2: steer.fallback: ", "nobody"]),
         ("seed: 0", "seed: 0\nseed: 1", [":3: seed: given twice, in line 2 too"]),

@@ -16,6 +16,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+from rlctl.saved_policy import action_heads
+
 MASKED_LOGIT = -1e8
 """Small enough for a probability of exactly 0, large enough that 0 times its logarithm is 0 and not NaN."""
 
