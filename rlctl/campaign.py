@@ -146,6 +146,15 @@ class Campaign(Protocol):
         """How the campaign stands."""
 
 
+@runtime_checkable
+class Countable(Protocol):
+    """What a campaign may offer besides, if its goal is a number of successes."""
+
+    @property
+    def goal(self) -> int:
+        """Successes that reach the goal."""
+
+
 class CampaignFactory(Protocol):
     """What a package registers under the entry point group ``rlctl.campaigns``: makes campaigns of one kind.
 
