@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from rlctl.monitoring.timeline import Attempt, Timeline
 
@@ -50,7 +51,10 @@ class Account:
         return {purpose: seconds / total if total else 0.0 for purpose, seconds in self.cores.items()}
 
 
-def percentages(seconds: Mapping[str, float]) -> dict[str, int]:
+_Key = TypeVar("_Key", bound=str)
+
+
+def percentages(seconds: Mapping[_Key, float]) -> dict[_Key, int]:
     """Whole percentages that add up to 100: rounded down, and the largest remainders get what is left.
 
     >>> percentages({"useful run": 2.0, "idle": 1.0, "boot": 0.0})

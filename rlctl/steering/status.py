@@ -150,9 +150,15 @@ def status(path: Path | str) -> Status:
         JournalError: it is no run folder, or its journal is damaged.
         ConfigError: its configuration is missing or damaged.
     """
+    return status_of(Path(path))[1]
+
+
+def status_of(path: Path) -> tuple[Run, Status]:
+    """The same, with the run as it was read."""
     # Who steers is looked up first: what it writes until it ends is then in the records.
-    who = controller(Path(path))
-    return _status(read_run(Path(path)), who)
+    who = controller(path)
+    run = read_run(path)
+    return run, _status(run, who)
 
 
 def _status(run: Run, who: Controller) -> Status:
