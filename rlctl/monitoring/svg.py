@@ -113,10 +113,10 @@ def stacked(shares: Mapping[str, float], colours: Mapping[str, str], label: str,
         x, wide = frame.x(at), width * share
         parts.append(
             f'<rect x="{x:.2f}" y="4" width="{wide:.2f}" height="36" style="fill:var({colours[name]})">'
-            f"<title>{escape(name)}: {share:.1%}</title></rect>"
+            f"<title>{escape(name)}: {100 * share:.1f} %</title></rect>"
         )
         if wide > 9.0 * len(name) + 40:
-            parts.append(f'<text class="on" x="{x + 10:.1f}" y="27">{escape(name)} {share:.0%}</text>')
+            parts.append(f'<text class="on" x="{x + 10:.1f}" y="27">{escape(name)} {100 * share:.0f} %</text>')
         at += share
     return figure(frame, label, parts)
 

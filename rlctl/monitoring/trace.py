@@ -126,6 +126,7 @@ def _counters(timeline: Timeline) -> list[Event]:
     events = []
     for name, steps in changes.items():
         value = 0
+        events.append(_counter(name, 0, value))
         for time_us, step in sorted(steps.items()):
             if step:
                 value += step

@@ -29,7 +29,7 @@ from rlctl.monitoring.gantt import COLOURS, gantt
 from rlctl.monitoring.own_file import check_own, write_own
 from rlctl.monitoring.progress import Progress, duration
 from rlctl.monitoring.timeline import Answer, Attempt
-from rlctl.monitoring.wording import action_text
+from rlctl.monitoring.wording import action_text, count_text
 from rlctl.registry import campaign_factory
 from rlctl.steering.comparison import Beside, compare
 from rlctl.steering.run_folder import CONFIG, WORK, Run
@@ -118,8 +118,8 @@ def _failed(attempt: Attempt) -> bool:
 
 
 def _sentence(now: Status) -> str:
-    wanted = "" if now.goal is None else f" of {now.goal}"
-    cost = f"{now.successes}{wanted} successes for {now.node_seconds:,.1f} node-seconds"
+    reached = count_text(now.successes, "success") if now.goal is None else f"{now.successes} of {now.goal} successes"
+    cost = f"{reached} for {now.node_seconds:,.1f} node-seconds"
     if now.ended:
         return f"Goal {'reached' if now.reached else 'not reached'}: {cost}."
     if now.controller.alive:
@@ -142,7 +142,7 @@ def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
         ("allocation used", budget),
         ("cores usefully busy", f"{useful} %"),
         ("decisions", f"{now.decisions:,}"),
-        ("attempts of tasks", ", ".join(f"{count:,} {state}" for state, count in sorted(states.items())) or "none"),
+        ("attempts of tasks", _counted(states)),
     ]
     if latencies:
         facts.append(("median time of a decision", f"{latencies[len(latencies) // 2]:.2f} ms"))
@@ -150,6 +150,11 @@ def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
         facts.append(("answered by the fallback", ", ".join(f"{n:,} ({why})" for why, n in sorted(fallbacks.items()))))
     extra = timeline.summary["extra"] if timeline.summary is not None else {}
     return facts + [(key.replace("_", " "), f"{value:,g}") for key, value in extra.items()]
+
+
+def _counted(states: Counter[str]) -> str:
+    told = {"canceled": "cancelled"}
+    return ", ".join(f"{count:,} {told.get(state, state)}" for state, count in sorted(states.items())) or "none"
 
 
 def _ledger(booked: Account) -> list[dict[str, Any]]:

@@ -89,7 +89,9 @@ class Status:
         return Group(*parts)
 
     def _facts(self) -> list[tuple[str, str]]:
-        wanted = "" if self.goal is None else f" of {self.goal}"
+        reached = count_text(self.successes, "success")
+        if self.goal is not None:
+            reached = f"{self.successes} of {self.goal} successes"
         state = "goal reached" if self.reached else "ended, goal not reached" if self.ended else self._steered()
         budget = duration(self.elapsed_s)
         if self.deadline_s is not None:
@@ -99,7 +101,7 @@ class Status:
             ("run", self.run),
             ("campaign", f"{self.campaign}, instance {self.instance}, steered by {self.policy}"),
             ("state", state),
-            ("goal", f"{self.successes}{wanted} successes after {count_text(self.decisions, 'decision')}"),
+            ("goal", f"{reached} after {count_text(self.decisions, 'decision')}"),
             ("budget", f"{budget}; {self.node_seconds:,.1f} node-seconds"),
         ]
         if not self.ended:
