@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import shlex
 import signal
@@ -12,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -22,10 +20,12 @@ from typer.exceptions import TyperException
 
 import rlctl
 from rlctl import bugs
+from rlctl.commands import reading
+from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.errors import RlctlError
 from rlctl.files import require_file, storage_error, write_whole
 from rlctl.monitoring import terminal
-from rlctl.monitoring.progress import Progress, progress
+from rlctl.monitoring.account import ledger_line
 
 app = typer.Typer(
     help="Learns to steer simulation campaigns on supercomputers.",
@@ -34,22 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class LogLevel(StrEnum):
-    """How much to say."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-def _log(level: LogLevel) -> LogLevel:
-    logging.basicConfig(
-        level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
-    )
-    return level
 
 
 def _version(asked: bool) -> None:
@@ -62,8 +46,6 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experime
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the experiment; may be repeated.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and no progress.")]
-Level = Annotated[LogLevel, typer.Option("--log-level", callback=_log, help="How much to log on standard error.")]
 PolicyName = Annotated[
     str,
     typer.Option(
@@ -189,7 +171,9 @@ def steer(
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
         f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
-        f"curves: tensorboard --logdir {shlex.quote(str(run))}"
+        f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
+        f"curves: tensorboard --logdir {shlex.quote(str(run))}\n"
+        f"report: rlctl report {shlex.quote(str(run))}"
     )
     _say(as_json, summary.to_json(), text)
 
@@ -229,6 +213,10 @@ def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
     _say(as_json, [dataclasses.asdict(finding) for finding in findings], "\n".join(lines))
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
+
+
+for _command in (reading.report, reading.trace, reading.status):
+    app.command(epilog=f"Example: rlctl {_command.__name__} runs/films")(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -280,21 +268,6 @@ def _stopped(same_again: bool) -> NoReturn:
     again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
     print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
     raise typer.Exit(130)
-
-
-def _progress(quiet: bool) -> Progress:
-    return progress(quiet=quiet)
-
-
-def _say(as_json: bool, data: Any, text: Any) -> None:
-    if as_json:
-        print(json.dumps(data, indent=2))
-    else:
-        from rich.console import Console
-
-        # A file or a pipe has no width; a table that is cut there is of no use.
-        width = None if sys.stdout.isatty() else 160
-        Console(width=width, soft_wrap=isinstance(text, str)).print(text, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

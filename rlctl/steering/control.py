@@ -19,20 +19,21 @@ from rlctl.driver import Driver
 from rlctl.errors import JournalError
 from rlctl.executors.base import ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
+from rlctl.monitoring.account import account
 from rlctl.monitoring.board import Board
 from rlctl.monitoring.progress import Progress, Silent
+from rlctl.monitoring.timeline import Timeline
 from rlctl.policy import Policy
 from rlctl.preflight import check_campaign, load_fallback
 from rlctl.records import Record
 from rlctl.registry import executor_factory
 from rlctl.steering.guard import Guard
+from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
 from rlctl.task import Event, TaskState
 
 log = logging.getLogger(__name__)
-
-JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
 
 
 def steer(
@@ -43,6 +44,7 @@ def steer(
     *,
     resume: bool = False,
     boot_s: float = 0.0,
+    source: str | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Run one campaign for real, from its start or from where it was interrupted, to its end.
@@ -54,6 +56,7 @@ def steer(
         instance: which instance of the campaign.
         resume: go on with what is in ``run``; without it ``run`` must not exist or be empty.
         boot_s: seconds of the allocation that this process has taken to get here; they are charged.
+        source: what ``load_policy`` made ``policy`` from; goes into the journal, for those who want to do it again.
         progress: told how far it is; silent if None.
 
     Raises:
@@ -77,16 +80,19 @@ def steer(
     executors = executor_factory(config.executor.name, config.executor.options)
     executors.check(config.machine.capacity())  # before anything is made
     if not resume:
-        _create(run, config, factory, identity)
+        again = {"policy_source": source, "portable_hash": config_hash(portable(config))}
+        _create(run, config, factory, {**identity, **again})
     elif not (run / JOURNAL).exists():
         raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to begin, leave out --resume")
     with closing(Journal.open(run / JOURNAL)) as journal:
+        if identity["config_hash"] == journal.header.get("portable_hash"):  # the run's own config.yaml
+            identity["config_hash"] = journal.header["config_hash"]
         _check(run, journal.header, identity)
         records = list(journal.records())
         ended = next((record for record in records if record.kind == "ended"), None)
         if ended is not None:
             log.warning("%s: this campaign has already ended; nothing was run", run)
-            summary = Summary(**ended.data)
+            summary = Summary.from_json(ended.data)
         else:
             quiet = progress or Silent()
             loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
@@ -162,6 +168,8 @@ class _Loop:
         outcome, ledger = self._driver.outcome(), self._driver.ledger
         tasks, failures, fallbacks = task_counts(self._journal.records())
         allocated_s = ledger.node_seconds * self._config.machine.cores
+        timeline = Timeline.read(self._journal.records(), self._executor.capacity)
+        booked = account(timeline, ledger.node_seconds / ledger.nodes)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -178,6 +186,8 @@ class _Loop:
             config_hash=self._identity["config_hash"],
             extra=dict(outcome.extra),
             provenance=provenance(),
+            core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
+            gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
         )
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary
@@ -218,7 +228,7 @@ def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mappi
     try:
         (new / WORK).mkdir(parents=True)
         factory.prepare(new / WORK, int(identity["instance"]))
-        write_config(config, new / CONFIG)
+        write_config(portable(config), new / CONFIG)
         Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
         new.rename(run)
     except BaseException:
