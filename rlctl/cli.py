@@ -179,9 +179,23 @@ def steer(
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
         f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
-        f"curves: tensorboard --logdir {shlex.quote(str(run))}"
+        f"curves: rlctl board {shlex.quote(str(run))}"
     )
     _say(as_json, summary.to_json(), text)
+
+
+@app.command(epilog="Example: rlctl board runs/films runs/annealing")
+def board(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER...", help="Run folders, or folders of runs.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The first free one from 6006 if left out.")] = None,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Show the curves of runs in TensorBoard, until Ctrl-C."""
+    from rlctl.monitoring.server import serve
+
+    serve(folders or [Path("runs")], port, lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
 
 
 @app.command(epilog="Example: rlctl doctor")

@@ -55,6 +55,7 @@ class TrainSection(_Section):
         num_envs: campaigns that are stepped together.
         seed: of the learner; the experiment's seed if None.
         checkpoint_decisions: decisions between two checkpoints, which is what a kill can cost.
+        validation_instances: that the policy and every rule play at checkpoints, for the curves; 0: none.
     """
 
     algorithm: str = "ppo"
@@ -62,6 +63,7 @@ class TrainSection(_Section):
     num_envs: int = Field(default=64, ge=1)
     seed: int | None = Field(default=None, ge=0)
     checkpoint_decisions: int = Field(default=100_000, ge=1)
+    validation_instances: int = Field(default=4, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -96,9 +98,11 @@ class SteerSection(_Section):
 
     Attributes:
         fallback: the policy that answers where the steering one fails; None: the first allowed choice of each head.
+        rules_on_twin: whether, once the campaign has ended, the rules play its twin for the curves beside it.
     """
 
     fallback: str | None = None
+    rules_on_twin: bool = True
 
 
 _Entry = Annotated[

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from stable_baselines3 import PPO
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 
 from rlctl import saved_policy
 from rlctl.config import RuleEntry, check_options, config_hash, provenance
 from rlctl.errors import ConfigError
-from rlctl.registry import campaign_factory, make_rule
+from rlctl.registry import campaign_factory, load_policy, make_rule
 from rlctl.vector import CampaignVectorEnv
+from rlctl_agents.ppo.board import TrainingBoard
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
 from rlctl_agents.ppo.export import actor_weights, check_same_answers
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rlctl.campaign import CampaignFactory
     from rlctl.config import Config
     from rlctl.monitoring.progress import Progress
+    from rlctl.policy import Policy
 
 FAVOUR = 4.0
 """Initial logit of "as the rule says", in each head, above that of every other choice."""
@@ -120,8 +122,16 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
     try:
         set_random_seed(int(sequence[1]))
         model = PPO.load(start.model, env=env, device=options.device) if start else _new_model(env, options)
-        model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
-        callback = TrainingCallback(checkpoints, section.checkpoint_decisions, progress, options.threads)
+        board = TrainingBoard(out / "tensorboard", config, factory, done)
+        model.set_logger(Logger(None, [board]))
+
+        def deployed(model: PPO) -> Policy:
+            with tempfile.TemporaryDirectory() as folder:
+                return load_policy(config, str(export(model, Path(folder) / "policy", factory, env, config, options)))
+
+        callback = TrainingCallback(
+            checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed
+        )
         progress.start("training", section.decisions, "decisions")
         if done:
             progress.advance(done, "resumed")
@@ -131,6 +141,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
                 model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
         finally:
             progress.stop()
+            board.finish(succeeded=not stop.asked)
             model.logger.close()
         if stop.asked:
             checkpoints.save(model)
