@@ -189,7 +189,9 @@ def board(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="FOLDER...", help="Run folders, or folders of runs.")
     ] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The first free one from 6006 if left out.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 6006 if left out.")
+    ] = None,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Show the curves of runs in TensorBoard, until Ctrl-C."""

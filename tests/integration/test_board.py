@@ -123,7 +123,9 @@ def test_every_tag_stands_in_the_vocabulary_and_the_pages_are_laid_out(
             for chart in category.chart
             if any(re.match(tag, written) for tag in chart.multiline.tag for written in curves.all_tags())
         ]
-        assert shown == [chart.title for chart in category.chart if "busy cores" not in chart.title or kind != "trained"]
+        assert shown == [
+            chart.title for chart in category.chart if "busy cores" not in chart.title or kind != "trained"
+        ]
     assert {"about/goal", "about/configuration", "about/versions", "about/reproduce", "about/result"} <= curves.tags(
         ".", "text"
     )
@@ -194,7 +196,16 @@ def test_steering_shows_what_its_summary_says(steered: Path) -> None:
 
 @pytest.fixture
 def board(trained: Path, steered: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "rlctl.cli", "board", str(trained.parent), str(steered), "--port", str(free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "rlctl.cli",
+        "board",
+        str(trained.parent),
+        str(steered),
+        "--port",
+        str(free_port()),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield process
     if process.poll() is None:
