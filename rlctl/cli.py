@@ -172,7 +172,7 @@ def steer(
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
         f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
         f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
-        f"curves: tensorboard --logdir {shlex.quote(str(run))}\n"
+        f"curves: rlctl board {shlex.quote(str(run))}\n"
         f"report: rlctl report {shlex.quote(str(run))}"
     )
     _say(as_json, summary.to_json(), text)
@@ -198,6 +198,22 @@ def check(
         reached = ", ".join(f"{name} {count} of {checked.instances}" for name, count in checked.reached.items())
         text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks; goal reached by {reached}"
     _say(as_json, data, text)
+
+
+@app.command(epilog="Example: rlctl board runs/films runs/annealing")
+def board(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER...", help="Run folders, or folders of runs.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 6006 if left out.")
+    ] = None,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Show the curves of runs in TensorBoard, until Ctrl-C."""
+    from rlctl.monitoring.server import serve
+
+    serve(folders or [Path("runs")], port, lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
 
 
 @app.command(epilog="Example: rlctl doctor")

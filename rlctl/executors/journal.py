@@ -125,10 +125,11 @@ class Journal:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def records(self) -> list[Record]:
-        """All records so far, in order."""
+    def records(self, after: int = 0) -> list[Record]:
+        """The records so far, in order; those with a larger number than ``after``."""
+        query = "SELECT seq, time_s, kind, data FROM record WHERE seq > ? ORDER BY seq"
         try:
-            rows = self._connection.execute("SELECT seq, time_s, kind, data FROM record ORDER BY seq").fetchall()
+            rows = self._connection.execute(query, (after,)).fetchall()
             return [Record(seq, time_s, kind, json.loads(data)) for seq, time_s, kind, data in rows]
         except (sqlite3.Error, ValueError) as error:
             raise JournalError(f"{self.path}: damaged ({error}): restore it from a copy") from error
