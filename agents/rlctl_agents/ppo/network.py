@@ -1,7 +1,8 @@
 """The network: an actor that sees what a real campaign shows, a critic that also sees what only the twin knows.
 
 The mask and the privileged quantities travel inside the observation, so that Stable-Baselines3's own PPO trains this
-policy and its own ``PPO.load`` reads it: where this file can be imported, without anything else of rlctl. Asymmetric actor and critic: Pinto et al., arXiv:1710.06542.
+policy and its own ``PPO.load`` reads it, wherever this file can be imported; it needs nothing else of rlctl.
+Asymmetric actor and critic: Pinto et al., arXiv:1710.06542.
 """
 
 from __future__ import annotations
