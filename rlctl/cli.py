@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shlex
-import signal
 import sys
 import threading
 import time
@@ -256,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail("stopped", 130)
     except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
         terminal.drop_output()
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(1)  # as Typer does where it notices first
     except MemoryError:
         _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
     except OSError as error:
