@@ -110,7 +110,7 @@ class Status:
             told = (
                 "cannot be told yet" if self.left_s is None else f"in about {duration(self.left_s)}, at the rate so far"
             )
-            facts.append(("done", told))
+            facts.append(("to go", told))
         ledger = ledger_line(self.core_seconds, self.gpu_seconds)
         return [*facts, ("ledger", ledger)] if ledger else facts
 

@@ -467,7 +467,7 @@ def test_what_was_asked_and_started_is_written_ahead(make: Callable[..., LocalEx
         executor.shutdown()
         records = journal.records()
     assert [record.kind for record in records] == ["submitted", "launching", "started"]
-    assert records[1].data == {"uid": "a", "attempt": 3, "cores": [available_cores()[0]]}
+    assert records[1].data == {"uid": "a", "attempt": 3, "cores": [available_cores()[0]], "gpus": {}}
     assert set(records[2].data) == {"uid", "attempt", "pid", "starttime", "boot_id", "host"}
     assert all(record.time_s >= 100.0 for record in records)
 
