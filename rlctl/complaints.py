@@ -102,7 +102,7 @@ def _problem(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
     if kind == "missing":
         return "is missing"
     if key and key[-1] == "schema":
-        return f"schema {error['input']!r} is not known to this rlctl, which reads schema 1"
+        return f"schema {shown(error['input'])} is not known to this rlctl, which reads schema 1"
     if kind == "value_error":  # what a model's own check says
         return message.removeprefix("Value error, ")
     return f"{message.replace('Input should', 'should')}, got {shown(error['input'])}"

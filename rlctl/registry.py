@@ -175,7 +175,8 @@ def _named(config: Config, name: str) -> Policy:
         return make_rule(entry, name, key)
     path = config.resolve(entry)
     if not entry or not _exists(path):
-        raise ConfigError(f"{path}: no such file or folder: mend the path, which begins at this file's folder", key)
+        said = str(path) if len(entry) < 500 and entry.isprintable() else shown(entry)
+        raise ConfigError(f"{said}: no such file or folder: mend the path, which begins at this file's folder", key)
     try:
         return _from_path(config, path, name)
     except RlctlError as error:  # it names a place in another file; this one is where the path stands
