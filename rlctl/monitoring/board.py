@@ -116,12 +116,12 @@ class Board:
         value = Summary.Value(tag=CONFIG_SUMMARY_TAG, metadata=SummaryMetadata(plugin_data=plugin), tensor=tensor)
         self._write([value], 0)
 
-    def begin_session(self, name: str, hparams: Mapping[str, Leaf]) -> None:
+    def begin_session(self, hparams: Mapping[str, Leaf]) -> None:
         """Put the run on the HParams page: a row with these columns and the vocabulary's metrics."""
         infos = [api_pb2.HParamInfo(name=key, type=_type(value)) for key, value in hparams.items()]
         metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag) for tag in METRICS]
         experiment = api_pb2.Experiment(name="rlctl", hparam_infos=infos, metric_infos=metrics)
-        start = plugin_data_pb2.SessionStartInfo(group_name=name, start_time_secs=time.time())
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
         for key, leaf in hparams.items():
             kind = {bool: "bool_value", str: "string_value"}.get(type(leaf), "number_value")
             setattr(start.hparams[key], kind, leaf)

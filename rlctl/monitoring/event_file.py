@@ -8,6 +8,7 @@ import queue
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,10 +57,8 @@ class EventFile:
         dirty, flushed_s = False, time.monotonic()
         while True:
             data: bytes | None = b""
-            try:
+            with suppress(queue.Empty):
                 data = self._queue.get(timeout=_FLUSH_S if dirty else None)
-            except queue.Empty:
-                pass
             try:
                 if data:
                     self._append(data)

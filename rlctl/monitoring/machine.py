@@ -20,8 +20,9 @@ STATES = (TaskState.QUEUED, TaskState.RUNNING, TaskState.DONE, TaskState.FAILED,
 MOST_ROWS = 64
 """Cores up to so many have a row each; beyond that, nodes, and beyond that, groups of nodes."""
 
-_WIDTH, _HEIGHT = 560, 220  # of the plot itself, in pixels
-_LEFT, _TOP, _BOTTOM = 64, 34, 46
+# Of the plot itself, and around it, in pixels. TensorBoard shows it 300 wide: hence large letters.
+_WIDTH, _HEIGHT, _FONT = 500, 200, 22
+_LEFT, _RIGHT, _TOP, _BOTTOM = 90, 18, 70, 66
 _INK = (40, 40, 40)
 # Okabe and Ito's colours, which colour-blind people tell apart; every other task is a shade darker, to tell neighbours.
 COLOURS: dict[Purpose, tuple[int, int, int]] = {
@@ -52,44 +53,37 @@ def write_machine(board: Board, timeline: Timeline, step: int) -> None:
 def allocation_png(timeline: Timeline) -> bytes:
     """Cores or nodes down, seconds across, coloured by purpose, with axes and a legend."""
     cells = allocation(timeline, _WIDTH)
-    rows = cells.shape[0]
-    plot = Image.fromarray(cells, "P").resize((_WIDTH, max(_HEIGHT // rows, 1) * rows), Image.Resampling.NEAREST)
-    height = plot.height
-    picture = Image.new("P", (_LEFT + _WIDTH + 16, _TOP + height + _BOTTOM), 254)
-    palette = [0] * 768
-    for n, purpose in enumerate(_PURPOSES):
-        palette[3 * n : 3 * n + 3] = COLOURS[purpose]
-        palette[3 * (n + _DARKER) : 3 * (n + _DARKER) + 3] = [int(0.78 * c) for c in COLOURS[purpose]]
-    palette[3 * 254 : 3 * 254 + 6] = [255, 255, 255, *_INK]
-    picture.putpalette(palette)
+    rows, end_s, capacity = cells.shape[0], timeline.end_s, timeline.capacity
+    shades = [COLOURS[p] for p in _PURPOSES] + [tuple(int(0.78 * c) for c in COLOURS[p]) for p in _PURPOSES]
+    colours = np.array(shades, np.uint8)[cells]
+    height = max(_HEIGHT // rows, 1) * rows
+    plot = Image.fromarray(colours).resize((_WIDTH, height), Image.Resampling.NEAREST)
+    picture = Image.new("RGB", (_LEFT + _WIDTH + _RIGHT, _TOP + height + _BOTTOM), "white")
     picture.paste(plot, (_LEFT, _TOP))
-    draw = ImageDraw.Draw(picture)
-    draw.fontmode = "1"  # of a palette there are no shades of ink
-    font = ImageFont.load_default(13)
-    x = _LEFT
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT)
     for n, purpose in enumerate(_PURPOSES):
-        draw.rectangle((x, 10, x + 12, 22), fill=n, outline=255)
-        draw.text((x + 17, 8), purpose.value, fill=255, font=font)
-        x += 17 + int(draw.textlength(purpose.value, font=font)) + 14
-    draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + _WIDTH, _TOP + height), outline=255)
-    end_s = timeline.end_s
+        x, y = 8 + n % 3 * (picture.width // 3), 6 + n // 3 * (_FONT + 8)
+        draw.rectangle((x, y + 3, x + _FONT, y + 3 + _FONT), fill=COLOURS[purpose], outline=_INK)
+        draw.text((x + _FONT + 8, y), purpose.value, fill=_INK, font=font)
+    draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + _WIDTH, _TOP + height), outline=_INK)
     for tick_s in _ticks(end_s):
         at = _LEFT + round(tick_s / end_s * _WIDTH)
-        draw.line((at, _TOP + height, at, _TOP + height + 5), fill=255)
-        draw.text((at, _TOP + height + 7), f"{tick_s:g}", fill=255, font=font, anchor="ma")
-    draw.text((_LEFT + _WIDTH // 2, _TOP + height + 25), "seconds of the allocation", fill=255, font=font, anchor="ma")
-    capacity = timeline.capacity
+        draw.line((at, _TOP + height, at, _TOP + height + 6), fill=_INK)
+        draw.text((at, _TOP + height + 8), f"{tick_s:g}", fill=_INK, font=font, anchor="ma")
+    below = (_LEFT + _WIDTH // 2, _TOP + height + 10 + _FONT)
+    draw.text(below, "seconds of the allocation", fill=_INK, font=font, anchor="ma")
     what, count = ("core", capacity.total_cores) if capacity.total_cores <= MOST_ROWS else ("node", capacity.nodes)
     for row in sorted({0, rows - 1} if rows > 8 else set(range(rows))):
-        label = f"{what} {row * count // rows}"
-        draw.text((_LEFT - 6, _TOP + (row + 0.5) * height / rows), label, fill=255, font=font, anchor="rm")
+        at_row = (_LEFT - 6, _TOP + (row + 0.5) * height / rows)
+        draw.text(at_row, f"{what} {row * count // rows}", fill=_INK, font=font, anchor="rm")
     out = io.BytesIO()
-    picture.save(out, "PNG")
+    # Of a palette: a third of the bytes, which matter since their checksum is computed in Python.
+    picture.quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(out, "PNG")
     return out.getvalue()
 
 
 def allocation(timeline: Timeline, columns: int) -> NDArray[np.uint8]:
-    """[row, column]: number of the purpose that a core or node had there, plus ``len(Purpose)`` for the darker shade."""
+    """[row, column]: number of the purpose that a core or node had there; ``len(Purpose)`` more is the darker shade."""
     capacity, end_s = timeline.capacity, timeline.end_s
     total = capacity.total_cores
     cells = np.full((total, columns), _PURPOSES.index(Purpose.IDLE), np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class SteeringCurves:
         factory: CampaignFactory,
         identity: Mapping[str, Any],
         journal: Journal,
-        records: list[Record],
+        records: Sequence[Record],
         driver: Driver,
     ) -> None:
         self._folder, self._config, self._factory, self._identity = folder, config, factory, identity
