@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread per process: the programs bring their own parallelism, and shared machines punish oversubscription.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-learning lint bench clean
+.PHONY: demo test test-faults test-learning lint docs bench clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -16,6 +16,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Hundreds of kills and thousands of wrong configurations; `make test` takes a share of both.
+test-faults: $(STAMP)
+	RLCTL_FAULTS=full $(BIN)/python -m pytest tests/faults -s
 
 test-learning: $(STAMP)
 	$(BIN)/python -m pytest tests/learning
@@ -25,19 +29,24 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Warnings are errors: a link that leads nowhere, a name that is not documented, a page that no table of contents has.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -n -d docs/_build/doctrees docs docs/_build/html
+	@echo "the pages: docs/_build/html/index.html"
+
 bench: $(STAMP)
 	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done
 
 # Only what can be made again; your own runs stay.
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build runs/demo
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlctl needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	@echo "installing PyTorch (the pinned one, before anything can ask for another build)"
 	@$(PIP) torch==2.13.0
-	@echo "installing rlctl with its MPI runtime and developer tools"
-	@$(PIP) -e '.[mpi,dev]'
+	@echo "installing rlctl with its MPI runtime, developer and documentation tools"
+	@$(PIP) -e '.[mpi,dev,docs]'
 	@rm -f .venv/.installed-*
 	@touch $@

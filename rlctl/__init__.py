@@ -6,6 +6,7 @@ What the command line does, from Python:
     folder = rlctl.train(config, "runs/first")
     print(rlctl.evaluate(config, [str(folder), "feedback"]).to_json())
     summary = rlctl.steer(config, str(folder), "runs/real")
+    page = rlctl.report("runs/real")
 
 Each is loaded when it is first used, so that ``import rlctl`` is instant.
 """
@@ -18,20 +19,42 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlctl.config import load_config
     from rlctl.doctor import diagnose
-    from rlctl.experiment import evaluate, steer, train, tune
+    from rlctl.experiment import check, evaluate, report, status, steer, trace, train, tune
+    from rlctl.factory import SimpleFactory
+    from rlctl.policy import SimpleRule
     from rlctl.registry import load_policy
 
 __version__ = "0.1.0"
-__all__ = ["diagnose", "evaluate", "load_config", "load_policy", "steer", "train", "tune"]
+__all__ = [
+    "SimpleFactory",
+    "SimpleRule",
+    "check",
+    "diagnose",
+    "evaluate",
+    "load_config",
+    "load_policy",
+    "report",
+    "status",
+    "steer",
+    "trace",
+    "train",
+    "tune",
+]
 
 _HOMES = {
     "load_config": "rlctl.config",
     "load_policy": "rlctl.registry",
     "diagnose": "rlctl.doctor",
+    "check": "rlctl.experiment",
     "train": "rlctl.experiment",
     "tune": "rlctl.experiment",
     "evaluate": "rlctl.experiment",
     "steer": "rlctl.experiment",
+    "SimpleFactory": "rlctl.factory",
+    "SimpleRule": "rlctl.policy",
+    "report": "rlctl.experiment",
+    "trace": "rlctl.experiment",
+    "status": "rlctl.experiment",
 }
 
 

@@ -146,12 +146,24 @@ class Campaign(Protocol):
         """How the campaign stands."""
 
 
+@runtime_checkable
+class Countable(Protocol):
+    """What a campaign may offer besides, if its goal is a number of successes."""
+
+    @property
+    def goal(self) -> int:
+        """Successes that reach the goal."""
+
+
 class CampaignFactory(Protocol):
     """What a package registers under the entry point group ``rlctl.campaigns``: makes campaigns of one kind.
 
     It is called as ``Factory(options)``, with the mapping ``campaign.options`` of the configuration, and raises
     ``ConfigError`` for options that it does not know or cannot use. An instance is fixed by its seed: ``campaign(7)``
     and ``task_model(7)`` belong together.
+
+    It may have a method ``check(capacity, real)`` that raises ``ConfigError`` if its campaigns cannot be played on such
+    a machine, or, where ``real`` is true, not with real programs; it is asked before anything is made.
     """
 
     name: str

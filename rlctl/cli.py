@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
+import os
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,8 +19,13 @@ import typer
 from typer.exceptions import TyperException
 
 import rlctl
-from rlctl.errors import ConfigError, RlctlError
-from rlctl.monitoring.progress import Progress, progress
+from rlctl import bugs
+from rlctl.commands import reading
+from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
+from rlctl.errors import RlctlError
+from rlctl.files import require_file, storage_error, write_whole
+from rlctl.monitoring import terminal
+from rlctl.monitoring.account import ledger_line
 
 app = typer.Typer(
     help="Learns to steer simulation campaigns on supercomputers.",
@@ -28,22 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class LogLevel(StrEnum):
-    """How much to say."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-def _log(level: LogLevel) -> LogLevel:
-    logging.basicConfig(
-        level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
-    )
-    return level
 
 
 def _version(asked: bool) -> None:
@@ -56,8 +46,6 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experime
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the experiment; may be repeated.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and no progress.")]
-Level = Annotated[LogLevel, typer.Option("--log-level", callback=_log, help="How much to log on standard error.")]
 PolicyName = Annotated[
     str,
     typer.Option(
@@ -87,8 +75,8 @@ def train(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Train a policy on the campaign's twin."""
-    loaded = rlctl.load_config(config, sets or ())
     try:
+        loaded = rlctl.load_config(config, sets or ())
         folder = rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))
     except KeyboardInterrupt:
         _stopped(resume)
@@ -133,26 +121,30 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the held-out instances.")] = None,
     workers: Workers = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison there, as JSON.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add the comparison to the saved policy's manifest.")
+    ] = False,
     sets: Sets = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Compare a policy with others on the same held-out instances, with 95 % intervals."""
     loaded = rlctl.load_config(config, sets or ())
-    if out is not None and out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the file to write")
+    if out is not None:
+        require_file(out)
     comparison = rlctl.evaluate(
         loaded,
         [policy, *against, *(more or ())],
         instances=instances,
         seed=seed,
         workers=workers,
+        record=record,
         progress=_progress(as_json),
     )
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(comparison.to_json(), indent=2) + "\n")
+    # First said, then written: what took hours is not lost to a full disk.
     _say(as_json, comparison.to_json(), comparison.table())
+    if out is not None:
+        write_whole(out, json.dumps(comparison.to_json(), indent=2) + "\n")
 
 
 @app.command(epilog="Example: rlctl steer configs/annealing.yaml --policy ppo --run runs/real --instance 7")
@@ -167,21 +159,45 @@ def steer(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Run a campaign for real: real programs, a journal, and a policy in charge."""
-    loaded = rlctl.load_config(config, sets or ())
     try:
+        loaded = rlctl.load_config(config, sets or ())
         # The interpreter and the imports ran on the allocation too.
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = _progress(as_json)
         summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
     except KeyboardInterrupt:
-        _stopped(resume or not run.exists())
+        _stopped(resume or not (run / "journal.db").exists())
     goal = "reached" if summary.reached else "not reached"
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
         f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
-        f"curves: rlctl board {shlex.quote(str(run))}"
+        f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
+        f"curves: rlctl board {shlex.quote(str(run))}\n"
+        f"report: rlctl report {shlex.quote(str(run))}"
     )
     _say(as_json, summary.to_json(), text)
+
+
+@app.command(epilog="Example: rlctl check configs/annealing.yaml --set machine.cores=4")
+def check(
+    config: ConfigFile,
+    play: Annotated[
+        bool,
+        typer.Option("--play", help="Also play a few campaigns, and look whether the campaign keeps its promises."),
+    ] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Say whether an experiment can be used: its keys, values, policies, and how they go together."""
+    checked = rlctl.check(rlctl.load_config(config, sets or ()), play=play)
+    data: dict[str, Any] = {"config": str(config), "ok": True}
+    text = f"{config}: ok"
+    if checked is not None:
+        data |= dataclasses.asdict(checked)
+        reached = ", ".join(f"{name} {count} of {checked.instances}" for name, count in checked.reached.items())
+        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks; goal reached by {reached}"
+    _say(as_json, data, text)
 
 
 @app.command(epilog="Example: rlctl board runs/films runs/annealing")
@@ -215,41 +231,59 @@ def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
         raise typer.Exit(1)
 
 
+for _command in (reading.report, reading.trace, reading.status):
+    app.command(epilog=f"Example: rlctl {_command.__name__} runs/films")(_command)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; what the user can mend becomes one line and exit code 2."""
+    """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    terminal.prepare()
+    if threading.current_thread() is threading.main_thread():
+        # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not _has_folder():
+        _fail("the current folder does not exist any more: change to one that does")
     try:
-        sys.exit(app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False))
+        code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
+        terminal.flush()
+        sys.exit(code)
     except RlctlError as error:
         _fail(str(error))
     except TyperException as error:
         _fail(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("stopped", 130)
+    except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
+        terminal.drop_output()
+        sys.exit(128 + signal.SIGPIPE)
+    except MemoryError:
+        _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)  # of rlctl's own files; of the user's, there are better words
+        mendable = None if missing else storage_error(error, "standard output")
+        terminal.drop_output()
+        _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
+    except Exception as error:
+        _fail(bugs.report(error), bugs.EXIT_CODE)
 
 
-def _fail(message: str) -> NoReturn:
-    print("rlctl: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    print(f"rlctl: {terminal.one_line(message)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _stopped(same_again: bool) -> NoReturn:
     again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
     print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
     raise typer.Exit(130)
-
-
-def _progress(quiet: bool) -> Progress:
-    return progress(quiet=quiet)
-
-
-def _say(as_json: bool, data: Any, text: Any) -> None:
-    if as_json:
-        print(json.dumps(data, indent=2))
-    else:
-        from rich.console import Console
-
-        # A file or a pipe has no width; a table that is cut there is of no use.
-        width = None if sys.stdout.isatty() else 160
-        Console(width=width, soft_wrap=isinstance(text, str)).print(text, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,26 @@
 """The one family of errors that a user can cause; the command line turns each into one line."""
 
+from __future__ import annotations
+
+Key = tuple[str, ...]
+"""The path of a key in a file: ``("campaign", "options", "films")``; items of lists by number, from 0."""
+
 
 class RlctlError(Exception):
-    """Something the user can mend: names the thing, the value, the place and the next step."""
+    """Something the user can mend: names the thing, the value, the place and the next step.
+
+    Whoever finds out that a key of the configuration is wrong need not know the file: it names the key, and
+    ``rlctl.yaml_source.Source.located`` adds file and line.
+
+    Attributes:
+        problem: what is wrong, and what to do.
+        key: where the value stands in the configuration; None: it is no key's fault, or ``problem`` names the place.
+    """
+
+    def __init__(self, problem: str, key: Key | None = None) -> None:
+        super().__init__(f"{'.'.join(key)}: {problem}" if key else problem)
+        self.problem = problem
+        self.key = key
 
 
 class ConfigError(RlctlError):
@@ -19,3 +37,11 @@ class PolicyError(RlctlError):
 
 class LaunchError(RlctlError):
     """A program, launcher or resource that a task needs and this machine does not have."""
+
+
+class ContractError(RlctlError):
+    """A campaign that breaks a promise of ``rlctl.campaign``; the message names the method at fault."""
+
+
+class StorageError(RlctlError):
+    """A file or folder that cannot be read or written."""

@@ -1,21 +1,53 @@
-"""What one does with an experiment, each in one call: train, tune, evaluate, steer."""
+"""What one does with an experiment, each in one call: train, tune, evaluate, steer, and look at what was steered."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlctl.config import Config
-from rlctl.errors import ConfigError
+from rlctl import preflight
+from rlctl.config import Config, config_hash
+from rlctl.errors import ConfigError, ContractError
+from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.registry import learner, load_policy, policy_factory
+from rlctl.rewarded import RewardFactory, rewarded
 
 if TYPE_CHECKING:
     from rlctl.evaluation.compare import Comparison
+    from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.policy import Policy
     from rlctl.steering import Summary
+    from rlctl.steering.status import Status
+    from rlctl.testing import Checked
+
+
+def check(config: Config, *, play: bool = False) -> Checked | None:
+    """Find out whether everything that the configuration says can be used, as far as nothing need run for it.
+
+    Args:
+        play: also play a few campaigns on the twin, and look whether the campaign keeps its promises; see
+            ``rlctl.testing.check_campaign``, which this calls with the policies of the configuration.
+
+    Raises:
+        RlctlError: one line on the first thing that cannot.
+    """
+    preflight.check(config)
+    if not play:
+        return None
+    from rlctl.plugins import CAMPAIGNS, load
+    from rlctl.testing import check_campaign
+
+    with config.source.located():
+        factory = preflight.check_campaign(config)
+        policies = [load_policy(config, name) for name in config.policies]
+        try:
+            return check_campaign(factory, config.machine.capacity(), policies, seed=config.seed)
+        except ContractError as error:
+            raise ContractError(f"{load(CAMPAIGNS, config.campaign.name)}: {error}") from error
 
 
 def train(config: Config, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Path:
@@ -34,12 +66,16 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
         ConfigError: there is no ``train`` section, the learner refuses it, or ``out`` is taken.
     """
     out = Path(out)
-    if config.train is None:
-        raise ConfigError("the configuration has no section train: it says how to learn")
-    learn = learner(config.train.algorithm)
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists already: add --resume to go on with it, or give another folder")
-    return learn(config, out, resume, progress or Silent())
+    with config.source.located():
+        if config.train is None:
+            raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+        preflight.check_training(config, preflight.check_game(config))
+        require_folder(out)
+        with writing(out):
+            if not resume and out.exists() and any(out.iterdir()):
+                raise ConfigError(f"{out} exists already: add --resume to go on with it, or give another folder")
+        with writing(out, "then go on with --resume"):
+            return learner(config.train.algorithm)(config, out, resume, progress or Silent())
 
 
 def tune(
@@ -69,14 +105,17 @@ def tune(
         ConfigError: there is no such rule, it has no parameters, or ``out`` is a folder.
     """
     out = Path(out)
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give the file to write")
-    policy_factory(rule)
-    from rlctl.evaluation import tuning
+    require_file(out)
+    with config.source.located():
+        untuned = policy_factory(rule)()
+        untuned.name = rule
+        preflight.check_policy(config, preflight.check_campaign(config), untuned)
+        from rlctl.evaluation import tuning
 
-    seed = config.seed if seed is None else seed
-    settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
-    return tuning.tune(config, rule, out, progress or Silent(), settings, workers)
+        seed = config.seed if seed is None else seed
+        settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
+        with writing(out):
+            return tuning.tune(config, rule, out, progress or Silent(), settings, workers)
 
 
 def evaluate(
@@ -86,9 +125,10 @@ def evaluate(
     instances: int | None = None,
     seed: int | None = None,
     workers: int = 1,
+    record: bool = False,
     progress: Progress | None = None,
-) -> Comparison:
-    """Compare policies on the same held-out instances of the campaign's twin.
+) -> Comparison | Returns:
+    """Compare policies on the same held-out instances of the campaign's twin, or episodes of an environment.
 
     Args:
         config: the experiment.
@@ -97,23 +137,61 @@ def evaluate(
         instances: number of instances; the configuration's if None.
         seed: of the instances; the configuration's if None.
         workers: processes to play in.
+        record: whether the comparison is added to the manifest of the first policy, which must be a saved one.
         progress: told how far it is; silent if None.
 
     Raises:
         ConfigError: a policy is not known, or named twice.
-        PolicyError: a saved policy cannot be used.
+        PolicyError: a saved policy cannot be used, or the scores cannot be recorded.
     """
+    instances = config.evaluate.instances if instances is None else instances
+    seed = config.evaluate.seed if seed is None else seed
+    with config.source.located():
+        game = preflight.check_game(config)
+    if rewarded(game):
+        if record:
+            raise ConfigError("--record: returns of a Gymnasium environment are not recorded, only costs of campaigns")
+        return _returns(config, game, policies, instances, seed, progress or Silent())
     loaded: dict[str, Policy] = {}
     for given in policies:
         policy = load_policy(config, given) if isinstance(given, str) else given
         if policy.name in loaded:
             raise ConfigError(f"policy {given!r} is named {policy.name!r}, as another one is: name each one once")
         loaded[policy.name] = policy
-    from rlctl.evaluation import compare
+    with config.source.located():
+        factory = preflight.check_campaign(config)
+        for policy in loaded.values():
+            preflight.check_policy(config, factory, policy)
+        from rlctl.bundle import scores
+        from rlctl.evaluation import compare
 
-    instances = config.evaluate.instances if instances is None else instances
-    seed = config.evaluate.seed if seed is None else seed
-    return compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
+        comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        if saved is not None:
+            scores.record(saved, comparison.reference, comparison.to_json(), config_hash(config))
+        return comparison
+
+
+def _returns(
+    config: Config,
+    game: RewardFactory,
+    policies: Sequence[str | Policy],
+    episodes: int,
+    seed: int,
+    progress: Progress,
+) -> Returns:
+    from rlctl.evaluation import returns
+
+    loaded: dict[str, Policy | None] = {}
+    for given in policies:
+        policy = None
+        if given != returns.RANDOM:
+            policy = load_policy(config, given) if isinstance(given, str) else given
+        name = returns.RANDOM if policy is None else policy.name
+        if name in loaded:
+            raise ConfigError(f"policy {given!r} is named {name!r}, as another one is: name each one once")
+        loaded[name] = policy
+    return returns.evaluate(game, loaded, episodes, seed, progress)
 
 
 def steer(
@@ -129,5 +207,79 @@ def steer(
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
-    decider = load_policy(config, policy) if isinstance(policy, str) else policy
-    return steering.steer(config, decider, Path(run), instance, resume=resume, boot_s=boot_s, progress=progress)
+    run = Path(os.path.normpath(run))
+    with config.source.located():
+        decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
+        if source is not None and source not in config.policies and Path(source).exists():
+            source = str(Path(source).absolute())
+        preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
+        require_folder(run)
+        with writing(run, "then go on with --resume"):
+            return steering.steer(
+                config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
+            )
+
+
+def report(
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    rules: bool = True,
+    instances: int = 12,
+    progress: Progress | None = None,
+) -> Path:
+    """Write all about a steered campaign, ended or not, into one HTML file; see ``rlctl.steering.report``.
+
+    Args:
+        run: the run folder.
+        out: the file; ``report.html`` in the run folder if None. An earlier report is replaced, nothing else.
+        rules: play the configured rules on the campaign's twin, to compare.
+        instances: further instances that rules play, to show how much instances differ.
+        progress: told how far it is; silent if None.
+
+    Returns:
+        the file.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged, or ``out`` cannot be written.
+    """
+    from rlctl.steering.report import write_report
+
+    return write_report(Path(run), None if out is None else Path(out), rules, instances, progress or Silent())
+
+
+def trace(run: Path | str, out: Path | str | None = None) -> Path:
+    """Write tasks and decisions of a steered campaign as Chrome trace events, for Perfetto.
+
+    Args:
+        run: the run folder.
+        out: the file; ``trace.json`` in the run folder if None. An earlier trace is replaced, nothing else.
+
+    Returns:
+        the file.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged, or ``out`` cannot be written.
+    """
+    from rlctl.monitoring import own_file, trace
+    from rlctl.steering.run_folder import read_run
+
+    run = Path(run)
+    found = read_run(run)
+    out = run / "trace.json" if out is None else Path(out)
+    own_file.write_own(out, trace.trace_json(found.timeline, found.header), trace.MARK)
+    return out
+
+
+def status(run: Path | str) -> Status:
+    """How a campaign that is, or was, steered stands: goal, budget, running tasks, last decisions, ledger.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged.
+    """
+    from rlctl.steering.status import status
+
+    return status(run)

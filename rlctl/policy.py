@@ -27,3 +27,23 @@ class Policy(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what ``state`` gave."""
+
+
+class SimpleRule:
+    """A policy without memory; a subclass adds ``name``, ``act``, and ``SPACE`` if its parameters can be tuned."""
+
+    name = "rule"
+
+    def act(self, decision: Decision) -> Action:
+        """The answer."""
+        raise NotImplementedError(f"{type(self).__name__}.act(decision) is not written: it answers")
+
+    def reset(self, seed: int) -> None:
+        """Nothing to forget."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing to save."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take up."""

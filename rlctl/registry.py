@@ -1,27 +1,28 @@
-"""Finds what other packages register as entry points: campaigns, policies, learners."""
+"""Makes what packages register as entry points: campaigns, policies, executors, learners."""
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from gymnasium.spaces import MultiDiscrete
-
 from rlctl import saved_policy
 from rlctl.campaign import CampaignFactory
-from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file
-from rlctl.errors import ConfigError
+from rlctl.complaints import under
+from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file, shown
+from rlctl.errors import ConfigError, Key, RlctlError
+from rlctl.executors.base import ExecutorFactory
+from rlctl.plugins import CAMPAIGNS, EXECUTORS, LEARNERS, POLICIES, Registered, load, names, reason
 from rlctl.policy import Policy
 from rlctl.residual import ResidualPolicy
+from rlctl.rewarded import Game, game_spaces, rewarded
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
 
-CAMPAIGNS = "rlctl.campaigns"
-POLICIES = "rlctl.policies"
-LEARNERS = "rlctl.learners"
+LARGEST = 1e12
+"""No parameter of a rule is meant to be larger; overflow begins somewhere beyond."""
 
 
 class Rule:
@@ -32,10 +33,10 @@ class Rule:
         SPACE: what can be tuned: ``(low, high)`` or ``(low, high, "log" | "int")`` by parameter; may be empty.
     """
 
-    def __init__(self, name: str, make: Callable[..., Policy]) -> None:
-        self.name = name
-        self.SPACE: Mapping[str, Sequence[Any]] = getattr(make, "SPACE", {})
-        self._make = make
+    def __init__(self, registered: Registered) -> None:
+        self.name = registered.name
+        self.SPACE: Mapping[str, Sequence[Any]] = getattr(registered.found, "SPACE", {})
+        self._registered = registered
 
     def __call__(self, mapping: Mapping[str, Any] | None = None, /, **keywords: Any) -> Policy:
         """The rule with these parameters, as a mapping or by keyword; those left out keep its defaults.
@@ -45,28 +46,47 @@ class Rule:
         """
         parameters = {**(mapping or {}), **keywords}
         for key, value in parameters.items():
-            if key in self.SPACE and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ConfigError(f"rule {self.name}: {key} must be a number, got {value!r}")
+            self._check(key, value)
         unknown = next((key for key in parameters if key not in self.SPACE), None)
         try:
-            return self._make(**parameters)
-        except (TypeError, ValueError) as error:
+            rule = self._registered.found(**parameters)
+        except (TypeError, ValueError, OverflowError) as error:
             if unknown is None:
-                raise ConfigError(f"rule {self.name}: {error}") from error
+                raise ConfigError(f"rule {self.name}: {error}", ("parameters",)) from error
             hint = did_you_mean(unknown, self.SPACE)
-            raise ConfigError(f"rule {self.name}: unknown parameter {unknown!r}; {hint}") from error
+            raise ConfigError(
+                f"rule {self.name}: unknown parameter {unknown!r}; {hint}", ("parameters", unknown)
+            ) from error
+        except Exception as error:
+            raise ConfigError(f"{self._registered} cannot be made: {reason(error)}") from error
+        hint = "a rule without memory is easily written with rlctl.SimpleRule"
+        self._registered.require(rule, ("act", "reset", "state", "restore"), hint)
+        return cast(Policy, rule)
+
+    def _check(self, key: str, value: Any) -> None:
+        """Refuse what no rule can compute with; what is not in ``SPACE`` is the rule's own affair."""
+        if key not in self.SPACE:
+            return
+        problem = None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            problem = "must be a number"
+        elif not math.isfinite(value) or abs(value) > LARGEST:
+            problem = f"must be within -{LARGEST:g} to {LARGEST:g}"
+        elif "log" in self.SPACE[key][2:] and value <= 0:
+            problem = "must be positive"
+        if problem is not None:
+            raise ConfigError(f"rule {self.name}: {key} {problem}, got {shown(value)}", ("parameters", key))
 
 
 class Learner(Protocol):
-    """What a package registers under ``rlctl.learners``: trains a policy."""
+    """What a package registers under ``rlctl.learners``: trains a policy.
+
+    It may have a method ``check(config, factory)`` that raises ``ConfigError`` for what it cannot use, so that
+    ``rlctl check`` finds that out without training.
+    """
 
     def __call__(self, config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         """Train into the folder ``out`` and return the folder of the saved policy."""
-
-
-def names(group: str) -> list[str]:
-    """What is registered in a group, in alphabetical order."""
-    return sorted({point.name for point in importlib.metadata.entry_points(group=group)})
 
 
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
@@ -75,8 +95,39 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
     Raises:
         ConfigError: there is no such campaign, or it refuses the options.
     """
-    make = cast(Callable[[Mapping[str, Any]], CampaignFactory], _load(CAMPAIGNS, "campaign", name))
-    return make(options)
+    game = game_factory(name, options)
+    if rewarded(game):
+        raise ConfigError(
+            f"{game.name} is an environment with rewards: it has no tasks and no real programs, so it can be trained "
+            "on and evaluated, and neither tuned nor steered",
+            ("campaign", "name"),
+        )
+    return cast(CampaignFactory, game)
+
+
+def game_factory(name: str, options: Mapping[str, Any]) -> Game:
+    """The campaign ``name``, or the environment with rewards that is registered in its place.
+
+    Raises:
+        ConfigError: there is no such campaign, or it refuses the options.
+    """
+    registered = load(CAMPAIGNS, name, ("campaign", "name"))
+    game = registered.make(options)
+    makes = "environment" if hasattr(game, "environment") else "campaign"
+    registered.require(game, ("name", "version", makes), "a factory is easily written with rlctl.SimpleFactory")
+    return cast(Game, game)
+
+
+def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
+    """The executor ``name`` with the given options.
+
+    Raises:
+        ConfigError: there is no such executor, or it refuses the options.
+    """
+    registered = load(EXECUTORS, name, ("executor", "name"))
+    factory = registered.make(options)
+    registered.require(factory, ("check", "open"), "see rlctl.executors.base.ExecutorFactory")
+    return cast(ExecutorFactory, factory)
 
 
 def policy_factory(name: str) -> Rule:
@@ -85,7 +136,7 @@ def policy_factory(name: str) -> Rule:
     Raises:
         ConfigError: there is no such rule.
     """
-    return Rule(name, _load(POLICIES, "rule", name))
+    return Rule(load(POLICIES, name))
 
 
 def learner(name: str) -> Learner:
@@ -94,7 +145,7 @@ def learner(name: str) -> Learner:
     Raises:
         ConfigError: there is no such algorithm.
     """
-    return cast(Learner, _load(LEARNERS, "algorithm", name))
+    return cast(Learner, load(LEARNERS, name, ("train", "algorithm")).found)
 
 
 def load_policy(config: Config, text: str) -> Policy:
@@ -108,52 +159,62 @@ def load_policy(config: Config, text: str) -> Policy:
         PolicyError: the saved policy cannot be used.
     """
     if text in config.policies:
-        entry = config.policies[text]
-        if isinstance(entry, RuleEntry):
-            return make_rule(entry, text)
-        path = config.resolve(entry)
-        if not path.exists():
-            raise ConfigError(f"policies.{text}: {path}: no such file or folder")
-        return _from_path(config, path, text)
+        with config.source.located():
+            return _named(config, text)
     if text in names(POLICIES):
         return make_rule(RuleEntry(rule=text), text)
-    if Path(text).exists():
+    if text and _exists(Path(text)):
         return _from_path(config, Path(text), None)
     known = did_you_mean(text, sorted({*config.policies, *names(POLICIES)}))
-    raise ConfigError(f"policy {text!r} is neither a known name nor a file or folder; {known}")
+    raise ConfigError(f"policy {shown(text)} is neither a known name nor a file or folder; {known}")
+
+
+def _named(config: Config, name: str) -> Policy:
+    entry, key = config.policies[name], ("policies", name)
+    if isinstance(entry, RuleEntry):
+        return make_rule(entry, name, key)
+    path = config.resolve(entry)
+    if not entry or not _exists(path):
+        raise ConfigError(f"{path}: no such file or folder: mend the path, which begins at this file's folder", key)
+    try:
+        return _from_path(config, path, name)
+    except RlctlError as error:  # it names a place in another file; this one is where the path stands
+        raise type(error)(str(error), key) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if not path.is_dir():
-        return make_rule(load_rule_file(path), name or path.stem)
+        entry = load_rule_file(path)
+        with entry.source.located():
+            return make_rule(entry, name or path.stem, ())
     policy = saved_policy.load(path)
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
-    campaign = factory.campaign(config.seed)
-    space = campaign.action_space
-    heads = [int(n) for n in space.nvec] if isinstance(space, MultiDiscrete) else [int(space.n)]
-    policy.require(factory.name, factory.version, campaign.observation_space.shape[0], heads)
+    game = game_factory(config.campaign.name, config.campaign.options)
+    policy.require(game.name, game.version, *game_spaces(game, config.seed))
     policy.name = name or policy.name
-    if policy.manifest.get("residual") is None:
+    residual = policy.manifest.residual
+    if residual is None:
         return policy
-    return ResidualPolicy(make_rule(RuleEntry.model_validate(policy.manifest["residual"]), policy.name), policy)
+    rule = RuleEntry(rule=residual.rule, parameters=residual.parameters)
+    return ResidualPolicy(make_rule(rule, policy.name), policy)
 
 
-def make_rule(entry: RuleEntry, name: str) -> Policy:
+def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
     """A rule with its parameters, under a name of its own.
+
+    Args:
+        where: the key that it stands at in its file, for complaints; None: it stands in no file.
 
     Raises:
         ConfigError: there is no such rule, or it refuses the parameters.
     """
-    policy = policy_factory(entry.rule)(entry.parameters)
+    with under(where):
+        policy = Rule(load(POLICIES, entry.rule, ("rule",)))(entry.parameters)
     policy.name = name
     return policy
-
-
-def _load(group: str, what: str, name: str) -> Any:
-    point = next(iter(importlib.metadata.entry_points(group=group, name=name)), None)
-    if point is None:
-        raise ConfigError(f"unknown {what} {name!r}; {did_you_mean(name, names(group))}")
-    try:
-        return point.load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{what} {name!r} ({point.value}) cannot be loaded: {error}") from error

@@ -32,6 +32,7 @@ class ResidualPolicy:
         self.rule = rule
         self.network = network
         self.name = network.name
+        self.digest = getattr(network, "digest", None)
 
     def act(self, decision: Decision) -> Action:
         """The corrected answer, in named quantities."""

@@ -1,68 +1,83 @@
-"""Saved policies: a folder of plain arrays and a manifest, read back and used with NumPy alone.
+"""Saved policies, or bundles: a folder of plain arrays and a manifest, read back and used with NumPy alone.
 
 A login node or a controller of a real campaign needs no deep-learning library to use a trained network: loading is
-instant, a decision takes microseconds, and nothing in the folder can run code (no pickle).
+instant, a decision takes microseconds, and nothing in the folder can run code: no pickle is read, no link is followed,
+nothing is decompressed, every size is bounded before it is used. Stable-Baselines3's ``model.zip``, which lies beside
+the weights for whoever wants to train on, does hold pickles; it is only hashed here, never opened.
+
+The checksums show damage and exchanged files. They do not show who made a bundle: whoever can write the folder can
+make another whole one. So a run records the digest of the bundle that it began with, and is resumed with no other.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlctl.campaign import Decision
+from rlctl.bundle import arrays, golden
+from rlctl.bundle.actions import action_heads
+from rlctl.bundle.files import Folder
+from rlctl.bundle.manifest import AGAIN, MIN_PAIRS, SCHEMA, Manifest, as_data, parse, to_bytes, validate
+from rlctl.bundle.network import NumpyPolicy, declared_weights
+from rlctl.bundle.spaces import describe
 from rlctl.errors import PolicyError
 
-SCHEMA = 1
-WEIGHTS, MANIFEST = "weights.npz", "manifest.json"
+__all__ = ["MANIFEST", "SCHEMA", "WEIGHTS", "NumpyPolicy", "action_heads", "describe", "load", "save"]
 
-Layers = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
+WEIGHTS, GOLDEN, MANIFEST = "weights.npz", "golden.npz", "manifest.json"
+MAX_MANIFEST, MAX_FILE = 4 << 20, 1 << 30
 
 
 def save(
-    folder: Path, weights: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any], files: Sequence[Path] = ()
+    folder: Path,
+    weights: Mapping[str, NDArray[Any]],
+    manifest: Mapping[str, Any],
+    observations: NDArray[Any],
+    masks: NDArray[Any] | None = None,
+    files: Sequence[Path] = (),
 ) -> None:
     """Write a saved policy; the folder appears whole or not at all, and replaces an older one.
 
     Args:
         weights: ``"0.weight"`` (outputs, inputs), ``"0.bias"``, ``"1.weight"`` ... of the actor, first layer first; the
-            last layer gives the logits of all heads.
-        manifest: JSON-ready. Needed: ``campaign`` (``{"name", "version"}``), ``action_heads`` (choices of each head),
-            ``observation_length``, ``deterministic``. Known: ``name``, ``observation_clip``, ``residual``
-            (``{"rule", "parameters"}``: actions are relative to the rule's proposal). All else is kept for people.
+            last layer gives the logits of all choices, or the means. For Box actions ``"log_std"`` too.
+        manifest: JSON-ready; see ``rlctl.bundle.manifest.Manifest``. Needed: ``name``, ``campaign`` (``{"name",
+            "version"}``), ``spaces`` (from ``describe``), ``network``, ``deterministic``. All else is kept for people.
+        observations: at least 64 real ones, flat, in rows: the manifest tells their statistics, and the answers to
+            some of them become the golden pairs.
+        masks: allowed choices at each observation, in rows; None: all.
         files: further files that are copied into the folder.
 
     Raises:
-        PolicyError: weights and manifest do not fit each other.
+        PolicyError: the arguments do not fit each other.
     """
     folder = Path(os.path.abspath(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         temporary.chmod(0o755)
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {name: np.asarray(w, dtype=np.float32) for name, w in weights.items()}
-        np.savez(buffer, **arrays)
-        _write(temporary / WEIGHTS, buffer.getvalue())
-        full = {"activation": "tanh", **manifest, "schema": SCHEMA}
-        full["weights"] = {
-            "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-            "shapes": {name: list(np.shape(w)) for name, w in weights.items()},
-        }
-        _write(temporary / MANIFEST, json.dumps(full, indent=2, sort_keys=True).encode() + b"\n")
+        golden.require_usable(observations, masks)
+        _write(temporary / WEIGHTS, arrays.pack({name: np.asarray(w, np.float32) for name, w in weights.items()}))
         for file in files:
             shutil.copyfile(file, temporary / file.name)
+        data = {**manifest, "schema": SCHEMA, "observations": golden.statistics(observations)}
+        data |= {"golden_pairs": MIN_PAIRS, "files": {WEIGHTS: _entry(temporary / WEIGHTS)}}
+        with Folder(temporary) as opened:
+            policy = _policy(opened, validate(data, folder / MANIFEST), True)
+        pairs = golden.make(policy, observations, masks)
+        _write(temporary / GOLDEN, arrays.pack(pairs))
+        data |= {"golden_pairs": len(pairs["observations"])}
+        data |= {"files": {path.name: _entry(path) for path in sorted(temporary.iterdir())}}
+        _write(temporary / MANIFEST, to_bytes(as_data(validate(data, folder / MANIFEST))))
         load(temporary)
         _replace(temporary, folder)
     finally:
@@ -76,145 +91,52 @@ def load(folder: Path, deterministic: bool | None = None) -> NumpyPolicy:
         deterministic: overrides the manifest.
 
     Raises:
-        PolicyError: it is missing, damaged or of an unknown schema.
+        PolicyError: it is missing, damaged, of an unknown schema, or not what its manifest says; one line.
     """
+    with Folder(folder) as opened:
+        manifest = parse(opened.read(MANIFEST, MAX_MANIFEST), folder / MANIFEST)
+        for name in sorted({*manifest.files} - {WEIGHTS, GOLDEN}):
+            _require_same(folder / name, opened.sha256(name, min(manifest.files[name].bytes, MAX_FILE)), manifest)
+        policy = _policy(opened, manifest, deterministic)
+        with _about(folder / GOLDEN):
+            golden.check(policy, _arrays(opened, GOLDEN, golden.declared(manifest, policy), manifest))
+    policy.folder = folder
+    return policy
+
+
+def _policy(opened: Folder, manifest: Manifest, deterministic: bool | None) -> NumpyPolicy:
+    with _about(opened.path / MANIFEST):
+        declared = declared_weights(manifest)
+    with _about(opened.path / WEIGHTS):
+        return NumpyPolicy(_arrays(opened, WEIGHTS, declared, manifest), manifest, deterministic)
+
+
+def _arrays(opened: Folder, name: str, declared: arrays.Declared, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    if name not in manifest.files:
+        raise PolicyError("the manifest does not tell of it")
+    data = opened.read(name, arrays.size_limit(declared))
+    _require_same(opened.path / name, hashlib.sha256(data).hexdigest(), manifest)
+    return arrays.unpack(data, declared)
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Errors that do not name their file are about this one."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except OSError as error:
-        raise PolicyError(f"{folder}: no saved policy here ({MANIFEST}: {error.strerror})") from None
-    except ValueError as error:
-        raise PolicyError(f"{folder / MANIFEST}: damaged ({error}); save the policy again") from None
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise PolicyError(f"{folder / MANIFEST}: schema {found!r}, but this rlctl reads schema {SCHEMA}")
-    try:
-        data = (folder / WEIGHTS).read_bytes()
-        if hashlib.sha256(data).hexdigest() != manifest["weights"]["sha256"]:
-            raise PolicyError(f"{folder / WEIGHTS}: damaged (its SHA-256 is not the manifest's); save the policy again")
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            weights = {name: archive[name] for name in archive.files}
-        return NumpyPolicy(weights, manifest, deterministic=deterministic, fallback_name=folder.name)
-    except OSError as error:
-        raise PolicyError(f"{folder / WEIGHTS}: cannot be read ({error.strerror}); save the policy again") from None
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise PolicyError(f"{folder}: weights and manifest do not fit ({error!r}); save the policy again") from None
+        yield
+    except PolicyError as error:
+        named = str(error).startswith(str(path.parent))
+        raise (error if named else PolicyError(f"{path}: {error}; {AGAIN}")) from None
 
 
-def action_heads(space: spaces.MultiDiscrete | spaces.Discrete) -> tuple[int, ...]:
-    """Number of choices of each head of an action space.
-
-    >>> action_heads(spaces.MultiDiscrete([3, 2])), action_heads(spaces.Discrete(5))
-    ((3, 2), (5,))
-    """
-    return (int(space.n),) if isinstance(space, spaces.Discrete) else tuple(int(n) for n in space.nvec)
+def _require_same(path: Path, sha256: str, manifest: Manifest) -> None:
+    if sha256 != manifest.files[path.name].sha256:
+        raise PolicyError(f"{path}: damaged or exchanged (its SHA-256 is not the manifest's); {AGAIN}")
 
 
-class NumpyPolicy:
-    """A tanh network with one masked categorical head per quantity.
-
-    Attributes:
-        manifest: what was saved with it.
-        heads: number of choices of each head.
-        deterministic: the likeliest choice of each head, or a random one.
-    """
-
-    def __init__(
-        self,
-        weights: Mapping[str, NDArray[Any]],
-        manifest: Mapping[str, Any],
-        deterministic: bool | None = None,
-        fallback_name: str = "policy",
-    ) -> None:
-        """Check that everything fits.
-
-        Raises:
-            PolicyError: shapes, heads or activation are not what this class computes.
-        """
-        self.manifest = manifest
-        self.name = str(manifest.get("name", fallback_name))
-        self.heads = tuple(int(n) for n in manifest["action_heads"])
-        self.observation_length = int(manifest["observation_length"])
-        self.deterministic = bool(manifest["deterministic"]) if deterministic is None else deterministic
-        clip = manifest.get("observation_clip")
-        self._clip = None if clip is None else float(clip)
-        if manifest["activation"] != "tanh":
-            raise PolicyError(f"policy {self.name}: activation {manifest['activation']!r}; only 'tanh' is known")
-        if not {"name", "version"} <= set(manifest["campaign"]):
-            raise PolicyError(f"policy {self.name}: the manifest does not name its campaign and version")
-        declared = {name: tuple(shape) for name, shape in manifest["weights"]["shapes"].items()}
-        if declared != {name: w.shape for name, w in weights.items()}:
-            raise PolicyError(f"policy {self.name}: the weights do not have the shapes that the manifest says")
-        self._layers = self._chain(weights)
-        self._starts = [int(n) for n in np.cumsum((0, *self.heads))]
-        self._slices = [slice(a, b) for a, b in zip(self._starts[:-1], self._starts[1:], strict=True)]
-        self._random = np.random.default_rng(0)
-
-    def require(self, campaign: str, version: int, observation_length: int, heads: Sequence[int]) -> None:
-        """Check that this policy was made for a campaign.
-
-        Raises:
-            PolicyError: it was made for another campaign, or for another version or shape of it.
-        """
-        made_for = self.manifest["campaign"]
-        if (made_for["name"], made_for["version"]) != (campaign, version):
-            raise PolicyError(
-                f"policy {self.name} was trained for {made_for['name']} version {made_for['version']}, "
-                f"but the campaign is {campaign} version {version}: train it for this campaign"
-            )
-        if (self.observation_length, self.heads) != (observation_length, tuple(int(n) for n in heads)):
-            raise PolicyError(
-                f"policy {self.name} reads {self.observation_length} numbers and has heads {list(self.heads)}, but the "
-                f"campaign gives {observation_length} and has heads {list(heads)}: "
-                "use the campaign options it was trained with"
-            )
-
-    def logits(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of all heads, before the mask; one observation or rows of them."""
-        x = np.asarray(observation, dtype=np.float32)
-        if self._clip is not None:
-            x = np.clip(x, -self._clip, self._clip)
-        for weight, bias in self._layers[:-1]:
-            x = np.tanh(x @ weight + bias)
-        weight, bias = self._layers[-1]
-        result: NDArray[np.float32] = x @ weight + bias
-        return result
-
-    def act(self, decision: Decision) -> NDArray[np.int64]:
-        """An allowed index for each head; the first of a head that allows nothing."""
-        logits = self.logits(decision.observation)
-        if not self.deterministic:
-            # The largest of logits + Gumbel noise is a sample of their softmax.
-            logits = logits + self._random.gumbel(size=logits.shape).astype(np.float32)
-        logits[~decision.mask] = -np.inf
-        return np.array([logits[head].argmax() for head in self._slices], dtype=np.int64)
-
-    def reset(self, seed: int) -> None:
-        """Start the randomness anew; there is no other memory."""
-        self._random = np.random.default_rng(seed)
-
-    def state(self) -> Mapping[str, Any]:
-        """The state of the random generator."""
-        return {"random": self._random.bit_generator.state}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
-        self._random.bit_generator.state = state["random"]
-
-    def _chain(self, weights: Mapping[str, NDArray[Any]]) -> Layers:
-        """The layers as (inputs, outputs) matrices, checked from the observation to the logits."""
-        layers: Layers = []
-        width = self.observation_length
-        for i in range(len(weights) // 2):
-            weight, bias = weights[f"{i}.weight"], weights[f"{i}.bias"]
-            if weight.ndim != 2 or weight.shape[1] != width or bias.shape != (weight.shape[0],):
-                raise PolicyError(f"policy {self.name}: layer {i} has shapes {weight.shape} and {bias.shape}")
-            if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-                raise PolicyError(f"policy {self.name}: layer {i} has weights that are not finite")
-            layers.append((np.ascontiguousarray(weight.T, dtype=np.float32), bias.astype(np.float32)))
-            width = weight.shape[0]
-        if not layers or width != sum(self.heads):
-            raise PolicyError(f"policy {self.name}: {width} logits for heads {list(self.heads)}")
-        return layers
+def _entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NewType
 
 TaskId = NewType("TaskId", str)
+"""Names a task; unique within its campaign."""
 
 
 class TaskState(StrEnum):
@@ -116,7 +117,8 @@ class TaskResult:
         values: what the program wrote or the function returned; empty unless DONE.
         failure: set if and only if the state is FAILED.
         message: one line for people.
-        started_s, ended_s: when it ran, seconds on the executor's clock; equal if it never started.
+        started_s: when it began, seconds on the executor's clock.
+        ended_s: when it ended; ``started_s`` if it never began.
         cores: cores that it occupied in between.
     """
 

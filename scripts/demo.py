@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import rlctl
+from rlctl.evaluation.compare import Comparison
 from rlctl.executors.journal import Journal
 from rlctl.monitoring.progress import progress
 from rlctl_envs.block_copolymer.pictures import films_png
@@ -41,6 +42,7 @@ def main() -> None:
     comparison = rlctl.evaluate(
         config, ["ppo", brief_policy, *RULES], instances=options.instances, workers=2, progress=progress()
     )
+    assert isinstance(comparison, Comparison)  # of campaigns, not of environments with rewards
     say.rule("3. The shipped policy steers real films: processes, some of them on two MPI ranks")
     films = run / "films"
     probing = rlctl.load_config(CONFIG, ["campaign.options.probes=2"])

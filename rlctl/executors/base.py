@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from rlctl.errors import LaunchError
 from rlctl.task import Event, TaskId, TaskSpec
+
+if TYPE_CHECKING:
+    from rlctl.driver import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +72,28 @@ class Executor(Protocol):
 
     def shutdown(self) -> None:
         """Stop everything that still runs and release what is held; may be called twice."""
+
+
+class ExecutorFactory(Protocol):
+    """What a package registers under the entry point group ``rlctl.executors``: makes executors of one kind.
+
+    It is called as ``Factory(options)``, with the mapping ``executor.options`` of the configuration, and raises
+    ``ConfigError`` for options that it does not know or cannot use.
+    """
+
+    def check(self, capacity: Capacity) -> None:
+        """Refuse what cannot be had, before a run folder is made.
+
+        Raises:
+            LaunchError: there is less than ``capacity``.
+        """
+
+    def open(self, capacity: Capacity, workdir: Path, journal: Recorder, start_s: float) -> Executor:
+        """Take the allocation.
+
+        Args:
+            capacity: what to use of it.
+            workdir: working directory of the tasks.
+            journal: where ``submitted``, ``launching`` and ``started`` are written before they are acted upon.
+            start_s: where the clock stands; a resumed campaign goes on where it stood.
+        """

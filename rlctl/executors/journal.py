@@ -162,6 +162,9 @@ def last_attempts(records: Iterable[Record]) -> dict[TaskId, int]:
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rwc"
+    if read_only and not Path(f"{path}-wal").exists():
+        # Nobody has it open. A reader who says so leaves no file beside it, and may read a folder it may not write to.
+        mode += "&immutable=1"
     # isolation_level None: each statement is its own transaction, so an INSERT is durable when it returns.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
     if not read_only:

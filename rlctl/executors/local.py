@@ -109,7 +109,7 @@ class LocalExecutor:
         if spec.uid in self._known:
             return
         self._check(spec)
-        self._record("submitted", {"uid": spec.uid, "attempt": attempt})
+        self._record("submitted", {"uid": spec.uid, "attempt": attempt, "parameters": dict(spec.parameters)})
         self._known.add(spec.uid)
         self._order += 1
         heapq.heappush(self._queue, (-spec.priority, self._order, spec, attempt))
@@ -132,6 +132,7 @@ class LocalExecutor:
     def wait(self, timeout_s: float | None = None) -> list[Event]:
         """Start what fits, then sleep until the next events and return them in order of time."""
         end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        self._lease.renew()
         self._start()
         while not self._events and self._running:
             now = time.monotonic()

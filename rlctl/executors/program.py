@@ -58,6 +58,7 @@ class Program:
         }
         if spec.resources.ranks > 1:
             command = [*mpiexec_command(spec.resources.ranks), *command]
+            lease.scratch.mkdir(mode=0o700, exist_ok=True)
             self._scratch.mkdir()
             environment |= scratch_environment(self._scratch)
         if spec.result_file is not None:

@@ -8,7 +8,9 @@ and ends. On Linux it also finds processes by a variable that all tasks inherit,
 that left its session, does not get away.
 
 While the reaper lives it holds a lock on the working folder: a resumed campaign cannot start before the processes of
-its predecessor are gone. Nothing but the standard library is imported here, so that it starts quickly.
+its predecessor are gone. If the reaper was killed as well (a batch system that ends a whole job kills it with the
+rest), nobody stops what outlived both; so the lock's file says what was held, and the next controller in that folder
+stops it before it begins. Nothing but the standard library is imported here, so that it starts quickly.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -66,7 +70,7 @@ class Lease:
 
     Attributes:
         token: what every task must have in its environment as ``TOKEN``.
-        scratch: folder in shared memory for the tasks' short-lived files, removed at the end.
+        scratch: folder in shared memory for the tasks' short-lived files, made by who needs it, removed at the end.
     """
 
     def __init__(self, workdir: Path) -> None:
@@ -76,22 +80,37 @@ class Lease:
             LaunchError: another executor works in this folder.
         """
         self.token = uuid.uuid4().hex
+        # Made only when the reaper is there that removes it: a kill in between would leave it behind.
+        self.scratch = _scratch(self.token)
         self._held: dict[int, int] = {}
         self._workdir = workdir
         lock = _take_lock(workdir)
-        shm = Path("/dev/shm")
-        self.scratch = Path(tempfile.mkdtemp(prefix="rlctl-", dir=shm if os.access(shm, os.W_OK) else None))
+        _clear(workdir / _LOCK)
+        self._note()
         self._reaper = self._start(lock)
 
     def hold(self, sid: int, started: int) -> None:
         """A session began."""
         self._held[sid] = started
+        self._note()
         self._say(f"+{sid} {started}\n")
 
     def release(self, sid: int) -> None:
         """A session has ended, all of it."""
         if self._held.pop(sid, None) is not None:
+            self._note()
             self._say(f"-{sid}\n")
+
+    def renew(self) -> None:
+        """Replace a reaper that somebody killed: without one there is no lease."""
+        if self._reaper.poll() is None:
+            return
+        assert self._reaper.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._reaper.stdin.close()
+        self._reaper = self._start(_take_lock(self._workdir))
+        assert self._reaper.stdin is not None
+        self._reaper.stdin.write("".join(f"+{s} {t}\n" for s, t in self._held.items()).encode())
 
     def close(self) -> None:
         """Stop whatever is left and wait until it is gone; may be called twice."""
@@ -122,11 +141,15 @@ class Lease:
         assert self._reaper.stdin is not None
         try:
             self._reaper.stdin.write(line.encode())
-        except BrokenPipeError:  # somebody killed it: without a reaper there is no lease
+        except BrokenPipeError:
             self._reaper.wait()
-            self._reaper = self._start(_take_lock(self._workdir))
-            assert self._reaper.stdin is not None
-            self._reaper.stdin.write("".join(f"+{s} {t}\n" for s, t in self._held.items()).encode())
+            self.renew()
+
+    def _note(self) -> None:
+        """For the next controller, in case that the reaper dies with this one: what ``_clear`` reads."""
+        text = f"{self.token} {_boot()}\n" + "".join(f"+{sid} {started}\n" for sid, started in self._held.items())
+        with contextlib.suppress(OSError):  # a full disk: there is still the reaper
+            _write(self._workdir / _LOCK, text.encode())
 
 
 def reap(sessions: dict[int, int], token: str) -> None:
@@ -142,6 +165,40 @@ def reap(sessions: dict[int, int], token: str) -> None:
             send_signal(alive, signal.SIGKILL)
             pause_s = min(2 * pause_s, 1.0)
         time.sleep(pause_s)
+
+
+def _clear(note: Path) -> None:
+    """Stop what a controller and its reaper, both dead, have left on this machine, and remove its scratch folder."""
+    first, *lines = note.read_text().splitlines() or [""]
+    token, _, boot = first.partition(" ")
+    if re.fullmatch("[0-9a-f]{32}", token) is None or boot != _boot():
+        return
+    held = [line[1:].split() for line in lines if re.fullmatch(r"\+\d+ \d+", line)]
+    sessions = {int(sid): int(started) for sid, started in held}
+    # The note may be old: a number whose first process has gone may be a stranger's by now; the token finds the rest.
+    reap({sid: started for sid, started in sessions.items() if started and start_time(sid) == started}, token)
+    shutil.rmtree(_scratch(token), ignore_errors=True)
+
+
+def _scratch(token: str) -> Path:
+    shared = Path("/dev/shm")
+    return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / f"rlctl-{token}"
+
+
+def _boot() -> str:
+    """This life of this machine; process numbers and shared memory end with it."""
+    boot = _PROC / "sys/kernel/random/boot_id"
+    return f"{platform.node()} {boot.read_text().strip() if boot.exists() else ''}"
+
+
+def _write(note: Path, text: bytes) -> None:
+    """In place, since the file is the lock; a kill in between leaves at worst a session too many, which has ended."""
+    handle = os.open(note, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(handle, text, 0)
+        os.ftruncate(handle, len(text))
+    finally:
+        os.close(handle)
 
 
 def _leftovers(sessions: dict[int, int], token: str) -> list[int]:

@@ -75,16 +75,18 @@ def machine_slots(capacity: Capacity) -> tuple[list[int], list[str]]:
     cores = available_cores()
     if capacity.total_cores > len(cores):
         raise LaunchError(
-            f"machine: {capacity.total_cores} cores are asked for, this process may use {len(cores)}: "
-            "lower machine.cores, or run where there are more"
+            f"{capacity.total_cores} cores are asked for, this process may use {len(cores)}: "
+            "lower machine.cores, or run where there are more",
+            ("machine", "cores"),
         )
     wanted = capacity.nodes * capacity.gpus
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = [str(i) for i in range(wanted)] if visible is None else [name for name in visible.split(",") if name.strip()]
     if wanted > len(gpus):
         raise LaunchError(
-            f"machine: {wanted} GPUs are asked for, CUDA_VISIBLE_DEVICES={visible!r} allows {len(gpus)}: "
-            "lower machine.gpus, or make more visible"
+            f"{wanted} GPUs are asked for, CUDA_VISIBLE_DEVICES={visible!r} allows {len(gpus)}: "
+            "lower machine.gpus, or make more visible",
+            ("machine", "gpus"),
         )
     return cores[: capacity.total_cores], gpus[:wanted]
 

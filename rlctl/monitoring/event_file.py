@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import socket
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,7 +57,7 @@ class EventFile:
         dirty, flushed_s = False, time.monotonic()
         while True:
             data: bytes | None = b""
-            with suppress(queue.Empty):
+            with contextlib.suppress(queue.Empty):
                 data = self._queue.get(timeout=_FLUSH_S if dirty else None)
             try:
                 if data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -14,21 +15,22 @@ from rlctl.campaign import CampaignFactory
 from rlctl.config import Config, config_hash, provenance, write_config
 from rlctl.driver import Driver
 from rlctl.errors import JournalError
+from rlctl.executors.base import ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
-from rlctl.executors.local import LocalExecutor
-from rlctl.executors.slots import machine_slots
+from rlctl.monitoring.account import account
 from rlctl.monitoring.progress import Progress, Silent
+from rlctl.monitoring.timeline import Timeline
 from rlctl.policy import Policy
+from rlctl.preflight import check_campaign, load_fallback
 from rlctl.records import Record
-from rlctl.registry import campaign_factory, load_policy
+from rlctl.registry import executor_factory
 from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
+from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
 
 log = logging.getLogger(__name__)
-
-JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
 
 
 def steer(
@@ -39,17 +41,19 @@ def steer(
     *,
     resume: bool = False,
     boot_s: float = 0.0,
+    source: str | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Run one campaign for real, from its start or from where it was interrupted, to its end.
 
     Args:
-        config: the experiment; ``campaign``, ``machine`` and ``steer`` are used.
+        config: the experiment; ``campaign``, ``machine``, ``executor`` and ``steer`` are used.
         policy: who decides; ``config.steer.fallback`` steps in where it fails.
         run: the run folder: journal, configuration, summary, TensorBoard files, and the tasks' files in ``work``.
         instance: which instance of the campaign.
         resume: go on with what is in ``run``; without it ``run`` must not exist or be empty.
         boot_s: seconds of the allocation that this process has taken to get here; they are charged.
+        source: what ``load_policy`` made ``policy`` from; goes into the journal, for those who want to do it again.
         progress: told how far it is; silent if None.
 
     Raises:
@@ -58,7 +62,7 @@ def steer(
             campaign's.
         KeyboardInterrupt: SIGINT or SIGTERM came; everything is stopped and ``resume`` goes on.
     """
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = check_campaign(config, real=True)
     identity = {
         "campaign": factory.name,
         "campaign_version": factory.version,
@@ -66,21 +70,29 @@ def steer(
         "policy": policy.name,
         "config_hash": config_hash(config),
     }
-    fallback = load_policy(config, config.steer.fallback) if config.steer.fallback is not None else None
-    machine_slots(config.machine.capacity())  # before anything is made: refuses what this machine does not have
+    fallback = load_fallback(config, factory)
+    # A saved policy may be exchanged under its name; a run goes on with the one that it began with.
+    digests = {f"{role}_digest": getattr(p, "digest", None) for role, p in (("policy", policy), ("fallback", fallback))}
+    identity |= {key: digest for key, digest in digests.items() if digest is not None}
+    executors = executor_factory(config.executor.name, config.executor.options)
+    executors.check(config.machine.capacity())  # before anything is made
     if not resume:
-        _create(run, config, factory, identity)
+        again = {"policy_source": source, "portable_hash": config_hash(portable(config))}
+        _create(run, config, factory, {**identity, **again})
     elif not (run / JOURNAL).exists():
         raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to begin, leave out --resume")
     with closing(Journal.open(run / JOURNAL)) as journal:
+        if identity["config_hash"] == journal.header.get("portable_hash"):  # the run's own config.yaml
+            identity["config_hash"] = journal.header["config_hash"]
         _check(run, journal.header, identity)
         records = list(journal.records())
         ended = next((record for record in records if record.kind == "ended"), None)
         if ended is not None:
             log.warning("%s: this campaign has already ended; nothing was run", run)
-            summary = Summary(**ended.data)
+            summary = Summary.from_json(ended.data)
         else:
-            loop = _Loop(config, factory, policy, fallback, run, journal, records, identity, progress or Silent())
+            quiet = progress or Silent()
+            loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
             summary = loop.run(boot_s)
         summary.write(run / SUMMARY)
     return summary
@@ -93,6 +105,7 @@ class _Loop:
         self,
         config: Config,
         factory: CampaignFactory,
+        executors: ExecutorFactory,
         policy: Policy,
         fallback: Policy | None,
         run: Path,
@@ -102,7 +115,7 @@ class _Loop:
         progress: Progress,
     ) -> None:
         self._config, self._run, self._journal, self._progress = config, run, journal, progress
-        self._records, self._identity = records, identity
+        self._records, self._identity, self._executors = records, identity, executors
         self._factory = factory
         self._campaign = factory.campaign(int(identity["instance"]))
         self._guard = Guard(policy, fallback, self._campaign.action_space)
@@ -114,8 +127,7 @@ class _Loop:
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
         with stop_requests() as stop:
-            start_s = origin_s + boot_s
-            executor = LocalExecutor(capacity, workdir=self._run / WORK, journal=self._journal, start_s=start_s)
+            executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s + boot_s)
             self._executor = WatchedExecutor(executor, stop, self._show)
             self._driver = Driver(self._campaign, self._executor, self._journal)
             self._curves = SteeringCurves(
@@ -165,6 +177,8 @@ class _Loop:
         outcome, ledger = self._driver.outcome(), self._driver.ledger
         tasks, failures, fallbacks = task_counts(self._journal.records())
         allocated_s = ledger.node_seconds * self._config.machine.cores
+        timeline = Timeline.read(self._journal.records(), self._executor.capacity)
+        booked = account(timeline, ledger.node_seconds / ledger.nodes)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -181,6 +195,8 @@ class _Loop:
             config_hash=self._identity["config_hash"],
             extra=dict(outcome.extra),
             provenance=provenance(),
+            core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
+            gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
         )
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary
@@ -197,14 +213,19 @@ def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mappi
     """Make the run folder: it appears whole, with its journal, or not at all."""
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise JournalError(f"{run} exists already: add --resume to go on with it, or give another folder")
+    run = Path(os.path.abspath(run))
     new = run.with_name(f".{run.name}.new")
     if new.exists():
         shutil.rmtree(new)  # what a start that was killed left
-    (new / WORK).mkdir(parents=True)
-    factory.prepare(new / WORK, int(identity["instance"]))
-    write_config(config, new / CONFIG)
-    Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
-    new.rename(run)
+    try:
+        (new / WORK).mkdir(parents=True)
+        factory.prepare(new / WORK, int(identity["instance"]))
+        write_config(portable(config), new / CONFIG)
+        Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
+        new.rename(run)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
 
 
 def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

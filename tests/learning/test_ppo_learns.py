@@ -86,7 +86,7 @@ def factory(monkeypatch):
         return made[-1]
 
     factory = SimpleNamespace(name="colours", version=3, vector_env=vector_env, made=made)
-    monkeypatch.setattr(learner, "campaign_factory", lambda name, options: factory)
+    monkeypatch.setattr(learner, "game_factory", lambda name, options: factory)
     return factory
 
 
@@ -115,7 +115,8 @@ def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
 
     assert score(chance) < 0.7
     assert score(lambda row, mask: policy.act(Decision("", 0.0, {}, row, mask))) > 0.9
-    policy.require("colours", 3, COLOURS, HEADS)
+    env = Colours(1, seed=0)
+    policy.require("colours", 3, env.single_observation_space, env.single_action_space)
     assert folder == tmp_path / "run" / "policy"
     assert PPO.load(folder / "model.zip").num_timesteps == 20_480
     assert any((tmp_path / "run" / "tensorboard").iterdir())

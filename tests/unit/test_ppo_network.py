@@ -8,7 +8,7 @@ from stable_baselines3.common.logger import Logger
 
 from rlctl import saved_policy
 from rlctl.campaign import Decision
-from rlctl_agents.ppo.export import actor_weights, check_same_answers
+from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers
 from rlctl_agents.ppo.network import MaskedHeads, PrivilegedPolicy
 
 N_OBS, HEADS, N_PRIVILEGED = 6, (4, 3, 2), 5
@@ -45,6 +45,21 @@ def rows(count, seed=0):
     mask[:, [0, 4, 7]] = True
     parts = [random.normal(size=(count, N_OBS)), mask, random.normal(size=(count, N_PRIVILEGED))]
     return torch.tensor(np.concatenate(parts, axis=1), dtype=torch.float32), torch.tensor(mask)
+
+
+def observed():
+    x, mask = rows(80)
+    return x[:, :N_OBS].numpy(), mask.numpy()
+
+
+def manifest(model):
+    return {
+        "name": "blank",
+        "campaign": {"name": "blank", "version": 1},
+        "spaces": saved_policy.describe(spaces.Box(-np.inf, np.inf, (N_OBS,), np.float32), Blank.action_space),
+        "network": actor_network(model, None),
+        "deterministic": True,
+    }
 
 
 def test_masked_choices_have_probability_zero_and_the_rest_sums_to_one(model):
@@ -110,13 +125,7 @@ def test_the_initial_logits_are_the_given_biases_up_to_the_small_first_weights(m
 
 def test_numpy_answers_as_stable_baselines3_does_after_learning(model, tmp_path):
     model.learn(128)
-    manifest = {
-        "campaign": {"name": "blank", "version": 1},
-        "action_heads": HEADS,
-        "observation_length": N_OBS,
-        "deterministic": True,
-    }
-    saved_policy.save(tmp_path / "p", actor_weights(model), manifest)
+    saved_policy.save(tmp_path / "p", actor_weights(model), manifest(model), *observed())
     policy = saved_policy.load(tmp_path / "p")
     x, mask = rows(300)
     expected, _ = model.predict(x.numpy(), deterministic=True)
@@ -131,13 +140,7 @@ def test_numpy_answers_as_stable_baselines3_does_after_learning(model, tmp_path)
 def test_a_policy_that_answers_otherwise_is_noticed(model, tmp_path):
     weights = actor_weights(model)
     weights["2.bias"] = weights["2.bias"][::-1].copy()
-    manifest = {
-        "campaign": {"name": "blank", "version": 1},
-        "action_heads": HEADS,
-        "observation_length": N_OBS,
-        "deterministic": True,
-    }
-    saved_policy.save(tmp_path / "p", weights, manifest)
+    saved_policy.save(tmp_path / "p", weights, manifest(model), *observed())
     with pytest.raises(RuntimeError, match=r"PPO\.predict"):
         check_same_answers(model, saved_policy.load(tmp_path / "p"))
 

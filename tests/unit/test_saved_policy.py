@@ -6,8 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from rlctl import saved_policy
+from rlctl.bundle.manifest import to_bytes
 from rlctl.campaign import Decision
 from rlctl.errors import PolicyError
 
@@ -24,14 +26,25 @@ def arrays(n_obs=N_OBS, width=16, heads=HEADS, seed=0):
     return weights
 
 
-def manifest(n_obs=N_OBS, heads=HEADS, **more):
+def observed(n_obs=N_OBS):
+    return spaces.Box(-np.inf, np.inf, (n_obs,), np.float32)
+
+
+def manifest(n_obs=N_OBS, heads=HEADS, width=16, **more):
     return {
+        "name": "toy policy",
         "campaign": {"name": "toy", "version": 1},
-        "action_heads": list(heads),
-        "observation_length": n_obs,
+        "spaces": saved_policy.describe(observed(n_obs), spaces.MultiDiscrete(heads)),
+        "network": {"hidden": [width, width]},
         "deterministic": True,
         **more,
     }
+
+
+def seen(n_obs=N_OBS, heads=HEADS, count=100):
+    random = np.random.default_rng(5)
+    asked = [question(random, n_obs, heads) for _ in range(count)]
+    return np.array([a.observation for a in asked]), np.array([a.mask for a in asked])
 
 
 def question(random, n_obs=N_OBS, heads=HEADS):
@@ -42,7 +55,7 @@ def question(random, n_obs=N_OBS, heads=HEADS):
 
 @pytest.fixture
 def folder(tmp_path):
-    saved_policy.save(tmp_path / "policy", arrays(), manifest(name="learned"))
+    saved_policy.save(tmp_path / "policy", arrays(), manifest(name="learned"), *seen())
     return tmp_path / "policy"
 
 
@@ -76,24 +89,26 @@ def test_drawn_answers_are_allowed_follow_the_probabilities_and_repeat_from_a_sa
 
 
 def test_observations_are_clipped_if_the_manifest_says_so(tmp_path):
-    saved_policy.save(tmp_path / "p", arrays(), manifest(observation_clip=2.0))
+    saved_policy.save(
+        tmp_path / "p", arrays(), manifest(network={"hidden": [16, 16], "observation_clip": 2.0}), *seen()
+    )
     policy = saved_policy.load(tmp_path / "p")
     assert np.array_equal(policy.logits(np.full(N_OBS, 1e9)), policy.logits(np.full(N_OBS, 2.0)))
 
 
 def test_saving_again_replaces_the_folder_and_leaves_nothing_else(folder):
     (folder.parent / "model.zip").write_text("zip")
-    saved_policy.save(folder, arrays(seed=1), manifest(name="second"), files=[folder.parent / "model.zip"])
+    saved_policy.save(folder, arrays(seed=1), manifest(name="second"), *seen(), files=[folder.parent / "model.zip"])
     assert saved_policy.load(folder).name == "second"
     assert {path.name for path in folder.parent.iterdir()} == {"policy", "model.zip"}
-    assert {path.name for path in folder.iterdir()} == {"weights.npz", "manifest.json", "model.zip"}
+    assert {path.name for path in folder.iterdir()} == {"weights.npz", "golden.npz", "manifest.json", "model.zip"}
 
 
 def test_what_cannot_be_loaded_is_never_saved_and_the_old_one_stays(folder):
-    with pytest.raises(PolicyError, match="10 logits"):
-        saved_policy.save(folder, arrays(), manifest(heads=(5, 3)))
+    with pytest.raises(PolicyError, match=r"2\.weight\.npy is not"):
+        saved_policy.save(folder, arrays(), manifest(heads=(5, 3)), *seen())
     with pytest.raises(PolicyError, match="not finite"):
-        saved_policy.save(folder, arrays() | {"0.bias": np.full(16, np.nan)}, manifest())
+        saved_policy.save(folder, arrays() | {"0.bias": np.full(16, np.nan)}, manifest(), *seen())
     assert saved_policy.load(folder).name == "learned"
     assert [path.name for path in folder.parent.iterdir()] == ["policy"]
 
@@ -101,18 +116,21 @@ def test_what_cannot_be_loaded_is_never_saved_and_the_old_one_stays(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 2, but this rlctl reads schema 1"),
+        ({"schema": 1}, "schema 1, but this rlctl reads schema 2"),
         ({"schema": None}, "schema None"),
-        ({"activation": "relu"}, "only 'tanh'"),
-        ({"campaign": {"name": "toy"}}, "campaign and version"),
-        ({"campaign": None}, "do not fit"),
-        ({"observation_length": 8}, "layer 0"),
-        ({"action_heads": "many"}, "do not fit"),
+        ({"network": {"hidden": [16, 16], "activation": "sine"}}, "network.activation: .*'tanh' or 'relu'"),
+        ({"network": {"hidden": [16]}}, "does not hold the arrays"),
+        ({"network": {"hidden": [16, 17]}}, "1.weight.npy is not"),
+        ({"campaign": {"name": "toy"}}, "campaign.version"),
+        ({"campaign": None}, "campaign"),
+        ({"spaces": {"observation": {"type": "Discrete", "n": 8}}}, "spaces.action"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused_in_one_line(folder, change, message):
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    said = json.loads(path.read_text()) | change
+    said.pop("checksum")
+    path.write_bytes(to_bytes(said))
     with pytest.raises(PolicyError, match=message) as error:
         saved_policy.load(folder)
     assert "\n" not in str(error.value)
@@ -137,15 +155,21 @@ def test_damage_is_noticed(folder, tmp_path):
 
 def test_it_is_refused_for_another_campaign_version_or_shape(folder):
     policy = saved_policy.load(folder)
-    policy.require("toy", 1, N_OBS, HEADS)
-    for other in (("queue", 1, N_OBS, HEADS), ("toy", 2, N_OBS, HEADS), ("toy", 1, 8, HEADS), ("toy", 1, N_OBS, (5,))):
+    sees, does = observed(), spaces.MultiDiscrete(HEADS)
+    policy.require("toy", 1, sees, does)
+    for other in (
+        ("queue", 1, sees, does),
+        ("toy", 2, sees, does),
+        ("toy", 1, observed(8), does),
+        ("toy", 1, sees, sees),
+    ):
         with pytest.raises(PolicyError, match="learned"):
             policy.require(*other)
 
 
 def test_an_answer_takes_microseconds(tmp_path):
     heads = (21, 4, 2, 2)
-    saved_policy.save(tmp_path / "p", arrays(150, 128, heads), manifest(150, heads))
+    saved_policy.save(tmp_path / "p", arrays(150, 128, heads), manifest(150, heads, 128), *seen(150, heads))
     policy, asked = saved_policy.load(tmp_path / "p"), question(np.random.default_rng(0), 150, heads)
     best_s = min(_seconds(policy, asked) for _ in range(200))
     assert best_s < 200e-6  # about 30 when nothing else runs; the bound only tells microseconds from milliseconds

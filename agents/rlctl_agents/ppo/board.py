@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from stable_baselines3.common.logger import KVWriter
@@ -23,12 +23,14 @@ from rlctl.monitoring.standing import anew, results, standing, write_against_cos
 from rlctl.monitoring.tags import POLICY
 from rlctl.monitoring.timeline import Timeline
 from rlctl.records import RecordList
+from rlctl.rewarded import rewarded
 
 if TYPE_CHECKING:
     from rlctl.campaign import CampaignFactory
     from rlctl.config import Config
     from rlctl.evaluation.curves import Curve
     from rlctl.policy import Policy
+    from rlctl.rewarded import Game
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +62,9 @@ class TrainingBoard(KVWriter):
         done: decisions learned from before; what was written after them is dropped.
     """
 
-    def __init__(self, folder: Path, config: Config, factory: CampaignFactory, done: int) -> None:
-        self._folder, self._config, self._factory = folder, config, factory
+    def __init__(self, folder: Path, config: Config, factory: Game, done: int) -> None:
+        self._folder, self._config = folder, config
+        self._factory = None if rewarded(factory) else cast("CampaignFactory", factory)
         self._count = config.train.validation_instances if config.train else 0
         self._rules: dict[str, list[Curve]] = {}
         self._began_s = time.monotonic()
@@ -96,10 +99,10 @@ class TrainingBoard(KVWriter):
         too_dear = self._spent_s > SHARE * (began_s - self._began_s)
         if not self._count or self._validated == decisions or (too_dear and not required):
             return
-        if not hasattr(self._factory, "task_model"):
-            return  # a Gymnasium environment, and no campaign
+        if self._factory is None:
+            return  # an environment with rewards has no costs to compare
         try:
-            self._validate(make_policy(), decisions)
+            self._validate(self._factory, make_policy(), decisions)
         except Exception as error:  # a rule, a twin or a campaign's pictures may fail in any way; learning goes on
             log.warning("no validation: %s", error)
         self._validated = decisions
@@ -113,7 +116,7 @@ class TrainingBoard(KVWriter):
         """Write everything out; may be called twice."""
         self.board.close()
 
-    def _validate(self, policy: Policy, decisions: int) -> None:
+    def _validate(self, factory: CampaignFactory, policy: Policy, decisions: int) -> None:
         capacity = self._config.machine.capacity()
         instances = spread_instances(self._config.seed, self._count)
         players = {_MINE: policy}
@@ -123,7 +126,7 @@ class TrainingBoard(KVWriter):
                 log.warning("%s", complaint)
             players |= loaded
         # All in step, since a twin is much faster on many campaigns than on few.
-        played = twin_curves(self._factory, capacity, players, instances)
+        played = twin_curves(factory, capacity, players, instances)
         curves = played.pop(_MINE)
         self._rules = self._rules or played
         self.board.scalars(standing(curves), decisions)
@@ -131,13 +134,13 @@ class TrainingBoard(KVWriter):
             write_against_cost(board, curves)
         write_rules(self._folder, self._rules, (0, max(decisions, 1)))
         self.board.text("about/result", results({f"policy, {decisions} decisions": curves, **self._rules}), decisions)
-        self._one_campaign(policy, instances[0], decisions)
+        self._one_campaign(factory, policy, instances[0], decisions)
 
-    def _one_campaign(self, policy: Policy, instance: int, decisions: int) -> None:
+    def _one_campaign(self, factory: CampaignFactory, policy: Policy, instance: int, decisions: int) -> None:
         """One campaign in detail: its machine, its latencies, its pictures."""
         capacity, records = self._config.machine.capacity(), RecordList()
-        model = self._factory.task_model(instance)
-        driver = Driver(self._factory.campaign(instance), SimulatedExecutor(capacity, model, records), records)
+        model = factory.task_model(instance)
+        driver = Driver(factory.campaign(instance), SimulatedExecutor(capacity, model, records), records)
         policy.reset(instance)
         latencies_ms = []
         decision = driver.begin()
@@ -150,10 +153,10 @@ class TrainingBoard(KVWriter):
         p50, p99 = np.quantile(latencies_ms, (0.5, 0.99), method="higher")
         figures = {"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}
         self.board.scalars(figures | {"machine/node_seconds": driver.ledger.node_seconds}, decisions)
-        if isinstance(self._factory, Illustrated) and hasattr(model, "write_files"):
+        if isinstance(factory, Illustrated) and hasattr(model, "write_files"):
             with tempfile.TemporaryDirectory() as work:
                 model.write_files(Path(work))
-                for name, png in self._factory.pictures(Path(work), records).items():
+                for name, png in factory.pictures(Path(work), records).items():
                     self.board.image(f"pictures/{name}", png, decisions)
 
 

@@ -72,10 +72,16 @@ class Checkpoints:
         return Checkpoint(model=folder / "model.zip", decisions=int(state["decisions"]))
 
     def save(self, model: PPO) -> None:
-        """Write a checkpoint of the model as it stands."""
+        """Write a checkpoint of the model as it stands, and remove what is of no more use."""
         final = self.folder / f"{model.num_timesteps:012d}"
-        if final.exists():
-            return
+        if not final.exists():
+            self._write(model, final)
+        for old in self._whole()[:-KEPT]:
+            old.rename(old.with_name(f".{old.name}"))  # a kill leaves no half of it that looks like a checkpoint
+        for left in self.folder.glob(".*"):  # also of a training that was killed while it wrote
+            shutil.rmtree(left)
+
+    def _write(self, model: PPO, final: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
         try:
@@ -88,10 +94,6 @@ class Checkpoints:
             _flush(self.folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for old in self._whole()[:-KEPT]:
-            shutil.rmtree(old)
-        for left in self.folder.glob(".*"):  # of a training that was killed while it wrote
-            shutil.rmtree(left)
 
     def _whole(self) -> list[Path]:
         return sorted(folder for folder in self.folder.glob("[0-9]*") if (folder / "state.json").exists())

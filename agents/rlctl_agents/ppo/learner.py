@@ -2,83 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 
 from rlctl import saved_policy
-from rlctl.config import RuleEntry, check_options, config_hash, provenance
+from rlctl.bundle.manifest import MIN_PAIRS
+from rlctl.config import check_options, config_hash, provenance
 from rlctl.errors import ConfigError
-from rlctl.registry import campaign_factory, load_policy, make_rule
+from rlctl.registry import game_factory, load_policy, make_rule
 from rlctl.vector import CampaignVectorEnv
 from rlctl_agents.ppo.board import TrainingBoard
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
-from rlctl_agents.ppo.export import actor_weights, check_same_answers
+from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers, played_rows
 from rlctl_agents.ppo.network import PrivilegedPolicy
+from rlctl_agents.ppo.options import RESIDUAL, Options
 from rlctl_agents.ppo.vec_env import SB3VecEnv
 
 if TYPE_CHECKING:
-    from rlctl.campaign import CampaignFactory
     from rlctl.config import Config
     from rlctl.monitoring.progress import Progress
     from rlctl.policy import Policy
+    from rlctl.rewarded import Game
 
 FAVOUR = 4.0
 """Initial logit of "as the rule says", in each head, above that of every other choice."""
 _UNFINISHED = ("_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
 """What PPO was in the midst of; nobody who loads the model needs it."""
-
-
-class Options(BaseModel):
-    """``train.options`` of the configuration.
-
-    Attributes:
-        n_steps: decisions per environment between two updates.
-        n_epochs: passes over them in an update.
-        batch_size: decisions per gradient step.
-        learning_rate: at the start; it falls linearly to ``final_learning_rate`` times this.
-        gamma: discount per decision; the shaping of the rewards takes the same.
-        bootstrap: whether the critic values what would follow the end of an allocation; False: it is worth the
-            campaign's potential then, which suits gamma = 1.
-        gae_lambda, clip, ent_coef, vf_coef, max_grad_norm: PPO's own.
-        net_arch: hidden widths of actor and critic.
-        logit_bias: initial biases of the logits, flat over the heads; empty: none.
-        observation_clip: observations are clipped to plus or minus this.
-        deterministic: whether the saved policy takes the likeliest choice; otherwise it draws.
-        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
-        device: of the network; for networks this small a CPU is as fast.
-        threads: of PyTorch.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    n_steps: int = Field(default=32, ge=2)
-    n_epochs: int = Field(default=4, ge=1)
-    batch_size: int = Field(default=1024, ge=2)
-    learning_rate: float = Field(default=7e-4, gt=0)
-    final_learning_rate: float = Field(default=0.05, ge=0, le=1)
-    gamma: float = Field(default=0.99, gt=0, le=1)
-    bootstrap: bool = True
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    ent_coef: float = Field(default=0.003, ge=0)
-    vf_coef: float = Field(default=0.5, ge=0)
-    clip: float = Field(default=0.2, gt=0)
-    max_grad_norm: float = Field(default=0.5, gt=0)
-    net_arch: list[int] = Field(default_factory=lambda: [128, 128], min_length=1)
-    logit_bias: list[float] = Field(default_factory=list)
-    observation_clip: float | None = Field(default=None, gt=0)
-    deterministic: bool = True
-    residual: RuleEntry | None = None
-    device: str = "cpu"
-    threads: int = Field(default=1, ge=1)
 
 
 def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
@@ -100,6 +59,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
     if config.train is None:
         raise ConfigError("the configuration has no section 'train'")
     section, options = config.train, check_options(Options, config.train.options, "train.options")
+    _require_device(options.device)
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -108,7 +68,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
     start = checkpoints.newest()
     done = start.decisions if start else 0
 
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = game_factory(config.campaign.name, config.campaign.options)
     # A resumed training goes on in new campaigns: what was in progress in the old ones is lost.
     sequence = np.random.SeedSequence([seed, done]).generate_state(2)
     vector = factory.vector_env(section.num_envs, int(sequence[0]), config.machine.capacity())
@@ -116,8 +76,8 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         vector.gamma = options.gamma
     if options.residual is not None:
         if not isinstance(vector, CampaignVectorEnv):
-            raise ConfigError(f"train.options.residual: campaign {factory.name!r} does not offer it")
-        vector.residual = make_rule(options.residual, "residual")
+            raise ConfigError(f"campaign {factory.name!r} does not offer it: leave it out", RESIDUAL)
+        vector.residual = make_rule(options.residual, "residual", RESIDUAL)
     env = SB3VecEnv(vector, options.bootstrap)
     try:
         set_random_seed(int(sequence[1]))
@@ -126,8 +86,12 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         model.set_logger(Logger(None, [board]))
 
         def deployed(model: PPO) -> Policy:
+            # The environments are in use: the policy is checked on what they show now.
+            seen = np.asarray(model._last_obs)
+            rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
             with tempfile.TemporaryDirectory() as folder:
-                return load_policy(config, str(export(model, Path(folder) / "policy", factory, env, config, options)))
+                saved = export(model, Path(folder) / "policy", factory, env, config, options, rows)
+                return load_policy(config, str(saved))
 
         callback = TrainingCallback(
             checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed
@@ -153,17 +117,25 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
 
 
 def export(
-    model: PPO, folder: Path, factory: CampaignFactory, env: SB3VecEnv, config: Config, options: Options
+    model: PPO,
+    folder: Path,
+    factory: Game,
+    env: SB3VecEnv,
+    config: Config,
+    options: Options,
+    rows: NDArray[np.float32] | None = None,
 ) -> Path:
-    """Write the saved policy and check that it answers as the model does."""
+    """Write the saved policy and check that it answers as the model does.
+
+    Args:
+        rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
+    """
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",
         "campaign": {"name": factory.name, "version": factory.version},
-        "action_heads": list(env.heads),
-        "observation_length": env.n_obs,
-        "observation_clip": options.observation_clip,
+        "spaces": saved_policy.describe(env.env.single_observation_space, env.env.single_action_space),
+        "network": actor_network(model, options.observation_clip),
         "deterministic": options.deterministic,
-        "net_arch": options.net_arch,
         "decisions": model.num_timesteps,
         "seed": config.seed,
         "config_hash": config_hash(config),
@@ -171,19 +143,21 @@ def export(
     }
     if options.residual is not None:
         manifest["residual"] = options.residual.model_dump()
-    with tempfile.TemporaryDirectory() as temporary:
+    for left in folder.parent.glob(f".{folder.name}-*"):  # of a training that was killed while it wrote
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         zipped = Path(temporary) / "model.zip"
         model.save(zipped, exclude=_UNFINISHED)
-        saved_policy.save(folder, actor_weights(model), manifest, files=[zipped])
-    check_same_answers(model, saved_policy.load(folder, deterministic=True))
+        rows = played_rows(model, env, options.deterministic) if rows is None else rows
+        masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5
+        saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=[zipped])
+    policy = saved_policy.load(folder, deterministic=True)
+    check_same_answers(model, policy)
+    check_same_answers(model, policy, rows)
     return folder
 
 
 def _new_model(env: SB3VecEnv, options: Options) -> PPO:
-    if options.logit_bias and len(options.logit_bias) != env.n_mask:
-        raise ConfigError(
-            f"train.options.logit_bias has {len(options.logit_bias)} numbers, but the heads have {env.n_mask} choices"
-        )
     bias = options.logit_bias or _favoured(env)
     rate = options.learning_rate
     return PPO(
@@ -209,6 +183,14 @@ def _new_model(env: SB3VecEnv, options: Options) -> PPO:
         },
         device=options.device,
     )
+
+
+def _require_device(name: str) -> None:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name.partition(":")[0], True):
+        raise ConfigError(
+            f"{name!r} is asked for, but PyTorch sees none here: set it to cpu", ("train", "options", "device")
+        )
 
 
 def _favoured(env: SB3VecEnv) -> list[float]:

@@ -1,7 +1,8 @@
 """The network: an actor that sees what a real campaign shows, a critic that also sees what only the twin knows.
 
 The mask and the privileged quantities travel inside the observation, so that Stable-Baselines3's own PPO trains this
-policy and its own ``PPO.load`` reads it. Asymmetric actor and critic: Pinto et al., arXiv:1710.06542.
+policy and its own ``PPO.load`` reads it, where rlctl is installed. Asymmetric actor and critic: Pinto et al.,
+arXiv:1710.06542.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class Towers(nn.Module):
 
 
 class PrivilegedPolicy(ActorCriticPolicy):
-    """Policy for ``stable_baselines3.PPO`` on a MultiDiscrete action space.
+    """Policy for ``stable_baselines3.PPO``, with masks where the action space is MultiDiscrete.
 
     Args:
         n_obs: numbers in the observation part.
@@ -130,7 +131,7 @@ class PrivilegedPolicy(ActorCriticPolicy):
     def __init__(
         self,
         observation_space: spaces.Box,
-        action_space: spaces.MultiDiscrete,
+        action_space: spaces.Space[Any],
         lr_schedule: Any,
         *,
         n_obs: int,
@@ -140,8 +141,9 @@ class PrivilegedPolicy(ActorCriticPolicy):
         observation_clip: float | None = None,
         **kwargs: Any,
     ) -> None:
-        if n_mask != int(np.sum(action_space.nvec)):
-            raise ValueError(f"n_mask is {n_mask}, but the heads have {int(np.sum(action_space.nvec))} choices")
+        choices = int(np.sum(action_space.nvec)) if isinstance(action_space, spaces.MultiDiscrete) else 0
+        if n_mask != choices:
+            raise ValueError(f"n_mask is {n_mask}, but the heads have {choices} choices")
         if logit_bias is not None and len(logit_bias) != n_mask:
             raise ValueError(f"logit_bias has {len(logit_bias)} numbers for {n_mask} choices")
         self.n_obs, self.n_mask, self.logit_bias, self.observation_clip = n_obs, n_mask, logit_bias, observation_clip
@@ -153,7 +155,7 @@ class PrivilegedPolicy(ActorCriticPolicy):
             **kwargs,
         )
 
-    def get_distribution(self, obs: PyTorchObs) -> MaskedHeads:
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
         """The distribution over actions."""
         rows = self._rows(obs)
         return self._distribution(self.towers.forward_actor(rows), rows)
@@ -163,7 +165,7 @@ class PrivilegedPolicy(ActorCriticPolicy):
         rows = self._rows(obs)
         latent_pi, latent_vf = self.towers(rows)
         distribution = self._distribution(latent_pi, rows)
-        actions = distribution.get_actions(deterministic=deterministic)
+        actions = distribution.get_actions(deterministic=deterministic).reshape((-1, *self._action_shape))
         return actions, self.value_net(latent_vf), distribution.log_prob(actions)
 
     def evaluate_actions(
@@ -173,7 +175,8 @@ class PrivilegedPolicy(ActorCriticPolicy):
         rows = self._rows(obs)
         latent_pi, latent_vf = self.towers(rows)
         distribution = self._distribution(latent_pi, rows)
-        return self.value_net(latent_vf), distribution.log_prob(actions), distribution.entropy()
+        entropy = cast(torch.Tensor, distribution.entropy())  # each distribution used here knows it
+        return self.value_net(latent_vf), distribution.log_prob(actions), entropy
 
     @property
     def towers(self) -> Towers:
@@ -183,8 +186,14 @@ class PrivilegedPolicy(ActorCriticPolicy):
     def _rows(self, obs: PyTorchObs) -> torch.Tensor:
         return cast(torch.Tensor, self.extract_features(obs))
 
-    def _distribution(self, latent_pi: torch.Tensor, rows: torch.Tensor) -> MaskedHeads:
-        heads = cast(MaskedHeads, self.action_dist)
+    @property
+    def _action_shape(self) -> tuple[int, ...]:
+        return cast(tuple[int, ...], self.action_space.shape)
+
+    def _distribution(self, latent_pi: torch.Tensor, rows: torch.Tensor) -> Distribution:
+        heads = self.action_dist
+        if not isinstance(heads, MaskedHeads):
+            return self._get_action_dist_from_latent(latent_pi)
         return heads.proba_distribution(self.action_net(latent_pi), self.towers.mask(rows))
 
     def _build_mlp_extractor(self) -> None:
@@ -195,7 +204,8 @@ class PrivilegedPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Any) -> None:
         """Build as Stable-Baselines3 does (orthogonal, small action head), then exchange the distribution."""
         super()._build(lr_schedule)
-        self.action_dist = MaskedHeads(action_heads(cast(spaces.MultiDiscrete, self.action_space)))
+        if isinstance(self.action_space, spaces.MultiDiscrete):
+            self.action_dist = MaskedHeads(action_heads(self.action_space))
         if self.logit_bias is not None:
             with torch.no_grad():
                 cast(nn.Linear, self.action_net).bias.copy_(torch.tensor(self.logit_bias))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,8 +23,8 @@ class SB3VecEnv(VecEnv):
 
     Observations are rows of [observation, mask, privileged]; the last two come from ``infos["action_mask"]`` and
     ``infos["privileged"]``, and are missing from the row where the environment does not give them (a missing mask
-    allows everything). Infos of environments that go on are one shared empty dict: at hundreds of environments a dict
-    for each would cost more than the network.
+    allows everything; actions that are no choices have no mask). Infos of environments that go on are one shared empty
+    dict: at hundreds of environments a dict for each would cost more than the network.
 
     Args:
         bootstrap: whether a truncated episode is worth what the critic thinks of its last state; otherwise nothing
@@ -34,19 +34,19 @@ class SB3VecEnv(VecEnv):
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], bootstrap: bool = True) -> None:
         self.env = env
         self._bootstrap = bootstrap
-        space = cast(spaces.MultiDiscrete | spaces.Discrete, env.single_action_space)
-        self._discrete = isinstance(space, spaces.Discrete)
-        self.heads = action_heads(space)
+        space = env.single_action_space
+        self._first_choice = int(space.start) if isinstance(space, spaces.Discrete) else None
+        self.heads = action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
         self.n_obs = int(np.prod(env.single_observation_space.shape or ()))
         self.n_mask = sum(self.heads)
         # Only a reset tells how many privileged quantities there are.
         self._first: Float32 | None = self._begin(None)
         self.n_privileged = self._first.shape[1] - self.n_obs - self.n_mask
         row = spaces.Box(-np.inf, np.inf, (self._first.shape[1],), np.float32)
-        super().__init__(env.num_envs, row, spaces.MultiDiscrete(list(self.heads)))
+        super().__init__(env.num_envs, row, spaces.MultiDiscrete(list(self.heads)) if self.heads else space)
         self._goes_on: dict[str, Any] = {}
         self._infos = [self._goes_on] * env.num_envs
-        self._actions: NDArray[np.int64] = np.zeros((env.num_envs, len(self.heads)), dtype=np.int64)
+        self._actions: NDArray[Any] = np.zeros((env.num_envs, len(self.heads)), dtype=np.int64)
         self._began_s = time.monotonic()
 
     def reset(self) -> Float32:
@@ -58,13 +58,13 @@ class SB3VecEnv(VecEnv):
         self._reset_options()
         return rows
 
-    def step_async(self, actions: NDArray[np.int64]) -> None:
+    def step_async(self, actions: NDArray[Any]) -> None:
         """Remember the actions."""
         self._actions = actions
 
     def step_wait(self) -> tuple[Float32, Float32, NDArray[np.bool_], list[dict[str, Any]]]:
         """Answer one decision in every environment."""
-        actions = self._actions[:, 0] if self._discrete else self._actions
+        actions = self._actions if self._first_choice is None else self._actions[:, 0] + self._first_choice
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         rows = self._rows(observations, infos)
         rewards = np.asarray(rewards, dtype=np.float32)

@@ -10,7 +10,11 @@ from rlctl_agents.rules.annealing import SHARED, AnnealingRule
 
 
 class Constant(AnnealingRule):
-    """One temperature throughout."""
+    """One temperature throughout.
+
+    Args:
+        hold: the temperature.
+    """
 
     name = "constant"
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {"hold": (1.0, 2.0), **SHARED}
@@ -25,7 +29,13 @@ class Constant(AnnealingRule):
 
 
 class Linear(AnnealingRule):
-    """From ``start`` to ``end`` in ``duration_steps`` time steps, then ``end``."""
+    """From ``start`` to ``end`` in ``duration_steps`` time steps, then ``end``.
+
+    Args:
+        start: temperature of a fresh film.
+        end: temperature after the ramp.
+        duration_steps: time steps that the ramp takes.
+    """
 
     name = "linear"
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -46,7 +56,13 @@ class Linear(AnnealingRule):
 
 
 class Exponential(AnnealingRule):
-    """``end + (start - end) exp(-age / decay_steps)``."""
+    """``end + (start - end) exp(-age / decay_steps)``.
+
+    Args:
+        start: temperature of a fresh film.
+        end: temperature that is approached.
+        decay_steps: time steps in which the distance falls to 1 / e.
+    """
 
     name = "exponential"
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -66,7 +82,15 @@ class Exponential(AnnealingRule):
 
 
 class Cyclic(AnnealingRule):
-    """A linear ramp with a cosine of ``swing`` and ``period_steps`` on it, fading as the ramp ends."""
+    """A linear ramp with a cosine of ``swing`` and ``period_steps`` on it, fading as the ramp ends.
+
+    Args:
+        start: temperature of the ramp for a fresh film.
+        end: temperature after the ramp.
+        duration_steps: time steps that the ramp takes.
+        swing: amplitude of the cosine at first.
+        period_steps: time steps of one cycle.
+    """
 
     name = "cyclic"
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.complaints import under
 from rlctl.config import check_options
+from rlctl.errors import ConfigError, LaunchError
 from rlctl.executors.base import Capacity
+from rlctl.executors.mpi import mpiexec_command
 from rlctl.executors.simulated import Launch, Simulated, TaskModel
 from rlctl.records import Record
 from rlctl.vector import CampaignVectorEnv
@@ -40,6 +43,24 @@ class BlockCopolymer:
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(Options, options, "campaign.options")
         self.capacity = self.options.capacity()
+
+    def check(self, capacity: Capacity, real: bool) -> None:
+        """Refuse a machine with less than a core for each chain and each rank.
+
+        Raises:
+            ConfigError: it has less.
+            LaunchError: ``real``, several ranks, and no mpiexec.
+        """
+        for name, cores in (("ranks", max(self.options.ranks)), ("chains", self.options.chains)):
+            if cores > capacity.total_cores:
+                raise ConfigError(
+                    f"{name} of {cores} need as many cores, but machine.nodes times machine.cores is "
+                    f"{capacity.total_cores}: lower {name}, or raise machine.cores",
+                    ("campaign", "options", name),
+                )
+        if real and max(self.options.ranks) > 1:
+            with under(("campaign", "options")):
+                _require_mpiexec(max(self.options.ranks))
 
     def campaign(self, seed: int) -> AnnealingCampaign:
         """The game of instance ``seed``."""
@@ -69,6 +90,13 @@ class BlockCopolymer:
         """The films as they are now."""
         png = io.BytesIO()
         return {"films": png.getvalue()} if films_png(folder, records, png) else {}
+
+
+def _require_mpiexec(ranks: int) -> None:
+    try:
+        mpiexec_command(ranks)
+    except LaunchError as error:
+        raise LaunchError(f"{ranks} ranks want MPI: {error}; or set it to [1]", ("ranks",)) from error
 
 
 @lru_cache(maxsize=4096)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlctl.errors import ConfigError
 from rlctl.executors.base import Capacity
+
+_NotNegative = Annotated[float, Field(ge=0.0, le=1e6)]
+_Positive = Annotated[float, Field(gt=0.0, le=1e6)]
 
 
 class Program(BaseModel):
@@ -23,12 +29,12 @@ class Program(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     grid: int = Field(default=512, ge=32, le=512, multiple_of=2)
-    start_up_s: dict[int, float] = {1: 0.22, 2: 0.50}
-    step_s: dict[int, float] = {1: 0.0035, 2: 0.0020}
+    start_up_s: dict[int, _NotNegative] = {1: 0.22, 2: 0.50}
+    step_s: dict[int, _Positive] = {1: 0.0035, 2: 0.0020}
     scatter: float = Field(default=0.05, ge=0.0, le=1.0)
     straggler_probability: float = Field(default=0.002, ge=0.0, le=0.5)
     failure_probability: float = Field(default=0.002, ge=0.0, le=0.5)
-    walltime_s: float = Field(default=120.0, gt=0.0)
+    walltime_s: float = Field(default=120.0, gt=0.0, le=1e8)
 
 
 class Options(BaseModel):
@@ -52,10 +58,10 @@ class Options(BaseModel):
 
     films: int = Field(default=4, ge=1, le=64)
     chains: int = Field(default=2, ge=1, le=16)
-    allocation_s: float = Field(default=100.0, gt=0.0)
-    steps: tuple[int, ...] = (80, 160, 320)
-    ranks: tuple[int, ...] = (1, 2)
-    probes: int = Field(default=0, ge=0)
+    allocation_s: float = Field(default=100.0, gt=0.0, le=1e9)
+    steps: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field(default=(80, 160, 320), max_length=64)
+    ranks: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(1, 2), max_length=64)
+    probes: int = Field(default=0, ge=0, le=10_000)
     program: Program = Program()
     retries: int = Field(default=3, ge=1)
     twin_device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
@@ -66,15 +72,32 @@ class Options(BaseModel):
     def _consistent(self) -> Options:
         for name in ("steps", "ranks"):
             values = getattr(self, name)
-            if not values or min(values) < 1 or list(values) != sorted(set(values)):
-                raise ValueError(f"{name} must be positive whole numbers in rising order, for example [1, 2]")
+            if not values or list(values) != sorted(set(values)):
+                problem = f"must be positive whole numbers in rising order, for example [1, 2], got {list(values)}"
+                raise ConfigError(problem, (name,))
         missing = [r for r in self.ranks if r not in self.program.start_up_s or r not in self.program.step_s]
         if missing:
-            raise ValueError(f"program.start_up_s and program.step_s lack times for ranks {missing}: run calibrate")
+            problem = f"program.start_up_s and program.step_s lack times for {missing}: run calibrate, or drop them"
+            raise ConfigError(problem, ("ranks",))
+        shortest_s = min(self.segment_s(self.steps[0], ranks) for ranks in self.ranks)
+        if self.allocation_s < shortest_s:
+            raise ConfigError(
+                f"{self.allocation_s:g} s are over before the shortest segment, of {self.steps[0]} steps, which takes "
+                f"{shortest_s:g} s by program.start_up_s and program.step_s: raise it, or offer fewer steps",
+                ("allocation_s",),
+            )
+        longest_s = max(self.segment_s(self.steps[-1], ranks) for ranks in self.ranks)
+        if self.program.walltime_s < longest_s:
+            raise ConfigError(
+                f"{self.program.walltime_s:g} s stop a segment of {self.steps[-1]} steps, the longest of steps, which "
+                f"takes {longest_s:g} s by program.start_up_s and program.step_s: raise it, or offer fewer steps",
+                ("program", "walltime_s"),
+            )
         return self
 
-    def segment_s(self, steps: int, ranks: int = 1) -> float:
-        """Seconds that a segment is expected to take."""
+    def segment_s(self, steps: int, ranks: int | None = None) -> float:
+        """Seconds that a segment is expected to take, on the fewest ranks if none are given."""
+        ranks = self.ranks[0] if ranks is None else ranks
         return self.program.start_up_s[ranks] + steps * self.program.step_s[ranks]
 
     def capacity(self) -> Capacity:

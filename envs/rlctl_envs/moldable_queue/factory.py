@@ -35,6 +35,18 @@ class MoldableQueue:
         self.options = check_options(Options, options, "campaign.options")
         self.capacity = Capacity(nodes=32, cores=1)
 
+    def check(self, capacity: Capacity, real: bool) -> None:
+        """Refuse real programs: there are none.
+
+        Raises:
+            ConfigError: ``real``.
+        """
+        if real:
+            raise ConfigError(
+                "moldable_queue is only ever simulated; train and evaluate it, but do not steer it",
+                ("campaign", "name"),
+            )
+
     def campaign(self, seed: int) -> QueueCampaign:
         """The game of instance ``seed``; it learns the estimates of the first tasks and nothing else."""
         workload = _workload(self.options, seed)
@@ -54,9 +66,7 @@ class MoldableQueue:
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(
-            "campaign.name: moldable_queue is only ever simulated; train and evaluate it, but do not steer it"
-        )
+        self.check(self.capacity, real=True)
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity, gamma: float = 0.995) -> CampaignVectorEnv:
         """Many queues stepped together."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlctl.errors import ConfigError
 from rlctl.executors.simulated import Launch, Simulated
 
 
@@ -29,14 +30,15 @@ class Options(BaseModel):
     tasks: tuple[int, int] = (16, 24)
     most_tasks: int = Field(48, ge=1, le=1000)
     spawn_probability: float = Field(0.35, ge=0.0, le=1.0)
-    work_s: float = Field(600.0, gt=0.0)
-    allocation_s: float = Field(200_000.0, gt=0.0)
+    work_s: float = Field(600.0, gt=1e-6, le=1e9)
+    allocation_s: float = Field(200_000.0, gt=0.0, le=1e12)
 
     @model_validator(mode="after")
     def _consistent(self) -> Options:
         least, greatest = self.tasks
         if not 1 <= least <= greatest <= self.most_tasks:
-            raise ValueError(f"tasks must rise within 1 to most_tasks ({self.most_tasks}), got {list(self.tasks)}")
+            problem = f"must rise within 1 to most_tasks, which is {self.most_tasks}, got {list(self.tasks)}"
+            raise ConfigError(problem, ("tasks",))
         return self
 
 

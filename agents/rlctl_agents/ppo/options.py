@@ -1,0 +1,116 @@
+"""What a user can set about PPO, checked without loading PyTorch."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+from gymnasium.spaces import Discrete, MultiDiscrete
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlctl.campaign import CampaignFactory
+from rlctl.complaints import check_options
+from rlctl.errors import ConfigError
+from rlctl.registry import make_rule
+from rlctl.residual import around_rule
+from rlctl.rewarded import Game, game_spaces, rewarded
+from rlctl.saved_policy import action_heads
+from rlctl.schema import Config, RuleEntry
+
+RESIDUAL = ("train", "options", "residual")
+MOST_DECISIONS = 1 << 26
+"""Between two updates; they are all in memory."""
+
+_Width = Annotated[int, Field(ge=1, le=16_384)]
+_Logit = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
+class Options(BaseModel):
+    """``train.options`` of the configuration.
+
+    Attributes:
+        n_steps: decisions per environment between two updates.
+        n_epochs: passes over them in an update.
+        batch_size: decisions per gradient step; at most as many as there are between two updates.
+        learning_rate: at the start; it falls linearly to ``final_learning_rate`` times this.
+        final_learning_rate: the share of ``learning_rate`` that is left at the end.
+        gamma: discount per decision; the shaping of the rewards takes the same.
+        bootstrap: whether the critic values what would follow the end of an allocation; False: it is worth the
+            campaign's potential then, which suits gamma = 1.
+        gae_lambda: decay of generalised advantage estimation, PPO's lambda.
+        clip: range in which an update may change a probability, as a share.
+        ent_coef: weight of the entropy of the choices in the loss.
+        vf_coef: weight of the critic in the loss.
+        max_grad_norm: gradients are clipped to this norm.
+        net_arch: hidden widths of actor and critic.
+        logit_bias: initial biases of the logits, flat over the heads; empty: none.
+        observation_clip: observations are clipped to plus or minus this.
+        deterministic: whether the saved policy takes the likeliest choice; otherwise it draws.
+        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
+        device: of the network; for networks this small a CPU is as fast.
+        threads: of PyTorch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_steps: int = Field(default=32, ge=2, le=1 << 20)
+    n_epochs: int = Field(default=4, ge=1, le=1000)
+    batch_size: int = Field(default=1024, ge=2, le=1 << 24)
+    learning_rate: float = Field(default=7e-4, gt=0, le=10)
+    final_learning_rate: float = Field(default=0.05, ge=0, le=1)
+    gamma: float = Field(default=0.99, gt=0, le=1)
+    bootstrap: bool = True
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    ent_coef: float = Field(default=0.003, ge=0, le=1e6)
+    vf_coef: float = Field(default=0.5, ge=0, le=1e6)
+    clip: float = Field(default=0.2, gt=0, le=1e6)
+    max_grad_norm: float = Field(default=0.5, gt=0, le=1e6)
+    net_arch: list[_Width] = Field(default_factory=lambda: [128, 128], min_length=1, max_length=16)
+    logit_bias: list[_Logit] = Field(default_factory=list)
+    observation_clip: float | None = Field(default=None, gt=0, le=1e6)
+    deterministic: bool = True
+    residual: RuleEntry | None = None
+    device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d{1,3})?|mps)$")
+    threads: int = Field(default=1, ge=1, le=4096)
+
+
+def check(config: Config, factory: Game) -> Options:
+    """The options of ``train``, if they go together with each other and with the campaign.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    section = config.train
+    if section is None:
+        raise ConfigError("the configuration has no section 'train'")
+    options = check_options(Options, section.options, "train.options")
+    if options.n_steps * section.num_envs > MOST_DECISIONS:
+        raise ConfigError(
+            f"n_steps of {options.n_steps} times train.num_envs of {section.num_envs} are more than {MOST_DECISIONS} "
+            "decisions between two updates: lower one of them",
+            ("train", "options", "n_steps"),
+        )
+    _, actions = game_spaces(factory, config.seed)
+    choices = sum(action_heads(actions)) if isinstance(actions, Discrete | MultiDiscrete) else 0
+    if options.logit_bias and len(options.logit_bias) != choices:
+        raise ConfigError(
+            f"{len(options.logit_bias)} numbers, but the campaign (campaign.options) offers {choices} choices: "
+            "give one for each, or leave it out",
+            ("train", "options", "logit_bias"),
+        )
+    if options.residual is not None:
+        rule = make_rule(options.residual, "residual", RESIDUAL)
+        if rewarded(factory):
+            raise ConfigError(f"{factory.name} offers no choices around a rule's answer: leave it out", RESIDUAL)
+        campaign = cast(CampaignFactory, factory).campaign(config.seed)
+        campaign.begin(config.machine.capacity())
+        decision = campaign.decision()
+        try:
+            if decision is not None:
+                around_rule(decision, rule)
+        except (ConfigError, KeyError) as error:
+            raise ConfigError(
+                f"rule {options.residual.rule!r} is of no use here ({error}): choose a rule of campaign "
+                f"{factory.name}, or leave it out",
+                RESIDUAL,
+            ) from error
+    return options

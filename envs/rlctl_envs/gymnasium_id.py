@@ -1,0 +1,126 @@
+"""Any environment that Gymnasium knows by an id, trained and compared by a configuration alone.
+
+A Gymnasium environment is not a campaign. It has rewards instead of node-seconds, steps of equal length instead of
+tasks, and nothing that could be run for real; pressed into the noun Campaign, each of these would be a lie. So what is
+made here is a ``rlctl.rewarded.RewardFactory``: it trains with the same learners, ``rlctl evaluate`` compares returns,
+and ``tune`` and ``steer`` refuse it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlctl.bundle.spaces import describe
+from rlctl.config import check_options
+from rlctl.errors import ConfigError, PolicyError
+from rlctl.executors.base import Capacity
+
+_ID = ("campaign", "options", "id")
+
+
+class Options(BaseModel):
+    """What a user can set.
+
+    Attributes:
+        id: as for ``gymnasium.make``; ``module:Name-v0`` imports the module first.
+        kwargs: of the environment.
+        module: imported first, for ids that it registers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(min_length=1)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    module: str | None = None
+
+
+class GymnasiumId:
+    """See ``rlctl.rewarded.RewardFactory``. Observations are flattened by ``gymnasium.spaces.flatten``.
+
+    Raises:
+        ConfigError: there is no such environment, it cannot be made, or no policy can be saved for its spaces.
+    """
+
+    version = 1
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        self.options = check_options(Options, options, "campaign.options")
+        # A saved policy knows its environment by this name, which may not hold all that an id may.
+        self.name = ("gymnasium " + re.sub(r"[^\w.+-]", ".", self.options.id))[:100]
+        if self.options.module is not None:
+            try:
+                importlib.import_module(self.options.module)
+            except Exception as error:  # whatever a module may do when it is imported
+                raise ConfigError(f"cannot be imported: {_said(error)}", ("campaign", "options", "module")) from error
+        probe = self.environment()
+        self.observation_space, self.action_space = probe.observation_space, probe.action_space
+        probe.close()
+        _require_known(self.observation_space, self.action_space)
+
+    def environment(self) -> gymnasium.Env[Any, Any]:
+        """One environment, its observations in a row."""
+        try:
+            return flat(gymnasium.make(self.options.id, **self.options.kwargs))
+        except gymnasium.error.Error as error:
+            raise ConfigError(f"{self.options.id}: {_said(error)}", _ID) from error
+        except ImportError as error:
+            raise ConfigError(f"{self.options.id} cannot be imported: {_said(error)}", _ID) from error
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{self.options.id} refuses them: {error}", ("campaign", "options", "kwargs")) from error
+
+    def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        """Environments stepped one after the other; those that end begin anew in the same step."""
+        vector = gymnasium.make_vec(
+            self.options.id,
+            num_envs=num_envs,
+            vectorization_mode=gymnasium.VectorizeMode.SYNC,
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            wrappers=(flat,),
+            **self.options.kwargs,
+        )
+        return Seeded(vector, seed)
+
+
+class Seeded(gymnasium.vector.VectorWrapper):
+    """Its first reset without a seed takes the one given here; later ones go on with their random numbers."""
+
+    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int) -> None:
+        super().__init__(env)
+        self._seed: int | None = seed
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin all episodes."""
+        first, self._seed = self._seed, None
+        return self.env.reset(seed=first if seed is None else seed, options=options)
+
+
+def flat(env: gymnasium.Env[Any, Any]) -> gymnasium.Wrapper[Any, Any, Any, Any]:
+    """The environment with observations in a row."""
+    return gymnasium.wrappers.FlattenObservation(env)
+
+
+def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
+    try:
+        describe(observation, action)
+    except PolicyError as error:
+        raise ConfigError(str(error), _ID) from error
+    in_row = not isinstance(action, spaces.MultiBinary) or len(action.shape) == 1
+    real = not isinstance(action, spaces.Box) or action.dtype in ("float32", "float64")
+    if not (in_row and real) or isinstance(action, spaces.Dict | spaces.Tuple):
+        raise ConfigError(
+            f"actions of {action} are not learned here: wrap the environment so that they are Discrete, "
+            "MultiDiscrete, MultiBinary (a row) or Box of real numbers, and register it",
+            _ID,
+        )
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())

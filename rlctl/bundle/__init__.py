@@ -1,0 +1,1 @@
+"""The parts of a saved policy's folder; ``rlctl.saved_policy`` saves and loads it."""

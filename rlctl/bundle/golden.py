@@ -1,0 +1,118 @@
+"""Golden pairs: real observations and the answers to them, which whoever loads the policy must get too.
+
+Checksums tell that the files are what was saved; the pairs tell that this machine, this NumPy and this rlctl compute
+the same policy from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.bundle.actions import Categorical
+from rlctl.bundle.arrays import Declared
+from rlctl.bundle.manifest import MIN_PAIRS, Manifest
+from rlctl.bundle.network import MAX_PARAMETERS, NumpyPolicy
+from rlctl.bundle.spaces import length
+from rlctl.errors import PolicyError
+
+PAIRS = 128
+UNIT = float(np.finfo(np.float32).eps) / 2.0
+"""Unit roundoff of float32."""
+
+Pairs = Mapping[str, NDArray[Any]]
+
+
+def statistics(observations: NDArray[np.float32]) -> dict[str, Any]:
+    """Of each number over rows of flat observations, as the manifest holds them."""
+    rows = np.asarray(observations, np.float64)
+    figures = {"mean": rows.mean(axis=0), "std": rows.std(axis=0), "min": rows.min(axis=0), "max": rows.max(axis=0)}
+    return {"count": len(rows), **{name: values.tolist() for name, values in figures.items()}}
+
+
+def require_usable(observations: NDArray[Any], masks: NDArray[Any] | None) -> None:
+    """Refuse what no pairs can be made of.
+
+    Raises:
+        PolicyError: there are too few observations, or some are not finite.
+    """
+    if observations.ndim != 2 or len(observations) < MIN_PAIRS or not np.isfinite(observations).all():
+        raise PolicyError(f"a policy is saved with at least {MIN_PAIRS} rows of finite observations")
+    if masks is not None and len(masks) != len(observations):
+        raise PolicyError(f"{len(masks)} masks for {len(observations)} observations")
+
+
+def make(policy: NumpyPolicy, observations: NDArray[np.float32], masks: NDArray[np.bool_] | None) -> Pairs:
+    """Pairs for some of these observations, spread evenly over the rows."""
+    picked = np.unique(np.linspace(0, len(observations) - 1, min(PAIRS, len(observations))).astype(int))
+    rows = np.asarray(observations[picked], np.float32)
+    pairs: dict[str, NDArray[Any]] = {"observations": rows}
+    if isinstance(policy.answers, Categorical):
+        shape = (len(rows), policy.answers.outputs)
+        pairs["masks"] = np.ones(shape, np.bool_) if masks is None else np.asarray(masks[picked], np.bool_)
+    pairs["logits"] = np.array([policy.logits(row) for row in rows])
+    asked = zip(pairs["logits"], pairs.get("masks", [None] * len(rows)), strict=True)
+    pairs["actions"] = np.array([policy.answers.likeliest(logits.copy(), mask) for logits, mask in asked])
+    return pairs
+
+
+def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
+    """Names, shapes and types of the arrays that the manifest tells of.
+
+    Raises:
+        PolicyError: they would be too large.
+    """
+    pairs, outputs = manifest.golden_pairs, policy.answers.outputs
+    if pairs * (policy.observation_length + 2 * outputs) > MAX_PARAMETERS:
+        raise PolicyError(f"the golden pairs have more than {MAX_PARAMETERS:,} numbers")
+    categorical = isinstance(policy.answers, Categorical)
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
+        "observations": ((pairs, length(manifest.spaces.observation)), np.float32),
+        "logits": ((pairs, outputs), np.float32),
+        "actions": ((pairs, len(policy.heads) if categorical else outputs), policy.answers.dtype),
+    }
+    return arrays | ({"masks": ((pairs, outputs), np.bool_)} if categorical else {})
+
+
+def check(policy: NumpyPolicy, pairs: Pairs) -> None:
+    """Answer all pairs and compare: logits within rounding, actions wherever rounding cannot exchange them.
+
+    Raises:
+        PolicyError: an answer differs.
+    """
+    allowed = tolerance(policy, pairs["observations"])
+    for row, observation in enumerate(pairs["observations"]):
+        logits, mask = policy.logits(observation), pairs["masks"][row] if "masks" in pairs else None
+        off = np.abs(logits - pairs["logits"][row]) - allowed[row]
+        if not (off <= 0.0).all():  # NaN is off, too
+            raise PolicyError(f"golden pair {row}: it computes other logits than when it was saved")
+        sure = policy.answers.margin(logits, mask) > allowed[row].max()
+        if sure and not np.allclose(
+            policy.answers.likeliest(logits, mask), pairs["actions"][row], 1e-5, allowed[row].max()
+        ):
+            raise PolicyError(f"golden pair {row}: it answers otherwise than when it was saved")
+
+
+def tolerance(policy: NumpyPolicy, observations: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How far two float32 computations of the logits may lie apart, [observations, outputs].
+
+    A sum of n products in any order is off by at most ``c sqrt(n) u`` times the sum of their absolute values, except
+    with a probability that vanishes with c (Higham and Mary 2019, doi:10.1137/18M1226312; c = 4 here). What the units
+    of a layer are off by is independent and passes through the next layer's weights in quadrature; tanh and relu do not
+    stretch it, and tanh itself is good to 4 u. Twice all that, since both computations round.
+    """
+    x = policy.clipped(np.asarray(observations)).astype(np.float64)
+    variance = np.zeros_like(x)
+    for i, (weight, bias) in enumerate(policy.layers):
+        last = i == len(policy.layers) - 1
+        size = np.abs(weight.astype(np.float64))
+        off = 4.0 * np.sqrt(len(weight) + 1) * UNIT * (np.abs(x) @ size + np.abs(bias))
+        variance = variance @ size**2 + off**2
+        x = x @ weight.astype(np.float64) + bias
+        if not last:
+            x = np.maximum(x, 0.0) if policy.relu else np.tanh(x)
+            variance = variance if policy.relu else variance + (4.0 * UNIT) ** 2
+    return np.asarray(2.0 * np.sqrt(variance), np.float64)

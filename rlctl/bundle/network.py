@@ -1,0 +1,181 @@
+"""The network, in NumPy: what a login node or a controller needs to use a trained policy, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rlctl.bundle.actions import Categorical, Float32, Mask, answers
+from rlctl.bundle.arrays import Declared
+from rlctl.bundle.manifest import Manifest, as_data, digest
+from rlctl.bundle.spaces import build, describe, length
+from rlctl.campaign import Decision
+from rlctl.errors import PolicyError
+
+MAX_PARAMETERS = 1 << 24
+
+
+class NumpyPolicy:
+    """A multilayer perceptron and what its outputs mean in the action space.
+
+    Attributes:
+        manifest: what was saved with it.
+        folder: where it was loaded from.
+        digest: tells this bundle from all others; see ``rlctl.bundle.manifest.digest``.
+        observation_space, action_space: what it was trained for.
+        deterministic: whether it takes the likeliest answer, or draws one.
+        layers: (inputs, outputs) matrix and bias of each layer.
+        relu: whether the activation is relu; otherwise it is tanh.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, NDArray[Any]], manifest: Manifest, deterministic: bool | None = None
+    ) -> None:
+        """Check that everything fits.
+
+        Args:
+            weights: as ``declared_weights`` tells.
+            deterministic: overrides the manifest.
+
+        Raises:
+            PolicyError: the arrays or spaces are not what this class computes.
+        """
+        self.manifest = manifest
+        self.folder: Path | None = None
+        self.name = manifest.name
+        self.digest = digest(manifest)
+        self.deterministic = manifest.deterministic if deterministic is None else deterministic
+        self.observation_space: spaces.Space[Any] = build(manifest.spaces.observation)
+        self.action_space: spaces.Space[Any] = build(manifest.spaces.action)
+        self.observation_length = length(manifest.spaces.observation)
+        self.answers = answers(self.action_space, weights.get("log_std"))
+        figures = manifest.observations
+        if {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)} != {self.observation_length}:
+            raise PolicyError(f"policy {self.name}: statistics of other than {self.observation_length} numbers")
+        for name, array in weights.items():
+            if not np.isfinite(array).all():
+                raise PolicyError(f"policy {self.name}: {name} has numbers that are not finite")
+        count = len(manifest.network.hidden) + 1
+        self.layers = [
+            (np.ascontiguousarray(weights[f"{i}.weight"].T, np.float32), weights[f"{i}.bias"].astype(np.float32))
+            for i in range(count)
+        ]
+        self.relu = manifest.network.activation == "relu"
+        self._clip = manifest.network.observation_clip
+        self._random = np.random.default_rng(0)
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Number of choices of each head; none where actions are no choices."""
+        return self.answers.heads if isinstance(self.answers, Categorical) else ()
+
+    def require(
+        self, campaign: str, version: int, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+    ) -> None:
+        """Check that this policy was made for a campaign.
+
+        Raises:
+            PolicyError: it was made for another campaign, or for another version or other spaces of it.
+        """
+        made_for = self.manifest.campaign
+        if (made_for.name, made_for.version) != (campaign, version):
+            raise PolicyError(
+                f"policy {self.name} was trained for {made_for.name} version {made_for.version}, "
+                f"but the campaign is {campaign} version {version}: train it for this campaign"
+            )
+        if as_data(self.manifest)["spaces"] != describe(observation_space, action_space):
+            raise PolicyError(
+                f"policy {self.name} reads {self.observation_space} and answers {self.action_space}, but the campaign "
+                f"has {observation_space} and {action_space}: use the campaign options it was trained with"
+            )
+
+    def logits(self, observation: NDArray[Any]) -> Float32:
+        """Outputs of the last layer, before any mask; for one flat observation or rows of them."""
+        x = self.clipped(np.asarray(observation, dtype=np.float32))
+        for weight, bias in self.layers[:-1]:
+            x = x @ weight
+            x += bias
+            x = np.maximum(x, 0.0, out=x) if self.relu else np.tanh(x, out=x)
+        weight, bias = self.layers[-1]
+        x = x @ weight
+        x += bias
+        return x
+
+    def clipped(self, observation: Float32) -> Float32:
+        """The observation as the first layer reads it."""
+        return observation if self._clip is None else np.clip(observation, -self._clip, self._clip)
+
+    def predict(self, observation: Any, mask: Mask | None = None) -> Any:
+        """The action for an observation, each as in its space: what ``env.step`` takes.
+
+        Args:
+            mask: allowed choices, flat over the heads; None: all.
+
+        Raises:
+            PolicyError: the observation does not fit its space.
+        """
+        flat = self._flat(observation)
+        answer = self._answer(flat, None if mask is None else np.asarray(mask, np.bool_))
+        if isinstance(self.action_space, spaces.Discrete):
+            return answer[0] + self.action_space.start
+        return answer.reshape(self.action_space.shape or ())
+
+    def act(self, decision: Decision) -> NDArray[Any]:
+        """The answer, flat: an allowed index for each head (the first of a head that allows nothing), or numbers."""
+        return self._answer(decision.observation, decision.mask)
+
+    def reset(self, seed: int) -> None:
+        """Start the randomness anew; there is no other memory."""
+        self._random = np.random.default_rng(seed)
+
+    def state(self) -> Mapping[str, Any]:
+        """The state of the random generator."""
+        return {"random": self._random.bit_generator.state}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where ``state`` was taken."""
+        self._random.bit_generator.state = state["random"]
+
+    def _answer(self, flat: NDArray[Any], mask: Mask | None) -> NDArray[Any]:
+        outputs = self.logits(flat)
+        if self.deterministic:
+            return self.answers.likeliest(outputs, mask)
+        return self.answers.draw(outputs, mask, self._random)
+
+    def _flat(self, observation: Any) -> Float32:
+        space = self.observation_space
+        try:
+            raw = observation if isinstance(space, spaces.Box) else spaces.flatten(space, observation)
+            flat = np.asarray(raw, np.float32).reshape(-1)
+        except (TypeError, ValueError, KeyError, IndexError) as error:
+            raise PolicyError(f"policy {self.name}: the observation does not fit {space} ({error})") from None
+        if len(flat) != self.observation_length:
+            raise PolicyError(
+                f"policy {self.name}: an observation of {len(flat)} numbers, not {self.observation_length}"
+            )
+        return flat
+
+
+def declared_weights(manifest: Manifest) -> Declared:
+    """Names, shapes and type of the weights that spaces and network call for, first layer first.
+
+    Raises:
+        PolicyError: they would be too many.
+    """
+    outputs = length(manifest.spaces.action)
+    widths: Sequence[int] = [length(manifest.spaces.observation), *manifest.network.hidden, outputs]
+    if sum((a + 1) * b for a, b in pairwise(widths)) > MAX_PARAMETERS:
+        raise PolicyError(f"the network has more than {MAX_PARAMETERS:,} weights")
+    declared: dict[str, tuple[tuple[int, ...], Any]] = {}
+    for i, (inputs, units) in enumerate(pairwise(widths)):
+        declared[f"{i}.weight"] = ((units, inputs), np.float32)
+        declared[f"{i}.bias"] = ((units,), np.float32)
+    if manifest.spaces.action.type == "Box":
+        declared["log_std"] = ((outputs,), np.float32)
+    return declared

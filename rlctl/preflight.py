@@ -1,0 +1,130 @@
+"""Finds out before anything is made whether an experiment can be done: what is fine key by key and not together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rlctl.campaign import Campaign, CampaignFactory
+from rlctl.complaints import shown
+from rlctl.config import Config
+from rlctl.errors import ConfigError, Key, PolicyError
+from rlctl.policy import Policy
+from rlctl.registry import campaign_factory, game_factory, learner, load_policy
+from rlctl.rewarded import Game, rewarded
+
+
+def check(config: Config) -> None:
+    """Look at everything that the configuration says, as far as that can be done without running anything.
+
+    Raises:
+        RlctlError: one line on the first thing that cannot be used.
+    """
+    with config.source.located():
+        game = check_game(config)
+        if config.train is not None:
+            check_training(config, game)
+        if rewarded(game):
+            for name in config.policies:
+                load_policy(config, name)
+            return
+        factory = check_campaign(config)
+        for name in config.policies:
+            check_policy(config, factory, load_policy(config, name), ("policies", name))
+        load_fallback(config, factory)
+
+
+def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
+    """The campaign, if it can be played on this machine.
+
+    Args:
+        real: with real programs.
+
+    Raises:
+        ConfigError: there is no such campaign, or its options and the machine do not go together.
+    """
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    asked = getattr(factory, "check", None)
+    if asked is not None:
+        asked(config.machine.capacity(), real)
+    return factory
+
+
+def check_game(config: Config) -> Game:
+    """The campaign, or an environment with rewards, if it can be trained on.
+
+    Raises:
+        ConfigError: as ``check_campaign``.
+    """
+    game = game_factory(config.campaign.name, config.campaign.options)
+    return game if rewarded(game) else check_campaign(config)
+
+
+def check_training(config: Config, factory: Game) -> None:
+    """Ask the learner whether it can use its section.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if config.train is None:
+        raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+    asked = getattr(learner(config.train.algorithm), "check", None)
+    if asked is not None:
+        asked(config, factory)
+
+
+def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
+    """The policy that steps in where the steering one fails.
+
+    Raises:
+        ConfigError: it is not known, or does not fit the campaign.
+    """
+    name, key = config.steer.fallback, ("steer", "fallback")
+    if name is None:
+        return None
+    try:
+        policy = load_policy(config, name)
+    except ConfigError as error:
+        if name in config.policies:
+            raise
+        raise ConfigError(str(error), key) from error
+    check_policy(config, factory, policy, key)
+    return policy
+
+
+def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: Key | None = None) -> None:
+    """Ask the policy one decision of a campaign that is then thrown away.
+
+    Args:
+        key: where the policy is named in the configuration.
+
+    Raises:
+        ConfigError: the policy does not fit the campaign.
+    """
+    campaign = factory.campaign(config.seed)
+    campaign.begin(config.machine.capacity())
+    with _belonging(config, policy, key):
+        policy.reset(config.seed)
+        _ask(campaign, policy)
+    policy.reset(config.seed)
+
+
+def _ask(campaign: Campaign, policy: Policy) -> None:
+    decision = campaign.decision()
+    if decision is not None:
+        campaign.apply(policy.act(decision))
+
+
+@contextmanager
+def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None]:
+    name = config.campaign.name
+    advice = "use a policy of this campaign, or the campaign of this policy (campaign.name)"
+    try:
+        yield
+    except (KeyError, IndexError) as error:
+        missing = shown(error.args[0] if error.args else "?")
+        problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}: {advice}"
+        raise (ConfigError if key else PolicyError)(problem, key) from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        problem = f"policy {policy.name} cannot answer in campaign {name} ({error}): {advice}"
+        raise (ConfigError if key else PolicyError)(problem, key) from error

@@ -1,0 +1,45 @@
+"""Environments with rewards, which are no campaigns: they can be trained on and compared, and no more."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeGuard
+
+import gymnasium
+
+from rlctl.campaign import CampaignFactory
+from rlctl.executors.base import Capacity
+
+
+class RewardFactory(Protocol):
+    """What a package may register under ``rlctl.campaigns`` in place of a ``CampaignFactory``.
+
+    It has no tasks, hence no task model, no cost and nothing to steer.
+    """
+
+    name: str
+    version: int
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+
+    def environment(self) -> gymnasium.Env[Any, Any]:
+        """One environment, observations in a row."""
+
+    def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        """Many of them, with autoreset in the same step."""
+
+
+Game = CampaignFactory | RewardFactory
+"""What can be trained on."""
+
+
+def rewarded(game: Game) -> TypeGuard[RewardFactory]:
+    """Whether it is an environment with rewards."""
+    return hasattr(game, "environment")
+
+
+def game_spaces(game: Game, seed: int) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
+    """What a policy observes and what it answers."""
+    if rewarded(game):
+        return game.observation_space, game.action_space
+    campaign = game.campaign(seed)  # type: ignore[union-attr]
+    return campaign.observation_space, campaign.action_space

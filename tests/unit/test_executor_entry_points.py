@@ -1,0 +1,48 @@
+"""Executors are found by name; what the name or the options get wrong is said before anything is made."""
+
+from pathlib import Path
+
+import pytest
+
+from rlctl.config import Config
+from rlctl.errors import ConfigError, LaunchError
+from rlctl.executors.base import Capacity
+from rlctl.registry import executor_factory
+from rlctl.steering import steer
+
+CONFIG = {"schema": 1, "seed": 0, "campaign": {"name": "moldable_queue"}}
+
+
+def test_the_local_executor_is_the_default_and_has_no_options() -> None:
+    assert Config.model_validate(CONFIG).executor.name == "local"
+    executor_factory("local", {}).check(Capacity(cores=1))
+    with pytest.raises(LaunchError, match="machine"):
+        executor_factory("local", {}).check(Capacity(cores=100_000))
+    with pytest.raises(ConfigError, match=r"executor\.options\.nodes: unknown key"):
+        executor_factory("local", {"nodes": 2})
+
+
+def test_an_unknown_executor_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"executor\.name: unknown executor 'lokal'.*did you mean 'local'"):
+        executor_factory("lokal", {})
+
+
+def test_the_executor_of_the_configuration_runs_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked to check first, then opened with what it needs to resume."""
+    from rlctl.steering import control
+
+    seen: list[object] = []
+
+    class Refusing:
+        def check(self, capacity: Capacity) -> None:
+            seen.append(capacity)
+            raise LaunchError("no machine today")
+
+    monkeypatch.setattr(control, "executor_factory", lambda name, options: Refusing())
+    config = Config.model_validate({**CONFIG, "campaign": {"name": "block_copolymer"}})
+    from rlctl.registry import policy_factory
+
+    with pytest.raises(LaunchError, match="no machine today"):
+        steer(config, policy_factory("feedback")(), tmp_path / "run")
+    assert seen == [Capacity(nodes=1, cores=2, gpus=0)]
+    assert not (tmp_path / "run").exists()
