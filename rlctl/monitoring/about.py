@@ -35,7 +35,7 @@ def write_about(board: Board, config: Config, factory: object, run: Mapping[str,
     board.text("about/configuration", _code(yaml.safe_dump(data, sort_keys=False)))
     board.text("about/versions", _code(json.dumps(provenance(), indent=2)))
     board.text("about/reproduce", "with the configuration above as `experiment.yaml`:\n\n" + _code(command))
-    board.begin_session(str(run.get("run", "")), {**run, **dict(leaves(data))})
+    board.begin_session({**run, **dict(leaves(data))})
 
 
 def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]:

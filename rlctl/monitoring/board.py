@@ -31,20 +31,20 @@ Leaf = bool | int | float | str
 class Board:
     """One event file in a folder; a later one in the same folder continues the curves.
 
+    Args:
+        since: the step from which on this file replaces what earlier ones have; 0: all of it.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, Board(Path(folder)) as board:
     ...     board.scalars({"machine/busy_cores": 3}, step=40)
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, since: int = 0) -> None:
         self._file = EventFile(folder)
         self._described: set[str] = set()
-
-    def restart(self, step: int) -> None:
-        """What earlier files have at this step or later is not so: it happens anew from here."""
-        self._file.write(
-            Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.SessionStatus.START))
-        )
+        # Without one in the file before, TensorBoard takes no heed of the one in this file: so each has one.
+        start = SessionLog(status=SessionLog.SessionStatus.START)
+        self._file.write(Event(wall_time=time.time(), step=since, session_log=start))
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
         """Points of several curves; what is no finite number is left out."""
@@ -116,12 +116,12 @@ class Board:
         value = Summary.Value(tag=CONFIG_SUMMARY_TAG, metadata=SummaryMetadata(plugin_data=plugin), tensor=tensor)
         self._write([value], 0)
 
-    def begin_session(self, name: str, hparams: Mapping[str, Leaf]) -> None:
+    def begin_session(self, hparams: Mapping[str, Leaf]) -> None:
         """Put the run on the HParams page: a row with these columns and the vocabulary's metrics."""
         infos = [api_pb2.HParamInfo(name=key, type=_type(value)) for key, value in hparams.items()]
         metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag) for tag in METRICS]
         experiment = api_pb2.Experiment(name="rlctl", hparam_infos=infos, metric_infos=metrics)
-        start = plugin_data_pb2.SessionStartInfo(group_name=name, start_time_secs=time.time())
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
         for key, leaf in hparams.items():
             kind = {bool: "bool_value", str: "string_value"}.get(type(leaf), "number_value")
             setattr(start.hparams[key], kind, leaf)

@@ -20,9 +20,10 @@ STATES = (TaskState.QUEUED, TaskState.RUNNING, TaskState.DONE, TaskState.FAILED,
 MOST_ROWS = 64
 """Cores up to so many have a row each; beyond that, nodes, and beyond that, groups of nodes."""
 
-_WIDTH, _HEIGHT = 560, 220  # of the plot itself, in pixels
-_LEFT, _TOP, _BOTTOM = 64, 34, 46
-_INK = (40, 40, 40)
+# Of the plot itself, and around it, in pixels. TensorBoard shows it 300 wide: hence large letters.
+_WIDTH, _HEIGHT, _FONT = 500, 200, 22
+_LEFT, _RIGHT, _TOP, _BOTTOM = 90, 18, 70, 66
+_PAPER = 16  # number of the colour; the fifteen after it darken to ink
 # Okabe and Ito's colours, which colour-blind people tell apart; every other task is a shade darker, to tell neighbours.
 COLOURS: dict[Purpose, tuple[int, int, int]] = {
     Purpose.BOOT: (240, 200, 60),
@@ -52,40 +53,43 @@ def write_machine(board: Board, timeline: Timeline, step: int) -> None:
 def allocation_png(timeline: Timeline) -> bytes:
     """Cores or nodes down, seconds across, coloured by purpose, with axes and a legend."""
     cells = allocation(timeline, _WIDTH)
-    rows = cells.shape[0]
-    plot = Image.fromarray(cells, "P").resize((_WIDTH, max(_HEIGHT // rows, 1) * rows), Image.Resampling.NEAREST)
-    height = plot.height
-    picture = Image.new("P", (_LEFT + _WIDTH + 16, _TOP + height + _BOTTOM), 254)
-    palette = [0] * 768
+    rows, end_s, capacity = cells.shape[0], timeline.end_s, timeline.capacity
+    tall = max(_HEIGHT // rows, 1)
+    height = tall * rows
+    colours = np.full((_TOP + height + _BOTTOM, _LEFT + _WIDTH + _RIGHT), _PAPER, np.uint8)
+    colours[_TOP : _TOP + height, _LEFT : _LEFT + _WIDTH] = np.repeat(cells, tall, axis=0)
+    ink = Image.new("L", colours.shape[::-1])  # drawn apart, in shades of grey, and laid over the colours
+    draw, font = ImageDraw.Draw(ink), ImageFont.load_default(_FONT)
     for n, purpose in enumerate(_PURPOSES):
-        palette[3 * n : 3 * n + 3] = COLOURS[purpose]
-        palette[3 * (n + _DARKER) : 3 * (n + _DARKER) + 3] = [int(0.78 * c) for c in COLOURS[purpose]]
-    palette[3 * 254 : 3 * 254 + 6] = [255, 255, 255, *_INK]
-    picture.putpalette(palette)
-    picture.paste(plot, (_LEFT, _TOP))
-    draw = ImageDraw.Draw(picture)
-    draw.fontmode = "1"  # of a palette there are no shades of ink
-    font = ImageFont.load_default(13)
-    x = _LEFT
-    for n, purpose in enumerate(_PURPOSES):
-        draw.rectangle((x, 10, x + 12, 22), fill=n, outline=255)
-        draw.text((x + 17, 8), purpose.value, fill=255, font=font)
-        x += 17 + int(draw.textlength(purpose.value, font=font)) + 14
+        x, y = 8 + n % 3 * (ink.width // 3), 6 + n // 3 * (_FONT + 8)
+        colours[y + 3 : y + 3 + _FONT, x : x + _FONT] = n
+        draw.rectangle((x, y + 3, x + _FONT, y + 3 + _FONT), outline=255)
+        draw.text((x + _FONT + 8, y), purpose.value, fill=255, font=font)
     draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + _WIDTH, _TOP + height), outline=255)
-    end_s = timeline.end_s
     for tick_s in _ticks(end_s):
         at = _LEFT + round(tick_s / end_s * _WIDTH)
-        draw.line((at, _TOP + height, at, _TOP + height + 5), fill=255)
-        draw.text((at, _TOP + height + 7), f"{tick_s:g}", fill=255, font=font, anchor="ma")
-    draw.text((_LEFT + _WIDTH // 2, _TOP + height + 25), "seconds of the allocation", fill=255, font=font, anchor="ma")
-    capacity = timeline.capacity
+        draw.line((at, _TOP + height, at, _TOP + height + 6), fill=255)
+        draw.text((at, _TOP + height + 8), f"{tick_s:g}", fill=255, font=font, anchor="ma")
+    below = (_LEFT + _WIDTH // 2, _TOP + height + 10 + _FONT)
+    draw.text(below, "seconds of the allocation", fill=255, font=font, anchor="ma")
     what, count = ("core", capacity.total_cores) if capacity.total_cores <= MOST_ROWS else ("node", capacity.nodes)
     for row in sorted({0, rows - 1} if rows > 8 else set(range(rows))):
-        label = f"{what} {row * count // rows}"
-        draw.text((_LEFT - 6, _TOP + (row + 0.5) * height / rows), label, fill=255, font=font, anchor="rm")
+        at_row = (_LEFT - 6, _TOP + (row + 0.5) * height / rows)
+        draw.text(at_row, f"{what} {row * count // rows}", fill=255, font=font, anchor="rm")
+    shades = np.asarray(ink) // 16
+    picture = Image.fromarray(np.where(shades > 0, _PAPER + shades, colours).astype(np.uint8), "L")
+    picture.putpalette(_palette())  # a third of the bytes of full colours, and their checksum is computed in Python
     out = io.BytesIO()
     picture.save(out, "PNG")
     return out.getvalue()
+
+
+def _palette() -> list[int]:
+    """Purposes, the same darker, and from paper to ink."""
+    light = [c for purpose in _PURPOSES for c in COLOURS[purpose]]
+    greys = [255 - 14 * grey for grey in range(16) for _ in range(3)]
+    used = [*light, *(int(0.78 * c) for c in light)]
+    return [*used, *[0] * (3 * _PAPER - len(used)), *greys]
 
 
 def allocation(timeline: Timeline, columns: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,9 @@ from rlctl.errors import ConfigError
 
 PORT = 6006
 _RELOAD_S = 5
+_FILES, _INSIDE = "*tfevents*", "tensorboard"
+_PAGE = "custom_scalars&_smoothingWeight=0"
+"""The page that is laid out by questions; step curves are not smoothed."""
 _SAMPLES = "scalars=5000,images=200,text=100,histograms=200"
 """Points per tag that are shown; TensorBoard's own choice is 10 images and 10 texts."""
 
@@ -34,14 +37,14 @@ def serve(folders: Sequence[Path], port: int | None = None, said: Callable[[str]
     names = _names(folders)
     stop = threading.Event()
     with _stopped_by_signals(stop), tempfile.TemporaryDirectory(prefix="rlctl-board-") as root:
-        for name, folder in names.items():
-            Path(root, name).symlink_to(folder, target_is_directory=True)
+        _link(names, Path(root))
         server = _make(Path(root), port)
         thread = threading.Thread(target=server.serve_forever, name="tensorboard", daemon=True)
         thread.start()
-        said(server.get_url())
+        said(f"{server.get_url()}#{_PAGE}")
         try:
-            stop.wait()
+            while not stop.wait(_RELOAD_S):
+                _link(names, Path(root))  # runs that have begun meanwhile
         finally:
             server.shutdown()
             thread.join()
@@ -82,18 +85,28 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder; give the folder of a run, or one that holds runs")
-        if next(folder.rglob("*tfevents*"), None) is None:
+        if next(folder.rglob(_FILES), None) is None:
             raise ConfigError(
                 f"{folder} holds no TensorBoard event files: give the folder of a run that train or steer has made"
             )
         whole = folder.resolve()
-        inside = whole / "tensorboard"
         parts, length = whole.parts[1:], 1
         while (name := "-".join(parts[-length:])) in found and length < len(parts):
             length += 1
-        if whole not in found.values() and inside not in found.values():
-            found[name] = inside if inside.is_dir() else whole
+        if whole not in found.values():
+            found[name] = whole
     return found
+
+
+def _link(names: Mapping[str, Path], root: Path) -> None:
+    """Link the TensorBoard folder of every run below the folders, as ``NAME-FOLDER-...-RUN``."""
+    for name, folder in names.items():
+        for file in folder.rglob(_FILES):
+            inside = file.parent.relative_to(folder).parts
+            length = inside.index(_INSIDE) if _INSIDE in inside else 0
+            link = root / "-".join((name, *inside[:length]))
+            if not link.is_symlink():
+                link.symlink_to(folder.joinpath(*inside[: length + 1] if _INSIDE in inside else ()))
 
 
 @contextmanager

@@ -71,7 +71,6 @@ def anew(folder: Path) -> Iterator[Board]:
     """A board whose file replaces what the folder had; a TensorBoard that is open drops it too."""
     old = list(folder.glob("*tfevents*"))
     with Board(folder) as board:
-        board.restart(0)
         yield board
     for file in old:
         file.unlink(missing_ok=True)

@@ -57,12 +57,8 @@ TAGS = (
     Tag("learning/policy_loss", _S, "The clipped surrogate objective, negated; noisy around zero."),
     Tag("learning/value_loss", _S, "Mean squared error of the critic."),
     Tag("learning/loss", _S, "What the optimiser minimises: policy, value and entropy terms together."),
-    Tag(
-        "learning/entropy", _S, "Entropy of the policy in nats, summed over the heads; it falls as choices become firm."
-    ),
-    Tag(
-        "learning/approx_kl", _S, "Divergence between the policy before and after an update; above 0.05 steps are long."
-    ),
+    Tag("learning/entropy", _S, "Entropy of the policy in nats, summed over the heads; firm choices have little."),
+    Tag("learning/approx_kl", _S, "Divergence of the policy from that before an update; above 0.05 steps are long."),
     Tag("learning/clip_fraction", _S, "Share of the samples whose probability ratio was clipped."),
     Tag("learning/clip_range", _S, "The ratio at which it is clipped."),
     Tag("learning/explained_variance", _S, "How much of the returns the critic foresees: 1 all, 0 nothing."),
@@ -74,9 +70,7 @@ TAGS = (
     Tag("learning/actions/{head}", _H, "Choices of one head of the actions."),
     Tag("learning/masked_share", _S, "Mean share of the choices that the mask forbade."),
     Tag("learning/masked_shares", _H, "Share of the choices that the mask forbade, by decision."),
-    Tag(
-        "winning/successes", _S, "Successes of a campaign; its steps are NODE-SECONDS. The mean, where many are played."
-    ),
+    Tag("winning/successes", _S, "Successes of a campaign, a mean if of many; its steps are node-seconds."),
     Tag("winning/node_seconds_per_success", _S, "Allocated node-seconds over successes: the number that counts."),
     Tag("winning/success_rate", _S, "Share of the campaigns that had a success."),
     Tag("winning/goal_rate", _S, "Share of the campaigns that reached their goal."),
@@ -93,7 +87,7 @@ TAGS = (
     Tag(
         "campaign/{name}",
         _S,
-        "The campaign's own quantities: its figures in training, a decision's fields in steering.",
+        "The campaign's own: its final figures in training, a decision's fields in steering.",
     ),
     Tag("pictures/{name}", _I, "The campaign's own pictures, such as its films."),
     Tag("about/goal", _T, "What the campaign is, on which machine, and who decides."),

@@ -169,8 +169,7 @@ class _Loop:
                 self._journal.append("fallback", now_s, {"number": decision.number, "reason": reason})
             if state:
                 self._journal.append("policy", now_s, {"number": decision.number, "state": state})
-            busy = sum(self._executor.busy.values())
-            self._curves.decided(decision, action, latency_s, busy, self._executor.queued)
+            self._curves.decided(decision, action, latency_s)
             decision = self._driver.step(action)
 
     def _end(self) -> Summary:
@@ -202,7 +201,7 @@ class _Loop:
         return summary
 
     def _show(self) -> None:
-        self._curves.looked()
+        self._curves.looked(sum(self._executor.busy.values()), self._executor.queued)
         now_s = self._executor.now()
         note = f"{self._driver.outcome().successes} successes, {self._driver.decisions} decisions, "
         self._progress.advance(now_s - self._shown_s, note + f"{sum(self._executor.busy.values())} cores busy")

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
 """Seconds between two looks at the whole machine, at the least."""
+COUNT_S = 1.0
+"""Seconds between two counts of what is busy."""
 SHARE = 0.01
 """Of the controller's time, what these looks may take."""
 LATENCIES = 1000
@@ -60,20 +62,21 @@ class SteeringCurves:
     ) -> None:
         self._folder, self._config, self._factory, self._identity = folder, config, factory, identity
         self._journal, self._records, self._driver = journal, list(records), driver
-        self._board, self._policy = Board(folder), Board(folder / POLICY)
+        decisions = sum(record.kind == "decision" for record in records)
+        # The last decision asked may have been drawn, and not recorded: it is asked and drawn again.
+        self._board = Board(folder, since=decisions)
+        spent = max((record.time_s for record in records), default=-1.0) * config.machine.nodes
+        self._policy = Board(folder / POLICY, since=round(spent) + 1 if records else 0)
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
         self._actions: list[list[int]] = []
         self._masked: list[float] = []
-        self._look_s = time.monotonic() + EVERY_S
-        decisions = sum(record.kind == "decision" for record in records)
-        if decisions:
-            self._board.restart(decisions)
-        else:
+        self._count_s, self._look_s = 0.0, time.monotonic() + EVERY_S
+        if not decisions:
             who = {"run": "steer", "policy": identity["policy"], "instance": identity["instance"]}
             command = "rlctl steer experiment.yaml --policy {policy} --run NEW-FOLDER --instance {instance}"
             write_about(self._board, config, factory, who, command.format(**who))
 
-    def decided(self, decision: Decision, action: Action, latency_s: float, busy_cores: int, queued: int) -> None:
+    def decided(self, decision: Decision, action: Action, latency_s: float) -> None:
         """A decision has been answered."""
         self._latencies_ms.append(1e3 * latency_s)
         if not isinstance(action, Mapping):
@@ -84,17 +87,19 @@ class SteeringCurves:
         values |= {
             "machine/node_seconds": ledger.node_seconds,
             "machine/utilisation": self._utilisation(),
-            "machine/busy_cores": busy_cores,
-            "machine/queued_tasks": queued,
         }
         if successes:
             values["winning/node_seconds_per_success"] = ledger.node_seconds / successes
         self._board.scalars(values, decision.number)
         self._policy.scalars({"winning/successes": successes}, round(ledger.node_seconds))
 
-    def looked(self) -> None:
-        """Time passes; now and then the whole machine is drawn."""
+    def looked(self, busy_cores: int, queued_tasks: int) -> None:
+        """Time passes; now and then the machine is looked at, and more rarely drawn."""
         began_s = time.monotonic()
+        if began_s >= self._count_s:
+            self._count_s = began_s + COUNT_S
+            counts = {"machine/busy_cores": busy_cores, "machine/queued_tasks": queued_tasks}
+            self._board.scalars(counts, self._driver.decisions)
         if began_s >= self._look_s:
             with _only_curves("picture of the machine"):
                 self._machine()

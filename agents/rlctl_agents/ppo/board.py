@@ -70,10 +70,8 @@ class TrainingBoard(KVWriter):
         self._began_s = time.monotonic()
         self._spent_s = 0.0
         self._validated = -1
-        self.board = Board(folder)
-        if done:
-            self.board.restart(done + 1)
-        else:
+        self.board = Board(folder, since=done + 1 if done else 0)
+        if not done:
             name = config.train.algorithm if config.train else ""
             command = "rlctl train experiment.yaml --out NEW-FOLDER"
             write_about(self.board, config, factory, {"run": "train", "policy": name}, command)
@@ -106,7 +104,8 @@ class TrainingBoard(KVWriter):
         except Exception as error:  # a rule, a twin or a campaign's pictures may fail in any way; learning goes on
             log.warning("no validation: %s", error)
         self._validated = decisions
-        self._spent_s += time.monotonic() - began_s
+        if not required:
+            self._spent_s += time.monotonic() - began_s
 
     def finish(self, succeeded: bool) -> None:
         """The training is over."""
