@@ -238,13 +238,13 @@ for _command in (reading.report, reading.trace, reading.status):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    terminal.prepare()
-    if threading.current_thread() is threading.main_thread():
-        # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if not _has_folder():
-        _fail("the current folder does not exist any more: change to one that does")
     try:
+        terminal.prepare()
+        if threading.current_thread() is threading.main_thread():
+            # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if not _has_folder():
+            _fail("the current folder does not exist any more: change to one that does")
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
         terminal.flush()
         sys.exit(code)

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.spaces import describe
-from rlctl.config import check_options
+from rlctl.config import check_options, shown
 from rlctl.errors import ConfigError, PolicyError
 from rlctl.executors.base import Capacity
 
@@ -70,11 +70,13 @@ class GymnasiumId:
         try:
             return flat(gymnasium.make(self.options.id, **self.options.kwargs))
         except gymnasium.error.Error as error:
-            raise ConfigError(f"{self.options.id}: {_said(error)}", _ID) from error
+            raise ConfigError(_said(error), _ID) from error
         except ImportError as error:
-            raise ConfigError(f"{self.options.id} cannot be imported: {_said(error)}", _ID) from error
+            raise ConfigError(f"{shown(self.options.id)} cannot be imported: {_said(error)}", _ID) from error
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{self.options.id} refuses them: {error}", ("campaign", "options", "kwargs")) from error
+            raise ConfigError(
+                f"{shown(self.options.id)} refuses them: {_said(error)}", ("campaign", "options", "kwargs")
+            ) from error
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Environments stepped one after the other; those that end begin anew in the same step."""
@@ -122,5 +124,10 @@ def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) ->
         )
 
 
+LONGEST = 300
+"""Of what an environment says of itself; some repeat all that they were given."""
+
+
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return text if len(text) < LONGEST else text[: LONGEST - 3] + "..."

@@ -105,10 +105,10 @@ class Training:
         assert int(names[-1]) == self.decisions
         assert PPO.load(self.run / "checkpoints" / names[-1] / "model.zip").num_timesteps == self.decisions
         assert PPO.load(self.run / "policy" / "model.zip").num_timesteps == self.decisions
-        assert saved_policy.load(self.run / "policy").manifest["decisions"] == self.decisions
+        assert saved_policy.load(self.run / "policy").manifest.decisions == self.decisions
         curves = EventAccumulator(str(self.run / "tensorboard"))
         curves.Reload()
-        assert max(point.step for point in curves.Scalars("time/fps")) == self.decisions
+        assert max(point.step for point in curves.Scalars("learning/decisions_per_s")) == self.decisions
         found.finished += 1
         found.decisions += self.decisions
         found.processes += len(processes_in(self.folder))
@@ -188,6 +188,6 @@ def test_the_last_record_of_a_killed_life_may_be_torn(machine: Machine) -> None:
             time.sleep(0.002)
         life.kill()
         assert training.died(life)
-        for file in folder.iterdir():
+        for file in (path for path in folder.rglob("*") if path.is_file()):
             os.truncate(file, int(random.integers(file.stat().st_size)))
         training.finish()

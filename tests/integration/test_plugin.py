@@ -121,7 +121,8 @@ BREAKS = {
     "class": ("class Factory:\n    def __init__(self, options): pass\n", "'name'"),
     "constructor": ("class Factory:\n    def __init__(self, options): 1 / 0\n", "ZeroDivisionError"),
     "promise": (
-        GOOD + "class Bad(Curing):\n    def on_event(self, event): self.now += 1.0; super().on_event(event)\n"
+        GOOD + "class Bad(Curing):\n    def on_event(self, event):\n"
+        "        self.open, self.now = None, self.now + 1.0\n        super().on_event(event)\n"
         "class Factory(CuringFactory):\n    def campaign(self, seed): return Bad(self.options)\n",
         "on_event()",
     ),

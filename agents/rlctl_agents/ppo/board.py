@@ -101,6 +101,8 @@ class TrainingBoard(KVWriter):
             return  # an environment with rewards has no costs to compare
         try:
             self._validate(self._factory, make_policy(), decisions)
+        except OSError as error:  # a full disk is told by those who must write
+            log.info("no validation: %s", error)
         except Exception as error:  # a rule, a twin or a campaign's pictures may fail in any way; learning goes on
             log.warning("no validation: %s", error)
         self._validated = decisions
@@ -153,7 +155,8 @@ class TrainingBoard(KVWriter):
         figures = {"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}
         self.board.scalars(figures | {"machine/node_seconds": driver.ledger.node_seconds}, decisions)
         if isinstance(factory, Illustrated) and hasattr(model, "write_files"):
-            with tempfile.TemporaryDirectory() as work:
+            # Beside the policy, where a later life removes what a killed one has left.
+            with tempfile.TemporaryDirectory(prefix=".policy-", dir=self._folder.parent) as work:
                 model.write_files(Path(work))
                 for name, png in factory.pictures(Path(work), records).items():
                     self.board.image(f"pictures/{name}", png, decisions)

@@ -89,7 +89,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
             # The environments are in use: the policy is checked on what they show now.
             seen = np.asarray(model._last_obs)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(prefix=".policy-", dir=out) as folder:
                 saved = export(model, Path(folder) / "policy", factory, env, config, options, rows)
                 return load_policy(config, str(saved))
 
