@@ -25,7 +25,7 @@ from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
 from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers, played_rows
 from rlctl_agents.ppo.network import PrivilegedPolicy
-from rlctl_agents.ppo.options import RESIDUAL, Options
+from rlctl_agents.ppo.options import RESIDUAL, Options, require_bias
 from rlctl_agents.ppo.vec_env import SB3VecEnv
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def export(
 
 
 def _new_model(env: SB3VecEnv, options: Options) -> PPO:
+    require_bias(options, env.n_mask)
     bias = options.logit_bias or _favoured(env)
     rate = options.learning_rate
     return PPO(

@@ -73,6 +73,20 @@ class Options(BaseModel):
     threads: int = Field(default=1, ge=1, le=4096)
 
 
+def require_bias(options: Options, choices: int) -> None:
+    """Refuse initial biases that are not one for each choice.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if options.logit_bias and len(options.logit_bias) != choices:
+        raise ConfigError(
+            f"{len(options.logit_bias)} numbers, but the campaign (campaign.options) offers {choices} choices: "
+            "give one for each, or leave it out",
+            ("train", "options", "logit_bias"),
+        )
+
+
 def check(config: Config, factory: Game) -> Options:
     """The options of ``train``, if they go together with each other and with the campaign.
 
@@ -91,12 +105,7 @@ def check(config: Config, factory: Game) -> Options:
         )
     _, actions = game_spaces(factory, config.seed)
     choices = sum(action_heads(actions)) if isinstance(actions, Discrete | MultiDiscrete) else 0
-    if options.logit_bias and len(options.logit_bias) != choices:
-        raise ConfigError(
-            f"{len(options.logit_bias)} numbers, but the campaign (campaign.options) offers {choices} choices: "
-            "give one for each, or leave it out",
-            ("train", "options", "logit_bias"),
-        )
+    require_bias(options, choices)
     if options.residual is not None:
         rule = make_rule(options.residual, "residual", RESIDUAL)
         if rewarded(factory):
