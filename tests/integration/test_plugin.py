@@ -69,9 +69,7 @@ def test_it_keeps_its_promises_trains_is_tuned_and_compared(installed: Installed
     tuned = installed.json("tune", "secant", installed.config, "--out", tmp_path / "secant.yaml", *few)
     assert tuned["parameters"].keys() == {"coarse_above_K", "inwards", "apart"}
     against = ["--against", tmp_path / "secant.yaml", "bisection"]
-    compared = installed.json(
-        "evaluate", installed.config, "--policy", trained["policy"], *against, "--instances", 16
-    )
+    compared = installed.json("evaluate", installed.config, "--policy", trained["policy"], *against, "--instances", 16)
     rows = {row["policy"]: row for row in compared["rows"]}
     assert rows["bisection"]["reached"] == rows["secant"]["reached"] == 1.0
 
