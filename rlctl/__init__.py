@@ -6,6 +6,7 @@ What the command line does, from Python:
     folder = rlctl.train(config, "runs/first")
     print(rlctl.evaluate(config, [str(folder), "feedback"]).to_json())
     summary = rlctl.steer(config, str(folder), "runs/real")
+    page = rlctl.report("runs/real")
 
 Each is loaded when it is first used, so that ``import rlctl`` is instant.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlctl.config import load_config
     from rlctl.doctor import diagnose
-    from rlctl.experiment import check, evaluate, steer, train, tune
+    from rlctl.experiment import check, evaluate, report, status, steer, trace, train, tune
     from rlctl.factory import SimpleFactory
     from rlctl.policy import SimpleRule
     from rlctl.registry import load_policy
@@ -32,7 +33,10 @@ __all__ = [
     "evaluate",
     "load_config",
     "load_policy",
+    "report",
+    "status",
     "steer",
+    "trace",
     "train",
     "tune",
 ]
@@ -48,6 +52,9 @@ _HOMES = {
     "steer": "rlctl.experiment",
     "SimpleFactory": "rlctl.factory",
     "SimpleRule": "rlctl.policy",
+    "report": "rlctl.experiment",
+    "trace": "rlctl.experiment",
+    "status": "rlctl.experiment",
 }
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
@@ -16,6 +16,7 @@ from rlctl.task import Event, TaskId, TaskSpec
 if TYPE_CHECKING:
     from rlctl.executors.base import Capacity
     from rlctl.executors.simulated import TaskModel
+    from rlctl.records import Record
 
 Action = NDArray[np.int64] | Mapping[str, Any]
 """An index for each head of the action space (networks), or the named quantities themselves (rules)."""
@@ -145,6 +146,15 @@ class Campaign(Protocol):
         """How the campaign stands."""
 
 
+@runtime_checkable
+class Countable(Protocol):
+    """What a campaign may offer besides, if its goal is a number of successes."""
+
+    @property
+    def goal(self) -> int:
+        """Successes that reach the goal."""
+
+
 class CampaignFactory(Protocol):
     """What a package registers under the entry point group ``rlctl.campaigns``: makes campaigns of one kind.
 
@@ -173,3 +183,16 @@ class CampaignFactory(Protocol):
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Many campaigns stepped together."""
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """What a factory may offer besides: pictures of a steered campaign, for reports and TensorBoard."""
+
+    def pictures(self, folder: Path, records: Sequence[Record]) -> dict[str, bytes]:
+        """PNG pictures by name; may be empty. It only reads, and tasks may be running and writing meanwhile.
+
+        Args:
+            folder: the run's folder of task files, the one that ``prepare`` was given.
+            records: of the run's journal, so far.
+        """

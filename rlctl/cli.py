@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
+import os
 import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,10 +20,12 @@ from typer.exceptions import TyperException
 
 import rlctl
 from rlctl import bugs
+from rlctl.commands import reading
+from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.errors import RlctlError
 from rlctl.files import require_file, storage_error, write_whole
 from rlctl.monitoring import terminal
-from rlctl.monitoring.progress import Progress, progress
+from rlctl.monitoring.account import ledger_line
 
 app = typer.Typer(
     help="Learns to steer simulation campaigns on supercomputers.",
@@ -33,22 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class LogLevel(StrEnum):
-    """How much to say."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-def _log(level: LogLevel) -> LogLevel:
-    logging.basicConfig(
-        level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
-    )
-    return level
 
 
 def _version(asked: bool) -> None:
@@ -61,8 +46,6 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experime
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the experiment; may be repeated.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and no progress.")]
-Level = Annotated[LogLevel, typer.Option("--log-level", callback=_log, help="How much to log on standard error.")]
 PolicyName = Annotated[
     str,
     typer.Option(
@@ -138,6 +121,9 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the held-out instances.")] = None,
     workers: Workers = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison there, as JSON.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add the comparison to the saved policy's manifest.")
+    ] = False,
     sets: Sets = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
@@ -152,6 +138,7 @@ def evaluate(
         instances=instances,
         seed=seed,
         workers=workers,
+        record=record,
         progress=_progress(as_json),
     )
     # First said, then written: what took hours is not lost to a full disk.
@@ -184,7 +171,9 @@ def steer(
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
         f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
-        f"curves: tensorboard --logdir {shlex.quote(str(run))}"
+        f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
+        f"curves: rlctl board {shlex.quote(str(run))}\n"
+        f"report: rlctl report {shlex.quote(str(run))}"
     )
     _say(as_json, summary.to_json(), text)
 
@@ -211,6 +200,22 @@ def check(
     _say(as_json, data, text)
 
 
+@app.command(epilog="Example: rlctl board runs/films runs/annealing")
+def board(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER...", help="Run folders, or folders of runs.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The first free one from 6006 if left out.")
+    ] = None,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Show the curves of runs in TensorBoard, until Ctrl-C."""
+    from rlctl.monitoring.server import serve
+
+    serve(folders or [Path("runs")], port, lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
+
+
 @app.command(epilog="Example: rlctl doctor")
 def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
     """Look at MPI, GPUs, Slurm and versions, and say what to do about what is missing."""
@@ -226,6 +231,10 @@ def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
         raise typer.Exit(1)
 
 
+for _command in (reading.report, reading.trace, reading.status):
+    app.command(epilog=f"Example: rlctl {_command.__name__} runs/films")(_command)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -233,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not _has_folder():
+        _fail("the current folder does not exist any more: change to one that does")
     try:
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
         terminal.flush()
@@ -245,15 +256,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail("stopped", 130)
     except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
         terminal.drop_output()
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(1)  # as Typer does where it notices first
     except MemoryError:
         _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
     except OSError as error:
-        mendable = storage_error(error, "standard output")
+        missing = isinstance(error, FileNotFoundError)  # of rlctl's own files; of the user's, there are better words
+        mendable = None if missing else storage_error(error, "standard output")
         terminal.drop_output()
         _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
     except Exception as error:
         _fail(bugs.report(error), bugs.EXIT_CODE)
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
@@ -265,21 +284,6 @@ def _stopped(same_again: bool) -> NoReturn:
     again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
     print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
     raise typer.Exit(130)
-
-
-def _progress(quiet: bool) -> Progress:
-    return progress(quiet=quiet)
-
-
-def _say(as_json: bool, data: Any, text: Any) -> None:
-    if as_json:
-        print(json.dumps(data, indent=2))
-    else:
-        from rich.console import Console
-
-        # A file or a pipe has no width; a table that is cut there is of no use.
-        width = None if sys.stdout.isatty() else 160
-        Console(width=width, soft_wrap=isinstance(text, str)).print(text, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

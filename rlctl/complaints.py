@@ -23,8 +23,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     "known: constant, feedback; did you mean 'feedback'?"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(word[:100], names, n=1)
-    return f"known: {', '.join(names) or 'none'}" + (f"; did you mean {close[0]!r}?" if close else "")
+    alike = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word[:100].lower(), alike, n=1)
+    return f"known: {', '.join(names) or 'none'}" + (f"; did you mean {alike[close[0]]!r}?" if close else "")
 
 
 def shown(value: Any) -> str:
@@ -45,7 +46,7 @@ def under(where: Key | None) -> Iterator[None]:
     except RlctlError as error:
         if error.key is None:
             raise
-        raise type(error)(error.problem, where and (*where, *error.key)) from error
+        raise type(error)(error.problem, None if where is None else (*where, *error.key)) from error
 
 
 def check_options(model: type[_Model], options: Mapping[str, Any] | None, where: str) -> _Model:
@@ -101,7 +102,7 @@ def _problem(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
     if kind == "missing":
         return "is missing"
     if key and key[-1] == "schema":
-        return f"schema {error['input']!r} is not known to this rlctl, which reads schema 1"
+        return f"schema {shown(error['input'])} is not known to this rlctl, which reads schema 1"
     if kind == "value_error":  # what a model's own check says
         return message.removeprefix("Value error, ")
     return f"{message.replace('Input should', 'should')}, got {shown(error['input'])}"

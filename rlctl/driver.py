@@ -173,7 +173,11 @@ class Driver:
     def _take(self, events: Iterable[Event]) -> None:
         for event in events:
             self._record("event", event.time_s, event_to_json(event))
-            self._fold(event)
+            # As a replay does, which cannot know what came at one instant with the event that ended the campaign.
+            if self.campaign.outcome().ended:
+                self._settle(event)
+            else:
+                self._fold(event)
 
     def _settle(self, event: Event) -> None:
         """Book an event; the campaign is not told of those after its end."""

@@ -1,13 +1,14 @@
-"""What one does with an experiment, each in one call: train, tune, evaluate, steer."""
+"""What one does with an experiment, each in one call: train, tune, evaluate, steer, and look at what was steered."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlctl import preflight
-from rlctl.config import Config
+from rlctl.config import Config, config_hash
 from rlctl.errors import ConfigError, ContractError
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rlctl.evaluation.tuning import Tuned
     from rlctl.policy import Policy
     from rlctl.steering import Summary
+    from rlctl.steering.status import Status
     from rlctl.testing import Checked
 
 
@@ -123,6 +125,7 @@ def evaluate(
     instances: int | None = None,
     seed: int | None = None,
     workers: int = 1,
+    record: bool = False,
     progress: Progress | None = None,
 ) -> Comparison | Returns:
     """Compare policies on the same held-out instances of the campaign's twin, or episodes of an environment.
@@ -134,17 +137,20 @@ def evaluate(
         instances: number of instances; the configuration's if None.
         seed: of the instances; the configuration's if None.
         workers: processes to play in.
+        record: whether the comparison is added to the manifest of the first policy, which must be a saved one.
         progress: told how far it is; silent if None.
 
     Raises:
         ConfigError: a policy is not known, or named twice.
-        PolicyError: a saved policy cannot be used.
+        PolicyError: a saved policy cannot be used, or the scores cannot be recorded.
     """
     instances = config.evaluate.instances if instances is None else instances
     seed = config.evaluate.seed if seed is None else seed
     with config.source.located():
         game = preflight.check_game(config)
     if rewarded(game):
+        if record:
+            raise ConfigError("--record: returns of a Gymnasium environment are not recorded, only costs of campaigns")
         return _returns(config, game, policies, instances, seed, progress or Silent())
     loaded: dict[str, Policy] = {}
     for given in policies:
@@ -156,9 +162,14 @@ def evaluate(
         factory = preflight.check_campaign(config)
         for policy in loaded.values():
             preflight.check_policy(config, factory, policy)
+        from rlctl.bundle import scores
         from rlctl.evaluation import compare
 
-        return compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
+        comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        if saved is not None:
+            scores.record(saved, comparison.reference, comparison.to_json(), config_hash(config))
+        return comparison
 
 
 def _returns(
@@ -196,10 +207,79 @@ def steer(
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
-    run = Path(run)
+    run = Path(os.path.normpath(run))
     with config.source.located():
-        decider = load_policy(config, policy) if isinstance(policy, str) else policy
+        decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
+        if source is not None and source not in config.policies and Path(source).exists():
+            source = str(Path(source).absolute())
         preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
         require_folder(run)
         with writing(run, "then go on with --resume"):
-            return steering.steer(config, decider, run, instance, resume=resume, boot_s=boot_s, progress=progress)
+            return steering.steer(
+                config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
+            )
+
+
+def report(
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    rules: bool = True,
+    instances: int = 12,
+    progress: Progress | None = None,
+) -> Path:
+    """Write all about a steered campaign, ended or not, into one HTML file; see ``rlctl.steering.report``.
+
+    Args:
+        run: the run folder.
+        out: the file; ``report.html`` in the run folder if None. An earlier report is replaced, nothing else.
+        rules: play the configured rules on the campaign's twin, to compare.
+        instances: further instances that rules play, to show how much instances differ.
+        progress: told how far it is; silent if None.
+
+    Returns:
+        the file.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged, or ``out`` cannot be written.
+    """
+    from rlctl.steering.report import write_report
+
+    return write_report(Path(run), None if out is None else Path(out), rules, instances, progress or Silent())
+
+
+def trace(run: Path | str, out: Path | str | None = None) -> Path:
+    """Write tasks and decisions of a steered campaign as Chrome trace events, for Perfetto.
+
+    Args:
+        run: the run folder.
+        out: the file; ``trace.json`` in the run folder if None. An earlier trace is replaced, nothing else.
+
+    Returns:
+        the file.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged, or ``out`` cannot be written.
+    """
+    from rlctl.monitoring import own_file, trace
+    from rlctl.steering.run_folder import read_run
+
+    run = Path(run)
+    found = read_run(run)
+    out = run / "trace.json" if out is None else Path(out)
+    own_file.write_own(out, trace.trace_json(found.timeline, found.header), trace.MARK)
+    return out
+
+
+def status(run: Path | str) -> Status:
+    """How a campaign that is, or was, steered stands: goal, budget, running tasks, last decisions, ledger.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged.
+    """
+    from rlctl.steering.status import status
+
+    return status(run)

@@ -19,6 +19,7 @@ _ADVICE = {
     errno.EACCES: "choose a place where you may write, or change its rights",
     errno.EPERM: "choose a place where you may write, or change its rights",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "choose a place that can be written",
     errno.ENOTDIR: "a part of this path is a file: choose another",
     errno.EISDIR: "it is a folder: give a file",
     errno.ELOOP: "its links go round in a circle: choose another",
@@ -30,6 +31,8 @@ _ADVICE = {
 
 def storage_error(error: OSError, place: Path | str | None = None) -> StorageError | None:
     """The same for people; None if it is nothing that a user can mend.
+
+    A file that is missing is a user's affair only where something was to be written.
 
     >>> str(storage_error(OSError(errno.ENOSPC, "No space left on device"), "runs/a"))
     'runs/a: cannot be written (No space left on device): free some space'
@@ -67,6 +70,9 @@ def require_folder(folder: Path) -> None:
     with writing(folder):
         if folder.exists() and not folder.is_dir():
             raise StorageError(f"{folder} is a file; give a folder")
+        whole = Path(os.path.abspath(folder))
+        if whole.exists() and whole.samefile(Path.cwd()):
+            raise StorageError(f"{folder} is the folder that you are in: give one in it, for example runs/first")
         _require_rights(folder)
 
 
@@ -109,13 +115,13 @@ def _require_place(path: Path, what: str) -> None:
 
 
 def _require_rights(folder: Path) -> None:
-    """The nearest folder above that is there must be one that can be written."""
+    """The nearest folder above that is there must be one that can be written, as a trial shows."""
     folder = Path(os.path.abspath(folder))
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-        code = errno.EROFS if read_only else errno.EACCES
-        raise OSError(code, os.strerror(code), str(folder))
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".rlctl-", dir=folder))  # rights alone do not tell: /proc has them
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error

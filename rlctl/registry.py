@@ -11,7 +11,7 @@ from rlctl import saved_policy
 from rlctl.campaign import CampaignFactory
 from rlctl.complaints import under
 from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file, shown
-from rlctl.errors import ConfigError, Key
+from rlctl.errors import ConfigError, Key, RlctlError
 from rlctl.executors.base import ExecutorFactory
 from rlctl.plugins import CAMPAIGNS, EXECUTORS, LEARNERS, POLICIES, Registered, load, names, reason
 from rlctl.policy import Policy
@@ -175,8 +175,12 @@ def _named(config: Config, name: str) -> Policy:
         return make_rule(entry, name, key)
     path = config.resolve(entry)
     if not entry or not _exists(path):
-        raise ConfigError(f"{path}: no such file or folder: mend the path, which begins at this file's folder", key)
-    return _from_path(config, path, name)
+        said = str(path) if len(entry) < 500 and entry.isprintable() else shown(entry)
+        raise ConfigError(f"{said}: no such file or folder: mend the path, which begins at this file's folder", key)
+    try:
+        return _from_path(config, path, name)
+    except RlctlError as error:  # it names a place in another file; this one is where the path stands
+        raise type(error)(str(error), key) from error
 
 
 def _exists(path: Path) -> bool:

@@ -100,6 +100,7 @@ def load(folder: Path, deterministic: bool | None = None) -> NumpyPolicy:
         policy = _policy(opened, manifest, deterministic)
         with _about(folder / GOLDEN):
             golden.check(policy, _arrays(opened, GOLDEN, golden.declared(manifest, policy), manifest))
+    policy.folder = folder
     return policy
 
 

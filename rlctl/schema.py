@@ -70,6 +70,7 @@ class TrainSection(Section):
         num_envs: campaigns that are stepped together.
         seed: of the learner; the experiment's seed if None.
         checkpoint_decisions: decisions between two checkpoints, which is what a kill can cost.
+        validation_instances: that the policy and every rule play at checkpoints, for the curves; 0: none.
         options: the learner's own.
     """
 
@@ -78,6 +79,7 @@ class TrainSection(Section):
     num_envs: int = Field(default=64, ge=1, le=65_536)
     seed: int | None = Field(default=None, ge=0)
     checkpoint_decisions: int = Field(default=100_000, ge=1)
+    validation_instances: int = Field(default=4, ge=0, le=10_000)
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -123,9 +125,11 @@ class SteerSection(Section):
 
     Attributes:
         fallback: the policy that answers where the steering one fails; None: the first allowed choice of each head.
+        rules_on_twin: whether, once the campaign has ended, the rules play its twin for the curves beside it.
     """
 
     fallback: str | None = None
+    rules_on_twin: bool = True
 
 
 Entry = Annotated[

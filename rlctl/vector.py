@@ -41,7 +41,11 @@ def compute(executors: Sequence[SimulatedExecutor], batch: Batch) -> None:
 
 
 def play(
-    factory: CampaignFactory, capacity: Capacity, players: Sequence[tuple[int, Policy]], batch: Batch | None = None
+    factory: CampaignFactory,
+    capacity: Capacity,
+    players: Sequence[tuple[int, Policy]],
+    batch: Batch | None = None,
+    watch: Callable[[int, Episode], None] | None = None,
 ) -> list[dict[str, float]]:
     """Play whole campaigns on simulated executors, all of them in step.
 
@@ -50,6 +54,7 @@ def play(
         capacity: the allocation of each.
         players: (instance, policy) of each campaign; a policy that keeps memory plays one campaign at a time.
         batch: computes tasks together; None: the factory's ``outcomes``, one by one if it has none.
+        watch: told of each campaign, by its position, when it stands at a decision or has ended.
 
     Returns:
         ``Episode.figures`` of each campaign, in order.
@@ -60,6 +65,9 @@ def play(
     for (instance, policy), episode in zip(players, episodes, strict=True):
         policy.reset(instance)
         episode.begin()
+    if watch is not None:
+        for n, episode in enumerate(episodes):
+            watch(n, episode)
     live = [n for n, episode in enumerate(episodes) if episode.decision is not None]
     while live:
         for n in live:
@@ -69,6 +77,8 @@ def play(
         compute([executors[n] for n in live], together)
         for n in live:
             episodes[n].reward()
+            if watch is not None:
+                watch(n, episodes[n])
         live = [n for n in live if episodes[n].decision is not None]
     return [episode.figures() for episode in episodes]
 

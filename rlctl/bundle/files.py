@@ -6,13 +6,14 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from rlctl.bundle.manifest import AGAIN
 from rlctl.errors import PolicyError
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 
 
 class Folder:
@@ -58,8 +59,7 @@ class Folder:
         self._each(name, limit, found.update)
         return found.hexdigest()
 
-    def _each(self, name: str, limit: int, take: object) -> None:
-        assert callable(take)
+    def _each(self, name: str, limit: int, take: Callable[[bytes], object]) -> None:
         path = self.path / name
         try:
             # No link is followed; a FIFO without a writer does not block.
@@ -67,18 +67,22 @@ class Folder:
             handle = os.open(name, flags, dir_fd=self._handle)
         except OSError as error:
             raise PolicyError(f"{path}: cannot be read ({_why(error)}); {AGAIN}") from None
-        with os.fdopen(handle, "rb", buffering=0) as file:
+        try:
             about = os.fstat(handle)
             if not stat.S_ISREG(about.st_mode):
                 raise PolicyError(f"{path}: not a plain file; {AGAIN}")
             if about.st_size > limit:
                 raise PolicyError(f"{path}: {about.st_size:,} bytes, at most {limit:,} belong there; {AGAIN}")
             left = limit
-            while data := file.read(min(_CHUNK, left + 1)):
+            while data := os.read(handle, min(_CHUNK, left + 1)):
                 left -= len(data)
                 if left < 0:
                     raise PolicyError(f"{path}: grew while it was read; {AGAIN}")
                 take(data)
+        except OSError as error:
+            raise PolicyError(f"{path}: cannot be read ({_why(error)}); {AGAIN}") from None
+        finally:
+            os.close(handle)
 
 
 def _why(error: Exception) -> str:

@@ -14,6 +14,7 @@ from rlctl.errors import PolicyError
 
 SCHEMA = 2
 MIN_PAIRS = 64
+MAX_SCORES = 1000
 MAX_DEPTH = 32
 
 # Names are shown on terminals, and file names are joined to the folder: no separators, no control characters.
@@ -73,6 +74,29 @@ class FileEntry(_Part):
     bytes: int = Field(ge=0)
 
 
+class Score(_Part):
+    """A comparison on held-out instances of the twin.
+
+    Attributes:
+        date: when it was done, UTC.
+        policy: how the rows call this policy.
+        config_hash: of the configuration that it was done with.
+        seed: the instances were drawn from it.
+        reference: the policy that the rows' ratios are relative to.
+        rows: one per policy: instances, node-seconds per success and ratio with their 95 % intervals, and more; see
+            ``rlctl.evaluation.compare.Row``.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    date: str = Field(max_length=40)
+    policy: Name
+    config_hash: Sha256
+    seed: int
+    reference: Name
+    rows: list[dict[str, Any]] = Field(min_length=1, max_length=100)
+
+
 class Manifest(_Part):
     """What ``manifest.json`` holds; what is not named here is kept for people.
 
@@ -95,7 +119,7 @@ class Manifest(_Part):
     deterministic: bool
     residual: Residual | None = None
     files: dict[FileName, FileEntry] = Field(max_length=64)
-    scores: list[dict[str, Any]] = Field(default_factory=list, max_length=1000)
+    scores: list[Score] = Field(default_factory=list, max_length=MAX_SCORES)
 
 
 def parse(text: bytes, path: Path) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class NumpyPolicy:
 
     Attributes:
         manifest: what was saved with it.
+        folder: where it was loaded from.
         digest: tells this bundle from all others; see ``rlctl.bundle.manifest.digest``.
         observation_space, action_space: what it was trained for.
         deterministic: whether it takes the likeliest answer, or draws one.
@@ -45,6 +47,7 @@ class NumpyPolicy:
             PolicyError: the arrays or spaces are not what this class computes.
         """
         self.manifest = manifest
+        self.folder: Path | None = None
         self.name = manifest.name
         self.digest = digest(manifest)
         self.deterministic = manifest.deterministic if deterministic is None else deterministic
@@ -52,6 +55,9 @@ class NumpyPolicy:
         self.action_space: spaces.Space[Any] = build(manifest.spaces.action)
         self.observation_length = length(manifest.spaces.observation)
         self.answers = answers(self.action_space, weights.get("log_std"))
+        figures = manifest.observations
+        if {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)} != {self.observation_length}:
+            raise PolicyError(f"policy {self.name}: statistics of other than {self.observation_length} numbers")
         for name, array in weights.items():
             if not np.isfinite(array).all():
                 raise PolicyError(f"policy {self.name}: {name} has numbers that are not finite")

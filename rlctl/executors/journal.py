@@ -125,10 +125,11 @@ class Journal:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def records(self) -> list[Record]:
-        """All records so far, in order."""
+    def records(self, after: int = 0) -> list[Record]:
+        """The records so far, in order; those with a larger number than ``after``."""
+        query = "SELECT seq, time_s, kind, data FROM record WHERE seq > ? ORDER BY seq"
         try:
-            rows = self._connection.execute("SELECT seq, time_s, kind, data FROM record ORDER BY seq").fetchall()
+            rows = self._connection.execute(query, (after,)).fetchall()
             return [Record(seq, time_s, kind, json.loads(data)) for seq, time_s, kind, data in rows]
         except (sqlite3.Error, ValueError) as error:
             raise JournalError(f"{self.path}: damaged ({error}): restore it from a copy") from error
@@ -161,6 +162,9 @@ def last_attempts(records: Iterable[Record]) -> dict[TaskId, int]:
 
 def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rwc"
+    if read_only and not Path(f"{path}-wal").exists():
+        # Nobody has it open. A reader who says so leaves no file beside it, and may read a folder it may not write to.
+        mode += "&immutable=1"
     # isolation_level None: each statement is its own transaction, so an INSERT is durable when it returns.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
     if not read_only:

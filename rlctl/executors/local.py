@@ -109,7 +109,7 @@ class LocalExecutor:
         if spec.uid in self._known:
             return
         self._check(spec)
-        self._record("submitted", {"uid": spec.uid, "attempt": attempt})
+        self._record("submitted", {"uid": spec.uid, "attempt": attempt, "parameters": dict(spec.parameters)})
         self._known.add(spec.uid)
         self._order += 1
         heapq.heappush(self._queue, (-spec.priority, self._order, spec, attempt))

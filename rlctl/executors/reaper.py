@@ -173,7 +173,8 @@ def _clear(note: Path) -> None:
     token, _, boot = first.partition(" ")
     if re.fullmatch("[0-9a-f]{32}", token) is None or boot != _boot():
         return
-    sessions = dict(map(int, line[1:].split()) for line in lines if re.fullmatch(r"\+\d+ \d+", line))
+    held = [line[1:].split() for line in lines if re.fullmatch(r"\+\d+ \d+", line)]
+    sessions = {int(sid): int(started) for sid, started in held}
     # The note may be old: a number whose first process has gone may be a stranger's by now; the token finds the rest.
     reap({sid: started for sid, started in sessions.items() if started and start_time(sid) == started}, token)
     shutil.rmtree(_scratch(token), ignore_errors=True)

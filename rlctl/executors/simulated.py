@@ -211,7 +211,8 @@ class SimulatedExecutor:
         heapq.heappush(self._queue, (-launch.spec.priority, self._order, launch))
         self.uncomputed.append(launch)
         if self._recorder is not None:
-            self._recorder.append("submitted", self._now, {"uid": launch.spec.uid, "attempt": launch.attempt})
+            data = {"uid": launch.spec.uid, "attempt": launch.attempt, "parameters": dict(launch.spec.parameters)}
+            self._recorder.append("submitted", self._now, data)
 
     def _start(self) -> None:
         while self._queue:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from rlctl.monitoring.timeline import Attempt, Timeline
 
@@ -24,6 +25,10 @@ class Purpose(StrEnum):
     WASTED = "wasted run"  # a task that failed, was cancelled, or was lost
     IDLE = "idle"  # free, and nothing waited
     CONTROLLER = "controller"  # free, while the controller decided and recorded
+
+
+SHOWN = (Purpose.USEFUL, Purpose.WASTED, Purpose.BOOT, Purpose.QUEUE, Purpose.CONTROLLER, Purpose.IDLE)
+"""The order in which people are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,44 @@ class Account:
         return {purpose: seconds / total if total else 0.0 for purpose, seconds in self.cores.items()}
 
 
+_Key = TypeVar("_Key", bound=str)
+
+
+def percentages(seconds: Mapping[_Key, float]) -> dict[_Key, int]:
+    """Whole percentages that add up to 100: rounded down, and the largest remainders get what is left.
+
+    >>> percentages({"useful run": 2.0, "idle": 1.0, "boot": 0.0})
+    {'useful run': 67, 'idle': 33, 'boot': 0}
+    """
+    total = math.fsum(seconds.values())
+    if total <= 0.0:
+        return dict.fromkeys(seconds, 0)
+    exact = {key: 100.0 * max(value, 0.0) / total for key, value in seconds.items()}
+    whole = {key: math.floor(value) for key, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda key: whole[key] - exact[key])
+    for key in by_remainder[: 100 - sum(whole.values())]:
+        whole[key] += 1
+    return whole
+
+
+def ledger_line(core_seconds: Mapping[str, float], gpu_seconds: Mapping[str, float]) -> str:
+    """The ledger for people; nothing before any time has passed.
+
+    >>> ledger_line({"useful run": 97.0, "boot": 2.0, "idle": 1.0}, {})
+    'cores: 97 % useful, 2 % boot, 1 % idle'
+    """
+    parts = []
+    for what, seconds in (("cores", core_seconds), ("GPUs", gpu_seconds)):
+        if math.fsum(seconds.values()) > 0.0:
+            shares = percentages(seconds)
+            told = (f"{shares[p]} % {p.value.removesuffix(' run')}" for p in SHOWN if p in shares)
+            parts.append(f"{what}: {', '.join(told)}")
+    return "; ".join(parts)
+
+
 def account(timeline: Timeline, end_s: float | None = None) -> Account:
-    """Add up a timeline until ``end_s``; None: until its last record."""
-    end_s = timeline.end_s if end_s is None else end_s
+    """Add up a timeline until ``end_s``; None: as far as the allocation is charged."""
+    end_s = timeline.charged_s if end_s is None else end_s
     capacity = timeline.capacity
     totals = (float(capacity.total_cores), float(capacity.nodes * capacity.gpus))
     sums: list[dict[Purpose, list[float]]] = [{purpose: [] for purpose in Purpose} for _ in totals]

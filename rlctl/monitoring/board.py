@@ -1,37 +1,57 @@
-"""TensorBoard event files, written without torch or TensorFlow."""
+"""TensorBoard event files in the project's vocabulary, written without torch or TensorFlow."""
 
 from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+import numpy as np
+from numpy.typing import ArrayLike
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
+from tensorboard.plugins.custom_scalar.metadata import PLUGIN_NAME as CUSTOM_SCALARS
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+from rlctl.monitoring.event_file import EventFile
+from rlctl.monitoring.tags import LAYOUT, METRICS, Kind, find, regex
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+Leaf = bool | int | float | str
 
 
 class Board:
     """One event file in a folder; a later one in the same folder continues the curves.
 
+    Args:
+        since: the step from which on this file replaces what earlier ones have; 0: all of it.
+
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, Board(Path(folder)) as board:
-    ...     board.scalar("films/good", 3, step=40)
+    ...     board.scalars({"machine/busy_cores": 3}, step=40)
     """
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventFileWriter(str(folder), flush_secs=5)
+    def __init__(self, folder: Path, since: int = 0) -> None:
+        self._file = EventFile(folder)
+        self._described: set[str] = set()
+        # Without one in the file before, TensorBoard takes no heed of the one in this file: so each has one.
+        start = SessionLog(status=SessionLog.SessionStatus.START)
+        self._file.write(Event(wall_time=time.time(), step=since, session_log=start))
 
-    def scalar(self, tag: str, value: float, step: int) -> None:
-        """A point of a curve."""
-        self._write(Summary.Value(tag=tag, simple_value=float(value)), step)
+    def scalars(self, values: Mapping[str, Any], step: int) -> None:
+        """Points of several curves; what is no finite number is left out."""
+        numbers = {tag: float(v) for tag, v in values.items() if isinstance(v, int | float | np.number | np.bool_)}
+        points = [self._value(tag, Kind.SCALAR, simple_value=v) for tag, v in numbers.items() if np.isfinite(v)]
+        if points:
+            self._write(points, step)
 
     def text(self, tag: str, text: str, step: int = 0) -> None:
         """A text in Markdown."""
@@ -40,8 +60,7 @@ class Board:
             string_val=[text.encode()],
             tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
         )
-        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
-        self._write(Summary.Value(tag=f"{tag}/text_summary", metadata=metadata, tensor=tensor), step)
+        self._write([self._value(tag, Kind.TEXT, tensor=tensor)], step)
 
     def image(self, tag: str, png: bytes, step: int) -> None:
         """A picture, as the bytes of a PNG file.
@@ -53,11 +72,71 @@ class Board:
             raise ValueError(f"{tag}: not a PNG")
         width, height = struct.unpack(">II", png[16:24])
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-        self._write(Summary.Value(tag=tag, image=image), step)
+        self._write([self._value(tag, Kind.IMAGE, image=image)], step)
+
+    def histogram(self, tag: str, values: ArrayLike, step: int) -> None:
+        """How numbers are distributed; few different integers get a bar each. Nothing is written of no numbers."""
+        numbers = np.asarray(values)
+        numbers = numbers[np.isfinite(numbers)]
+        if numbers.size == 0:
+            return
+        low, high = float(numbers.min()), float(numbers.max())
+        whole = np.issubdtype(numbers.dtype, np.integer) and high - low < 64
+        edges = np.arange(low - 0.5, high + 1.0) if whole else np.linspace(low, high if high > low else low + 1e-9, 31)
+        counts, edges = np.histogram(numbers.astype(np.float64), edges)
+        histo = HistogramProto(
+            min=float(edges[0]),
+            max=float(edges[-1]),
+            num=numbers.size,
+            sum=float(numbers.sum()),
+            sum_squares=float(np.square(numbers, dtype=np.float64).sum()),
+            bucket_limit=edges[1:].tolist(),
+            bucket=counts.tolist(),
+        )
+        self._write([self._value(tag, Kind.HISTOGRAM, histo=histo)], step)
+
+    def layout(self) -> None:
+        """Lay the custom scalars out by the questions that they answer."""
+        categories = [
+            layout_pb2.Category(
+                title=question,
+                chart=[
+                    layout_pb2.Chart(
+                        title=chart.title,
+                        multiline=layout_pb2.MultilineChartContent(tag=[regex(tag) for tag in chart.tags]),
+                    )
+                    for chart in charts
+                ],
+            )
+            for question, charts in LAYOUT.items()
+        ]
+        layout = layout_pb2.Layout(category=categories).SerializeToString()
+        plugin = SummaryMetadata.PluginData(plugin_name=CUSTOM_SCALARS)
+        tensor = TensorProto(dtype=DT_STRING, string_val=[layout], tensor_shape=TensorShapeProto())
+        value = Summary.Value(tag=CONFIG_SUMMARY_TAG, metadata=SummaryMetadata(plugin_data=plugin), tensor=tensor)
+        self._write([value], 0)
+
+    def begin_session(self, hparams: Mapping[str, Leaf]) -> None:
+        """Put the run on the HParams page: a row with these columns and the vocabulary's metrics."""
+        infos = [api_pb2.HParamInfo(name=key, type=_type(value)) for key, value in hparams.items()]
+        metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag) for tag in METRICS]
+        experiment = api_pb2.Experiment(name="rlctl", hparam_infos=infos, metric_infos=metrics)
+        start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+        for key, leaf in hparams.items():
+            kind = {bool: "bool_value", str: "string_value"}.get(type(leaf), "number_value")
+            setattr(start.hparams[key], kind, leaf)
+        self._hparams(metadata.EXPERIMENT_TAG, plugin_data_pb2.HParamsPluginData(experiment=experiment))
+        self._hparams(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start))
+
+    def end_session(self, succeeded: bool) -> None:
+        """The run on the HParams page is over."""
+        status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._hparams(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
 
     def close(self) -> None:
         """Write out what is buffered; may be called twice."""
-        self._writer.close()
+        self._file.close()
 
     def __enter__(self) -> Board:
         return self
@@ -65,5 +144,26 @@ class Board:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _write(self, value: Summary.Value, step: int) -> None:
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=[value])))
+    def _hparams(self, tag: str, data: plugin_data_pb2.HParamsPluginData) -> None:
+        self._write([Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(data))], 0)
+
+    def _value(self, tag: str, kind: Kind, **content: Any) -> Summary.Value:
+        """TensorBoard keeps the description that comes with the first value of a tag."""
+        if tag in self._described:
+            return Summary.Value(tag=tag, **content)
+        self._described.add(tag)
+        entry = find(tag)
+        described = SummaryMetadata(
+            summary_description=entry.sentence if entry else "",
+            plugin_data=SummaryMetadata.PluginData(plugin_name=kind.value),
+        )
+        return Summary.Value(tag=tag, metadata=described, **content)
+
+    def _write(self, values: list[Summary.Value], step: int) -> None:
+        self._file.write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+
+def _type(value: Leaf) -> int:
+    if isinstance(value, bool):
+        return int(api_pb2.DATA_TYPE_BOOL)
+    return int(api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64)

@@ -141,18 +141,18 @@ class _Work:
         """
         elapsed_s = self.elapsed_s()
         if self.done <= self._before or elapsed_s <= 0:
-            return _duration(elapsed_s)
+            return duration(elapsed_s)
         rate = (self.done - self._before) / elapsed_s
         speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate >= 0.1 else f"{60 * rate:.2g}/min"
         if self.done >= self.total:
-            return f"{speed}, took {_duration(elapsed_s)}"
-        return f"{speed}, {_duration((self.total - self.done) / rate)} left"
+            return f"{speed}, took {duration(elapsed_s)}"
+        return f"{speed}, {duration((self.total - self.done) / rate)} left"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds for people.
 
-    >>> _duration(59), _duration(192), _duration(7500)
+    >>> duration(59), duration(192), duration(7500)
     ('59 s', '3:12 min', '2:05 h')
     """
     whole = round(seconds)

@@ -32,6 +32,7 @@ class Attempt:
         cores: numbers of its cores.
         gpus: shares of GPUs by name.
         values: its result.
+        parameters: its scientific inputs; those of a repeated attempt stand with the first.
     """
 
     uid: TaskId
@@ -46,6 +47,7 @@ class Attempt:
     cores: tuple[int, ...] = ()
     gpus: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def useful(self) -> bool:
@@ -58,7 +60,8 @@ class Answer:
     """A decision and its answer.
 
     Attributes:
-        asked_s, answered_s: seconds on the executor's clock.
+        asked_s: seconds on the executor's clock.
+        answered_s: likewise.
         successes: units of the goal when it was asked.
         fallback: why the policy did not answer itself; None: it did.
     """
@@ -93,6 +96,11 @@ class Timeline:
     booting: list[tuple[float, float]] = field(default_factory=list)
     end_s: float = 0.0
     summary: Mapping[str, Any] | None = None
+
+    @property
+    def charged_s(self) -> float:
+        """Until when the allocation is charged: when all had stopped; of a run in progress, its last record."""
+        return self.end_s if self.summary is None else float(self.summary["node_seconds"]) / self.capacity.nodes
 
     @classmethod
     def read(cls, records: Iterable[Record], capacity: Capacity) -> Timeline:
@@ -137,15 +145,17 @@ class _Reader:
             case "epoch":
                 self._lose(now_s)
             case "submitted":
-                self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s)
+                attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s, again=True)
+                attempt.parameters = data.get("parameters", {})
             case "launching":
-                attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s)
+                attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s, again=True)
                 attempt.launched_s, attempt.state = now_s, TaskState.RUNNING
                 attempt.cores, attempt.gpus = tuple(data["cores"]), dict(data.get("gpus", {}))
             case "started":
                 self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s).started_s = now_s
             case "event":
-                self._event(record, now_s)
+                # A record may be written after later things; what it tells of happened at its own time.
+                self._event(record, record.time_s)
             case "fallback":
                 self._fallbacks[int(data["number"])] = str(data["reason"])
             case "decision":
@@ -163,25 +173,29 @@ class _Reader:
             case "ended":
                 self.timeline.summary = data
 
-    def _event(self, record: Record, now_s: float) -> None:
+    def _event(self, record: Record, time_s: float) -> None:
         event = event_from_json(record.data)
         if event.state is TaskState.RUNNING:
-            attempt = self._attempt(event.uid, event.attempt, now_s)
+            attempt = self._attempt(event.uid, event.attempt, time_s)
             if attempt.started_s is None:
-                attempt.started_s = now_s
+                attempt.started_s = max(time_s, attempt.launched_s or 0.0)
         elif event.state is TaskState.QUEUED:
             # The attempt before has failed; this one waits. A simulated executor has said so already.
-            self._end(event.uid, event.attempt - 1, now_s, TaskState.FAILED, None)
-            self._attempt(event.uid, event.attempt, now_s)
+            self._end(event.uid, event.attempt - 1, time_s, TaskState.FAILED, None)
+            self._attempt(event.uid, event.attempt, time_s)
         elif event.result is not None:
-            self._end(event.uid, event.attempt, now_s, event.state, event.result.failure)
+            self._end(event.uid, event.attempt, time_s, event.state, event.result.failure)
             ended = self._latest(event.uid, event.attempt)
             if ended is not None:
                 ended.message, ended.values = event.result.message, event.result.values
 
-    def _attempt(self, uid: TaskId, number: int, now_s: float) -> Attempt:
+    def _attempt(self, uid: TaskId, number: int, now_s: float, *, again: bool = False) -> Attempt:
+        """The attempt of that number; ``again``: a new one if it is over, as one is that a dead controller had queued.
+
+        Such a one was never launched, so that the number was not used up.
+        """
         found = self._open.get((uid, number))
-        if found is None:
+        if found is None or (again and found.ended_s is not None):
             found = self._open[uid, number] = Attempt(uid, number, now_s)
             self.timeline.attempts.append(found)
         return found
@@ -189,13 +203,20 @@ class _Reader:
     def _latest(self, uid: TaskId, number: int) -> Attempt | None:
         return self._open.get((uid, number))
 
-    def _end(self, uid: TaskId, number: int, now_s: float, state: TaskState, failure: Failure | None) -> None:
+    def _end(self, uid: TaskId, number: int, time_s: float, state: TaskState, failure: Failure | None) -> None:
         attempt = self._open.get((uid, number))
         if attempt is not None and attempt.ended_s is None:
-            attempt.ended_s, attempt.state, attempt.failure = now_s, state, failure
+            since_s = next(t for t in (attempt.started_s, attempt.launched_s, attempt.queued_s) if t is not None)
+            attempt.ended_s, attempt.state, attempt.failure = max(time_s, since_s), state, failure
 
     def _lose(self, now_s: float) -> None:
         """A controller has died, or was stopped: what it ran is lost, what it had queued is submitted again."""
         for attempt in self._open.values():
-            if attempt.ended_s is None:
-                attempt.ended_s, attempt.state, attempt.failure = now_s, TaskState.FAILED, Failure.LOST
+            if attempt.ended_s is not None:
+                continue
+            attempt.ended_s = now_s
+            if attempt.launched_s is None:
+                attempt.state = TaskState.CANCELED
+            else:
+                attempt.state, attempt.failure = TaskState.FAILED, Failure.LOST
+                attempt.message = "its controller died, or was stopped"

@@ -11,28 +11,26 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rlctl.campaign import CampaignFactory, Decision
+from rlctl.campaign import CampaignFactory
 from rlctl.config import Config, config_hash, provenance, write_config
 from rlctl.driver import Driver
 from rlctl.errors import JournalError
 from rlctl.executors.base import ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
-from rlctl.monitoring.board import Board
+from rlctl.monitoring.account import account
 from rlctl.monitoring.progress import Progress, Silent
+from rlctl.monitoring.timeline import Timeline
 from rlctl.policy import Policy
 from rlctl.preflight import check_campaign, load_fallback
 from rlctl.records import Record
 from rlctl.registry import executor_factory
+from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
+from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
-from rlctl.task import Event, TaskState
 
 log = logging.getLogger(__name__)
-
-JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
 
 
 def steer(
@@ -43,6 +41,7 @@ def steer(
     *,
     resume: bool = False,
     boot_s: float = 0.0,
+    source: str | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Run one campaign for real, from its start or from where it was interrupted, to its end.
@@ -54,6 +53,7 @@ def steer(
         instance: which instance of the campaign.
         resume: go on with what is in ``run``; without it ``run`` must not exist or be empty.
         boot_s: seconds of the allocation that this process has taken to get here; they are charged.
+        source: what ``load_policy`` made ``policy`` from; goes into the journal, for those who want to do it again.
         progress: told how far it is; silent if None.
 
     Raises:
@@ -77,16 +77,19 @@ def steer(
     executors = executor_factory(config.executor.name, config.executor.options)
     executors.check(config.machine.capacity())  # before anything is made
     if not resume:
-        _create(run, config, factory, identity)
+        again = {"policy_source": source, "portable_hash": config_hash(portable(config))}
+        _create(run, config, factory, {**identity, **again})
     elif not (run / JOURNAL).exists():
         raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to begin, leave out --resume")
     with closing(Journal.open(run / JOURNAL)) as journal:
+        if identity["config_hash"] == journal.header.get("portable_hash"):  # the run's own config.yaml
+            identity["config_hash"] = journal.header["config_hash"]
         _check(run, journal.header, identity)
         records = list(journal.records())
         ended = next((record for record in records if record.kind == "ended"), None)
         if ended is not None:
             log.warning("%s: this campaign has already ended; nothing was run", run)
-            summary = Summary(**ended.data)
+            summary = Summary.from_json(ended.data)
         else:
             quiet = progress or Silent()
             loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
@@ -113,9 +116,9 @@ class _Loop:
     ) -> None:
         self._config, self._run, self._journal, self._progress = config, run, journal, progress
         self._records, self._identity, self._executors = records, identity, executors
+        self._factory = factory
         self._campaign = factory.campaign(int(identity["instance"]))
         self._guard = Guard(policy, fallback, self._campaign.action_space)
-        self._events = sum(record.kind == "event" for record in records)
         self._shown_s = 0.0
 
     def run(self, boot_s: float) -> Summary:
@@ -123,19 +126,30 @@ class _Loop:
         origin_s = max((record.time_s for record in self._records), default=0.0)
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
-        with stop_requests() as stop, Board(self._run / TENSORBOARD) as board:
+        with stop_requests() as stop:
             executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s + boot_s)
-            self._board = board
-            self._executor = WatchedExecutor(executor, stop, self._show, self._heard)
+            self._executor = WatchedExecutor(executor, stop, self._show)
             self._driver = Driver(self._campaign, self._executor, self._journal)
+            self._curves = SteeringCurves(
+                self._run / TENSORBOARD,
+                self._config,
+                self._factory,
+                self._identity,
+                self._journal,
+                self._records,
+                self._driver,
+            )
             self._progress.start("steering", self._campaign.deadline_s, "s of the allocation", origin_s)
             self._shown_s = origin_s
             try:
                 self._decide(stop)
-                return self._end()
+                summary = self._end()
+                self._curves.ended(summary)
+                return summary
             finally:
                 self._progress.stop()
                 executor.shutdown()
+                self._curves.close()
 
     def _decide(self, stop: StopRequest) -> None:
         self._guard.reset(int(self._identity["instance"]))
@@ -155,13 +169,15 @@ class _Loop:
                 self._journal.append("fallback", now_s, {"number": decision.number, "reason": reason})
             if state:
                 self._journal.append("policy", now_s, {"number": decision.number, "state": state})
-            self._curves(decision, latency_s)
+            self._curves.decided(decision, action, latency_s)
             decision = self._driver.step(action)
 
     def _end(self) -> Summary:
         outcome, ledger = self._driver.outcome(), self._driver.ledger
         tasks, failures, fallbacks = task_counts(self._journal.records())
         allocated_s = ledger.node_seconds * self._config.machine.cores
+        timeline = Timeline.read(self._journal.records(), self._executor.capacity)
+        booked = account(timeline, ledger.node_seconds / ledger.nodes)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -178,29 +194,14 @@ class _Loop:
             config_hash=self._identity["config_hash"],
             extra=dict(outcome.extra),
             provenance=provenance(),
+            core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
+            gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
         )
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary
 
-    def _curves(self, decision: Decision, latency_s: float) -> None:
-        scalars = {f"campaign/{name}": value for name, value in decision.fields.items()}
-        scalars |= {
-            "cost/node_seconds": self._driver.ledger.node_seconds,
-            "campaign/successes": self._driver.outcome().successes,
-            "policy/latency_ms": 1e3 * latency_s,
-        }
-        for tag, value in scalars.items():
-            if isinstance(value, int | float | np.number | np.bool_) and np.isfinite(value):
-                self._board.scalar(tag, float(value), decision.number)
-
-    def _heard(self, event: Event) -> None:
-        self._events += 1
-        self._board.scalar("machine/busy_cores", sum(self._executor.busy.values()), self._events)
-        if event.result is not None and event.state is not TaskState.CANCELED:
-            self._board.scalar("machine/task_s", event.result.ended_s - event.result.started_s, self._events)
-            self._board.scalar("machine/task_failed", event.state is TaskState.FAILED, self._events)
-
     def _show(self) -> None:
+        self._curves.looked(sum(self._executor.busy.values()), self._executor.queued)
         now_s = self._executor.now()
         note = f"{self._driver.outcome().successes} successes, {self._driver.decisions} decisions, "
         self._progress.advance(now_s - self._shown_s, note + f"{sum(self._executor.busy.values())} cores busy")
@@ -218,7 +219,7 @@ def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mappi
     try:
         (new / WORK).mkdir(parents=True)
         factory.prepare(new / WORK, int(identity["instance"]))
-        write_config(config, new / CONFIG)
+        write_config(portable(config), new / CONFIG)
         Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
         new.rename(run)
     except BaseException:

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlctl.errors import JournalError
 from rlctl.records import Record, event_from_json
 
-SCHEMA = 1
+SCHEMA = 2
+"""2 added ``core_seconds`` and ``gpu_seconds``; what schema 1 wrote is read, without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Summary:
         failures: number of failed tasks by kind of failure.
         fallbacks: number of decisions that the policy did not answer itself, by reason.
         extra: the campaign's own figures.
+        core_seconds: of the allocation, by purpose (``rlctl.monitoring.account.Purpose``).
+        gpu_seconds: likewise.
     """
 
     campaign: str
@@ -45,7 +49,26 @@ class Summary:
     config_hash: str
     extra: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    core_seconds: Mapping[str, float] = field(default_factory=dict)
+    gpu_seconds: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Summary:
+        """What ``to_json`` gave, in this version or an earlier one.
+
+        Raises:
+            JournalError: a later version wrote it, or it is no summary.
+        """
+        schema = data.get("schema")
+        if schema not in range(1, SCHEMA + 1):
+            raise JournalError(
+                f"summary of schema {schema!r}, this rlctl reads up to {SCHEMA}: use the rlctl version that wrote it"
+            )
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise JournalError(f"summary of schema {schema} is damaged ({error})") from error
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""

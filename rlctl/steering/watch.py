@@ -61,16 +61,13 @@ class WatchedExecutor:
         busy: cores of each task that runs now.
     """
 
-    def __init__(
-        self, executor: Executor, stop: StopRequest, look_up: Callable[[], None], heard: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, executor: Executor, stop: StopRequest, look_up: Callable[[], None]) -> None:
         self.capacity = executor.capacity
         self.deterministic = executor.deterministic
         self.busy: dict[TaskId, int] = {}
         self._executor = executor
         self._stop = stop
         self._look_up = look_up
-        self._heard = heard
         self._cores: dict[TaskId, int] = {}
 
     def now(self) -> float:
@@ -106,6 +103,11 @@ class WatchedExecutor:
             if events or idle or (end_s is not None and self.now() >= end_s):
                 return events
 
+    @property
+    def queued(self) -> int:
+        """Number of tasks that wait for cores."""
+        return len(self._cores) - len(self.busy)
+
     def shutdown(self) -> None:
         """Stop everything that still runs."""
         self._executor.shutdown()
@@ -116,4 +118,3 @@ class WatchedExecutor:
         elif event.state.final:
             self.busy.pop(event.uid, None)
             self._cores.pop(event.uid, None)
-        self._heard(event)

@@ -1,7 +1,7 @@
 """Every command that the documentation shows is run, page by page, in a copy of the repository.
 
-Commands are the lines of fenced blocks marked ``shell``, and those after ``$`` in blocks marked ``console``. A comment in
-the line before a block says what is special about it:
+Commands are the lines of fenced blocks marked ``shell``, and those after ``$`` in blocks marked ``console``. A comment
+in the line before a block says what is special about it:
 
     <!-- not run: REASON -->   it cannot or need not run here
     <!-- exit 2 -->            it is shown because it fails
@@ -160,7 +160,7 @@ def serve(command: Command, folder: Path) -> None:
         told, address = "", None
         for text in process.stdout:
             told += text
-            if (address := re.search(r"https?://[^\s'\"]+", text)) is not None:
+            if (address := re.search(r"https?://[\w.-]+:\d+[^\s]*", text)) is not None:
                 break
         assert address is not None, f"line {command.line}: {command.text}: no address in\n{told}"
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rlctl.errors import LaunchError
@@ -466,7 +467,7 @@ def test_what_was_asked_and_started_is_written_ahead(make: Callable[..., LocalEx
         executor.shutdown()
         records = journal.records()
     assert [record.kind for record in records] == ["submitted", "launching", "started"]
-    assert records[1].data == {"uid": "a", "attempt": 3, "cores": [available_cores()[0]]}
+    assert records[1].data == {"uid": "a", "attempt": 3, "cores": [available_cores()[0]], "gpus": {}}
     assert set(records[2].data) == {"uid", "attempt", "pid", "starttime", "boot_id", "host"}
     assert all(record.time_s >= 100.0 for record in records)
 
@@ -532,6 +533,54 @@ def test_killed_reaper_is_replaced(make: Callable[..., LocalExecutor]) -> None:
     assert finish(executor)[-1].state is TaskState.CANCELED
     assert executor._lease._reaper.pid != first.pid
     assert run(executor, script("b", "pass"))["b"].state is TaskState.DONE
+
+
+def test_killed_reaper_is_replaced_while_a_task_runs(make: Callable[..., LocalExecutor]) -> None:
+    executor = make()
+    executor.submit_task(script("a", "import time; time.sleep(300)"))
+    executor.wait()
+    first = executor._lease._reaper
+    first.kill()
+    first.wait()
+    assert executor.wait(0.01) == []
+    assert executor._lease._reaper.pid != first.pid
+    assert executor._lease._reaper.poll() is None
+
+
+@on_linux
+def test_what_a_killed_reaper_could_not_stop_the_next_controller_stops(tmp_path: Path) -> None:
+    """As when a batch system kills all of a job but what has left its session."""
+    marker = tmp_path / "pids"
+    spec = f"TaskSpec('a', executable='python', arguments=('-c', {STUBBORN!r}, 'apart'))"
+    command = [sys.executable, "-c", CONTROLLER, str(tmp_path), str(tmp_path / "modules"), "1", f"[{spec}]"]
+    with subprocess.Popen(command) as controller:
+        processes = pids(marker)
+        reapers = [
+            child for child in psutil.Process(controller.pid).children() if "reaper" in " ".join(child.cmdline())
+        ]
+        for process in [*reapers, controller]:
+            process.kill()
+    assert len(reapers) == 1
+    assert all(map(alive, processes))
+    LocalExecutor(Capacity(cores=1), tmp_path).shutdown()
+    assert not any(map(alive, processes))
+
+
+def test_there_is_no_scratch_folder_before_somebody_needs_it(make: Callable[..., LocalExecutor]) -> None:
+    assert not make()._lease.scratch.exists()
+
+
+@pytest.mark.parametrize("note", ["", "../../x host boot\n+1 1\n", f"{'0' * 32} another machine\n+1 1\n"])
+def test_a_strange_note_in_the_lock_file_stops_nobody(
+    make: Callable[..., LocalExecutor], tmp_path: Path, note: str
+) -> None:
+    with subprocess.Popen(["sleep", "300"], start_new_session=True) as stranger:
+        held = f"+{stranger.pid} {start_time(stranger.pid)}\n" if note else ""
+        (tmp_path / "work").mkdir()
+        (tmp_path / "work" / ".lease").write_text(note + held)
+        assert run(make(), script("a", "pass"))["a"].state is TaskState.DONE
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 @on_linux

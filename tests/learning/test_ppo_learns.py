@@ -129,9 +129,9 @@ def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
 def learning_rates(folder):
     """By decision, from all event files of a training."""
     rates = {}
-    for file in folder.iterdir():
+    for file in folder.glob("*tfevents*"):
         events = EventAccumulator(str(file)).Reload()
-        rates |= {scalar.step: scalar.value for scalar in events.Scalars("train/learning_rate")}
+        rates |= {scalar.step: scalar.value for scalar in events.Scalars("learning/learning_rate")}
     return rates
 
 

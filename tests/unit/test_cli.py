@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -144,16 +145,17 @@ def test_doctor_prints_json_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     assert as_json.exit_code == for_people.exit_code == 1  # something is to be done
 
 
-def test_ctrl_c_leaves_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_with_130_and_the_line_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     fifo = tmp_path / "experiment.yaml"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "rlctl.cli", "train", str(fifo), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with fifo.open("w"):  # opens when the process reads its configuration, which then never ends
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "Traceback" not in err
+    assert err == f"rlctl: stopped; to go on: rlctl {shlex.join(command[3:])} --resume\n"
 
 
 @pytest.mark.parametrize("module", ["rlctl.cli", "rlctl.steering", "rlctl.experiment", "rlctl.saved_policy"])

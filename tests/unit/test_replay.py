@@ -11,7 +11,7 @@ from rlctl.campaign import Action, Cancel, Command, Decision, Outcome, Start
 from rlctl.driver import Driver
 from rlctl.errors import JournalError
 from rlctl.executors.base import Capacity
-from rlctl.records import Record, event_to_json
+from rlctl.records import Record, event_from_json, event_to_json
 from rlctl.task import Event, TaskId, TaskResult, TaskSpec, TaskState
 
 
@@ -114,6 +114,20 @@ def test_what_was_recorded_after_the_end_is_paid_for_but_changes_nothing() -> No
     assert driver.ledger.node_seconds == 5.0
     assert driver.ledger.core_seconds == 7.0
     assert executor.asked == []
+
+
+def test_what_comes_with_the_event_that_ends_a_campaign_counts_as_in_its_replay() -> None:
+    class Both(Listening):
+        def wait(self, timeout_s: float | None = None) -> list[Event]:
+            return [event_from_json(done("1", 2.0)), event_from_json(done("2", 2.0))]
+
+    driver = Driver(Pair(), Both())
+    assert driver.begin() is not None
+    assert driver.step(np.array([0])) is not None
+    assert driver.step(np.array([0])) is not None
+    assert driver.step(np.array([0])) is None
+    assert driver.outcome().successes == 1
+    assert driver.ledger.core_seconds == 4.0
 
 
 def test_a_journal_of_another_campaign_is_refused() -> None:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from rlctl_agents.ppo.board import TrainingBoard, campaign_figures, write_choices
+
 if TYPE_CHECKING:
+    from stable_baselines3 import PPO
+
     from rlctl.monitoring.progress import Progress
+    from rlctl.policy import Policy
     from rlctl_agents.ppo.checkpoint import Checkpoints
 
 EPISODES = 200  # the figures are over the last so many campaigns
+HISTOGRAMS = 50  # of choices and returns, over a whole training
 
 
 class Stop:
@@ -46,22 +54,43 @@ class Stop:
 
 
 class TrainingCallback(BaseCallback):
-    """Told by PPO after each decision of all environments and around each update."""
+    """Told by PPO after each decision of all environments and around each update.
 
-    def __init__(self, checkpoints: Checkpoints, every: int, progress: Progress, threads: int) -> None:
+    Args:
+        every: decisions between two checkpoints.
+        make_policy: of the model, the policy as it would be deployed, for validation.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        every: int,
+        progress: Progress,
+        threads: int,
+        board: TrainingBoard,
+        make_policy: Callable[[PPO], Policy],
+    ) -> None:
         super().__init__()
         self._threads = threads
         self.stop = Stop()
         self._checkpoints = checkpoints
         self._every = every
         self._progress = progress
+        self._board = board
+        self._make_policy = make_policy
         self._figures: deque[dict[str, float]] = deque(maxlen=EPISODES)
+        self._returns: deque[float] = deque(maxlen=EPISODES)
+        self._updated_s = 0.0
+        self._drawn = -1
         self._learned = 0
         self._saved = 0
         self._note = ""
 
     def _on_training_start(self) -> None:
         self._learned = self._saved = self.model.num_timesteps
+        if not self._learned:
+            self._validate(required=True)
+        self._updated_s = time.monotonic()
 
     def _on_rollout_start(self) -> None:
         """An update is over: the model is whole."""
@@ -69,8 +98,9 @@ class TrainingCallback(BaseCallback):
         self._progress.advance(self.model.num_timesteps - self._learned, self._note)
         self._learned = self.model.num_timesteps
         if self._learned - self._saved >= self._every:
-            self._checkpoints.save(self.model)  # type: ignore[arg-type]
+            self._checkpoints.save(cast("PPO", self.model))
             self._saved = self._learned
+            self._validate()
 
     def _on_step(self) -> bool:
         # A twin that shares the OpenMP runtime (Numba's parallel loops do) sets its number of threads for PyTorch too;
@@ -78,7 +108,9 @@ class TrainingCallback(BaseCallback):
         torch.set_num_threads(self._threads)
         if self.locals["dones"].any():
             infos = self.locals["infos"]
-            self._figures += [infos[i]["campaign"] for i in np.flatnonzero(self.locals["dones"])]
+            ended = np.flatnonzero(self.locals["dones"])
+            self._figures += [infos[i]["campaign"] for i in ended]
+            self._returns += [infos[i]["episode"]["r"] for i in ended]
         if self.stop.asked:
             # What this rollout has gathered is not learned from any more.
             self.model.num_timesteps = self._learned
@@ -86,17 +118,34 @@ class TrainingCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        figures = {key: np.array([of[key] for of in self._figures if key in of]) for key in self._keys()}
-        for key, values in figures.items():
-            self.logger.record(f"campaign/{key}", float(values.mean()))
-        if {"node_seconds", "successes"} <= figures.keys():
-            node_seconds, successes = figures["node_seconds"].sum(), figures["successes"].sum()
-            if successes:
-                self.logger.record("campaign/node_seconds_per_success", float(node_seconds / successes))
-                self._note = f"{node_seconds / successes:.4g} node-seconds per success"
+        now_s, step = time.monotonic(), self.model.num_timesteps
+        board, figures = self._board.board, campaign_figures(self._figures)
+        figures["learning/decisions_per_s"] = (step - self._learned) / (now_s - self._updated_s)
+        figures["learning/lag"] = 0.0  # what an update learns from, its own policy has decided
+        self._updated_s = now_s
+        if self._returns:
+            figures["learning/return_std"] = float(np.std(self._returns))
+        board.scalars(figures, step)
+        if "learning/node_seconds_per_success" in figures:
+            self._note = f"{figures['learning/node_seconds_per_success']:.4g} node-seconds per success"
+        part = HISTOGRAMS * step // max(self.locals["total_timesteps"], 1)
+        if part > self._drawn:
+            self._drawn = part
+            self._histograms(step)
 
     def _on_training_end(self) -> None:
         self._progress.advance(self.model.num_timesteps - self._learned, self._note)
+        if not self.stop.asked:
+            self._validate(required=True)
 
-    def _keys(self) -> list[str]:
-        return sorted({key for of in self._figures for key in of})
+    def _histograms(self, step: int) -> None:
+        model = cast("PPO", self.model)
+        buffer, env = model.rollout_buffer, cast(Any, model.env)
+        rows = buffer.observations.reshape(-1, buffer.observations.shape[-1])
+        actions = buffer.actions.reshape(len(rows), -1)
+        write_choices(self._board.board, actions, rows[:, env.n_obs : env.n_obs + env.n_mask], step)
+        self._board.board.histogram("learning/returns", list(self._returns), step)
+
+    def _validate(self, required: bool = False) -> None:
+        model = cast("PPO", self.model)
+        self._board.validate(lambda: self._make_policy(model), model.num_timesteps, required)

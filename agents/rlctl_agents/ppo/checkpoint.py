@@ -100,9 +100,10 @@ class Checkpoints:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What must be the same for a checkpoint to go on; the total and the interval may change."""
+    """What must be the same for a checkpoint to go on; the total, the interval and what is only shown may change."""
     data = config_data(config)
-    train = {k: v for k, v in data["train"].items() if k not in ("decisions", "checkpoint_decisions")}
+    may_change = ("decisions", "checkpoint_decisions", "validation_instances")
+    train = {k: v for k, v in data["train"].items() if k not in may_change}
     return {"seed": data["seed"], "campaign": data["campaign"], "machine": data["machine"], "train": train}
 
 

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 
 from rlctl import saved_policy
+from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.config import check_options, config_hash, provenance
 from rlctl.errors import ConfigError
-from rlctl.registry import game_factory, make_rule
+from rlctl.registry import game_factory, load_policy, make_rule
 from rlctl.vector import CampaignVectorEnv
+from rlctl_agents.ppo.board import TrainingBoard
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
 from rlctl_agents.ppo.checkpoint import Checkpoints
 from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers, played_rows
@@ -28,6 +31,7 @@ from rlctl_agents.ppo.vec_env import SB3VecEnv
 if TYPE_CHECKING:
     from rlctl.config import Config
     from rlctl.monitoring.progress import Progress
+    from rlctl.policy import Policy
     from rlctl.rewarded import Game
 
 FAVOUR = 4.0
@@ -78,8 +82,20 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
     try:
         set_random_seed(int(sequence[1]))
         model = PPO.load(start.model, env=env, device=options.device) if start else _new_model(env, options)
-        model.set_logger(configure(str(out / "tensorboard"), ["tensorboard"]))
-        callback = TrainingCallback(checkpoints, section.checkpoint_decisions, progress, options.threads)
+        board = TrainingBoard(out / "tensorboard", config, factory, done)
+        model.set_logger(Logger(None, [board]))
+
+        def deployed(model: PPO) -> Policy:
+            # The environments are in use: the policy is checked on what they show now.
+            seen = np.asarray(model._last_obs)
+            rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
+            with tempfile.TemporaryDirectory() as folder:
+                saved = export(model, Path(folder) / "policy", factory, env, config, options, rows)
+                return load_policy(config, str(saved))
+
+        callback = TrainingCallback(
+            checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed
+        )
         progress.start("training", section.decisions, "decisions")
         if done:
             progress.advance(done, "resumed")
@@ -89,6 +105,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
                 model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
         finally:
             progress.stop()
+            board.finish(succeeded=not stop.asked)
             model.logger.close()
         if stop.asked:
             checkpoints.save(model)
@@ -99,8 +116,20 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         env.close()
 
 
-def export(model: PPO, folder: Path, factory: Game, env: SB3VecEnv, config: Config, options: Options) -> Path:
-    """Write the saved policy and check that it answers as the model does."""
+def export(
+    model: PPO,
+    folder: Path,
+    factory: Game,
+    env: SB3VecEnv,
+    config: Config,
+    options: Options,
+    rows: NDArray[np.float32] | None = None,
+) -> Path:
+    """Write the saved policy and check that it answers as the model does.
+
+    Args:
+        rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
+    """
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",
         "campaign": {"name": factory.name, "version": factory.version},
@@ -119,7 +148,7 @@ def export(model: PPO, folder: Path, factory: Game, env: SB3VecEnv, config: Conf
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         zipped = Path(temporary) / "model.zip"
         model.save(zipped, exclude=_UNFINISHED)
-        rows = played_rows(model, env, options.deterministic)
+        rows = played_rows(model, env, options.deterministic) if rows is None else rows
         masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5
         saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=[zipped])
     policy = saved_policy.load(folder, deterministic=True)

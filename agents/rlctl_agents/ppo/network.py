@@ -1,7 +1,8 @@
 """The network: an actor that sees what a real campaign shows, a critic that also sees what only the twin knows.
 
 The mask and the privileged quantities travel inside the observation, so that Stable-Baselines3's own PPO trains this
-policy and its own ``PPO.load`` reads it. Asymmetric actor and critic: Pinto et al., arXiv:1710.06542.
+policy and its own ``PPO.load`` reads it, wherever this file can be imported; it needs nothing else of rlctl.
+Asymmetric actor and critic: Pinto et al., arXiv:1710.06542.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
-
-from rlctl.saved_policy import action_heads
 
 MASKED_LOGIT = -1e8
 """Small enough for a probability of exactly 0, large enough that 0 times its logarithm is 0 and not NaN."""
@@ -204,7 +203,7 @@ class PrivilegedPolicy(ActorCriticPolicy):
         """Build as Stable-Baselines3 does (orthogonal, small action head), then exchange the distribution."""
         super()._build(lr_schedule)
         if isinstance(self.action_space, spaces.MultiDiscrete):
-            self.action_dist = MaskedHeads(action_heads(self.action_space))
+            self.action_dist = MaskedHeads(tuple(int(n) for n in self.action_space.nvec))
         if self.logit_bias is not None:
             with torch.no_grad():
                 cast(nn.Linear, self.action_net).bias.copy_(torch.tensor(self.logit_bias))

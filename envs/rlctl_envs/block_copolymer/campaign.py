@@ -58,6 +58,11 @@ class AnnealingCampaign:
         self._decision: Decision | None = None
         self._capacity = options.capacity()
 
+    @property
+    def goal(self) -> int:
+        """Good films that are wanted."""
+        return self.options.films
+
     def begin(self, capacity: Capacity) -> None:
         """Open a film on each chain."""
         self._capacity = capacity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -17,10 +18,12 @@ from rlctl.errors import ConfigError, LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.mpi import mpiexec_command
 from rlctl.executors.simulated import Launch, Simulated, TaskModel
+from rlctl.records import Record
 from rlctl.vector import CampaignVectorEnv
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
 from rlctl_envs.block_copolymer.options import Options
+from rlctl_envs.block_copolymer.pictures import films_png
 from rlctl_envs.block_copolymer.twin import FilmTwin, compute
 
 
@@ -82,6 +85,11 @@ class BlockCopolymer:
     def outcomes(self, launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
         """What segments of many instances do, advanced together."""
         return compute(launches)
+
+    def pictures(self, folder: Path, records: Sequence[Record]) -> dict[str, bytes]:
+        """The films as they are now."""
+        png = io.BytesIO()
+        return {"films": png.getvalue()} if films_png(folder, records, png) else {}
 
 
 def _require_mpiexec(ranks: int) -> None:

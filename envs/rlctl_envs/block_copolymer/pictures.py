@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from rlctl.task import TaskState
 from rlctl_envs.block_copolymer.material import BOX
 
 
-def last_segments(records: list[Record]) -> dict[str, dict[str, Any]]:
+def last_segments(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """By film, the result of its last measured segment and how many there were, as the journal has them."""
     films: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -30,12 +32,13 @@ def read_field(path: Path) -> NDArray[np.float64]:
         return np.asarray(file[file.files[0]], np.float64)
 
 
-def films_png(work: Path, records: list[Record], out: Path, most: int = 8) -> int:
+def films_png(work: Path, records: Sequence[Record], out: Path | IO[bytes], most: int = 8) -> int:
     """Draw the newest restart file of each film, good ones first.
 
     Args:
         work: the run's folder of task files.
         records: of the run's journal.
+        out: the PNG file to write.
         most: films to draw at the most.
 
     Returns:
@@ -47,28 +50,35 @@ def films_png(work: Path, records: list[Record], out: Path, most: int = 8) -> in
     from matplotlib import pyplot
 
     films = last_segments(records)
-    names = [n for n in sorted(films, key=lambda n: (not films[n]["good"], n)) if _newest(work, n) is not None][:most]
-    if not names:
+    fields: dict[str, NDArray[np.float64]] = {}
+    for name in sorted(films, key=lambda n: (not films[n]["good"], n)):
+        if len(fields) < most and (found := _newest(work, name)) is not None:
+            fields[name] = found
+    if not fields:
         return 0
-    columns = min(len(names), 4)
-    rows = -(-len(names) // columns)
+    columns = min(len(fields), 4)
+    rows = -(-len(fields) // columns)
     figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 3.6 * rows), squeeze=False, dpi=110)
     for place in axes.flat:
         place.axis("off")
-    for place, name in zip(axes.flat, names, strict=False):
-        path, seen = _newest(work, name), films[name]
-        assert path is not None
-        field = read_field(path)
+    for place, (name, field) in zip(axes.flat, fields.items(), strict=False):
+        seen = films[name]
         reach = max(abs(field).max(), 0.05)
         place.imshow(field, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=(0, BOX, 0, BOX), interpolation="bilinear")
         verdict = "good" if seen["good"] else "not good"
         place.set_title(f"{name}: {verdict}\nQ = {seen['q']:.2f}, {seen['segments']} segments", fontsize=9)
     figure.tight_layout()
-    figure.savefig(out)
+    figure.savefig(out, format="png")
     pyplot.close(figure)
-    return len(names)
+    return len(fields)
 
 
-def _newest(work: Path, name: str) -> Path | None:
-    paths = sorted(work.glob(f"{name}.[01].npz"), key=lambda p: p.stat().st_mtime_ns)
-    return paths[-1] if paths else None
+def _newest(work: Path, name: str) -> NDArray[np.float64] | None:
+    """The newest whole one: a program that runs, or was killed, may have left one of its two files in pieces."""
+    paths = sorted(work.glob(f"{name}.[01].npz"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    for path in paths:
+        try:
+            return read_field(path)
+        except (OSError, ValueError, zipfile.BadZipFile):
+            continue
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,11 @@ class FilmTwin:
     def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
         """What these segments do."""
         return compute([(self, launch) for launch in launches])
+
+    def write_files(self, folder: Path) -> None:
+        """Write the restart files that there would be, for pictures."""
+        for name, film in self.files.items():
+            np.savez(folder / name, field=film)
 
     def read(self, parameters: Any) -> Floats:
         """The field that a segment starts from, [32, 32]."""

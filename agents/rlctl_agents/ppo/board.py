@@ -1,0 +1,185 @@
+"""The board of a training: what Stable-Baselines3 logs, and how the policy does beside the rules, in one vocabulary."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from stable_baselines3.common.logger import KVWriter
+
+from rlctl.campaign import Illustrated
+from rlctl.driver import Driver
+from rlctl.evaluation.curves import rules, spread_instances, twin_curves
+from rlctl.executors.simulated import SimulatedExecutor
+from rlctl.monitoring.about import write_about
+from rlctl.monitoring.board import Board
+from rlctl.monitoring.machine import write_machine
+from rlctl.monitoring.standing import anew, results, standing, write_against_cost, write_rules
+from rlctl.monitoring.tags import POLICY
+from rlctl.monitoring.timeline import Timeline
+from rlctl.records import RecordList
+from rlctl.rewarded import rewarded
+
+if TYPE_CHECKING:
+    from rlctl.campaign import CampaignFactory
+    from rlctl.config import Config
+    from rlctl.evaluation.curves import Curve
+    from rlctl.policy import Policy
+    from rlctl.rewarded import Game
+
+log = logging.getLogger(__name__)
+
+SHARE = 0.05
+"""Of the time of a training, what validations between its start and its end may take."""
+_MINE = " the policy"  # no rule has such a name
+_NAMES = {
+    "rollout/ep_rew_mean": "learning/return_mean",
+    "rollout/ep_len_mean": "learning/decisions_per_campaign",
+    "train/policy_gradient_loss": "learning/policy_loss",
+    "train/value_loss": "learning/value_loss",
+    "train/loss": "learning/loss",
+    "train/entropy_loss": "learning/entropy",
+    "train/approx_kl": "learning/approx_kl",
+    "train/clip_fraction": "learning/clip_fraction",
+    "train/clip_range": "learning/clip_range",
+    "train/explained_variance": "learning/explained_variance",
+    "train/learning_rate": "learning/learning_rate",
+    "train/n_updates": "learning/updates",
+}
+"""Stable-Baselines3's keys; its ``time/`` keys are not kept."""
+
+
+class TrainingBoard(KVWriter):
+    """Writes the board of one training; a ``KVWriter`` of Stable-Baselines3's logger.
+
+    Args:
+        folder: for the event files.
+        done: decisions learned from before; what was written after them is dropped.
+    """
+
+    def __init__(self, folder: Path, config: Config, factory: Game, done: int) -> None:
+        self._folder, self._config = folder, config
+        self._factory = None if rewarded(factory) else cast("CampaignFactory", factory)
+        self._count = config.train.validation_instances if config.train else 0
+        self._rules: dict[str, list[Curve]] = {}
+        self._began_s = time.monotonic()
+        self._spent_s = 0.0
+        self._validated = -1
+        self.board = Board(folder, since=done + 1 if done else 0)
+        if not done:
+            name = config.train.algorithm if config.train else ""
+            command = "rlctl train experiment.yaml --out NEW-FOLDER"
+            write_about(self.board, config, factory, {"run": "train", "policy": name}, command)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """What Stable-Baselines3's logger has gathered."""
+        figures: dict[str, float] = {}
+        for key, value in key_values.items():
+            if not key.startswith("time/"):
+                tag = _NAMES.get(key) or f"learning/other/{key.replace('/', '_')}"
+                figures[tag] = -value if key == "train/entropy_loss" else value
+        self.board.scalars(figures, step)
+
+    def validate(self, make_policy: Callable[[], Policy], decisions: int, required: bool = False) -> None:
+        """Let the policy as it stands play the instances that the rules play.
+
+        Args:
+            make_policy: the policy, as it would be deployed.
+            decisions: learned from until now.
+            required: do so even if validations have taken their share of the time already.
+        """
+        began_s = time.monotonic()
+        too_dear = self._spent_s > SHARE * (began_s - self._began_s)
+        if not self._count or self._validated == decisions or (too_dear and not required):
+            return
+        if self._factory is None:
+            return  # an environment with rewards has no costs to compare
+        try:
+            self._validate(self._factory, make_policy(), decisions)
+        except Exception as error:  # a rule, a twin or a campaign's pictures may fail in any way; learning goes on
+            log.warning("no validation: %s", error)
+        self._validated = decisions
+        if not required:
+            self._spent_s += time.monotonic() - began_s
+
+    def finish(self, succeeded: bool) -> None:
+        """The training is over."""
+        self.board.end_session(succeeded)
+
+    def close(self) -> None:
+        """Write everything out; may be called twice."""
+        self.board.close()
+
+    def _validate(self, factory: CampaignFactory, policy: Policy, decisions: int) -> None:
+        capacity = self._config.machine.capacity()
+        instances = spread_instances(self._config.seed, self._count)
+        players = {_MINE: policy}
+        if not self._rules:
+            loaded, complaints = rules(self._config)
+            for complaint in complaints:
+                log.warning("%s", complaint)
+            players |= loaded
+        # All in step, since a twin is much faster on many campaigns than on few.
+        played = twin_curves(factory, capacity, players, instances)
+        curves = played.pop(_MINE)
+        self._rules = self._rules or played
+        self.board.scalars(standing(curves), decisions)
+        with anew(self._folder / POLICY) as board:
+            write_against_cost(board, curves)
+        write_rules(self._folder, self._rules, (0, max(decisions, 1)))
+        self.board.text("about/result", results({f"policy, {decisions} decisions": curves, **self._rules}), decisions)
+        self._one_campaign(factory, policy, instances[0], decisions)
+
+    def _one_campaign(self, factory: CampaignFactory, policy: Policy, instance: int, decisions: int) -> None:
+        """One campaign in detail: its machine, its latencies, its pictures."""
+        capacity, records = self._config.machine.capacity(), RecordList()
+        model = factory.task_model(instance)
+        driver = Driver(factory.campaign(instance), SimulatedExecutor(capacity, model, records), records)
+        policy.reset(instance)
+        latencies_ms = []
+        decision = driver.begin()
+        while decision is not None:
+            began_s = time.perf_counter()
+            action = policy.act(decision)
+            latencies_ms.append(1e3 * (time.perf_counter() - began_s))
+            decision = driver.step(action)
+        write_machine(self.board, Timeline.read(records, capacity), decisions)
+        p50, p99 = np.quantile(latencies_ms, (0.5, 0.99), method="higher")
+        figures = {"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}
+        self.board.scalars(figures | {"machine/node_seconds": driver.ledger.node_seconds}, decisions)
+        if isinstance(factory, Illustrated) and hasattr(model, "write_files"):
+            with tempfile.TemporaryDirectory() as work:
+                model.write_files(Path(work))
+                for name, png in factory.pictures(Path(work), records).items():
+                    self.board.image(f"pictures/{name}", png, decisions)
+
+
+def write_choices(board: Board, actions: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], step: int) -> None:
+    """How choices and masks are distributed.
+
+    Args:
+        actions: [decision, head].
+        masks: [decision, choice], above 0.5 where a choice was allowed.
+    """
+    for head, column in enumerate(actions.astype(np.int64).T):
+        board.histogram(f"learning/actions/head_{head}", column, step)
+    shares = (masks <= 0.5).mean(axis=1)
+    board.histogram("learning/masked_shares", shares, step)
+    board.scalars({"learning/masked_share": float(shares.mean())}, step)
+
+
+def campaign_figures(campaigns: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of the last campaigns, played while exploring: the campaign's own figures, and what a success cost."""
+    keys = sorted({key for of in campaigns for key in of})
+    means = {key: float(np.mean([of[key] for of in campaigns if key in of])) for key in keys}
+    figures = {f"campaign/{key}": value for key, value in means.items()}
+    if "utilisation" in means:
+        figures["machine/utilisation"] = means["utilisation"]
+    if {"node_seconds", "successes"} <= means.keys() and means["successes"] > 0.0:
+        figures["learning/node_seconds_per_success"] = means["node_seconds"] / means["successes"]
+    return figures

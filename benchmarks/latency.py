@@ -1,0 +1,143 @@
+"""How long a decision takes: from the open question to the campaign that goes on, through guard, network and driver.
+
+The simulated executor answers at once, so what is measured is rlctl's own work: the guard's checks, the network, the
+campaign's answer, the driver and, in a second row, a journal on disk that is written through to the device before
+anything takes effect. Wall time includes what else the machine does; CPU time is what this thread worked.
+``python benchmarks/latency.py [--quick] [--json FILE]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from rlctl import saved_policy
+from rlctl.config import load_config
+from rlctl.driver import Driver
+from rlctl.executors.journal import Journal
+from rlctl.executors.simulated import SimulatedExecutor
+from rlctl.registry import campaign_factory
+from rlctl.steering.guard import Guard
+
+CONFIG = Path(__file__).parents[1] / "configs" / "annealing.yaml"
+WIDTHS = (64, 128, 256)
+TARGET_MS = 1.0
+
+
+def network(folder: Path, width: int) -> saved_policy.NumpyPolicy:
+    """A saved policy for annealing with two hidden layers of random weights; what it answers does not matter."""
+    factory, random = _factory(), np.random.default_rng(0)
+    campaign = factory.campaign(0)
+    heads = saved_policy.action_heads(campaign.action_space)
+    sizes = [campaign.observation_space.shape[0], width, width, sum(heads)]
+    weights = {}
+    for i, (inputs, outputs) in enumerate(pairwise(sizes)):
+        weights[f"{i}.weight"] = random.normal(size=(outputs, inputs)) / np.sqrt(inputs)
+        weights[f"{i}.bias"] = np.zeros(outputs)
+    manifest = {
+        "name": f"{width}x{width}",
+        "campaign": {"name": factory.name, "version": factory.version},
+        "spaces": saved_policy.describe(campaign.observation_space, campaign.action_space),
+        "network": {"hidden": [width, width]},
+        "deterministic": True,
+    }
+    saved_policy.save(folder, weights, manifest, random.normal(size=(64, sizes[0])))
+    return saved_policy.load(folder)
+
+
+def play(policy: saved_policy.NumpyPolicy, journal: Journal | None, count: int) -> dict[str, list[float]]:
+    """Seconds of ``count`` decisions, in parts; what the simulated tasks compute is left out."""
+    factory = _factory()
+    parts: dict[str, list[float]] = {"guard and network": [], "answer": [], "whole": [], "whole, CPU": []}
+    instance = 0
+    while len(parts["whole"]) < count:
+        campaign = factory.campaign(instance)
+        executor = SimulatedExecutor(load_config(CONFIG).machine.capacity(), factory.task_model(instance))
+        driver, guard = Driver(campaign, executor, journal), Guard(policy, None, campaign.action_space)
+        guard.reset(instance)
+        decision = driver.begin()
+        while decision is not None and len(parts["whole"]) < count:
+            began, worked = time.perf_counter(), time.thread_time()
+            action, _ = guard.act(decision)
+            acted = time.perf_counter()
+            driver.answer(action)
+            ended, worked = time.perf_counter(), time.thread_time() - worked
+            for part, seconds in zip(parts, (acted - began, ended - acted, ended - began, worked), strict=True):
+                parts[part].append(seconds)
+            decision = driver.advance()
+        instance += 1
+    return parts
+
+
+def main() -> None:
+    """Measure and print median and 99th percentile."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="300 decisions instead of 1000")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    arguments = parser.parse_args()
+    count = 300 if arguments.quick else 1000
+    table = Table(title=f"ms per decision, {count} decisions, one thread ({platform.machine()})")
+    for column in ("network", "journal", "part", "median", "p99", "max"):
+        table.add_column(column, justify="right" if column in ("median", "p99", "max") else "left")
+    rows = []
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
+        for width in WIDTHS:
+            policy = network(Path(temporary) / f"policy-{width}", width)
+            play(policy, None, 50)
+            for kind in ("none", "on disk"):
+                parts = _with_journal(Path(temporary) / f"{width}.db", kind, lambda j, p=policy: play(p, j, count))
+                for part, seconds in parts.items():
+                    median, p99, most = (1e3 * float(np.quantile(seconds, q)) for q in (0.5, 0.99, 1.0))
+                    table.add_row(policy.name, kind, part, f"{median:.3f}", f"{p99:.3f}", f"{most:.3f}")
+                    target = TARGET_MS if part == "whole" else None
+                    rows.append(
+                        {
+                            "measure": f"decision latency, {part}, journal {kind}",
+                            "system": policy.name,
+                            "median": median,
+                            "p99": p99,
+                            "high": most,
+                            "unit": "ms",
+                            "runs": count,
+                            "target": target,
+                            "met": None if target is None else p99 <= target,
+                        }
+                    )
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+Parts = dict[str, list[float]]
+
+
+def _with_journal(path: Path, kind: str, measure: Callable[[Journal | None], Parts]) -> Parts:
+    if kind == "none":
+        return measure(None)
+    journal = Journal.create(path, {"campaign": "latency"})
+    try:
+        return measure(journal)
+    finally:
+        journal.close()
+
+
+def _factory():
+    config = load_config(CONFIG)
+    return campaign_factory(config.campaign.name, config.campaign.options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""TensorBoard on run folders, with everything of ours shown, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rlctl.errors import ConfigError
+
+PORT = 6006
+_RELOAD_S = 5
+_FILES, _INSIDE = "*tfevents*", "tensorboard"
+_PAGE = "custom_scalars&_smoothingWeight=0"
+"""The page that is laid out by questions; step curves are not smoothed."""
+_SAMPLES = "scalars=5000,images=200,text=100,histograms=200"
+"""Points per tag that are shown; TensorBoard's own choice is 10 images and 10 texts."""
+
+
+def serve(folders: Sequence[Path], port: int | None = None, said: Callable[[str], None] = print) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Args:
+        folders: run folders, or folders that hold some.
+        port: of this machine only; None: the first free one from ``PORT`` on.
+        said: told the address once it answers.
+
+    Raises:
+        ConfigError: a folder is missing or holds no event files, or the port is taken.
+    """
+    names = _names(folders)
+    stop = threading.Event()
+    with _stopped_by_signals(stop), tempfile.TemporaryDirectory(prefix="rlctl-board-") as root:
+        _link(names, Path(root))
+        server = _make(Path(root), port)
+        thread = threading.Thread(target=server.serve_forever, name="tensorboard", daemon=True)
+        thread.start()
+        said(f"{server.get_url()}#{_PAGE}")
+        try:
+            while not stop.wait(_RELOAD_S):
+                _link(names, Path(root))  # runs that have begun meanwhile
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def _make(root: Path, port: int | None) -> Any:
+    # TensorBoard says on standard error that TensorFlow is missing, and whom it serves: of no use to anybody here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from tensorboard import program
+
+    made: list[Any] = []
+
+    def remember(application: Any, flags: Any) -> Any:
+        made.append(program.create_port_scanning_werkzeug_server(application, flags))
+        return made[-1]
+
+    board = program.TensorBoard(server_class=remember)
+    arguments = ["", f"--logdir={root}", f"--reload_interval={_RELOAD_S}", f"--samples_per_plugin={_SAMPLES}"]
+    # The reader in this process: another process could outlive this one.
+    arguments += ["--load_fast=false", "--window_title=rlctl"]
+    if port is not None:
+        arguments.append(f"--port={port}")
+    board.configure(arguments)
+    try:
+        return board._make_server()
+    except program.TensorBoardPortInUseError:
+        raise ConfigError(
+            f"port {port or PORT} is taken by another program: give another one with --port, or leave it out"
+        ) from None
+    except program.TensorBoardServerException as error:
+        raise ConfigError(f"port {port or PORT}: {error}") from None
+
+
+def _names(folders: Sequence[Path]) -> dict[str, Path]:
+    """What each folder is called on the board: its own name, with its parents' where that is not enough."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such folder; give the folder of a run, or one that holds runs")
+        if next(folder.rglob(_FILES), None) is None:
+            raise ConfigError(
+                f"{folder} holds no TensorBoard event files: give the folder of a run that train or steer has made"
+            )
+        whole = folder.resolve()
+        parts, length = whole.parts[1:], 1
+        while (name := "-".join(parts[-length:])) in found and length < len(parts):
+            length += 1
+        if whole not in found.values():
+            found[name] = whole
+    return found
+
+
+def _link(names: Mapping[str, Path], root: Path) -> None:
+    """Link the TensorBoard folder of every run below the folders, as ``NAME-FOLDER-...-RUN``."""
+    for name, folder in names.items():
+        for file in folder.rglob(_FILES):
+            inside = file.parent.relative_to(folder).parts
+            length = inside.index(_INSIDE) if _INSIDE in inside else 0
+            link = root / "-".join((name, *inside[:length]))
+            if not link.is_symlink():
+                link.symlink_to(folder.joinpath(*inside[: length + 1] if _INSIDE in inside else ()))
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,125 @@
+"""Small pictures as SVG text: bars, steps and bands with an axis. Colours are CSS variables of the page around them.
+
+By hand rather than by a plotting library: a figure is a few kilobytes instead of a hundred, follows light and dark,
+and its text stays text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where data lie in a figure: ``x`` from 0 to ``x_most`` and ``y`` from 0 to ``y_most``, in pixels."""
+
+    width: float
+    height: float
+    x_most: float
+    y_most: float
+    left: float = 46.0
+    right: float = 14.0
+    top: float = 10.0
+    bottom: float = 38.0
+
+    def x(self, value: float) -> float:
+        """Pixel of a value; what lies beyond is put on the edge."""
+        inside = self.width - self.left - self.right
+        return self.left + inside * min(max(value / self.x_most, 0.0), 1.0)
+
+    def y(self, value: float) -> float:
+        """Pixel of a value."""
+        inside = self.height - self.top - self.bottom
+        return self.height - self.bottom - inside * min(max(value / self.y_most, 0.0), 1.0)
+
+
+def figure(frame: Frame, label: str, parts: Sequence[str]) -> str:
+    """The parts as one figure; ``label`` is for those who cannot see it."""
+    size = f'viewBox="0 0 {frame.width:g} {frame.height:g}" style="max-width:{frame.width:g}px"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    )
+
+
+def ticks(most: float, count: int) -> list[float]:
+    """Round numbers from 0 to ``most``, about ``count`` of them.
+
+    >>> ticks(29.2, 6)
+    [0.0, 5.0, 10.0, 15.0, 20.0, 25.0]
+    """
+    if most <= 0.0 or not math.isfinite(most):
+        return [0.0]
+    rough = most / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1.0, 2.0, 5.0, 10.0) if power * m >= rough * 0.999)
+    return [step * i for i in range(int(most / step + 1e-9) + 1)]
+
+
+def axes(frame: Frame, x_title: str, y_ticks: Sequence[float], y_title: str = "", x_count: int = 8) -> str:
+    """Grid lines with numbers, below and on the left."""
+    left, right = frame.left, frame.width - frame.right
+    top, bottom = frame.top, frame.height - frame.bottom
+    parts = []
+    for value in ticks(frame.x_most, x_count):
+        at = frame.x(value)
+        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top:g}" y2="{bottom:g}"/>')
+        parts.append(_text(at, bottom + 15, f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}", "middle"))
+    for value in y_ticks:
+        at = frame.y(value)
+        parts.append(f'<line class="grid" x1="{left:g}" x2="{right:g}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(_text(left - 6, at + 4, f"{value:,g}", "end"))
+    parts.append(f'<path class="axis" d="M{left:g} {top:g}V{bottom:g}H{right:g}"/>')
+    parts.append(_text((left + right) / 2, frame.height - 5, x_title, "middle"))
+    if y_title:
+        middle = (top + bottom) / 2
+        parts.append(
+            f'<text x="12" y="{middle:g}" text-anchor="middle" transform="rotate(-90 12 {middle:g})">'
+            f"{escape(y_title)}</text>"
+        )
+    return "".join(parts)
+
+
+def steps(frame: Frame, points: Points, colour: str, title: str, width: float = 2.0, dash: str = "") -> str:
+    """A line through the points, with a dot where it ends."""
+    path = "".join(f"{'L' if n else 'M'}{frame.x(x):.1f} {frame.y(y):.1f}" for n, (x, y) in enumerate(points))
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    line = f'<path d="{path}" fill="none" style="stroke:var({colour})" stroke-width="{width:g}"{dashes}/>'
+    x, y = points[-1]
+    dot = f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="{1.2 + width:g}" style="fill:var({colour})"/>'
+    return f"<g><title>{escape(title)}</title>{line}{dot}</g>"
+
+
+def boxes(frame: Frame, spans: Sequence[tuple[float, float, float, float]], colour: str) -> str:
+    """Filled areas (x from, x to, y from, y to), half transparent."""
+    path = "".join(
+        f"M{frame.x(a):.1f} {frame.y(c):.1f}H{frame.x(b):.1f}V{frame.y(d):.1f}H{frame.x(a):.1f}z"
+        for a, b, c, d in spans
+    )
+    return f'<path d="{path}" style="fill:var({colour})" fill-opacity="0.25"/>'
+
+
+def stacked(shares: Mapping[str, float], colours: Mapping[str, str], label: str, width: float = 860.0) -> str:
+    """One bar of parts, side by side; ``shares`` add up to 1."""
+    frame = Frame(width, 44.0, 1.0, 1.0, left=0.0, right=0.0, top=0.0, bottom=0.0)
+    parts, at = [], 0.0
+    for name, share in shares.items():
+        if share <= 0.0:
+            continue
+        x, wide = frame.x(at), width * share
+        parts.append(
+            f'<rect x="{x:.2f}" y="4" width="{wide:.2f}" height="36" style="fill:var({colours[name]})">'
+            f"<title>{escape(name)}: {100 * share:.1f} %</title></rect>"
+        )
+        if wide > 9.0 * len(name) + 40:
+            parts.append(f'<text class="on" x="{x + 10:.1f}" y="27">{escape(name)} {100 * share:.0f} %</text>')
+        at += share
+    return figure(frame, label, parts)
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -1,0 +1,210 @@
+"""A campaign as Chrome trace events: open the file in https://ui.perfetto.dev or chrome://tracing.
+
+The format is the JSON object format of "Trace Event Format" (Google): complete events (ph X) on tracks, metadata (M),
+counters (C) and flow arrows (s, f); times are microseconds. One process is a node, one of its tracks a core; another
+process is the controller, with a track for its decisions and one for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from rlctl.monitoring.timeline import Answer, Attempt, Timeline
+from rlctl.monitoring.wording import action_text
+
+MARK = '"generator": "rlctl trace"'
+
+CONTROLLER = 1
+"""Process of the controller; node n is process ``CONTROLLER + 1 + n``."""
+_DECISIONS, _WORK = 1, 2
+
+Event = dict[str, Any]
+
+_COLOURS = {"done": "good", "failed": "terrible", "canceled": "grey", "running": "thread_state_running"}
+
+
+def trace_json(timeline: Timeline, header: Mapping[str, Any]) -> str:
+    """The whole file; ``header`` is what the campaign was begun with."""
+    data = {
+        "otherData": {"generator": "rlctl trace", **{key: _plain(value) for key, value in header.items()}},
+        "displayTimeUnit": "ms",
+        "traceEvents": trace_events(timeline),
+    }
+    return json.dumps(data, default=str)
+
+
+def trace_events(timeline: Timeline) -> list[Event]:
+    """Metadata first, then everything in order of time."""
+    events = [*_controller(timeline), *_tasks(timeline), *_counters(timeline), *_flows(timeline)]
+    # Of what begins at one instant, the longer one first: it may hold the other.
+    events.sort(key=lambda event: (event["ts"], -event.get("dur", 0)))
+    return [*_names(timeline), *events]
+
+
+def _names(timeline: Timeline) -> list[Event]:
+    cores = sorted({core for attempt in timeline.attempts for core in attempt.cores})
+    names: list[Event] = [_name("process_name", CONTROLLER, 0, "controller")]
+    names += [_name("thread_name", CONTROLLER, _DECISIONS, "decisions")]
+    names += [_name("thread_name", CONTROLLER, _WORK, "start-up and other work")]
+    for pid in sorted({_node(timeline, core) for core in cores}):
+        names.append(_name("process_name", pid, 0, f"node {pid - CONTROLLER - 1}"))
+    names += [_name("thread_name", _node(timeline, core), core + 1, f"core {core}") for core in cores]
+    return names
+
+
+def _name(kind: str, pid: int, tid: int, name: str) -> Event:
+    return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}
+
+
+def _controller(timeline: Timeline) -> list[Event]:
+    events = [_slice("start-up", "boot", span, CONTROLLER, _WORK, {}) for span in timeline.booting]
+    events += [_slice("at work", "controller", span, CONTROLLER, _WORK, {}) for span in timeline.working]
+    asked_us = 0
+    for answer in timeline.answers:
+        # A decision that was asked again after a kill was first asked in an earlier life; slices must not overlap.
+        from_us = max(_us(answer.asked_s), asked_us)
+        asked_us = max(_us(answer.answered_s), from_us)
+        arguments = {
+            "subject": answer.subject,
+            "action": _plain(answer.action),
+            "successes": answer.successes,
+            "fallback": answer.fallback or "",
+        }
+        events.append(
+            {
+                "ph": "X",
+                "name": f"decision {answer.number}: {action_text(answer.action)}",
+                "cat": "decision",
+                "ts": from_us,
+                "dur": asked_us - from_us,
+                "pid": CONTROLLER,
+                "tid": _DECISIONS,
+                "args": arguments,
+            }
+        )
+    return [event for event in events if event["dur"] > 0 or event["cat"] == "decision"]
+
+
+def _tasks(timeline: Timeline) -> list[Event]:
+    events = []
+    for attempt in timeline.attempts:
+        if attempt.launched_s is None:
+            continue
+        arguments = {
+            "attempt": attempt.attempt,
+            "state": attempt.state.value,
+            "failure": attempt.failure.value if attempt.failure is not None else "",
+            "message": attempt.message,
+            "cores": list(attempt.cores),
+            "gpus": dict(attempt.gpus),
+            "waited_s": attempt.launched_s - attempt.queued_s,
+            "parameters": _plain(attempt.parameters),
+            "result": _plain(attempt.values),
+        }
+        span = (attempt.launched_s, _end_s(timeline, attempt))
+        for core in attempt.cores:
+            pid = _node(timeline, core)
+            event = _slice(attempt.uid, "task", span, pid, core + 1, arguments)
+            events.append(event | {"cname": _COLOURS.get(attempt.state.value, "generic_work")})
+    return events
+
+
+def _counters(timeline: Timeline) -> list[Event]:
+    changes: dict[str, dict[int, int]] = {"busy cores": defaultdict(int), "waiting tasks": defaultdict(int)}
+    for attempt in timeline.attempts:
+        ended_us = _us(_end_s(timeline, attempt))
+        launched_us = ended_us if attempt.launched_s is None else _us(attempt.launched_s)
+        changes["waiting tasks"][_us(attempt.queued_s)] += 1
+        changes["waiting tasks"][launched_us] -= 1
+        if attempt.launched_s is not None:
+            changes["busy cores"][launched_us] += len(attempt.cores)
+            changes["busy cores"][ended_us] -= len(attempt.cores)
+    events = []
+    for name, steps in changes.items():
+        value = 0
+        events.append(_counter(name, 0, value))
+        for time_us, step in sorted(steps.items()):
+            if step:
+                value += step
+                events.append(_counter(name, time_us, value))
+    seen = 0
+    for answer in timeline.answers:
+        if answer.successes != seen:
+            seen = answer.successes
+            events.append(_counter("successes", _us(answer.asked_s), seen))
+    if timeline.summary is not None and int(timeline.summary["successes"]) != seen:
+        events.append(_counter("successes", _us(timeline.charged_s), int(timeline.summary["successes"])))
+    return events
+
+
+def _flows(timeline: Timeline) -> list[Event]:
+    """Arrows from a decision to the tasks that it started: those submitted after it and before the next one."""
+    events: list[Event] = []
+    for answer, started in started_by(timeline):
+        for attempt in started:
+            if attempt.launched_s is None or not attempt.cores:
+                continue
+            core = attempt.cores[0]
+            common = {"name": "starts", "cat": "start", "id": len(events) // 2 + 1}
+            from_us = _us(answer.answered_s)
+            to_us = max(_us(attempt.launched_s), from_us)
+            events.append({"ph": "s", "ts": from_us, "pid": CONTROLLER, "tid": _DECISIONS, **common})
+            to = {"pid": _node(timeline, core), "tid": core + 1}
+            events.append({"ph": "f", "bp": "e", "ts": to_us, **to, **common})
+    return events
+
+
+def started_by(timeline: Timeline) -> list[tuple[Answer, list[Attempt]]]:
+    """For each decision, the first attempts that it submitted."""
+    first = [attempt for attempt in timeline.attempts if attempt.attempt == 1]
+    at = 0
+    found = []
+    for number, answer in enumerate(timeline.answers):
+        following = timeline.answers[number + 1] if number + 1 < len(timeline.answers) else None
+        started = []
+        while at < len(first) and (following is None or first[at].queued_s < following.answered_s):
+            if first[at].queued_s >= answer.answered_s:
+                started.append(first[at])
+            at += 1
+        found.append((answer, started))
+    return found
+
+
+def _slice(
+    name: str, category: str, span: tuple[float, float], pid: int, tid: int, arguments: Mapping[str, Any]
+) -> Event:
+    from_us, to_us = _us(span[0]), _us(span[1])
+    where = {"ts": from_us, "dur": max(to_us - from_us, 0), "pid": pid, "tid": tid}
+    return {"ph": "X", "name": name, "cat": category, **where, "args": dict(arguments)}
+
+
+def _counter(name: str, time_us: int, value: int) -> Event:
+    return {"ph": "C", "name": name, "ts": time_us, "pid": CONTROLLER, "tid": 0, "args": {name: value}}
+
+
+def _node(timeline: Timeline, core: int) -> int:
+    """Process of the node that a core belongs to; on a real machine cores may be numbered beyond the allocation."""
+    return CONTROLLER + 1 + min(core // timeline.capacity.cores, timeline.capacity.nodes - 1)
+
+
+def _end_s(timeline: Timeline, attempt: Attempt) -> float:
+    return max(timeline.end_s, attempt.queued_s) if attempt.ended_s is None else attempt.ended_s
+
+
+def _us(seconds: float) -> int:
+    return round(1e6 * seconds)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity and no NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

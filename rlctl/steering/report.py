@@ -1,0 +1,249 @@
+"""The report of a campaign: one HTML file that needs nothing else, whether the campaign has ended, runs, or was killed.
+
+Everything in it is read from the run folder. Rules play on the twin for comparison, which the report says; without the
+campaign's package it is written without them. The page holds no script; all text is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import math
+import shlex
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+import rlctl
+from rlctl.campaign import Illustrated
+from rlctl.config import config_data
+from rlctl.errors import RlctlError
+from rlctl.monitoring import svg
+from rlctl.monitoring.account import SHOWN, Account, account, percentages
+from rlctl.monitoring.gantt import COLOURS, gantt
+from rlctl.monitoring.own_file import check_own, write_own
+from rlctl.monitoring.progress import Progress, duration
+from rlctl.monitoring.timeline import Answer, Attempt
+from rlctl.monitoring.wording import action_text, count_text
+from rlctl.registry import campaign_factory
+from rlctl.steering.comparison import Beside, compare
+from rlctl.steering.run_folder import CONFIG, WORK, Run
+from rlctl.steering.status import Status, status_of
+
+log = logging.getLogger(__name__)
+
+MARK = '<meta name="generator" content="rlctl report">'
+REPORT = "report.html"
+
+_VISIBLE = 6
+_MOST_DECISIONS = 4000
+_MOST_FAILURES = 200
+_PURPOSES = {
+    "useful run": ("--blue", "ran tasks that ended well, or still run"),
+    "wasted run": ("--red", "ran tasks that failed, were cancelled, or were lost with their controller"),
+    "boot": ("--orange", "the controller or a task was starting"),
+    "queue": ("--violet", "free, while a task waited that did not fit"),
+    "controller": ("--green", "free, while the controller decided and recorded"),
+    "idle": ("--grey", "free, and nothing waited"),
+}
+_STATES = {
+    "done": "done",
+    "running": "running",
+    "failed": "failed (with a cross), or lost with its controller",
+    "canceled": "cancelled",
+    "starting": "starting",
+}
+
+
+def write_report(path: Path, out: Path | None, rules: bool, instances: int, progress: Progress) -> Path:
+    """Write the report of the run in ``path``; see ``rlctl.report``."""
+    out = path / REPORT if out is None else out
+    run, now = status_of(path)
+    check_own(out, MARK)  # before the rules play for half a minute
+    write_own(out, render(run, now, compare(run, rules, instances, progress)), MARK)
+    return out
+
+
+def render(run: Run, now: Status, beside: Beside) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rlctl.steering", "page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["seconds"] = lambda value: f"{value:,.1f}"
+    environment.globals["cost"] = lambda value: f"{value:,.1f}" if math.isfinite(value) else "never"
+    timeline = run.timeline
+    booked = account(timeline, now.elapsed_s)
+    chart, summed = gantt(timeline)
+    failures = [attempt for attempt in timeline.attempts if attempt.failure is not None or _failed(attempt)]
+    decisions = [_decision(answer) for answer in timeline.answers]
+    return environment.get_template("page.html.j2").render(
+        mark=Markup(MARK),
+        now=now,
+        sentence=_sentence(now),
+        facts=_facts(run, now),
+        beside=beside,
+        chart=Markup(beside.chart),
+        charts={name: Markup(text) for name, text in beside.charts.items()},
+        pictures=_pictures(run),
+        ledger=_ledger(booked),
+        ledger_bar=Markup(_bar(booked)),
+        gantt=Markup(chart),
+        summed=summed,
+        states=[(COLOURS[state], text) for state, text in _STATES.items()],
+        decisions_first=decisions[:_VISIBLE],
+        decisions_last=decisions[_VISIBLE:][-_VISIBLE:],
+        decisions_all=decisions if len(decisions) <= _MOST_DECISIONS else decisions[-_MOST_DECISIONS:],
+        decisions=len(decisions),
+        failures=[_failure(attempt) for attempt in failures[:_MOST_FAILURES]],
+        failures_all=len(failures),
+        commands=_commands(run, beside),
+        configuration=yaml.safe_dump(config_data(run.config), sort_keys=False),
+        versions=_versions(run),
+        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        version=rlctl.__version__,
+    )
+
+
+def _failed(attempt: Attempt) -> bool:
+    return attempt.state.value == "failed"
+
+
+def _sentence(now: Status) -> str:
+    reached = count_text(now.successes, "success") if now.goal is None else f"{now.successes} of {now.goal} successes"
+    cost = f"{reached} for {now.node_seconds:,.1f} node-seconds"
+    if now.ended:
+        return f"Goal {'reached' if now.reached else 'not reached'}: {cost}."
+    if now.controller.alive:
+        return f"In progress: {cost} so far."
+    if now.controller.alive is None:
+        return f"Not ended: {cost} so far; whether it is still being steered cannot be told from here."
+    return f"Interrupted, and not ended: {cost} so far."
+
+
+def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
+    timeline = run.timeline
+    states = Counter(attempt.state.value for attempt in timeline.attempts if attempt.launched_s is not None)
+    fallbacks = Counter(answer.fallback for answer in timeline.answers if answer.fallback)
+    useful = percentages(now.core_seconds).get("useful run", 0)
+    budget = duration(now.elapsed_s) + (f" of {duration(now.deadline_s)}" if now.deadline_s is not None else "")
+    latencies = sorted(1e3 * (answer.answered_s - answer.asked_s) for answer in timeline.answers)
+    facts = [
+        ("node-seconds", f"{now.node_seconds:,.1f}"),
+        ("node-seconds per success", f"{now.node_seconds / now.successes:,.1f}" if now.successes else "-"),
+        ("allocation used", budget),
+        ("cores usefully busy", f"{useful} %"),
+        ("decisions", f"{now.decisions:,}"),
+        ("attempts of tasks", _counted(states)),
+    ]
+    if latencies:
+        facts.append(("median time of a decision", f"{latencies[len(latencies) // 2]:.2f} ms"))
+    if fallbacks:
+        facts.append(("answered by the fallback", ", ".join(f"{n:,} ({why})" for why, n in sorted(fallbacks.items()))))
+    extra = timeline.summary["extra"] if timeline.summary is not None else {}
+    return facts + [(key.replace("_", " "), f"{value:,g}") for key, value in extra.items()]
+
+
+def _counted(states: Counter[str]) -> str:
+    told = {"canceled": "cancelled"}
+    return ", ".join(f"{count:,} {told.get(state, state)}" for state, count in sorted(states.items())) or "none"
+
+
+def _ledger(booked: Account) -> list[dict[str, Any]]:
+    cores, gpus = percentages(booked.cores), percentages(booked.gpus)
+    return [
+        {
+            "purpose": purpose.value,
+            "colour": _PURPOSES[purpose.value][0],
+            "meaning": _PURPOSES[purpose.value][1],
+            "cores": booked.cores[purpose],
+            "cores_percent": cores[purpose],
+            "gpus": booked.gpus[purpose] if booked.allocated_gpus else None,
+            "gpus_percent": gpus[purpose],
+        }
+        for purpose in SHOWN
+    ]
+
+
+def _bar(booked: Account) -> str:
+    shares = booked.shares()
+    colours = {name: colour for name, (colour, _) in _PURPOSES.items()}
+    return svg.stacked({p.value: shares[p] for p in SHOWN}, colours, "what the allocated core-seconds were for")
+
+
+def _decision(answer: Answer) -> dict[str, Any]:
+    return {
+        "number": answer.number,
+        "time": f"{answer.asked_s:,.2f}",
+        "subject": answer.subject,
+        "action": action_text(answer.action),
+        "latency": f"{1e3 * (answer.answered_s - answer.asked_s):,.2f}",
+        "fallback": answer.fallback or "",
+    }
+
+
+def _failure(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "uid": attempt.uid,
+        "attempt": attempt.attempt,
+        "time": f"{attempt.ended_s or 0.0:,.2f}",
+        "kind": attempt.failure.value if attempt.failure is not None else "will be repeated",
+        "message": attempt.message,
+    }
+
+
+def _commands(run: Run, beside: Beside) -> list[tuple[str, str]]:
+    config = str(run.path / CONFIG)
+    policy = str(run.header.get("policy_source") or run.header.get("policy"))
+    instance = str(run.header.get("instance", 0))
+    again = ["rlctl", "steer", config, "--policy", policy, "--instance", instance, "--run"]
+    commands = [("the same campaign again, in a new folder", shlex.join([*again, f"{run.path}-again"]))]
+    if run.timeline.summary is None:
+        commands.insert(0, ("go on with this campaign", shlex.join([*again, str(run.path), "--resume"])))
+    against = [row.name for row in beside.rows]
+    if against:
+        evaluate = ["rlctl", "evaluate", config, "--policy", policy, "--against", *against]
+        commands.append(("the comparison that counts, on held-out instances", shlex.join(evaluate)))
+    commands.append(("this report", shlex.join(["rlctl", "report", str(run.path)])))
+    return commands
+
+
+def _versions(run: Run) -> list[tuple[str, str]]:
+    header, made = run.header, run.header.get("provenance") or {}
+    facts = [
+        ("campaign", f"{header.get('campaign')}, version {header.get('campaign_version')}"),
+        ("instance", str(header.get("instance"))),
+        ("policy", str(header.get("policy"))),
+        ("policy from", str(header.get("policy_source") or "given from Python")),
+        ("seed", str(header.get("seed"))),
+        ("configuration", f"SHA-256 {header.get('config_hash')}"),
+        ("commit", str(made.get("commit") or "installed without a repository")),
+        ("Python", str(made.get("python"))),
+        ("platform", str(made.get("platform"))),
+    ]
+    return facts + [(name, str(version)) for name, version in (made.get("versions") or {}).items()]
+
+
+def _pictures(run: Run) -> list[tuple[str, str]]:
+    """Name and data URI of each picture that the campaign offers."""
+    section = run.config.campaign
+    try:
+        factory = campaign_factory(section.name, section.options)
+    except RlctlError:
+        return []
+    if not isinstance(factory, Illustrated):
+        return []
+    try:
+        found = factory.pictures(run.path / WORK, run.records)
+    except Exception as error:  # another package's code; a report without pictures is better than none
+        log.warning("campaign %s could not draw its pictures: %r", section.name, error)
+        return []
+    return [(name, f"data:image/png;base64,{base64.b64encode(png).decode()}") for name, png in found.items()]

@@ -1,0 +1,133 @@
+"""The folder of a steered campaign, for those who only read it: reports, traces, status. Nothing here writes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlctl.config import Config, RuleEntry, load_config, load_rule_file
+from rlctl.errors import ConfigError, JournalError
+from rlctl.executors.journal import LOCK, Journal
+from rlctl.monitoring.timeline import Timeline
+from rlctl.records import Record
+
+JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
+_OF_TRAINING = ("checkpoints", "policy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds at one moment.
+
+    Attributes:
+        header: what the campaign was begun with.
+        records: of the journal, so far.
+    """
+
+    path: Path
+    config: Config
+    header: Mapping[str, Any]
+    records: Sequence[Record]
+    timeline: Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """Who steers a run.
+
+    Attributes:
+        alive: None: cannot be told from this machine.
+        holder: the last one, e.g. ``"4711 on node17"``; empty if there never was one.
+    """
+
+    alive: bool | None
+    holder: str
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder, whether or not its campaign has ended or is being steered.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged.
+    """
+    if not path.exists():
+        raise JournalError(f"{path}: no such folder: give the folder that rlctl steer --run wrote")
+    if not path.is_dir():
+        raise JournalError(f"{path} is a file: give the folder that rlctl steer --run wrote")
+    if not (path / JOURNAL).exists():
+        if any((path / name).exists() for name in _OF_TRAINING):
+            raise JournalError(
+                f"{path} is the folder of a training: this needs the folder of a steered campaign, which has a "
+                f"{JOURNAL}; curves of a training: tensorboard --logdir {path}"
+            )
+        raise JournalError(
+            f"{path} is no run folder, it has no {JOURNAL}: give the folder that rlctl steer --run wrote"
+        )
+    if not (path / CONFIG).exists():
+        raise ConfigError(f"{path / CONFIG}: no such file: it belongs to the run; put a copy back")
+    config = load_config(path / CONFIG)
+    with Journal.open(path / JOURNAL, read_only=True) as journal:
+        header, records = journal.header, journal.records()
+    try:
+        timeline = Timeline.read(records, config.machine.capacity())
+    except (KeyError, TypeError, ValueError) as error:
+        raise JournalError(f"{path / JOURNAL}: damaged, a record cannot be read ({error!r}): restore it") from error
+    return Run(path, config, header, records, timeline)
+
+
+def controller(path: Path) -> Controller:
+    """Who steers the run in ``path``, seen from the file that a controller holds open and locked.
+
+    The lock is not tried: a controller that starts at that instant would be refused.
+    """
+    lock = path / LOCK
+    try:
+        holder = lock.read_text(errors="replace").strip()
+        number, _, host = holder.partition(" on ")
+        pid = int(number)
+    except (OSError, ValueError):
+        return Controller(False, "")
+    if host and host != platform.node():
+        return Controller(None, holder)
+    try:
+        names = {file.path for file in psutil.Process(pid).open_files()}
+    except psutil.NoSuchProcess:
+        return Controller(False, holder)
+    except psutil.AccessDenied:
+        return Controller(None, holder)
+    return Controller(str(lock.resolve()) in names, holder)
+
+
+def now_s(run: Run) -> float:
+    """Where the clock of a run that is being steered stands: its last record's time, and what has passed since."""
+    written = [path.stat().st_mtime for path in _journal_files(run.path) if path.exists()]
+    return run.timeline.end_s + max(time.time() - max(written, default=time.time()), 0.0)
+
+
+def portable(config: Config) -> Config:
+    """The same experiment wherever its file lies: rule files are written out, saved policies have absolute paths."""
+    entries: dict[str, Any] = {}
+    for name, entry in config.policies.items():
+        entries[name] = entry
+        if isinstance(entry, str):
+            path = config.resolve(entry)
+            entries[name] = os.path.abspath(path)
+            if path.is_file():
+                try:
+                    rule = load_rule_file(path)
+                except ConfigError:
+                    continue
+                entries[name] = RuleEntry(rule=rule.rule, parameters=rule.parameters)
+    return config.model_copy(update={"policies": entries})
+
+
+def _journal_files(path: Path) -> list[Path]:
+    return [path / JOURNAL, path / f"{JOURNAL}-wal"]

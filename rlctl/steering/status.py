@@ -1,0 +1,216 @@
+"""How a campaign stands at this moment, from its run folder alone: nothing is locked, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from rlctl.campaign import Campaign, Countable
+from rlctl.errors import RlctlError
+from rlctl.monitoring.account import account, ledger_line
+from rlctl.monitoring.progress import duration
+from rlctl.monitoring.timeline import Answer
+from rlctl.monitoring.wording import action_text, count_text, span_of_cores
+from rlctl.registry import campaign_factory
+from rlctl.steering.run_folder import Controller, Run, controller, now_s, read_run
+
+LAST = 10
+_MOST_RUNNING = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task that holds cores now."""
+
+    uid: str
+    attempt: int
+    elapsed_s: float
+    cores: tuple[int, ...]
+    gpus: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a campaign stands.
+
+    Attributes:
+        successes: when it was last asked, or when it ended.
+        goal: successes that are wanted; None: the campaign does not tell, or is not installed.
+        deadline_s: end of the allocation; None: the campaign is not installed.
+        elapsed_s: charged so far.
+        left_s: time to the goal at the rate so far, if that can be told: an estimate of no more than that.
+        last: the last decisions, newest last.
+    """
+
+    run: str
+    campaign: str
+    instance: int
+    policy: str
+    ended: bool
+    reached: bool
+    controller: Controller
+    successes: int
+    goal: int | None
+    elapsed_s: float
+    deadline_s: float | None
+    node_seconds: float
+    left_s: float | None
+    running: Sequence[RunningTask]
+    queued: int
+    busy_cores: int
+    total_cores: int
+    decisions: int
+    last: Sequence[Answer]
+    core_seconds: Mapping[str, float]
+    gpu_seconds: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return asdict(self)
+
+    def show(self) -> Group:
+        """For a terminal of 80 columns or more."""
+        facts = Table.grid(padding=(0, 2))
+        facts.add_column(no_wrap=True, style="bold")
+        facts.add_column(overflow="fold")
+        for name, text in self._facts():
+            facts.add_row(name, Text(text))
+        parts: list[Any] = [facts]
+        if self.running:
+            parts += [Text(""), self._running()]
+        if self.last:
+            parts += [Text(""), self._last()]
+        return Group(*parts)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        reached = count_text(self.successes, "success")
+        if self.goal is not None:
+            reached = f"{self.successes} of {self.goal} successes"
+        state = "goal reached" if self.reached else "ended, goal not reached" if self.ended else self._steered()
+        budget = duration(self.elapsed_s)
+        if self.deadline_s is not None:
+            left_s = max(self.deadline_s - self.elapsed_s, 0.0)
+            budget += f" of {duration(self.deadline_s)} used, {duration(left_s)} left"
+        facts = [
+            ("run", self.run),
+            ("campaign", f"{self.campaign}, instance {self.instance}, steered by {self.policy}"),
+            ("state", state),
+            ("goal", f"{reached} after {count_text(self.decisions, 'decision')}"),
+            ("budget", f"{budget}; {self.node_seconds:,.1f} node-seconds"),
+        ]
+        if not self.ended:
+            facts.append(("tasks", f"{len(self.running)} running, {self.queued} waiting"))
+            facts.append(("busy", f"{self.busy_cores} of {self.total_cores} cores"))
+            told = (
+                "cannot be told yet" if self.left_s is None else f"in about {duration(self.left_s)}, at the rate so far"
+            )
+            facts.append(("to go", told))
+        ledger = ledger_line(self.core_seconds, self.gpu_seconds)
+        return [*facts, ("ledger", ledger)] if ledger else facts
+
+    def _steered(self) -> str:
+        who = self.controller
+        if who.alive:
+            return f"being steered by process {who.holder}"
+        if who.alive is None:
+            return f"last steered by process {who.holder}; whether it lives cannot be told from here"
+        return "interrupted, nobody steers it: go on with rlctl steer and --resume"
+
+    def _running(self) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("running", overflow="fold")
+        for heading in ("attempt", "for", "on cores"):
+            table.add_column(heading, justify="right" if heading != "on cores" else "left")
+        for task in self.running[:_MOST_RUNNING]:
+            table.add_row(Text(task.uid), str(task.attempt), duration(task.elapsed_s), span_of_cores(task.cores))
+        if len(self.running) > _MOST_RUNNING:
+            table.add_row(f"and {len(self.running) - _MOST_RUNNING} more", "", "", "")
+        return table
+
+    def _last(self) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("decision", justify="right")
+        table.add_column("at", justify="right", no_wrap=True)
+        table.add_column("about", overflow="fold")
+        table.add_column("answer", overflow="fold")
+        for answer in self.last:
+            text = action_text(answer.action) + (f"  (fallback: {answer.fallback})" if answer.fallback else "")
+            table.add_row(str(answer.number), f"{answer.asked_s:,.1f} s", Text(answer.subject), Text(text))
+        return table
+
+
+def status(path: Path | str) -> Status:
+    """How the campaign in a run folder stands.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged.
+    """
+    return status_of(Path(path))[1]
+
+
+def status_of(path: Path) -> tuple[Run, Status]:
+    """The same, with the run as it was read."""
+    # Who steers is looked up first: what it writes until it ends is then in the records.
+    who = controller(path)
+    run = read_run(path)
+    return run, _status(run, who)
+
+
+def _status(run: Run, who: Controller) -> Status:
+    timeline, summary = run.timeline, run.timeline.summary
+    elapsed_s = now_s(run) if summary is None and who.alive else timeline.charged_s
+    campaign = _campaign(run)
+    goal = campaign.goal if isinstance(campaign, Countable) else None
+    if summary is not None:
+        successes = int(summary["successes"])
+    else:
+        successes = timeline.answers[-1].successes if timeline.answers else 0
+    alive = summary is None and who.alive is not False
+    open_ = [attempt for attempt in timeline.attempts if attempt.ended_s is None] if alive else []
+    running = [
+        RunningTask(a.uid, a.attempt, max(elapsed_s - a.launched_s, 0.0), a.cores, a.gpus)
+        for a in open_
+        if a.launched_s is not None
+    ]
+    left_s = None
+    if alive and goal is not None and 2 <= successes < goal:
+        left_s = elapsed_s / successes * (goal - successes)
+    booked = account(timeline, elapsed_s)
+    return Status(
+        run=str(run.path),
+        campaign=str(run.header.get("campaign", "")),
+        instance=int(run.header.get("instance", 0)),
+        policy=str(run.header.get("policy", "")),
+        ended=summary is not None,
+        reached=summary is not None and bool(summary["reached"]),
+        controller=who,
+        successes=successes,
+        goal=goal,
+        elapsed_s=elapsed_s,
+        deadline_s=campaign.deadline_s if campaign is not None else None,
+        node_seconds=timeline.capacity.nodes * elapsed_s,
+        left_s=left_s,
+        running=running,
+        queued=len(open_) - len(running),
+        busy_cores=sum(len(task.cores) for task in running),
+        total_cores=timeline.capacity.total_cores,
+        decisions=len(timeline.answers),
+        last=timeline.answers[-LAST:],
+        core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
+        gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+    )
+
+
+def _campaign(run: Run) -> Campaign | None:
+    section = run.config.campaign
+    try:
+        return campaign_factory(section.name, section.options).campaign(int(run.header.get("instance", 0)))
+    except RlctlError:
+        return None

@@ -1,0 +1,132 @@
+"""Spoiled configurations: whatever stands in the file, the answer is "ok" or one line that names the place."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import random
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from mutations import Mutant, mutant
+
+import rlctl
+from rlctl.config import Config, load_rule_file
+from rlctl.errors import RlctlError
+from rlctl.preflight import check_campaign, check_policy
+from rlctl.registry import make_rule
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
+FULL = os.environ.get("RLCTL_FAULTS") == "full"
+MUTATIONS = 10_000 if FULL else 600
+SEED = int(os.environ.get("RLCTL_FAULTS_SEED", "1"))
+PATIENCE_S = 2.0
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of what is shipped; nothing but the spoiled file may have changed in the end, and nothing be there."""
+    copy = tmp_path / "configs"
+    shutil.copytree(CONFIGS, copy, ignore=shutil.ignore_patterns("model.zip"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    # What is installed stays the same meanwhile, and half of the time goes into looking for it.
+    monkeypatch.setattr(importlib.metadata, "entry_points", functools.cache(importlib.metadata.entry_points))
+    before = _files(tmp_path)
+    yield copy
+    assert _files(tmp_path) == before
+
+
+def _files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".yaml"} | {
+        path: -1 for path in folder.rglob("*") if path.suffix == ".yaml" or path.is_dir()
+    }
+
+
+def carry(path: Path, game: Config | None) -> None:
+    """As far as it goes without running anything: an experiment, or a rule file in an experiment."""
+    if game is None:
+        rlctl.check(rlctl.load_config(path))
+        return
+    rule = load_rule_file(path)
+    with rule.source.located():
+        check_policy(game, check_campaign(game), make_rule(rule, "rule", ()), ("rule",))
+
+
+def judge(path: Path, spoiled: Mutant, game: Config | None) -> str:
+    """The outcome, if it is one that may be."""
+    began = time.process_time()
+    try:
+        carry(path, game)
+        outcome = "accepted"
+        assert not spoiled.wrong, "accepted"
+    except RlctlError as error:
+        message = str(error)
+        outcome = "refused"
+        assert len(message.splitlines()) == 1, message
+        assert len(message) < 1500, message
+        if spoiled.key is None:
+            # What is said of another file than this one, of a policy that it names, is as good.
+            outcome += ", line" if f"{path}:" in message else ", file"
+            assert str(path.parent) in message, message
+        else:
+            assert message.startswith(f"{path}") or str(path.parent) in message, message
+            right = f"{path}:{spoiled.line}: " in message
+            outcome += ", line of the key" if right else ", another key's line" if f"{path}:" in message else ", file"
+            if spoiled.wrong:
+                assert right, (message, spoiled.line)
+                assert all(word in message for word in spoiled.words), message
+    took_s = time.process_time() - began
+    assert took_s < PATIENCE_S, f"{took_s:.1f} s"
+    return outcome
+
+
+def test_a_spoiled_configuration_is_used_or_refused_in_one_line(
+    configs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    game = rlctl.load_config(configs / "annealing.yaml")
+    originals = {name: (configs / name).read_bytes() for name in SHIPPED}
+    trees = {name: yaml.safe_load(data) for name, data in originals.items()}
+    table: Counter[tuple[str, str]] = Counter()
+    slowest = 0.0
+    # Experiments say more than rule files, so most mutants are theirs.
+    names = [name for name in SHIPPED for _ in range(1 if "tuned" in name.parts else 5)]
+    for number in range(MUTATIONS):
+        choice = random.Random(SEED * 1_000_003 + number)
+        name = choice.choice(names)
+        spoiled = mutant(originals[name], trees[name], choice)
+        path = configs / name
+        path.write_bytes(spoiled.data)
+        began = time.process_time()
+        try:
+            outcome = judge(path, spoiled, game if "rule" in trees[name] else None)
+        except BaseException as error:
+            kept = f"mutation {number} of {name} ({spoiled.kind}, key {spoiled.key}, line {spoiled.line})"
+            raise AssertionError(f"{kept}: {error!r}\n{spoiled.data[:3000].decode(errors='replace')}") from error
+        finally:
+            path.write_bytes(originals[name])
+        slowest = max(slowest, time.process_time() - began)
+        table[spoiled.kind, outcome] += 1
+    outcomes = sorted({outcome for _, outcome in table})
+    with capsys.disabled():
+        print(f"\n{MUTATIONS} mutations of {len(SHIPPED)} files, seed {SEED}, the slowest took {slowest:.2f} s")
+        print(f"{'':18}" + "".join(f"{outcome:>28}" for outcome in outcomes))
+        for kind in sorted({kind for kind, _ in table}):
+            print(f"{kind:18}" + "".join(f"{table[kind, outcome]:28}" for outcome in outcomes))
+    assert sum(n for (_, outcome), n in table.items() if outcome == "accepted") < MUTATIONS / 2
+
+
+def test_every_shipped_configuration_passes() -> None:
+    for name in SHIPPED:
+        if "rule" not in yaml.safe_load((CONFIGS / name).read_text()):
+            rlctl.check(rlctl.load_config(CONFIGS / name))

@@ -1,0 +1,249 @@
+"""What training and steering leave for TensorBoard, read back with TensorBoard's own reader, and the server on it."""
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata
+
+import rlctl
+from rlctl.errors import ConfigError
+from rlctl.monitoring.server import serve
+from rlctl.monitoring.tags import LAYOUT, METRICS, find
+
+CONFIG = """
+schema: 1
+seed: 3
+campaign: {name: moldable_queue, options: {tasks: [4, 6]}}
+machine: {nodes: 8, cores: 1}
+train:
+  algorithm: ppo
+  decisions: 512
+  num_envs: 8
+  checkpoint_decisions: 256
+  validation_instances: 3
+  options: {n_steps: 16, batch_size: 64, net_arch: [16], ent_coef: 0.01}
+policies:
+  wide: {rule: largest_first, parameters: {nodes: 8}}
+  narrow: {rule: largest_first, parameters: {nodes: 1}}
+"""
+FILMS = """
+schema: 1
+seed: 1
+campaign:
+  name: block_copolymer
+  options:
+    films: 1
+    chains: 2
+    allocation_s: 8.0
+    steps: [40, 80]
+    ranks: [1]
+    program: {grid: 64, start_up_s: {1: 0.2}, step_s: {1: 0.001}, walltime_s: 20.0}
+machine: {cores: 2}
+policies:
+  feedback: {rule: feedback}
+"""
+OURS = ("custom_scalars__config__", metadata.EXPERIMENT_TAG, metadata.SESSION_START_INFO_TAG)
+
+
+class Curves:
+    """The runs below a folder, as TensorBoard reads them."""
+
+    def __init__(self, folder: Path) -> None:
+        files = {path.parent for path in folder.rglob("*tfevents*")}
+        guidance = {"scalars": 0, "images": 0, "histograms": 0, "text": 0, "tensors": 0}
+        self.runs = {
+            path.relative_to(folder).as_posix(): EventAccumulator(
+                str(path), size_guidance=guidance, tensor_size_guidance=guidance
+            )
+            for path in files
+        }
+        for run in self.runs.values():
+            run.Reload()
+
+    def tags(self, run: str, plugin: str) -> set[str]:
+        return set(self.runs[run].PluginTagToContent(plugin))
+
+    def values(self, run: str, tag: str) -> dict[int, float]:
+        return {event.step: float(event.tensor_proto.float_val[0]) for event in self.runs[run].Tensors(tag)}
+
+    def strings(self, run: str, tag: str) -> list[bytes]:
+        return list(self.runs[run].Tensors(tag)[-1].tensor_proto.string_val)
+
+    def all_tags(self) -> set[str]:
+        return {tag for run in self.runs.values() for tag in run.Tags()["tensors"]}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "queue.yaml").write_text(CONFIG)
+    rlctl.train(rlctl.load_config(folder / "queue.yaml"), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def steered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("steered")
+    (folder / "films.yaml").write_text(FILMS)
+    rlctl.steer(rlctl.load_config(folder / "films.yaml"), "feedback", folder / "run", instance=5)
+    return folder / "run"
+
+
+def look_like_pictures(pngs: list[bytes]) -> bool:
+    """The first two strings of an image summary are its width and height."""
+    width, height, *images = pngs
+    return all(Image.open(io.BytesIO(png)).size == (int(width), int(height)) for png in images) and len(images) > 0
+
+
+@pytest.mark.parametrize("kind", ["trained", "steered"])
+def test_every_tag_stands_in_the_vocabulary_and_the_pages_are_laid_out(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    curves = Curves(request.getfixturevalue(kind) / "tensorboard")
+    assert {tag for tag in curves.all_tags() if find(tag) is None} == {*OURS, metadata.SESSION_END_INFO_TAG}
+    layout = layout_pb2.Layout.FromString(curves.strings(".", OURS[0])[0])
+    assert [category.title for category in layout.category] == list(LAYOUT)
+    # Each question is answered by some chart that is not empty.
+    for category in layout.category[0 if kind == "trained" else 1 :]:
+        shown = [
+            chart.title
+            for chart in category.chart
+            if any(re.match(tag, written) for tag in chart.multiline.tag for written in curves.all_tags())
+        ]
+        # What is busy at this instant has no meaning for campaigns that are played in step.
+        expected = [chart.title for chart in category.chart]
+        assert shown == [title for title in expected if kind == "steered" or not title.startswith("busy cores")]
+    assert {"about/goal", "about/configuration", "about/versions", "about/reproduce", "about/result"} <= curves.tags(
+        ".", "text"
+    )
+    assert look_like_pictures(curves.strings(".", "machine/allocation"))
+    assert {"machine/task_s", "learning/masked_shares"} <= curves.tags(".", "histograms")
+    shares = [curves.values(".", tag) for tag in curves.tags(".", "scalars") if tag.startswith("machine/share/")]
+    for step in shares[0]:
+        assert sum(share[step] for share in shares) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["trained", "steered"])
+def test_the_hparams_page_has_the_configuration_and_the_metrics(kind: str, request: pytest.FixtureRequest) -> None:
+    curves = Curves(request.getfixturevalue(kind) / "tensorboard")
+    content = curves.runs["."].PluginTagToContent("hparams")
+    experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])
+    assert [info.name.tag for info in experiment.metric_infos] == list(METRICS)
+    start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
+    assert start.hparams["machine.cores"].number_value == (1 if kind == "trained" else 2)
+    assert start.hparams["run"].string_value == ("train" if kind == "trained" else "steer")
+    assert metadata.SESSION_END_INFO_TAG in content
+    # A metric may be missing only where there was no success to divide by.
+    assert set(METRICS) - curves.tags(".", "scalars") <= {METRICS[0]}
+
+
+def test_training_shows_the_policy_beside_the_rules(trained: Path) -> None:
+    curves = Curves(trained / "tensorboard")
+    assert set(curves.runs) == {".", "policy", "rules/wide", "rules/narrow"}
+    cost = "winning/node_seconds_per_success"
+    assert {0, 512} <= curves.values(".", cost).keys()
+    for rule in ("rules/wide", "rules/narrow"):
+        level = curves.values(rule, cost)
+        assert level.keys() == {0, 512}
+        assert level[0] == level[512]
+    assert curves.values("rules/wide", cost) != curves.values("rules/narrow", cost)
+    # The last point of the curve against cost is what the goal and the cost per success say.
+    against = curves.values("policy", "winning/successes")
+    assert list(against.values()) == sorted(against.values())
+    assert max(against.values()) > 0.0
+    learning = {"return_mean", "policy_loss", "value_loss", "entropy", "approx_kl", "lag", "decisions_per_s"}
+    assert {f"learning/{name}" for name in learning} <= curves.tags(".", "scalars")
+    assert min(curves.values(".", "learning/entropy").values()) > 0.0
+    assert {"learning/returns", "learning/actions/head_0"} <= curves.tags(".", "histograms")
+
+
+def test_steering_shows_what_its_summary_says(steered: Path) -> None:
+    curves, summary = Curves(steered / "tensorboard"), json.loads((steered / "summary.json").read_text())
+    assert set(curves.runs) == {".", "policy", "rules/feedback"}
+    last = summary["decisions"]
+
+    def final(tag: str) -> float:
+        return curves.values(".", tag)[last]
+
+    assert final("machine/node_seconds") == pytest.approx(summary["node_seconds"])
+    assert final("machine/utilisation") == pytest.approx(summary["utilisation"])
+    assert final("winning/goal_rate") == float(summary["reached"])
+    assert final("winning/success_rate") == float(summary["successes"] > 0)
+    if summary["successes"]:
+        assert final("winning/node_seconds_per_success") == pytest.approx(
+            summary["node_seconds"] / summary["successes"]
+        )
+    states = {tag.rpartition("/")[2]: final(tag) for tag in curves.tags(".", "scalars") if "/tasks/" in tag}
+    assert states["done"] == summary["tasks"]["done"]
+    assert sum(states.values()) == sum(summary["tasks"].values())
+    assert curves.values("policy", "winning/successes")[round(summary["node_seconds"])] == summary["successes"]
+    assert look_like_pictures(curves.strings(".", "pictures/films"))
+    assert 0.0 < final("machine/latency_p50_ms") <= final("machine/latency_p99_ms")
+
+
+@pytest.fixture
+def board(trained: Path, steered: Path) -> Iterator[subprocess.Popen[str]]:
+    folders = [str(trained.parent), str(steered)]
+    command = [sys.executable, "-m", "rlctl.cli", "board", *folders, "--port", str(free_port())]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_board_answers_and_ends_when_it_is_told_to(board: subprocess.Popen[str], number: signal.Signals) -> None:
+    assert board.stdout is not None
+    url = board.stdout.readline().partition("#")[0]
+    with urllib.request.urlopen(f"{url}data/environment", timeout=60) as answer:
+        assert json.load(answer)["window_title"] == "rlctl"
+    name, beside = f"{trained.parent.name}-run", ("policy", "rules/wide", "rules/narrow")
+    expected = {name, *(f"{name}/{of}" for of in beside), "run", "run/policy", "run/rules/feedback"}
+    shown: set[str] = set()
+    end_s = time.monotonic() + 60.0
+    while shown != expected and time.monotonic() < end_s:  # it reads the folders after it has begun to answer
+        with urllib.request.urlopen(f"{url}data/runs", timeout=60) as answer:
+            shown = set(json.load(answer))
+    assert shown == expected
+    port = url.rstrip("/").rpartition(":")[2]
+    taken = subprocess.run(
+        [sys.executable, "-m", "rlctl.cli", "board", str(Path(board.args[4])), "--port", port],  # type: ignore[index]
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (taken.returncode, taken.stdout, taken.stderr.count("\n")) == (2, "", 1)
+    assert f"port {port} is taken" in taken.stderr
+    children = Path(f"/proc/{board.pid}/task/{board.pid}/children").read_text()
+    board.send_signal(number)
+    out, err = board.communicate(timeout=60)
+    assert (board.returncode, out, err, children) == (0, "", "", "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(board.pid, 0)
+
+
+@pytest.mark.parametrize(("name", "said"), [("missing", "no such folder"), ("", "no TensorBoard event files")])
+def test_a_folder_without_curves_is_refused_in_one_line(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        serve([tmp_path / name])
