@@ -35,7 +35,8 @@ class Checked:
     """What was seen of a campaign that keeps its promises.
 
     Attributes:
-        decisions, tasks: over all campaigns that were played.
+        decisions: over all campaigns that were played.
+        tasks: likewise.
         reached: for each policy, in how many of the instances it reached the goal; ``random`` chooses by chance.
     """
 

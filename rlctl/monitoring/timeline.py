@@ -60,7 +60,8 @@ class Answer:
     """A decision and its answer.
 
     Attributes:
-        asked_s, answered_s: seconds on the executor's clock.
+        asked_s: seconds on the executor's clock.
+        answered_s: likewise.
         successes: units of the goal when it was asked.
         fallback: why the policy did not answer itself; None: it did.
     """

@@ -30,7 +30,8 @@ class Summary:
         failures: number of failed tasks by kind of failure.
         fallbacks: number of decisions that the policy did not answer itself, by reason.
         extra: the campaign's own figures.
-        core_seconds, gpu_seconds: of the allocation, by purpose (``rlctl.monitoring.account.Purpose``).
+        core_seconds: of the allocation, by purpose (``rlctl.monitoring.account.Purpose``).
+        gpu_seconds: likewise.
     """
 
     campaign: str

@@ -120,7 +120,8 @@ def test_a_campaign_that_is_not_installed_any_more_is_reported_without_rules(tmp
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("name: moldable_queue", "name: gone_queue"))
     shown = page(run)
-    assert shown.says("the rules could not play: ") and shown.says("unknown campaign 'gone_queue'")
+    assert shown.says("the rules could not play: ")
+    assert shown.says("unknown campaign 'gone_queue'")
     assert shown.says("Goal reached:")
 
 
