@@ -213,7 +213,9 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_board_answers_and_ends_when_it_is_told_to(board: subprocess.Popen[str], number: signal.Signals) -> None:
+def test_the_board_answers_and_ends_when_it_is_told_to(
+    trained: Path, board: subprocess.Popen[str], number: signal.Signals
+) -> None:
     assert board.stdout is not None
     url = board.stdout.readline().partition("#")[0]
     with urllib.request.urlopen(f"{url}data/environment", timeout=60) as answer:
