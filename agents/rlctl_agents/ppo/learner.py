@@ -114,6 +114,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         return export(model, out / "policy", factory, env, config, options)
     finally:
         env.close()
+        torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
 
 
 def export(
