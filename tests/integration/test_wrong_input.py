@@ -316,6 +316,7 @@ def test_ctrl_c_while_it_starts_is_one_line() -> None:
 def test_a_limit_on_file_sizes_while_training(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     small = ["train.num_envs=2", "train.decisions=64", "train.options.n_steps=16", "train.options.batch_size=16"]
+    small.append("train.validation_instances=0")
     sets = [part for one in small for part in ("--set", one)]
 
     def limit() -> None:
