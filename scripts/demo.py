@@ -16,7 +16,12 @@ from rlctl.monitoring.progress import progress
 from rlctl_envs.block_copolymer.pictures import films_png
 
 CONFIG = Path(__file__).parent.parent / "configs" / "annealing.yaml"
-BRIEF = ["train.num_envs=128", "train.decisions=65536", "train.checkpoint_decisions=65536"]
+BRIEF = [
+    "train.num_envs=128",
+    "train.decisions=65536",
+    "train.validation_instances=1",
+    "train.checkpoint_decisions=65536",
+]
 RULES = ["feedback", "linear", "exponential", "cyclic", "constant"]
 
 
