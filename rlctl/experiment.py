@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rlctl import preflight
-from rlctl.config import Config, config_hash
+from rlctl.config import Config, config_hash, shown
 from rlctl.errors import ConfigError, ContractError
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
@@ -155,9 +155,7 @@ def evaluate(
     loaded: dict[str, Policy] = {}
     for given in policies:
         policy = load_policy(config, given) if isinstance(given, str) else given
-        if policy.name in loaded:
-            raise ConfigError(f"policy {given!r} is named {policy.name!r}, as another one is: name each one once")
-        loaded[policy.name] = policy
+        _enter(loaded, given, policy.name, policy)
     with config.source.located():
         factory = preflight.check_campaign(config)
         for policy in loaded.values():
@@ -170,6 +168,18 @@ def evaluate(
         if saved is not None:
             scores.record(saved, comparison.reference, comparison.to_json(), config_hash(config))
         return comparison
+
+
+_P = TypeVar("_P", "Policy", "Policy | None")
+
+
+def _enter(loaded: dict[str, _P], given: str | Policy, name: str, policy: _P) -> None:
+    """Under its name; a second one of the same name under the path that it was given by."""
+    if name in loaded and isinstance(given, str):
+        name = given
+    if name in loaded:
+        raise ConfigError(f"policy {shown(name)} is given twice, or another has that name: name each one once")
+    loaded[name] = policy
 
 
 def _returns(
@@ -187,10 +197,7 @@ def _returns(
         policy = None
         if given != returns.RANDOM:
             policy = load_policy(config, given) if isinstance(given, str) else given
-        name = returns.RANDOM if policy is None else policy.name
-        if name in loaded:
-            raise ConfigError(f"policy {given!r} is named {name!r}, as another one is: name each one once")
-        loaded[name] = policy
+        _enter(loaded, given, returns.RANDOM if policy is None else policy.name, policy)
     return returns.evaluate(game, loaded, episodes, seed, progress)
 
 
