@@ -122,7 +122,7 @@ def search(
     """Minimise ``Tally.cost``.
 
     Args:
-        evaluate: plays candidates on instances.
+        evaluate: plays candidates on instances, and advances the progress by each campaign.
         start: parameters to begin from; they stay a candidate to the end.
     """
     first = space.encode(start)
@@ -138,7 +138,8 @@ def search(
     )
     size, played, decisions = optimiser.population_size, 0, 0
     best: list[tuple[float, Parameters]] = []
-    progress.start("tuning", settings.generations, "generations")
+    last = (2 + min(settings.generations, FINALISTS - 1)) * settings.validation
+    progress.start("tuning", settings.generations * size * settings.instances + last, "campaigns")
     try:
         for generation in range(settings.generations):
             points = [optimiser.ask() for _ in range(size)]
@@ -150,10 +151,11 @@ def search(
             best.append((cost, candidates[winner]))
             played += sum(tally.episodes for tally in tallies)
             decisions += sum(tally.decisions for tally in tallies)
-            progress.advance(1, f"{math.exp(cost):.4g} per success")
+            progress.advance(0, f"generation {generation + 1}, {math.exp(cost):.4g} per success")
         leaders = [parameters for _, parameters in sorted(best, key=lambda entry: entry[0])[: FINALISTS - 1]]
         centre = space.decode(np.clip(optimiser.mean, 0.0, 1.0)[: len(first)])
         finalists = [space.decode(first), centre, *leaders]
+        progress.advance(0, "comparing the finalists")
         tallies = evaluate(finalists, draw_instances(settings.seed, VALIDATION, settings.validation))
     finally:
         progress.stop()
@@ -195,7 +197,10 @@ def tune(
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[Tally]:
             entries = [(make(**candidate), instance) for candidate in candidates for instance in instances]
-            plays = dict(players.run(entries))
+            plays: dict[int, Play] = {}
+            for part in players.run(entries):
+                plays |= part
+                progress.advance(len(part))
             count = len(instances)
             return [_tally([plays[i * count + j] for j in range(count)]) for i in range(len(candidates))]
 
