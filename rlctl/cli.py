@@ -117,8 +117,10 @@ def evaluate(
     policy: PolicyName,
     against: Annotated[list[str], typer.Option(metavar="RULE...", help="Policies to compare with.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="RULE...", help="More of --against.")] = None,
-    instances: Annotated[int | None, typer.Option(min=1, help="Held-out instances.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the held-out instances.")] = None,
+    instances: Annotated[
+        int | None, typer.Option(min=1, help="Held-out instances; the experiment's if left out.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of these; the experiment's if left out.")] = None,
     workers: Workers = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison there, as JSON.")] = None,
     record: Annotated[
@@ -169,8 +171,8 @@ def steer(
         _stopped(resume or not (run / "journal.db").exists())
     goal = "reached" if summary.reached else "not reached"
     text = (
-        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
-        f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
+        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds\n"
+        f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy\n"
         f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
         f"curves: rlctl board {shlex.quote(str(run))}\n"
         f"report: rlctl report {shlex.quote(str(run))}"
@@ -251,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except RlctlError as error:
         _fail(str(error))
     except TyperException as error:
-        _fail(error.format_message())
+        _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", 130)
     except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
@@ -266,6 +268,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
     except Exception as error:
         _fail(bugs.report(error), bugs.EXIT_CODE)
+
+
+def _usage(error: TyperException) -> str:
+    said = error.format_message().removesuffix(".").replace(": Input should", ": should").replace("Value error, ", "")
+    context = getattr(error, "ctx", None)  # of the command that was not used rightly
+    return f"{said}; see {context.command_path} --help" if context else said
 
 
 def _has_folder() -> bool:
