@@ -13,6 +13,8 @@ from rich.console import Console
 
 QUIET_S = 2.0
 LINE_EVERY_S = 10.0
+NARROW = 80
+"""Columns of a terminal below which there is no room for a bar."""
 
 
 class Progress(Protocol):
@@ -92,14 +94,16 @@ class Bar(_Shown):
 
     def _show(self) -> None:
         if self._bar is None and self._work.elapsed_s() >= QUIET_S:
-            self._bar = bars.Progress(
+            narrow = self._console.width < NARROW  # then one column, cut at its end
+            text = "{task.description}  {task.percentage:.0f}%  {task.fields[rate]}  {task.fields[note]}"
+            wide = (
                 bars.TextColumn("{task.description}"),
                 bars.BarColumn(),
                 bars.TaskProgressColumn(),
                 bars.TextColumn("{task.fields[rate]}"),
                 bars.TextColumn("{task.fields[note]}"),
-                console=self._console,
             )
+            self._bar = bars.Progress(*((bars.TextColumn(text),) if narrow else wide), console=self._console)
             self._task = self._bar.add_task(self._work.what, total=self._work.total, rate="", note="")
             self._bar.start()
         if self._bar is not None:

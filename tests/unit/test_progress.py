@@ -110,3 +110,14 @@ def test_seconds_have_no_rate_and_a_note_stays(clock: Clock) -> None:
     clock.now_s = 10.0
     lines.advance(10)
     assert stream.getvalue() == "steering: 10 of 100 s of the allocation, 1:30 min left, 2 cores busy\n"
+
+
+def test_a_narrow_terminal_has_words_and_no_bar(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    stream = Terminal()
+    bar = Bar(stream)
+    bar.start("steering", 100, "s of the allocation")
+    clock.now_s = 10.0
+    bar.advance(10, "2 successes, 14 decisions, 2 cores busy")
+    bar.stop()
+    assert "steering  10%  took 10 s  2 successes" in stream.getvalue()
