@@ -108,7 +108,8 @@ def tune(
         progress=_progress(as_json),
     )
     found = ", ".join(f"{name} {value:.4g}" for name, value in tuned.parameters.items())
-    _say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}")
+    cost = f"{tuned.cost:,.4g} node-seconds per success on the twin, {tuned.start_cost:,.4g} untuned"
+    _say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}\n{cost}")
 
 
 @app.command(epilog="Example: rlctl evaluate configs/annealing.yaml --policy ppo --against feedback linear")
