@@ -181,6 +181,10 @@ def steer(
     _say(as_json, summary.to_json(), text)
 
 
+for _command in (reading.status, reading.report, reading.trace):
+    app.command(epilog=f"Example: rlctl {_command.__name__} runs/films")(_command)
+
+
 @app.command(epilog="Example: rlctl check configs/annealing.yaml --set machine.cores=4")
 def check(
     config: ConfigFile,
@@ -232,10 +236,6 @@ def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
     _say(as_json, [dataclasses.asdict(finding) for finding in findings], "\n".join(lines))
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
-
-
-for _command in (reading.report, reading.trace, reading.status):
-    app.command(epilog=f"Example: rlctl {_command.__name__} runs/films")(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

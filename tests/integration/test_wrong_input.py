@@ -79,6 +79,7 @@ def command(*arguments: object) -> list[str]:
     [
         ("films: 1", "flims: 1", ["experiment.yaml:6: campaign.options.flims: unknown key; known: ", "'films'?"]),
         ("cores: 2", "core: 2", ["experiment.yaml:8: machine.core: unknown key", "did you mean 'cores'?"]),
+        ("  mine:", "  ours: 5\n  mine:", [":14: policies.ours: should be a mapping of keys to values, got 5"]),
         ("cores: 2", "cores: two", ["experiment.yaml:8: machine.cores: should be a valid integer, got 'two'"]),
         ("cores: 2", "cores: 0", ["experiment.yaml:8: machine.cores: should be greater than or equal to 1, got 0"]),
         ("cores: 2", "cores: 1", ["experiment.yaml:5: campaign.options.ranks: ", "machine.cores", "lower ranks"]),

@@ -105,7 +105,10 @@ def test_saving_again_replaces_the_folder_and_leaves_nothing_else(folder):
 
 
 def test_the_folder_of_a_training_is_refused_with_that_of_its_policy(folder):
-    with pytest.raises(PolicyError, match=f"{folder.parent} is no saved policy, but {folder} is: give that folder"):
+    with pytest.raises(PolicyError, match=rf"{folder.parent} is no saved policy, .*; but {folder} is: give that"):
+        saved_policy.load(folder.parent)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(PolicyError, match=r"no manifest\.json; a training that has ended leaves one"):
         saved_policy.load(folder.parent)
 
 
