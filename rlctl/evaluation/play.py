@@ -85,8 +85,12 @@ class Players:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        if self._pool is None:
+            return
+        if exception[0] is not None:  # what they play may take minutes, and nobody waits for it any more
+            for process in list(self._pool._processes.values()):
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
     def run(self, entries: Sequence[Entry]) -> Iterator[dict[int, Play]]:
         """Play all entries; yields those that are done together, by position."""
