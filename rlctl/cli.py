@@ -35,6 +35,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -250,13 +253,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             _fail("the current folder does not exist any more: change to one that does")
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
         terminal.flush()
+        if code == _INTERRUPTED:  # what Typer makes of an interrupt
+            raise KeyboardInterrupt
         sys.exit(code)
     except RlctlError as error:
         _fail(str(error))
     except TyperException as error:
         _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped", 130)
+        _fail("stopped", _INTERRUPTED)
     except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
         terminal.drop_output()
         sys.exit(1)  # as Typer does where it notices first
@@ -292,7 +297,7 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 def _stopped(same_again: bool) -> NoReturn:
     again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
     print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
-    raise typer.Exit(130)
+    sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":
