@@ -6,10 +6,13 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol, TextIO
 
 import rich.progress as bars
 from rich.console import Console
+from rich.table import Column
+from rich.text import Text
 
 QUIET_S = 2.0
 LINE_EVERY_S = 10.0
@@ -94,27 +97,38 @@ class Bar(_Shown):
 
     def _show(self) -> None:
         if self._bar is None and self._work.elapsed_s() >= QUIET_S:
-            narrow = self._console.width < NARROW  # then one column, cut at its end
-            text = "{task.description}  {task.percentage:.0f}%  {task.fields[rate]}  {task.fields[note]}"
+            narrow = (_Words(lambda: self._work.words()),)
             wide = (
                 bars.TextColumn("{task.description}"),
                 bars.BarColumn(),
                 bars.TaskProgressColumn(),
-                bars.TextColumn("{task.fields[rate]}"),
-                bars.TextColumn("{task.fields[note]}"),
+                _Words(lambda: self._work.rate()),
+                _Words(lambda: self._work.note),
             )
-            self._bar = bars.Progress(*((bars.TextColumn(text),) if narrow else wide), console=self._console)
-            self._task = self._bar.add_task(self._work.what, total=self._work.total, rate="", note="")
+            columns = narrow if self._console.width < NARROW else wide
+            self._bar = bars.Progress(*columns, console=self._console)
+            self._task = self._bar.add_task(self._work.what, total=self._work.total)
             self._bar.start()
         if self._bar is not None:
-            work = self._work
-            self._bar.update(self._task, completed=work.done, rate=work.rate(), note=work.note)
+            self._bar.update(self._task, completed=self._work.done)
 
     def _end(self) -> None:
         if self._bar is not None:
             self._show()
             self._bar.stop()  # its last state stays on the screen
             self._bar = None
+
+
+class _Words(bars.ProgressColumn):
+    """Words that are asked for whenever the bar is drawn, so that the time goes on though nothing is told."""
+
+    def __init__(self, words: Callable[[], str]) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._words = words
+
+    def render(self, task: bars.Task) -> Text:
+        """As they are now."""
+        return Text(self._words())
 
 
 class Lines(_Shown):
@@ -165,6 +179,9 @@ class _Work:
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
+
+    def words(self) -> str:
+        return f"{self.what}  {100 * self.done / max(self.total, 1e-9):.0f}%  {self.rate()}  {self.note}"
 
     def rate(self) -> str:
         """Rate and time left, for people.
