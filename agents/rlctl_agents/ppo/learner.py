@@ -142,18 +142,26 @@ def export(
     }
     if options.residual is not None:
         manifest["residual"] = options.residual.model_dump()
-    for left in folder.parent.glob(f".{folder.name}-*"):  # of a training that was killed while it wrote
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        zipped = Path(temporary) / "model.zip"
-        model.save(zipped, exclude=_UNFINISHED)
-        rows = played_rows(model, env, options.deterministic) if rows is None else rows
-        masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5
-        saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=[zipped])
+    _remove_unfinished(folder)  # of a training that was killed while it wrote
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            zipped = Path(temporary) / "model.zip"
+            model.save(zipped, exclude=_UNFINISHED)
+            rows = played_rows(model, env, options.deterministic) if rows is None else rows
+            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5
+            saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=[zipped])
+    except KeyboardInterrupt:
+        _remove_unfinished(folder)  # it may have struck while that was being removed
+        raise
     policy = saved_policy.load(folder, deterministic=True)
     check_same_answers(model, policy)
     check_same_answers(model, policy, rows)
     return folder
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left)
 
 
 def _new_model(env: SB3VecEnv, options: Options) -> PPO:
