@@ -1,4 +1,9 @@
-"""The durable record of a campaign: one SQLite file, one writer, nothing acknowledged before it is on disk."""
+"""The durable record of a campaign: one SQLite file, one writer, nothing acknowledged before it is on disk.
+
+Records that are written while the disk is busy go together into the next transaction (group commit), so that the price
+of durability is paid once for all of them. SQLite runs in WAL mode with ``synchronous=FULL``: a commit returns when the
+device says that it has the data.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,10 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +34,9 @@ CREATE TABLE record (seq INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NO
 """
 
 
+_Pending = tuple[str, float, str, Callable[[JournalError | None], None] | None]
+
+
 class Journal:
     """A journal, open for its only writer (a ``rlctl.driver.Recorder``), or for readers.
 
@@ -43,8 +54,15 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None, header: Mapping[str, Any]) -> None:
         self.path = path
         self.header = header
-        self._connection = connection
-        self._lock = lock
+        self._connection: sqlite3.Connection | None = connection
+        self._file_lock = lock
+        self._lock = threading.RLock()
+        self._pending: deque[_Pending] = deque()
+        self._batch: list[_Pending] | None = None
+        self._batch_thread = 0
+        self._writer: threading.Thread | None = None
+        self._wanted = threading.Event()
+        self._closed = False
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
@@ -107,37 +125,115 @@ class Journal:
             raise
         return cls(path, connection, lock, header)
 
-    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> int:
-        """Write one record and return its number; it is on disk when this returns.
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
+        """Write one record; it is on disk when this returns, or at the end of ``batch``.
 
         Raises:
             JournalError: it cannot be written; nothing of it was.
         """
-        text = json.dumps(data)
+        record = (kind, time_s, json.dumps(data), None)
+        if self._batch is not None and self._batch_thread == threading.get_ident():
+            self._batch.append(record)
+        else:
+            self._pending.append(record)
+            self._flush()
+
+    def write(
+        self, kind: str, time_s: float, data: Mapping[str, Any], done: Callable[[JournalError | None], None] | None = None
+    ) -> None:
+        """Write one record soon; returns at once.
+
+        Args:
+            done: called, from any thread, when it is on disk, or with the reason why it cannot be written.
+        """
+        self._pending.append((kind, time_s, json.dumps(data), done))
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_on, name="rlctl-journal", daemon=True)
+            self._writer.start()
+        self._wanted.set()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Records that are appended inside, by this thread, are on disk, all or none, when the block ends.
+
+        Raises:
+            JournalError: they cannot be written.
+        """
+        outer = self._batch is not None
+        if not outer:
+            self._batch, self._batch_thread = [], threading.get_ident()
         try:
-            cursor = self._connection.execute(
-                "INSERT INTO record (time_s, kind, data) VALUES (?, ?, ?)", (time_s, kind, text)
-            )
-        except sqlite3.Error as error:
-            raise JournalError(
-                f"{self.path}: cannot be written ({error}): free some space, then resume; nothing recorded is lost"
-            ) from error
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+            yield
+        finally:
+            if not outer:
+                records, self._batch = self._batch, None
+                self._pending.extend(records or ())
+                self._flush()
+
+    def _flush(self) -> None:
+        """Bring everything that is pending onto the disk, in one transaction."""
+        with self._lock:
+            if self._connection is None or not self._pending:
+                return
+            rows = []
+            while self._pending:
+                rows.append(self._pending.popleft())
+            error: JournalError | None = None
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    self._connection.executemany(
+                        "INSERT INTO record (time_s, kind, data) VALUES (?, ?, ?)",
+                        [(time_s, kind, text) for kind, time_s, text, _ in rows],
+                    )
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as cause:
+                error = JournalError(
+                    f"{self.path}: cannot be written ({cause}): free some space, then resume; nothing recorded is lost"
+                )
+            for *_, done in rows:
+                if done is not None:
+                    done(error)
+            if error is not None:
+                raise error
+
+    def _write_on(self) -> None:
+        """The writer's thread."""
+        while self._wanted.wait() and not self._closed:
+            self._wanted.clear()
+            try:
+                self._flush()
+            except JournalError:
+                pass  # whoever asked to be told has been told; what follows will fail likewise
 
     def records(self, after: int = 0) -> list[Record]:
         """The records so far, in order; those with a larger number than ``after``."""
         query = "SELECT seq, time_s, kind, data FROM record WHERE seq > ? ORDER BY seq"
         try:
-            rows = self._connection.execute(query, (after,)).fetchall()
+            with self._lock:
+                assert self._connection is not None
+                rows = self._connection.execute(query, (after,)).fetchall()
             return [Record(seq, time_s, kind, json.loads(data)) for seq, time_s, kind, data in rows]
         except (sqlite3.Error, ValueError) as error:
             raise JournalError(f"{self.path}: damaged ({error}): restore it from a copy") from error
 
     def close(self) -> None:
         """Give the journal back; may be called twice."""
-        lock, self._lock = self._lock, None
-        _close(self._connection, lock)
+        self._closed = True
+        self._wanted.set()
+        if self._writer is not None and self._writer is not threading.current_thread():
+            self._writer.join()
+        with self._lock:
+            try:
+                self._flush()
+            finally:
+                connection, self._connection = self._connection, None
+                lock, self._file_lock = self._file_lock, None
+                _close(connection, lock)
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +262,9 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         # Nobody has it open. A reader who says so leaves no file beside it, and may read a folder it may not write to.
         mode += "&immutable=1"
     # isolation_level None: each statement is its own transaction, so an INSERT is durable when it returns.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
     if not read_only:
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -148,7 +148,7 @@ class _Loop:
                 return summary
             finally:
                 self._progress.stop()
-                executor.shutdown()
+                executor.close()
                 self._curves.close()
 
     def _decide(self, stop: StopRequest) -> None:
