@@ -168,10 +168,13 @@ def steer(
     except KeyboardInterrupt:
         _stopped(resume or not (run / "journal.db").exists())
     goal = "reached" if summary.reached else "not reached"
+    failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
+    failed = f"failed tasks: {failed}; why the last one did: rlctl status {shlex.quote(str(run))}\n" if failed else ""
     text = (
         f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
         f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
         f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
+        f"{failed}"
         f"curves: rlctl board {shlex.quote(str(run))}\n"
         f"report: rlctl report {shlex.quote(str(run))}"
     )
@@ -183,7 +186,7 @@ def check(
     config: ConfigFile,
     play: Annotated[
         bool,
-        typer.Option("--play", help="Also play a few campaigns, and look whether the campaign keeps its promises."),
+        typer.Option("--play", help="Also play a few campaigns: do campaign and policies keep their promises?"),
     ] = False,
     sets: Sets = None,
     as_json: Json = False,

@@ -29,8 +29,8 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     """Find out whether everything that the configuration says can be used, as far as nothing need run for it.
 
     Args:
-        play: also play a few campaigns on the twin, and look whether the campaign keeps its promises; see
-            ``rlctl.testing.check_campaign``, which this calls with the policies of the configuration.
+        play: also play a few campaigns on the twin, and look whether the campaign and the policies of the
+            configuration keep their promises; see ``rlctl.testing``.
 
     Raises:
         RlctlError: one line on the first thing that cannot.
@@ -39,15 +39,21 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     if not play:
         return None
     from rlctl.plugins import CAMPAIGNS, load
-    from rlctl.testing import check_campaign
+    from rlctl.testing import check_campaign, check_policy
 
     with config.source.located():
         factory = preflight.check_campaign(config)
         policies = [load_policy(config, name) for name in config.policies]
         try:
-            return check_campaign(factory, config.machine.capacity(), policies, seed=config.seed)
+            checked = check_campaign(factory, config.machine.capacity(), policies, seed=config.seed)
         except ContractError as error:
             raise ContractError(f"{load(CAMPAIGNS, config.campaign.name)}: {error}") from error
+        for policy in policies:
+            try:
+                check_policy(factory, policy, config.machine.capacity(), seed=config.seed)
+            except ContractError as error:
+                raise ContractError(f"policy {policy.name}: {error}", ("policies", policy.name)) from error
+        return checked
 
 
 def train(config: Config, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -99,20 +100,27 @@ def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: 
         key: where the policy is named in the configuration.
 
     Raises:
-        ConfigError: the policy does not fit the campaign.
+        ConfigError: the policy does not fit the campaign, or its memory cannot be kept in a journal.
     """
     campaign = factory.campaign(config.seed)
     campaign.begin(config.machine.capacity())
     with _belonging(config, policy, key):
         policy.reset(config.seed)
         _ask(campaign, policy)
+    try:
+        json.dumps(dict(policy.state()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"policy {policy.name}: state() should give a mapping for JSON ({error})", key) from error
     policy.reset(config.seed)
 
 
 def _ask(campaign: Campaign, policy: Policy) -> None:
     decision = campaign.decision()
     if decision is not None:
-        campaign.apply(policy.act(decision))
+        action = policy.act(decision)
+        if action is None:
+            raise TypeError("act() returned None")
+        campaign.apply(action)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Checks a campaign from outside, as Gymnasium's ``check_env`` checks an environment: does it keep its promises?
 
+And a policy: does it forget, save and take up what ``rlctl.policy`` says?
+
 Training, comparison, steering and resuming all rest on what ``rlctl.campaign`` says of a campaign. What breaks it shows
 late and far from its cause, so it is looked for here, on simulated tasks, in seconds.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +30,8 @@ from rlctl.records import RecordList, action_to_json
 from rlctl.task import Event, Failure, TaskId, TaskResult, TaskState
 
 MOST_DECISIONS = 20_000
+ENOUGH_DECISIONS = 64
+"""Of a campaign, to see whether a policy keeps its memory."""
 _Result = TypeVar("_Result")
 
 
@@ -97,6 +102,53 @@ def check_campaign(
         instances=instances,
         reached=reached,
     )
+
+
+def check_policy(
+    factory: CampaignFactory, policy: Policy, capacity: Capacity | None = None, instances: int = 2, seed: int = 0
+) -> None:
+    """Play a campaign and look whether a policy keeps what ``rlctl.policy`` promises: steering and resuming rest on it.
+
+    Args:
+        factory: of a campaign that keeps its own promises; see ``check_campaign``.
+        capacity: as in ``check_campaign``.
+        instances: whose beginnings are played, that of the first one twice.
+        seed: of the first instance.
+
+    Raises:
+        ContractError: one line: which method, what it did, what it should do.
+    """
+    capacity = capacity or getattr(factory, "capacity", None) or Capacity()
+    fresh = copy.deepcopy(policy)
+    first = _Game(factory, seed, capacity).play(policy, ENOUGH_DECISIONS)
+    for instance in range(seed + 1, seed + instances):
+        _Game(factory, instance, capacity).play(_Resumed(policy, fresh, instance), ENOUGH_DECISIONS)
+    again = _Game(factory, seed, capacity).play(policy, ENOUGH_DECISIONS)
+    if again.decisions != first.decisions:
+        raise ContractError("reset(seed) should forget all: an instance that is played again goes another way")
+
+
+class _Resumed:
+    """A policy beside one that takes up its memory for each answer, as that of a resumed campaign does."""
+
+    def __init__(self, policy: Policy, fresh: Policy, seed: int) -> None:
+        self.name, self.reset, self.state, self.restore = policy.name, policy.reset, policy.state, policy.restore
+        self._policy, self._fresh, self._seed = policy, fresh, seed
+
+    def act(self, decision: Decision) -> Action:
+        other = copy.deepcopy(self._fresh)
+        other.reset(self._seed)
+        state = _call("state()", self._policy.state)
+        if state:  # an empty one is not kept
+            kept = _call("state() gives what JSON cannot hold: it", json.dumps, dict(state))
+            _call("restore(state())", other.restore, json.loads(kept))
+        action = self._policy.act(decision)
+        if action_to_json(other.act(decision)) != action_to_json(action):
+            raise ContractError(
+                f"restore(state()) gives a policy that answers decision {decision.number} differently: "
+                "state() should give all that act() remembers, as JSON"
+            )
+        return action
 
 
 class _Chance:
@@ -235,13 +287,13 @@ class _Game:
         self.masks: list[NDArray[np.bool_]] = []
         self.outcome = Outcome(False, False, 0)
 
-    def play(self, policy: Policy | _Chance) -> _Game:
+    def play(self, policy: Policy | _Chance, enough: int | None = None) -> _Game:
         if not isinstance(policy, _Chance):
             policy.reset(self.instance)
         decision = self._go(self.driver.begin)
         if decision is None:
             raise ContractError("decision() is None at the beginning: begin() should open the first decisions")
-        while decision is not None:
+        while decision is not None and len(self.decisions) != enough:
             if len(self.decisions) == MOST_DECISIONS:
                 raise ContractError(f"outcome() has not ended after {MOST_DECISIONS} decisions of {policy.name}")
             self.decisions.append(_seen(decision))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from rlctl.campaign import Campaign, Countable
 from rlctl.errors import RlctlError
 from rlctl.monitoring.account import account, ledger_line
 from rlctl.monitoring.progress import duration
-from rlctl.monitoring.timeline import Answer
+from rlctl.monitoring.timeline import Answer, Attempt
 from rlctl.monitoring.wording import action_text, count_text, span_of_cores
 from rlctl.registry import campaign_factory
 from rlctl.steering.run_folder import Controller, Run, controller, now_s, read_run
@@ -46,6 +47,8 @@ class Status:
         elapsed_s: charged so far.
         left_s: time to the goal at the rate so far, if that can be told: an estimate of no more than that.
         last: the last decisions, newest last.
+        failures: number of failed attempts by kind of failure.
+        last_failure: task and message of the last of them; empty: none has failed.
     """
 
     run: str
@@ -67,6 +70,8 @@ class Status:
     total_cores: int
     decisions: int
     last: Sequence[Answer]
+    failures: Mapping[str, int]
+    last_failure: str
     core_seconds: Mapping[str, float]
     gpu_seconds: Mapping[str, float]
 
@@ -111,6 +116,9 @@ class Status:
                 "cannot be told yet" if self.left_s is None else f"in about {duration(self.left_s)}, at the rate so far"
             )
             facts.append(("to go", told))
+        if self.failures:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in self.failures.items())
+            facts.append(("failed", f"{kinds}; the last: {self.last_failure}"))
         ledger = ledger_line(self.core_seconds, self.gpu_seconds)
         return [*facts, ("ledger", ledger)] if ledger else facts
 
@@ -182,6 +190,7 @@ def _status(run: Run, who: Controller) -> Status:
     left_s = None
     if alive and goal is not None and 2 <= successes < goal:
         left_s = elapsed_s / successes * (goal - successes)
+    failed = sorted((a for a in timeline.attempts if a.failure is not None), key=_ended_s)
     booked = account(timeline, elapsed_s)
     return Status(
         run=str(run.path),
@@ -203,9 +212,15 @@ def _status(run: Run, who: Controller) -> Status:
         total_cores=timeline.capacity.total_cores,
         decisions=len(timeline.answers),
         last=timeline.answers[-LAST:],
+        failures=Counter(str(a.failure) for a in failed),
+        last_failure=": ".join(filter(None, [failed[-1].uid, failed[-1].message])) if failed else "",
         core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
         gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
     )
+
+
+def _ended_s(attempt: Attempt) -> float:
+    return attempt.ended_s or 0.0
 
 
 def _campaign(run: Run) -> Campaign | None:

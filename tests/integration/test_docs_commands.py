@@ -1,5 +1,7 @@
 """Every command that the documentation shows is run, page by page, in a copy of the repository.
 
+A page may install packages: each has a virtual environment of its own, which sees all that this one holds.
+
 Commands are the lines of fenced blocks marked ``shell``, and those after ``$`` in blocks marked ``console``. A comment
 in the line before a block says what is special about it:
 
@@ -16,9 +18,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import urllib.request
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,18 +100,30 @@ def pages() -> list[str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Path]:
-    """A copy of what a clone would hold, with this environment as its .venv; nothing may run in it afterwards."""
+    """A copy of what a clone would hold, with a .venv that sees this one; nothing may run in it afterwards."""
     folder = tmp_path / "rlctl"
     for name in files():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(sys.prefix)
+    make_environment(folder / ".venv")
     yield folder
     _, alive = psutil.wait_procs(running_in(folder), timeout=20)
     names = [" ".join(process.cmdline()) for process in alive]
     for process in alive:
         process.kill()
     assert not names, f"left running: {names}"
+
+
+def make_environment(folder: Path) -> None:
+    """A virtual environment that has what this one has. What is installed into it is gone with it."""
+    venv.create(folder, symlinks=True)
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    (own / "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    for program in Path(sysconfig.get_path("scripts")).iterdir():
+        first, _, rest = program.read_bytes().partition(b"\n")
+        if first.startswith(b"#!") and first.endswith(b"python") and not (folder / "bin" / program.name).exists():
+            (folder / "bin" / program.name).write_bytes(f"#!{folder}/bin/python\n".encode() + rest)
+            (folder / "bin" / program.name).chmod(0o755)
 
 
 def running_in(folder: Path) -> list[psutil.Process]:
@@ -122,7 +138,7 @@ def running_in(folder: Path) -> list[psutil.Process]:
 
 
 def started(command: Command, folder: Path) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([f"{folder}/.venv/bin", str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.Popen(
         ["bash", "-o", "pipefail", "-c", command.text],
         cwd=folder,

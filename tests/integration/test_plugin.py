@@ -59,8 +59,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 def test_it_keeps_its_promises_trains_is_tuned_and_compared(installed: Installed, tmp_path: Path) -> None:
-    checked = installed.json("check", installed.config, "--play")
-    assert checked["reached"]["bisection"] == checked["instances"]
+    checked = installed.json("check", installed.config, "--play", "--set", "policies.gp.rule=gaussian_process")
+    assert checked["reached"]["bisection"] == checked["reached"]["gp"] == checked["instances"]
     brief = ["--set", "train.decisions=2048", "--set", "train.num_envs=16"]
     trained = installed.json("train", installed.config, "--out", tmp_path / "train", *brief)
     manifest = json.loads((Path(trained["policy"]) / "manifest.json").read_text())
@@ -68,15 +68,19 @@ def test_it_keeps_its_promises_trains_is_tuned_and_compared(installed: Installed
     few = ["--generations", 2, "--instances", 6]
     tuned = installed.json("tune", "secant", installed.config, "--out", tmp_path / "secant.yaml", *few)
     assert tuned["parameters"].keys() == {"coarse_above_K", "inwards", "apart"}
-    against = ["--against", tmp_path / "secant.yaml", "bisection"]
+    against = ["--against", tmp_path / "secant.yaml", "bisection", "gaussian_process"]
     compared = installed.json("evaluate", installed.config, "--policy", trained["policy"], *against, "--instances", 16)
     rows = {row["policy"]: row for row in compared["rows"]}
-    assert rows["bisection"]["reached"] == rows["secant"]["reached"] == 1.0
+    assert rows["bisection"]["reached"] == rows["secant"]["reached"] == rows["gaussian_process"]["reached"] == 1.0
+    assert rows["gaussian_process"]["node_seconds"] < rows["bisection"]["node_seconds"]
 
 
-def test_real_runs_reach_the_goal_though_the_controller_is_killed(installed: Installed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["secant", "gaussian_process"])  # without a memory and with one
+def test_real_runs_reach_the_goal_though_the_controller_is_killed(
+    installed: Installed, tmp_path: Path, policy: str
+) -> None:
     run = tmp_path / "run"
-    steer = ["steer", installed.config, "--policy", "secant", "--run", run, "--instance", 5]
+    steer = ["steer", installed.config, "--policy", policy, "--run", run, "--instance", 5]
     process = subprocess.Popen(
         installed.command(*steer), env=installed.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -158,6 +162,22 @@ def test_a_rule_and_an_executor_that_are_broken_are_named_too(installed: Install
         assert "broken-package" in done.stderr
         assert missing in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_program_that_never_works_is_told_of(installed: Installed, tmp_path: Path) -> None:
+    code = (
+        "import dataclasses\nfrom rlctl.campaign import Start\n" + GOOD + "class Bad(Curing):\n"
+        "    def apply(self, action):\n"
+        "        spec = super().apply(action)[0].spec\n"
+        "        return [Start(dataclasses.replace(spec, executable='curing-slab'))]\n"
+        "class Factory(CuringFactory):\n    def campaign(self, seed): return Bad(self.options)\n"
+    )
+    packages, run = broken(tmp_path, code, CAMPAIGN), tmp_path / "run"
+    short = ["--set", "campaign.name=broken", "--set", "campaign.options.allocation_s=3"]
+    done = installed.run("steer", installed.config, "--policy", "bisection", "--run", run, *short, packages=packages)
+    assert done.returncode == 0, done.stderr
+    assert "failed tasks: launch " in done.stdout
+    assert "No such file or directory: 'curing-slab'" in installed.run("status", run, packages=packages).stdout
 
 
 def test_a_name_that_two_packages_register_names_both(installed: Installed, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import rlctl
 from rlctl.cli import app
 from rlctl.errors import JournalError
 from rlctl.executors.journal import Journal
+from rlctl.records import Record
 from rlctl.steering.run_folder import controller
 from rlctl.steering.summary import SCHEMA, Summary
 
@@ -42,6 +43,24 @@ def test_a_killed_campaign_runs_nothing_and_says_how_to_go_on(tmp_path: Path) ->
     assert (now.ended, now.controller.alive, now.running, now.busy_cores) == (False, False, [], 0)
     assert "--resume" in shown(run)
     assert max(len(line) for line in shown(run).splitlines()) <= 80
+
+
+def test_failed_tasks_are_counted_and_the_last_one_says_why(tmp_path: Path) -> None:
+    whole = simulated_run(tmp_path / "whole", queue_config(tmp_path), "wide", decisions=4)
+    assert (rlctl.status(whole).failures, rlctl.status(whole).last_failure) == ({}, "")
+    assert "; the last: " not in shown(whole)
+    about = {"uid": "run7", "attempt": 1}
+    result = {"values": {}, "failure": "exit", "message": "no [bold] input", "cores": 1}
+    result |= {"started_s": 1e6, "ended_s": 1e6 + 1}
+    plus = [
+        Record(0, 1e6, "submitted", about),
+        Record(0, 1e6, "launching", {**about, "cores": [0]}),
+        Record(0, 1e6 + 1, "event", {**about, "time_s": 1e6 + 1, "state": "failed", "result": result}),
+    ]
+    run = simulated_run(tmp_path / "run", queue_config(tmp_path), "wide", decisions=4, plus=plus)
+    now = rlctl.status(run)
+    assert (now.failures, now.last_failure) == ({"exit": 1}, "run7: no [bold] input")
+    assert "exit 1; the last: run7: no [bold] input" in shown(run)
 
 
 def test_a_campaign_with_a_controller_shows_what_runs(tmp_path: Path) -> None:
