@@ -14,8 +14,9 @@ from rlctl.errors import LaunchError
 from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
 
 if TYPE_CHECKING:
-    from rlctl.driver import Recorder
+    from rlctl.driver import Recorder, TaskRunner
     from rlctl.executors.futures import TaskFuture
+    from rlctl.executors.journal import Journal
 
 _T = TypeVar("_T")
 
@@ -238,12 +239,13 @@ class ExecutorFactory(Protocol):
             LaunchError: there is less than ``capacity``.
         """
 
-    def open(self, capacity: Capacity, workdir: Path, journal: Recorder, start_s: float) -> Executor:
+    def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> TaskRunner:
         """Take the allocation.
 
         Args:
             capacity: what to use of it.
             workdir: working directory of the tasks.
-            journal: where ``submitted``, ``launching`` and ``started`` are written before they are acted upon.
+            journal: where ``submitted``, ``launching`` and ``started`` are written before they are acted upon, and
+                what former controllers have written.
             start_s: where the clock stands; a resumed campaign goes on where it stood.
         """

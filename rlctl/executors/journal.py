@@ -139,7 +139,11 @@ class Journal:
             self._flush()
 
     def write(
-        self, kind: str, time_s: float, data: Mapping[str, Any], done: Callable[[JournalError | None], None] | None = None
+        self,
+        kind: str,
+        time_s: float,
+        data: Mapping[str, Any],
+        done: Callable[[JournalError | None], None] | None = None,
     ) -> None:
         """Write one record soon; returns at once.
 

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +28,11 @@ from rlctl.executors import exchange, workers
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
 from rlctl.executors.booked import BookedExecutor
-from rlctl.executors.layout import Layout
+from rlctl.executors.journal import Journal
+from rlctl.executors.layout import Layout, available_cores
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.pool import Placement, Scoring
-from rlctl.executors.program import LOGS, Program, program
+from rlctl.executors.program import LOGS, Program, check_program
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.executors.supervision import Supervision
@@ -40,6 +42,9 @@ from rlctl.task import Failure, TaskSpec, TaskState
 
 if TYPE_CHECKING:
     from rlctl.driver import Recorder
+
+REPLACEMENTS = 5
+"""A supervisor that dies so often within ten seconds is not replaced any more."""
 
 _POLL_S = 0.02
 
@@ -119,8 +124,6 @@ class LocalExecutor(BookedExecutor):
             raise TypeError("initializer must be a callable")
         self._settings = settings or Settings(pin=not like_a_pool, oversubscribe=like_a_pool)
         if capacity is None:
-            from rlctl.executors.layout import available_cores
-
             capacity = Capacity(cores=max_workers or len(available_cores()))
         eager = like_a_pool if eager is None else eager
         super().__init__(
@@ -141,6 +144,7 @@ class LocalExecutor(BookedExecutor):
         self._workers: dict[tuple[int, int], Worker] = {}
         self._bare = clean_environment(os.environ)
         self._let_go = False
+        self._replaced: deque[float] = deque(maxlen=REPLACEMENTS)
         try:
             self._supervision = Supervision(self._workdir, self._bare, self._past.epoch, self._settings.lease_s)
         except BaseException:
@@ -160,6 +164,13 @@ class LocalExecutor(BookedExecutor):
     def now(self) -> float:
         """Seconds since the campaign began."""
         return time.monotonic() - self._origin
+
+    def attach(self, journal: Recorder) -> None:
+        """From now on, write all to a journal, and go on with what is in it."""
+        with self._mutex:
+            if isinstance(journal, Journal):
+                self._past = Past.read(journal.records())
+            super().attach(journal)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``; see ``Executor``."""
@@ -188,9 +199,11 @@ class LocalExecutor(BookedExecutor):
         need = spec.resources
         if spec.function is not None:
             if need.ranks > 1 or need.gpus_per_rank > 0.0:
-                raise LaunchError(f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead")
+                raise LaunchError(
+                    f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead"
+                )
             return
-        program(spec, self._settings.applications, self._bare, check=True)
+        check_program(spec, self._settings.applications, self._bare)
 
     def _resume(self, task: Task) -> bool:
         """Go on with an attempt that still runs, or has ended unseen, or is known to have ended."""
@@ -215,9 +228,7 @@ class LocalExecutor(BookedExecutor):
                 task.attempt = attempt.number + 1
                 self._supervision.send("stop", key=key, grace_s=GRACE_S)
                 return False
-            self._programs[key] = program(task.spec, self._settings.applications, self._bare).started(
-                task, self._workdir, self._supervision.scratch
-            )
+            self._programs[key] = self._program(task)
             if key in left.running:
                 pid, start = left.running.pop(key)
                 self._note_start(task, pid, start)
@@ -229,6 +240,12 @@ class LocalExecutor(BookedExecutor):
 
     def _taken(self) -> None:
         """What was told by the last ``wait`` is recorded by now: the supervisor may forget it."""
+        left = self._supervision.left
+        for key in left.running:  # nobody has asked for it again: the campaign has no use for it
+            self._supervision.send("stop", key=key, grace_s=GRACE_S)
+        left.running.clear()
+        self._finished += left.ended
+        left.ended.clear()
         for key in self._finished:
             self._supervision.forget_exit(key)
         self._finished.clear()
@@ -240,24 +257,26 @@ class LocalExecutor(BookedExecutor):
             return
         key = _key(task.uid, task.attempt)
         try:
-            run = program(task.spec, self._settings.applications, self._bare).started(
-                task, self._workdir, self._supervision.scratch
-            )
-            request = run.prepare(self._layout.gpus(task.placement), task.need)
+            run = self._program(task)
+            request = run.prepare(self._layout.gpus(task.placement))
         except (OSError, RlctlError) as error:
             self._ended(task, Ending(failure=Failure.LAUNCH, message=str(error)))
             return
         self._programs[key] = run
+        pinned = cores if self._settings.pin else None
+        self._supervision.send("run", key=key, cores=pinned, **request, **self._limits(task, task.spec.walltime_s))
+
+    def _limits(self, task: Task, walltime_s: float | None) -> dict[str, float | None]:
         memory_mb = task.need.memory_per_rank_mb if self._settings.memory else None
-        self._supervision.send(
-            "run",
-            key=key,
-            cores=cores if self._settings.pin else None,
-            walltime_s=task.spec.walltime_s,
-            memory_mb=None if memory_mb is None else memory_mb * task.need.ranks,
-            output_mb=self._settings.output_mb,
-            **request,
-        )
+        return {
+            "walltime_s": walltime_s,
+            "memory_mb": None if memory_mb is None else memory_mb * task.need.ranks,
+            "output_mb": self._settings.output_mb,
+        }
+
+    def _program(self, task: Task) -> Program:
+        settings, scratch = self._settings, self._supervision.scratch
+        return Program(task, self._workdir, scratch, settings.applications, self._bare)
 
     def _call(self, task: Task, cores: list[int]) -> None:
         place = (task.placement[0].node, task.placement[0].cores & -task.placement[0].cores)
@@ -333,7 +352,7 @@ class LocalExecutor(BookedExecutor):
         """Hear what workers and supervisor say, keep walltimes of calls, until all is let go."""
         while True:
             with self._mutex:
-                if self._closing and not self._books.tasks:
+                if self._closing and (not self._books.tasks or self._broken is not None):
                     break
                 timeout_s = self._due()
             for key, _ in self._selector.select(timeout_s):
@@ -408,11 +427,16 @@ class LocalExecutor(BookedExecutor):
     def _replace_supervisor(self) -> None:
         """Somebody killed it. What it ran, runs on; what it was about to start is started again."""
         self._selector.unregister(self._supervision)
-        running = {
-            key: {"pid": run.pid, "start": run.start, **run.limits(self.now())}
-            for key, run in self._programs.items()
-            if run.pid
-        }
+        self._replaced.append(time.monotonic())
+        if len(self._replaced) == REPLACEMENTS and self._replaced[-1] - self._replaced[0] < 10.0:
+            self._break(LaunchError(f"{self._workdir}: the supervisor of its programs dies again and again"))
+            return
+        running = {}
+        for key, run in self._programs.items():
+            walltime_s = run.task.spec.walltime_s
+            left_s = None if walltime_s is None else run.task.started_s + walltime_s - self.now()
+            if run.pid:
+                running[key] = {"pid": run.pid, "start": run.start, **self._limits(run.task, left_s)}
         self._supervision.replace(running)
         self._selector.register(self._supervision, selectors.EVENT_READ, self._hear)
         for worker in self._workers.values():
@@ -421,6 +445,8 @@ class LocalExecutor(BookedExecutor):
             if not run.pid:  # whether it has begun nobody knows; its mark would tell
                 del self._programs[key]
                 self._ended(run.task, Ending(failure=Failure.LOST, message="its supervisor was killed"))
+            elif run.task.stop is not None:  # the former one may not have heard it
+                self._supervision.send("stop", key=key, grace_s=GRACE_S)
 
     def _answered(self, worker: Worker) -> None:
         messages = worker.receive()

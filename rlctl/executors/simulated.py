@@ -139,7 +139,8 @@ class SimulatedExecutor(BookedExecutor):
         self._left: dict[TaskId, float] = {}  # seconds that suspended tasks still have to run
         self._pushed = 0
         self._changes = sorted(
-            [(o.from_s, o.node, False) for o in outages] + [(o.to_s, o.node, True) for o in outages if o.to_s < math.inf]
+            [(o.from_s, o.node, False) for o in outages]
+            + [(o.to_s, o.node, True) for o in outages if o.to_s < math.inf]
         )
         self._thread: threading.Thread | None = None
         self._change()

@@ -92,6 +92,7 @@ class Supervisor:
     def run(self, first: socket.socket) -> None:
         """Serve until everything has ended."""
         self._scratch.mkdir(mode=0o700, exist_ok=True)
+        (self._scratch / "socket").unlink(missing_ok=True)  # of a predecessor that was killed
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(self._scratch / "socket"))
         listener.listen(4)
@@ -262,15 +263,25 @@ class Supervisor:
             self._say(event="failed", key=key, error=str(error))
             return
         stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
-        exec_ = Exec(key, pid, start_time(pid), mark.encode(), tuple(outputs), stop_at, memory_mb, output_mb)
+        exec_ = Exec(
+            key, pid, start_time(pid), f"{TASK}={mark}".encode(), tuple(outputs), stop_at, memory_mb, output_mb
+        )
         self._execs[key] = self._by_pid[pid] = exec_
         self._write_note()
         self._say(event="started", key=key, pid=pid, start=exec_.began)
 
-    def _adopt(self, key: str, pid: int, start: int, left_s: float | None = None, **limits: Any) -> None:
+    def _adopt(
+        self,
+        key: str,
+        pid: int,
+        start: int,
+        walltime_s: float | None = None,
+        memory_mb: float | None = None,
+        output_mb: float | None = None,
+    ) -> None:
         """A program of a supervisor that has died: no child of ours, so its exit code will not be known."""
-        exec_ = Exec(key, pid, start, f"{self._token}:{key}".encode(), **limits)
-        exec_.stop_at = float("inf") if left_s is None else time.monotonic() + left_s
+        stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
+        exec_ = Exec(key, pid, start, f"{TASK}={self._token}:{key}".encode(), (), stop_at, memory_mb, output_mb)
         self._execs[key] = exec_
         self._write_note()
         try:
@@ -388,7 +399,7 @@ class Supervisor:
     def _members(self, exec_: Exec) -> list[int]:
         """Living processes of a program."""
         mine = children()
-        if mine is None or exec_.code is None and exec_.settling:  # not our child
+        if mine is None or (exec_.code is None and exec_.settling):  # not our child
             return family([exec_.pid], exec_.mark)
         if exec_.settling and not (set(mine) - self._by_pid.keys()):
             return []
@@ -498,7 +509,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     token, scratch, connection, note = sys.argv[1:]
-    os.set_inheritable(int(note), False)
+    for handle in (int(connection), int(note)):
+        os.set_inheritable(handle, False)  # programs must not hold them
     _become_subreaper()
     Supervisor(token, Path(scratch), Path.cwd(), int(note)).run(socket.socket(fileno=int(connection)))
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from rlctl.executors import exchange
 
-INITIALIZE, CALL, NAMED = b"I", b"C", b"N"
+PATH, INITIALIZE, CALL, NAMED = b"P", b"I", b"C", b"N"
 VALUE, ERROR, JSON, FAILURE = b"V", b"E", b"J", b"F"
 
 
@@ -40,6 +40,9 @@ def serve(connection: socket.socket, scratch: Path) -> None:
 def _answer(kind: bytes, data: bytes, scratch: Path) -> bytes | None:
     if kind == NAMED:
         return _named(*json.loads(data))
+    if kind == PATH:
+        sys.path[:] = json.loads(data)  # functions are found where the controller finds them
+        return None
     try:
         function, arguments, keywords = exchange.load(data)
         value = function(*arguments, **keywords)

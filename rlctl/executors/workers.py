@@ -85,6 +85,7 @@ class Worker:
         self.socket = ours
         self.pid = self._process.pid
         self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        self._send(worker.PATH + json.dumps(sys.path).encode())
         if initializer is not None:
             self._send(worker.INITIALIZE + initializer)
 
@@ -182,5 +183,3 @@ def ending(message: bytes) -> Ending:
     error, text = value
     error.__cause__ = RemoteTraceback(text)
     return Ending(failure=Failure.EXIT, message=f"{type(error).__name__}: {error}", error=error)
-
-

@@ -16,7 +16,6 @@ from typing import Any, Self
 
 import numpy as np
 from evidence import Found, processes_in
-
 from rlctl.executors.reaper import LEASE_S
 
 HERE = Path(__file__).parent

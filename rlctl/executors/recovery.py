@@ -1,0 +1,85 @@
+"""What a journal says of tasks that former controllers have started, for the executor that goes on with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rlctl.executors.base import Capacity
+from rlctl.executors.pool import WHOLE, Part, Placement
+from rlctl.executors.scheduler import Ending
+from rlctl.records import Record
+from rlctl.task import Failure, TaskId, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The last attempt of a task.
+
+    Attributes:
+        cores: numbers over all nodes.
+        gpus: shares by name, as ``launching`` records have them.
+    """
+
+    number: int
+    cores: tuple[int, ...] = ()
+    gpus: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(slots=True)
+class Past:
+    """The state of an executor's tasks, folded from a journal.
+
+    Attributes:
+        epoch: number of controllers so far; the next one's.
+        attempts: last launched attempt of each task that has not ended.
+        finished: of an executor that records ends itself: how tasks ended.
+    """
+
+    epoch: int = 0
+    attempts: dict[TaskId, Launched] = field(default_factory=dict)
+    finished: dict[TaskId, Ending] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, records: Iterable[Record]) -> Past:
+        """From the records of a journal, in order."""
+        past = cls()
+        for record in records:
+            data = record.data
+            if record.kind == "launching":
+                launched = Launched(int(data["attempt"]), tuple(data["cores"]), tuple(data.get("gpus", {}).items()))
+                past.attempts[TaskId(data["uid"])] = launched
+            elif record.kind == "epoch":
+                past.epoch += 1
+            elif record.kind == "finished" and TaskState(data["state"]).final:
+                past.finished[TaskId(data["uid"])] = _ending(data)
+        return past
+
+
+def _ending(data: dict[str, object]) -> Ending:  # type: ignore[misc]
+    state = TaskState(str(data["state"]))
+    if state is TaskState.FAILED:
+        return Ending(failure=Failure(str(data["failure"])), message=str(data["message"]))
+    values = data.get("values", {})
+    return Ending(values if isinstance(values, dict) else {}, stopped=state is TaskState.CANCELED)
+
+
+def placement_of(launched: Launched, capacity: Capacity) -> Placement | None:
+    """Where an attempt runs; None if the allocation has another shape by now.
+
+    >>> placement_of(Launched(1, (0, 1, 3)), Capacity(nodes=2, cores=2))
+    (Part(node=0, ranks=0, cores=3, gpus=(), memory_mb=0), Part(node=1, ranks=0, cores=2, gpus=(), memory_mb=0))
+    """
+    masks: dict[int, int] = {}
+    for core in launched.cores:
+        node, number = divmod(core, capacity.cores)
+        masks[node] = masks.get(node, 0) | 1 << number
+    devices: dict[int, list[tuple[int, int]]] = {}
+    for name, share in launched.gpus:
+        node, _, device = name.removeprefix("node").rpartition(":")
+        devices.setdefault(int(node or 0), []).append((int(device), round(share * WHOLE)))
+    if any(node >= capacity.nodes for node in masks | devices):
+        return None
+    return tuple(
+        Part(node, 0, masks.get(node, 0), tuple(sorted(devices.get(node, ())))) for node in sorted(masks | devices)
+    )
