@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from rlctl.errors import LaunchError
 from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
@@ -113,7 +113,7 @@ class Executor(concurrent.futures.Executor):
     """
 
     capacity: Capacity
-    deterministic: bool
+    deterministic: ClassVar[bool]
 
     @abstractmethod
     def now(self) -> float:

@@ -71,7 +71,7 @@ class BookedExecutor(Executor):
     Its hooks are called with the lock held.
     """
 
-    deterministic: ClassVar[bool] = False  # type: ignore[misc]
+    deterministic: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class BookedExecutor(Executor):
 
     # What users do; see ``Executor``.
 
-    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> TaskFuture:  # type: ignore[override]
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> TaskFuture:
         """Run a function on one core; what it returns, or raises, is the future's."""
         uid = TaskId(f"call-{next(self._calls)}")
         future = TaskFuture(uid, self)
@@ -201,7 +201,7 @@ class BookedExecutor(Executor):
             task = self._books.hold(uid, self.now())
             if task is not None:
                 self._suspend(task, True)
-                self._books.set(task, TaskState.SUSPENDED, self.now())
+                self._books.enter(task, TaskState.SUSPENDED, self.now())
 
     def release(self, uid: TaskId) -> None:
         """Undo ``hold``."""
@@ -209,7 +209,7 @@ class BookedExecutor(Executor):
             task = self._books.release(uid, self.now())
             if task is not None:
                 self._suspend(task, False)
-                self._books.set(task, TaskState.RUNNING, self.now())
+                self._books.enter(task, TaskState.RUNNING, self.now())
             self._pump()
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
@@ -332,13 +332,13 @@ class BookedExecutor(Executor):
             return
         with self._mutex:
             future, now_s = task.future, self.now()
-            if task.stop is None and future is not None and not future.running():
-                if not future.set_running_or_notify_cancel():
-                    task.stop = TaskState.CANCELED
+            fresh = task.stop is None and future is not None and not future.running()
+            if fresh and not future.set_running_or_notify_cancel():
+                task.stop = TaskState.CANCELED
             if task.stop is not None:  # before it began
                 self._ended(task, Ending(stopped=True))
                 return
-            self._books.set(task, TaskState.LAUNCHING, now_s)
+            self._books.enter(task, TaskState.LAUNCHING, now_s)
             self._launch(task)
 
     def _stop(self, task: Task, grace_s: float) -> None:
@@ -348,7 +348,7 @@ class BookedExecutor(Executor):
     def _started(self, task: Task) -> None:
         """It runs now."""
         if task.state is TaskState.LAUNCHING:
-            self._books.set(task, TaskState.RUNNING, self.now())
+            self._books.enter(task, TaskState.RUNNING, self.now())
 
     def _ended(self, task: Task, ending: Ending) -> None:
         """Nothing of this attempt is alive."""

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -209,10 +209,8 @@ class Journal:
         """The writer's thread."""
         while self._wanted.wait() and not self._closed:
             self._wanted.clear()
-            try:
+            with suppress(JournalError):  # whoever asked to be told has been told; what follows will fail likewise
                 self._flush()
-            except JournalError:
-                pass  # whoever asked to be told has been told; what follows will fail likewise
 
     def records(self, after: int = 0) -> list[Record]:
         """The records so far, in order; those with a larger number than ``after``."""

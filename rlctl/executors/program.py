@@ -33,8 +33,8 @@ def check_program(spec: TaskSpec, applications: Mapping[str, Application], bare:
     if spec.resources.ranks > 1:
         variables = bare if application is None else application.variables(bare)
         command = _own(spec, application, variables)
-        launcher = mpiexec_command(spec.resources.ranks, application and application.mpiexec, variables)
-        if not (application and application.container):  # what is inside cannot be seen from here
+        launcher = mpiexec_command(spec.resources.ranks, application.mpiexec if application else None, variables)
+        if application is None or not application.container:  # what is inside cannot be seen from here
             check_same_mpi(str(spec.uid), launcher[0], command, variables)
 
 
@@ -83,7 +83,7 @@ class Program:
             environment[name] = ",".join(gpus)
         command = _own(spec, application, variables)
         if self._need.ranks > 1:
-            launcher = mpiexec_command(self._need.ranks, application and application.mpiexec, variables)
+            launcher = mpiexec_command(self._need.ranks, application.mpiexec if application else None, variables)
             command = [*launcher, *command]
             self._lease_scratch.mkdir(mode=0o700, exist_ok=True)
             self._scratch.mkdir(exist_ok=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlctl.executors.base import Capacity
 from rlctl.executors.pool import WHOLE, Part, Placement
@@ -56,12 +57,11 @@ class Past:
         return past
 
 
-def _ending(data: dict[str, object]) -> Ending:  # type: ignore[misc]
-    state = TaskState(str(data["state"]))
+def _ending(data: Mapping[str, Any]) -> Ending:
+    state = TaskState(data["state"])
     if state is TaskState.FAILED:
-        return Ending(failure=Failure(str(data["failure"])), message=str(data["message"]))
-    values = data.get("values", {})
-    return Ending(values if isinstance(values, dict) else {}, stopped=state is TaskState.CANCELED)
+        return Ending(failure=Failure(data["failure"]), message=data["message"])
+    return Ending(data.get("values", {}), stopped=state is TaskState.CANCELED)
 
 
 def placement_of(launched: Launched, capacity: Capacity) -> Placement | None:
@@ -76,8 +76,8 @@ def placement_of(launched: Launched, capacity: Capacity) -> Placement | None:
         masks[node] = masks.get(node, 0) | 1 << number
     devices: dict[int, list[tuple[int, int]]] = {}
     for name, share in launched.gpus:
-        node, _, device = name.removeprefix("node").rpartition(":")
-        devices.setdefault(int(node or 0), []).append((int(device), round(share * WHOLE)))
+        on, _, device = name.removeprefix("node").rpartition(":")
+        devices.setdefault(int(on or 0), []).append((int(device), round(share * WHOLE)))
     if any(node >= capacity.nodes for node in masks | devices):
         return None
     return tuple(

@@ -147,9 +147,10 @@ class Scheduler:
         if not possible:
             self.pool.capacity.check(spec)
             wide = f" over {need.nodes} nodes" if need.nodes is not None else ""
+            memory = f", {need.memory_per_rank_mb} MiB" if need.memory_per_rank_mb else ""
             raise LaunchError(
-                f"task {spec.uid}: {need.ranks} ranks of {need.cores_per_rank} cores, {need.gpus_per_rank:g} GPUs and "
-                f"{need.memory_per_rank_mb or 0} MiB{wide} never fit on nodes of {self.pool.capacity.node()}: ask for less"
+                f"task {spec.uid}: {need.ranks} ranks of {need.cores_per_rank} cores{memory} and "
+                f"{need.gpus_per_rank:g} GPUs{wide} never fit on nodes of {self.pool.capacity.node()}: ask for less"
             )
 
     def new(self, spec: TaskSpec, attempt: int = 1) -> Task:
@@ -169,7 +170,7 @@ class Scheduler:
         task.placement, task.started_s = placement, now_s
         self.tasks[task.uid] = task
         self._running[task.uid] = task
-        self.set(task, TaskState.LAUNCHING, now_s)
+        self.enter(task, TaskState.LAUNCHING, now_s)
         return True
 
     def schedule(self, now_s: float) -> list[Task]:
@@ -199,13 +200,13 @@ class Scheduler:
             task.placement = placement
             task.started_s = now_s
             self._running[task.uid] = task
-            self.set(task, TaskState.SCHEDULED, now_s)
+            self.enter(task, TaskState.SCHEDULED, now_s)
             placed.append(task)
         if reserved is None:
             self._reservation = None
         return placed
 
-    def set(
+    def enter(
         self,
         task: Task,
         state: TaskState,
@@ -247,7 +248,7 @@ class Scheduler:
             return
         if state is TaskState.PREEMPTED:
             task.losses += ending.failure is Failure.LOST
-            self.set(task, state, now_s)
+            self.enter(task, state, now_s)
         else:
             task.failures += 1
         task.attempt += 1
@@ -271,7 +272,7 @@ class Scheduler:
         task = self.tasks.get(uid)
         if task is not None and task.state is TaskState.QUEUED:
             self._withdraw(task)
-            self.set(task, TaskState.HELD, now_s)
+            self.enter(task, TaskState.HELD, now_s)
             return None
         return task if task is not None and task.state is TaskState.RUNNING else None
 
@@ -370,7 +371,7 @@ class Scheduler:
 
     def _enqueue(self, task: Task, now_s: float) -> None:
         task.queued_s = now_s
-        self.set(task, TaskState.QUEUED, now_s)
+        self.enter(task, TaskState.QUEUED, now_s)
         self._push(task)
 
     def _push(self, task: Task) -> None:
@@ -402,4 +403,4 @@ class Scheduler:
             task.need.cores,
         )
         del self.tasks[task.uid]
-        self.set(task, state, now_s, result, ending)
+        self.enter(task, state, now_s, result, ending)

@@ -180,6 +180,6 @@ def ending(message: bytes) -> Ending:
         return Ending(failure=Failure.GARBAGE, message=f"its result cannot be unpickled: {error}", error=error)
     if kind == worker.VALUE:
         return Ending(value=value)
-    error, text = value
-    error.__cause__ = RemoteTraceback(text)
-    return Ending(failure=Failure.EXIT, message=f"{type(error).__name__}: {error}", error=error)
+    raised, text = value
+    raised.__cause__ = RemoteTraceback(text)
+    return Ending(failure=Failure.EXIT, message=f"{type(raised).__name__}: {raised}", error=raised)

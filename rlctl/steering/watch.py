@@ -63,7 +63,6 @@ class WatchedExecutor:
 
     def __init__(self, executor: TaskRunner, stop: StopRequest, look_up: Callable[[], None]) -> None:
         self.capacity = executor.capacity
-        self.deterministic = executor.deterministic
         self.busy: dict[TaskId, int] = {}
         self._executor = executor
         self._stop = stop
