@@ -35,6 +35,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -108,7 +111,8 @@ def tune(
         progress=_progress(as_json),
     )
     found = ", ".join(f"{name} {value:.4g}" for name, value in tuned.parameters.items())
-    _say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}")
+    cost = f"{tuned.cost:,.4g} node-seconds per success on the twin, {tuned.start_cost:,.4g} untuned"
+    _say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}\n{cost}")
 
 
 @app.command(epilog="Example: rlctl evaluate configs/annealing.yaml --policy ppo --against feedback linear")
@@ -117,8 +121,10 @@ def evaluate(
     policy: PolicyName,
     against: Annotated[list[str], typer.Option(metavar="RULE...", help="Policies to compare with.")],
     more: Annotated[list[str] | None, typer.Argument(metavar="RULE...", help="More of --against.")] = None,
-    instances: Annotated[int | None, typer.Option(min=1, help="Held-out instances.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the held-out instances.")] = None,
+    instances: Annotated[
+        int | None, typer.Option(min=1, help="Held-out instances; the experiment's if left out.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of these; the experiment's if left out.")] = None,
     workers: Workers = 1,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the comparison there, as JSON.")] = None,
     record: Annotated[
@@ -171,14 +177,18 @@ def steer(
     failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
     failed = f"failed tasks: {failed}; why the last one did: rlctl status {shlex.quote(str(run))}\n" if failed else ""
     text = (
-        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds, "
-        f"{summary.decisions} decisions, {summary.utilisation:.0%} of the cores busy\n"
+        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds\n"
+        f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy\n"
         f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
         f"{failed}"
         f"curves: rlctl board {shlex.quote(str(run))}\n"
         f"report: rlctl report {shlex.quote(str(run))}"
     )
     _say(as_json, summary.to_json(), text)
+
+
+for _command in (reading.status, reading.report, reading.trace):
+    app.command(epilog=f"Example: rlctl {_command.__name__} runs/films")(_command)
 
 
 @app.command(epilog="Example: rlctl check configs/annealing.yaml --set machine.cores=4")
@@ -234,10 +244,6 @@ def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
         raise typer.Exit(1)
 
 
-for _command in (reading.report, reading.trace, reading.status):
-    app.command(epilog=f"Example: rlctl {_command.__name__} runs/films")(_command)
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -250,13 +256,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             _fail("the current folder does not exist any more: change to one that does")
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)
         terminal.flush()
+        if code == _INTERRUPTED:  # what Typer makes of an interrupt
+            raise KeyboardInterrupt
         sys.exit(code)
     except RlctlError as error:
         _fail(str(error))
     except TyperException as error:
-        _fail(error.format_message())
+        _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped", 130)
+        _fail("stopped", _INTERRUPTED)
     except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
         terminal.drop_output()
         sys.exit(1)  # as Typer does where it notices first
@@ -269,6 +277,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
     except Exception as error:
         _fail(bugs.report(error), bugs.EXIT_CODE)
+
+
+def _usage(error: TyperException) -> str:
+    said = error.format_message().removesuffix(".").replace(": Input should", ": should").replace("Value error, ", "")
+    context = getattr(error, "ctx", None)  # of the command that was not used rightly
+    return f"{said}; see {context.command_path} --help" if context else said
 
 
 def _has_folder() -> bool:
@@ -286,7 +300,7 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 def _stopped(same_again: bool) -> NoReturn:
     again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
     print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
-    raise typer.Exit(130)
+    sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,8 @@ def _problem(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
         return f"schema {shown(error['input'])} is not known to this rlctl, which reads schema 1"
     if kind == "value_error":  # what a model's own check says
         return message.removeprefix("Value error, ")
+    if kind in ("dict_type", "model_type", "mapping_type"):
+        message = "should be a mapping of keys to values"
     return f"{message.replace('Input should', 'should')}, got {shown(error['input'])}"
 
 

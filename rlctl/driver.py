@@ -182,7 +182,8 @@ class Driver:
                 self._fold(event_from_json(record.data))
             elif record.kind == "time":
                 self.ledger.elapse(record.time_s)
-                self.campaign.on_time(record.time_s)
+                if not self.campaign.outcome().ended:  # else an interrupt, while the last tasks were being stopped
+                    self.campaign.on_time(record.time_s)
         if not self.campaign.outcome().ended:
             for uid, spec in self._open.items():
                 self.executor.submit_task(spec, attempts.get(uid, 0) + 1)

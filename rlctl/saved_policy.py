@@ -94,6 +94,12 @@ def load(folder: Path, deterministic: bool | None = None) -> NumpyPolicy:
         PolicyError: it is missing, damaged, of an unknown schema, or not what its manifest says; one line.
     """
     with Folder(folder) as opened:
+        if not os.path.lexists(folder / MANIFEST):
+            inner = folder / "policy"  # where a training puts it, when it has ended
+            there = (
+                f"but {inner} is: give that" if (inner / MANIFEST).exists() else "a training that has ended leaves one"
+            )
+            raise PolicyError(f"{folder} is no saved policy, it has no {MANIFEST}; {there}")
         manifest = parse(opened.read(MANIFEST, MAX_MANIFEST), folder / MANIFEST)
         for name in sorted({*manifest.files} - {WEIGHTS, GOLDEN}):
             _require_same(folder / name, opened.sha256(name, min(manifest.files[name].bytes, MAX_FILE)), manifest)

@@ -40,7 +40,7 @@ def main() -> None:
 
     say.rule("1. A policy is trained on the twin, briefly")
     brief = rlctl.train(rlctl.load_config(CONFIG, BRIEF), run / "train", progress=progress())
-    say.rule("2. It, the shipped policy and the tuned rules play the same held-out materials")
+    say.rule("2. It, the shipped policy and the rules play the same held-out materials")
     config = rlctl.load_config(CONFIG)
     brief_policy = rlctl.load_policy(config, str(brief))
     brief_policy.name = "ppo, brief"
@@ -48,7 +48,7 @@ def main() -> None:
         config, ["ppo", brief_policy, *RULES], instances=options.instances, workers=2, progress=progress()
     )
     assert isinstance(comparison, Comparison)  # of campaigns, not of environments with rewards
-    say.rule("3. The shipped policy steers real films: processes, some of them on two MPI ranks")
+    say.rule("3. The shipped policy steers real films, some of them on two MPI ranks")
     films = run / "films"
     probing = rlctl.load_config(CONFIG, ["campaign.options.probes=2"])
     real = rlctl.steer(probing, "ppo", films, instance=options.material, progress=progress())
@@ -74,7 +74,7 @@ def main() -> None:
     summary = {"comparison": comparison.to_json(), "real": real.to_json(), "segments_on_two_ranks": wide}
     (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     say.print(f"figures: {run / 'summary.json'}", f"films:   {run / 'films.png'} ({drawn} drawn)", sep="\n")
-    say.print(f"curves:  .venv/bin/tensorboard --logdir {run}")
+    say.print(f"curves:  .venv/bin/rlctl board {run}", f"report:  .venv/bin/rlctl report {films}", sep="\n")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ class Comparison:
         """For a terminal, 80 columns wide."""
         count = len(next(iter(self.plays.values())))
         title = f"node-seconds per success, {count} held-out instances"
-        table = Table(title=title, caption=self.verdict(), box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        table.caption, table.caption_justify = self.verdict(), "left"
         table.add_column("policy")
         for heading in (
             "successes",
@@ -208,9 +209,9 @@ def compare(
     progress.start("comparing policies", len(pairs), "campaigns")
     try:
         with Players(factory, capacity, workers) as players:
-            for position, result in players.run([(policies[name], instance) for name, instance in pairs]):
-                done[position] = result
-                progress.advance(1)
+            for part in players.run([(policies[name], instance) for name, instance in pairs]):
+                done |= part
+                progress.advance(len(part))
     finally:
         progress.stop()
     ordered = {name: [done[i] for i in range(n, len(pairs), len(policies))] for n, name in enumerate(policies)}

@@ -159,8 +159,7 @@ def _play(
 
     def watch(n: int, episode: Episode) -> None:
         seen[n].append((episode.driver.ledger.node_seconds, episode.campaign.outcome().successes))
-        if episode.decision is None:
-            progress.advance(1)
+        progress.advance(1.0 if episode.decision is None else 0.0)
 
     figures = vector.play(factory, capacity, players, watch=watch)
     return [

@@ -85,22 +85,26 @@ class Players:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        if self._pool is None:
+            return
+        if exception[0] is not None:  # what they play may take minutes, and nobody waits for it any more
+            for process in list(self._pool._processes.values()):
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
-    def run(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Play]]:
-        """Play all entries; yields each entry's position and its play as they are done."""
+    def run(self, entries: Sequence[Entry]) -> Iterator[dict[int, Play]]:
+        """Play all entries; yields those that are done together, by position."""
         size = max(1, min(TOGETHER, -(-len(entries) // self._workers)))
         spans = [range(at, min(at + size, len(entries))) for at in range(0, len(entries), size)]
         if self._pool is None:
             for span in spans:
-                yield from zip(span, play(self._factory, self._capacity, [entries[i] for i in span]), strict=True)
+                yield dict(zip(span, play(self._factory, self._capacity, [entries[i] for i in span]), strict=True))
             return
         futures = {
             self._pool.submit(play, self._factory, self._capacity, [entries[i] for i in span]): span for span in spans
         }
         for future in as_completed(futures):
-            yield from zip(futures[future], future.result(), strict=True)
+            yield dict(zip(futures[future], future.result(), strict=True))
 
 
 class _Timed:

@@ -74,7 +74,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The parameters that were found, and what finding them took."""
+    """The parameters that were found, and what finding them took.
+
+    Attributes:
+        cost: node-seconds per success on the instances on which the finalists met.
+        start_cost: the same of the rule's own parameters.
+    """
 
     parameters: Parameters
     cost: float
@@ -122,7 +127,7 @@ def search(
     """Minimise ``Tally.cost``.
 
     Args:
-        evaluate: plays candidates on instances.
+        evaluate: plays candidates on instances, and advances the progress by each campaign.
         start: parameters to begin from; they stay a candidate to the end.
     """
     first = space.encode(start)
@@ -138,7 +143,8 @@ def search(
     )
     size, played, decisions = optimiser.population_size, 0, 0
     best: list[tuple[float, Parameters]] = []
-    progress.start("tuning", settings.generations, "generations")
+    last = (2 + min(settings.generations, FINALISTS - 1)) * settings.validation
+    progress.start("tuning", settings.generations * size * settings.instances + last, "campaigns")
     try:
         for generation in range(settings.generations):
             points = [optimiser.ask() for _ in range(size)]
@@ -150,18 +156,19 @@ def search(
             best.append((cost, candidates[winner]))
             played += sum(tally.episodes for tally in tallies)
             decisions += sum(tally.decisions for tally in tallies)
-            progress.advance(1, f"{math.exp(cost):.4g} per success")
+            progress.advance(0, f"generation {generation + 1}, {math.exp(cost):.4g} per success")
         leaders = [parameters for _, parameters in sorted(best, key=lambda entry: entry[0])[: FINALISTS - 1]]
         centre = space.decode(np.clip(optimiser.mean, 0.0, 1.0)[: len(first)])
         finalists = [space.decode(first), centre, *leaders]
+        progress.advance(0, "comparing the finalists")
         tallies = evaluate(finalists, draw_instances(settings.seed, VALIDATION, settings.validation))
     finally:
         progress.stop()
     cost, winner = min((tally.cost, i) for i, tally in enumerate(tallies))
     return Tuned(
         parameters=finalists[winner],
-        cost=cost,
-        start_cost=tallies[0].cost,
+        cost=math.exp(cost),
+        start_cost=math.exp(tallies[0].cost),
         population=size,
         episodes=played + sum(tally.episodes for tally in tallies),
         decisions=decisions + sum(tally.decisions for tally in tallies),
@@ -195,7 +202,10 @@ def tune(
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[Tally]:
             entries = [(make(**candidate), instance) for candidate in candidates for instance in instances]
-            plays = dict(players.run(entries))
+            plays: dict[int, Play] = {}
+            for part in players.run(entries):
+                plays |= part
+                progress.advance(len(part))
             count = len(instances)
             return [_tally([plays[i * count + j] for j in range(count)]) for i in range(len(candidates))]
 
@@ -221,7 +231,7 @@ def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: M
 
 
 def _record(config: Config, settings: Settings, tuned: Tuned) -> dict[str, Any]:
-    found = asdict(tuned) | {"cost": math.exp(tuned.cost), "start_cost": math.exp(tuned.start_cost)}
+    found = asdict(tuned)
     del found["parameters"]
     return asdict(settings) | found | {"config_hash": config_hash(config)} | provenance()
 

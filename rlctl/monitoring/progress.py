@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Protocol, TextIO
 
 import rich.progress as bars
 from rich.console import Console
+from rich.table import Column
+from rich.text import Text
 
 QUIET_S = 2.0
 LINE_EVERY_S = 10.0
+NARROW = 80
+"""Columns of a terminal below which there is no room for a bar."""
 
 
 class Progress(Protocol):
@@ -21,7 +27,7 @@ class Progress(Protocol):
         """A piece of work begins: ``total`` of ``unit`` (plural, e.g. ``"decisions"``), ``done`` of it earlier."""
 
     def advance(self, amount: float, note: str = "") -> None:
-        """``amount`` more is done; ``note`` is a few words on how it goes."""
+        """``amount`` more is done; ``note`` is a few words on how it goes, kept until there are others."""
 
     def stop(self) -> None:
         """The piece of work is over, done or not."""
@@ -40,76 +46,117 @@ class Silent:
         """Do nothing."""
 
 
-class Bar:
+class _Shown:
+    """What bars and lines have in common; something shows after two seconds, even if nothing is told until then."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._work = _Work("", 0.0, "")
+        self._first = threading.Timer(0.0, self.stop)  # nothing to show yet
+
+    def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
+        """Begin; the first sign comes after two seconds."""
+        self.stop()
+        self._work = _Work(what, total, unit, done)
+        self._first = threading.Timer(QUIET_S, self.advance, (0.0,))
+        self._first.daemon = True
+        self._first.start()
+
+    def advance(self, amount: float, note: str = "") -> None:
+        """Count, and show it when it is time; a note stays until the next one."""
+        with self._lock:
+            self._work.done += amount
+            self._work.note = note or self._work.note
+            if self._work.what:
+                self._show()
+
+    def stop(self) -> None:
+        """Say how long it took, if that was long enough to wonder."""
+        self._first.cancel()
+        with self._lock:
+            self._work.over = True
+            if self._work.what:
+                self._end()
+            self._work = _Work("", 0.0, "")
+
+    def _show(self) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        raise NotImplementedError
+
+
+class Bar(_Shown):
     """A bar with rate and time left, for a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
+        super().__init__()
         self._console = Console(file=stream)
         self._bar: bars.Progress | None = None
         self._task = bars.TaskID(0)
-        self._work = _Work("", 0.0, "")
 
-    def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
-        """Begin; the bar shows after two seconds."""
-        self.stop()
-        self._work = _Work(what, total, unit, done)
-
-    def advance(self, amount: float, note: str = "") -> None:
-        """Move the bar."""
-        self._work.done += amount
-        if self._bar is None and self._work.elapsed_s() > QUIET_S:
-            self._bar = bars.Progress(
+    def _show(self) -> None:
+        if self._bar is None and self._work.elapsed_s() >= QUIET_S:
+            narrow = (_Words(lambda: self._work.words()),)
+            wide = (
                 bars.TextColumn("{task.description}"),
                 bars.BarColumn(),
                 bars.TaskProgressColumn(),
-                bars.TextColumn("{task.fields[rate]}"),
-                bars.TextColumn("{task.fields[note]}"),
-                console=self._console,
+                _Words(lambda: self._work.rate()),
+                _Words(lambda: self._work.note),
             )
-            self._task = self._bar.add_task(self._work.what, total=self._work.total, rate="", note="")
+            columns = narrow if self._console.width < NARROW else wide
+            self._bar = bars.Progress(*columns, console=self._console)
+            self._task = self._bar.add_task(self._work.what, total=self._work.total)
             self._bar.start()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._work.done, rate=self._work.rate(), note=note)
+            self._bar.update(self._task, completed=self._work.done)
 
-    def stop(self) -> None:
-        """Leave the last state of the bar on the screen."""
+    def _end(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._show()
+            self._bar.stop()  # its last state stays on the screen
             self._bar = None
 
 
-class Lines:
+class _Words(bars.ProgressColumn):
+    """Words that are asked for whenever the bar is drawn, so that the time goes on though nothing is told."""
+
+    def __init__(self, words: Callable[[], str]) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._words = words
+
+    def render(self, task: bars.Task) -> Text:
+        """As they are now."""
+        return Text(self._words())
+
+
+class Lines(_Shown):
     """Plain lines, at most one in ten seconds, for a file or a batch job's output."""
 
     def __init__(self, stream: TextIO) -> None:
+        super().__init__()
         self._stream = stream
-        self._work = _Work("", 0.0, "")
-        self._note = ""
         self._said_s = 0.0
 
     def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
         """Begin; the first line comes after two seconds."""
-        self._work = _Work(what, total, unit, done)
         self._said_s = time.monotonic() - LINE_EVERY_S + QUIET_S
+        super().start(what, total, unit, done)
 
-    def advance(self, amount: float, note: str = "") -> None:
-        """Count, and say so when it is time."""
-        self._work.done += amount
-        self._note = note
+    def _show(self) -> None:
         if time.monotonic() - self._said_s >= LINE_EVERY_S and self._work.done < self._work.total:
             self._said_s = time.monotonic()
-            self._say(note)
+            self._say()
 
-    def stop(self) -> None:
-        """Say how long it took, if that was long enough to wonder."""
-        if self._work.what and self._work.elapsed_s() > QUIET_S:
-            self._say(self._note)
-        self._work = _Work("", 0.0, "")
+    def _end(self) -> None:
+        if self._work.elapsed_s() > QUIET_S:
+            self._say()
 
-    def _say(self, note: str) -> None:
+    def _say(self) -> None:
         work = self._work
         line = f"{work.what}: {work.done:,.0f} of {work.total:,.0f} {work.unit}, {work.rate()}"
-        print(line + (f", {note}" if note else ""), file=self._stream, flush=True)
+        print(line + (f", {work.note}" if work.note else ""), file=self._stream, flush=True)
 
 
 def progress(quiet: bool = False, stream: TextIO | None = None) -> Progress:
@@ -127,10 +174,14 @@ class _Work:
     def __init__(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done = self._before = done
+        self.note, self.over = "", False
         self._began_s = time.monotonic()
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
+
+    def words(self) -> str:
+        return f"{self.what}  {100 * self.done / max(self.total, 1e-9):.0f}%  {self.rate()}  {self.note}"
 
     def rate(self) -> str:
         """Rate and time left, for people.
@@ -144,9 +195,9 @@ class _Work:
             return duration(elapsed_s)
         rate = (self.done - self._before) / elapsed_s
         speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate >= 0.1 else f"{60 * rate:.2g}/min"
-        if self.done >= self.total:
-            return f"{speed}, took {duration(elapsed_s)}"
-        return f"{speed}, {duration((self.total - self.done) / rate)} left"
+        over = self.over or self.done >= self.total
+        time_s = f"took {duration(elapsed_s)}" if over else f"{duration((self.total - self.done) / rate)} left"
+        return time_s if self.unit.startswith("s ") else f"{speed}, {time_s}"  # seconds per second say nothing
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import tempfile
@@ -56,6 +57,9 @@ def _make(root: Path, port: int | None) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tensorboard import program
 
+    if logging.getLogger().level >= logging.WARNING:
+        # It warns of steps that come again, as they do in every run that was resumed.
+        logging.getLogger("tensorboard").setLevel(logging.ERROR)
     made: list[Any] = []
 
     def remember(application: Any, flags: Any) -> Any:

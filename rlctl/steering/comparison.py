@@ -129,15 +129,21 @@ def _row(run: Curve, name: str, curves: Sequence[Curve], line: tuple[str, str]) 
 
 
 def _together(run: Curve, first: Mapping[str, Curve], own: Curve | None, rows: Sequence[Row]) -> str:
+    """Drawn twice, for a desktop and for a phone; the page shows one of them."""
     curves = [run, *first.values(), *([own] if own is not None else [])]
-    frame = _frame(860.0, 320.0, curves, max(curve.end for curve in curves))
-    parts = [svg.axes(frame, "node-seconds", _whole(frame.y_most), "successes")]
-    for row in rows:
-        parts.append(svg.steps(frame, first[row.name].points(), row.colour, f"{row.name}, on the twin", 2.0, row.dash))
-    if own is not None:
-        parts.append(svg.steps(frame, own.points(), "--blue", f"{own.policy}, on the twin", 1.5, "3 3"))
-    parts.append(svg.steps(frame, run.points(), "--blue", f"{run.policy}, this run", 3.5))
-    return svg.figure(frame, "successes against node-seconds: this run, and rules on the twin of its instance", parts)
+    charts = []
+    for kind, width, height, x_count in (("broad", 860.0, 320.0, 8), ("narrow", 380.0, 260.0, 5)):
+        frame = _frame(width, height, curves, max(curve.end for curve in curves))
+        parts = [svg.axes(frame, "node-seconds", _whole(frame.y_most), "successes", x_count)]
+        for row in rows:
+            title = f"{row.name}, on the twin"
+            parts.append(svg.steps(frame, first[row.name].points(), row.colour, title, 2.0, row.dash))
+        if own is not None:
+            parts.append(svg.steps(frame, own.points(), "--blue", f"{own.policy}, on the twin", 1.5, "3 3"))
+        parts.append(svg.steps(frame, run.points(), "--blue", f"{run.policy}, this run", 3.5))
+        label = "successes against node-seconds: this run, and rules on the twin of its instance"
+        charts.append(f'<div class="{kind}">{svg.figure(frame, label, parts)}</div>')
+    return "".join(charts)
 
 
 def _alone(run: Curve, curves: Sequence[Curve], row: Row) -> str:

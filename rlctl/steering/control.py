@@ -146,6 +146,10 @@ class _Loop:
                 summary = self._end()
                 self._curves.ended(summary)
                 return summary
+            except KeyboardInterrupt:
+                # The allocation was held until now, whatever was recorded last.
+                self._journal.append("time", self._executor.now(), {})
+                raise
             finally:
                 self._progress.stop()
                 executor.close()

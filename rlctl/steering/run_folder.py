@@ -66,7 +66,7 @@ def read_run(path: Path) -> Run:
         if any((path / name).exists() for name in _OF_TRAINING):
             raise JournalError(
                 f"{path} is the folder of a training: this needs the folder of a steered campaign, which has a "
-                f"{JOURNAL}; curves of a training: tensorboard --logdir {path}"
+                f"{JOURNAL}; curves of a training: rlctl board {path}"
             )
         raise JournalError(
             f"{path} is no run folder, it has no {JOURNAL}: give the folder that rlctl steer --run wrote"

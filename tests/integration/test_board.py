@@ -23,6 +23,8 @@ import rlctl
 from rlctl.errors import ConfigError
 from rlctl.monitoring.server import serve
 from rlctl.monitoring.tags import LAYOUT, METRICS, find
+from rlctl.registry import game_factory
+from rlctl_agents.ppo.board import TrainingBoard
 
 CONFIG = """
 schema: 1
@@ -249,3 +251,13 @@ def test_the_board_answers_and_ends_when_it_is_told_to(
 def test_a_folder_without_curves_is_refused_in_one_line(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         serve([tmp_path / name])
+
+
+def test_a_validation_is_given_up_when_the_training_is_to_stop(trained: Path, tmp_path: Path) -> None:
+    config = rlctl.load_config(trained.parent / "queue.yaml")
+    board = TrainingBoard(tmp_path, config, game_factory(config.campaign.name, config.campaign.options), 0)
+    asked = iter([False, False])
+    board.validate(lambda: rlctl.load_policy(config, "wide"), 0, required=True, asked=lambda: next(asked, True))
+    board.close()
+    assert not (tmp_path / "policy").exists()
+    assert "about/result" not in Curves(tmp_path).all_tags()

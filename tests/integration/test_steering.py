@@ -183,6 +183,7 @@ def test_an_interrupt_stops_everything_and_the_line_it_prints_goes_on(
     steering.configure(parts=3, wait=True)
     process = steering.start()
     steering.reach(process, 2)
+    time.sleep(1.0)  # nothing happens, but the allocation is held
     for number in signals:
         process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -191,6 +192,9 @@ def test_an_interrupt_stops_everything_and_the_line_it_prints_goes_on(
     assert err.count("\n") == 1
     assert steering.alive() == []
     assert not (steering.run / "summary.json").exists()
+    before, last = steering.records()[-2:]
+    assert last.kind == "time"
+    assert last.time_s > before.time_s + 0.5
 
     (steering.run / "work" / "go").touch()
     command = shlex.split(err.partition("to go on: ")[2])

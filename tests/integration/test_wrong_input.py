@@ -7,11 +7,14 @@ import os
 import pty
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 import rlctl.experiment
@@ -79,6 +82,7 @@ def command(*arguments: object) -> list[str]:
     [
         ("films: 1", "flims: 1", ["experiment.yaml:6: campaign.options.flims: unknown key; known: ", "'films'?"]),
         ("cores: 2", "core: 2", ["experiment.yaml:8: machine.core: unknown key", "did you mean 'cores'?"]),
+        ("  mine:", "  ours: 5\n  mine:", [":14: policies.ours: should be a mapping of keys to values, got 5"]),
         ("cores: 2", "cores: two", ["experiment.yaml:8: machine.cores: should be a valid integer, got 'two'"]),
         ("cores: 2", "cores: 0", ["experiment.yaml:8: machine.cores: should be greater than or equal to 1, got 0"]),
         ("cores: 2", "cores: 1", ["experiment.yaml:5: campaign.options.ranks: ", "machine.cores", "lower ranks"]),
@@ -341,3 +345,27 @@ def test_a_limit_on_file_sizes_while_training(file: Path, tmp_path: Path) -> Non
     )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == {"policy": str(out / "policy")}
+
+
+def test_an_interrupt_does_not_wait_for_what_the_workers_play(file: Path, tmp_path: Path) -> None:
+    arguments = ("tune", "feedback", file, "--out", tmp_path / "f.yaml", "--instances", "500", "--workers", "2")
+    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True)
+    try:
+        workers: list[psutil.Process] = []
+        end_s = time.monotonic() + 120.0
+        while len(workers) < 2 or any(worker.cpu_times().user < 2.0 for worker in workers):
+            assert time.monotonic() < end_s
+            assert process.poll() is None
+            time.sleep(0.1)
+            workers = [
+                child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+            ]
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=15)
+        assert process.returncode == 130
+        assert err.endswith("rlctl: stopped\n")
+        assert not any(worker.is_running() for worker in workers)
+        assert not (tmp_path / "f.yaml").exists()
+    finally:
+        process.kill()
+        process.wait()

@@ -141,6 +141,9 @@ class Interrupts(Silent):
     def __init__(self, number, after):
         self.number, self.left, self.total = number, after, 0
 
+    def start(self, what, total, unit, done=0):
+        self.total = done
+
     def advance(self, amount, note=""):
         self.total += amount
         self.left -= amount

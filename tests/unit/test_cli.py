@@ -80,7 +80,11 @@ def test_a_mistake_is_one_line_and_exit_code_2_of_the_process(tmp_path: Path) ->
     ("arguments", "said"),
     [
         (["launch"], "launch"),
-        (["steer", "CONFIG"], "--policy"),
+        (["steer", "CONFIG"], "'--policy'; see rlctl steer --help"),
+        (
+            ["evaluate", "CONFIG", "--instances", "0"],
+            "'--instances': should be greater than or equal to 1; see rlctl evaluate",
+        ),
         (["steer", "CONFIG", "--policy", "feedback", "--run", "x", "--instance", "one"], "--instance"),
         (["train", "CONFIG", "--out", "x", "--log-level", "loud"], "--log-level"),
         (["train", "CONFIG", "--out", "x", "--set", "train.decision=3"], "did you mean 'decisions'"),

@@ -1,4 +1,5 @@
 import io
+import time
 
 import pytest
 
@@ -75,3 +76,48 @@ def test_what_was_done_earlier_does_not_count_as_speed(clock: Clock) -> None:
     clock.now_s = 5.0
     lines.advance(100)
     assert stream.getvalue() == "training: 2,100 of 3,000 decisions, 20/s, 45 s left\n"
+
+
+@pytest.mark.parametrize("kind", [Bar, Lines])
+def test_something_shows_though_nothing_is_told(kind: type[Bar | Lines], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIET_S", 0.05)
+    stream = Terminal()
+    shown = kind(stream)
+    shown.start("training", 100, "decisions")
+    for _ in range(200):
+        if "training" in stream.getvalue():
+            break
+        time.sleep(0.05)
+    assert "training" in stream.getvalue()
+    shown.stop()
+
+
+def test_work_that_ends_before_its_total_has_no_time_left(clock: Clock) -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("training", 100, "decisions")
+    clock.now_s = 10.0
+    lines.advance(50, "stopped")
+    lines.stop()
+    assert stream.getvalue().splitlines()[-1] == "training: 50 of 100 decisions, 5/s, took 10 s, stopped"
+
+
+def test_seconds_have_no_rate_and_a_note_stays(clock: Clock) -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("steering", 100, "s of the allocation")
+    lines.advance(0, "2 cores busy")
+    clock.now_s = 10.0
+    lines.advance(10)
+    assert stream.getvalue() == "steering: 10 of 100 s of the allocation, 1:30 min left, 2 cores busy\n"
+
+
+def test_a_narrow_terminal_has_words_and_no_bar(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    stream = Terminal()
+    bar = Bar(stream)
+    bar.start("steering", 100, "s of the allocation")
+    clock.now_s = 10.0
+    bar.advance(10, "2 successes, 14 decisions, 2 cores busy")
+    bar.stop()
+    assert "steering  10%  took 10 s  2 successes" in stream.getvalue()

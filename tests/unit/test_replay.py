@@ -116,6 +116,21 @@ def test_what_was_recorded_after_the_end_is_paid_for_but_changes_nothing() -> No
     assert executor.asked == []
 
 
+def test_an_interrupt_after_the_end_is_paid_for_and_the_campaign_is_not_told() -> None:
+    class Timed(Pair):
+        told_s = 0.0
+
+        def on_time(self, time_s: float) -> None:
+            self.told_s = time_s
+
+    campaign = Timed()
+    driver = Driver(campaign, Listening())
+    records = journal([answer(0), ("time", 1.0, {}), ("event", 2.0, done("1", 2.0)), ("time", 3.0, {})])
+    assert driver.replay(records, {}) is None
+    assert driver.ledger.node_seconds == 3.0
+    assert campaign.told_s == 2.0
+
+
 def test_what_comes_with_the_event_that_ends_a_campaign_counts_as_in_its_replay() -> None:
     class Both(Listening):
         def wait(self, timeout_s: float | None = None) -> list[Event]:

@@ -181,6 +181,7 @@ def test_a_folder_that_is_no_run_is_one_line(command: str, tmp_path: Path, capsy
     assert "has no journal.db" in said(tmp_path / "empty")
     (tmp_path / "training" / "checkpoints").mkdir(parents=True)
     assert "folder of a training" in said(tmp_path / "training")
+    assert f"rlctl board {tmp_path / 'training'}" in said(tmp_path / "training")
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal", decisions=2)
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").unlink()

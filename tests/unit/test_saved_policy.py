@@ -104,6 +104,14 @@ def test_saving_again_replaces_the_folder_and_leaves_nothing_else(folder):
     assert {path.name for path in folder.iterdir()} == {"weights.npz", "golden.npz", "manifest.json", "model.zip"}
 
 
+def test_the_folder_of_a_training_is_refused_with_that_of_its_policy(folder):
+    with pytest.raises(PolicyError, match=rf"{folder.parent} is no saved policy, .*; but {folder} is: give that"):
+        saved_policy.load(folder.parent)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(PolicyError, match=r"no manifest\.json; a training that has ended leaves one"):
+        saved_policy.load(folder.parent)
+
+
 def test_what_cannot_be_loaded_is_never_saved_and_the_old_one_stays(folder):
     with pytest.raises(PolicyError, match=r"2\.weight\.npy is not"):
         saved_policy.save(folder, arrays(), manifest(heads=(5, 3)), *seen())

@@ -19,6 +19,7 @@ from rlctl.executors.simulated import SimulatedExecutor
 from rlctl.monitoring.about import write_about
 from rlctl.monitoring.board import Board
 from rlctl.monitoring.machine import write_machine
+from rlctl.monitoring.progress import Silent
 from rlctl.monitoring.standing import anew, results, standing, write_against_cost, write_rules
 from rlctl.monitoring.tags import POLICY
 from rlctl.monitoring.timeline import Timeline
@@ -54,6 +55,22 @@ _NAMES = {
 """Stable-Baselines3's keys; its ``time/`` keys are not kept."""
 
 
+class _Stopped(Exception):
+    """A validation was given up."""
+
+
+class _Until(Silent):
+    """Is told at every decision of a validation, and gives it up once the training is asked to stop."""
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self._asked = asked
+
+    def advance(self, amount: float, note: str = "") -> None:
+        """Go on, or not."""
+        if self._asked():
+            raise _Stopped
+
+
 class TrainingBoard(KVWriter):
     """Writes the board of one training; a ``KVWriter`` of Stable-Baselines3's logger.
 
@@ -85,13 +102,16 @@ class TrainingBoard(KVWriter):
                 figures[tag] = -value if key == "train/entropy_loss" else value
         self.board.scalars(figures, step)
 
-    def validate(self, make_policy: Callable[[], Policy], decisions: int, required: bool = False) -> None:
+    def validate(
+        self, make_policy: Callable[[], Policy], decisions: int, required: bool, asked: Callable[[], bool]
+    ) -> None:
         """Let the policy as it stands play the instances that the rules play.
 
         Args:
             make_policy: the policy, as it would be deployed.
             decisions: learned from until now.
             required: do so even if validations have taken their share of the time already.
+            asked: whether the training is to stop; then this does, too.
         """
         began_s = time.monotonic()
         too_dear = self._spent_s > SHARE * (began_s - self._began_s)
@@ -100,7 +120,9 @@ class TrainingBoard(KVWriter):
         if self._factory is None:
             return  # an environment with rewards has no costs to compare
         try:
-            self._validate(self._factory, make_policy(), decisions)
+            self._validate(self._factory, make_policy(), decisions, _Until(asked))
+        except _Stopped:
+            return
         except OSError as error:  # a full disk is told by those who must write
             log.info("no validation: %s", error)
         except Exception as error:  # a rule, a twin or a campaign's pictures may fail in any way; learning goes on
@@ -117,7 +139,7 @@ class TrainingBoard(KVWriter):
         """Write everything out; may be called twice."""
         self.board.close()
 
-    def _validate(self, factory: CampaignFactory, policy: Policy, decisions: int) -> None:
+    def _validate(self, factory: CampaignFactory, policy: Policy, decisions: int, until: _Until) -> None:
         capacity = self._config.machine.capacity()
         instances = spread_instances(self._config.seed, self._count)
         players = {_MINE: policy}
@@ -127,7 +149,7 @@ class TrainingBoard(KVWriter):
                 log.warning("%s", complaint)
             players |= loaded
         # All in step, since a twin is much faster on many campaigns than on few.
-        played = twin_curves(factory, capacity, players, instances)
+        played = twin_curves(factory, capacity, players, instances, until)
         curves = played.pop(_MINE)
         self._rules = self._rules or played
         self.board.scalars(standing(curves), decisions)
@@ -135,9 +157,11 @@ class TrainingBoard(KVWriter):
             write_against_cost(board, curves)
         write_rules(self._folder, self._rules, (0, max(decisions, 1)))
         self.board.text("about/result", results({f"policy, {decisions} decisions": curves, **self._rules}), decisions)
-        self._one_campaign(factory, policy, instances[0], decisions)
+        self._one_campaign(factory, policy, instances[0], decisions, until)
 
-    def _one_campaign(self, factory: CampaignFactory, policy: Policy, instance: int, decisions: int) -> None:
+    def _one_campaign(
+        self, factory: CampaignFactory, policy: Policy, instance: int, decisions: int, until: _Until
+    ) -> None:
         """One campaign in detail: its machine, its latencies, its pictures."""
         capacity, records = self._config.machine.capacity(), RecordList()
         model = factory.task_model(instance)
@@ -146,6 +170,7 @@ class TrainingBoard(KVWriter):
         latencies_ms = []
         decision = driver.begin()
         while decision is not None:
+            until.advance(0.0)
             began_s = time.perf_counter()
             action = policy.act(decision)
             latencies_ms.append(1e3 * (time.perf_counter() - began_s))

@@ -148,4 +148,5 @@ class TrainingCallback(BaseCallback):
 
     def _validate(self, required: bool = False) -> None:
         model = cast("PPO", self.model)
-        self._board.validate(lambda: self._make_policy(model), model.num_timesteps, required)
+        decisions = model.num_timesteps
+        self._board.validate(lambda: self._make_policy(model), decisions, required, lambda: self.stop.asked)

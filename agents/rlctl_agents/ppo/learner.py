@@ -96,9 +96,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
         callback = TrainingCallback(
             checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed
         )
-        progress.start("training", section.decisions, "decisions")
-        if done:
-            progress.advance(done, "resumed")
+        progress.start("training", section.decisions, "decisions", done)
         try:
             with Stop() as stop:
                 callback.stop = stop

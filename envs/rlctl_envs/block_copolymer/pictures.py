@@ -58,7 +58,7 @@ def films_png(work: Path, records: Sequence[Record], out: Path | IO[bytes], most
         return 0
     columns = min(len(fields), 4)
     rows = -(-len(fields) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 3.6 * rows), squeeze=False, dpi=110)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.2 * columns, 4.4 * rows), squeeze=False, dpi=110)
     for place in axes.flat:
         place.axis("off")
     for place, (name, field) in zip(axes.flat, fields.items(), strict=False):
@@ -66,8 +66,9 @@ def films_png(work: Path, records: Sequence[Record], out: Path | IO[bytes], most
         reach = max(abs(field).max(), 0.05)
         place.imshow(field, cmap="RdBu_r", vmin=-reach, vmax=reach, extent=(0, BOX, 0, BOX), interpolation="bilinear")
         verdict = "good" if seen["good"] else "not good"
-        place.set_title(f"{name}: {verdict}\nQ = {seen['q']:.2f}, {seen['segments']} segments", fontsize=9)
-    figure.tight_layout()
+        # Large, since TensorBoard shows the whole picture small.
+        place.set_title(f"{name}\n{verdict}, Q {seen['q']:.2f}\n{seen['segments']} segments", fontsize=17)
+    figure.tight_layout(h_pad=2.0)
     figure.savefig(out, format="png")
     pyplot.close(figure)
     return len(fields)
