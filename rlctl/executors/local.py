@@ -220,6 +220,9 @@ class LocalExecutor(BookedExecutor):
                 self._books.ended(task, finished, self.now())
                 return True
             left = self._supervision.left
+            if left.ended.get(key, {}).get("why") == "stopped":  # at the end of the lease: it did not come to its end
+                del left.ended[key]
+                self._supervision.forget_exit(key)
             if task.spec.function is not None or (key not in left.running and key not in left.ended):
                 return False
             placement = placement_of(attempt, self.capacity)

@@ -115,6 +115,8 @@ class Program:
 
     def _ending(self, why: str | None, code: int | None) -> Ending:
         spec = self._spec
+        if why == "stopped" and self.task.stop is None:
+            return Ending(failure=Failure.LOST, message="it was stopped when there was no controller")
         if why == "stopped":
             return Ending(stopped=True)
         if why == "walltime":
