@@ -101,7 +101,7 @@ class Journal:
             if isinstance(error, sqlite3.Error):
                 raise JournalError(f"{path}: cannot be written ({error}): check space and rights") from error
             raise
-        return cls(path, connection, ownership, full)
+        return cls(path, connection, ownership, full)._begun(shared)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Journal:
@@ -134,11 +134,13 @@ class Journal:
                     f"{path}: damaged or not a journal ({error}): restore it from a copy, or start a new run"
                 ) from error
             raise
-        journal = cls(path, connection, ownership, header)
-        journal.exclusive = shared and not read_only
-        if journal.exclusive:
-            journal._start_writer()
-        return journal
+        return cls(path, connection, ownership, header)._begun(shared and not read_only)
+
+    def _begun(self, exclusive: bool) -> Journal:
+        self.exclusive = exclusive
+        if exclusive:
+            self._start_writer()
+        return self
 
     def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
         """Write one record; it is on disk when this returns, or at the end of ``batch``.
