@@ -137,7 +137,10 @@ class Pool:
         for part in placement:
             if part.node >= len(self._up) or not self._up[part.node] or part.cores & ~self._cores[part.node]:
                 return False
-            if any(self._gpus[part.node][device] < share for device, share in part.gpus):
+            free = self._gpus[part.node]
+            if any(device >= len(free) or free[device] < share for device, share in part.gpus):
+                return False
+            if self._memory[part.node] < part.memory_mb:
                 return False
         for part in placement:
             self._book(part)

@@ -230,13 +230,17 @@ class Scheduler:
 
     def verdict(self, task: Task, ending: Ending) -> TaskState:
         """What an attempt that ends so makes of its task: a final state, PREEMPTED, or QUEUED for another attempt."""
-        if ending.stopped and task.stop is not None:
-            return task.stop
+        if ending.stopped:  # without anybody asking for it here: by a former controller, or at the end of a lease
+            return task.stop or TaskState.PREEMPTED
         if ending.failure is None:
             return TaskState.DONE
         if ending.failure is Failure.LOST:
-            return TaskState.PREEMPTED if task.losses + 1 < LOSSES else TaskState.FAILED
-        return TaskState.QUEUED if task.failures < task.spec.retries else TaskState.FAILED
+            again = TaskState.PREEMPTED if task.losses + 1 < LOSSES else TaskState.FAILED
+        else:
+            again = TaskState.QUEUED if task.failures < task.spec.retries else TaskState.FAILED
+        if task.stop is TaskState.CANCELED and not again.final:
+            return TaskState.CANCELED  # it ended by itself before it could be stopped
+        return again
 
     def ended(self, task: Task, ending: Ending, now_s: float) -> None:
         """Nothing of an attempt is alive any more: the task is final, or waits again."""
@@ -261,7 +265,8 @@ class Scheduler:
         if task is None:
             return None
         if task.state in _WAITING:
-            self._withdraw(task)
+            if task.state is TaskState.QUEUED:
+                self._withdraw(task)
             self._finish(task, TaskState.CANCELED, now_s, ENDED_WELL)
             return None
         stopping, task.stop = task.stop, TaskState.CANCELED
@@ -400,7 +405,7 @@ class Scheduler:
             ending.message if failed else "",
             task.started_s if began else now_s,
             now_s,
-            task.need.cores,
+            sum(part.cores.bit_count() for part in task.placement) if began else task.need.cores,
         )
         del self.tasks[task.uid]
         self.enter(task, state, now_s, result, ending)
