@@ -300,17 +300,18 @@ class LocalExecutor(BookedExecutor):
         self._started(task)
 
     def _new_worker(self) -> Worker:
-        log = None
+        log = workdir = None
         environment: Mapping[str, str] = os.environ
         if self._temporary is None:
             (self._workdir / LOGS).mkdir(exist_ok=True)
-            log = self._workdir / LOGS / "calls.out"
+            workdir, log = self._workdir, self._workdir / LOGS / "calls.out"
             environment = self._bare | {"CUDA_VISIBLE_DEVICES": ""}
         mark = f"{self._supervision.token}:calls"
         worker = Worker(
             {**environment, TASK: mark},
             self._supervision.scratch,
             f"{TASK}={mark}",
+            workdir,
             log,
             self._initializer,
         )
