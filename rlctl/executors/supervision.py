@@ -188,6 +188,7 @@ class Supervision:
                 [*command, str(theirs.fileno()), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd=self._workdir,
                 pass_fds=(theirs.fileno(), lock),
