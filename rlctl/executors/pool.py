@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Demand(NamedTuple):
     nodes: int | None
 
     @classmethod
+    @functools.lru_cache(maxsize=4096)
     def of(cls, need: Resources) -> Demand:
         """Rounded up where a device cannot be cut: a rank that needs 1.5 GPUs gets two."""
         gpus = need.gpus_per_rank
@@ -109,6 +111,8 @@ class Pool:
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
         """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""
         want = Demand.of(need)
+        if want.ranks * want.cores > sum(self._count) or want.ranks * want.devices > sum(self._devices):
+            return None  # most of the time, and cheap to say
         if want.nodes is not None:
             ranks = self._spread(need, want, avoid)
         elif want.ranks == 1:
@@ -244,6 +248,8 @@ class Pool:
         """Ranks by node, evenly over as many nodes as asked for."""
         assert want.nodes is not None
         most = -(-want.ranks // want.nodes)
+        if sum(map((most * want.cores).__le__, self._count)) < want.nodes:
+            return None
         chosen = [node for node, fit in self._scored(need, want, avoid) if fit >= most][: want.nodes]
         if len(chosen) < want.nodes:
             return None
