@@ -38,6 +38,10 @@ _TOLD = frozenset(
 )
 
 
+_CALL = TaskSpec(TaskId("call"), function="submit:")
+"""What all calls that were given as functions have in common."""
+
+
 class Mutex:
     """A lock whose owner may leave behind what is to be done once it is free: callbacks of futures run user code."""
 
@@ -139,15 +143,16 @@ class BookedExecutor(Executor):
         """Run a function on one core; what it returns, or raises, is the future's."""
         uid = TaskId(f"call-{next(self._calls)}")
         future = TaskFuture(uid, self)
-        name = f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', type(fn).__name__)}"
         with self._mutex:
             self._usable()
-            task = self._books.new(TaskSpec(uid, function=name))
-            task.work, task.future = (fn, args, kwargs), future
+            task = self._books.new(_CALL)
+            task.uid, task.work, task.future = uid, (fn, args, kwargs), future
             self._unresolved += 1
-            self._books.submit(task, self.now())
+            now_s = self.now()
+            self._books.submit(task, now_s)
             if self._records_ends and self._journal is not None:
-                self._journal.write("submitted", self.now(), {"uid": uid, "attempt": 1, "function": name})
+                name = f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', type(fn).__name__)}"
+                self._journal.write("submitted", now_s, {"uid": uid, "attempt": 1, "function": name})
             self._pump()
         return future
 

@@ -376,15 +376,15 @@ class LocalExecutor(BookedExecutor):
         for worker in self._workers.values():
             if worker.task is not None:
                 due = min(due, worker.kill_at if worker.stopped else worker.stop_at)
-                if worker.ended or now >= worker.kill_at:
+                if now >= worker.kill_at or worker.pidfd is None:
                     due = min(due, now + _POLL_S)
         return None if due == float("inf") else max(0.0, due - now)
 
     def _attend(self) -> None:
         now = time.monotonic()
         for worker in list(self._workers.values()):
-            if worker.task is None:
-                continue
+            if worker.task is None or (worker.pidfd is not None and now < min(worker.kill_at, worker.stop_at)):
+                continue  # its end will be heard
             if now >= worker.kill_at:
                 worker.kill()
             elif worker.stopped is None and now >= worker.stop_at:

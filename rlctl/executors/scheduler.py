@@ -197,7 +197,7 @@ class Scheduler:
                 if not self.backfill:
                     break
                 refused.add((need, narrow))
-                if reserved is None:
+                if reserved is None and heads:  # nobody else waits, nothing need be kept
                     reserved = self._reserve(task, now_s)
                 continue
             heapq.heappop(queue)
