@@ -337,8 +337,8 @@ class BookedExecutor(Executor):
             return
         with self._mutex:
             future, now_s = task.future, self.now()
-            fresh = task.stop is None and future is not None and not future.running()
-            if fresh and not future.set_running_or_notify_cancel():
+            first = task.attempt == 1 or (future is not None and not future.running())
+            if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
                 task.stop = TaskState.CANCELED
             if task.stop is not None:  # before it began
                 self._ended(task, Ending(stopped=True))

@@ -25,6 +25,15 @@ _LENGTH = struct.Struct("<Q")
 _ALIGN = 64
 
 
+HEAD = _LENGTH.size
+"""Bytes before a message."""
+
+
+def whole(data: bytes) -> bool:
+    """Whether this is exactly one message, with its head."""
+    return len(data) >= HEAD and _LENGTH.unpack_from(data)[0] == len(data) - HEAD
+
+
 def frame(data: bytes) -> bytes:
     """A message as it goes over a socket."""
     return _LENGTH.pack(len(data)) + data

@@ -254,9 +254,9 @@ class LocalExecutor(BookedExecutor):
         self._finished.clear()
 
     def _launch(self, task: Task) -> None:
-        cores = self._layout.cores(task.placement)
+        cores = self._layout.cores(task.placement) if self._settings.pin else None
         if task.spec.function is not None:
-            self._call(task, cores)
+            self._call(task, cores or [])
             return
         key = _key(task.uid, task.attempt)
         try:
@@ -266,8 +266,7 @@ class LocalExecutor(BookedExecutor):
             self._ended(task, Ending(failure=Failure.LAUNCH, message=str(error)))
             return
         self._programs[key] = run
-        pinned = cores if self._settings.pin else None
-        self._supervision.send("run", key=key, cores=pinned, **request, **self._limits(task, task.spec.walltime_s))
+        self._supervision.send("run", key=key, cores=cores, **request, **self._limits(task, task.spec.walltime_s))
 
     def _limits(self, task: Task, walltime_s: float | None) -> dict[str, float | None]:
         memory_mb = task.need.memory_per_rank_mb if self._settings.memory else None
@@ -290,7 +289,7 @@ class LocalExecutor(BookedExecutor):
         except OSError as error:
             self._ended(task, Ending(failure=Failure.LAUNCH, message=f"no worker can be started: {error}"))
             return
-        problem = worker.call(task, cores if self._settings.pin else [])
+        problem = worker.call(task, cores)
         if problem is not None:
             self._ended(task, problem)
             return
@@ -365,8 +364,7 @@ class LocalExecutor(BookedExecutor):
                         os.read(self._woken, 4096)
                     continue
                 with self._mutex:
-                    if self._selector.get_map().get(key.fd) is key:  # not let go of meanwhile
-                        key.data()
+                    key.data()
             with self._mutex:
                 self._attend()
         self._release_all()
@@ -453,6 +451,8 @@ class LocalExecutor(BookedExecutor):
                 self._supervision.send("stop", key=key, grace_s=GRACE_S)
 
     def _answered(self, worker: Worker) -> None:
+        if worker.closed:  # in the same round
+            return
         messages = worker.receive()
         if messages is None:
             self._died(worker)
@@ -468,6 +468,8 @@ class LocalExecutor(BookedExecutor):
 
     def _died(self, worker: Worker) -> None:
         """The process is gone; its task has ended when all that it started is gone too."""
+        if worker.closed:
+            return
         if not worker.ended:
             if worker.task is None and worker in self._workers.values():
                 self._bury(worker)

@@ -77,6 +77,12 @@ class Demand(NamedTuple):
         return cls(need.ranks, need.cores_per_rank, share, devices, need.memory_per_rank_mb or 0, need.nodes)
 
 
+@functools.lru_cache(maxsize=1024)
+def demand(need: Resources) -> Demand:
+    """The same as ``Demand.of``, looked up: few different things are asked for, and each of them often."""
+    return Demand.of(need)
+
+
 class Pool:
     """Nodes and what is free on them.
 
@@ -110,7 +116,7 @@ class Pool:
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
         """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""
-        want = Demand.of(need)
+        want = demand(need)
         if want.ranks * want.cores > sum(self._count) or want.ranks * want.devices > sum(self._devices):
             return None  # most of the time, and cheap to say
         if want.nodes is not None:
@@ -173,7 +179,7 @@ class Pool:
 
     def room(self, need: Resources) -> list[int]:
         """Ranks of a task that each node could take now."""
-        want = Demand.of(need)
+        want = demand(need)
         return [self._fit(node, want) for node in range(len(self._up))]
 
     def copy(self) -> Pool:

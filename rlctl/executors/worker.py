@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,13 @@ def serve(connection: socket.socket, scratch: Path) -> None:
         data = connection.recv(1 << 20)
         if not data:
             return
-        buffer += data
-        for message in exchange.frames(buffer):
+        messages: Iterable[bytes]
+        if not buffer and exchange.whole(data):
+            messages = (data[exchange.HEAD :],)
+        else:
+            buffer += data
+            messages = exchange.frames(buffer)
+        for message in messages:
             answer = _answer(message[:1], message[1:], scratch)
             if answer is not None:
                 connection.sendall(exchange.frame(answer))
