@@ -295,7 +295,10 @@ def test_backfill_never_delays_the_first_beyond_its_reservation_when_walltimes_a
         (Resources(ranks=9), "needs 9 cores and 0 GPUs; the allocation has 8 cores and 4 GPUs"),
         (Resources(gpus_per_rank=5.0), "needs 1 cores and 5 GPUs"),
         (Resources(cores_per_rank=5), "1 ranks of 5 cores and 0 GPUs never fit on nodes of 4 cores"),
-        (Resources(memory_per_rank_mb=101), "1 cores, 101 MiB and 0 GPUs never fit on nodes of 4 cores, 100 MiB and 2 GPUs"),
+        (
+            Resources(memory_per_rank_mb=101),
+            "1 cores, 101 MiB and 0 GPUs never fit on nodes of 4 cores, 100 MiB and 2 GPUs",
+        ),
         (Resources(ranks=3, nodes=3), "over 3 nodes never fit"),
         (Resources(ranks=4, gpus_per_rank=0.6, cores_per_rank=2), None),
     ],
