@@ -87,7 +87,8 @@ class ExecutorStatus:
         seq: number of the last event.
         waiting: tasks that wait for resources.
         held: tasks that wait for their release.
-        free_cores, free_gpus: over all nodes.
+        free_cores: over all nodes.
+        free_gpus: likewise.
     """
 
     time_s: float

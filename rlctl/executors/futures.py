@@ -38,7 +38,8 @@ class TaskFuture(Future[Any]):
 
     Attributes:
         uid: of the task.
-        state, attempt: as last reported.
+        state: as last reported.
+        attempt: likewise.
     """
 
     def __init__(self, uid: TaskId, executor: Executor) -> None:

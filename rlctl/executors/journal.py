@@ -7,9 +7,7 @@ device says that it has the data.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sqlite3
 import threading
 from collections import deque
@@ -20,13 +18,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from rlctl.errors import JournalError
+from rlctl.executors.ownership import BEAT_S, Ownership, networked
 from rlctl.records import Record
 from rlctl.task import TaskId
 
 SCHEMA = 1
-LOCK = "lock"
-"""Name of the lock file, beside the journal."""
-
 _TABLES = """
 BEGIN;
 CREATE TABLE header (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -35,6 +31,10 @@ CREATE TABLE record (seq INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NO
 
 
 _Pending = tuple[str, float, str, Callable[[JournalError | None], None] | None]
+
+
+class JournalInUseError(JournalError):
+    """The journal can be read by its controller only, at present."""
 
 
 class Journal:
@@ -46,16 +46,20 @@ class Journal:
     Attributes:
         path: the file.
         header: what the campaign was begun with, and ``schema``.
+        exclusive: whether nobody else can read it meanwhile, since the file system is one that other hosts may see.
     """
 
     path: Path
     header: Mapping[str, Any]
+    exclusive = False
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None, header: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, ownership: Ownership | None, header: Mapping[str, Any]
+    ) -> None:
         self.path = path
         self.header = header
         self._connection: sqlite3.Connection | None = connection
-        self._file_lock = lock
+        self._ownership = ownership
         self._lock = threading.RLock()
         self._pending: deque[_Pending] = deque()
         self._batch: list[_Pending] | None = None
@@ -81,10 +85,11 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(f"{path.parent}: cannot be made ({error}): choose another run folder") from error
-        lock = _take_lock(path)
+        shared = networked(path.parent)
+        ownership = Ownership(path.parent, shared)
         connection: sqlite3.Connection | None = None
         try:
-            connection = _connect(path)
+            connection = _connect(path, exclusive=shared)
             connection.executescript(_TABLES)
             full = {**header, "schema": SCHEMA}
             connection.executemany(
@@ -92,11 +97,11 @@ class Journal:
             )
             connection.execute("COMMIT")
         except BaseException as error:
-            _close(connection, lock)
+            _close(connection, ownership)
             if isinstance(error, sqlite3.Error):
                 raise JournalError(f"{path}: cannot be written ({error}): check space and rights") from error
             raise
-        return cls(path, connection, lock, full)
+        return cls(path, connection, ownership, full)._begun(shared)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Journal:
@@ -111,19 +116,31 @@ class Journal:
         """
         if not path.is_file():
             raise JournalError(f"{path}: no such journal: give the folder of a run, or start a new one")
-        lock = None if read_only else _take_lock(path)
+        shared = networked(path.parent)
+        ownership = None if read_only else Ownership(path.parent, shared)
         connection: sqlite3.Connection | None = None
         try:
-            connection = _connect(path, read_only=read_only)
+            connection = _connect(path, read_only=read_only, exclusive=shared)
             header = _check(path, connection)
         except BaseException as error:
-            _close(connection, lock)
+            _close(connection, ownership)
+            if read_only and shared and isinstance(error, sqlite3.OperationalError):
+                raise JournalInUseError(
+                    f"{path}: its controller keeps it to itself, since other hosts see this file system: "
+                    "read status.json beside it, or wait for the end"
+                ) from error
             if isinstance(error, sqlite3.Error | ValueError):
                 raise JournalError(
                     f"{path}: damaged or not a journal ({error}): restore it from a copy, or start a new run"
                 ) from error
             raise
-        return cls(path, connection, lock, header)
+        return cls(path, connection, ownership, header)._begun(shared and not read_only)
+
+    def _begun(self, exclusive: bool) -> Journal:
+        self.exclusive = exclusive
+        if exclusive:
+            self._start_writer()
+        return self
 
     def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
         """Write one record; it is on disk when this returns, or at the end of ``batch``.
@@ -152,8 +169,7 @@ class Journal:
         """
         self._pending.append((kind, time_s, json.dumps(data), done))
         if self._writer is None:
-            self._writer = threading.Thread(target=self._write_on, name="rlctl-journal", daemon=True)
-            self._writer.start()
+            self._start_writer()
         self._wanted.set()
 
     @contextmanager
@@ -177,13 +193,18 @@ class Journal:
     def _flush(self) -> None:
         """Bring everything that is pending onto the disk, in one transaction."""
         with self._lock:
-            if self._connection is None or not self._pending:
+            if self._connection is None:
+                return
+            lost = self._lost_ownership()
+            if not self._pending:
                 return
             rows = []
             while self._pending:
                 rows.append(self._pending.popleft())
-            error: JournalError | None = None
+            error = lost
             try:
+                if error is not None:
+                    raise sqlite3.OperationalError
                 self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     self._connection.executemany(
@@ -196,7 +217,7 @@ class Journal:
                         self._connection.execute("ROLLBACK")
                     raise
             except sqlite3.Error as cause:
-                error = JournalError(
+                error = lost or JournalError(
                     f"{self.path}: cannot be written ({cause}): free some space, then resume; nothing recorded is lost"
                 )
             for *_, done in rows:
@@ -205,9 +226,21 @@ class Journal:
             if error is not None:
                 raise error
 
+    def _lost_ownership(self) -> JournalError | None:
+        try:
+            if self._ownership is not None:
+                self._ownership.keep()
+        except JournalError as error:
+            return error
+        return None
+
+    def _start_writer(self) -> None:
+        self._writer = threading.Thread(target=self._write_on, name="rlctl-journal", daemon=True)
+        self._writer.start()
+
     def _write_on(self) -> None:
-        """The writer's thread."""
-        while self._wanted.wait() and not self._closed:
+        """The writer's thread; it also shows other hosts that the owner lives."""
+        while (self._wanted.wait(BEAT_S if self.exclusive else None) or self.exclusive) and not self._closed:
             self._wanted.clear()
             with suppress(JournalError):  # whoever asked to be told has been told; what follows will fail likewise
                 self._flush()
@@ -234,8 +267,8 @@ class Journal:
                 self._flush()
             finally:
                 connection, self._connection = self._connection, None
-                lock, self._file_lock = self._file_lock, None
-                _close(connection, lock)
+                ownership, self._ownership = self._ownership, None
+                _close(connection, ownership)
 
     def __enter__(self) -> Self:
         return self
@@ -258,7 +291,7 @@ def last_attempts(records: Iterable[Record]) -> dict[TaskId, int]:
     return attempts
 
 
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def _connect(path: Path, *, read_only: bool = False, exclusive: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rwc"
     if read_only and not Path(f"{path}-wal").exists():
         # Nobody has it open. A reader who says so leaves no file beside it, and may read a folder it may not write to.
@@ -269,6 +302,8 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     )
     if not read_only:
         try:
+            if exclusive:  # then the log needs no shared memory, which network file systems do not have
+                connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
         except sqlite3.Error:
@@ -293,26 +328,8 @@ def _check(path: Path, connection: sqlite3.Connection) -> dict[str, Any]:
     return header
 
 
-def _take_lock(path: Path) -> int:
-    try:
-        lock = os.open(path.parent / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise JournalError(f"{path.parent}: cannot be written ({error}): choose another run folder") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(lock, 100, 0).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise JournalError(
-            f"{path.parent}: another controller is steering this run (process {holder}): stop it first"
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-    return lock
-
-
-def _close(connection: sqlite3.Connection | None, lock: int | None) -> None:
+def _close(connection: sqlite3.Connection | None, ownership: Ownership | None) -> None:
     if connection is not None:
         connection.close()
-    if lock is not None:
-        os.close(lock)
+    if ownership is not None:
+        ownership.close()

@@ -219,6 +219,9 @@ class LocalExecutor(BookedExecutor):
                 self._books.ended(task, finished, self.now())
                 return True
             left = self._supervision.left
+            if left.ended.get(key, {}).get("why") == "stopped":  # at the end of the lease: it did not come to its end
+                del left.ended[key]
+                self._supervision.forget_exit(key)
             if task.spec.function is not None or (key not in left.running and key not in left.ended):
                 return False
             placement = placement_of(attempt, self.capacity)
@@ -296,17 +299,18 @@ class LocalExecutor(BookedExecutor):
         self._started(task)
 
     def _new_worker(self) -> Worker:
-        log = None
+        log = workdir = None
         environment: Mapping[str, str] = os.environ
         if self._temporary is None:
             (self._workdir / LOGS).mkdir(exist_ok=True)
-            log = self._workdir / LOGS / "calls.out"
+            workdir, log = self._workdir, self._workdir / LOGS / "calls.out"
             environment = self._bare | {"CUDA_VISIBLE_DEVICES": ""}
         mark = f"{self._supervision.token}:calls"
         worker = Worker(
             {**environment, TASK: mark},
             self._supervision.scratch,
             f"{TASK}={mark}",
+            workdir,
             log,
             self._initializer,
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
+from rlctl.executors.data import INLINE_BYTES, by_reference
 from rlctl.executors.mpi import check_same_mpi, mpiexec_command, scratch_environment
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure, TaskSpec
@@ -115,6 +116,8 @@ class Program:
 
     def _ending(self, why: str | None, code: int | None) -> Ending:
         spec = self._spec
+        if why == "stopped" and self.task.stop is None:
+            return Ending(failure=Failure.LOST, message="it was stopped when there was no controller")
         if why == "stopped":
             return Ending(stopped=True)
         if why == "walltime":
@@ -150,6 +153,8 @@ class Program:
             return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: {error}")
         if not isinstance(values, dict):
             return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: not a mapping")
+        if path.stat().st_size > INLINE_BYTES:
+            values = by_reference(values, self._workdir, f"{self.task.uid}.{self.task.attempt}")
         return Ending(values=values)
 
     def _last_line(self) -> str:

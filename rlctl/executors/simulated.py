@@ -87,7 +87,8 @@ class Outage:
 
     Attributes:
         node: number of the node.
-        from_s, to_s: virtual seconds; infinite: it does not come back.
+        from_s: virtual seconds.
+        to_s: likewise; infinite: it does not come back.
     """
 
     node: int

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlctl.executors import exchange
+from rlctl.executors import data, exchange
 
 PATH, INITIALIZE, CALL, NAMED = b"P", b"I", b"C", b"N"
 VALUE, ERROR, JSON, FAILURE = b"V", b"E", b"J", b"F"
@@ -37,14 +37,14 @@ def serve(connection: socket.socket, scratch: Path) -> None:
                 connection.sendall(exchange.frame(answer))
 
 
-def _answer(kind: bytes, data: bytes, scratch: Path) -> bytes | None:
+def _answer(kind: bytes, message: bytes, scratch: Path) -> bytes | None:
     if kind == NAMED:
-        return _named(*json.loads(data))
+        return _named(*json.loads(message))
     if kind == PATH:
-        sys.path[:] = json.loads(data)  # functions are found where the controller finds them
+        sys.path[:] = json.loads(message)  # functions are found where the controller finds them
         return None
     try:
-        function, arguments, keywords = exchange.load(data)
+        function, arguments, keywords = exchange.load(message)
         value = function(*arguments, **keywords)
     except BaseException as error:  # also SystemExit: the worker stays
         return ERROR + _error(error)
@@ -60,14 +60,16 @@ def _error(error: BaseException) -> bytes:
     """The exception and its traceback; one that cannot be sent becomes one that says so."""
     text = "".join(traceback.format_exception(error))
     try:
-        data = exchange.dump((error, text), None)
-        exchange.load(data)
-        return data
+        whole = exchange.dump((error, text), None)
+        exchange.load(whole)
+        return whole
     except Exception:
         return exchange.dump((RuntimeError(f"{type(error).__name__}: {error}"), text), None)
 
 
-def _named(name: str, parameters: Mapping[str, Any], cores: list[int], variables: Mapping[str, str]) -> bytes:
+def _named(
+    name: str, parameters: Mapping[str, Any], cores: list[int], variables: Mapping[str, str], attempt: str
+) -> bytes:
     """The function of a ``TaskSpec``: the answer is JSON, or a failure and its reason."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
@@ -86,9 +88,11 @@ def _named(name: str, parameters: Mapping[str, Any], cores: list[int], variables
         if not isinstance(values, Mapping):
             return _failure("garbage", f"{name} returned {type(values).__name__}, not a mapping")
         try:
-            return JSON + json.dumps(dict(values), allow_nan=False).encode()
+            return JSON + json.dumps(data.by_reference(values, Path.cwd(), attempt), allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             return _failure("garbage", f"{name}: its result is not JSON: {error}")
+        except OSError as error:
+            return _failure("garbage", f"{name}: its result cannot be kept: {error}")
     finally:
         os.environ.clear()
         os.environ.update(before)

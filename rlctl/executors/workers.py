@@ -39,7 +39,13 @@ class Worker:
     """
 
     def __init__(
-        self, environment: Mapping[str, str], scratch: Path, mark: str, log: Path | None, initializer: bytes | None
+        self,
+        environment: Mapping[str, str],
+        scratch: Path,
+        mark: str,
+        workdir: Path | None,
+        log: Path | None,
+        initializer: bytes | None,
     ) -> None:
         """Start it.
 
@@ -47,6 +53,7 @@ class Worker:
             environment: its variables.
             scratch: where large arrays go.
             mark: by which it, and what it starts, is found.
+            workdir: where it works; None: where this process does.
             log: file for what it prints; None: where this process prints.
             initializer: message to begin with.
 
@@ -71,6 +78,7 @@ class Worker:
                 stderr=output,
                 start_new_session=True,
                 pass_fds=(theirs.fileno(), life),
+                cwd=workdir,
                 env=dict(environment),
             )
         except BaseException:
@@ -85,7 +93,8 @@ class Worker:
         self.socket = ours
         self.pid = self._process.pid
         self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
-        self._send(worker.PATH + json.dumps(sys.path).encode())
+        paths = [os.path.abspath(path) for path in sys.path]  # it works elsewhere
+        self._send(worker.PATH + json.dumps(paths).encode())
         if initializer is not None:
             self._send(worker.INITIALIZE + initializer)
 
@@ -101,7 +110,8 @@ class Worker:
             self._send(worker.CALL + data)
         else:
             spec = task.spec
-            message = [spec.function, dict(spec.parameters), cores, dict(spec.environment)]
+            attempt = f"{task.uid}.{task.attempt}"
+            message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
             self._send(worker.NAMED + json.dumps(message).encode())
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,11 +17,13 @@ import pytest
 
 from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity
+from rlctl.executors.data import fetch
 from rlctl.executors.journal import Journal
 from rlctl.executors.layout import available_cores
 from rlctl.executors.local import LocalExecutor
 from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.processes import session_processes, start_time
+from rlctl.executors.supervision import scratch_folder
 from rlctl.executors.supervisor import GRACE_S
 from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
@@ -354,6 +357,10 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def killed(): os.kill(os.getpid(), 9)\n"
         "def error(): raise ValueError('bad input')\n"
         "def number(): return 3\n"
+        "def field(n):\n"
+        "    import numpy as np\n"
+        "    field = np.full((n, n), 0.5)\n"
+        "    return {'field': field, 'mean': field.mean(), 'words': ['word'] * 20_000}\n"
         "def nan(): return {'x': float('nan')}\n"
         "def hang(path=None):\n"
         "    if path: open(path + '.new', 'w').write(str(os.getpid())); os.rename(path + '.new', path)\n"
@@ -397,6 +404,24 @@ def test_bad_call_is_a_typed_failure_and_the_next_call_works(
         assert (
             run(executor, call(f"after {function}", f"{functions}:double", {"x": 4})).popitem()[1].values["twice"] == 8
         )
+
+
+def test_large_results_of_calls_and_programs_stay_in_files(
+    make: Callable[..., LocalExecutor], functions: str, tmp_path: Path
+) -> None:
+    executor, work = make(), tmp_path / "work"
+    values = run(executor, call("a", f"{functions}:field", {"n": 1000}))["a"].values
+    assert values["mean"] == 0.5
+    assert len(json.dumps(dict(values))) < 500
+    assert values["field"]["shape"] == [1000, 1000]
+    field = fetch(values["field"], work)
+    assert field.shape == (1000, 1000)
+    assert field[3, 4] == 0.5
+    assert fetch(values["words"], work) == ["word"] * 20_000
+    code = REPORT + "out.write_text(json.dumps({'short': 1, 'long': list(range(50_000))}))"
+    values = run(executor, script("b", code, "b.json", result_file="b.json"))["b"].values
+    assert values["short"] == 1
+    assert fetch(values["long"], work) == list(range(50_000))
 
 
 @on_linux
@@ -511,15 +536,16 @@ def test_when_the_controller_is_killed_its_tasks_are_dead_after_the_lease(
     else:
         spec = f"TaskSpec('a', executable='python', arguments=('-c', {STUBBORN!r}, {kind.split()[-1]!r}))"
     command = [sys.executable, "-c", CONTROLLER, str(tmp_path), str(tmp_path / "modules"), str(cores), f"[{spec}]"]
-    scratches = set(Path("/dev/shm").glob("rlctl-*"))
     with subprocess.Popen(command) as controller:
         processes = pids(marker)
         assert all(map(alive, processes))
+        scratch = scratch_folder((tmp_path / ".lease").read_text().split()[0])
+        assert scratch.exists()
         controller.kill()
     until(lambda: not any(map(alive, processes)), GRACE_S + 2.0, f"{processes} are dead")
     # The successor waits for the supervisor, then has the folder to itself.
     LocalExecutor(Capacity(cores=1), tmp_path).close()
-    assert set(Path("/dev/shm").glob("rlctl-*")) <= scratches
+    assert not scratch.exists()
 
 
 def kill_supervisor(executor: LocalExecutor) -> int:
