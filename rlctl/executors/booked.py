@@ -6,7 +6,7 @@ import itertools
 import threading
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -15,7 +15,7 @@ from rlctl.errors import JournalError, RlctlError
 from rlctl.executors.base import Capacity, Executor, ExecutorStatus, RunningTask
 from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Placement, Pool, Scoring, core_numbers
-from rlctl.executors.scheduler import Ending, Scheduler, Task
+from rlctl.executors.scheduler import WAITING, Ending, Scheduler, Task
 from rlctl.task import Event, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
 if TYPE_CHECKING:
@@ -188,10 +188,21 @@ class BookedExecutor(Executor):
     def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
         """Stop a task; see ``Executor``."""
         with self._mutex:
-            task = self._books.cancel(uid, self.now())
-            if task is not None:
-                self._stop(task, grace_s)
+            self._withdraw(uid, grace_s)
             self._pump()
+
+    def _withdraw(self, uid: TaskId, grace_s: float) -> None:
+        known = self._books.tasks.get(uid)
+        if known is not None and self._records_ends and self._journal is not None and known.state in WAITING:
+            data = {"uid": uid, "attempt": known.attempt, "state": TaskState.CANCELED.value}
+            self._journal.write("finished", self.now(), data)
+        task = self._books.cancel(uid, self.now())
+        if task is not None:
+            self._stop(task, grace_s)
+
+    def _withdraw_waiting(self) -> None:
+        for task in [task for task in self._books.tasks.values() if task.state in WAITING]:
+            self._withdraw(task.uid, 0.0)
 
     def signal(self, uid: TaskId, number: int) -> None:
         """Send a signal to every process of a running task."""
@@ -319,7 +330,11 @@ class BookedExecutor(Executor):
         if not self._gate or self._broken is not None:
             return
         now_s = self.now()
-        for task in self._books.schedule(now_s):
+        while placed := self._books.schedule(now_s):  # again, where a launch has failed at once
+            self._start(placed, now_s)
+
+    def _start(self, placed: Iterable[Task], now_s: float) -> None:
+        for task in placed:
             if self._journal is None:
                 self._go(task)
                 continue
@@ -329,7 +344,12 @@ class BookedExecutor(Executor):
                 self._journal.write("launching", now_s, data)
                 self._go(task)
             else:
-                self._journal.write("launching", now_s, data, lambda error, task=task: self._go(task, error))  # type: ignore[misc]
+                self._journal.write("launching", now_s, data, lambda error, task=task: self._go_on(task, error))  # type: ignore[misc]
+
+    def _go_on(self, task: Task, error: RlctlError | None) -> None:
+        with self._mutex:
+            self._go(task, error)
+            self._pump()
 
     def _go(self, task: Task, error: RlctlError | None = None) -> None:
         if error is not None:
@@ -361,7 +381,7 @@ class BookedExecutor(Executor):
             self._books.ended(task, ending, self.now())
             return
         self._books.free(task)
-        state, now_s = self._books.verdict(task, ending), self.now()
+        state = self._books.verdict(task, ending)
         data = {"uid": task.uid, "attempt": task.attempt, "state": state.value}
         if state is TaskState.DONE and task.work is None:
             data["values"] = dict(ending.values)
@@ -373,10 +393,17 @@ class BookedExecutor(Executor):
                 self._break(error)
                 return
             with self._mutex:
-                self._books.ended(task, ending, now_s)
+                if self._books.verdict(task, ending) is not state:  # canceled meanwhile
+                    self._ended(task, ending)
+                    return
+                self._recorded(task)
+                self._books.ended(task, ending, self.now())
                 self._pump()
 
-        self._journal.write("finished", now_s, data, done)
+        self._journal.write("finished", self.now(), data, done)
+
+    def _recorded(self, task: Task) -> None:
+        """How this attempt ended is in the journal."""
 
     def _report(self, task: Task, event: Event, ending: Ending | None) -> None:
         self._log.append(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor, CancelledError, Future
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from typing import TYPE_CHECKING, Any
 
 from rlctl.errors import RlctlError
@@ -67,13 +68,14 @@ class TaskFuture(Future[Any]):
         """For executors: the task is final, and nothing of it is alive."""
         if result.state is TaskState.CANCELED:
             if super().cancel():
-                self.set_running_or_notify_cancel()
+                if self._state != CANCELLED_AND_NOTIFIED:  # whoever was about to start it may have said so already
+                    self.set_running_or_notify_cancel()
             elif not self.done():
                 self.set_exception(CancelledError())
         elif error is not None:
             self.set_exception(error)
         elif result.failure is not None:
-            died = result.failure is Failure.SIGNAL and result.message.startswith("the worker")
+            died = result.failure in (Failure.SIGNAL, Failure.EXIT) and result.message.startswith("the worker ")
             self.set_exception(WorkerDied(result) if died else TaskFailed(result))
         else:
             self.set_result(value)

@@ -177,8 +177,7 @@ class LocalExecutor(BookedExecutor):
         with self._mutex:
             self._closing = True
             if cancel_futures:
-                for task in list(self._books.queued()):
-                    self._books.cancel(task.uid, self.now())
+                self._withdraw_waiting()
             self._gate = self._eager = True  # nobody will wait any more
             self._pump()
         self._wake()
@@ -414,10 +413,14 @@ class LocalExecutor(BookedExecutor):
     def _conclude(self, key: str, message: Mapping[str, Any]) -> None:
         run = self._programs.pop(key)
         self._ended(run.task, run.ending(message))
-        if self._records_ends or self._journal is None:
+        if self._journal is None:
             self._supervision.forget_exit(key)
-        else:
+        elif not self._records_ends:
             self._finished.append(key)
+
+    def _recorded(self, task: Task) -> None:
+        if task.spec.function is None:
+            self._supervision.forget_exit(_key(task.uid, task.attempt))
 
     def _note_start(self, task: Task, pid: int, start: int) -> None:
         run = self._programs[_key(task.uid, task.attempt)]

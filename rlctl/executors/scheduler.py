@@ -20,7 +20,7 @@ from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, 
 LOSSES = 5
 """A task whose machine or worker goes away so often is FAILED: it may be what kills them."""
 
-_WAITING = frozenset({TaskState.QUEUED, TaskState.HELD})
+WAITING = frozenset({TaskState.QUEUED, TaskState.HELD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ class Scheduler:
         task = self.tasks.get(uid)
         if task is None:
             return None
-        if task.state in _WAITING:
+        if task.state in WAITING:
             if task.state is TaskState.QUEUED:
                 self._withdraw(task)
             self._finish(task, TaskState.CANCELED, now_s, ENDED_WELL)

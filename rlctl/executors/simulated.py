@@ -158,8 +158,9 @@ class SimulatedExecutor(BookedExecutor):
 
     def wait(self, timeout_s: float | None = None) -> list[Event]:
         """Start what fits and move the clock to the next events, or by the timeout if none comes before."""
-        if self.uncomputed:
-            self.deliver(self.model.outcomes(self.uncomputed))
+        with self._mutex:
+            if self.uncomputed:
+                self.deliver(self.model.outcomes(self.uncomputed))
         return super().wait(timeout_s)
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
@@ -176,8 +177,7 @@ class SimulatedExecutor(BookedExecutor):
         with self._mutex:
             self._closing = True
             if cancel_futures:
-                for task in list(self._books.queued()):
-                    self._books.cancel(task.uid, self._now)
+                self._withdraw_waiting()
         if not wait:
             return
         if self._eager:
