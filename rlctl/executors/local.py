@@ -459,7 +459,7 @@ class LocalExecutor(BookedExecutor):
         for key, run in self._programs.items():
             walltime_s = run.task.spec.walltime_s
             left_s = None if walltime_s is None else run.task.started_s + walltime_s - self.now()
-            # Whether one without a number has begun, nobody knows: its mark tells, and it ends as LOST when all is gone.
+            # Whether one without a number has begun, nobody knows: its mark tells; it is LOST when all is gone.
             running[key] = {"pid": run.pid or -1, "start": run.start, **self._limits(run.task, left_s)}
         self._supervision.replace(running)
         self._selector.register(self._supervision, selectors.EVENT_READ, self._hear)
