@@ -15,7 +15,8 @@ from rlctl.errors import JournalError, RlctlError
 from rlctl.executors.base import Capacity, Executor, ExecutorStatus, RunningTask
 from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Placement, Pool, Scoring, core_numbers
-from rlctl.executors.scheduler import WAITING, Ending, Scheduler, Task
+from rlctl.executors.recovery import Past
+from rlctl.executors.scheduler import LOSSES, WAITING, Ending, Scheduler, Task
 from rlctl.task import Event, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class BookedExecutor(Executor):
         self._unresolved = 0
         self._closing = False
         self._broken: RlctlError | None = None
+        self._past = Past()
 
     # What subclasses do.
 
@@ -269,7 +271,11 @@ class BookedExecutor(Executor):
 
     def attach(self, journal: Recorder) -> None:
         """From now on, write tasks, launches and results to a journal before they take effect."""
+        from rlctl.executors.journal import Journal
+
         with self._mutex:
+            if isinstance(journal, Journal):
+                self._past = Past.read(journal.records())
             self._journal, self._records_ends = journal, True
 
     def wait(self, timeout_s: float | None = None) -> list[Event]:
@@ -323,7 +329,18 @@ class BookedExecutor(Executor):
 
     def _resume(self, task: Task) -> bool:
         """Go on with what a former controller has left of this task; False if there is nothing."""
-        return False
+        finished, attempt = self._past.finished.get(task.uid), self._past.attempts.get(task.uid)
+        task.failures = self._past.failures.get(task.uid, 0)
+        if attempt is not None:
+            task.attempt = max(task.attempt, attempt.number + (finished is None))
+        if finished is None:
+            return False
+        with self._mutex:
+            task.stop = TaskState.CANCELED if finished.stopped else None
+            task.failures, task.losses = task.spec.retries, LOSSES  # it is final, as it was then
+            self._books.tasks[task.uid] = task
+            self._books.ended(task, finished, self.now())
+        return True
 
     def _pump(self) -> None:
         """Give places to what fits, and start it."""

@@ -148,12 +148,15 @@ class Journal:
         Raises:
             JournalError: it cannot be written; nothing of it was.
         """
-        record = (kind, time_s, json.dumps(data), None)
+        failed: list[JournalError | None] = []
+        record = (kind, time_s, json.dumps(data), failed.append)
         if self._batch is not None and self._batch_thread == threading.get_ident():
-            self._batch.append(record)
+            self._batch.append((*record[:3], None))
         else:
             self._pending.append(record)
             self._flush()
+            if failed and failed[0] is not None:  # another thread has tried, and failed
+                raise failed[0]
 
     def write(
         self,
@@ -187,8 +190,12 @@ class Journal:
         finally:
             if not outer:
                 records, self._batch = self._batch, None
-                self._pending.extend(records or ())
+                failed: list[JournalError | None] = []
+                if records:
+                    self._pending.extend([*records[:-1], (*records[-1][:3], failed.append)])
                 self._flush()
+                if failed and failed[0] is not None:  # another thread has tried, and failed
+                    raise failed[0]
 
     def _flush(self) -> None:
         """Bring everything that is pending onto the disk, in one transaction."""

@@ -28,7 +28,6 @@ from rlctl.executors import exchange, workers
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
 from rlctl.executors.booked import BookedExecutor
-from rlctl.executors.journal import Journal
 from rlctl.executors.layout import Layout, available_cores
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.pool import Placement, Scoring
@@ -139,6 +138,7 @@ class LocalExecutor(BookedExecutor):
         self._workdir = Path(self._temporary or workdir or "").absolute()
         self._initializer = None if initializer is None else exchange.dump((initializer, initargs, {}), None)
         self._past = past or Past()
+        self._kept: dict[str, Placement] = {}  # of programs that nobody has asked for yet
         self._programs: dict[str, Program] = {}
         self._finished: list[str] = []  # keys of ended programs that may be acknowledged
         self._workers: dict[tuple[int, int], Worker] = {}
@@ -151,6 +151,7 @@ class LocalExecutor(BookedExecutor):
             self._remove_temporary()
             raise
         self._origin -= self._supervision.left.gone_s
+        self._keep_places()
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._woken, False)
@@ -168,9 +169,8 @@ class LocalExecutor(BookedExecutor):
     def attach(self, journal: Recorder) -> None:
         """From now on, write all to a journal, and go on with what is in it."""
         with self._mutex:
-            if isinstance(journal, Journal):
-                self._past = Past.read(journal.records())
             super().attach(journal)
+            self._keep_places()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``; see ``Executor``."""
@@ -206,39 +206,51 @@ class LocalExecutor(BookedExecutor):
 
     def _resume(self, task: Task) -> bool:
         """Go on with an attempt that still runs, or has ended unseen, or is known to have ended."""
+        if super()._resume(task):
+            return True
         attempt = self._past.attempts.get(task.uid)
         if attempt is None:
             return False
-        task.attempt = max(task.attempt, attempt.number + 1)
         key = _key(task.uid, attempt.number)
         with self._mutex:
-            finished = self._past.finished.get(task.uid)
-            if finished is not None:
-                task.attempt = attempt.number
-                self._books.tasks[task.uid] = task
-                self._books.ended(task, finished, self.now())
-                return True
             left = self._supervision.left
             if left.ended.get(key, {}).get("why") == "stopped":  # at the end of the lease: it did not come to its end
                 del left.ended[key]
                 self._supervision.forget_exit(key)
             if task.spec.function is not None or (key not in left.running and key not in left.ended):
                 return False
-            placement = placement_of(attempt, self.capacity)
             task.attempt = attempt.number
-            if placement is None or not self._books.adopt(task, placement, self.now()):
-                task.attempt = attempt.number + 1
-                self._supervision.send("stop", key=key, grace_s=GRACE_S)
-                return False
-            self._programs[key] = self._program(task)
-            if key in left.running:
-                pid, start = left.running.pop(key)
-                self._note_start(task, pid, start)
-                self._started(task)
-            else:
+            self._books.pool.give(self._kept.pop(key, ()))
+            placement = placement_of(attempt, self.capacity, task.need)
+            placed = placement is not None and self._books.adopt(task, placement, self.now())
+            if not placed:
+                self._books.tasks[task.uid] = task
+            elif task.future is not None:
+                task.future.set_running_or_notify_cancel()
+            run = self._programs[key] = self._program(task)
+            if key in left.ended:
                 self._started(task)
                 self._conclude(key, left.ended.pop(key))
+                return True
+            run.pid, run.start = left.running.pop(key)
+            if placed:
+                self._note_start(task, run.pid, run.start)
+                self._started(task)
+            else:  # others have its place by now: it runs again when it has stopped
+                task.stop = TaskState.PREEMPTED
+                self._supervision.send("stop", key=key, grace_s=GRACE_S)
             return True
+
+    def _keep_places(self) -> None:
+        """What still runs keeps its place until it is asked for again, whatever is submitted before."""
+        if not self._eager:  # nothing starts before everything has been asked for
+            return
+        for uid, attempt in self._past.attempts.items():
+            key = _key(uid, attempt.number)
+            if key in self._supervision.left.running and key not in self._kept:
+                placement = placement_of(attempt, self.capacity)
+                if placement is not None and self._books.pool.occupy(placement):
+                    self._kept[key] = placement
 
     def _taken(self) -> None:
         """What was told by the last ``wait`` is recorded by now: the supervisor may forget it."""
@@ -408,6 +420,11 @@ class LocalExecutor(BookedExecutor):
                 self._ended(run.task, Ending(failure=Failure.LAUNCH, message=f"{run.command[0]}: {message['error']}"))
             elif event == "ended" and run is not None:
                 self._conclude(key, message)
+            elif event == "ended" and key in self._kept:
+                self._supervision.left.running.pop(key, None)
+                self._supervision.left.ended[key] = message
+                self._books.pool.give(self._kept.pop(key))
+                self._books.touch()
         self._pump()
 
     def _conclude(self, key: str, message: Mapping[str, Any]) -> None:
@@ -440,17 +457,14 @@ class LocalExecutor(BookedExecutor):
         for key, run in self._programs.items():
             walltime_s = run.task.spec.walltime_s
             left_s = None if walltime_s is None else run.task.started_s + walltime_s - self.now()
-            if run.pid:
-                running[key] = {"pid": run.pid, "start": run.start, **self._limits(run.task, left_s)}
+            # Whether one without a number has begun, nobody knows: its mark tells; it is LOST when all is gone.
+            running[key] = {"pid": run.pid or -1, "start": run.start, **self._limits(run.task, left_s)}
         self._supervision.replace(running)
         self._selector.register(self._supervision, selectors.EVENT_READ, self._hear)
         for worker in self._workers.values():
             self._supervision.send("watch", pid=worker.pid)
-        for key, run in list(self._programs.items()):
-            if not run.pid:  # whether it has begun nobody knows; its mark would tell
-                del self._programs[key]
-                self._ended(run.task, Ending(failure=Failure.LOST, message="its supervisor was killed"))
-            elif run.task.stop is not None:  # the former one may not have heard it
+        for key, run in self._programs.items():
+            if run.task.stop is not None:  # the former one may not have heard it
                 self._supervision.send("stop", key=key, grace_s=GRACE_S)
 
     def _answered(self, worker: Worker) -> None:

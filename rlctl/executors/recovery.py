@@ -10,7 +10,7 @@ from rlctl.executors.base import Capacity
 from rlctl.executors.pool import WHOLE, Part, Placement
 from rlctl.executors.scheduler import Ending
 from rlctl.records import Record
-from rlctl.task import Failure, TaskId, TaskState
+from rlctl.task import Failure, Resources, TaskId, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,13 @@ class Past:
         epoch: number of controllers so far; the next one's.
         attempts: last launched attempt of each task that has not ended.
         finished: of an executor that records ends itself: how tasks ended.
+        failures: likewise, attempts that failed and were followed by others.
     """
 
     epoch: int = 0
     attempts: dict[TaskId, Launched] = field(default_factory=dict)
     finished: dict[TaskId, Ending] = field(default_factory=dict)
+    failures: dict[TaskId, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, records: Iterable[Record]) -> Past:
@@ -54,6 +56,9 @@ class Past:
                 past.epoch += 1
             elif record.kind == "finished" and TaskState(data["state"]).final:
                 past.finished[TaskId(data["uid"])] = _ending(data)
+            elif record.kind == "finished" and data["state"] == TaskState.QUEUED:
+                uid = TaskId(data["uid"])
+                past.failures[uid] = past.failures.get(uid, 0) + 1
         return past
 
 
@@ -64,7 +69,7 @@ def _ending(data: Mapping[str, Any]) -> Ending:
     return Ending(data.get("values", {}), stopped=state is TaskState.CANCELED)
 
 
-def placement_of(launched: Launched, capacity: Capacity) -> Placement | None:
+def placement_of(launched: Launched, capacity: Capacity, need: Resources | None = None) -> Placement | None:
     """Where an attempt runs; None if the allocation has another shape by now.
 
     >>> placement_of(Launched(1, (0, 1, 3)), Capacity(nodes=2, cores=2))
@@ -80,6 +85,10 @@ def placement_of(launched: Launched, capacity: Capacity) -> Placement | None:
         devices.setdefault(int(on or 0), []).append((int(device), round(share * WHOLE)))
     if any(node >= capacity.nodes for node in masks | devices):
         return None
-    return tuple(
-        Part(node, 0, masks.get(node, 0), tuple(sorted(devices.get(node, ())))) for node in sorted(masks | devices)
-    )
+    parts = []
+    for node in sorted(masks | devices):
+        cores = masks.get(node, 0)
+        ranks = cores.bit_count() // need.cores_per_rank if need is not None and need.cores_per_rank else 0
+        memory_mb = ranks * (need.memory_per_rank_mb or 0) if need is not None else 0
+        parts.append(Part(node, ranks, cores, tuple(sorted(devices.get(node, ()))), memory_mb))
+    return tuple(parts)

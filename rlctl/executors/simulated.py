@@ -185,7 +185,7 @@ class SimulatedExecutor(BookedExecutor):
                 while self._books.tasks:
                     self._news.wait()
         else:
-            while self._books.tasks and self.wait():
+            while self._books.tasks and (self.wait() or self._heap):  # others may take the events
                 pass
         self._end_thread()
 

@@ -284,7 +284,7 @@ class Supervisor:
         self._execs[key] = exec_
         self._write_note()
         try:
-            exec_.pidfd = os.pidfd_open(pid) if start_time(pid) == start else None
+            exec_.pidfd = os.pidfd_open(pid) if pid > 0 and start_time(pid) == start else None
         except OSError:
             exec_.pidfd = None
         if exec_.pidfd is None:
@@ -399,10 +399,10 @@ class Supervisor:
         """Living processes of a program."""
         mine = children()
         if mine is None or (exec_.code is None and exec_.settling):  # not our child
-            return family([exec_.pid], exec_.mark)
+            return _family(exec_)
         if exec_.settling and not (set(mine) - self._by_pid.keys()):
             return []
-        return family([exec_.pid], exec_.mark)
+        return _family(exec_)
 
     def _end(self, exec_: Exec, why: str, grace_s: float) -> None:
         exec_.why = exec_.why or why
@@ -423,7 +423,7 @@ class Supervisor:
             if exec_.settling:
                 self._settle(exec_)
             elif now >= exec_.kill_at:
-                send_signal(family([exec_.pid], exec_.mark), signal.SIGKILL)
+                send_signal(_family(exec_), signal.SIGKILL)
             elif exec_.why is None and now >= exec_.stop_at:
                 self._end(exec_, "walltime", GRACE_S)
             elif look and exec_.why is None:
@@ -466,11 +466,17 @@ class Supervisor:
     def _write_note(self) -> None:
         """For a controller that finds this process dead: what ``supervision.clear`` reads."""
         lines = [f"{self._token} {boot()}\n"]
-        lines += [f"+{e.pid} {e.began}\n" for e in self._execs.values() if e.ended is None]
+        lines += [f"+{e.pid} {e.began}\n" for e in self._execs.values() if e.ended is None and e.pid > 0]
         text = "".join(lines).encode()
         with contextlib.suppress(OSError):
             os.pwrite(self._note, text, 0)  # in place, since the file is the lock
             os.ftruncate(self._note, len(text))
+
+
+def _family(exec_: Exec) -> list[int]:
+    """Living processes of a program; its number may be a stranger's by now, its mark is its own."""
+    ours = exec_.pid > 0 and start_time(exec_.pid) in (exec_.began, 0)
+    return family([exec_.pid] if ours else [], exec_.mark)
 
 
 def write_through(path: Path, data: bytes) -> None:

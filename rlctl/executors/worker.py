@@ -48,10 +48,15 @@ def _answer(kind: bytes, message: bytes, scratch: Path) -> bytes | None:
     if kind == PATH:
         sys.path[:] = json.loads(message)  # functions are found where the controller finds them
         return None
+    if kind == CALL and _broken:
+        return ERROR + _broken[0]
     try:
         function, arguments, keywords = exchange.load(message)
         value = function(*arguments, **keywords)
     except BaseException as error:  # also SystemExit: the worker stays
+        if kind == INITIALIZE:
+            _break(error)
+            return None
         return ERROR + _error(error)
     if kind == INITIALIZE:
         return None
@@ -59,6 +64,17 @@ def _answer(kind: bytes, message: bytes, scratch: Path) -> bytes | None:
         return VALUE + exchange.dump(value, scratch)
     except Exception as error:
         return ERROR + _error(error)
+
+
+_broken: list[bytes] = []  # the answer to every call, once the initializer has failed
+
+
+def _break(error: BaseException) -> None:
+    from concurrent.futures import BrokenExecutor
+
+    broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
+    broken.__cause__ = error
+    _broken.append(_error(broken))
 
 
 def _error(error: BaseException) -> bytes:

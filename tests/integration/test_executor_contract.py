@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from rlctl.errors import LaunchError
@@ -36,7 +37,7 @@ from rlctl.executors.simulated import Launch, Simulated
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 
 S = TaskState
-PATIENCE_S = 60.0
+PATIENCE_S = 20.0
 
 
 class Says:
@@ -196,6 +197,13 @@ def occupy(executor: Executor, uid: str = "occupies", **options: Any) -> TaskFut
     future = executor.submit_task(task(uid, "hangs", **options))
     comes_to(executor, uid, S.RUNNING)
     return future
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has gone
+        return []
 
 
 # Functions for ``submit``.
@@ -549,7 +557,7 @@ def test_a_suspended_task_keeps_its_place_and_goes_on_when_released(bench: Bench
 
 def test_a_suspended_program_really_stands_still(real: Bench) -> None:
     executor = real.open()
-    program = "import time\nfor n in range(10**6): print(n, flush=True); time.sleep(0.005)"
+    program = f"import time  # {real.folder}\nfor n in range(10**6): print(n, flush=True); time.sleep(0.005)"
     executor.submit_task(TaskSpec(TaskId("a"), executable="python", arguments=("-c", program)))
     log = real.folder / "work" / "logs" / "a.1.out"
     until(lambda: log.exists() and log.stat().st_size, "it writes")
@@ -557,9 +565,8 @@ def test_a_suspended_program_really_stands_still(real: Bench) -> None:
     executor.hold(TaskId("a"))
 
     def stopped() -> bool:
-        found = subprocess.run(["ps", "-eo", "state,args"], capture_output=True, text=True, check=True).stdout
-        mine = [line for line in found.splitlines() if program.splitlines()[1] in line and "ps -eo" not in line]
-        return bool(mine) and all(line.startswith("T") for line in mine)
+        mine = [process for process in psutil.process_iter() if words(process)[2:3] == [program]]
+        return bool(mine) and all(process.status() == psutil.STATUS_STOPPED for process in mine)
 
     until(stopped, "it is suspended")
     size = log.stat().st_size
