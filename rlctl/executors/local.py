@@ -376,7 +376,7 @@ class LocalExecutor(BookedExecutor):
         for worker in self._workers.values():
             if worker.task is not None:
                 due = min(due, worker.kill_at if worker.stopped else worker.stop_at)
-                if worker.ended or now >= worker.kill_at:
+                if now >= worker.kill_at or (worker.pidfd is None and worker.ended):
                     due = min(due, now + _POLL_S)
         return None if due == float("inf") else max(0.0, due - now)
 
@@ -390,7 +390,7 @@ class LocalExecutor(BookedExecutor):
             elif worker.stopped is None and now >= worker.stop_at:
                 worker.stopped = "walltime"
                 worker.terminate(now + GRACE_S)
-            if worker.ended:
+            if (worker.pidfd is None or now >= worker.kill_at) and worker.ended:  # otherwise the pidfd tells
                 self._died(worker)
 
     def _hear(self) -> None:

@@ -197,7 +197,7 @@ class Scheduler:
                 if not self.backfill:
                     break
                 refused.add((need, narrow))
-                if reserved is None:
+                if reserved is None and heads:  # nobody else is there to take its place
                     reserved = self._reserve(task, now_s)
                 continue
             heapq.heappop(queue)
