@@ -33,7 +33,7 @@ from rlctl.executors.layout import Layout, available_cores
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.pool import Placement, Scoring
 from rlctl.executors.program import LOGS, Program, check_program
-from rlctl.executors.recovery import Past, placement_of
+from rlctl.executors.recovery import KINDS, Past, placement_of
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.executors.supervision import Supervision
 from rlctl.executors.supervisor import GRACE_S, TASK
@@ -169,7 +169,7 @@ class LocalExecutor(BookedExecutor):
         """From now on, write all to a journal, and go on with what is in it."""
         with self._mutex:
             if isinstance(journal, Journal):
-                self._past = Past.read(journal.records())
+                self._past = Past.read(journal.records(kinds=KINDS))
             super().attach(journal)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
