@@ -64,7 +64,7 @@ def busy(events: Sequence[Event], begin: float, end: float) -> float:
 def measure(folder: Path, disk: Path, quick: bool) -> Iterator[Row]:
     count = 8_000 if quick else 20_000
     busies, rates, bounds = [], [], []
-    for seed in range(3 if quick else 5):
+    for seed in range(1 if quick else 5):
         specs, seconds = tasks(count, seed)
         executor = SimulatedExecutor(CAPACITY, Durations(seconds), backfill=True)
         events: list[Event] = []
