@@ -15,7 +15,7 @@ from rlctl.errors import JournalError, RlctlError
 from rlctl.executors.base import Capacity, Executor, ExecutorStatus, RunningTask
 from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Placement, Pool, Scoring, core_numbers
-from rlctl.executors.recovery import Past
+from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.scheduler import LOSSES, WAITING, Ending, Scheduler, Task
 from rlctl.task import Event, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
@@ -275,7 +275,7 @@ class BookedExecutor(Executor):
 
         with self._mutex:
             if isinstance(journal, Journal):
-                self._past = Past.read(journal.records())
+                self._past = Past.read(journal.records(kinds=KINDS))
             self._journal, self._records_ends = journal, True
 
     def wait(self, timeout_s: float | None = None) -> list[Event]:

@@ -21,6 +21,9 @@ from typing import Any
 INLINE_BYTES = 65_536
 """Buffers of at least so many bytes together go through shared memory."""
 
+RECEIVE_BYTES = 65_536
+"""What is received at once; the memory for it is taken each time, which costs more than a second call would."""
+
 _LENGTH = struct.Struct("<Q")
 _ALIGN = 64
 

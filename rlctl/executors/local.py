@@ -294,6 +294,9 @@ class LocalExecutor(BookedExecutor):
     def _call(self, task: Task, cores: list[int]) -> None:
         place = (task.placement[0].node, task.placement[0].cores & -task.placement[0].cores)
         worker = self._workers.get(place)
+        if worker is not None and worker.ended:  # killed while it was idle, and not yet heard of
+            self._bury(worker)
+            worker = None
         try:
             if worker is None:
                 worker = self._workers[place] = self._new_worker()
@@ -399,7 +402,7 @@ class LocalExecutor(BookedExecutor):
             elif worker.stopped is None and now >= worker.stop_at:
                 worker.stopped = "walltime"
                 worker.terminate(now + GRACE_S)
-            if worker.ended:
+            if (worker.pidfd is None or now >= worker.kill_at) and worker.ended:  # otherwise the pidfd tells
                 self._died(worker)
 
     def _hear(self) -> None:

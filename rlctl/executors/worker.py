@@ -27,7 +27,7 @@ def serve(connection: socket.socket, scratch: Path) -> None:
     """Until the controller closes its end."""
     buffer = bytearray()
     while True:
-        data = connection.recv(1 << 20)
+        data = connection.recv(exchange.RECEIVE_BYTES)
         if not data:
             return
         messages: Iterable[bytes]

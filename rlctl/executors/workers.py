@@ -120,7 +120,7 @@ class Worker:
     def receive(self) -> list[bytes] | None:
         """Whole messages that have come; None: it has closed its end."""
         try:
-            data = self.socket.recv(1 << 20, socket.MSG_DONTWAIT)
+            data = self.socket.recv(exchange.RECEIVE_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return []
         except OSError:
