@@ -153,8 +153,7 @@ class BookedExecutor(Executor):
             now_s = self.now()
             self._books.submit(task, now_s)
             if self._records_ends and self._journal is not None:
-                name = f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', type(fn).__name__)}"
-                self._journal.write("submitted", now_s, {"uid": uid, "attempt": 1, "function": name})
+                self._journal.write("submitted", now_s, {"uid": uid, "attempt": 1, "function": function_name(fn)})
             self._pump()
         return future
 
@@ -454,6 +453,11 @@ class BookedExecutor(Executor):
             for device, share in p.gpus
         }
         return {"cores": cores, "gpus": gpus}
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Module and name, as a ``TaskSpec`` would have it."""
+    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 def _fail(future: TaskFuture, error: RlctlError) -> None:

@@ -265,7 +265,7 @@ class Journal:
             for start in range(0, len(rows), 1000):  # many at once are decoded in half the time
                 some = rows[start : start + 1000]
                 decoded = json.loads(f"[{','.join([row[3] for row in some])}]")
-                found += [Record(*row[:3], data) for row, data in zip(some, decoded, strict=True)]
+                found += [Record(seq, at, kind, data) for (seq, at, kind, _), data in zip(some, decoded, strict=True)]
         except (sqlite3.Error, ValueError, TypeError) as error:
             raise JournalError(f"{self.path}: damaged ({error}): restore it from a copy") from error
         return found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rlctl.executors.base import Capacity
-from rlctl.executors.booked import BookedExecutor
+from rlctl.executors.booked import BookedExecutor, function_name
 from rlctl.executors.pool import Scoring
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
@@ -302,7 +302,11 @@ class SimulatedExecutor(BookedExecutor):
         """What this attempt will do has to be known before it starts."""
         if task.uid not in self._asked:
             self._asked.add(task.uid)
-            spec = task.spec if task.need is task.spec.resources else replace(task.spec, resources=task.need)
+            spec = task.spec
+            if task.work is not None:
+                spec = replace(spec, uid=task.uid, function=function_name(task.work[0]))
+            elif task.need is not spec.resources:
+                spec = replace(spec, resources=task.need)
             self.uncomputed.append(Launch(spec, task.attempt))
 
     def _forget(self, uid: TaskId) -> None:
