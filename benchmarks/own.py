@@ -92,7 +92,7 @@ def deaths(folder: Path, disk: Path, quick: bool) -> Iterator[Row]:
 
 def many(folder: Path, disk: Path, quick: bool) -> Iterator[Row]:
     """All submitted at once."""
-    count = 10_000 if quick else 100_000
+    count = 5_000 if quick else 100_000
     with LocalExecutor(max_workers=2) as executor:
         executor.submit(functions.echo, 0).result()
         began = time.perf_counter()
@@ -104,7 +104,7 @@ def many(folder: Path, disk: Path, quick: bool) -> Iterator[Row]:
 
 def flat(folder: Path, disk: Path, quick: bool) -> Iterator[Row]:
     """A stream of calls, 10,000 outstanding: what the memory of the controller and its workers does."""
-    count = 50_000 if quick else 1_000_000
+    count = 20_000 if quick else 1_000_000
     with LocalExecutor(max_workers=2) as executor:
         list(executor.map(functions.echo, range(100)))
         start_mb = most_mb = tree.resident_mb()
@@ -125,7 +125,7 @@ def flat(folder: Path, disk: Path, quick: bool) -> Iterator[Row]:
 
 def recovery(folder: Path, disk: Path, quick: bool) -> Iterator[Row]:
     """From the file to an executor that knows what has ended."""
-    events = 100_000 if quick else 1_000_000
+    events = 40_000 if quick else 1_000_000
     path = disk / "recovery.db"
     with Journal.create(path, {}) as journal:
         for chunk in _chunks(events // 4):

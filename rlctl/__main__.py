@@ -1,15 +1,17 @@
-"""``rlctl``, and ``python -m rlctl``: Ctrl-C is answered from the first moment, before anything large is loaded."""
+"""``rlctl``, and ``python -m rlctl``: interrupts are answered from the first moment, before the large imports."""
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import NoReturn
+
+from rlctl import interrupts
 
 
 def main() -> NoReturn:
     """Run the command line."""
     try:
+        interrupts.begin()
         from rlctl import cli
 
         cli.main()
@@ -17,8 +19,7 @@ def main() -> NoReturn:
         print("rlctl: stopped", file=sys.stderr)
         sys.exit(130)
     finally:
-        # What is left is Python's own end, and an exception there would be shown with a traceback.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        interrupts.end()
 
 
 if __name__ == "__main__":

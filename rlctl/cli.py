@@ -6,9 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 import rlctl
-from rlctl import bugs
+from rlctl import bugs, interrupts
 from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.errors import RlctlError
@@ -248,10 +246,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        interrupts.begin()
         terminal.prepare()
-        if threading.current_thread() is threading.main_thread():
-            # The end of a batch job is an interrupt like Ctrl-C: everything is cleaned up on the way out.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
         if not _has_folder():
             _fail("the current folder does not exist any more: change to one that does")
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)

@@ -122,6 +122,9 @@ def _require_rights(folder: Path) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=".rlctl-", dir=folder))  # rights alone do not tell: /proc has them
+        # Rights alone do not tell: /proc has them. The file has no name, so that a kill leaves nothing, where the file
+        # system knows such files; elsewhere it has one for the moment between two calls.
+        with tempfile.TemporaryFile(prefix=".rlctl-", dir=folder):
+            pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from error

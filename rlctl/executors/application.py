@@ -60,8 +60,8 @@ def _loaded(modules: tuple[str, ...], before: tuple[tuple[str, str], ...]) -> tu
     shell = shutil.which("bash")
     if shell is None:
         raise LaunchError("modules are loaded by bash, and there is none on PATH: leave out modules, or install bash")
-    marker = "\x1erlctl\x1e"
-    script = f'module load "$@" && printf %s {marker!r} && env -0'
+    marker = "=== rlctl: what follows is the environment ==="  # login shells greet
+    script = f"module load \"$@\" && printf %s '{marker}' && env -0"
     done = subprocess.run(
         [shell, "-lc", script, "modules", *modules],
         env=dict(before),

@@ -15,7 +15,7 @@ from rlctl.errors import JournalError, RlctlError
 from rlctl.executors.base import Capacity, Executor, ExecutorStatus, RunningTask
 from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Placement, Pool, Scoring, core_numbers
-from rlctl.executors.recovery import Past
+from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.scheduler import LOSSES, WAITING, Ending, Scheduler, Task
 from rlctl.task import Event, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
@@ -37,6 +37,10 @@ _TOLD = frozenset(
         TaskState.CANCELED,
     }
 )
+
+
+_CALL = TaskSpec(TaskId("call"), function="submit:")
+"""What all calls that were given as functions have in common."""
 
 
 class Mutex:
@@ -141,15 +145,16 @@ class BookedExecutor(Executor):
         """Run a function on one core; what it returns, or raises, is the future's."""
         uid = TaskId(f"call-{next(self._calls)}")
         future = TaskFuture(uid, self)
-        name = f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', type(fn).__name__)}"
         with self._mutex:
             self._usable()
-            task = self._books.new(TaskSpec(uid, function=name))
-            task.work, task.future = (fn, args, kwargs), future
+            task = self._books.new(_CALL)
+            task.uid, task.work, task.future = uid, (fn, args, kwargs), future
             self._unresolved += 1
-            self._books.submit(task, self.now())
+            now_s = self.now()
+            self._books.submit(task, now_s)
             if self._records_ends and self._journal is not None:
-                self._journal.write("submitted", self.now(), {"uid": uid, "attempt": 1, "function": name})
+                name = f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', type(fn).__name__)}"
+                self._journal.write("submitted", now_s, {"uid": uid, "attempt": 1, "function": name})
             self._pump()
         return future
 
@@ -271,7 +276,7 @@ class BookedExecutor(Executor):
 
         with self._mutex:
             if isinstance(journal, Journal):
-                self._past = Past.read(journal.records())
+                self._past = Past.read(journal.records(kinds=KINDS))
             self._journal, self._records_ends = journal, True
 
     def wait(self, timeout_s: float | None = None) -> list[Event]:
@@ -374,8 +379,8 @@ class BookedExecutor(Executor):
             return
         with self._mutex:
             future, now_s = task.future, self.now()
-            fresh = task.stop is None and future is not None and not future.running()
-            if fresh and not future.set_running_or_notify_cancel():
+            first = task.attempt == 1 or (future is not None and not future.running())
+            if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
                 task.stop = TaskState.CANCELED
             if task.stop is not None:  # before it began
                 self._ended(task, Ending(stopped=True))

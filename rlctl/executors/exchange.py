@@ -21,8 +21,20 @@ from typing import Any
 INLINE_BYTES = 65_536
 """Buffers of at least so many bytes together go through shared memory."""
 
+RECEIVE_BYTES = 65_536
+"""What is received at once; the memory for it is taken each time, which costs more than a second call would."""
+
 _LENGTH = struct.Struct("<Q")
 _ALIGN = 64
+
+
+HEAD = _LENGTH.size
+"""Bytes before a message."""
+
+
+def whole(data: bytes) -> bool:
+    """Whether this is exactly one message, with its head."""
+    return len(data) >= HEAD and _LENGTH.unpack_from(data)[0] == len(data) - HEAD
 
 
 def frame(data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from rlctl.executors.base import Capacity
 from rlctl.executors.journal import Journal
 from rlctl.executors.layout import Layout
 from rlctl.executors.local import LocalExecutor, Settings
-from rlctl.executors.recovery import Past
+from rlctl.executors.recovery import KINDS, Past
 
 
 class ApplicationOptions(BaseModel):
@@ -90,7 +90,7 @@ class Local:
             oversubscribe=options.oversubscribe,
             applications={name: Application(**vars(a)) for name, a in options.applications.items()},
         )
-        past = Past.read(journal.records())
+        past = Past.read(journal.records(kinds=KINDS))
         return LocalExecutor(
             capacity,
             workdir,

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -252,16 +252,23 @@ class Journal:
             with suppress(JournalError):  # whoever asked to be told has been told; what follows will fail likewise
                 self._flush()
 
-    def records(self, after: int = 0) -> list[Record]:
-        """The records so far, in order; those with a larger number than ``after``."""
-        query = "SELECT seq, time_s, kind, data FROM record WHERE seq > ? ORDER BY seq"
+    def records(self, after: int = 0, kinds: Collection[str] | None = None) -> list[Record]:
+        """The records so far, in order; those with a larger number than ``after``, of these kinds (None: of all)."""
+        query = "SELECT seq, time_s, kind, data FROM record WHERE seq > ?"
+        if kinds is not None:
+            query += f" AND kind IN ({', '.join('?' * len(kinds))})"
+        found: list[Record] = []
         try:
             with self._lock:
                 assert self._connection is not None
-                rows = self._connection.execute(query, (after,)).fetchall()
-            return [Record(seq, time_s, kind, json.loads(data)) for seq, time_s, kind, data in rows]
-        except (sqlite3.Error, ValueError) as error:
+                rows = self._connection.execute(f"{query} ORDER BY seq", (after, *(kinds or ()))).fetchall()
+            for start in range(0, len(rows), 1000):  # many at once are decoded in half the time
+                some = rows[start : start + 1000]
+                decoded = json.loads(f"[{','.join([row[3] for row in some])}]")
+                found += [Record(*row[:3], data) for row, data in zip(some, decoded, strict=True)]
+        except (sqlite3.Error, ValueError, TypeError) as error:
             raise JournalError(f"{self.path}: damaged ({error}): restore it from a copy") from error
+        return found
 
     def close(self) -> None:
         """Give the journal back; may be called twice."""

@@ -265,9 +265,9 @@ class LocalExecutor(BookedExecutor):
         self._finished.clear()
 
     def _launch(self, task: Task) -> None:
-        cores = self._layout.cores(task.placement)
+        cores = self._layout.cores(task.placement) if self._settings.pin else None
         if task.spec.function is not None:
-            self._call(task, cores)
+            self._call(task, cores or [])
             return
         key = _key(task.uid, task.attempt)
         try:
@@ -277,8 +277,7 @@ class LocalExecutor(BookedExecutor):
             self._ended(task, Ending(failure=Failure.LAUNCH, message=str(error)))
             return
         self._programs[key] = run
-        pinned = cores if self._settings.pin else None
-        self._supervision.send("run", key=key, cores=pinned, **request, **self._limits(task, task.spec.walltime_s))
+        self._supervision.send("run", key=key, cores=cores, **request, **self._limits(task, task.spec.walltime_s))
 
     def _limits(self, task: Task, walltime_s: float | None) -> dict[str, float | None]:
         memory_mb = task.need.memory_per_rank_mb if self._settings.memory else None
@@ -295,13 +294,16 @@ class LocalExecutor(BookedExecutor):
     def _call(self, task: Task, cores: list[int]) -> None:
         place = (task.placement[0].node, task.placement[0].cores & -task.placement[0].cores)
         worker = self._workers.get(place)
+        if worker is not None and worker.ended:  # killed while it was idle, and not yet heard of
+            self._bury(worker)
+            worker = None
         try:
             if worker is None:
                 worker = self._workers[place] = self._new_worker()
         except OSError as error:
             self._ended(task, Ending(failure=Failure.LAUNCH, message=f"no worker can be started: {error}"))
             return
-        problem = worker.call(task, cores if self._settings.pin else [])
+        problem = worker.call(task, cores)
         if problem is not None:
             self._ended(task, problem)
             return
@@ -376,8 +378,7 @@ class LocalExecutor(BookedExecutor):
                         os.read(self._woken, 4096)
                     continue
                 with self._mutex:
-                    if self._selector.get_map().get(key.fd) is key:  # not let go of meanwhile
-                        key.data()
+                    key.data()
             with self._mutex:
                 self._attend()
         self._release_all()
@@ -387,21 +388,21 @@ class LocalExecutor(BookedExecutor):
         for worker in self._workers.values():
             if worker.task is not None:
                 due = min(due, worker.kill_at if worker.stopped else worker.stop_at)
-                if worker.ended or now >= worker.kill_at:
+                if now >= worker.kill_at or worker.pidfd is None:
                     due = min(due, now + _POLL_S)
         return None if due == float("inf") else max(0.0, due - now)
 
     def _attend(self) -> None:
         now = time.monotonic()
         for worker in list(self._workers.values()):
-            if worker.task is None:
-                continue
+            if worker.task is None or (worker.pidfd is not None and now < min(worker.kill_at, worker.stop_at)):
+                continue  # its end will be heard
             if now >= worker.kill_at:
                 worker.kill()
             elif worker.stopped is None and now >= worker.stop_at:
                 worker.stopped = "walltime"
                 worker.terminate(now + GRACE_S)
-            if worker.ended:
+            if (worker.pidfd is None or now >= worker.kill_at) and worker.ended:  # otherwise the pidfd tells
                 self._died(worker)
 
     def _hear(self) -> None:
@@ -470,6 +471,8 @@ class LocalExecutor(BookedExecutor):
                 self._supervision.send("stop", key=key, grace_s=GRACE_S)
 
     def _answered(self, worker: Worker) -> None:
+        if worker.closed:  # in the same round
+            return
         messages = worker.receive()
         if messages is None:
             self._died(worker)
@@ -485,6 +488,8 @@ class LocalExecutor(BookedExecutor):
 
     def _died(self, worker: Worker) -> None:
         """The process is gone; its task has ended when all that it started is gone too."""
+        if worker.closed:
+            return
         if not worker.ended:
             if worker.task is None and worker in self._workers.values():
                 self._bury(worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -67,12 +68,19 @@ class Demand(NamedTuple):
     nodes: int | None
 
     @classmethod
+    @functools.lru_cache(maxsize=4096)
     def of(cls, need: Resources) -> Demand:
         """Rounded up where a device cannot be cut: a rank that needs 1.5 GPUs gets two."""
         gpus = need.gpus_per_rank
         share = max(1, int(gpus * WHOLE + 1e-6)) if 0.0 < gpus < 1.0 else 0
         devices = 0 if share else math.ceil(gpus - 1e-9)
         return cls(need.ranks, need.cores_per_rank, share, devices, need.memory_per_rank_mb or 0, need.nodes)
+
+
+@functools.lru_cache(maxsize=1024)
+def demand(need: Resources) -> Demand:
+    """The same as ``Demand.of``, looked up: few different things are asked for, and each of them often."""
+    return Demand.of(need)
 
 
 class Pool:
@@ -108,7 +116,9 @@ class Pool:
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
         """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""
-        want = Demand.of(need)
+        want = demand(need)
+        if want.ranks * want.cores > sum(self._count) or want.ranks * want.devices > sum(self._devices):
+            return None  # most of the time, and cheap to say
         if want.nodes is not None:
             ranks = self._spread(need, want, avoid)
         elif want.ranks == 1:
@@ -169,7 +179,7 @@ class Pool:
 
     def room(self, need: Resources) -> list[int]:
         """Ranks of a task that each node could take now."""
-        want = Demand.of(need)
+        want = demand(need)
         return [self._fit(node, want) for node in range(len(self._up))]
 
     def copy(self) -> Pool:
@@ -244,6 +254,8 @@ class Pool:
         """Ranks by node, evenly over as many nodes as asked for."""
         assert want.nodes is not None
         most = -(-want.ranks // want.nodes)
+        if sum(map((most * want.cores).__le__, self._count)) < want.nodes:
+            return None
         chosen = [node for node, fit in self._scored(need, want, avoid) if fit >= most][: want.nodes]
         if len(chosen) < want.nodes:
             return None

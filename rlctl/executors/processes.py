@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import signal
@@ -91,6 +92,7 @@ def resident_mb(pids: Iterable[int]) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+@functools.cache
 def boot() -> str:
     """This life of this machine; process numbers and shared memory end with it."""
     told = _PROC / "sys/kernel/random/boot_id"

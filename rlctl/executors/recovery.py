@@ -27,6 +27,12 @@ class Launched:
     gpus: tuple[tuple[str, float], ...] = ()
 
 
+KINDS = ("epoch", "launching", "finished")
+"""The records that tell of it."""
+
+_FINAL = frozenset(state.value for state in TaskState if state.final)
+
+
 @dataclass(slots=True)
 class Past:
     """The state of an executor's tasks, folded from a journal.
@@ -54,7 +60,7 @@ class Past:
                 past.attempts[TaskId(data["uid"])] = launched
             elif record.kind == "epoch":
                 past.epoch += 1
-            elif record.kind == "finished" and TaskState(data["state"]).final:
+            elif record.kind == "finished" and data["state"] in _FINAL:
                 past.finished[TaskId(data["uid"])] = _ending(data)
             elif record.kind == "finished" and data["state"] == TaskState.QUEUED:
                 uid = TaskId(data["uid"])
@@ -63,10 +69,9 @@ class Past:
 
 
 def _ending(data: Mapping[str, Any]) -> Ending:
-    state = TaskState(data["state"])
-    if state is TaskState.FAILED:
+    if data["state"] == TaskState.FAILED:
         return Ending(failure=Failure(data["failure"]), message=data["message"])
-    return Ending(data.get("values", {}), stopped=state is TaskState.CANCELED)
+    return Ending(data.get("values", {}), stopped=data["state"] == TaskState.CANCELED)
 
 
 def placement_of(launched: Launched, capacity: Capacity, need: Resources | None = None) -> Placement | None:

@@ -82,13 +82,14 @@ class _Reservation:
     nodes: frozenset[int]
 
 
-_Kind = tuple[Resources, int | None]
-"""Tasks of one kind fit, or do not fit, alike: the same resources, and walltimes within a factor of two."""
+_Queue = list[tuple[float, int, Task]]
+"""A heap of tasks that fit, or do not fit, alike: the same resources, and walltimes within a factor of two."""
 
 
-def _kind(task: Task) -> _Kind:
+def _length(task: Task) -> int | None:
+    """The same for walltimes within a factor of two."""
     walltime_s = task.spec.walltime_s
-    return task.need, None if walltime_s is None else math.frexp(walltime_s)[1]
+    return None if walltime_s is None else math.frexp(walltime_s)[1]
 
 
 class Scheduler:
@@ -110,7 +111,7 @@ class Scheduler:
         self.backfill = backfill
         self.held = 0
         self._report = report
-        self._queues: dict[_Kind, list[tuple[float, int, Task]]] = {}
+        self._queues: dict[Resources, dict[int | None, _Queue]] = {}
         self._waiting = 0
         self._running: dict[TaskId, Task] = {}
         self._reservation: _Reservation | None = None
@@ -179,23 +180,31 @@ class Scheduler:
             return []
         self._changed = False
         placed: list[Task] = []
-        blocked: set[_Kind] = set()
         reserved: _Reservation | None = None
-        while (kind := self._first(blocked)) is not None:
-            queue = self._queues[kind]
+        refused: set[tuple[int, bool]] = set()  # what does not fit anywhere, or not where nothing is reserved
+        heads = self._heads()
+        while heads:
+            queue, need = heads[0][2:]
             task = queue[0][2]
             avoid: Collection[int] = ()
             if reserved is not None and not self._ends_before(task, reserved.at_s, now_s):
                 avoid = reserved.nodes
-            placement = self.pool.take(task.need, avoid)
+            narrow = bool(avoid)
+            known = (need, False) in refused or (need, narrow) in refused
+            placement = None if known else self.pool.take(task.need, avoid)
             if placement is None:
-                blocked.add(kind)
+                heapq.heappop(heads)
                 if not self.backfill:
                     break
-                if reserved is None:
+                refused.add((need, narrow))
+                if reserved is None and heads:  # nobody else waits, nothing need be kept
                     reserved = self._reserve(task, now_s)
                 continue
             heapq.heappop(queue)
+            if queue:
+                heapq.heapreplace(heads, (*queue[0][:2], queue, need))
+            else:
+                heapq.heappop(heads)
             self._waiting -= 1
             task.placement = placement
             task.started_s = now_s
@@ -332,21 +341,25 @@ class Scheduler:
 
     def queued(self) -> Iterator[Task]:
         """Tasks that wait, in no particular order."""
-        return (entry[2] for queue in self._queues.values() for entry in queue)
+        return (entry[2] for queues in self._queues.values() for queue in queues.values() for entry in queue)
 
     def touch(self) -> None:
         """Something outside may have changed what fits: look again."""
         self._changed = True
 
-    def _first(self, blocked: set[_Kind]) -> _Kind | None:
-        """The kind of the best waiting task that is not of a blocked kind."""
-        best, least = None, (math.inf, 0)
-        for kind, queue in list(self._queues.items()):
-            if not queue:
-                del self._queues[kind]
-            elif kind not in blocked and queue[0][:2] < least:
-                best, least = kind, queue[0][:2]
-        return best
+    def _heads(self) -> list[tuple[float, int, _Queue, int]]:
+        """A heap of the queues by their best task, with a number for what they ask for; empty ones are let go of."""
+        heads = []
+        for need, queues in list(self._queues.items()):
+            for length, queue in list(queues.items()):
+                if queue:
+                    heads.append((*queue[0][:2], queue, id(need)))
+                else:
+                    del queues[length]
+            if not queues:
+                del self._queues[need]
+        heapq.heapify(heads)
+        return heads
 
     def _ends_before(self, task: Task, at_s: float, now_s: float) -> bool:
         walltime_s = task.spec.walltime_s
@@ -380,13 +393,13 @@ class Scheduler:
         self._push(task)
 
     def _push(self, task: Task) -> None:
-        kind = _kind(task)
-        heapq.heappush(self._queues.setdefault(kind, []), (-task.priority, task.order, task))
+        queue = self._queues.setdefault(task.need, {}).setdefault(_length(task), [])
+        heapq.heappush(queue, (-task.priority, task.order, task))
         self._waiting += 1
         self._changed = True
 
     def _withdraw(self, task: Task) -> None:
-        queue = self._queues[_kind(task)]
+        queue = self._queues[task.need][_length(task)]
         queue.remove((-task.priority, task.order, task))
         heapq.heapify(queue)
         self._waiting -= 1

@@ -86,7 +86,7 @@ class Supervision:
     def receive(self) -> list[dict[str, Any]] | None:
         """Messages that have come; None: the supervisor has died."""
         try:
-            data = self._socket.recv(1 << 20, socket.MSG_DONTWAIT)
+            data = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
         except BlockingIOError:
             data = None
         except OSError:
@@ -188,6 +188,7 @@ class Supervision:
                 [*command, str(theirs.fileno()), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd=self._workdir,
                 pass_fds=(theirs.fileno(), lock),

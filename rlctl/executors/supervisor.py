@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,8 +196,6 @@ class Supervisor:
         self._watched.clear()
         for exec_ in self._execs.values():
             self._keep(exec_)
-        if not any(e.ended is None for e in self._execs.values()):
-            self._over = True
 
     def _obey(self) -> None:
         while (end := self._input.find(b"\n")) >= 0:
@@ -429,7 +428,11 @@ class Supervisor:
                 self._end(exec_, "walltime", GRACE_S)
             elif look and exec_.why is None:
                 self._limit(exec_)
-        if self._gone_at is not None and not self._over and now - self._gone_at >= self._lease_s:
+        if self._gone_at is None or self._over:
+            return
+        if not any(e.ended is None for e in self._execs.values()):
+            self._over = True  # how they ended is in files
+        elif now - self._gone_at >= self._lease_s:
             self._lease_over()
 
     def _limit(self, exec_: Exec) -> None:
@@ -510,11 +513,17 @@ def _become_subreaper() -> None:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
+def _write_down(*error: Any) -> None:
+    """A bug has no terminal to appear on here: the controller's may be a pipe that must end with it."""
+    Path("supervisor.err").write_text("".join(traceback.format_exception(*error)))
+
+
 def main() -> None:
     """Started by ``rlctl.executors.supervision``: token, scratch folder, and the numbers of two open files."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     token, scratch, connection, note = sys.argv[1:]
+    sys.excepthook = _write_down
     for handle in (int(connection), int(note)):
         os.set_inheritable(handle, False)  # programs must not hold them
     _become_subreaper()

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,16 @@ def serve(connection: socket.socket, scratch: Path) -> None:
     """Until the controller closes its end."""
     buffer = bytearray()
     while True:
-        data = connection.recv(1 << 20)
+        data = connection.recv(exchange.RECEIVE_BYTES)
         if not data:
             return
-        buffer += data
-        for message in exchange.frames(buffer):
+        messages: Iterable[bytes]
+        if not buffer and exchange.whole(data):
+            messages = (data[exchange.HEAD :],)
+        else:
+            buffer += data
+            messages = exchange.frames(buffer)
+        for message in messages:
             answer = _answer(message[:1], message[1:], scratch)
             if answer is not None:
                 connection.sendall(exchange.frame(answer))

@@ -35,7 +35,8 @@ class Worker:
         pid: its number, and that of its session.
         task: what it works at; None: it is idle.
         kill_at: when it is to be killed, on the monotonic clock.
-        stopped: whether it was told to stop.
+        stopped: why it was told to stop; None: it was not.
+        closed: whether it was let go of.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Worker:
         self.kill_at = float("inf")
         self.stop_at = float("inf")
         self.stopped: str | None = None
+        self.closed = False
         self.mark = mark.encode()
         self._buffer = bytearray()
         self._scratch = scratch
@@ -118,13 +120,15 @@ class Worker:
     def receive(self) -> list[bytes] | None:
         """Whole messages that have come; None: it has closed its end."""
         try:
-            data = self.socket.recv(1 << 20, socket.MSG_DONTWAIT)
+            data = self.socket.recv(exchange.RECEIVE_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return []
         except OSError:
             data = b""
         if not data:
             return None
+        if not self._buffer and exchange.whole(data):  # as nearly always
+            return [data[exchange.HEAD :]]
         self._buffer += data
         return list(exchange.frames(self._buffer))
 
@@ -159,6 +163,7 @@ class Worker:
 
     def close(self) -> None:
         """Let go of a process that has ended, or end one that is idle."""
+        self.closed = True
         self.socket.close()
         if self.pidfd is not None:
             os.close(self.pidfd)

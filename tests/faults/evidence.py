@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class Found:
     again: int = 0
     wrong: int = 0
     processes: int = 0
-    leftovers: int = 0
+    left: list[str] = field(default_factory=list)
 
     def add(self, other: "Found") -> None:
         for name in vars(self):
@@ -35,7 +35,7 @@ class Found:
 
     @property
     def faults(self) -> int:
-        return self.again + self.wrong + self.processes + self.leftovers
+        return self.again + self.wrong + self.processes + len(self.left)
 
 
 def processes_in(folder: Path) -> list[int]:
@@ -73,7 +73,8 @@ def check(run: Path, options: Mapping[str, Any], cores: int) -> Found:
     assert summary["decisions"] == found.decisions
     assert summary["successes"] == successes >= options["parts"]
     assert summary["tasks"] == dict(states)
-    found.leftovers = len(set(os.listdir(run)) ^ RUN_FILES) + len(list((run / "work").glob("*.part.*")))
+    found.left += sorted(set(os.listdir(run)) - RUN_FILES) + [path.name for path in (run / "work").glob("*.part.*")]
+    found.left += [f"no {name}" for name in sorted(RUN_FILES - set(os.listdir(run)))]
     return found
 
 

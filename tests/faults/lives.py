@@ -1,9 +1,10 @@
 """Lives of rlctl that can be ended at an exact point: a small server that forks one real process for each.
 
 Everything costly is imported once, so that hundreds of lives take minutes. A life is a forked process that runs
-``rlctl.cli.main`` with real arguments; it can be killed from outside like any other. Each thing that it does to the
-world (a record, a rename, a file opened for writing, a folder, a process started ...) is counted through Python's audit
-hooks; asked to, the life sends itself a signal right before the n-th, or right after it where that is another moment.
+``rlctl.__main__.main`` with real arguments; it can be killed from outside like any other. Each thing that it does to
+the world (a record, a rename, a file opened for writing, a folder, a process started ...) is counted through Python's
+audit hooks; asked to, the life sends itself a signal right before the n-th, or right after it where that is another
+moment.
 
 One line of JSON per life on standard input: ``arguments``, ``cwd``, ``log`` (where folders that it makes under the
 system's temporary folders, and its number of effects, are noted), ``output`` and ``errors`` (files), and ``point`` and
@@ -90,8 +91,8 @@ class Effects:
         os.write(self._log, f"{line}\n".encode())
 
 
-def serve() -> list[str]:
-    """Fork a life for each line; returns only in the lives, with their arguments."""
+def serve() -> None:
+    """Fork a life for each line; returns only in the lives, with their arguments in ``sys.argv``."""
     for line in sys.stdin:
         asked = json.loads(line)
         pid = os.fork()
@@ -111,15 +112,14 @@ def serve() -> list[str]:
         os.dup2(opened, number)
         os.close(opened)
     Effects(asked["log"], asked["point"], asked["signal"]).install()
-    arguments: list[str] = asked["arguments"]
-    sys.argv = ["rlctl", *arguments]
-    return arguments
+    sys.argv = ["rlctl", *asked["arguments"]]
 
 
 if __name__ == "__main__":
     for module in sys.argv[1:]:
         importlib.import_module(module)
-    from rlctl.cli import main
+    from rlctl.__main__ import main
 
     gc.freeze()  # a fork that looks for garbage among all this would copy its memory
-    main(serve())
+    serve()
+    main()

@@ -22,6 +22,7 @@ from rlctl.executors.supervisor import GRACE_S
 HERE = Path(__file__).parent
 FULL = os.environ.get("RLCTL_FAULTS") == "full"
 SEED = int(os.environ.get("RLCTL_FAULTS_SEED", "0"))
+NOTHING_SAID = "rlctl: stopped\n"
 ENTRY_POINTS = """[rlctl.campaigns]
 logged = evidence_campaign:Factory
 [rlctl.policies]
@@ -38,12 +39,20 @@ class Row:
     lives: int = 0
     found: Found = field(default_factory=Found)
     clean_s: list[float] = field(default_factory=list)
+    faulty: list[str] = field(default_factory=list)
+    folder: Path | None = None
+
+    def add(self, folder: Path, found: Found) -> None:
+        """What one place has shown; where that is a fault, the message names the place, its kills and what it was."""
+        self.found.add(found)
+        if found.faults:
+            self.faulty.append(f"{place(folder)}: {found}")
 
     def __str__(self) -> str:
         found = self.found
         clean = f"{statistics.median(self.clean_s):.2f} {max(self.clean_s):.2f}" if self.clean_s else "- -"
         numbers = [self.kills, self.lives, found.finished, found.again, found.decisions, found.wrong, found.processes]
-        return f"{self.kind:48}" + "".join(f"{n:>8}" for n in [*numbers, found.leftovers, *clean.split()])
+        return f"{self.kind:48}" + "".join(f"{n:>8}" for n in [*numbers, len(found.left), *clean.split()])
 
 
 HEAD = f"{'kind of kill':48}" + "".join(
@@ -142,7 +151,7 @@ class Machine:
         """A new interpreter, which begins with its imports."""
         with open(folder / "output", "wb") as out, open(folder / "errors", "wb") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rlctl.cli", *arguments],
+                [sys.executable, "-m", "rlctl", *arguments],
                 cwd=folder / "here",
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -155,7 +164,7 @@ class Machine:
         """After a death: nothing of it may be alive when the lease is over."""
         while left := processes_in(folder):
             if time.monotonic() - life.killed_s > limit_s:
-                row.found.processes += len(left)
+                row.add(folder, Found(processes=len(left)))
                 for pid in left:
                     os.kill(pid, signal.SIGKILL)
                 return
@@ -164,7 +173,7 @@ class Machine:
 
     def leftovers(self, folder: Path) -> list[str]:
         """Files and folders outside of the run folder that should be gone."""
-        beside = set(os.listdir(folder / "here")) - {"config.yaml", "run"}
+        beside = {str(folder / "here" / name) for name in set(os.listdir(folder / "here")) - {"config.yaml", "run"}}
         outside = [str(folder / "here" / line.split(maxsplit=1)[1]) for line in noted(folder, "folder")]
         shared = Path("/dev/shm")
         lease = folder / "here" / "run" / "work" / ".lease"
@@ -172,12 +181,17 @@ class Machine:
         outside += [str(shared / f"rlctl-{token}")] if token else []
         # PyTorch keeps a cache for all its processes there.
         temporary = {name for name in os.listdir(self.temporary) if not name.startswith("torchinductor_")}
-        return sorted(beside) + [path for path in outside if os.path.exists(path)] + sorted(temporary)
+        return sorted(beside | {path for path in outside if os.path.exists(path)}) + sorted(temporary)
 
 
 def noted(folder: Path, kind: str) -> list[str]:
     """Lines of one kind that the lives have noted."""
     return [line for line in (folder / "log").read_text().splitlines() if line.startswith(kind + " ")]
+
+
+def place(folder: Path) -> str:
+    """Its name, and the points at which its lives were ended."""
+    return f"{folder.name} ({', '.join(noted(folder, 'point')) or 'no point'})"
 
 
 def printed_line(life: Life) -> list[str]:
@@ -196,9 +210,10 @@ def judged(table: list[Row], kind: str, **about: object) -> Iterator[Row]:
     table.append(row)
     try:
         yield row
-        assert row.found.faults == 0, f"{HEAD}\n{row}"
+        assert row.found.faults == 0, "\n".join([HEAD, str(row), *row.faulty])
     except BaseException:
-        print(f"\nto repeat: RLCTL_FAULTS_SEED={SEED}, {kind}, {about}")
+        last = f", last in {place(row.folder)}" if row.folder else ""
+        print(f"\nto repeat: RLCTL_FAULTS_SEED={SEED}, {kind}, {about}{last}")
         raise
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from evidence import Found, check, processes_in, read
-from machine import FULL, HEAD, Life, Machine, Row, chance, judged, noted, printed_line
+from machine import FULL, HEAD, NOTHING_SAID, Life, Machine, Row, chance, judged, noted, place, printed_line
 from numpy.random import Generator
 
 from rlctl.errors import JournalError
@@ -51,6 +51,7 @@ class Campaign:
     ) -> None:
         self.machine, self.row, self.options, self.cores = machine, row, options, cores
         self.folder = machine.place(name, CONFIG.format(options=json.dumps(options), cores=cores, lease_s=lease_s))
+        row.folder = self.folder
         self.run = self.folder / "here" / "run"
         self.before: list[Any] = []
 
@@ -78,6 +79,23 @@ class Campaign:
         self.nothing_lost()
         return True
 
+    def interrupted(self, life: Life, number: int, command: list[str]) -> None:
+        """Take note of a life that was interrupted: it says how to go on, unless it had nothing to do yet, or no more.
+
+        Args:
+            command: what it was started with.
+        """
+        code = life.end()
+        self.row.kills += 1
+        assert processes_in(self.folder) == []
+        if code == 130 and life.errors != NOTHING_SAID:
+            assert printed_line(life) == self.command
+        elif code != 0:  # it may come too late to stop anything
+            assert code in (130, -number), f"{place(self.folder)}: {code} {life.errors}"
+            unbegun = (self.command, read(self.run)) == (command, self.before)
+            assert unbegun or (self.run / "summary.json").exists(), f"{place(self.folder)}: {code} {life.errors}"
+        self.nothing_lost()
+
     def nothing_lost(self) -> None:
         records = read(self.run)
         assert records[: len(self.before)] == self.before, "a record was lost or changed"
@@ -90,8 +108,8 @@ class Campaign:
             assert life.end() == 0, life.errors
         self.nothing_lost()
         found = check(self.run, self.options, self.cores)
-        found.leftovers += len(self.machine.leftovers(self.folder))
-        self.row.found.add(found)
+        found.left += self.machine.leftovers(self.folder)
+        self.row.add(self.folder, found)
         return found
 
 
@@ -264,14 +282,7 @@ def test_interrupted_at_each_effect_the_printed_line_goes_on(machine: Machine, n
     with judged(TABLE, f"{number.name} right at every third effect") as row:
         for point in points:
             campaign = Campaign(machine, row, f"interrupt-{number}-{point}", SHORT, cores=1)
-            life = campaign.live(int(point), number)
-            code = life.end()
-            row.kills += 1
-            assert processes_in(campaign.folder) == []
-            if code != 0:  # it may come too late to stop anything
-                assert code == 130, f"point {point}: {code} {life.errors}"
-                again = printed_line(life)
-                assert again == campaign.command
+            campaign.interrupted(campaign.live(int(point), number), number, STEER)
             campaign.finish()
 
 
@@ -281,24 +292,15 @@ def test_interrupted_at_random_moments_of_a_new_interpreter(machine: Machine) ->
             random = chance(7, number)
             campaign = Campaign(machine, row, f"interrupt-{number}", LONG)
             for sent in random.choice([signal.SIGINT, signal.SIGTERM], 2):
-                command, before = campaign.command, read(campaign.run)
+                command = campaign.command
                 life = campaign.live(cold=True)
                 end_s = time.monotonic() + moment(random, True)
                 while time.monotonic() < end_s and life.alive:
                     time.sleep(0.001)
                 life.kill(sent)  # a zombie does not mind
-                code = life.end()
-                row.kills += 1
-                assert processes_in(campaign.folder) == []
-                if code == 0:
+                campaign.interrupted(life, sent, command)
+                if (campaign.run / "summary.json").exists():
                     break
-                if code == 130 and life.errors:
-                    assert printed_line(life)[: len(STEER)] == STEER
-                    assert printed_line(life) == campaign.command
-                else:  # before the command was read there is nothing to go on with
-                    assert code in (130, -sent), life.errors
-                    assert (campaign.command, read(campaign.run)) == (command, before)
-                campaign.nothing_lost()
             campaign.finish()
 
 
@@ -323,7 +325,7 @@ def test_a_torn_journal_is_a_whole_prefix_or_refused_in_one_line(machine: Machin
                 with Journal.open(campaign.run / "journal.db") as journal:
                     left = journal.records()
             except JournalError as refused:
-                row.found.leftovers += "\n" in str(refused)
+                row.found.left += ["a complaint of many lines"] * ("\n" in str(refused))
                 continue
             assert left == whole[: len(left)]
             life = campaign.live()
@@ -333,4 +335,4 @@ def test_a_torn_journal_is_a_whole_prefix_or_refused_in_one_line(machine: Machin
             assert [r.data["number"] for r in read(campaign.run) if r.kind == "decision"] == list(
                 range(summary["decisions"])
             )
-            row.found.leftovers += len(campaign.machine.leftovers(campaign.folder))
+            row.add(campaign.folder, Found(left=campaign.machine.leftovers(campaign.folder)))

@@ -303,17 +303,25 @@ def test_an_old_character_set_and_a_dumb_terminal(file: Path) -> None:
     assert b"\x1b" not in said
 
 
-def test_ctrl_c_while_it_starts_is_one_line() -> None:
-    code = (
-        "import os, signal, sys, importlib.abc\n"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["rlctl.cli", "annotated_types"])  # the latter while Typer reads the command
+def test_an_interrupt_while_it_starts_is_one_line(tmp_path: Path, module: str, number: signal.Signals) -> None:
+    """In text that is executed, where Python would remember it and end by SIGINT whatever the exit code is."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.abc, os, sys\n"
         "class Finder(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'rlctl.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        if name == '{module}': exec('os.kill(os.getpid(), {int(number)}); print(name)')\n"
         "sys.meta_path.insert(0, Finder())\n"
-        "from rlctl.__main__ import main\n"
-        "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command("check", "nowhere.yaml"),
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "rlctl: stopped\n")
 
 
