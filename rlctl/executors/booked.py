@@ -211,6 +211,7 @@ class BookedExecutor(Executor):
             task = self._books.running.get(uid)
             if task is not None and task.state in (TaskState.RUNNING, TaskState.SUSPENDED):
                 self._send(task, number)
+                self._pump()
 
     def hold(self, uid: TaskId) -> None:
         """Keep a task from starting, or suspend it."""
@@ -290,6 +291,11 @@ class BookedExecutor(Executor):
                 self._fail_if_broken()
                 if self._untold or len(self._books.tasks) == self._books.held:
                     break
+                self._gate = True  # calls end without an event, so that others have room now
+                self._pump()
+                self._gate = self._eager
+                if self._untold:
+                    break
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
             if not self._rest(left_s) or left_s == 0.0:
                 break
@@ -345,8 +351,7 @@ class BookedExecutor(Executor):
         """Give places to what fits, and start it."""
         if not self._gate or self._broken is not None:
             return
-        now_s = self.now()
-        while placed := self._books.schedule(now_s):  # again, where a launch has failed at once
+        while placed := self._books.schedule(now_s := self.now()):  # again, where a launch has failed at once
             self._start(placed, now_s)
 
     def _start(self, placed: Iterable[Task], now_s: float) -> None:
@@ -431,6 +436,8 @@ class BookedExecutor(Executor):
             future.state, future.attempt = event.state, event.attempt
             if event.result is not None:
                 self._resolve(task, event.result, ending)
+                if not self._eager and task.work is not None:
+                    self._news.notify_all()
 
     def _resolve(self, task: Task, result: TaskResult, ending: Ending | None) -> None:
         future, task.future = task.future, None

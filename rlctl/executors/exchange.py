@@ -72,6 +72,7 @@ def dump(value: Any, scratch: Path | None) -> bytes:
         return b"P" + (_pickled(value, None) if views else data)
     path = scratch / f"array-{uuid.uuid4().hex}"
     sizes = [view.nbytes for view in views]
+    scratch.mkdir(mode=0o700, exist_ok=True)  # the supervisor may not have come to it yet
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         for view in views:
             file.write(view)

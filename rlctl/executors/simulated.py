@@ -6,6 +6,7 @@ import heapq
 import math
 import signal
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -195,6 +196,10 @@ class SimulatedExecutor(BookedExecutor):
             self._closing = True
             for uid in list(self._books.tasks):
                 self.cancel(uid)
+        end_s = time.monotonic() + 10.0
+        with self._mutex.lock:  # what is still being written to the journal
+            while self._books.tasks and self._journal is not None and self._broken is None and time.monotonic() < end_s:
+                self._news.wait(0.02)
         self._end_thread()
 
     def _accept(self, spec: TaskSpec) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from logged_programs import logged, shell
 
 from rlctl.errors import JournalError, LaunchError
 from rlctl.executors import LocalExecutor, TaskFailed, WorkerDied
@@ -128,26 +129,6 @@ class Opened:
 
     def reaches(self, uid: str, state: TaskState) -> None:
         until(lambda: any((e.uid, e.state) == (uid, state) for e in self.executor.events()), (uid, state))
-
-
-def shell(uid: str, code: str, *arguments: str, **options: Any) -> TaskSpec:
-    return TaskSpec(TaskId(uid), executable="sh", arguments=("-c", code, uid, *arguments), **options)
-
-
-# $0 is the uid, $1 where the evidence goes, $2 how long it takes, $3 how it ends in its first attempt.
-LOGGED = """
-echo begin ${RLCTL_TASK#*:} $$ >> "$1"; sleep $2
-echo "{\\"told\\": \\"$0\\"}" > $0.new; mv $0.new $0.json
-echo end ${RLCTL_TASK#*:} $$ >> "$1"
-"""
-ONCE = """
-echo begin ${RLCTL_TASK#*:} $$ >> "$1"
-if test -e once; then echo "{\\"told\\": \\"$0\\"}" > $0.json; exit 0; fi; touch once; exit 1
-"""
-
-
-def logged(uid: str, evidence: Path, seconds: float = 0.1, **options: Any) -> TaskSpec:
-    return shell(uid, LOGGED, str(evidence), str(seconds), result_file=f"{uid}.json", **options)
 
 
 def begun(evidence: Path) -> Counter[str]:
@@ -390,7 +371,7 @@ CONTROLLER = """
 import json, os, signal, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
-from test_executor_faults import ONCE, logged, shell
+from logged_programs import ONCE, logged, shell
 from rlctl.executors import LocalExecutor, TaskFailed
 from rlctl.executors.base import Capacity
 from rlctl.executors.journal import Journal
@@ -540,11 +521,13 @@ def test_a_controller_killed_with_its_supervisor_is_followed_by_one_that_starts_
 def test_what_runs_is_adopted_and_what_the_lease_ended_is_not_taken_for_done(tmp_path: Path) -> None:
     with judged("controller, SIGKILL, lease over before the next") as row:
         code = (
-            "import sys, time; from pathlib import Path; sys.path[:0] = [sys.argv[1]]\n"
-            "from test_executor_faults import Opened, logged, Journal\n"
-            "journal = Journal.create(Path(sys.argv[2]) / 'journal.db', {})\n"
-            "opened = Opened(Path(sys.argv[2]) / 'work', lease_s=0.1); opened.executor.attach(journal)\n"
-            "opened.executor.submit_task(logged('a', Path(sys.argv[2]) / 'evidence', 300)); time.sleep(300)"
+            "import sys, time; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; folder = Path(sys.argv[2])\n"
+            "from logged_programs import logged; from rlctl.executors import LocalExecutor, Capacity\n"
+            "from rlctl.executors.journal import Journal; from rlctl.executors.local import Settings\n"
+            "journal = Journal.create(folder / 'journal.db', {})\n"
+            "settings = Settings(lease_s=0.1, pin=False, oversubscribe=True)\n"
+            "executor = LocalExecutor(Capacity(), folder / 'work', eager=True, settings=settings)\n"
+            "executor.attach(journal); executor.submit_task(logged('a', folder / 'evidence', 300)); time.sleep(300)"
         )
         command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
         with subprocess.Popen(command) as controller:
