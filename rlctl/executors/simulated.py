@@ -186,8 +186,10 @@ class SimulatedExecutor(BookedExecutor):
                 while self._books.tasks:
                     self._news.wait()
         else:
-            while self._books.tasks and (self.wait() or self._heap):  # others may take the events
-                pass
+            before = -1
+            while self._books.tasks and self._books.seq != before:  # otherwise what is left hangs, or never fits
+                before = self._books.seq
+                self.wait()
         self._end_thread()
 
     def close(self) -> None:
