@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -78,7 +79,9 @@ class Program:
         """
         spec, application = self._spec, _application(self._spec, self._applications)
         variables = self._bare if application is None else application.variables(self._bare)
-        environment = {name: value for name, value in variables.items() if self._bare.get(name) != value}
+        environment = {}
+        if application is not None:
+            environment = {name: value for name, value in variables.items() if self._bare.get(name) != value}
         environment["OMP_NUM_THREADS"] = str(self._need.cores_per_rank)
         for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
             environment[name] = ",".join(gpus)
@@ -93,13 +96,10 @@ class Program:
         if spec.result_file is not None:
             (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
         self._errors.parent.mkdir(exist_ok=True)
-        found = shutil.which(command[0], path=environment.get("PATH", variables.get("PATH")))
-        if found is None and os.sep in command[0]:
-            found = str(self._workdir / command[0])
-        if found is None:
-            raise LaunchError(f"{command[0]}: no such program on PATH: install it, or give its path")
+        found = _found(command[0], environment.get("PATH", variables.get("PATH")), str(self._workdir))
         self.command = [found, *command[1:]]
-        outputs = (str(self._errors.with_suffix(".out")), str(self._errors))
+        errors = str(self._errors)
+        outputs = (f"{errors[:-3]}out", errors)
         return {"command": self.command, "environment": environment, "outputs": outputs}
 
     def ending(self, ended: Mapping[str, Any]) -> Ending:
@@ -190,6 +190,21 @@ def _own(spec: TaskSpec, application: Application | None, variables: Mapping[str
     if application.container:
         return [*application.container, executable, *spec.arguments]
     return [shutil.which(executable, path=variables.get("PATH")) or executable, *spec.arguments]
+
+
+@functools.lru_cache(maxsize=256)  # the search is a dozen system calls, and the same for thousands of tasks
+def _found(program: str, path: str | None, workdir: str) -> str:
+    """Where a program is; a relative path is one in the working folder.
+
+    Raises:
+        LaunchError: there is none on PATH.
+    """
+    if os.sep in program:
+        return os.path.join(workdir, program)
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise LaunchError(f"{program}: no such program on PATH: install it, or give its path")
+    return found
 
 
 def _refuse(constant: str) -> None:

@@ -82,6 +82,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._controller: socket.socket | None = None
         self._input, self._output = bytearray(), bytearray()
+        self._blocked = False  # whether some of the output waits to be sent
         self._environment: dict[str, str] = {}
         self._epoch = -1
         self._lease_s = 0.0
@@ -162,6 +163,7 @@ class Supervisor:
         if self._controller is not None:  # of an earlier epoch: it is not to do anything any more
             self._drop()
         self._controller, self._input, self._output = connection, bytearray(rest), bytearray()
+        self._blocked = False
         self._epoch, self._lease_s = hello["epoch"], hello["lease_s"]
         self._environment = hello["environment"]
         gone_s = None if self._gone_at is None else time.monotonic() - self._gone_at
@@ -218,8 +220,10 @@ class Supervisor:
                 if isinstance(error, BlockingIOError):
                     raise
                 self._output.clear()  # it has gone; reading will tell
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._output else 0)
-        self._selector.modify(self._controller, events, self._selector.get_key(self._controller).data)
+        if bool(self._output) != self._blocked:  # tell when the rest can be sent, or no more
+            self._blocked = bool(self._output)
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._blocked else 0)
+            self._selector.modify(self._controller, events, self._selector.get_key(self._controller).data)
 
     # What a controller can ask for.
 
@@ -389,7 +393,6 @@ class Supervisor:
             "why": exec_.why,
             "usage": exec_.usage,
         }
-        self._write_note()
         if self._controller is not None:
             self._say(**exec_.ended)
         else:
