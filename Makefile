@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread per process: the programs bring their own parallelism, and shared machines punish oversubscription.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-faults test-learning lint docs bench clean
+.PHONY: demo test test-faults test-learning lint docs bench bench-executor clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -34,8 +34,13 @@ docs: $(STAMP)
 	$(BIN)/python -m sphinx -q -W --keep-going -n -d docs/_build/doctrees docs docs/_build/html
 	@echo "the pages: docs/_build/html/index.html"
 
-bench: $(STAMP)
-	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python "$$program" || exit 1; done
+bench: $(STAMP) bench-executor
+	@for name in latency twin; do echo "== $$name"; $(BIN)/python benchmarks/$$name.py $(BENCH) || exit 1; done
+
+# rlctl against other executors, which are installed for it. BENCH=--quick takes two minutes instead of an hour.
+bench-executor: $(STAMP)
+	@$(PIP) -e '.[bench]'
+	@$(BIN)/python benchmarks/executor.py $(BENCH)
 
 # Only what can be made again; your own runs stay.
 clean:

@@ -8,10 +8,7 @@ anything takes effect. Wall time includes what else the machine does; CPU time i
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,8 +18,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rows import Row, machine, parser, report, row
 
 from rlctl import saved_policy
 from rlctl.config import load_config
@@ -83,16 +79,10 @@ def play(policy: saved_policy.NumpyPolicy, journal: Journal | None, count: int) 
 
 
 def main() -> None:
-    """Measure and print median and 99th percentile."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="300 decisions instead of 1000")
-    parser.add_argument("--json", type=Path, help="write the rows there")
-    arguments = parser.parse_args()
+    """Measure and print: of each part the median over all decisions, with the range, and the 99th percentile."""
+    arguments = parser(__doc__).parse_args()
     count = 300 if arguments.quick else 1000
-    table = Table(title=f"ms per decision, {count} decisions, one thread ({platform.machine()})")
-    for column in ("network", "journal", "part", "median", "p99", "max"):
-        table.add_column(column, justify="right" if column in ("median", "p99", "max") else "left")
-    rows = []
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
         for width in WIDTHS:
             policy = network(Path(temporary) / f"policy-{width}", width)
@@ -100,25 +90,12 @@ def main() -> None:
             for kind in ("none", "on disk"):
                 parts = _with_journal(Path(temporary) / f"{width}.db", kind, lambda j, p=policy: play(p, j, count))
                 for part, seconds in parts.items():
-                    median, p99, most = (1e3 * float(np.quantile(seconds, q)) for q in (0.5, 0.99, 1.0))
-                    table.add_row(policy.name, kind, part, f"{median:.3f}", f"{p99:.3f}", f"{most:.3f}")
-                    target = TARGET_MS if part == "whole" else None
-                    rows.append(
-                        {
-                            "measure": f"decision latency, {part}, journal {kind}",
-                            "system": policy.name,
-                            "median": median,
-                            "p99": p99,
-                            "high": most,
-                            "unit": "ms",
-                            "runs": count,
-                            "target": target,
-                            "met": None if target is None else p99 <= target,
-                        }
-                    )
-    Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+                    name, milliseconds = f"decision, {part}, journal {kind}", [1e3 * s for s in seconds]
+                    rows.append(row(name, policy.name, milliseconds, "ms"))
+                    p99 = float(np.quantile(milliseconds, 0.99))
+                    rows.append(row(f"{name}, p99", policy.name, [p99], "ms", TARGET_MS if part == "whole" else None))
+    rows.sort(key=lambda one: one.measure)
+    report(f"{count} decisions each, one thread; {machine()}", rows, arguments.json)
 
 
 Parts = dict[str, list[float]]

@@ -5,21 +5,15 @@ A film-decision is 80 time steps of one film on the 32 x 32 grid. ``python bench
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numba
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rows import machine, parser, report, row
 
 from rlctl_envs.block_copolymer import field as solver
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
@@ -64,10 +58,7 @@ def campaigns(count: int) -> Callable[[], int]:
 
 def main() -> None:
     """Measure, interleaved, and print medians with the range."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three repeats instead of seven")
-    parser.add_argument("--json", type=Path, help="write the rows there")
-    arguments = parser.parse_args()
+    arguments = parser(__doc__).parse_args()
     repeats = 3 if arguments.quick else 7
     numba.set_num_threads(1)
     twin(16)
@@ -94,29 +85,11 @@ def main() -> None:
             begin = time.process_time()
             done = run()
             rates[name].append(done / (time.process_time() - begin))
-    table = Table(title=f"film-decisions per CPU-second, one thread ({platform.processor() or platform.machine()})")
-    for column in ("system", "median", "low", "high", "runs"):
-        table.add_column(column, justify="left" if column == "system" else "right")
     rows = []
     for name, values in rates.items():
-        median, target = statistics.median(values), TARGET if name == "twin's solver, B = 512" else None
-        table.add_row(name, f"{median:,.0f}", f"{min(values):,.0f}", f"{max(values):,.0f}", str(repeats))
-        rows.append(
-            {
-                "measure": "film-decisions per CPU-second",
-                "system": name,
-                "median": median,
-                "low": min(values),
-                "high": max(values),
-                "unit": "1/s",
-                "runs": repeats,
-                "target": target,
-                "met": None if target is None else median >= target,
-            }
-        )
-    Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        target = TARGET if name == "twin's solver, B = 512" else None
+        rows.append(row("film-decisions per CPU-second", name, values, "1/s", target, least=True))
+    report(f"one thread; {machine(('numba', 'numpy'))}", rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -36,5 +36,9 @@ add_module_names = False
 # Names of other projects; looking them up would need the network.
 nitpick_ignore_regex = [
     ("py:.*", r"(numpy|np|gymnasium|torch|stable_baselines3|pydantic|collections|typing|pathlib|enum|rich)\b.*"),
+    ("py:.*", r"(concurrent|contextlib)\..*"),
+    # Names inside of the framework, and parts of annotations that Sphinx cuts in two.
+    ("py:.*", r"(rlctl\.executors\.base\._T|rlctl\.executors\.booked\.BookedExecutor|rlctl\.driver\.TaskRunner)"),
+    ("py:.*", r"(Journal|TaskRunner|Past|tuple\[str)"),
     ("py:.*", r"(NDArray|ArrayLike|Path|Any|Protocol|BaseModel|Callable|Mapping|Sequence|.*\.NDArray)(\[.*)?"),
 ]

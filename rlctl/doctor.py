@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlctl.errors import LaunchError
+from rlctl.executors.layout import available_cores
 from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, mpiexec_command, scratch_environment
-from rlctl.executors.reaper import send_signal, session_processes
-from rlctl.executors.slots import available_cores
+from rlctl.executors.processes import send_signal, session_processes
 
 _PATIENCE_S = 60.0
 _ASK_MPI = "from mpi4py import MPI; print('size', MPI.COMM_WORLD.size, MPI.Get_library_version().split(',')[0])"

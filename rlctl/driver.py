@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from rlctl.campaign import Action, Campaign, Cancel, Decision, Outcome, Start
 from rlctl.errors import JournalError
-from rlctl.executors.base import Executor
+from rlctl.executors.base import Capacity
 from rlctl.records import Record, action_from_json, action_to_json, event_from_json, event_to_json
 from rlctl.task import Event, TaskId, TaskSpec
 
@@ -15,8 +16,37 @@ from rlctl.task import Event, TaskId, TaskSpec
 class Recorder(Protocol):
     """Where the driver writes before it acts; a journal, in a real campaign."""
 
-    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> int:
-        """Write one record; it is durable when this returns."""
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
+        """Write one record; it is durable when this returns, or at the end of ``batch``."""
+
+    def write(
+        self, kind: str, time_s: float, data: Mapping[str, Any], done: Callable[[Any], None] | None = None
+    ) -> None:
+        """Write one record soon; ``done`` is called when it is durable, or with the error, from any thread."""
+
+    def batch(self) -> AbstractContextManager[None]:
+        """What is appended inside becomes durable together, at the end."""
+
+
+class TaskRunner(Protocol):
+    """What the driver needs of an executor; see ``rlctl.executors.base.Executor`` for the methods."""
+
+    capacity: Capacity
+
+    def now(self) -> float:
+        """Seconds since the campaign began."""
+
+    def submit_task(self, spec: TaskSpec, attempt: int = 1) -> Any:
+        """Queue a task."""
+
+    def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
+        """Stop a task."""
+
+    def wait(self, timeout_s: float | None = None) -> list[Event]:
+        """Start what fits, then wait for the next events."""
+
+    def close(self) -> None:
+        """Stop everything that still runs, and let go of it."""
 
 
 class Ledger:
@@ -56,7 +86,7 @@ class Driver:
         decisions: number of decisions answered so far.
     """
 
-    def __init__(self, campaign: Campaign, executor: Executor, recorder: Recorder | None = None) -> None:
+    def __init__(self, campaign: Campaign, executor: TaskRunner, recorder: Recorder | None = None) -> None:
         self.campaign = campaign
         self.executor = executor
         self.recorder = recorder
@@ -80,10 +110,14 @@ class Driver:
 
     def answer(self, action: Action) -> None:
         """Answer the open decision: record it, then carry out what the campaign makes of it."""
-        if self.recorder is not None:
-            data = {"number": self.decisions, "action": action_to_json(action), **self._asked}
+        if self.recorder is None:
+            self._apply(action, submit=True)
+            return
+        data = {"number": self.decisions, "action": action_to_json(action), **self._asked}
+        # Tasks start inside ``wait`` only, so the answer and the tasks that it submits can be written together.
+        with self.recorder.batch():
             self.recorder.append("decision", self.executor.now(), data)
-        self._apply(action, submit=True)
+            self._apply(action, submit=True)
 
     def advance(self) -> Decision | None:
         """Run until a decision is open (its ``cost`` is what has elapsed since the previous one) or all is over."""
@@ -171,9 +205,11 @@ class Driver:
                 if submit:
                     self.executor.cancel(command.uid)
 
-    def _take(self, events: Iterable[Event]) -> None:
+    def _take(self, events: Sequence[Event]) -> None:
+        with nullcontext() if self.recorder is None else self.recorder.batch():
+            for event in events:
+                self._record("event", event.time_s, event_to_json(event))
         for event in events:
-            self._record("event", event.time_s, event_to_json(event))
             # As a replay does, which cannot know what came at one instant with the event that ended the campaign.
             if self.campaign.outcome().ended:
                 self._settle(event)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.campaign import Action, Campaign, CampaignFactory, Decision
-from rlctl.driver import Driver
-from rlctl.executors.base import Capacity, Executor
+from rlctl.driver import Driver, TaskRunner
+from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor
 
 Observation = NDArray[np.float32]
@@ -27,7 +27,7 @@ class Episode:
     state then, since the campaign would go on in another allocation.
     """
 
-    def __init__(self, campaign: Campaign, executor: Executor, gamma: float) -> None:
+    def __init__(self, campaign: Campaign, executor: TaskRunner, gamma: float) -> None:
         self.campaign = campaign
         self.executor = executor
         self.driver = Driver(campaign, executor)
@@ -103,7 +103,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self,
         factory: CampaignFactory,
         capacity: Capacity,
-        executor: Callable[[int], Executor] | None = None,
+        executor: Callable[[int], TaskRunner] | None = None,
         gamma: float = 1.0,
     ) -> None:
         self.factory = factory
@@ -132,7 +132,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self.close()
         instance = int((options or {}).get("instance", self.np_random.integers(2**31)))
         self._instance = instance
-        executor: Executor
+        executor: TaskRunner
         if self._executor is not None:
             executor = self._executor(instance)
         else:
@@ -157,7 +157,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
     def close(self) -> None:
         """Stop the executor of the campaign in play."""
         if self._episode is not None:
-            self._episode.executor.shutdown()
+            self._episode.executor.close()
 
     def _info(self) -> Info:
         return {

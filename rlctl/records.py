@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +36,25 @@ class RecordList(list[Record]):
 
     >>> records = RecordList()
     >>> records.append("time", 3.0, {})
+    >>> records[0].seq
     1
     """
 
-    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> int:  # type: ignore[override]
-        """Keep one record; returns its number."""
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Keep one record."""
         super().append(Record(len(self) + 1, time_s, kind, data))
-        return len(self)
+
+    def write(
+        self, kind: str, time_s: float, data: Mapping[str, Any], done: Callable[[None], None] | None = None
+    ) -> None:
+        """Keep one record."""
+        self.append(kind, time_s, data)
+        if done is not None:
+            done(None)
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Nothing to do: every record is kept at once."""
+        return nullcontext()
 
 
 def event_to_json(event: Event) -> dict[str, Any]:

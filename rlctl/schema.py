@@ -38,15 +38,17 @@ class MachineSection(Section):
         nodes: how many.
         cores: of each node, as many as the campaign may use.
         gpus: of each node.
+        memory_mb: of each node, MiB, for tasks that say what they need; null: memory is not booked.
     """
 
     nodes: int = Field(default=1, ge=1, le=100_000)
     cores: int = Field(default=2, ge=1, le=100_000)
     gpus: int = Field(default=0, ge=0, le=1_000)
+    memory_mb: int | None = Field(default=None, ge=1)
 
     def capacity(self) -> Capacity:
         """The same, as executors want it."""
-        return Capacity(nodes=self.nodes, cores=self.cores, gpus=self.gpus)
+        return Capacity(nodes=self.nodes, cores=self.cores, gpus=self.gpus, memory_mb=self.memory_mb)
 
 
 class ExecutorSection(Section):

@@ -46,11 +46,19 @@ class Failure(StrEnum):
     DIVERGED = "diverged"  # it says itself that the solution blew up
     LAUNCH = "launch"  # it could not be started
     LOST = "lost"  # its machine or its controller went away
+    MEMORY = "memory"  # it used more memory than it had asked for
+    OUTPUT = "output"  # it wrote more to its standard output or error than is kept
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one task occupies while it runs."""
+    """What one task occupies while it runs.
+
+    Attributes:
+        gpus_per_rank: below 1, ranks may share a device.
+        memory_per_rank_mb: MiB; a task that uses more is stopped. None: not limited and not booked.
+        nodes: spread the ranks evenly over exactly so many nodes; None: on as few as they fit on.
+    """
 
     ranks: int = 1
     cores_per_rank: int = 1
@@ -89,6 +97,8 @@ class TaskSpec:
         result_file: JSON file that an exec leaves, relative to the run folder; None: no result is read.
         failure_codes: exit codes of the program that mean a certain failure, e.g. ``((3, Failure.DIVERGED),)``.
         environment: variables added to the program's environment.
+        application: name of the environment that an exec needs, as the executor's configuration describes it (see
+            ``rlctl.executors.application``); None: that of rlctl itself.
     """
 
     uid: TaskId
@@ -103,6 +113,7 @@ class TaskSpec:
     result_file: str | None = None
     failure_codes: tuple[tuple[int, Failure], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    application: str | None = None
 
     def __post_init__(self) -> None:
         if (self.executable is None) == (self.function is None):
@@ -140,6 +151,7 @@ class Event:
     Attributes:
         time_s: seconds on the executor's clock.
         result: set if and only if ``state`` is final.
+        seq: 1, 2, 3 ... in the order in which the executor reports; what ``events(since)`` counts by.
     """
 
     time_s: float
@@ -147,3 +159,4 @@ class Event:
     state: TaskState
     attempt: int = 1
     result: TaskResult | None = None
+    seq: int = 0

@@ -26,7 +26,7 @@ from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Launch, Simulated, SimulatedExecutor, TaskModel
 from rlctl.plugins import reason
 from rlctl.policy import Policy
-from rlctl.records import Record, action_to_json
+from rlctl.records import RecordList, action_to_json
 from rlctl.task import Event, Failure, TaskId, TaskResult, TaskState
 
 MOST_DECISIONS = 20_000
@@ -167,15 +167,11 @@ class _Chance:
         return np.array([self._random.choice(np.flatnonzero(part)) for part in parts], np.int64)
 
 
-class _Records:
+class _Records(RecordList):
     """A journal in memory; what it takes must be JSON."""
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> int:
-        self.records.append(Record(len(self.records) + 1, time_s, kind, json.loads(json.dumps(data))))
-        return len(self.records)
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:  # type: ignore[override]
+        super().append(kind, time_s, json.loads(json.dumps(data)))
 
 
 class _Faulty:
@@ -368,17 +364,17 @@ def _check_decision(decision: Decision, space: Box, heads: Sequence[int]) -> Non
 
 def _check_replay(factory: CampaignFactory, game: _Game, capacity: Capacity) -> None:
     """What resuming does: at some decisions, and at the end."""
-    asked = [i for i, record in enumerate(game.journal.records) if record.kind == "decision"]
+    asked = [i for i, record in enumerate(game.journal) if record.kind == "decision"]
     for number in sorted({0, len(asked) // 2, len(asked) - 1}):
         fresh = _Game(factory, game.instance, capacity)
-        decision = fresh.driver.replay(game.journal.records[: asked[number]], {})
+        decision = fresh.driver.replay(game.journal[: asked[number]], {})
         if _seen(decision) != game.decisions[number]:
             raise ContractError(
                 f"a replayed campaign asks differently at decision {number}: its state must follow from the seed, the "
                 "actions and the events alone (no clock, no global state, no randomness without a seed)"
             )
     fresh = _Game(factory, game.instance, capacity)
-    fresh.driver.replay(game.journal.records, {})
+    fresh.driver.replay(game.journal, {})
     if fresh.watched.outcome() != game.outcome:
         raise ContractError(
             "outcome() of a replayed campaign differs: its state must follow from seed, actions, events"
@@ -387,11 +383,11 @@ def _check_replay(factory: CampaignFactory, game: _Game, capacity: Capacity) -> 
 
 def _check_masked(factory: CampaignFactory, game: _Game, capacity: Capacity) -> None:
     """A choice that the mask forbids is answered like any other."""
-    asked = [i for i, record in enumerate(game.journal.records) if record.kind == "decision"]
+    asked = [i for i, record in enumerate(game.journal) if record.kind == "decision"]
     for number, mask in enumerate(game.masks):
         if not mask.all():
             fresh = _Game(factory, game.instance, capacity)
-            fresh.driver.replay(game.journal.records[: asked[number]], {})
+            fresh.driver.replay(game.journal[: asked[number]], {})
             parts = np.split(mask, np.cumsum(fresh.watched.heads)[:-1])
             fresh.watched.apply(np.array([int(np.argmin(part)) for part in parts], np.int64))
             return

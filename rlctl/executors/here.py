@@ -1,26 +1,64 @@
-"""The executor ``local``: what stands under that name in the entry points ``rlctl.executors``."""
+"""The local executor as configurations know it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.config import check_options
+from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
-from rlctl.executors.local import LocalExecutor
-from rlctl.executors.slots import machine_slots
+from rlctl.executors.journal import Journal
+from rlctl.executors.layout import Layout
+from rlctl.executors.local import LocalExecutor, Settings
+from rlctl.executors.recovery import KINDS, Past
 
-if TYPE_CHECKING:
-    from rlctl.driver import Recorder
+
+class ApplicationOptions(BaseModel):
+    """The environment of programs of one kind; tasks name it as their ``application``.
+
+    Attributes:
+        venv: folder of a virtual environment; its ``bin`` comes first on PATH.
+        modules: environment modules to load, by ``module load`` of a login shell.
+        container: what stands before the program, e.g. ``[apptainer, exec, image.sif]``.
+        mpiexec: launcher of its MPI; if left out, the first on its PATH.
+        environment: variables, set last.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    venv: str | None = None
+    modules: tuple[str, ...] = ()
+    container: tuple[str, ...] = ()
+    mpiexec: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
 
 
 class Options(BaseModel):
-    """``executor.options`` of the configuration; there is nothing to set."""
+    """``executor.options`` of the local executor.
+
+    Attributes:
+        lease_s: how long programs go on when the controller has died. ``--resume`` within that time takes them over.
+        pin: whether tasks may use only the cores that they were given.
+        oversubscribe: whether more cores and GPUs than this machine has may be booked, to rehearse another one's shape.
+        backfill: whether tasks may overtake one that does not fit yet.
+        enforce_memory: whether a task that uses more memory than it asked for is stopped.
+        output_mb: a task that writes more than so many MiB to its standard output or error is stopped; null: never.
+        applications: environments of programs, by name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lease_s: float = Field(default=300.0, ge=0.0, le=1e7)
+    pin: bool = True
+    oversubscribe: bool = False
+    backfill: bool = False
+    enforce_memory: bool = True
+    output_mb: float | None = Field(default=1024.0, gt=0.0)
+    applications: dict[str, ApplicationOptions] = Field(default_factory=dict)
 
 
 class Local:
@@ -31,7 +69,7 @@ class Local:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        check_options(Options, options, "executor.options")
+        self.options = check_options(Options, options, "executor.options")
 
     def check(self, capacity: Capacity) -> None:
         """Refuse more cores or GPUs than this process may use.
@@ -39,8 +77,27 @@ class Local:
         Raises:
             LaunchError: this machine has less.
         """
-        machine_slots(capacity)
+        Layout(capacity, oversubscribe=self.options.oversubscribe)
 
-    def open(self, capacity: Capacity, workdir: Path, journal: Recorder, start_s: float) -> LocalExecutor:
-        """Take the machine."""
-        return LocalExecutor(capacity, workdir=workdir, journal=journal, start_s=start_s)
+    def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> LocalExecutor:
+        """Take the machine, and what a former controller has left on it."""
+        options = self.options
+        settings = Settings(
+            pin=options.pin,
+            lease_s=options.lease_s,
+            memory=options.enforce_memory,
+            output_mb=options.output_mb,
+            oversubscribe=options.oversubscribe,
+            applications={name: Application(**vars(a)) for name, a in options.applications.items()},
+        )
+        past = Past.read(journal.records(kinds=KINDS))
+        return LocalExecutor(
+            capacity,
+            workdir,
+            journal,
+            start_s,
+            eager=False,
+            backfill=options.backfill,
+            settings=settings,
+            past=past,
+        )

@@ -1,29 +1,40 @@
-"""The durable record of a campaign: one SQLite file, one writer, nothing acknowledged before it is on disk."""
+"""The durable record of a campaign: one SQLite file, one writer, nothing acknowledged before it is on disk.
+
+Records that are written while the disk is busy go together into the next transaction (group commit), so that the price
+of durability is paid once for all of them. SQLite runs in WAL mode with ``synchronous=FULL``: a commit returns when the
+device says that it has the data.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rlctl.errors import JournalError
+from rlctl.executors.ownership import BEAT_S, Ownership, networked
 from rlctl.records import Record
 from rlctl.task import TaskId
 
 SCHEMA = 1
-LOCK = "lock"
-"""Name of the lock file, beside the journal."""
-
 _TABLES = """
 BEGIN;
 CREATE TABLE header (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE record (seq INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL);
 """
+
+
+_Pending = tuple[str, float, str, Callable[[JournalError | None], None] | None]
+
+
+class JournalInUseError(JournalError):
+    """The journal can be read by its controller only, at present."""
 
 
 class Journal:
@@ -35,16 +46,27 @@ class Journal:
     Attributes:
         path: the file.
         header: what the campaign was begun with, and ``schema``.
+        exclusive: whether nobody else can read it meanwhile, since the file system is one that other hosts may see.
     """
 
     path: Path
     header: Mapping[str, Any]
+    exclusive = False
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int | None, header: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, ownership: Ownership | None, header: Mapping[str, Any]
+    ) -> None:
         self.path = path
         self.header = header
-        self._connection = connection
-        self._lock = lock
+        self._connection: sqlite3.Connection | None = connection
+        self._ownership = ownership
+        self._lock = threading.RLock()
+        self._pending: deque[_Pending] = deque()
+        self._batch: list[_Pending] | None = None
+        self._batch_thread = 0
+        self._writer: threading.Thread | None = None
+        self._wanted = threading.Event()
+        self._closed = False
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
@@ -63,10 +85,11 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(f"{path.parent}: cannot be made ({error}): choose another run folder") from error
-        lock = _take_lock(path)
+        shared = networked(path.parent)
+        ownership = Ownership(path.parent, shared)
         connection: sqlite3.Connection | None = None
         try:
-            connection = _connect(path)
+            connection = _connect(path, exclusive=shared)
             connection.executescript(_TABLES)
             full = {**header, "schema": SCHEMA}
             connection.executemany(
@@ -74,11 +97,11 @@ class Journal:
             )
             connection.execute("COMMIT")
         except BaseException as error:
-            _close(connection, lock)
+            _close(connection, ownership)
             if isinstance(error, sqlite3.Error):
                 raise JournalError(f"{path}: cannot be written ({error}): check space and rights") from error
             raise
-        return cls(path, connection, lock, full)
+        return cls(path, connection, ownership, full)._begun(shared)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Journal:
@@ -93,51 +116,173 @@ class Journal:
         """
         if not path.is_file():
             raise JournalError(f"{path}: no such journal: give the folder of a run, or start a new one")
-        lock = None if read_only else _take_lock(path)
+        shared = networked(path.parent)
+        ownership = None if read_only else Ownership(path.parent, shared)
         connection: sqlite3.Connection | None = None
         try:
-            connection = _connect(path, read_only=read_only)
+            connection = _connect(path, read_only=read_only, exclusive=shared)
             header = _check(path, connection)
         except BaseException as error:
-            _close(connection, lock)
+            _close(connection, ownership)
+            if read_only and shared and isinstance(error, sqlite3.OperationalError):
+                raise JournalInUseError(
+                    f"{path}: its controller keeps it to itself, since other hosts see this file system: "
+                    "read status.json beside it, or wait for the end"
+                ) from error
             if isinstance(error, sqlite3.Error | ValueError):
                 raise JournalError(
                     f"{path}: damaged or not a journal ({error}): restore it from a copy, or start a new run"
                 ) from error
             raise
-        return cls(path, connection, lock, header)
+        return cls(path, connection, ownership, header)._begun(shared and not read_only)
 
-    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> int:
-        """Write one record and return its number; it is on disk when this returns.
+    def _begun(self, exclusive: bool) -> Journal:
+        self.exclusive = exclusive
+        if exclusive:
+            self._start_writer()
+        return self
+
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
+        """Write one record; it is on disk when this returns, or at the end of ``batch``.
 
         Raises:
             JournalError: it cannot be written; nothing of it was.
         """
-        text = json.dumps(data)
-        try:
-            cursor = self._connection.execute(
-                "INSERT INTO record (time_s, kind, data) VALUES (?, ?, ?)", (time_s, kind, text)
-            )
-        except sqlite3.Error as error:
-            raise JournalError(
-                f"{self.path}: cannot be written ({error}): free some space, then resume; nothing recorded is lost"
-            ) from error
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        failed: list[JournalError | None] = []
+        record = (kind, time_s, json.dumps(data), failed.append)
+        if self._batch is not None and self._batch_thread == threading.get_ident():
+            self._batch.append((*record[:3], None))
+        else:
+            self._pending.append(record)
+            self._flush()
+            if failed and failed[0] is not None:  # another thread has tried, and failed
+                raise failed[0]
 
-    def records(self, after: int = 0) -> list[Record]:
-        """The records so far, in order; those with a larger number than ``after``."""
-        query = "SELECT seq, time_s, kind, data FROM record WHERE seq > ? ORDER BY seq"
+    def write(
+        self,
+        kind: str,
+        time_s: float,
+        data: Mapping[str, Any],
+        done: Callable[[JournalError | None], None] | None = None,
+    ) -> None:
+        """Write one record soon; returns at once.
+
+        Args:
+            done: called, from any thread, when it is on disk, or with the reason why it cannot be written.
+        """
+        self._pending.append((kind, time_s, json.dumps(data), done))
+        if self._writer is None:
+            self._start_writer()
+        self._wanted.set()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Records that are appended inside, by this thread, are on disk, all or none, when the block ends.
+
+        Raises:
+            JournalError: they cannot be written.
+        """
+        outer = self._batch is not None
+        if not outer:
+            self._batch, self._batch_thread = [], threading.get_ident()
         try:
-            rows = self._connection.execute(query, (after,)).fetchall()
-            return [Record(seq, time_s, kind, json.loads(data)) for seq, time_s, kind, data in rows]
-        except (sqlite3.Error, ValueError) as error:
+            yield
+        finally:
+            if not outer:
+                records, self._batch = self._batch, None
+                failed: list[JournalError | None] = []
+                if records:
+                    self._pending.extend([*records[:-1], (*records[-1][:3], failed.append)])
+                self._flush()
+                if failed and failed[0] is not None:  # another thread has tried, and failed
+                    raise failed[0]
+
+    def _flush(self) -> None:
+        """Bring everything that is pending onto the disk, in one transaction."""
+        with self._lock:
+            if self._connection is None:
+                return
+            lost = self._lost_ownership()
+            if not self._pending:
+                return
+            rows = []
+            while self._pending:
+                rows.append(self._pending.popleft())
+            error = lost
+            try:
+                if error is not None:
+                    raise sqlite3.OperationalError
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    self._connection.executemany(
+                        "INSERT INTO record (time_s, kind, data) VALUES (?, ?, ?)",
+                        [(time_s, kind, text) for kind, time_s, text, _ in rows],
+                    )
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as cause:
+                error = lost or JournalError(
+                    f"{self.path}: cannot be written ({cause}): free some space, then resume; nothing recorded is lost"
+                )
+            for *_, done in rows:
+                if done is not None:
+                    done(error)
+            if error is not None:
+                raise error
+
+    def _lost_ownership(self) -> JournalError | None:
+        try:
+            if self._ownership is not None:
+                self._ownership.keep()
+        except JournalError as error:
+            return error
+        return None
+
+    def _start_writer(self) -> None:
+        self._writer = threading.Thread(target=self._write_on, name="rlctl-journal", daemon=True)
+        self._writer.start()
+
+    def _write_on(self) -> None:
+        """The writer's thread; it also shows other hosts that the owner lives."""
+        while (self._wanted.wait(BEAT_S if self.exclusive else None) or self.exclusive) and not self._closed:
+            self._wanted.clear()
+            with suppress(JournalError):  # whoever asked to be told has been told; what follows will fail likewise
+                self._flush()
+
+    def records(self, after: int = 0, kinds: Collection[str] | None = None) -> list[Record]:
+        """The records so far, in order; those with a larger number than ``after``, of these kinds (None: of all)."""
+        query = "SELECT seq, time_s, kind, data FROM record WHERE seq > ?"
+        if kinds is not None:
+            query += f" AND kind IN ({', '.join('?' * len(kinds))})"
+        found: list[Record] = []
+        try:
+            with self._lock:
+                assert self._connection is not None
+                rows = self._connection.execute(f"{query} ORDER BY seq", (after, *(kinds or ()))).fetchall()
+            for start in range(0, len(rows), 1000):  # many at once are decoded in half the time
+                some = rows[start : start + 1000]
+                decoded = json.loads(f"[{','.join([row[3] for row in some])}]")
+                found += [Record(seq, at, kind, data) for (seq, at, kind, _), data in zip(some, decoded, strict=True)]
+        except (sqlite3.Error, ValueError, TypeError) as error:
             raise JournalError(f"{self.path}: damaged ({error}): restore it from a copy") from error
+        return found
 
     def close(self) -> None:
         """Give the journal back; may be called twice."""
-        lock, self._lock = self._lock, None
-        _close(self._connection, lock)
+        self._closed = True
+        self._wanted.set()
+        if self._writer is not None and self._writer is not threading.current_thread():
+            self._writer.join()
+        with self._lock:
+            try:
+                self._flush()
+            finally:
+                connection, self._connection = self._connection, None
+                ownership, self._ownership = self._ownership, None
+                _close(connection, ownership)
 
     def __enter__(self) -> Self:
         return self
@@ -160,15 +305,19 @@ def last_attempts(records: Iterable[Record]) -> dict[TaskId, int]:
     return attempts
 
 
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def _connect(path: Path, *, read_only: bool = False, exclusive: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rwc"
     if read_only and not Path(f"{path}-wal").exists():
         # Nobody has it open. A reader who says so leaves no file beside it, and may read a folder it may not write to.
         mode += "&immutable=1"
     # isolation_level None: each statement is its own transaction, so an INSERT is durable when it returns.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+    )
     if not read_only:
         try:
+            if exclusive:  # then the log needs no shared memory, which network file systems do not have
+                connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
         except sqlite3.Error:
@@ -193,26 +342,8 @@ def _check(path: Path, connection: sqlite3.Connection) -> dict[str, Any]:
     return header
 
 
-def _take_lock(path: Path) -> int:
-    try:
-        lock = os.open(path.parent / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise JournalError(f"{path.parent}: cannot be written ({error}): choose another run folder") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(lock, 100, 0).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise JournalError(
-            f"{path.parent}: another controller is steering this run (process {holder}): stop it first"
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()} on {os.uname().nodename}\n".encode(), 0)
-    return lock
-
-
-def _close(connection: sqlite3.Connection | None, lock: int | None) -> None:
+def _close(connection: sqlite3.Connection | None, ownership: Ownership | None) -> None:
     if connection is not None:
         connection.close()
-    if lock is not None:
-        os.close(lock)
+    if ownership is not None:
+        ownership.close()

@@ -1,325 +1,574 @@
 """The local executor: tasks as real processes on the cores and GPUs of this machine.
 
-Programs run each in a session of their own, functions in warm workers. A task holds its cores from its start until no
-process of its session is alive. If the controller dies, see ``rlctl.executors.reaper`` for what becomes of its tasks.
-Memory is not limited.
+Functions run in warm workers, one at a time in each; programs run each in a session of its own under a supervisor
+(``rlctl.executors.supervisor``), which also says what becomes of them when the controller dies. A task holds its place
+until nothing that it has started is alive.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import heapq
-import math
 import os
-import platform
 import selectors
+import shutil
 import signal
+import tempfile
+import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlctl.errors import LaunchError
+from rlctl.errors import LaunchError, RlctlError
+from rlctl.executors import exchange, workers
+from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
-from rlctl.executors.mpi import mpiexec_command
-from rlctl.executors.program import Ending, Program
-from rlctl.executors.reaper import Lease, send_signal, session_processes, start_time
-from rlctl.executors.slots import Placement, Slots, machine_slots
-from rlctl.executors.worker import Call, Worker
-from rlctl.task import Event, Failure, TaskId, TaskResult, TaskSpec, TaskState
+from rlctl.executors.booked import BookedExecutor
+from rlctl.executors.layout import Layout, available_cores
+from rlctl.executors.mpi import clean_environment
+from rlctl.executors.pool import Placement, Scoring
+from rlctl.executors.program import LOGS, Program, check_program
+from rlctl.executors.recovery import Past, placement_of
+from rlctl.executors.scheduler import Ending, Task
+from rlctl.executors.supervision import Supervision
+from rlctl.executors.supervisor import GRACE_S, TASK
+from rlctl.executors.workers import Worker
+from rlctl.task import Failure, TaskSpec, TaskState
 
 if TYPE_CHECKING:
     from rlctl.driver import Recorder
 
-GRACE_S = 2.0
-"""Seconds between SIGTERM and SIGKILL at a walltime, at shutdown, and for what a program leaves in its session."""
+REPLACEMENTS = 5
+"""A supervisor that dies so often within ten seconds is not replaced any more."""
 
 _POLL_S = 0.02
-_Queued = tuple[float, int, TaskSpec, int]  # (-priority, order of submission, task, attempt)
 
 
-@dataclass(slots=True)
-class _Running:
-    spec: TaskSpec
-    attempt: int
-    order: int
-    placement: Placement
-    run: Program | Call
-    started_s: float
-    stop_at: float | None = None  # walltime; None: the clock has not begun
-    kill_at: float = math.inf  # SIGTERM was sent, SIGKILL follows then
-    stopped: TaskState | Failure | None = None  # why it was stopped
-    ended: bool = False  # its first process, or its function
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a ``LocalExecutor`` treats its tasks.
 
-
-class LocalExecutor:
-    """An executor on this machine; see ``rlctl.executors.base.Executor`` for the contract.
-
-    Not safe to use from several threads. All times inside are those of the monotonic clock.
+    Attributes:
+        pin: whether tasks may use only the cores that they were given.
+        lease_s: how long programs go on when the controller has died; a later one takes them over.
+        memory: whether a task that uses more memory than it asked for is stopped.
+        output_mb: a task that writes more than so many MiB to its standard output or error is stopped.
+        oversubscribe: whether more cores and GPUs than this machine has may be booked, to rehearse another one's shape.
+        applications: environments of programs, by name.
     """
 
-    deterministic = False
+    pin: bool = True
+    lease_s: float = 0.0
+    memory: bool = True
+    output_mb: float | None = 1024.0
+    oversubscribe: bool = False
+    applications: Mapping[str, Application] = field(default_factory=dict)
+
+
+class LocalExecutor(BookedExecutor):
+    """An executor on this machine; see ``rlctl.executors.base.Executor`` for the contract.
+
+    ``LocalExecutor(max_workers=4)`` takes the place of a ``ProcessPoolExecutor``; ``LocalExecutor(Capacity(cores=4),
+    workdir=...)`` runs the tasks of a campaign, inside ``wait`` only.
+
+    >>> with LocalExecutor(max_workers=1) as executor:
+    ...     executor.submit(pow, 2, 10).result()
+    1024
+    """
 
     def __init__(
-        self, capacity: Capacity, workdir: Path, journal: Recorder | None = None, start_s: float = 0.0
+        self,
+        capacity: Capacity | None = None,
+        workdir: Path | None = None,
+        journal: Recorder | None = None,
+        start_s: float = 0.0,
+        *,
+        max_workers: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        eager: bool | None = None,
+        scoring: Scoring | None = None,
+        backfill: bool | None = None,
+        settings: Settings | None = None,
+        past: Past | None = None,
     ) -> None:
         """Take the machine.
 
         Args:
-            capacity: cores and GPUs to use; all nodes are this machine.
-            workdir: working directory of the tasks, made if need be; their output goes to its folder ``logs``.
-            journal: where ``submitted``, ``launching`` and ``started`` are written before they are acted upon.
+            capacity: nodes, cores and GPUs to use; all nodes are this machine. None: one node of ``max_workers`` cores.
+            workdir: working directory of programs, made if need be; their output goes to its folder ``logs``. None: a
+                temporary folder, and what workers print is seen.
+            journal: where ``submitted``, ``launching`` and ``started`` are written before they are acted upon; who
+                takes the events records those. See ``attach`` for an executor that records all by itself.
             start_s: where the clock stands; a resumed campaign goes on where it stood.
+            max_workers: cores, if no capacity is given; None: as many as this process may use.
+            initializer, initargs: called in each worker before its first function.
+            eager: start tasks as soon as they fit, rather than inside ``wait``; None: unless there is a capacity.
+            scoring: chooses nodes.
+            backfill: whether tasks may overtake one that does not fit yet; None: if ``eager``.
+            settings: the rest.
+            past: what a journal says of former controllers.
 
         Raises:
             LaunchError: this machine has less, or another executor uses the folder.
         """
-        self.capacity = capacity
+        like_a_pool = capacity is None
+        if max_workers is not None and max_workers < 1:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._settings = settings or Settings(pin=not like_a_pool, oversubscribe=like_a_pool)
+        if capacity is None:
+            capacity = Capacity(cores=max_workers or len(available_cores()))
+        eager = like_a_pool if eager is None else eager
+        super().__init__(
+            capacity,
+            eager=eager,
+            journal=journal,
+            scoring=scoring,
+            backfill=eager if backfill is None else backfill,
+        )
+        self._layout = Layout(capacity, oversubscribe=self._settings.oversubscribe)
         self._origin = time.monotonic() - start_s
-        self._workdir = workdir.absolute()
-        self._journal = journal
-        cores, gpus = machine_slots(capacity)
-        self._slots = Slots(cores, gpus)
-        self._whole = (cores, gpus)
-        self._queue: list[_Queued] = []
-        self._running: dict[TaskId, _Running] = {}
-        self._known: set[TaskId] = set()
-        self._events: list[Event] = []
-        self._order = 0
-        self._workers: dict[int, Worker] = {}
-        self._closed = False
-        self._lease = Lease(self._workdir)
+        self._temporary = tempfile.mkdtemp(prefix="rlctl-") if workdir is None else None
+        self._workdir = Path(self._temporary or workdir or "").absolute()
+        self._initializer = None if initializer is None else exchange.dump((initializer, initargs, {}), None)
+        self._past = past or Past()
+        self._kept: dict[str, Placement] = {}  # of programs that nobody has asked for yet
+        self._programs: dict[str, Program] = {}
+        self._finished: list[str] = []  # keys of ended programs that may be acknowledged
+        self._workers: dict[tuple[int, int], Worker] = {}
+        self._bare = clean_environment(os.environ)
+        self._let_go = False
+        self._replaced: deque[float] = deque(maxlen=REPLACEMENTS)
+        try:
+            self._supervision = Supervision(self._workdir, self._bare, self._past.epoch, self._settings.lease_s)
+        except BaseException:
+            self._remove_temporary()
+            raise
+        self._origin -= self._supervision.left.gone_s
+        self._keep_places()
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._waker, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
+        self._selector.register(self._supervision, selectors.EVENT_READ, self._hear)
+        self._thread = threading.Thread(target=self._serve, name="rlctl-executor", daemon=True)
+        self._thread.start()
+        self._at_exit = atexit.register(_finish, weakref.ref(self), os.getpid())
 
     def now(self) -> float:
         """Seconds since the campaign began."""
         return time.monotonic() - self._origin
 
-    def submit_task(self, spec: TaskSpec, attempt: int = 1) -> None:
-        """Queue a task. A uid that is already known is ignored.
+    def attach(self, journal: Recorder) -> None:
+        """From now on, write all to a journal, and go on with what is in it."""
+        with self._mutex:
+            super().attach(journal)
+            self._keep_places()
 
-        Raises:
-            LaunchError: it can never run here.
-        """
-        if spec.uid in self._known:
-            return
-        self._check(spec)
-        self._record("submitted", {"uid": spec.uid, "attempt": attempt, "parameters": dict(spec.parameters)})
-        self._known.add(spec.uid)
-        self._order += 1
-        heapq.heappush(self._queue, (-spec.priority, self._order, spec, attempt))
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As ``concurrent.futures``; see ``Executor``."""
+        with self._mutex:
+            self._closing = True
+            if cancel_futures:
+                self._withdraw_waiting()
+            self._gate = self._eager = True  # nobody will wait any more
+            self._pump()
+        self._wake()
+        if wait and threading.current_thread() is not self._thread:
+            self._thread.join()
 
-    def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
-        """Stop a task: SIGTERM, after ``grace_s`` SIGKILL to all its processes. Ended and unknown ones are ignored."""
-        task = self._running.get(uid)
-        if task is not None:
-            if task.stopped is None and not task.ended and not task.run.ended():
-                self._stop(task, TaskState.CANCELED, grace_s)
-            return
-        for entry in self._queue:
-            if entry[2].uid == uid:
-                self._queue.remove(entry)
-                heapq.heapify(self._queue)
-                now = self.now()
-                self._finish(entry[2], entry[3], TaskState.CANCELED, now, now)
-                return
+    def close(self) -> None:
+        """Stop everything that still runs, confirm it, and let go of all; may be called twice."""
+        with self._mutex:
+            self._closing = True
+            for task in list(self._books.tasks.values()):
+                self.cancel(task.uid, GRACE_S)
+        self.shutdown()
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
-        """Start what fits, then sleep until the next events and return them in order of time."""
-        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        self._lease.renew()
-        self._start()
-        while not self._events and self._running:
-            now = time.monotonic()
-            due = min(end, *(self._due(task, now) for task in self._running.values()))
-            self._selector.select(None if due == math.inf else max(0.0, due - now))
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._woken, 4096)
-            for task in list(self._running.values()):
-                self._attend(task)
-            if time.monotonic() >= end:
-                break
-        events, self._events = self._events, []
-        return events
+    # The hooks.
 
-    def shutdown(self) -> None:
-        """Stop everything that still runs, confirm it, release what is held; may be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        self._queue.clear()
-        for task in self._running.values():
-            if task.kill_at == math.inf and not task.run.ended():
-                self._stop(task, TaskState.CANCELED, GRACE_S)
-        while self._running:
-            for task in list(self._running.values()):
-                self._attend(task)
-            time.sleep(_POLL_S if self._running else 0.0)
-        self._queue.clear()  # a retry may have come back
-        for worker in self._workers.values():
-            worker.close()
-        self._workers.clear()
-        self._lease.close()
-        self._selector.close()
-        os.close(self._woken)
-        os.close(self._waker)
-
-    def _check(self, spec: TaskSpec) -> None:
-        self.capacity.check(spec)
+    def _accept(self, spec: TaskSpec) -> None:
         need = spec.resources
-        if Slots(*self._whole).take(need) is None:
-            raise LaunchError(f"task {spec.uid}: {need.ranks} ranks of {need.gpus_per_rank:g} GPUs never fit here")
-        if spec.function is not None and (need.ranks > 1 or need.gpus_per_rank > 0.0):
-            raise LaunchError(f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead")
-        if need.ranks > 1:
-            mpiexec_command(need.ranks)  # find out now, not when it starts
-
-    def _start(self) -> None:
-        while self._queue and not self._closed:
-            _, order, spec, attempt = self._queue[0]
-            placement = self._slots.take(spec.resources)
-            if placement is None:
-                return
-            heapq.heappop(self._queue)
-            self._launch(spec, attempt, order, placement)
-
-    def _launch(self, spec: TaskSpec, attempt: int, order: int, placement: Placement) -> None:
-        identity = {"uid": spec.uid, "attempt": attempt}
-        self._record("launching", {**identity, "cores": list(placement.cores), "gpus": dict(placement.gpus)})
-        run: Program | Call
-        started_s = self.now()
-        try:
-            if spec.function is not None:
-                run = Call(spec, placement.cores, self._worker(placement.cores[0]))
-            else:
-                run = Program(spec, attempt, placement, self._workdir, self._lease)
-        except (OSError, LaunchError) as error:
-            self._slots.give(placement)
-            self._conclude(spec, attempt, order, started_s, Ending(failure=Failure.LAUNCH, message=str(error)))
+        if spec.function is not None:
+            if need.ranks > 1 or need.gpus_per_rank > 0.0:
+                raise LaunchError(
+                    f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead"
+                )
             return
-        task = _Running(spec, attempt, order, placement, run, started_s)
-        self._running[spec.uid] = task
-        if isinstance(run, Program):
-            began = start_time(run.sid)
-            self._lease.hold(run.sid, began)
-            if run.pidfd is not None:
-                self._selector.register(run.pidfd, selectors.EVENT_READ)
-            if self._journal is not None:
-                self._record("started", {**identity, "pid": run.sid, "starttime": began, **_machine()})
-        self._begin_clock(task)
-        self._events.append(Event(started_s, spec.uid, TaskState.RUNNING, attempt))
+        check_program(spec, self._settings.applications, self._bare)
 
-    def _worker(self, core: int) -> Worker:
-        worker = self._workers.get(core)
-        if worker is not None and not worker.alive:
-            self._selector.unregister(worker.reader)
-            worker.close()
+    def _resume(self, task: Task) -> bool:
+        """Go on with an attempt that still runs, or has ended unseen, or is known to have ended."""
+        if super()._resume(task):
+            return True
+        attempt = self._past.attempts.get(task.uid)
+        if attempt is None:
+            return False
+        key = _key(task.uid, attempt.number)
+        with self._mutex:
+            left = self._supervision.left
+            if left.ended.get(key, {}).get("why") == "stopped":  # at the end of the lease: it did not come to its end
+                del left.ended[key]
+                self._supervision.forget_exit(key)
+            if task.spec.function is not None or (key not in left.running and key not in left.ended):
+                return False
+            task.attempt = attempt.number
+            self._books.pool.give(self._kept.pop(key, ()))
+            placement = placement_of(attempt, self.capacity, task.need)
+            placed = placement is not None and self._books.adopt(task, placement, self.now())
+            if not placed:
+                self._books.tasks[task.uid] = task
+            elif task.future is not None:
+                task.future.set_running_or_notify_cancel()
+            run = self._programs[key] = self._program(task)
+            if key in left.ended:
+                self._started(task)
+                self._conclude(key, left.ended.pop(key))
+                return True
+            run.pid, run.start = left.running.pop(key)
+            if placed:
+                self._note_start(task, run.pid, run.start)
+                self._started(task)
+            else:  # others have its place by now: it runs again when it has stopped
+                task.stop = TaskState.PREEMPTED
+                self._supervision.send("stop", key=key, grace_s=GRACE_S)
+            return True
+
+    def _keep_places(self) -> None:
+        """What still runs keeps its place until it is asked for again, whatever is submitted before."""
+        if not self._eager:  # nothing starts before everything has been asked for
+            return
+        for uid, attempt in self._past.attempts.items():
+            key = _key(uid, attempt.number)
+            if key in self._supervision.left.running and key not in self._kept:
+                placement = placement_of(attempt, self.capacity)
+                if placement is not None and self._books.pool.occupy(placement):
+                    self._kept[key] = placement
+
+    def _taken(self) -> None:
+        """What was told by the last ``wait`` is recorded by now: the supervisor may forget it."""
+        left = self._supervision.left
+        for key in left.running:  # nobody has asked for it again: the campaign has no use for it
+            self._supervision.send("stop", key=key, grace_s=GRACE_S)
+        left.running.clear()
+        self._finished += left.ended
+        left.ended.clear()
+        for key in self._finished:
+            self._supervision.forget_exit(key)
+        self._finished.clear()
+
+    def _launch(self, task: Task) -> None:
+        cores = self._layout.cores(task.placement) if self._settings.pin else None
+        if task.spec.function is not None:
+            self._call(task, cores or [])
+            return
+        key = _key(task.uid, task.attempt)
+        try:
+            run = self._program(task)
+            request = run.prepare(self._layout.gpus(task.placement))
+        except (OSError, RlctlError) as error:
+            self._ended(task, Ending(failure=Failure.LAUNCH, message=str(error)))
+            return
+        self._programs[key] = run
+        self._supervision.send("run", key=key, cores=cores, **request, **self._limits(task, task.spec.walltime_s))
+
+    def _limits(self, task: Task, walltime_s: float | None) -> dict[str, float | None]:
+        memory_mb = task.need.memory_per_rank_mb if self._settings.memory else None
+        return {
+            "walltime_s": walltime_s,
+            "memory_mb": None if memory_mb is None else memory_mb * task.need.ranks,
+            "output_mb": self._settings.output_mb,
+        }
+
+    def _program(self, task: Task) -> Program:
+        settings, scratch = self._settings, self._supervision.scratch
+        return Program(task, self._workdir, scratch, settings.applications, self._bare)
+
+    def _call(self, task: Task, cores: list[int]) -> None:
+        place = (task.placement[0].node, task.placement[0].cores & -task.placement[0].cores)
+        worker = self._workers.get(place)
+        if worker is not None and worker.ended:  # killed while it was idle, and not yet heard of
+            self._bury(worker)
             worker = None
-        if worker is None:
-            worker = self._workers[core] = Worker(self._workdir, self._lease, self._wake)
-            self._selector.register(worker.reader, selectors.EVENT_READ)
+        try:
+            if worker is None:
+                worker = self._workers[place] = self._new_worker()
+        except OSError as error:
+            self._ended(task, Ending(failure=Failure.LAUNCH, message=f"no worker can be started: {error}"))
+            return
+        problem = worker.call(task, cores)
+        if problem is not None:
+            self._ended(task, problem)
+            return
+        if task.spec.walltime_s is not None:
+            worker.stop_at = time.monotonic() + task.spec.walltime_s
+            self._wake()
+        self._started(task)
+
+    def _new_worker(self) -> Worker:
+        log = workdir = None
+        environment: Mapping[str, str] = os.environ
+        if self._temporary is None:
+            (self._workdir / LOGS).mkdir(exist_ok=True)
+            workdir, log = self._workdir, self._workdir / LOGS / "calls.out"
+            environment = self._bare | {"CUDA_VISIBLE_DEVICES": ""}
+        mark = f"{self._supervision.token}:calls"
+        worker = Worker(
+            {**environment, TASK: mark},
+            self._supervision.scratch,
+            f"{TASK}={mark}",
+            workdir,
+            log,
+            self._initializer,
+        )
+        self._supervision.send("watch", pid=worker.pid)
+        self._selector.register(worker.socket, selectors.EVENT_READ, lambda: self._answered(worker))
+        if worker.pidfd is not None:
+            self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._died(worker))
+        self._wake()
         return worker
 
-    def _begin_clock(self, task: _Running) -> None:
-        if task.stop_at is None and task.run.sid is not None:
-            walltime_s = task.spec.walltime_s
-            task.stop_at = math.inf if walltime_s is None else time.monotonic() + walltime_s
-
-    def _due(self, task: _Running, now: float) -> float:
-        """When a task must be looked at, whatever else happens."""
-        if task.ended or now >= task.kill_at or (isinstance(task.run, Program) and task.run.pidfd is None):
-            return now + _POLL_S
-        if task.stop_at is None:
-            return now + 0.1  # the worker may fail to start
-        return task.kill_at if task.stopped is not None else task.stop_at
-
-    def _attend(self, task: _Running) -> None:
-        """Look at a running task: has it ended, is it too late, is it dead."""
-        run = task.run
-        if not task.ended and run.ended():
-            task.ended = True
-            if run.pidfd is not None:
-                self._selector.unregister(run.pidfd)
-        self._begin_clock(task)
-        now = time.monotonic()
-        if not task.ended:
-            if task.stopped is None and task.stop_at is not None and now >= task.stop_at:
-                self._stop(task, Failure.TIMEOUT, GRACE_S)
-            elif now >= task.kill_at and run.sid is not None:
-                send_signal(session_processes(run.sid), signal.SIGKILL)
+    def _halt(self, task: Task, grace_s: float) -> None:
+        if task.spec.function is None:
+            self._supervision.send("stop", key=_key(task.uid, task.attempt), grace_s=grace_s)
             return
-        if remains := run.remains():
-            if task.kill_at == math.inf:  # it ended by itself and left something behind
-                task.kill_at = now + GRACE_S
-                send_signal(remains, signal.SIGTERM)
-            elif now >= task.kill_at:
-                send_signal(remains, signal.SIGKILL)
-            return
-        if task.stopped is None:
-            ending = run.ending()
-        elif task.stopped is Failure.TIMEOUT:
-            ending = Ending(failure=Failure.TIMEOUT, message=f"stopped at its walltime of {task.spec.walltime_s:g} s")
-        else:
-            ending = None
-        run.close()
-        if isinstance(run, Program):
-            self._lease.release(run.sid)
-        del self._running[task.spec.uid]
-        self._slots.give(task.placement)
-        self._conclude(task.spec, task.attempt, task.order, task.started_s, ending)
-
-    def _stop(self, task: _Running, why: TaskState | Failure, grace_s: float) -> None:
-        task.stopped = task.stopped or why
-        task.kill_at = time.monotonic() + grace_s
-        if task.run.sid is not None:
-            send_signal(session_processes(task.run.sid), signal.SIGTERM)
-        elif isinstance(task.run, Call):
-            task.run.drop()
+        worker = self._worker_of(task)
+        if worker is not None:
+            worker.stopped = worker.stopped or "stopped"
+            worker.terminate(time.monotonic() + grace_s)
             self._wake()
 
-    def _conclude(self, spec: TaskSpec, attempt: int, order: int, started_s: float, ending: Ending | None) -> None:
-        """An attempt is over: the task is DONE, CANCELED (no ending), queued again, or FAILED."""
-        now = self.now()
-        if ending is None:
-            self._finish(spec, attempt, TaskState.CANCELED, started_s, now)
-        elif ending.failure is None:
-            self._finish(spec, attempt, TaskState.DONE, started_s, now, ending)
-        elif attempt <= spec.retries:
-            heapq.heappush(self._queue, (-spec.priority, order, spec, attempt + 1))
-            self._events.append(Event(now, spec.uid, TaskState.QUEUED, attempt + 1))
-        else:
-            self._finish(spec, attempt, TaskState.FAILED, started_s, now, ending)
+    def _send(self, task: Task, number: int) -> None:
+        if task.spec.function is None:
+            self._supervision.send("signal", key=_key(task.uid, task.attempt), number=int(number))
+        elif (worker := self._worker_of(task)) is not None:
+            worker.signal(number)
 
-    def _finish(
-        self,
-        spec: TaskSpec,
-        attempt: int,
-        state: TaskState,
-        started_s: float,
-        ended_s: float,
-        ending: Ending | None = None,
-    ) -> None:
-        end = ending or Ending()
-        cores = spec.resources.cores
-        result = TaskResult(spec.uid, state, attempt, end.values, end.failure, end.message, started_s, ended_s, cores)
-        self._events.append(Event(ended_s, spec.uid, state, attempt, result))
+    def _suspend(self, task: Task, suspended: bool) -> None:
+        self._send(task, signal.SIGSTOP if suspended else signal.SIGCONT)
+
+    def _rest(self, timeout_s: float | None) -> bool:
+        with self._mutex.lock:
+            if not self._untold and self._broken is None and len(self._books.tasks) > self._books.held:
+                self._news.wait(timeout_s)
+        return True
+
+    def _where(self, placement: Placement) -> Mapping[str, Any]:
+        return {**super()._where(placement), "nodes": [part.node for part in placement]}
+
+    # The thread.
+
+    def _serve(self) -> None:
+        """Hear what workers and supervisor say, keep walltimes of calls, until all is let go."""
+        while True:
+            with self._mutex:
+                if self._closing and (not self._books.tasks or self._broken is not None):
+                    break
+                timeout_s = self._due()
+            for key, _ in self._selector.select(timeout_s):
+                if key.fileobj == self._woken:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._woken, 4096)
+                    continue
+                with self._mutex:
+                    key.data()
+            with self._mutex:
+                self._attend()
+        self._release_all()
+
+    def _due(self) -> float | None:
+        now, due = time.monotonic(), float("inf")
+        for worker in self._workers.values():
+            if worker.task is not None:
+                due = min(due, worker.kill_at if worker.stopped else worker.stop_at)
+                if now >= worker.kill_at or worker.pidfd is None:
+                    due = min(due, now + _POLL_S)
+        return None if due == float("inf") else max(0.0, due - now)
+
+    def _attend(self) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers.values()):
+            if worker.task is None or (worker.pidfd is not None and now < min(worker.kill_at, worker.stop_at)):
+                continue  # its end will be heard
+            if now >= worker.kill_at:
+                worker.kill()
+            elif worker.stopped is None and now >= worker.stop_at:
+                worker.stopped = "walltime"
+                worker.terminate(now + GRACE_S)
+            if (worker.pidfd is None or now >= worker.kill_at) and worker.ended:  # otherwise the pidfd tells
+                self._died(worker)
+
+    def _hear(self) -> None:
+        """The supervisor says something."""
+        messages = self._supervision.receive()
+        if messages is None:
+            self._replace_supervisor()
+            return
+        for message in messages:
+            event, key = message["event"], message.get("key", "")
+            run = self._programs.get(key)
+            if event == "started" and run is not None:
+                self._note_start(run.task, message["pid"], message["start"])
+                self._started(run.task)
+            elif event == "failed" and run is not None:
+                del self._programs[key]
+                run.clean()
+                self._ended(run.task, Ending(failure=Failure.LAUNCH, message=f"{run.command[0]}: {message['error']}"))
+            elif event == "ended" and run is not None:
+                self._conclude(key, message)
+            elif event == "ended" and key in self._kept:
+                self._supervision.left.running.pop(key, None)
+                self._supervision.left.ended[key] = message
+                self._books.pool.give(self._kept.pop(key))
+                self._books.touch()
+        self._pump()
+
+    def _conclude(self, key: str, message: Mapping[str, Any]) -> None:
+        run = self._programs.pop(key)
+        self._ended(run.task, run.ending(message))
+        if self._journal is None:
+            self._supervision.forget_exit(key)
+        elif not self._records_ends:
+            self._finished.append(key)
+
+    def _recorded(self, task: Task) -> None:
+        if task.spec.function is None:
+            self._supervision.forget_exit(_key(task.uid, task.attempt))
+
+    def _note_start(self, task: Task, pid: int, start: int) -> None:
+        run = self._programs[_key(task.uid, task.attempt)]
+        run.pid, run.start = pid, start
+        if self._journal is not None and task.state is TaskState.LAUNCHING:
+            data = {"uid": task.uid, "attempt": task.attempt, "pid": pid, "starttime": start, **_machine()}
+            self._journal.write("started", self.now(), data)
+
+    def _replace_supervisor(self) -> None:
+        """Somebody killed it. What it ran, runs on; what it was about to start is started again."""
+        self._selector.unregister(self._supervision)
+        self._replaced.append(time.monotonic())
+        if len(self._replaced) == REPLACEMENTS and self._replaced[-1] - self._replaced[0] < 10.0:
+            self._break(LaunchError(f"{self._workdir}: the supervisor of its programs dies again and again"))
+            return
+        running = {}
+        for key, run in self._programs.items():
+            walltime_s = run.task.spec.walltime_s
+            left_s = None if walltime_s is None else run.task.started_s + walltime_s - self.now()
+            # Whether one without a number has begun, nobody knows: its mark tells; it is LOST when all is gone.
+            running[key] = {"pid": run.pid or -1, "start": run.start, **self._limits(run.task, left_s)}
+        self._supervision.replace(running)
+        self._selector.register(self._supervision, selectors.EVENT_READ, self._hear)
+        for worker in self._workers.values():
+            self._supervision.send("watch", pid=worker.pid)
+        for key, run in self._programs.items():
+            if run.task.stop is not None:  # the former one may not have heard it
+                self._supervision.send("stop", key=key, grace_s=GRACE_S)
+
+    def _answered(self, worker: Worker) -> None:
+        if worker.closed:  # in the same round
+            return
+        messages = worker.receive()
+        if messages is None:
+            self._died(worker)
+            return
+        for message in messages:
+            task, worker.task, worker.stop_at = worker.task, None, float("inf")
+            if task is None:
+                continue
+            if worker.stopped:  # it came to its end before it could be stopped; the worker dies all the same
+                self._bury(worker)
+            self._ended(task, workers.ending(message))
+        self._pump()
+
+    def _died(self, worker: Worker) -> None:
+        """The process is gone; its task has ended when all that it started is gone too."""
+        if worker.closed:
+            return
+        if not worker.ended:
+            if worker.task is None and worker in self._workers.values():
+                self._bury(worker)
+            return
+        if worker.task is not None and worker.kill():
+            worker.kill_at = min(worker.kill_at, time.monotonic())
+            return
+        task, worker.task = worker.task, None
+        stopped = worker.stopped
+        ending = worker.death()
+        self._bury(worker)
+        if task is not None:
+            if stopped == "stopped":
+                ending = Ending(stopped=True)
+            elif stopped == "walltime":
+                message = f"stopped at its walltime of {task.spec.walltime_s:g} s"
+                ending = Ending(failure=Failure.TIMEOUT, message=message)
+            self._ended(task, ending)
+            self._pump()
+
+    def _bury(self, worker: Worker) -> None:
+        for place, other in list(self._workers.items()):
+            if other is worker:
+                del self._workers[place]
+        for handle in (worker.socket, worker.pidfd):
+            if handle is not None:
+                with contextlib.suppress(KeyError, ValueError):
+                    self._selector.unregister(handle)
+        self._supervision.send("unwatch", pid=worker.pid)
+        worker.close()
+
+    def _worker_of(self, task: Task) -> Worker | None:
+        return next((worker for worker in self._workers.values() if worker.task is task), None)
+
+    def _release_all(self) -> None:
+        with self._mutex:
+            if self._let_go:
+                return
+            self._let_go = True
+            for worker in list(self._workers.values()):
+                self._bury(worker)
+            self._taken()
+            self._supervision.close()
+            self._selector.close()
+            os.close(self._woken)
+            os.close(self._waker)
+            self._remove_temporary()
+        atexit.unregister(self._at_exit)
+
+    def _remove_temporary(self) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _pump(self) -> None:
+        super()._pump()
+        if self._closing:
+            self._wake()
 
     def _wake(self) -> None:
-        """Called from Pebble's threads: end the sleep in ``wait``."""
-        with contextlib.suppress(OSError):  # full: awake anyway; closed: nobody sleeps
-            os.write(self._waker, b"x")
+        """End the sleep of the thread."""
+        if threading.current_thread() is not self._thread and not self._let_go:
+            with contextlib.suppress(OSError):  # full: awake anyway
+                os.write(self._waker, b"x")
 
-    def _record(self, kind: str, data: Mapping[str, Any]) -> None:
-        if self._journal is not None:
-            self._journal.append(kind, self.now(), data)
+
+def _key(uid: str, attempt: int) -> str:
+    return f"{uid}.{attempt}"
+
+
+def _finish(reference: weakref.ref[LocalExecutor], pid: int) -> None:
+    """At the end of the interpreter, as ``concurrent.futures``: what was submitted is brought to its end."""
+    executor = reference()
+    if executor is not None and os.getpid() == pid:
+        executor.shutdown()
 
 
 def _machine() -> dict[str, str]:
     """Where and in which life of the machine a process number is valid."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return {"host": platform.node(), "boot_id": boot.read_text().strip() if boot.exists() else ""}
+    from rlctl.executors.processes import boot
+
+    host, _, boot_id = boot().partition(" ")
+    return {"host": host, "boot_id": boot_id}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -45,15 +47,23 @@ _SETTINGS = {
 }
 
 
-def mpiexec_command(ranks: int) -> list[str]:
+def mpiexec_command(ranks: int, launcher: str | None = None, variables: Mapping[str, str] | None = None) -> list[str]:
     """The launcher with its flags; the program and its arguments follow. Ranks keep the affinity of the caller.
+
+    Args:
+        launcher: an application's own mpiexec; None: the one that is found.
+        variables: an application's environment, in which it is looked for.
 
     Raises:
         LaunchError: there is no launcher, or it is of no known family.
     """
-    path = find_mpiexec()
+    own = variables is not None and variables.get("PATH") != os.environ.get("PATH")
+    path = shutil.which(launcher, path=(variables or os.environ).get("PATH")) if launcher else None
+    if path is None and launcher is None:
+        path = _first((variables or {}).get("PATH")) if own else find_mpiexec()
     if path is None:
-        raise LaunchError("no mpiexec on this machine: install one with `pip install 'rlctl[mpi]'`, or load a module")
+        where = launcher or "mpiexec"
+        raise LaunchError(f"no {where} on this machine: install one with `pip install 'rlctl[mpi]'`, or load a module")
     return [path, *_FLAGS[flavour(path)], "-n", str(ranks)]
 
 
@@ -62,7 +72,58 @@ def find_mpiexec() -> str | None:
     own = Path(sys.prefix) / "bin" / "mpiexec"
     if os.access(own, os.X_OK):
         return str(own)
-    return next((found for name in ("mpiexec", "mpirun", "orterun") if (found := shutil.which(name))), None)
+    return _first(None)
+
+
+def _first(path: str | None) -> str | None:
+    return next((found for name in ("mpiexec", "mpirun", "orterun") if (found := shutil.which(name, path=path))), None)
+
+
+def check_same_mpi(task: str, launcher: str, command: Sequence[str], variables: Mapping[str, str]) -> None:
+    """Refuse a program of another MPI than its launcher's: each of its N ranks would run alone, N times the same.
+
+    A program's MPI is seen from the libraries that it loads, Python's from mpi4py; where neither tells, nothing is
+    said.
+
+    Raises:
+        LaunchError: they differ.
+    """
+    program = shutil.which(command[0], path=variables.get("PATH"))
+    if program is None:
+        return
+    own = _library(program, tuple(sorted(variables.items())))
+    if own is not None and own is not flavour(launcher):
+        raise LaunchError(
+            f"task {task}: {program} is built against {own}, but {launcher} is of {flavour(launcher)}: it would run as "
+            "independent programs of one rank each; name an application with the mpiexec of its own MPI"
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _library(program: str, variables: tuple[tuple[str, str], ...]) -> Flavour | None:
+    """The MPI that a program uses; None: it cannot be told."""
+    environment = dict(variables)
+    if Path(program).name.startswith("python"):
+        ask = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+        text = _said([program, "-c", ask], environment)
+        return Flavour.OPENMPI if "Open MPI" in text else Flavour.MPICH if re.search("MPICH|Intel", text) else None
+    with contextlib.suppress(OSError), open(program, "rb") as file:
+        if file.read(4) != b"\x7fELF":
+            return None
+    text = _said(["ldd", program], environment)
+    if re.search(r"libmpi\.so\.[1-4]0\b", text):
+        return Flavour.OPENMPI
+    return Flavour.MPICH if re.search(r"libmpi(ch)?\.so\.12\b", text) else None
+
+
+def _said(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    try:
+        done = subprocess.run(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60.0
+        )
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return ""
+    return done.stdout
 
 
 @functools.cache

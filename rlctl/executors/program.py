@@ -1,110 +1,147 @@
-"""An exec: a program in a session of its own, and what came of it."""
+"""An exec: the command and the environment of a program, and what came of it."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlctl.executors.mpi import clean_environment, mpiexec_command, scratch_environment
-from rlctl.executors.reaper import TOKEN, Lease, session_processes
-from rlctl.executors.slots import Placement
+from rlctl.errors import LaunchError
+from rlctl.executors.application import Application
+from rlctl.executors.data import INLINE_BYTES, by_reference
+from rlctl.executors.mpi import check_same_mpi, mpiexec_command, scratch_environment
+from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure, TaskSpec
 
 LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended by itself."""
+def check_program(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> None:
+    """Find out now, not when it starts, what keeps a program from starting.
 
-    values: Mapping[str, Any] = field(default_factory=dict)
-    failure: Failure | None = None
-    message: str = ""
+    Raises:
+        LaunchError: its application is not described or cannot be had, there is no launcher, or the launcher is of
+            another MPI than the program, so that every rank would take itself for the only one.
+    """
+    application = _application(spec, applications)
+    if spec.resources.ranks > 1:
+        variables = bare if application is None else application.variables(bare)
+        command = _own(spec, application, variables)
+        launcher = mpiexec_command(spec.resources.ranks, application.mpiexec if application else None, variables)
+        if application is None or not application.container:  # what is inside cannot be seen from here
+            check_same_mpi(str(spec.uid), launcher[0], command, variables)
 
 
 class Program:
-    """One attempt of an exec, running.
+    """One attempt of an exec: what is asked of the supervisor for it, and how its end is read.
 
     Attributes:
-        sid: its session, which is the pid of its first process (of mpiexec, where there are several ranks).
+        task: whose attempt it is.
+        pid, start: its first process (mpiexec, where there are several ranks) and that one's start time; 0: unknown.
+        command: as ``prepare`` has made it.
     """
 
-    def __init__(self, spec: TaskSpec, attempt: int, placement: Placement, workdir: Path, lease: Lease) -> None:
-        """Start it.
+    def __init__(
+        self,
+        task: Task,
+        workdir: Path,
+        scratch: Path,
+        applications: Mapping[str, Application],
+        bare: Mapping[str, str],
+    ) -> None:
+        self.task = task
+        self.pid, self.start = 0, 0
+        self.command: list[str] = [str(task.spec.executable)]
+        self._spec = task.spec
+        self._need = task.need
+        self._workdir = workdir
+        self._applications = applications
+        self._bare = bare
+        name = f"{task.uid}.{task.attempt}".replace(os.sep, "_")
+        self._errors = workdir / LOGS / f"{name}.err"
+        self._lease_scratch = scratch
+        self._scratch = scratch / name
+
+    def prepare(self, gpus: Sequence[str]) -> dict[str, Any]:
+        """Make the files that it needs; returns ``command``, ``environment`` and ``outputs`` for the supervisor.
 
         Raises:
-            OSError: the program or its files cannot be opened.
-            LaunchError: there is no mpiexec.
+            OSError: its files cannot be made.
+            LaunchError: there is no such program, or no mpiexec.
         """
-        self._spec = spec
-        self._workdir = workdir
-        name = f"{spec.uid}.{attempt}".replace(os.sep, "_")
-        self._errors = workdir / LOGS / f"{name}.err"
-        self._scratch = lease.scratch / name
-        command = [sys.executable if spec.executable == "python" else str(spec.executable), *spec.arguments]
-        environment = clean_environment(os.environ) | {
-            "OMP_NUM_THREADS": str(spec.resources.cores_per_rank),
-            "CUDA_VISIBLE_DEVICES": ",".join(device for device, _ in placement.gpus),
-            TOKEN: lease.token,
-        }
-        if spec.resources.ranks > 1:
-            command = [*mpiexec_command(spec.resources.ranks), *command]
-            lease.scratch.mkdir(mode=0o700, exist_ok=True)
-            self._scratch.mkdir()
+        spec, application = self._spec, _application(self._spec, self._applications)
+        variables = self._bare if application is None else application.variables(self._bare)
+        environment = {}
+        if application is not None:
+            environment = {name: value for name, value in variables.items() if self._bare.get(name) != value}
+        environment["OMP_NUM_THREADS"] = str(self._need.cores_per_rank)
+        for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
+            environment[name] = ",".join(gpus)
+        command = _own(spec, application, variables)
+        if self._need.ranks > 1:
+            launcher = mpiexec_command(self._need.ranks, application.mpiexec if application else None, variables)
+            command = [*launcher, *command]
+            self._lease_scratch.mkdir(mode=0o700, exist_ok=True)
+            self._scratch.mkdir(exist_ok=True)
             environment |= scratch_environment(self._scratch)
+        environment |= spec.environment
         if spec.result_file is not None:
-            (workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
+            (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
         self._errors.parent.mkdir(exist_ok=True)
-        with open(self._errors.with_suffix(".out"), "wb") as out, open(self._errors, "wb") as err:
-            self._process = _start_on(
-                placement.cores, command, cwd=workdir, stdout=out, stderr=err, env=environment | dict(spec.environment)
-            )
-        self.sid = self._process.pid
-        self.pidfd = os.pidfd_open(self.sid) if hasattr(os, "pidfd_open") else None
+        found = _found(command[0], environment.get("PATH", variables.get("PATH")), str(self._workdir))
+        self.command = [found, *command[1:]]
+        errors = str(self._errors)
+        outputs = (f"{errors[:-3]}out", errors)
+        return {"command": self.command, "environment": environment, "outputs": outputs}
 
-    def ended(self) -> bool:
-        """Whether the first process has ended. It stays a zombie until ``ending``, so its number stays ours."""
-        if self.pidfd is None:
-            return self._process.poll() is not None
-        return os.waitid(os.P_PID, self.sid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    def ending(self, ended: Mapping[str, Any]) -> Ending:
+        """What the supervisor's message about its end says."""
+        self.clean()
+        why, code = ended["why"], ended["code"]
+        ending = self._ending(why, code)
+        return replace(ending, usage=ended.get("usage", {}))
 
-    def remains(self) -> list[int]:
-        """What is still alive of its session."""
-        return session_processes(self.sid)
+    def clean(self) -> None:
+        """Remove what only a running program needs."""
+        if self._need.ranks > 1:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def ending(self) -> Ending:
-        """Exit code and result file of an ended program, read as the task's outcome."""
-        code = self._process.wait()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+    def _ending(self, why: str | None, code: int | None) -> Ending:
         spec = self._spec
+        if why == "stopped" and self.task.stop is None:
+            return Ending(failure=Failure.LOST, message="it was stopped when there was no controller")
+        if why == "stopped":
+            return Ending(stopped=True)
+        if why == "walltime":
+            return Ending(failure=Failure.TIMEOUT, message=f"stopped at its walltime of {spec.walltime_s:g} s")
+        if why == "memory":
+            limit = (self._need.memory_per_rank_mb or 0) * self._need.ranks
+            return Ending(failure=Failure.MEMORY, message=f"used more than its {limit} MiB of memory")
+        if why == "output":
+            return Ending(failure=Failure.OUTPUT, message="wrote more to its output than is kept")
+        if code is None:  # its supervisor was killed: only a result tells that it came to its end
+            result = self._result()
+            told = spec.result_file is not None and result.failure is None
+            return result if told else Ending(failure=Failure.LOST, message="how it ended was not seen by anybody")
         declared = dict(spec.failure_codes).get(code)
         if code == 0:
             return self._result()
         if declared is not None:
             return Ending(failure=declared, message=self._last_line() or f"exit code {code}")
         number = -code
-        if spec.resources.ranks > 1 and code > 128:
+        if self._need.ranks > 1 and code > 128:
             number = code - 128  # how mpiexec tells that a rank was killed
         if number in {s.value for s in signal.Signals}:
             return Ending(failure=Failure.SIGNAL, message=f"killed by {signal.Signals(number).name}")
         return Ending(failure=Failure.EXIT, message=self._last_line() or f"exit code {code}")
-
-    def close(self) -> None:
-        """Release what is held, when nothing of it is alive."""
-        self._process.wait()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-            self.pidfd = None
 
     def _result(self) -> Ending:
         if self._spec.result_file is None:
@@ -116,6 +153,8 @@ class Program:
             return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: {error}")
         if not isinstance(values, dict):
             return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: not a mapping")
+        if path.stat().st_size > INLINE_BYTES:
+            values = by_reference(values, self._workdir, f"{self.task.uid}.{self.task.attempt}")
         return Ending(values=values)
 
     def _last_line(self) -> str:
@@ -131,21 +170,41 @@ class Program:
         return words[-1][:200] if words else ""
 
 
-def _start_on(cores: tuple[int, ...], command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process that may use only these cores from its first instruction on.
+def _application(spec: TaskSpec, applications: Mapping[str, Application]) -> Application | None:
+    if spec.application is None:
+        return None
+    if spec.application not in applications:
+        known = ", ".join(sorted(applications)) or "none"
+        raise LaunchError(
+            f"task {spec.uid}: application {spec.application!r} is not described: add it to "
+            f"executor.options.applications (there: {known})"
+        )
+    return applications[spec.application]
 
-    A child inherits the affinity of the thread that makes it. This needs no code between fork and exec, which is not
-    safe in a process with threads.
+
+def _own(spec: TaskSpec, application: Application | None, variables: Mapping[str, str]) -> list[str]:
+    """The program and its arguments, without a launcher."""
+    executable = str(spec.executable)
+    if application is None:
+        return [sys.executable if executable == "python" else executable, *spec.arguments]
+    if application.container:
+        return [*application.container, executable, *spec.arguments]
+    return [shutil.which(executable, path=variables.get("PATH")) or executable, *spec.arguments]
+
+
+@functools.lru_cache(maxsize=256)  # the search is a dozen system calls, and the same for thousands of tasks
+def _found(program: str, path: str | None, workdir: str) -> str:
+    """Where a program is; a relative path is one in the working folder.
+
+    Raises:
+        LaunchError: there is none on PATH.
     """
-    options |= {"stdin": subprocess.DEVNULL, "start_new_session": True}
-    if not hasattr(os, "sched_setaffinity"):
-        return subprocess.Popen(command, **options)
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        return subprocess.Popen(command, **options)
-    finally:
-        os.sched_setaffinity(0, before)
+    if os.sep in program:
+        return os.path.join(workdir, program)
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise LaunchError(f"{program}: no such program on PATH: install it, or give its path")
+    return found
 
 
 def _refuse(constant: str) -> None:

@@ -1,17 +1,23 @@
-"""The simulated executor: a virtual clock, an event heap, nodes with cores and GPUs, and a model of what tasks do."""
+"""The simulated executor: a virtual clock, an event heap, and a model of what tasks do."""
 
 from __future__ import annotations
 
 import heapq
 import math
+import signal
+import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from rlctl.executors.base import Capacity
-from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
+from rlctl.executors.booked import BookedExecutor, function_name
+from rlctl.executors.pool import Scoring
+from rlctl.executors.scheduler import Ending, Task
+from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 
 if TYPE_CHECKING:
     from rlctl.driver import Recorder
@@ -76,100 +82,74 @@ class DurationModel:
         return seconds, False
 
 
-class _Nodes:
-    """Free cores and GPUs of each node."""
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A node that is not there for a while; with all nodes from 0 on it is an allocation that waits in a queue.
 
-    def __init__(self, capacity: Capacity) -> None:
-        self.cores = [capacity.cores] * capacity.nodes
-        self.gpus = [float(capacity.gpus)] * capacity.nodes
+    Attributes:
+        node: number of the node.
+        from_s: virtual seconds.
+        to_s: likewise; infinite: it does not come back.
+    """
 
-    def place(self, need: Resources) -> list[int] | None:
-        """Ranks on each node, nodes in order, or None if they do not all fit now."""
-        left = need.ranks
-        ranks = []
-        for cores, gpus in zip(self.cores, self.gpus, strict=True):
-            fit = cores // need.cores_per_rank
-            if need.gpus_per_rank > 0.0:
-                fit = min(fit, int(gpus / need.gpus_per_rank + 1e-9))
-            ranks.append(min(fit, left))
-            left -= ranks[-1]
-        return ranks if left == 0 else None
-
-    def take(self, need: Resources, ranks: Sequence[int], sign: int = 1) -> None:
-        for node, count in enumerate(ranks):
-            if count:
-                self.cores[node] -= sign * count * need.cores_per_rank
-                self.gpus[node] -= sign * count * need.gpus_per_rank
+    node: int
+    from_s: float
+    to_s: float = math.inf
 
 
-@dataclass(slots=True)
-class _Running:
-    launch: Launch
-    ranks: list[int]
-    started_s: float
-    simulated: Simulated
-
-
-class SimulatedExecutor:
+class SimulatedExecutor(BookedExecutor):
     """An executor under a virtual clock; see ``rlctl.executors.base.Executor`` for the contract.
 
-    What a task will do is asked of the model once, when the task is first needed, and delivered when the virtual clock
-    reaches its end. A driver of many campaigns may ask for all of them together: ``uncomputed`` lists the launches,
-    ``deliver`` takes the answers.
+    What a task will do is asked of the model once for each attempt, when it is first needed, and delivered when the
+    virtual clock reaches its end. A driver of many campaigns may ask for all of them together: ``uncomputed`` lists the
+    launches, ``deliver`` takes the answers. A function that was given to ``submit`` really runs, at its virtual end.
     """
 
     deterministic = True
 
-    def __init__(self, capacity: Capacity, model: TaskModel, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        capacity: Capacity,
+        model: TaskModel,
+        journal: Recorder | None = None,
+        *,
+        outages: Sequence[Outage] = (),
+        eager: bool = False,
+        scoring: Scoring | None = None,
+        backfill: bool = False,
+    ) -> None:
         """Make a machine of which nothing is occupied.
 
         Args:
             capacity: the allocation.
             model: what the tasks do.
-            recorder: is told of submissions and launches, as a journal is by a real executor.
+            journal: is told of submissions and launches, as by a real executor.
+            outages: when nodes are not there; what runs on them is lost, and queued again.
+            eager: let a thread move the clock whenever a task runs, for those who wait for futures; otherwise the clock
+                moves inside ``wait`` only.
+            scoring: chooses nodes; None: where the least is left for others.
+            backfill: whether tasks may overtake one that does not fit yet; not where a policy decides what starts.
         """
-        self.capacity = capacity
+        super().__init__(capacity, eager=eager, journal=journal, scoring=scoring, backfill=backfill)
         self.model = model
-        self._recorder = recorder
-        self._occupied: dict[TaskId, set[int]] = {}  # cores by number, kept for the recorder
         self.uncomputed: list[Launch] = []
         self._now = 0.0
-        self._nodes = _Nodes(capacity)
-        self._queue: list[tuple[float, int, Launch]] = []  # (-priority, order, launch)
+        self._asked: set[TaskId] = set()  # in ``uncomputed`` or ``_computed``
         self._computed: dict[TaskId, Simulated] = {}
-        self._running: dict[TaskId, _Running] = {}
-        self._heap: list[tuple[float, int, TaskId]] = []  # (end, order, uid)
-        self._known: set[TaskId] = set()
-        self._events: list[Event] = []
-        self._order = 0
+        self._does: dict[TaskId, Simulated] = {}
+        self._heap: list[tuple[float, int, TaskId, int]] = []  # (end, order, uid, attempt)
+        self._left: dict[TaskId, float] = {}  # seconds that suspended tasks still have to run
+        self._pushed = 0
+        self._changes = sorted(
+            [(o.from_s, o.node, False) for o in outages]
+            + [(o.to_s, o.node, True) for o in outages if o.to_s < math.inf]
+        )
+        self._thread: threading.Thread | None = None
+        self._change()
 
     def now(self) -> float:
         """Virtual seconds since the campaign began."""
         return self._now
-
-    def submit_task(self, spec: TaskSpec, attempt: int = 1) -> None:
-        """Queue a task. Raises ``LaunchError`` if it can never run."""
-        if spec.uid in self._known:
-            return
-        self.capacity.check(spec)
-        self._known.add(spec.uid)
-        self._enqueue(Launch(spec, attempt))
-
-    def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
-        """Stop a task at once."""
-        running = self._running.pop(uid, None)
-        if running is not None:
-            self._release(running)
-            self._end(running.launch, running.started_s, TaskState.CANCELED)
-            return
-        for entry in self._queue:
-            if entry[2].spec.uid == uid:
-                self._queue.remove(entry)
-                heapq.heapify(self._queue)
-                self.uncomputed = [launch for launch in self.uncomputed if launch.spec.uid != uid]
-                self._computed.pop(uid, None)
-                self._end(entry[2], self._now, TaskState.CANCELED)
-                return
 
     def deliver(self, simulated: Sequence[Simulated]) -> None:
         """The model's answers for ``uncomputed``, in its order."""
@@ -179,100 +159,192 @@ class SimulatedExecutor:
 
     def wait(self, timeout_s: float | None = None) -> list[Event]:
         """Start what fits and move the clock to the next events, or by the timeout if none comes before."""
-        if self.uncomputed:
-            self.deliver(self.model.outcomes(self.uncomputed))
-        self._start()
-        while self._heap and self._heap[0][2] not in self._running:  # cancelled meanwhile
-            heapq.heappop(self._heap)
-        if not self._events:
-            limit = math.inf if timeout_s is None else self._now + timeout_s
-            end = self._heap[0][0] if self._heap else math.inf
-            if end > limit:
-                self._now = limit
-            elif end < math.inf:
-                self._now = end
-                while self._heap and self._heap[0][0] == end:
-                    uid = heapq.heappop(self._heap)[2]
-                    running = self._running.pop(uid, None)
-                    if running is not None:
-                        self._release(running)
-                        self._ended(running)
-        events, self._events = self._events, []
-        return events
+        with self._mutex:
+            if self.uncomputed:
+                self.deliver(self.model.outcomes(self.uncomputed))
+        return super().wait(timeout_s)
 
-    def shutdown(self) -> None:
-        """Forget everything."""
-        self._queue.clear()
-        self._running.clear()
-        self._heap.clear()
+    def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
+        """Change what a task asks for; what it will do is asked again."""
+        with self._mutex:
+            task = self._books.tasks.get(uid)
+            super().update(uid, priority=priority, resources=resources)
+            if task is not None and task.state in (TaskState.QUEUED, TaskState.HELD) and resources is not None:
+                self._forget(uid)
+                self._ask(task)
 
-    def _enqueue(self, launch: Launch) -> None:
-        self._order += 1
-        heapq.heappush(self._queue, (-launch.spec.priority, self._order, launch))
-        self.uncomputed.append(launch)
-        if self._recorder is not None:
-            data = {"uid": launch.spec.uid, "attempt": launch.attempt, "parameters": dict(launch.spec.parameters)}
-            self._recorder.append("submitted", self._now, data)
-
-    def _start(self) -> None:
-        while self._queue:
-            launch = self._queue[0][2]
-            need = launch.spec.resources
-            ranks = self._nodes.place(need)
-            if ranks is None:
-                return
-            heapq.heappop(self._queue)
-            self._nodes.take(need, ranks)
-            uid = launch.spec.uid
-            simulated = self._computed.pop(uid)
-            self._running[uid] = _Running(launch, ranks, self._now, simulated)
-            if self._recorder is not None:
-                self._note_launch(self._recorder, launch, ranks)
-            self._order += 1
-            seconds = min(simulated.duration_s, launch.spec.walltime_s or math.inf)
-            if seconds < math.inf:
-                heapq.heappush(self._heap, (self._now + seconds, self._order, uid))
-            self._events.append(Event(self._now, uid, TaskState.RUNNING, launch.attempt))
-
-    def _note_launch(self, recorder: Recorder, launch: Launch, ranks: Sequence[int]) -> None:
-        """Say which cores a task takes: node n has the numbers from n times the cores of a node, lowest first."""
-        need, width = launch.spec.resources, self.capacity.cores
-        taken = set().union(*self._occupied.values())
-        cores: list[int] = []
-        for node, count in enumerate(ranks):
-            free = (core for core in range(node * width, (node + 1) * width) if core not in taken)
-            cores += [next(free) for _ in range(count * need.cores_per_rank)]
-        self._occupied[launch.spec.uid] = set(cores)
-        gpus = {f"node{node}": count * need.gpus_per_rank for node, count in enumerate(ranks) if need.gpus}
-        data = {"uid": launch.spec.uid, "attempt": launch.attempt, "cores": cores, "gpus": gpus}
-        recorder.append("launching", self._now, data)
-
-    def _release(self, running: _Running) -> None:
-        self._occupied.pop(running.launch.spec.uid, None)
-        self._nodes.take(running.launch.spec.resources, running.ranks, -1)
-
-    def _ended(self, running: _Running) -> None:
-        launch, simulated = running.launch, running.simulated
-        late = launch.spec.walltime_s is not None and simulated.duration_s > launch.spec.walltime_s
-        failure = Failure.TIMEOUT if late else simulated.failure
-        if failure is None:
-            self._end(launch, running.started_s, TaskState.DONE, simulated.values)
-        elif launch.attempt <= launch.spec.retries:
-            self._events.append(Event(self._now, launch.spec.uid, TaskState.QUEUED, launch.attempt + 1))
-            self._enqueue(Launch(launch.spec, launch.attempt + 1))
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let what there is come to its virtual end; see ``Executor``."""
+        with self._mutex:
+            self._closing = True
+            if cancel_futures:
+                self._withdraw_waiting()
+        if not wait:
+            return
+        if self._eager:
+            with self._mutex.lock:
+                while self._books.tasks:
+                    self._news.wait()
         else:
-            message = f"stopped at its walltime of {launch.spec.walltime_s:g} s" if late else simulated.message
-            self._end(launch, running.started_s, TaskState.FAILED, failure=failure, message=message)
+            before = -1
+            while self._books.tasks and self._books.seq != before:  # otherwise what is left hangs, or never fits
+                before = self._books.seq
+                self.wait()
+        self._end_thread()
 
-    def _end(
-        self,
-        launch: Launch,
-        started_s: float,
-        state: TaskState,
-        values: Mapping[str, Any] | None = None,
-        failure: Failure | None = None,
-        message: str = "",
-    ) -> None:
-        uid, cores = launch.spec.uid, launch.spec.resources.cores
-        result = TaskResult(uid, state, launch.attempt, values or {}, failure, message, started_s, self._now, cores)
-        self._events.append(Event(self._now, uid, state, launch.attempt, result))
+    def close(self) -> None:
+        """Forget everything."""
+        with self._mutex:
+            self._closing = True
+            for uid in list(self._books.tasks):
+                self.cancel(uid)
+        end_s = time.monotonic() + 10.0
+        with self._mutex.lock:  # what is still being written to the journal
+            while self._books.tasks and self._journal is not None and self._broken is None and time.monotonic() < end_s:
+                self._news.wait(0.02)
+        self._end_thread()
+
+    def _accept(self, spec: TaskSpec) -> None:
+        pass
+
+    def _launch(self, task: Task) -> None:
+        simulated = self._computed.pop(task.uid, None)
+        if simulated is None:
+            self.deliver(self.model.outcomes(self.uncomputed))
+            simulated = self._computed.pop(task.uid)
+        self._asked.discard(task.uid)
+        self._does[task.uid] = simulated
+        self._books.enter(task, TaskState.RUNNING, self._now)
+        self._push(task, min(simulated.duration_s, task.spec.walltime_s or math.inf))
+
+    def _push(self, task: Task, seconds: float) -> None:
+        if seconds < math.inf:
+            self._pushed += 1
+            heapq.heappush(self._heap, (self._now + seconds, self._pushed, task.uid, task.attempt))
+
+    def _halt(self, task: Task, grace_s: float) -> None:
+        self._does.pop(task.uid, None)
+        self._left.pop(task.uid, None)
+        self._ended(task, Ending(stopped=True))
+
+    def _send(self, task: Task, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+            self._does.pop(task.uid, None)
+            name = signal.Signals(number).name
+            self._ended(task, Ending(failure=Failure.SIGNAL, message=f"killed by {name}"))
+
+    def _suspend(self, task: Task, suspended: bool) -> None:
+        if suspended:
+            ends = [end for end, _, uid, attempt in self._heap if (uid, attempt) == (task.uid, task.attempt)]
+            self._left[task.uid] = ends[0] - self._now if ends else math.inf
+            self._heap = [entry for entry in self._heap if entry[2] != task.uid]
+            heapq.heapify(self._heap)
+        else:
+            self._push(task, self._left.pop(task.uid))
+
+    def _rest(self, timeout_s: float | None) -> bool:
+        """Move the clock to whatever comes first."""
+        with self._mutex:
+            limit = math.inf if timeout_s is None else self._now + timeout_s
+            while self._heap and not self._stands(self._heap[0]):
+                heapq.heappop(self._heap)
+            end = self._heap[0][0] if self._heap else math.inf
+            change = self._changes[0][0] if self._changes else math.inf
+            if min(end, change) > limit or min(end, change) == math.inf:
+                self._now = self._now if limit == math.inf else limit
+                return False
+            self._now = max(min(end, change), self._now)
+            self._change()
+            while self._heap and self._heap[0][0] <= self._now:
+                entry = heapq.heappop(self._heap)
+                if self._stands(entry):
+                    self._arrive(self._books.tasks[entry[2]])
+            return True
+
+    def _stands(self, entry: tuple[float, int, TaskId, int]) -> bool:
+        task = self._books.running.get(entry[2])
+        return task is not None and task.attempt == entry[3] and entry[2] in self._does
+
+    def _change(self) -> None:
+        """Nodes go and come."""
+        while self._changes and self._changes[0][0] <= self._now:
+            _, node, up = self._changes.pop(0)
+            if up:
+                self._books.pool.up(node)
+                self._books.touch()
+                self._pump()
+                continue
+            self._books.pool.down(node)
+            for task in self._books.on_nodes([node]):
+                self._does.pop(task.uid, None)
+                self._ended(task, Ending(failure=Failure.LOST, message=f"node {node} was lost"))
+
+    def _arrive(self, task: Task) -> None:
+        """A task comes to its end."""
+        simulated, walltime_s = self._does.pop(task.uid), task.spec.walltime_s
+        if walltime_s is not None and simulated.duration_s > walltime_s:
+            message = f"stopped at its walltime of {walltime_s:g} s"
+            self._ended(task, Ending(failure=Failure.TIMEOUT, message=message))
+        elif simulated.failure is not None:
+            self._ended(task, Ending(failure=simulated.failure, message=simulated.message))
+        elif task.work is None:
+            self._ended(task, Ending(simulated.values))
+        else:
+            self._ended(task, _run(task))
+        self._pump()
+
+    def _report(self, task: Task, event: Event, ending: Ending | None) -> None:
+        if event.state is TaskState.QUEUED:
+            self._ask(task)
+        elif event.state.final:
+            self._forget(task.uid)
+        super()._report(task, event, ending)
+        if self._eager and self._thread is None and not event.state.final:
+            self._thread = threading.Thread(target=self._run_on, name="rlctl-clock", daemon=True)
+            self._thread.start()
+        if self._eager:
+            self._news.notify_all()
+
+    def _ask(self, task: Task) -> None:
+        """What this attempt will do has to be known before it starts."""
+        if task.uid not in self._asked:
+            self._asked.add(task.uid)
+            spec = task.spec
+            if task.work is not None:
+                spec = replace(spec, uid=task.uid, function=function_name(task.work[0]))
+            elif task.need is not spec.resources:
+                spec = replace(spec, resources=task.need)
+            self.uncomputed.append(Launch(spec, task.attempt))
+
+    def _forget(self, uid: TaskId) -> None:
+        if uid in self._asked:
+            self._asked.discard(uid)
+            self._computed.pop(uid, None)
+            self.uncomputed = [launch for launch in self.uncomputed if launch.spec.uid != uid]
+
+    def _run_on(self) -> None:
+        """The thread of an eager executor."""
+        while True:
+            with self._mutex.lock:
+                while not self._books.running:
+                    if self._closing and not self._books.tasks:
+                        return
+                    self._news.wait()
+            if not self._rest(None):  # everything that runs, hangs: until somebody stops it
+                with self._mutex.lock:
+                    self._news.wait(0.05)
+
+    def _end_thread(self) -> None:
+        with self._mutex.lock:
+            self._news.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+
+def _run(task: Task) -> Ending:
+    assert task.work is not None
+    function, arguments, keywords = task.work
+    try:
+        return Ending(value=function(*arguments, **keywords))
+    except BaseException as error:
+        return Ending(failure=Failure.EXIT, message=f"{type(error).__name__}: {error}", error=error)

@@ -1,4 +1,7 @@
-"""A call: a function in a warm worker process, one for each core, and what came of it."""
+"""A warm worker: a process that calls one function after another. It dies with its controller.
+
+Started by ``rlctl.executors.workers``. Little is imported here, so that it starts quickly.
+"""
 
 from __future__ import annotations
 
@@ -6,206 +9,135 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sys
-import time
-from collections.abc import Callable, Mapping
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext, SpawnProcess
+import threading
+import traceback
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import pebble
+from rlctl.executors import data, exchange
 
-from rlctl.executors.program import LOGS, Ending
-from rlctl.executors.reaper import Lease, send_signal, session_processes, start_time
-from rlctl.task import Failure, TaskSpec
-
-_Answer = tuple[Failure | None, str]
+PATH, INITIALIZE, CALL, NAMED = b"P", b"I", b"C", b"N"
+VALUE, ERROR, JSON, FAILURE = b"V", b"E", b"J", b"F"
 
 
-class Worker:
-    """A pool of one Pebble process, into which one call at a time is put.
-
-    The process has a session of its own, whose number it reports when it starts; a call is handed over only then, so
-    that no function ever runs outside the lease.
-    """
-
-    def __init__(self, workdir: Path, lease: Lease, wake: Callable[[], None]) -> None:
-        (workdir / LOGS).mkdir(exist_ok=True)
-        self.sid: int | None = None
-        self._lease = lease
-        self._wake = wake
-        context = _Context()
-        self.reader, self._writer = context.Pipe(duplex=False)
-        self._pool: Any = pebble.ProcessPool(
-            max_workers=1,
-            initializer=_begin,
-            initargs=(self._writer, str((workdir / LOGS / "calls.out").absolute())),
-            context=context,
-        )
-        self._waiting: tuple[Any, ...] | None = None
-        self.future: Any = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can take a call; starts the process if there is none yet."""
-        return bool(self._pool.active) and (self.sid is None or bool(session_processes(self.sid)))
-
-    def submit(self, spec: TaskSpec, cores: tuple[int, ...]) -> None:
-        """Run a function as soon as the process is there."""
-        self.future = None
-        self._waiting = (spec.function, json.dumps(dict(spec.parameters)), cores, dict(spec.environment))
-        self.attend()
-
-    def attend(self) -> None:
-        """Take note of a process that has started; hand over the call that waits for it."""
-        while self.reader.poll():
-            self.sid = int(self.reader.recv_bytes())
-            self._lease.hold(self.sid, start_time(self.sid))
-        if self._waiting is not None and self.sid is not None and self.alive:
-            arguments, self._waiting = self._waiting, None
-            self.future = self._pool.schedule(_invoke, args=arguments)
-            self.future.add_done_callback(lambda _: self._wake())
-
-    def drop(self) -> None:
-        """Give up a call that has not been handed over."""
-        self._waiting = None
-
-    def forget(self, sid: int) -> None:
-        """A process has died, and all of its session; its successor reports itself, or has done so."""
-        self._lease.release(sid)
-        if self.sid == sid:
-            self.sid = None
-
-    def close(self) -> None:
-        """Stop the process and what it has started; returns when all is dead."""
-        self._pool.stop()
-        self._pool.join()
-        if self.sid is not None:
-            while alive := session_processes(self.sid):
-                send_signal(alive, signal.SIGKILL)
-                time.sleep(0.01)
-            self.forget(self.sid)
-        self.reader.close()
-        self._writer.close()
+def serve(connection: socket.socket, scratch: Path) -> None:
+    """Until the controller closes its end."""
+    buffer = bytearray()
+    while True:
+        data = connection.recv(exchange.RECEIVE_BYTES)
+        if not data:
+            return
+        messages: Iterable[bytes]
+        if not buffer and exchange.whole(data):
+            messages = (data[exchange.HEAD :],)
+        else:
+            buffer += data
+            messages = exchange.frames(buffer)
+        for message in messages:
+            answer = _answer(message[:1], message[1:], scratch)
+            if answer is not None:
+                connection.sendall(exchange.frame(answer))
 
 
-class Call:
-    """One attempt of a call, running or waiting for its worker to start.
-
-    Attributes:
-        sid: session of the worker; None until the function has been handed over.
-    """
-
-    pidfd: int | None = None
-
-    def __init__(self, spec: TaskSpec, cores: tuple[int, ...], worker: Worker) -> None:
-        self.sid: int | None = None
-        self._worker = worker
-        self._dropped = False
-        worker.submit(spec, cores)
-        if worker.future is not None:
-            self.sid = worker.sid
-
-    def ended(self) -> bool:
-        """Whether the function has returned or its worker has died."""
-        self._worker.attend()
-        if self._worker.future is None:
-            if not self._worker.alive:
-                self.drop()
-            return self._dropped
-        if self.sid is None:
-            self.sid = self._worker.sid
-        return bool(self._worker.future.done())
-
-    def drop(self) -> None:
-        """End it before it is handed over."""
-        self._worker.drop()
-        self._dropped = True
-
-    def remains(self) -> list[int]:
-        """What is still alive of a worker that did not answer."""
-        if self.sid is None or self._worker.future.exception() is None:
-            return []
-        return session_processes(self.sid)
-
-    def ending(self) -> Ending:
-        """What the function returned or raised, or how its worker died."""
-        if self.sid is None:
-            return Ending(failure=Failure.LAUNCH, message="the worker process does not start")
-        error = self._worker.future.exception()
-        if error is None:
-            failure, text = self._worker.future.result()
-            return Ending(failure=failure, message=text) if failure else Ending(values=json.loads(text))
-        if isinstance(error, pebble.ProcessExpired):
-            code = error.exitcode
-            if code < 0:
-                return Ending(failure=Failure.SIGNAL, message=f"the worker was killed by signal {-code}")
-            return Ending(failure=Failure.EXIT, message=f"the worker ended with code {code}")
-        return Ending(failure=Failure.LOST, message=f"the worker was lost: {error}")
-
-    def close(self) -> None:
-        """Let go of a worker that has died; one that lives stays warm."""
-        if self.sid is not None and self._worker.future.exception() is not None:
-            self._worker.forget(self.sid)
+def _answer(kind: bytes, message: bytes, scratch: Path) -> bytes | None:
+    if kind == NAMED:
+        return _named(*json.loads(message))
+    if kind == PATH:
+        sys.path[:] = json.loads(message)  # functions are found where the controller finds them
+        return None
+    if kind == CALL and _broken:
+        return ERROR + _broken[0]
+    try:
+        function, arguments, keywords = exchange.load(message)
+        value = function(*arguments, **keywords)
+    except BaseException as error:  # also SystemExit: the worker stays
+        if kind == INITIALIZE:
+            _break(error)
+            return None
+        return ERROR + _error(error)
+    if kind == INITIALIZE:
+        return None
+    try:
+        return VALUE + exchange.dump(value, scratch)
+    except Exception as error:
+        return ERROR + _error(error)
 
 
-class _Process(SpawnProcess):
-    """A worker that does not run the user's main script again.
-
-    Functions are found by name, so it has no need of it; and a script that starts tasks outside of
-    ``if __name__ == "__main__"`` would start them all once more in each worker.
-    """
-
-    def start(self) -> None:
-        """Start it while the main module is out of sight."""
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            super().start()
-        finally:
-            sys.modules["__main__"] = main
+_broken: list[bytes] = []  # the answer to every call, once the initializer has failed
 
 
-class _Context(SpawnContext):
-    Process = _Process
+def _break(error: BaseException) -> None:
+    from concurrent.futures import BrokenExecutor
+
+    broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
+    broken.__cause__ = error
+    _broken.append(_error(broken))
 
 
-def _begin(writer: Connection, log: str) -> None:
-    """First thing in a new worker: its own session, no words to the user's terminal, and its number reported."""
-    os.setsid()
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    os.close(out)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    writer.send_bytes(str(os.getpid()).encode())
+def _error(error: BaseException) -> bytes:
+    """The exception and its traceback; one that cannot be sent becomes one that says so."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        whole = exchange.dump((error, text), None)
+        exchange.load(whole)
+        return whole
+    except Exception:
+        return exchange.dump((RuntimeError(f"{type(error).__name__}: {error}"), text), None)
 
 
-def _invoke(name: str, parameters: str, cores: tuple[int, ...], environment: Mapping[str, str]) -> _Answer:
-    """In the worker: run the function; the answer is JSON, or a failure and its reason."""
-    if hasattr(os, "sched_setaffinity"):
+def _named(
+    name: str, parameters: Mapping[str, Any], cores: list[int], variables: Mapping[str, str], attempt: str
+) -> bytes:
+    """The function of a ``TaskSpec``: the answer is JSON, or a failure and its reason."""
+    if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     before = dict(os.environ)
-    os.environ.update(environment)
+    os.environ.update(variables)
     try:
         module, _, attribute = name.partition(":")
         try:
             function = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            return Failure.LAUNCH, f"{name}: {error}"
+            return _failure("launch", f"{name}: {error}")
         try:
-            values = function(**json.loads(parameters))
+            values = function(**parameters)
         except BaseException as error:  # also SystemExit: the worker stays
-            return Failure.EXIT, f"{type(error).__name__}: {error}"
+            return _failure("exit", f"{type(error).__name__}: {error}")
         if not isinstance(values, Mapping):
-            return Failure.GARBAGE, f"{name} returned {type(values).__name__}, not a mapping"
+            return _failure("garbage", f"{name} returned {type(values).__name__}, not a mapping")
         try:
-            return None, json.dumps(dict(values), allow_nan=False)
+            return JSON + json.dumps(data.by_reference(values, Path.cwd(), attempt), allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            return Failure.GARBAGE, f"{name}: its result is not JSON: {error}"
+            return _failure("garbage", f"{name}: its result is not JSON: {error}")
+        except OSError as error:
+            return _failure("garbage", f"{name}: its result cannot be kept: {error}")
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _failure(kind: str, message: str) -> bytes:
+    return FAILURE + json.dumps([kind, message]).encode()
+
+
+def _die_with(life: int) -> None:
+    """The controller holds the other end of this pipe; when it is gone, so are we, and what we have started."""
+    os.read(life, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def main() -> None:
+    """Numbers of the socket and of the pipe, and the scratch folder."""
+    connection, life, scratch = sys.argv[1:]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to act upon
+    for number in (int(connection), int(life)):
+        os.set_inheritable(number, False)
+    threading.Thread(target=_die_with, args=(int(life),), daemon=True).start()
+    serve(socket.socket(fileno=int(connection)), Path(scratch))
+
+
+if __name__ == "__main__":
+    main()

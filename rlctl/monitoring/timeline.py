@@ -177,6 +177,8 @@ class _Reader:
         event = event_from_json(record.data)
         if event.state is TaskState.RUNNING:
             attempt = self._attempt(event.uid, event.attempt, time_s)
+            if attempt.failure is Failure.LOST and attempt.launched_s is not None:  # a later controller took it over
+                attempt.ended_s, attempt.state, attempt.failure, attempt.message = None, TaskState.RUNNING, None, ""
             if attempt.started_s is None:
                 attempt.started_s = max(time_s, attempt.launched_s or 0.0)
         elif event.state is TaskState.QUEUED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -27,6 +28,7 @@ from rlctl.registry import executor_factory
 from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
+from rlctl.steering.status import write_status
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
 
@@ -120,6 +122,7 @@ class _Loop:
         self._campaign = factory.campaign(int(identity["instance"]))
         self._guard = Guard(policy, fallback, self._campaign.action_space)
         self._shown_s = 0.0
+        self._status_due = 0.0
 
     def run(self, boot_s: float) -> Summary:
         """From the last record to the end of the campaign."""
@@ -152,7 +155,7 @@ class _Loop:
                 raise
             finally:
                 self._progress.stop()
-                executor.shutdown()
+                executor.close()
                 self._curves.close()
 
     def _decide(self, stop: StopRequest) -> None:
@@ -205,6 +208,11 @@ class _Loop:
         return summary
 
     def _show(self) -> None:
+        if self._journal.exclusive and time.monotonic() >= self._status_due:
+            began_s = time.monotonic()
+            with contextlib.suppress(OSError):  # a full disk: the next time
+                write_status(self._run, self._config, self._journal)
+            self._status_due = began_s + max(5.0, 50.0 * (time.monotonic() - began_s))  # at most 2 % of the time
         self._curves.looked(sum(self._executor.busy.values()), self._executor.queued)
         now_s = self._executor.now()
         note = f"{self._driver.outcome().successes} successes, {self._driver.decisions} decisions, "

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from rlctl.config import Config, RuleEntry, load_config, load_rule_file
 from rlctl.errors import ConfigError, JournalError
-from rlctl.executors.journal import LOCK, Journal
+from rlctl.executors.journal import Journal
+from rlctl.executors.ownership import read_owner
 from rlctl.monitoring.timeline import Timeline
 from rlctl.records import Record
 
@@ -84,26 +82,13 @@ def read_run(path: Path) -> Run:
 
 
 def controller(path: Path) -> Controller:
-    """Who steers the run in ``path``, seen from the file that a controller holds open and locked.
-
-    The lock is not tried: a controller that starts at that instant would be refused.
-    """
-    lock = path / LOCK
-    try:
-        holder = lock.read_text(errors="replace").strip()
-        number, _, host = holder.partition(" on ")
-        pid = int(number)
-    except (OSError, ValueError):
+    """Who steers the run in ``path``, as the file of its owner says; see ``rlctl.executors.ownership``."""
+    owner = read_owner(path)
+    if owner is None:
         return Controller(False, "")
-    if host and host != platform.node():
-        return Controller(None, holder)
-    try:
-        names = {file.path for file in psutil.Process(pid).open_files()}
-    except psutil.NoSuchProcess:
-        return Controller(False, holder)
-    except psutil.AccessDenied:
-        return Controller(None, holder)
-    return Controller(str(lock.resolve()) in names, holder)
+    if not owner.here():
+        return Controller(None, owner.name)
+    return Controller(owner.beat >= 0 and owner.alive(), owner.name)
 
 
 def now_s(run: Run) -> float:

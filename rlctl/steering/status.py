@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,13 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from rlctl.campaign import Campaign, Countable
+from rlctl.config import Config
 from rlctl.errors import RlctlError
+from rlctl.executors.journal import Journal, JournalInUseError
 from rlctl.monitoring.account import account, ledger_line
 from rlctl.monitoring.progress import duration
-from rlctl.monitoring.timeline import Answer, Attempt
+from rlctl.monitoring.timeline import Answer, Attempt, Timeline
 from rlctl.monitoring.wording import action_text, count_text, span_of_cores
 from rlctl.registry import campaign_factory
 from rlctl.steering.run_folder import Controller, Run, controller, now_s, read_run
+
+STATUS = "status.json"
+"""Only where the journal cannot be read meanwhile."""
 
 LAST = 10
 _MOST_RUNNING = 20
@@ -78,6 +84,16 @@ class Status:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Status:
+        """What ``to_json`` gave."""
+        nested = {
+            "controller": Controller(**data["controller"]),
+            "running": [RunningTask(**{**task, "cores": tuple(task["cores"])}) for task in data["running"]],
+            "last": [Answer(**answer) for answer in data["last"]],
+        }
+        return cls(**{**data, **nested})
 
     def show(self) -> Group:
         """For a terminal of 80 columns or more."""
@@ -160,7 +176,13 @@ def status(path: Path | str) -> Status:
         JournalError: it is no run folder, or its journal is damaged.
         ConfigError: its configuration is missing or damaged.
     """
-    return status_of(Path(path))[1]
+    path = Path(path)
+    try:
+        return status_of(path)[1]
+    except JournalInUseError:  # its controller keeps the journal to itself, and tells in a file
+        if not (path / STATUS).exists():
+            raise
+        return Status.from_json(json.loads((path / STATUS).read_text()))
 
 
 def status_of(path: Path) -> tuple[Run, Status]:
@@ -169,6 +191,17 @@ def status_of(path: Path) -> tuple[Run, Status]:
     who = controller(path)
     run = read_run(path)
     return run, _status(run, who)
+
+
+def write_status(path: Path, config: Config, journal: Journal) -> None:
+    """For those who cannot read the journal while it is written: ``status.json`` beside it, whole or not at all."""
+    records = journal.records()
+    timeline = Timeline.read(records, config.machine.capacity())
+    run = Run(path, config, journal.header, records, timeline)
+    text = json.dumps(_status(run, controller(path)).to_json())
+    new = path / f".{STATUS}.new"
+    new.write_text(text + "\n")
+    new.replace(path / STATUS)
 
 
 def _status(run: Run, who: Controller) -> Status:

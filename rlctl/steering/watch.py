@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rlctl.executors.base import Executor
+from rlctl.driver import TaskRunner
 from rlctl.task import Event, TaskId, TaskSpec, TaskState
 
 _LOOK_UP_S = 0.25
@@ -61,9 +61,8 @@ class WatchedExecutor:
         busy: cores of each task that runs now.
     """
 
-    def __init__(self, executor: Executor, stop: StopRequest, look_up: Callable[[], None]) -> None:
+    def __init__(self, executor: TaskRunner, stop: StopRequest, look_up: Callable[[], None]) -> None:
         self.capacity = executor.capacity
-        self.deterministic = executor.deterministic
         self.busy: dict[TaskId, int] = {}
         self._executor = executor
         self._stop = stop
@@ -108,9 +107,9 @@ class WatchedExecutor:
         """Number of tasks that wait for cores."""
         return len(self._cores) - len(self.busy)
 
-    def shutdown(self) -> None:
+    def close(self) -> None:
         """Stop everything that still runs."""
-        self._executor.shutdown()
+        self._executor.close()
 
     def _note(self, event: Event) -> None:
         if event.state is TaskState.RUNNING:

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from evidence import Found, processes_in
 
-from rlctl.executors.reaper import LEASE_S
+from rlctl.executors.supervisor import GRACE_S
 
 HERE = Path(__file__).parent
 FULL = os.environ.get("RLCTL_FAULTS") == "full"
@@ -160,7 +160,7 @@ class Machine:
             )
         return Life(process.pid, lambda: process.wait(60), folder)
 
-    def clean(self, folder: Path, life: Life, row: Row, limit_s: float = LEASE_S + 2.0) -> None:
+    def clean(self, folder: Path, life: Life, row: Row, limit_s: float = GRACE_S + 2.0) -> None:
         """After a death: nothing of it may be alive when the lease is over."""
         while left := processes_in(folder):
             if time.monotonic() - life.killed_s > limit_s:

@@ -27,6 +27,7 @@ schema: 1
 seed: 0
 campaign: {{name: logged, options: {options}}}
 machine: {{cores: {cores}}}
+executor: {{options: {{lease_s: {lease_s}}}}}
 """
 STEER = ["steer", "config.yaml", "--policy", "remembering", "--run", "run", "--json"]
 SHORT = {"parts": 3, "ms": 4.0}
@@ -45,9 +46,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 class Campaign:
     """One campaign, from its first life to its end."""
 
-    def __init__(self, machine: Machine, row: Row, name: str, options: dict[str, Any], cores: int = 2) -> None:
+    def __init__(
+        self, machine: Machine, row: Row, name: str, options: dict[str, Any], cores: int = 2, lease_s: float = 0.0
+    ) -> None:
         self.machine, self.row, self.options, self.cores = machine, row, options, cores
-        self.folder = machine.place(name, CONFIG.format(options=json.dumps(options), cores=cores))
+        self.folder = machine.place(name, CONFIG.format(options=json.dumps(options), cores=cores, lease_s=lease_s))
         row.folder = self.folder
         self.run = self.folder / "here" / "run"
         self.before: list[Any] = []
@@ -139,6 +142,32 @@ def test_killed_at_random_moments_again_and_again(machine: Machine, cold: bool) 
             campaign.finish()
 
 
+def test_killed_again_and_again_programs_go_on_and_are_taken_over(machine: Machine) -> None:
+    """Under a lease nothing that runs is begun again, however often the controller dies."""
+    with judged(TABLE, "controller, random moments, programs go on") as row:
+        number = taken_over = 0
+        while row.kills < (60 if FULL else 3):
+            random = chance(8, number)
+            campaign = Campaign(machine, row, f"lease-{number}", LONG | {"ms": 80.0}, lease_s=20.0)
+            number += 1
+            for _ in range(6):
+                life = campaign.live()
+                time.sleep(moment(random, False))
+                if life.alive:
+                    life.kill()
+                if not campaign.died(life, wait=False):
+                    break
+            campaign.finish()
+            records = read(campaign.run)
+            epochs = [record.seq for record in records if record.kind == "epoch"]
+            launched = {(r.data["uid"], r.data["attempt"]): r.seq for r in records if r.kind == "launching"}
+            ends = [r for r in records if r.kind == "event" and r.data["state"] in ("done", "failed")]
+            for end in ends:
+                began = launched[end.data["uid"], end.data["attempt"]]
+                taken_over += any(began < epoch < end.seq for epoch in epochs)
+        assert taken_over > 0
+
+
 def counted(machine: Machine) -> tuple[int, list[Any]]:
     """Of a short campaign that nobody kills: how many effects it has, and its answers."""
     folder = machine.base / "counted"
@@ -177,7 +206,7 @@ def test_killed_at_each_effect_of_the_resumption(machine: Machine) -> None:
 
 
 def kill_all(folder: Path) -> int:
-    """Controller, reaper and tasks at once, as when a node dies; stopped first, so that none can tell another."""
+    """Controller, supervisor and tasks at once, as when a node dies; stopped first, so that none can tell another."""
     for number in (signal.SIGSTOP, signal.SIGKILL):
         while True:
             processes = processes_in(folder)
@@ -190,7 +219,7 @@ def kill_all(folder: Path) -> int:
 
 
 def test_everything_dies_at_once(machine: Machine) -> None:
-    with judged(TABLE, "controller, reaper and tasks at once") as row:
+    with judged(TABLE, "controller, supervisor and tasks at once") as row:
         number = 0
         while row.kills < (40 if FULL else 1):
             random = chance(3, number)
@@ -206,29 +235,36 @@ def test_everything_dies_at_once(machine: Machine) -> None:
             campaign.finish()
 
 
-def reaper_of(life: Life, folder: Path) -> int | None:
+def supervisor_of(life: Life, folder: Path) -> int | None:
     for pid in processes_in(folder):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"rlctl.executors.reaper" in words and pid != life.pid:
+            if b"rlctl.executors.supervisor" in words and pid != life.pid:
                 return pid
     return None
 
 
 @pytest.mark.parametrize("wait_s", [None, 0.0, 0.4], ids=["alone", "both", "later"])
-def test_the_reaper_dies_too(machine: Machine, wait_s: float | None) -> None:
-    """Without a reaper nobody ends the tasks; a controller soon starts another, a resumption ends what it finds."""
-    kind = {None: "reaper alone", 0.0: "reaper, then at once the controller", 0.4: "reaper, controller 0.4 s later"}
+def test_the_supervisor_dies_too(machine: Machine, wait_s: float | None) -> None:
+    """Without a supervisor nobody ends the tasks; a controller soon starts another, a resumption ends what it finds."""
+    kind = {
+        None: "supervisor alone",
+        0.0: "supervisor, then at once the controller",
+        0.4: "supervisor, controller 0.4 s later",
+    }
     with judged(TABLE, kind[wait_s]) as row:
         for number in range(10 if FULL else 1):
             random = chance(4, number)
             options = LONG | {"ms": 60.0, "stubborn": [1]}
-            campaign = Campaign(machine, row, f"reaper-{wait_s}-{number}", options)
+            campaign = Campaign(machine, row, f"supervisor-{wait_s}-{number}", options)
             life = campaign.live()
-            while not (reaper := reaper_of(life, campaign.folder)) or not (campaign.run / "work" / "evidence").exists():
+            while (
+                not (supervisor := supervisor_of(life, campaign.folder))
+                or not (campaign.run / "work" / "evidence").exists()
+            ):
                 time.sleep(0.002)
             time.sleep(random.uniform(0, 0.3))
-            os.kill(reaper, signal.SIGKILL)
+            os.kill(supervisor, signal.SIGKILL)
             if wait_s is None:
                 row.kills += 1
                 assert life.end() == 0, life.errors

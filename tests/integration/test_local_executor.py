@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,11 +17,14 @@ import pytest
 
 from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity
+from rlctl.executors.data import fetch
 from rlctl.executors.journal import Journal
+from rlctl.executors.layout import available_cores
 from rlctl.executors.local import LocalExecutor
 from rlctl.executors.mpi import find_mpiexec
-from rlctl.executors.reaper import LEASE_S, session_processes, start_time
-from rlctl.executors.slots import available_cores
+from rlctl.executors.processes import session_processes, start_time
+from rlctl.executors.supervision import scratch_folder
+from rlctl.executors.supervisor import GRACE_S
 from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
 two_cores = pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores")
@@ -50,8 +54,8 @@ def make(tmp_path: Path) -> Iterator[Callable[..., LocalExecutor]]:
 
     yield executor
     for one in made:
-        one.shutdown()
-        assert not one._lease.scratch.exists()
+        one.close()
+        assert not one._supervision.scratch.exists()
 
 
 def script(uid: str, code: str, *arguments: str, **options: Any) -> TaskSpec:
@@ -296,7 +300,7 @@ def test_stubborn_program_and_its_child_are_dead_when_it_is_said_so(
         executor.cancel(TaskId("a"), grace_s=0.2)
         assert alive(processes[0])
     if how == "shutdown":
-        executor.shutdown()
+        executor.close()
     else:
         (event,) = finish(executor)
         assert event.state is (TaskState.CANCELED if how == "cancel" else TaskState.FAILED)
@@ -333,7 +337,7 @@ def test_interrupt_inside_wait_leaves_nothing_after_shutdown(tmp_path: Path) -> 
         "executor = LocalExecutor(Capacity(cores=1), Path(sys.argv[1]))\n"
         "executor.submit_task(TaskSpec('a', executable='python', arguments=('-c', sys.argv[2])))\n"
         "try:\n    while True: executor.wait()\n"
-        "except KeyboardInterrupt:\n    executor.shutdown(); executor.shutdown(); print('clean')\n"
+        "except KeyboardInterrupt:\n    executor.close(); executor.close(); print('clean')\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path), STUBBORN]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as controller:
@@ -349,11 +353,14 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "modules" / "called_functions.py").write_text(
         "import os, time\n"
         "def double(x): return {'twice': 2 * x, 'pid': os.getpid()}\n"
-        # Pebble looks for dead workers ten times a second: by then it must have noted who took the call, or it is LOST.
-        "def crash(): time.sleep(0.3); os._exit(7)\n"
-        "def killed(): time.sleep(0.3); os.kill(os.getpid(), 9)\n"
+        "def crash(): os._exit(7)\n"
+        "def killed(): os.kill(os.getpid(), 9)\n"
         "def error(): raise ValueError('bad input')\n"
         "def number(): return 3\n"
+        "def field(n):\n"
+        "    import numpy as np\n"
+        "    field = np.full((n, n), 0.5)\n"
+        "    return {'field': field, 'mean': field.mean(), 'words': ['word'] * 20_000}\n"
         "def nan(): return {'x': float('nan')}\n"
         "def hang(path=None):\n"
         "    if path: open(path + '.new', 'w').write(str(os.getpid())); os.rename(path + '.new', path)\n"
@@ -373,7 +380,7 @@ def test_calls_run_in_a_warm_worker(make: Callable[..., LocalExecutor], function
     assert [results[str(i)].values["twice"] for i in range(5)] == [0, 2, 4, 6, 8]
     (pid,) = {result.values["pid"] for result in results.values()}  # one and the same process
     assert pid != os.getpid()
-    executor.shutdown()
+    executor.close()
     assert not alive(pid)
 
 
@@ -383,7 +390,7 @@ def test_bad_call_is_a_typed_failure_and_the_next_call_works(
     executor = make()
     expected = {
         f"{functions}:crash": (Failure.EXIT, "code 7"),
-        f"{functions}:killed": (Failure.SIGNAL, "signal 9"),
+        f"{functions}:killed": (Failure.SIGNAL, "SIGKILL"),
         f"{functions}:error": (Failure.EXIT, "ValueError: bad input"),
         f"{functions}:number": (Failure.GARBAGE, "int, not a mapping"),
         f"{functions}:nan": (Failure.GARBAGE, "not JSON"),
@@ -397,6 +404,24 @@ def test_bad_call_is_a_typed_failure_and_the_next_call_works(
         assert (
             run(executor, call(f"after {function}", f"{functions}:double", {"x": 4})).popitem()[1].values["twice"] == 8
         )
+
+
+def test_large_results_of_calls_and_programs_stay_in_files(
+    make: Callable[..., LocalExecutor], functions: str, tmp_path: Path
+) -> None:
+    executor, work = make(), tmp_path / "work"
+    values = run(executor, call("a", f"{functions}:field", {"n": 1000}))["a"].values
+    assert values["mean"] == 0.5
+    assert len(json.dumps(dict(values))) < 500
+    assert values["field"]["shape"] == [1000, 1000]
+    field = fetch(values["field"], work)
+    assert field.shape == (1000, 1000)
+    assert field[3, 4] == 0.5
+    assert fetch(values["words"], work) == ["word"] * 20_000
+    code = REPORT + "out.write_text(json.dumps({'short': 1, 'long': list(range(50_000))}))"
+    values = run(executor, script("b", code, "b.json", result_file="b.json"))["b"].values
+    assert values["short"] == 1
+    assert fetch(values["long"], work) == list(range(50_000))
 
 
 @on_linux
@@ -419,7 +444,7 @@ def test_script_without_main_guard_is_not_run_again_by_its_workers(tmp_path: Pat
         "print('main')\n"
         "executor = LocalExecutor(Capacity(cores=1), Path('work'))\n"
         "executor.submit_task(TaskSpec('a', function='builtins:dict', parameters={'x': 1}))\n"
-        "executor.wait(); print(executor.wait()[0].result.values); executor.shutdown()\n"
+        "executor.wait(); print(executor.wait()[0].result.values); executor.close()\n"
     )
     answer = subprocess.run(
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60.0, check=True
@@ -464,10 +489,10 @@ def test_what_was_asked_and_started_is_written_ahead(make: Callable[..., LocalEx
         executor = make(journal=journal, start_s=100.0)
         executor.submit_task(script("a", "pass"), attempt=3)
         finish(executor)
-        executor.shutdown()
+        executor.close()
         records = journal.records()
     assert [record.kind for record in records] == ["submitted", "launching", "started"]
-    assert records[1].data == {"uid": "a", "attempt": 3, "cores": [available_cores()[0]], "gpus": {}}
+    assert records[1].data == {"uid": "a", "attempt": 3, "cores": [0], "gpus": {}, "nodes": [0]}
     assert set(records[2].data) == {"uid", "attempt", "pid", "starttime", "boot_id", "host"}
     assert all(record.time_s >= 100.0 for record in records)
 
@@ -511,63 +536,72 @@ def test_when_the_controller_is_killed_its_tasks_are_dead_after_the_lease(
     else:
         spec = f"TaskSpec('a', executable='python', arguments=('-c', {STUBBORN!r}, {kind.split()[-1]!r}))"
     command = [sys.executable, "-c", CONTROLLER, str(tmp_path), str(tmp_path / "modules"), str(cores), f"[{spec}]"]
-    scratches = set(Path("/dev/shm").glob("rlctl-*"))
     with subprocess.Popen(command) as controller:
         processes = pids(marker)
         assert all(map(alive, processes))
+        scratch = scratch_folder((tmp_path / ".lease").read_text().split()[0])
+        assert scratch.exists()
         controller.kill()
-    until(lambda: not any(map(alive, processes)), LEASE_S + 2.0, f"{processes} are dead")
-    # The successor waits for the reaper, then has the folder to itself.
-    LocalExecutor(Capacity(cores=1), tmp_path).shutdown()
-    assert set(Path("/dev/shm").glob("rlctl-*")) <= scratches
+    until(lambda: not any(map(alive, processes)), GRACE_S + 2.0, f"{processes} are dead")
+    # The successor waits for the supervisor, then has the folder to itself.
+    LocalExecutor(Capacity(cores=1), tmp_path).close()
+    assert not scratch.exists()
 
 
-def test_killed_reaper_is_replaced(make: Callable[..., LocalExecutor]) -> None:
-    executor = make()
-    executor.submit_task(script("a", "import time; time.sleep(300)"))
-    executor.wait()
-    first = executor._lease._reaper
-    first.kill()
-    first.wait()
-    executor.cancel(TaskId("a"))
-    assert finish(executor)[-1].state is TaskState.CANCELED
-    assert executor._lease._reaper.pid != first.pid
-    assert run(executor, script("b", "pass"))["b"].state is TaskState.DONE
-
-
-def test_killed_reaper_is_replaced_while_a_task_runs(make: Callable[..., LocalExecutor]) -> None:
-    executor = make()
-    executor.submit_task(script("a", "import time; time.sleep(300)"))
-    executor.wait()
-    first = executor._lease._reaper
-    first.kill()
-    first.wait()
-    assert executor.wait(0.01) == []
-    assert executor._lease._reaper.pid != first.pid
-    assert executor._lease._reaper.poll() is None
+def kill_supervisor(executor: LocalExecutor) -> int:
+    process = executor._supervision._process
+    assert process is not None
+    process.kill()
+    return process.pid
 
 
 @on_linux
-def test_what_a_killed_reaper_could_not_stop_the_next_controller_stops(tmp_path: Path) -> None:
+def test_killed_supervisor_is_replaced_and_what_runs_goes_on(
+    make: Callable[..., LocalExecutor], tmp_path: Path
+) -> None:
+    executor = make()
+    code = REPORT + "import time; time.sleep(0.6); out.write_text(json.dumps({'pid': os.getpid()}))"
+    executor.submit_task(script("a", code, "a.json", result_file="a.json"))
+    executor.submit_task(script("b", "pass"))
+    assert executor.wait()[0].state is TaskState.RUNNING
+    first = kill_supervisor(executor)
+    events = finish(executor)
+    assert [(e.uid, e.state, e.attempt) for e in events] == [
+        ("a", TaskState.DONE, 1),
+        ("b", TaskState.RUNNING, 1),
+        ("b", TaskState.DONE, 1),
+    ]
+    assert executor._supervision._process is not None
+    assert executor._supervision._process.pid != first
+
+
+@on_linux
+def test_what_runs_under_a_second_supervisor_can_be_stopped(make: Callable[..., LocalExecutor]) -> None:
+    executor = make()
+    executor.submit_task(script("a", "import time; time.sleep(300)"))
+    executor.wait()
+    kill_supervisor(executor)
+    executor.cancel(TaskId("a"))
+    assert finish(executor)[-1].state is TaskState.CANCELED
+
+
+@on_linux
+def test_what_a_killed_supervisor_could_not_stop_the_next_controller_stops(tmp_path: Path) -> None:
     """As when a batch system kills all of a job but what has left its session."""
     marker = tmp_path / "pids"
     spec = f"TaskSpec('a', executable='python', arguments=('-c', {STUBBORN!r}, 'apart'))"
     command = [sys.executable, "-c", CONTROLLER, str(tmp_path), str(tmp_path / "modules"), "1", f"[{spec}]"]
     with subprocess.Popen(command) as controller:
         processes = pids(marker)
-        reapers = [
-            child for child in psutil.Process(controller.pid).children() if "reaper" in " ".join(child.cmdline())
+        supervisors = [
+            child for child in psutil.Process(controller.pid).children() if "supervisor" in " ".join(child.cmdline())
         ]
-        for process in [*reapers, controller]:
+        for process in [*supervisors, controller]:
             process.kill()
-    assert len(reapers) == 1
+    assert len(supervisors) == 1
     assert all(map(alive, processes))
-    LocalExecutor(Capacity(cores=1), tmp_path).shutdown()
+    LocalExecutor(Capacity(cores=1), tmp_path).close()
     assert not any(map(alive, processes))
-
-
-def test_there_is_no_scratch_folder_before_somebody_needs_it(make: Callable[..., LocalExecutor]) -> None:
-    assert not make()._lease.scratch.exists()
 
 
 @pytest.mark.parametrize("note", ["", "../../x host boot\n+1 1\n", f"{'0' * 32} another machine\n+1 1\n"])

@@ -177,7 +177,7 @@ def test_a_program_that_never_works_is_told_of(installed: Installed, tmp_path: P
     done = installed.run("steer", installed.config, "--policy", "bisection", "--run", run, *short, packages=packages)
     assert done.returncode == 0, done.stderr
     assert "failed tasks: launch " in done.stdout
-    assert "No such file or directory: 'curing-slab'" in installed.run("status", run, packages=packages).stdout
+    assert "curing-slab: no such program on PATH" in installed.run("status", run, packages=packages).stdout
 
 
 def test_a_name_that_two_packages_register_names_both(installed: Installed, tmp_path: Path) -> None:

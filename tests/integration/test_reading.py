@@ -58,12 +58,12 @@ def test_a_campaign_can_be_watched_killed_resumed_and_reported(steering: Steerin
         summary["core_seconds"]
     )
     lost = [attempt.uid for attempt in timeline.attempts if attempt.failure is not None and attempt.failure == "lost"]
-    assert sorted(lost) == ["part-0", "part-1"]
+    assert lost == []  # the programs went on while nobody was there, and were taken over
 
     rlctl(steering, "report", run, "--no-rules")
     page = (steering.run / "report.html").read_text()
     assert "Goal reached" in page
-    assert "its controller died" in page
+    assert "Interrupted" not in page
     assert sum(int(percent) for percent in re.findall(r'data-label="%">(\d+)<', page)) == 100
     assert json.loads(rlctl(steering, "trace", run, "--json"))["trace"] == f"{run}/trace.json"
     assert "goal reached" in rlctl(steering, "status", run, "--watch")

@@ -12,7 +12,7 @@ from rlctl.env import CampaignEnv, Episode
 from rlctl.errors import ConfigError
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.records import Record, action_to_json, event_from_json, event_to_json
+from rlctl.records import RecordList, action_to_json, event_from_json, event_to_json
 from rlctl.task import Event, Failure, TaskId, TaskResult, TaskState
 from rlctl.wrappers import BoxActions, FlatActions
 from rlctl_envs.block_copolymer.campaign import CHANGES, OBSERVED, AnnealingCampaign
@@ -129,7 +129,7 @@ def test_wide_segments_make_the_other_chain_wait():
     busy = []
     for _ in range(10):
         e.step({**GO, "ranks": 2})
-        busy.append(len(executor._running))
+        busy.append(len(executor.status().running))
     assert set(busy) <= {0, 1}
 
 
@@ -194,14 +194,8 @@ def test_a_result_that_cannot_be_read_counts_as_garbage(values):
 
 def test_replaying_events_and_actions_gives_the_same_state():
     factory = BlockCopolymer({**EASY, "amplitude_good": 5.0})
-    records: list[Record] = []
-
-    class Recorder:
-        def append(self, kind, time_s, data):
-            records.append(Record(len(records) + 1, time_s, kind, data))
-            return len(records)
-
-    driver = Driver(factory.campaign(9), SimulatedExecutor(factory.capacity, factory.task_model(9)), Recorder())
+    records = RecordList()
+    driver = Driver(factory.campaign(9), SimulatedExecutor(factory.capacity, factory.task_model(9)), records)
     decision = driver.begin()
     while decision is not None and decision.number < 25:
         decision = driver.step(GO)

@@ -13,7 +13,7 @@ from rlctl.errors import ConfigError
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor
 from rlctl.policy import Policy
-from rlctl.records import Record
+from rlctl.records import RecordList
 from rlctl.task import Event, TaskResult, TaskState
 from rlctl_agents.rules.queue import EqualEfficiency, LargestFirst, fitted_scaling, loss
 from rlctl_envs.moldable_queue.campaign import NODES, WAIT, QueueCampaign
@@ -33,17 +33,6 @@ class Watched(SimulatedExecutor):
         events = super().wait(timeout_s)
         self.history += events
         return events
-
-
-class Recording:
-    """A journal in memory."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def append(self, kind: str, time_s: float, data: object) -> int:
-        self.records.append(Record(len(self.records) + 1, time_s, kind, data))  # type: ignore[arg-type]
-        return len(self.records)
 
 
 class AnyAllowed:
@@ -151,7 +140,7 @@ def test_a_choice_that_is_not_allowed_becomes_the_default_and_is_counted(action:
 
 
 def test_replay_of_the_journal_gives_the_same_state() -> None:
-    campaign, recording = MoldableQueue().campaign(4), Recording()
+    campaign, recording = MoldableQueue().campaign(4), RecordList()
     driver = Driver(campaign, Watched(MACHINE, 4), recording)
     policy = AnyAllowed()
     policy.reset(4)
@@ -161,7 +150,7 @@ def test_replay_of_the_journal_gives_the_same_state() -> None:
         decision = driver.step(policy.act(decision))
     again = Driver(MoldableQueue().campaign(4), Watched(MACHINE, 4))
     attempts = dict.fromkeys(campaign._running, 1)
-    rebuilt = again.replay(recording.records, attempts)
+    rebuilt = again.replay(recording, attempts)
     assert decision is not None
     assert rebuilt is not None
     np.testing.assert_array_equal(rebuilt.observation, decision.observation)

@@ -15,6 +15,7 @@ import rlctl
 from rlctl.cli import app
 from rlctl.errors import JournalError
 from rlctl.executors.journal import Journal
+from rlctl.executors.processes import boot, start_time
 from rlctl.records import Record
 from rlctl.steering.run_folder import controller
 from rlctl.steering.summary import SCHEMA, Summary
@@ -79,10 +80,13 @@ def test_a_campaign_with_a_controller_shows_what_runs(tmp_path: Path) -> None:
 
 def test_a_controller_on_another_machine_cannot_be_told(tmp_path: Path) -> None:
     assert controller(tmp_path).alive is False
-    (tmp_path / "lock").write_text("1 on somewhere-else\n")
+    owner = {"pid": os.getpid(), "host": "elsewhere", "start": 1, "boot": boot(), "epoch": 1, "beat": 3}
+    (tmp_path / "lock").write_text(json.dumps(owner))
     assert controller(tmp_path).alive is None
-    (tmp_path / "lock").write_text(f"{os.getpid()} on {platform.node()}\n")
-    assert controller(tmp_path).alive is False  # a process of that number, but it does not hold the file
+    (tmp_path / "lock").write_text(json.dumps(owner | {"host": platform.node()}))
+    assert controller(tmp_path).alive is False  # the number is another process's by now
+    (tmp_path / "lock").write_text(json.dumps(owner | {"host": platform.node(), "start": start_time(os.getpid())}))
+    assert controller(tmp_path).alive is True
 
 
 def test_json_and_watch_end_with_the_campaign(tmp_path: Path) -> None:

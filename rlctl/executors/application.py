@@ -1,0 +1,76 @@
+"""Programs that need an environment of their own: another Python, modules, a container, another MPI.
+
+An application is described once, in the executor's options, since it belongs to the machine; tasks name it. Its
+environment is worked out once, when it is first needed, so that no shell runs for a task.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlctl.errors import LaunchError
+
+
+@dataclass(frozen=True)
+class Application:
+    """How programs of one kind are started.
+
+    Attributes:
+        venv: folder of a virtual environment; its ``bin`` comes first, and ``python`` means its interpreter.
+        modules: environment modules to load, by ``module load`` of a login shell.
+        container: what stands before the program, e.g. ``("apptainer", "exec", "image.sif")``.
+        mpiexec: launcher of its MPI; empty: the first on its PATH.
+        environment: variables, set last.
+    """
+
+    venv: str | None = None
+    modules: tuple[str, ...] = ()
+    container: tuple[str, ...] = ()
+    mpiexec: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def variables(self, bare: Mapping[str, str]) -> dict[str, str]:
+        """The environment of its programs, from one without traces of a batch job.
+
+        Raises:
+            LaunchError: there is no such virtual environment, or a module cannot be loaded.
+        """
+        found = dict(bare)
+        if self.venv is not None:
+            folder = Path(self.venv)
+            if not (folder / "bin").is_dir():
+                raise LaunchError(f"{folder}: no virtual environment, it has no folder bin: mend the path")
+            found.pop("PYTHONHOME", None)
+            found["VIRTUAL_ENV"] = str(folder)
+            found["PATH"] = f"{folder / 'bin'}{os.pathsep}{found.get('PATH', os.defpath)}"
+        if self.modules:
+            found = dict(_loaded(self.modules, tuple(sorted(found.items()))))
+        return found | dict(self.environment)
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded(modules: tuple[str, ...], before: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The environment after ``module load``, as a login shell makes it."""
+    shell = shutil.which("bash")
+    if shell is None:
+        raise LaunchError("modules are loaded by bash, and there is none on PATH: leave out modules, or install bash")
+    marker = "=== rlctl: what follows is the environment ==="  # login shells greet
+    script = f"module load \"$@\" && printf %s '{marker}' && env -0"
+    done = subprocess.run(
+        [shell, "-lc", script, "modules", *modules],
+        env=dict(before),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+    )
+    if done.returncode != 0:
+        said = (done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
+        raise LaunchError(f"module load {' '.join(modules)} fails (it says: {said}): try it in a login shell")
+    text = done.stdout.decode(errors="replace").partition(marker)[2]
+    return tuple((name, value) for name, _, value in (entry.partition("=") for entry in text.split("\0")) if name)

@@ -1,0 +1,472 @@
+"""The part that all executors share: books, futures, events, write-ahead. Where tasks run is up to the subclass."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from rlctl.errors import JournalError, RlctlError
+from rlctl.executors.base import Capacity, Executor, ExecutorStatus, RunningTask
+from rlctl.executors.futures import TaskFuture
+from rlctl.executors.pool import Placement, Pool, Scoring, core_numbers
+from rlctl.executors.recovery import KINDS, Past
+from rlctl.executors.scheduler import LOSSES, WAITING, Ending, Scheduler, Task
+from rlctl.task import Event, Resources, TaskId, TaskResult, TaskSpec, TaskState
+
+if TYPE_CHECKING:
+    from rlctl.driver import Recorder
+
+_T = TypeVar("_T")
+
+KEPT = 65_536
+"""Events that ``events`` can still tell of."""
+
+_TOLD = frozenset(
+    {
+        TaskState.RUNNING,
+        TaskState.SUSPENDED,
+        TaskState.PREEMPTED,
+        TaskState.DONE,
+        TaskState.FAILED,
+        TaskState.CANCELED,
+    }
+)
+
+
+_CALL = TaskSpec(TaskId("call"), function="submit:")
+"""What all calls that were given as functions have in common."""
+
+
+class Mutex:
+    """A lock whose owner may leave behind what is to be done once it is free: callbacks of futures run user code."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._after: deque[Callable[[], None]] = deque()
+        self._depth = 0
+
+    def after(self, work: Callable[[], None]) -> None:
+        """Do this when the lock has been given back."""
+        self._after.append(work)
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._depth -= 1
+        outermost = not self._depth
+        self.lock.release()
+        if outermost:
+            while self._after:
+                with suppress(IndexError):  # another thread did it
+                    self._after.popleft()()
+
+
+class BookedExecutor(Executor):
+    """An executor with a ``Scheduler``; subclasses start and stop tasks.
+
+    A subclass calls ``_started`` and ``_ended`` for what it has launched, and ``_pump`` when something has changed.
+    Its hooks are called with the lock held.
+    """
+
+    deterministic: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        capacity: Capacity,
+        *,
+        eager: bool,
+        journal: Recorder | None = None,
+        scoring: Scoring | None = None,
+        backfill: bool = False,
+    ) -> None:
+        """Make the books.
+
+        Args:
+            capacity: the allocation.
+            eager: whether tasks start as soon as they fit; otherwise inside ``wait`` only.
+            journal: as for ``attach``, but who takes the events records them: ends are not recorded here.
+            scoring: chooses nodes; None: where the least is left for others.
+            backfill: whether tasks may overtake one that does not fit yet.
+        """
+        self.capacity = capacity
+        self._mutex = Mutex()
+        self._news = threading.Condition(self._mutex.lock)
+        self._books = Scheduler(Pool(capacity, scoring), self._report, backfill)
+        self._eager = eager
+        self._gate = eager
+        self._journal = journal
+        self._records_ends = False
+        self._known: dict[TaskId, TaskFuture] = {}
+        self._log: deque[Event] = deque(maxlen=KEPT)
+        self._untold: deque[Event] = deque(maxlen=KEPT if eager else None)
+        self._calls = itertools.count(1)
+        self._unresolved = 0
+        self._closing = False
+        self._broken: RlctlError | None = None
+        self._past = Past()
+
+    # What subclasses do.
+
+    @abstractmethod
+    def _launch(self, task: Task) -> None:
+        """Start a task that has been given its place; may call ``_ended`` at once if that fails."""
+
+    @abstractmethod
+    def _halt(self, task: Task, grace_s: float) -> None:
+        """Stop a task; ``_ended`` follows when it is dead."""
+
+    @abstractmethod
+    def _send(self, task: Task, number: int) -> None:
+        """Signal all processes of a running task."""
+
+    @abstractmethod
+    def _suspend(self, task: Task, suspended: bool) -> None:
+        """Suspend or continue a task; its state is set by the caller."""
+
+    @abstractmethod
+    def _accept(self, spec: TaskSpec) -> None:
+        """Refuse, by ``LaunchError``, what can never run here for another reason than its size."""
+
+    @abstractmethod
+    def _rest(self, timeout_s: float | None) -> bool:
+        """Sleep until something may have changed, at most so long; False if nothing can happen within that time."""
+
+    # What users do; see ``Executor``.
+
+    def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> TaskFuture:
+        """Run a function on one core; what it returns, or raises, is the future's."""
+        uid = TaskId(f"call-{next(self._calls)}")
+        future = TaskFuture(uid, self)
+        with self._mutex:
+            self._usable()
+            task = self._books.new(_CALL)
+            task.uid, task.work, task.future = uid, (fn, args, kwargs), future
+            self._unresolved += 1
+            now_s = self.now()
+            self._books.submit(task, now_s)
+            if self._records_ends and self._journal is not None:
+                self._journal.write("submitted", now_s, {"uid": uid, "attempt": 1, "function": function_name(fn)})
+            self._pump()
+        return future
+
+    def submit_task(self, spec: TaskSpec, attempt: int = 1) -> TaskFuture:
+        """Queue a task; see ``Executor``."""
+        with self._mutex:
+            self._usable()
+            known = self._known.get(spec.uid)
+            if known is not None:
+                return known
+            self._books.check(spec)
+            self._accept(spec)
+            future = self._known[spec.uid] = TaskFuture(spec.uid, self)
+            self._unresolved += 1
+        task = self._books.new(spec, attempt)
+        task.future = future
+        if self._resume(task):
+            return future
+        if self._journal is not None:
+            data = {"uid": spec.uid, "attempt": task.attempt, "parameters": dict(spec.parameters)}
+            try:
+                self._journal.append("submitted", self.now(), data)
+            except RlctlError:
+                with self._mutex:
+                    del self._known[spec.uid]
+                    self._unresolved -= 1
+                raise
+        with self._mutex:
+            self._books.submit(task, self.now())
+            self._pump()
+        return future
+
+    def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
+        """Stop a task; see ``Executor``."""
+        with self._mutex:
+            self._withdraw(uid, grace_s)
+            self._pump()
+
+    def _withdraw(self, uid: TaskId, grace_s: float) -> None:
+        known = self._books.tasks.get(uid)
+        if known is not None and self._records_ends and self._journal is not None and known.state in WAITING:
+            data = {"uid": uid, "attempt": known.attempt, "state": TaskState.CANCELED.value}
+            self._journal.write("finished", self.now(), data)
+        task = self._books.cancel(uid, self.now())
+        if task is not None:
+            self._stop(task, grace_s)
+
+    def _withdraw_waiting(self) -> None:
+        for task in [task for task in self._books.tasks.values() if task.state in WAITING]:
+            self._withdraw(task.uid, 0.0)
+
+    def signal(self, uid: TaskId, number: int) -> None:
+        """Send a signal to every process of a running task."""
+        with self._mutex:
+            task = self._books.running.get(uid)
+            if task is not None and task.state in (TaskState.RUNNING, TaskState.SUSPENDED):
+                self._send(task, number)
+                self._pump()
+
+    def hold(self, uid: TaskId) -> None:
+        """Keep a task from starting, or suspend it."""
+        with self._mutex:
+            task = self._books.hold(uid, self.now())
+            if task is not None:
+                self._suspend(task, True)
+                self._books.enter(task, TaskState.SUSPENDED, self.now())
+
+    def release(self, uid: TaskId) -> None:
+        """Undo ``hold``."""
+        with self._mutex:
+            task = self._books.release(uid, self.now())
+            if task is not None:
+                self._suspend(task, False)
+                self._books.enter(task, TaskState.RUNNING, self.now())
+            self._pump()
+
+    def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
+        """Change what a task asks for; see ``Executor``."""
+        with self._mutex:
+            task = self._books.update(uid, self.now(), priority, resources)
+            if task is not None:
+                self._stop(task, 5.0)
+            self._pump()
+
+    def resize(self, nodes: int) -> None:
+        """Have so many nodes from now on; see ``Executor``."""
+        with self._mutex:
+            for task in self._books.resize(nodes):
+                self._stop(task, 5.0)
+            self._pump()
+
+    def events(self, since: int = 0) -> list[Event]:
+        """Every change of state with a larger ``seq``."""
+        with self._mutex:
+            return [event for event in self._log if event.seq > since]
+
+    def status(self) -> ExecutorStatus:
+        """How it stands."""
+        with self._mutex:
+            running = [
+                RunningTask(t.uid, t.attempt, t.state, t.need, {p.node: p.ranks for p in t.placement}, t.started_s)
+                for t in self._books.running.values()
+            ]
+            nodes = list(self._books.pool.states())
+            return ExecutorStatus(
+                self.now(),
+                self._books.seq,
+                len(nodes),
+                self._books.waiting,
+                self._books.held,
+                running,
+                sum(node.free_cores for node in nodes),
+                sum(node.free_gpus for node in nodes),
+            )
+
+    def attach(self, journal: Recorder) -> None:
+        """From now on, write tasks, launches and results to a journal before they take effect."""
+        from rlctl.executors.journal import Journal
+
+        with self._mutex:
+            if isinstance(journal, Journal):
+                self._past = Past.read(journal.records(kinds=KINDS))
+            self._journal, self._records_ends = journal, True
+
+    def wait(self, timeout_s: float | None = None) -> list[Event]:
+        """Start what fits, then wait for the next events; see ``Executor``."""
+        end_s = None if timeout_s is None else self.now() + timeout_s
+        with self._mutex:
+            self._taken()
+            self._gate = True
+            self._pump()
+            self._gate = self._eager
+        while True:
+            with self._mutex:
+                self._fail_if_broken()
+                if self._untold or len(self._books.tasks) == self._books.held:
+                    break
+                self._gate = True  # calls end without an event, so that others have room now
+                self._pump()
+                self._gate = self._eager
+                if self._untold:
+                    break
+            left_s = None if end_s is None else max(end_s - self.now(), 0.0)
+            if not self._rest(left_s) or left_s == 0.0:
+                break
+        with self._mutex:
+            events = list(self._untold)
+            self._untold.clear()
+        return events
+
+    # For subclasses.
+
+    def _usable(self) -> None:
+        self._fail_if_broken()
+        if self._closing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _fail_if_broken(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+    def _break(self, error: RlctlError) -> None:
+        """Nothing can be recorded, or started, any more: everything waiting fails, whoever asks is told."""
+        with self._mutex:
+            if self._broken is not None:
+                return
+            self._broken = error
+            for task in list(self._books.tasks.values()):
+                future = task.future
+                if future is not None and not future.done():
+                    self._unresolved -= 1
+                    self._mutex.after(lambda future=future: _fail(future, error))  # type: ignore[misc]
+                    task.future = None
+            self._news.notify_all()
+
+    def _taken(self) -> None:
+        """Whoever takes the events has taken, and recorded, all that were told."""
+
+    def _resume(self, task: Task) -> bool:
+        """Go on with what a former controller has left of this task; False if there is nothing."""
+        finished, attempt = self._past.finished.get(task.uid), self._past.attempts.get(task.uid)
+        task.failures = self._past.failures.get(task.uid, 0)
+        if attempt is not None:
+            task.attempt = max(task.attempt, attempt.number + (finished is None))
+        if finished is None:
+            return False
+        with self._mutex:
+            task.stop = TaskState.CANCELED if finished.stopped else None
+            task.failures, task.losses = task.spec.retries, LOSSES  # it is final, as it was then
+            self._books.tasks[task.uid] = task
+            self._books.ended(task, finished, self.now())
+        return True
+
+    def _pump(self) -> None:
+        """Give places to what fits, and start it."""
+        if not self._gate or self._broken is not None:
+            return
+        while placed := self._books.schedule(now_s := self.now()):  # again, where a launch has failed at once
+            self._start(placed, now_s)
+
+    def _start(self, placed: Iterable[Task], now_s: float) -> None:
+        for task in placed:
+            if self._journal is None:
+                self._go(task)
+                continue
+            data = {"uid": task.uid, "attempt": task.attempt, **self._where(task.placement)}
+            if task.spec.function is not None:
+                # A call dies with its controller: nobody will look for it, so that nobody needs to wait for the disk.
+                self._journal.write("launching", now_s, data)
+                self._go(task)
+            else:
+                self._journal.write("launching", now_s, data, lambda error, task=task: self._go_on(task, error))  # type: ignore[misc]
+
+    def _go_on(self, task: Task, error: RlctlError | None) -> None:
+        with self._mutex:
+            self._go(task, error)
+            self._pump()
+
+    def _go(self, task: Task, error: RlctlError | None = None) -> None:
+        if error is not None:
+            self._break(error)
+            return
+        with self._mutex:
+            future, now_s = task.future, self.now()
+            first = task.attempt == 1 or (future is not None and not future.running())
+            if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
+                task.stop = TaskState.CANCELED
+            if task.stop is not None:  # before it began
+                self._ended(task, Ending(stopped=True))
+                return
+            self._books.enter(task, TaskState.LAUNCHING, now_s)
+            self._launch(task)
+
+    def _stop(self, task: Task, grace_s: float) -> None:
+        if task.state is not TaskState.SCHEDULED:  # otherwise ``_go`` finds out
+            self._halt(task, grace_s)
+
+    def _started(self, task: Task) -> None:
+        """It runs now."""
+        if task.state is TaskState.LAUNCHING:
+            self._books.enter(task, TaskState.RUNNING, self.now())
+
+    def _ended(self, task: Task, ending: Ending) -> None:
+        """Nothing of this attempt is alive."""
+        if not self._records_ends or self._journal is None:
+            self._books.ended(task, ending, self.now())
+            return
+        self._books.free(task)
+        state = self._books.verdict(task, ending)
+        data = {"uid": task.uid, "attempt": task.attempt, "state": state.value}
+        if state is TaskState.DONE and task.work is None:
+            data["values"] = dict(ending.values)
+        if state is TaskState.FAILED and ending.failure is not None:
+            data |= {"failure": ending.failure.value, "message": ending.message}
+
+        def done(error: RlctlError | None) -> None:
+            if error is not None:
+                self._break(error)
+                return
+            with self._mutex:
+                if self._books.verdict(task, ending) is not state:  # canceled meanwhile
+                    self._ended(task, ending)
+                    return
+                self._recorded(task)
+                self._books.ended(task, ending, self.now())
+                self._pump()
+
+        self._journal.write("finished", self.now(), data, done)
+
+    def _recorded(self, task: Task) -> None:
+        """How this attempt ended is in the journal."""
+
+    def _report(self, task: Task, event: Event, ending: Ending | None) -> None:
+        self._log.append(event)
+        future = task.future
+        if task.work is None and (event.state in _TOLD or (event.state is TaskState.QUEUED and event.attempt > 1)):
+            self._untold.append(event)
+            self._news.notify_all()
+        if future is not None:
+            future.state, future.attempt = event.state, event.attempt
+            if event.result is not None:
+                self._resolve(task, event.result, ending)
+                if not self._eager and task.work is not None:
+                    self._news.notify_all()
+
+    def _resolve(self, task: Task, result: TaskResult, ending: Ending | None) -> None:
+        future, task.future = task.future, None
+        self._unresolved -= 1
+        if not self._unresolved:
+            self._news.notify_all()
+        if ending is not None and task.work is not None:
+            value, error = ending.value, ending.error
+        else:
+            value, error = result.values, None
+        self._mutex.after(lambda: future.resolve(result, value, error))
+
+    def _where(self, placement: Placement) -> Mapping[str, Any]:
+        """A placement as journals have it: node n has the core numbers from n times the cores of a node."""
+        width = self.capacity.cores
+        cores = [part.node * width + core for part in placement for core in core_numbers(part.cores)]
+        gpus = {
+            f"node{p.node}:{device}" if self.capacity.nodes > 1 else str(device): share / 1000
+            for p in placement
+            for device, share in p.gpus
+        }
+        return {"cores": cores, "gpus": gpus}
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Module and name, as a ``TaskSpec`` would have it."""
+    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def _fail(future: TaskFuture, error: RlctlError) -> None:
+    with suppress(Exception):  # it was withdrawn meanwhile
+        future.set_exception(JournalError(str(error)))

@@ -1,0 +1,75 @@
+"""Large results by reference: what a task returns goes through journal and campaign only where it is small.
+
+A value of a result that is an array, or whose JSON is longer than ``INLINE_BYTES``, is written to a file in the working
+folder, and a reference takes its place: ``{"file": ..., "bytes": ...}``, of arrays with ``shape`` and ``dtype``. It
+stays with the run. ``fetch`` reads what a reference means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+INLINE_BYTES = 65_536
+RESULTS = "results"
+
+
+def by_reference(values: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
+    """Values with references in place of what is large.
+
+    Args:
+        folder: working folder of the task.
+        name: of the attempt; the files are called after it.
+
+    Raises:
+        TypeError, ValueError: a value is neither an array nor JSON.
+        OSError: a file cannot be written.
+    """
+    small: dict[str, Any] = {}
+    for key, value in values.items():
+        path = Path(RESULTS) / f"{name}.{key}".replace(os.sep, "_")
+        if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
+            small[key] = _keep_array(value, folder, path.with_name(f"{path.name}.npy"))
+            continue
+        text = json.dumps(value, allow_nan=False)
+        if len(text) <= INLINE_BYTES:
+            small[key] = value
+            continue
+        path = path.with_name(f"{path.name}.json")
+        (folder / RESULTS).mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+        small[key] = {"file": str(path), "bytes": len(text)}
+    return small
+
+
+def fetch(value: Any, folder: Path) -> Any:
+    """What a reference means, an array or JSON; any other value is returned as it is.
+
+    Args:
+        folder: working folder of the task, in a run ``RUN/work``.
+
+    Raises:
+        OSError, ValueError: its file is not there, or damaged.
+    """
+    if not isinstance(value, Mapping) or not {"file", "bytes"} <= value.keys():
+        return value
+    path = folder / value["file"]
+    if path.suffix == ".npy":
+        import numpy as np
+
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    return json.loads(path.read_text())
+
+
+def _keep_array(array: Any, folder: Path, path: Path) -> Any:
+    import numpy as np
+
+    if np.ndim(array) == 0:
+        return array.item()
+    (folder / RESULTS).mkdir(exist_ok=True)
+    with open(folder / path, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+    return {"file": str(path), "bytes": int(array.nbytes), "shape": list(array.shape), "dtype": str(array.dtype)}

@@ -1,0 +1,81 @@
+"""What ``submit`` and ``submit_task`` return: a ``concurrent.futures.Future`` that knows its task."""
+
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED
+from typing import TYPE_CHECKING, Any
+
+from rlctl.errors import RlctlError
+from rlctl.task import Failure, TaskId, TaskResult, TaskState
+
+if TYPE_CHECKING:
+    from rlctl.executors.base import Executor
+
+
+class TaskFailed(RlctlError):
+    """A task ended as FAILED.
+
+    Attributes:
+        result: how it ended.
+    """
+
+    def __init__(self, result: TaskResult) -> None:
+        assert result.failure is not None
+        super().__init__(f"task {result.uid}: {result.failure.value}: {result.message}")
+        self.result = result
+
+
+class WorkerDied(TaskFailed, BrokenExecutor):
+    """The worker process of a call died; the executor has another one and goes on."""
+
+
+class TaskFuture(Future[Any]):
+    """The future of a task. The result of a call is what it returned, that of a ``TaskSpec`` its ``values``.
+
+    ``cancel`` is that of ``concurrent.futures``: it withdraws what waits, and leaves alone what runs; ``stop`` stops
+    that too. ``cancelled`` is true in both cases.
+
+    Attributes:
+        uid: of the task.
+        state: as last reported.
+        attempt: likewise.
+    """
+
+    def __init__(self, uid: TaskId, executor: Executor) -> None:
+        super().__init__()
+        self.uid = uid
+        self.state = TaskState.NEW
+        self.attempt = 1
+        self._executor = executor
+
+    def cancel(self) -> bool:
+        """Withdraw the task unless it has started."""
+        withdrawn = super().cancel()
+        if withdrawn and not self.state.final:
+            self._executor.cancel(self.uid)
+        return withdrawn
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Cancel the task, stopping it if it runs; see ``Executor.cancel``."""
+        self._executor.cancel(self.uid, grace_s)
+
+    def cancelled(self) -> bool:
+        """Whether it was withdrawn or stopped."""
+        return self.state is TaskState.CANCELED or super().cancelled()
+
+    def resolve(self, result: TaskResult, value: Any, error: BaseException | None) -> None:
+        """For executors: the task is final, and nothing of it is alive."""
+        if result.state is TaskState.CANCELED:
+            if super().cancel():
+                if self._state != CANCELLED_AND_NOTIFIED:  # whoever was about to start it may have said so already
+                    self.set_running_or_notify_cancel()
+            elif not self.done():
+                self.set_exception(CancelledError())
+        elif error is not None:
+            self.set_exception(error)
+        elif result.failure is not None:
+            died = result.failure in (Failure.SIGNAL, Failure.EXIT) and result.message.startswith("the worker ")
+            self.set_exception(WorkerDied(result) if died else TaskFailed(result))
+        else:
+            self.set_result(value)

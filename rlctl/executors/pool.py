@@ -1,0 +1,309 @@
+"""The books of an allocation: which cores, GPUs and memory of each node are free, and where a task fits."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from rlctl.executors.base import Capacity
+from rlctl.task import Resources
+
+WHOLE = 1000
+"""Thousandths of a GPU: shares are whole numbers, so that what is given back is exactly what was taken."""
+
+
+class Part(NamedTuple):
+    """What a task has of one node: ``cores`` is a bit mask, ``gpus`` are (device, thousandths), memory is in MiB."""
+
+    node: int
+    ranks: int
+    cores: int
+    gpus: tuple[tuple[int, int], ...] = ()
+    memory_mb: int = 0
+
+
+Placement = tuple[Part, ...]
+"""One part for each node of the task, nodes rising."""
+
+
+def core_numbers(mask: int) -> list[int]:
+    """The numbers that a bit mask means.
+
+    >>> core_numbers(0b1011)
+    [0, 1, 3]
+    """
+    return [number for number in range(mask.bit_length()) if mask >> number & 1]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node as a ``Scoring`` sees it; GPUs are counted in devices, fractions included."""
+
+    index: int
+    cores: int
+    free_cores: int
+    gpus: int
+    free_gpus: float
+    free_memory_mb: int | None
+
+
+class Scoring(Protocol):
+    """Says where a task should go: a rule in a few lines, or a learned policy."""
+
+    def score(self, need: Resources, node: NodeState) -> float:
+        """How well the task stands on a node that has room for at least one of its ranks; the highest come first."""
+
+
+class Demand(NamedTuple):
+    """Resources in the units of the books, for one rank."""
+
+    ranks: int
+    cores: int
+    share: int  # thousandths of one GPU, below WHOLE
+    devices: int  # whole GPUs
+    memory_mb: int
+    nodes: int | None
+
+    @classmethod
+    @functools.lru_cache(maxsize=4096)
+    def of(cls, need: Resources) -> Demand:
+        """Rounded up where a device cannot be cut: a rank that needs 1.5 GPUs gets two."""
+        gpus = need.gpus_per_rank
+        share = max(1, int(gpus * WHOLE + 1e-6)) if 0.0 < gpus < 1.0 else 0
+        devices = 0 if share else math.ceil(gpus - 1e-9)
+        return cls(need.ranks, need.cores_per_rank, share, devices, need.memory_per_rank_mb or 0, need.nodes)
+
+
+@functools.lru_cache(maxsize=1024)
+def demand(need: Resources) -> Demand:
+    """The same as ``Demand.of``, looked up: few different things are asked for, and each of them often."""
+    return Demand.of(need)
+
+
+class Pool:
+    """Nodes and what is free on them.
+
+    >>> pool = Pool(Capacity(nodes=2, cores=2, gpus=1))
+    >>> pool.take(Resources(ranks=3))
+    (Part(node=0, ranks=2, cores=3, gpus=(), memory_mb=0), Part(node=1, ranks=1, cores=1, gpus=(), memory_mb=0))
+    >>> pool.take(Resources(ranks=2)) is None
+    True
+    """
+
+    def __init__(self, capacity: Capacity, scoring: Scoring | None = None) -> None:
+        self.capacity = capacity
+        self.scoring = scoring
+        self._cores: list[int] = []  # free ones, bit masks
+        self._count: list[int] = []  # how many these are
+        self._gpus: list[list[int]] = []  # free thousandths of each device
+        self._devices: list[int] = []  # devices of which nothing is taken
+        self._memory: list[int] = []
+        self._up: list[bool] = []
+        for _ in range(capacity.nodes):
+            self._add()
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that are up."""
+        return sum(self._up)
+
+    def ever(self, need: Resources) -> bool:
+        """Whether a task would fit if nothing were taken on the nodes that are up."""
+        return Pool(Capacity(self.nodes, *self._shape()), None).take(need) is not None
+
+    def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
+        """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""
+        want = demand(need)
+        if want.ranks * want.cores > sum(self._count) or want.ranks * want.devices > sum(self._devices):
+            return None  # most of the time, and cheap to say
+        if want.nodes is not None:
+            ranks = self._spread(need, want, avoid)
+        elif want.ranks == 1:
+            node = self._best(need, want, avoid)
+            ranks = None if node is None else {node: 1}
+        else:
+            ranks = self._gang(need, want, avoid)
+        if ranks is None:
+            return None
+        return tuple(self._occupy(node, ranks[node], want) for node in sorted(ranks))
+
+    def give(self, placement: Placement) -> None:
+        """Take back what ``take`` gave."""
+        for part in placement:
+            node = part.node
+            self._cores[node] |= part.cores
+            self._count[node] += part.cores.bit_count()
+            self._memory[node] += part.memory_mb
+            for device, share in part.gpus:
+                free = self._gpus[node]
+                free[device] += share
+                self._devices[node] += free[device] == WHOLE
+
+    def occupy(self, placement: Placement) -> bool:
+        """Occupy exactly this, for a task that a former controller has placed; False if it is not free."""
+        for part in placement:
+            if part.node >= len(self._up) or not self._up[part.node] or part.cores & ~self._cores[part.node]:
+                return False
+            free = self._gpus[part.node]
+            if any(device >= len(free) or free[device] < share for device, share in part.gpus):
+                return False
+            if self._memory[part.node] < part.memory_mb:
+                return False
+        for part in placement:
+            self._book(part)
+        return True
+
+    def down(self, node: int) -> None:
+        """Nothing more is placed on this node; what it holds is given back by whoever ends it."""
+        self._up[node] = False
+
+    def up(self, node: int) -> None:
+        """The node is there again."""
+        self._up[node] = True
+
+    def resize(self, nodes: int) -> list[int]:
+        """Have so many nodes, the first ones; returns those that go."""
+        gone = [node for node in range(nodes, len(self._up)) if self._up[node]]
+        while len(self._up) < nodes:
+            self._add()
+        for node in range(len(self._up)):
+            self._up[node] = node < nodes
+        return gone
+
+    def states(self) -> Iterator[NodeState]:
+        """Every node that is up."""
+        return (self._state(node) for node, up in enumerate(self._up) if up)
+
+    def room(self, need: Resources) -> list[int]:
+        """Ranks of a task that each node could take now."""
+        want = demand(need)
+        return [self._fit(node, want) for node in range(len(self._up))]
+
+    def copy(self) -> Pool:
+        """The same books, to try what would be."""
+        other = Pool(Capacity(0, *self._shape()), self.scoring)
+        other._cores, other._count = list(self._cores), list(self._count)
+        other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
+        other._memory, other._up = list(self._memory), list(self._up)
+        return other
+
+    def _shape(self) -> tuple[int, int, int | None]:
+        return self.capacity.cores, self.capacity.gpus, self.capacity.memory_mb
+
+    def _add(self) -> None:
+        self._cores.append((1 << self.capacity.cores) - 1)
+        self._count.append(self.capacity.cores)
+        self._gpus.append([WHOLE] * self.capacity.gpus)
+        self._devices.append(self.capacity.gpus)
+        self._memory.append(1 << 62 if self.capacity.memory_mb is None else self.capacity.memory_mb)
+        self._up.append(True)
+
+    def _state(self, node: int) -> NodeState:
+        memory = None if self.capacity.memory_mb is None else self._memory[node]
+        free = sum(self._gpus[node]) / WHOLE
+        return NodeState(node, self.capacity.cores, self._count[node], self.capacity.gpus, free, memory)
+
+    def _fit(self, node: int, want: Demand) -> int:
+        """How many ranks a node can take now."""
+        if not self._up[node]:
+            return 0
+        fit = self._count[node] // want.cores if want.cores else want.ranks
+        if want.devices:
+            fit = min(fit, self._devices[node] // want.devices)
+        elif want.share:
+            fit = min(fit, sum(free // want.share for free in self._gpus[node]))
+        if want.memory_mb:
+            fit = min(fit, self._memory[node] // want.memory_mb)
+        return fit
+
+    def _best(self, need: Resources, want: Demand, avoid: Collection[int]) -> int | None:
+        """The node for one rank: the one with the least that others could use."""
+        if self.scoring is not None:
+            scored = self._scored(need, want, avoid)
+            return scored[0][0] if scored else None
+        best, least = None, (1 << 62, 0)
+        devices, gpu, memory = want.devices, bool(want.share), want.memory_mb
+        for node, count in enumerate(self._count):
+            if count < want.cores or self._devices[node] < devices or not self._up[node] or node in avoid:
+                continue
+            if (gpu and max(self._gpus[node], default=0) < want.share) or self._memory[node] < memory:
+                continue
+            left = (self._devices[node], count)
+            if left < least:
+                best, least = node, left
+        return best
+
+    def _gang(self, need: Resources, want: Demand, avoid: Collection[int]) -> dict[int, int] | None:
+        """Ranks by node: all on the fullest node that has room for them, else on as few nodes as possible."""
+        room = self._scored(need, want, avoid)
+        if self.scoring is None:
+            whole = [entry for entry in room if entry[1] >= want.ranks]
+            room = whole[:1] or sorted(room, key=lambda entry: -entry[1])
+        ranks, left = {}, want.ranks
+        for node, fit in room:
+            ranks[node] = min(fit, left)
+            left -= ranks[node]
+            if not left:
+                return ranks
+        return None
+
+    def _spread(self, need: Resources, want: Demand, avoid: Collection[int]) -> dict[int, int] | None:
+        """Ranks by node, evenly over as many nodes as asked for."""
+        assert want.nodes is not None
+        most = -(-want.ranks // want.nodes)
+        if sum(map((most * want.cores).__le__, self._count)) < want.nodes:
+            return None
+        chosen = [node for node, fit in self._scored(need, want, avoid) if fit >= most][: want.nodes]
+        if len(chosen) < want.nodes:
+            return None
+        few, more = divmod(want.ranks, want.nodes)
+        return {node: few + (i < more) for i, node in enumerate(chosen) if few + (i < more)}
+
+    def _scored(self, need: Resources, want: Demand, avoid: Collection[int]) -> list[tuple[int, int]]:
+        """(node, ranks that fit) of all with room, best first."""
+        room = [(n, fit) for n in range(len(self._up)) if n not in avoid and (fit := self._fit(n, want))]
+        scoring = self.scoring
+        if scoring is None:
+            room.sort(key=lambda entry: (self._devices[entry[0]], self._count[entry[0]]))
+        else:
+            room.sort(key=lambda entry: -scoring.score(need, self._state(entry[0])))
+        return room
+
+    def _occupy(self, node: int, ranks: int, want: Demand) -> Part:
+        free, mask = self._cores[node], 0
+        for _ in range(ranks * want.cores):
+            lowest = free & -free
+            mask |= lowest
+            free ^= lowest
+        gpus = self._choose(node, ranks, want) if want.share or want.devices else ()
+        part = Part(node, ranks, mask, gpus, ranks * want.memory_mb)
+        self._book(part)
+        return part
+
+    def _choose(self, node: int, ranks: int, want: Demand) -> tuple[tuple[int, int], ...]:
+        """Devices for the ranks of one node; shares go to the fullest device that has room."""
+        free = list(self._gpus[node])
+        given: dict[int, int] = {}
+        for _ in range(ranks):
+            if want.share:
+                device = min((d for d in range(len(free)) if free[d] >= want.share), key=lambda d: free[d])
+                chosen = [(device, want.share)]
+            else:
+                chosen = [(d, WHOLE) for d in range(len(free)) if free[d] == WHOLE][: want.devices]
+            for device, share in chosen:
+                free[device] -= share
+                given[device] = given.get(device, 0) + share
+        return tuple(sorted(given.items()))
+
+    def _book(self, part: Part) -> None:
+        node = part.node
+        self._cores[node] &= ~part.cores
+        self._count[node] -= part.cores.bit_count()
+        self._memory[node] -= part.memory_mb
+        for device, share in part.gpus:
+            free = self._gpus[node]
+            self._devices[node] -= free[device] == WHOLE
+            free[device] -= share

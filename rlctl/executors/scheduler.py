@@ -1,0 +1,424 @@
+"""The queue and the states of tasks, without clock and processes: what every executor decides in the same way.
+
+Tasks start in order of priority, then of submission. Where the first of them does not fit, it gets a reservation: the
+nodes on which it will fit first, as far as walltimes tell, are kept for it, and those behind it may fill the gaps, on
+other nodes or where they end before (EASY backfill, Lifka 1995). What has no walltime never fills a reserved gap.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rlctl.errors import LaunchError
+from rlctl.executors.pool import Placement, Pool
+from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
+
+LOSSES = 5
+"""A task whose machine or worker goes away so often is FAILED: it may be what kills them."""
+
+WAITING = frozenset({TaskState.QUEUED, TaskState.HELD})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended by itself.
+
+    Attributes:
+        usage: what it used, as far as is known: ``cpu_s``, ``peak_mb``.
+        stopped: whether it was stopped, as asked for; otherwise it came to its end before that.
+        value, error: what a function that was submitted as such returned or raised.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    failure: Failure | None = None
+    message: str = ""
+    usage: Mapping[str, float] = field(default_factory=dict)
+    stopped: bool = False
+    value: Any = None
+    error: BaseException | None = None
+
+
+ENDED_WELL = Ending()
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """A task in the books of a scheduler.
+
+    Attributes:
+        failures, losses: attempts that failed, and that were lost with their machine.
+        stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
+        work: function, arguments and keywords of a call that was given as such; None: ``spec`` says what to run.
+        future: who waits for it.
+    """
+
+    uid: TaskId
+    spec: TaskSpec
+    need: Resources
+    priority: float
+    order: int
+    attempt: int = 1
+    failures: int = 0
+    losses: int = 0
+    state: TaskState = TaskState.NEW
+    placement: Placement = ()
+    queued_s: float = 0.0
+    started_s: float = 0.0
+    stop: TaskState | None = None
+    work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
+    future: Any = None
+
+
+@dataclass(slots=True)
+class _Reservation:
+    """For the first task that does not fit: these nodes, from then on."""
+
+    task: Task
+    at_s: float
+    nodes: frozenset[int]
+
+
+_Queue = list[tuple[float, int, Task]]
+"""A heap of tasks that fit, or do not fit, alike: the same resources, and walltimes within a factor of two."""
+
+
+def _length(task: Task) -> int | None:
+    """The same for walltimes within a factor of two."""
+    walltime_s = task.spec.walltime_s
+    return None if walltime_s is None else math.frexp(walltime_s)[1]
+
+
+class Scheduler:
+    """Tasks from their submission to their final state; every method takes the time at which it is called.
+
+    Attributes:
+        tasks: all that are not final, by uid.
+        held: number of tasks that are HELD.
+
+    Args:
+        pool: the books of the machine.
+        report: is told of every event, and of the ending where there is one.
+        backfill: whether tasks may overtake one that does not fit.
+    """
+
+    def __init__(self, pool: Pool, report: Callable[[Task, Event, Ending | None], None], backfill: bool = True) -> None:
+        self.pool = pool
+        self.tasks: dict[TaskId, Task] = {}
+        self.backfill = backfill
+        self.held = 0
+        self._report = report
+        self._queues: dict[Resources, dict[int | None, _Queue]] = {}
+        self._waiting = 0
+        self._running: dict[TaskId, Task] = {}
+        self._reservation: _Reservation | None = None
+        self._changed = True  # since the last pass: something became free, or something was queued
+        self._possible: dict[Resources, bool] = {}
+        self._seq = 0
+        self._order = 0
+
+    @property
+    def seq(self) -> int:
+        """Number of the last event."""
+        return self._seq
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for resources; held ones do not."""
+        return self._waiting
+
+    @property
+    def running(self) -> Mapping[TaskId, Task]:
+        """Tasks that hold resources."""
+        return self._running
+
+    def check(self, spec: TaskSpec) -> None:
+        """Refuse what can never run.
+
+        Raises:
+            LaunchError: it would not fit even if nothing else ran.
+        """
+        need = spec.resources
+        possible = self._possible.get(need)
+        if possible is None:
+            possible = self._possible[need] = self.pool.ever(need)
+        if not possible:
+            self.pool.capacity.check(spec)
+            wide = f" over {need.nodes} nodes" if need.nodes is not None else ""
+            memory = f", {need.memory_per_rank_mb} MiB" if need.memory_per_rank_mb else ""
+            raise LaunchError(
+                f"task {spec.uid}: {need.ranks} ranks of {need.cores_per_rank} cores{memory} and "
+                f"{need.gpus_per_rank:g} GPUs{wide} never fit on nodes of {self.pool.capacity.node()}: ask for less"
+            )
+
+    def new(self, spec: TaskSpec, attempt: int = 1) -> Task:
+        """A task of which nobody knows yet."""
+        self._order += 1
+        return Task(spec.uid, spec, spec.resources, spec.priority, self._order, attempt)
+
+    def submit(self, task: Task, now_s: float) -> None:
+        """Queue a task whose specification has been checked."""
+        self.tasks[task.uid] = task
+        self._enqueue(task, now_s)
+
+    def adopt(self, task: Task, placement: Placement, now_s: float) -> bool:
+        """Take in a task that runs already, where it runs; False if its place is not free."""
+        if not self.pool.occupy(placement):
+            return False
+        task.placement, task.started_s = placement, now_s
+        self.tasks[task.uid] = task
+        self._running[task.uid] = task
+        self.enter(task, TaskState.LAUNCHING, now_s)
+        return True
+
+    def schedule(self, now_s: float) -> list[Task]:
+        """Give resources to what fits, best first; these are SCHEDULED now."""
+        if not self._waiting or not self._changed:
+            return []
+        self._changed = False
+        placed: list[Task] = []
+        reserved: _Reservation | None = None
+        refused: set[tuple[int, bool]] = set()  # what does not fit anywhere, or not where nothing is reserved
+        heads = self._heads()
+        while heads:
+            queue, need = heads[0][2:]
+            task = queue[0][2]
+            avoid: Collection[int] = ()
+            if reserved is not None and not self._ends_before(task, reserved.at_s, now_s):
+                avoid = reserved.nodes
+            narrow = bool(avoid)
+            known = (need, False) in refused or (need, narrow) in refused
+            placement = None if known else self.pool.take(task.need, avoid)
+            if placement is None:
+                heapq.heappop(heads)
+                if not self.backfill:
+                    break
+                refused.add((need, narrow))
+                if reserved is None and heads:  # nobody else waits, nothing need be kept
+                    reserved = self._reserve(task, now_s)
+                continue
+            heapq.heappop(queue)
+            if queue:
+                heapq.heapreplace(heads, (*queue[0][:2], queue, need))
+            else:
+                heapq.heappop(heads)
+            self._waiting -= 1
+            task.placement = placement
+            task.started_s = now_s
+            self._running[task.uid] = task
+            self.enter(task, TaskState.SCHEDULED, now_s)
+            placed.append(task)
+        if reserved is None:
+            self._reservation = None
+        return placed
+
+    def enter(
+        self,
+        task: Task,
+        state: TaskState,
+        now_s: float,
+        result: TaskResult | None = None,
+        ending: Ending | None = None,
+    ) -> None:
+        """The task has this state now; says so."""
+        if state is TaskState.RUNNING and task.state is TaskState.LAUNCHING:
+            task.started_s = now_s
+        self.held += (state is TaskState.HELD) - (task.state is TaskState.HELD)
+        task.state = state
+        self._seq += 1
+        self._report(task, Event(now_s, task.uid, state, task.attempt, result, self._seq), ending)
+
+    def free(self, task: Task) -> None:
+        """Nothing of an attempt is alive any more: others may have what it held. ``ended`` follows, or has been."""
+        if self._running.pop(task.uid, None) is not None:
+            self.pool.give(task.placement)
+            self._changed = True
+
+    def verdict(self, task: Task, ending: Ending) -> TaskState:
+        """What an attempt that ends so makes of its task: a final state, PREEMPTED, or QUEUED for another attempt."""
+        if ending.stopped:  # without anybody asking for it here: by a former controller, or at the end of a lease
+            return task.stop or TaskState.PREEMPTED
+        if ending.failure is None:
+            return TaskState.DONE
+        if ending.failure is Failure.LOST:
+            again = TaskState.PREEMPTED if task.losses + 1 < LOSSES else TaskState.FAILED
+        else:
+            again = TaskState.QUEUED if task.failures < task.spec.retries else TaskState.FAILED
+        if task.stop is TaskState.CANCELED and not again.final:
+            return TaskState.CANCELED  # it ended by itself before it could be stopped
+        return again
+
+    def ended(self, task: Task, ending: Ending, now_s: float) -> None:
+        """Nothing of an attempt is alive any more: the task is final, or waits again."""
+        self.free(task)
+        state = self.verdict(task, ending)
+        task.stop = None
+        if state.final:
+            self._finish(task, state, now_s, ending)
+            return
+        if state is TaskState.PREEMPTED:
+            task.losses += ending.failure is Failure.LOST
+            self.enter(task, state, now_s)
+        else:
+            task.failures += 1
+        task.attempt += 1
+        task.placement = ()
+        self._enqueue(task, now_s)
+
+    def cancel(self, uid: TaskId, now_s: float) -> Task | None:
+        """Cancel what waits; a task that holds resources is returned, to be stopped, unless it is already."""
+        task = self.tasks.get(uid)
+        if task is None:
+            return None
+        if task.state in WAITING:
+            if task.state is TaskState.QUEUED:
+                self._withdraw(task)
+            self._finish(task, TaskState.CANCELED, now_s, ENDED_WELL)
+            return None
+        stopping, task.stop = task.stop, TaskState.CANCELED
+        return task if stopping is None else None
+
+    def hold(self, uid: TaskId, now_s: float) -> Task | None:
+        """Keep a waiting task from starting; a running one is returned, to be suspended."""
+        task = self.tasks.get(uid)
+        if task is not None and task.state is TaskState.QUEUED:
+            self._withdraw(task)
+            self.enter(task, TaskState.HELD, now_s)
+            return None
+        return task if task is not None and task.state is TaskState.RUNNING else None
+
+    def release(self, uid: TaskId, now_s: float) -> Task | None:
+        """The opposite: a suspended task is returned, to be continued."""
+        task = self.tasks.get(uid)
+        if task is not None and task.state is TaskState.HELD:
+            self._enqueue(task, now_s)
+            return None
+        return task if task is not None and task.state is TaskState.SUSPENDED else None
+
+    def update(self, uid: TaskId, now_s: float, priority: float | None, need: Resources | None) -> Task | None:
+        """Change what a task asks for; one that holds other resources is returned, to be stopped and queued again.
+
+        Raises:
+            LaunchError: it can never run with these resources; nothing is changed.
+        """
+        task = self.tasks.get(uid)
+        if task is None:
+            return None
+        if need is not None:
+            self.check(replace(task.spec, resources=need))
+        queued = task.state is TaskState.QUEUED
+        if queued:
+            self._withdraw(task)
+        task.priority = task.priority if priority is None else priority
+        changed = need is not None and need != task.need
+        task.need = task.need if need is None else need
+        if queued:
+            self._push(task)
+        elif changed and task.state is not TaskState.HELD:
+            return self.preempt(task)
+        return None
+
+    def preempt(self, task: Task) -> Task | None:
+        """Have a task that holds resources stopped and queued again; None if it is being stopped already."""
+        if task.stop is not None:
+            return None
+        task.stop = TaskState.PREEMPTED
+        return task
+
+    def resize(self, nodes: int) -> list[Task]:
+        """Have so many nodes; tasks on those that go are returned, to be stopped and queued again."""
+        gone = set(self.pool.resize(nodes))
+        self._changed, self._reservation = True, None
+        self._possible.clear()
+        return [task for task in self.on_nodes(gone) if self.preempt(task)]
+
+    def on_nodes(self, nodes: Collection[int]) -> list[Task]:
+        """Tasks that hold something of these nodes."""
+        return [t for t in self._running.values() if any(part.node in nodes for part in t.placement)]
+
+    def queued(self) -> Iterator[Task]:
+        """Tasks that wait, in no particular order."""
+        return (entry[2] for queues in self._queues.values() for queue in queues.values() for entry in queue)
+
+    def touch(self) -> None:
+        """Something outside may have changed what fits: look again."""
+        self._changed = True
+
+    def _heads(self) -> list[tuple[float, int, _Queue, int]]:
+        """A heap of the queues by their best task, with a number for what they ask for; empty ones are let go of."""
+        heads = []
+        for need, queues in list(self._queues.items()):
+            for length, queue in list(queues.items()):
+                if queue:
+                    heads.append((*queue[0][:2], queue, id(need)))
+                else:
+                    del queues[length]
+            if not queues:
+                del self._queues[need]
+        heapq.heapify(heads)
+        return heads
+
+    def _ends_before(self, task: Task, at_s: float, now_s: float) -> bool:
+        walltime_s = task.spec.walltime_s
+        return walltime_s is not None and now_s + walltime_s <= at_s
+
+    def _reserve(self, task: Task, now_s: float) -> _Reservation:
+        """Nodes for the first task that does not fit, and from when on it will fit there."""
+        held = self._reservation
+        if held is not None and held.task is task and held.at_s > now_s:
+            return held
+        books, at_s, placement = self.pool.copy(), math.inf, None
+        ends = sorted((self._end(t), t.order, t) for t in self._running.values())
+        for end_s, _, other in ends:
+            books.give(other.placement)
+            placement = books.take(task.need)
+            if placement is not None:
+                at_s = max(end_s, now_s)
+                break
+        # Unknown ends, or nodes that are down: keep the nodes with most room, until it fits there or better is known.
+        nodes = frozenset(part.node for part in placement or ())
+        self._reservation = _Reservation(task, at_s, nodes)
+        return self._reservation
+
+    def _end(self, task: Task) -> float:
+        walltime_s = task.spec.walltime_s
+        return math.inf if walltime_s is None else task.started_s + walltime_s
+
+    def _enqueue(self, task: Task, now_s: float) -> None:
+        task.queued_s = now_s
+        self.enter(task, TaskState.QUEUED, now_s)
+        self._push(task)
+
+    def _push(self, task: Task) -> None:
+        queue = self._queues.setdefault(task.need, {}).setdefault(_length(task), [])
+        heapq.heappush(queue, (-task.priority, task.order, task))
+        self._waiting += 1
+        self._changed = True
+
+    def _withdraw(self, task: Task) -> None:
+        queue = self._queues[task.need][_length(task)]
+        queue.remove((-task.priority, task.order, task))
+        heapq.heapify(queue)
+        self._waiting -= 1
+        self._changed = True
+
+    def _finish(self, task: Task, state: TaskState, now_s: float, ending: Ending) -> None:
+        failed = state is TaskState.FAILED
+        values = ending.values if state is TaskState.DONE else {}
+        began = bool(task.placement)
+        result = TaskResult(
+            task.uid,
+            state,
+            task.attempt,
+            values,
+            ending.failure if failed else None,
+            ending.message if failed else "",
+            task.started_s if began else now_s,
+            now_s,
+            sum(part.cores.bit_count() for part in task.placement) if began else task.need.cores,
+        )
+        del self.tasks[task.uid]
+        self.enter(task, state, now_s, result, ending)

@@ -1,0 +1,289 @@
+"""The controller's end of a supervisor: starts one, or takes over what a controller that has died has left."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlctl.errors import LaunchError
+from rlctl.executors.processes import boot, family, send_signal, start_time
+from rlctl.executors.supervisor import EXITS, GRACE_S, TASK
+
+LOCK = ".lease"
+_PATIENCE_S = GRACE_S + 8.0
+
+
+@dataclass(slots=True)
+class Left:
+    """What a former controller has left.
+
+    Attributes:
+        running: process number and its start time, by key of the attempt.
+        ended: the supervisor's message, by key.
+        gone_s: how long nobody was there while something ran.
+    """
+
+    running: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ended: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    gone_s: float = 0.0
+
+
+class Supervision:
+    """A connection to a supervisor of our own. Sending needs a lock of the caller's; so does receiving.
+
+    Attributes:
+        token: what every process under it has in its environment, in the variable ``TASK``.
+        scratch: folder in shared memory for short-lived files; the supervisor removes it at its end.
+        left: what was found.
+    """
+
+    def __init__(self, workdir: Path, environment: Mapping[str, str], epoch: int = 0, lease_s: float = 0.0) -> None:
+        """Connect.
+
+        Args:
+            workdir: where programs run.
+            environment: of every program.
+            epoch: of this controller; a later one supersedes an earlier one.
+            lease_s: how long programs may go on without a controller.
+
+        Raises:
+            LaunchError: another controller works in this folder.
+        """
+        self._workdir = workdir
+        self._hello = {"epoch": epoch, "lease_s": lease_s, "environment": dict(environment)}
+        self._input = bytearray()
+        self._heard: list[dict[str, Any]] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self.left = Left()
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._connect()
+        self._read_exits()
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._socket.fileno()
+
+    def send(self, do: str, **message: Any) -> None:
+        """Ask for something; what comes of it is heard. A supervisor that has died is noticed by ``receive``."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(json.dumps({"do": do, **message}).encode() + b"\n")
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """Messages that have come; None: the supervisor has died."""
+        try:
+            data = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            data = None
+        except OSError:
+            data = b""
+        if data == b"":
+            return None
+        self._input += data or b""
+        *lines, rest = self._input.split(b"\n")
+        self._input = rest
+        heard, self._heard = self._heard, []
+        return heard + [json.loads(line) for line in lines]
+
+    def replace(self, running: Mapping[str, Mapping[str, Any]]) -> None:
+        """Start another supervisor in place of one that was killed, and hand over what runs.
+
+        Args:
+            running: by key, what ``adopt`` needs: ``pid``, ``start`` and limits.
+        """
+        self._socket.close()
+        if self._process is not None:
+            self._process.wait()
+        self._input.clear()
+        old = self.token
+        self._start(_take_lock(self._workdir), old)
+        for key, adopted in running.items():
+            self.send("adopt", key=key, **adopted)
+
+    def close(self) -> None:
+        """Stop whatever is left and wait until it is gone; may be called twice."""
+        if self._socket.fileno() < 0:
+            return
+        self.send("bye")
+        self._socket.settimeout(GRACE_S + 10.0)
+        with contextlib.suppress(OSError):
+            while self._socket.recv(1 << 16):
+                pass
+        self._socket.close()
+        if self._process is not None:
+            self._process.wait()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self._workdir / EXITS).rmdir()
+
+    def _connect(self) -> None:
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            if self._take_over():
+                return
+            lock = _try_lock(self._workdir)
+            if lock is not None:
+                _clear(self._workdir / LOCK)
+                self._start(lock, uuid.uuid4().hex)
+                return
+            if time.monotonic() > end:
+                raise LaunchError(
+                    f"{self._workdir}: another controller works here, or its processes are still being stopped: "
+                    "stop it, or wait a moment and try again"
+                )
+            time.sleep(0.05)
+
+    def _take_over(self) -> bool:
+        """Connect to a supervisor that lives; False if there is none, or it is about to end.
+
+        Raises:
+            LaunchError: it has a controller.
+        """
+        token, _ = _read_note(self._workdir / LOCK)
+        if token is None:
+            return False
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(10.0)
+        try:
+            connection.connect(str(scratch_folder(token) / "socket"))
+            self._begin(connection, token)
+        except OSError:
+            connection.close()
+            return False
+        welcome = self._heard.pop(0)
+        if welcome["event"] == "refused":
+            connection.close()
+            if "another controller" in welcome["why"]:
+                raise LaunchError(f"{self._workdir}: another controller works here: stop it first")
+            return False
+        for task in welcome["tasks"]:
+            if task["ended"] is None:
+                self.left.running[task["key"]] = (task["pid"], task["start"])
+            else:
+                self.left.ended[task["key"]] = task["ended"]
+        self.left.gone_s = welcome["gone_s"] or 0.0
+        return True
+
+    def _start(self, lock: int, token: str) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "rlctl.executors.supervisor", token, str(scratch_folder(token))]
+        # It must not be found by the mark of a surrounding task.
+        environment = {name: value for name, value in os.environ.items() if name != TASK}
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(lock)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd=self._workdir,
+                pass_fds=(theirs.fileno(), lock),
+                env=environment,
+            )
+        finally:
+            theirs.close()
+            os.close(lock)  # the supervisor's copy keeps the lock
+        self._begin(ours, token, wait=False)
+
+    def _begin(self, connection: socket.socket, token: str, wait: bool = True) -> None:
+        self._socket, self.token, self.scratch = connection, token, scratch_folder(token)
+        connection.sendall(json.dumps({**self._hello, "token": token}).encode() + b"\n")
+        if not wait:
+            connection.settimeout(None)
+            return
+        while b"\n" not in self._input:
+            data = connection.recv(1 << 16)
+            if not data:
+                raise OSError("it has ended")
+            self._input += data
+        line, _, self._input = self._input.partition(b"\n")
+        self._heard.append(json.loads(line))
+        connection.settimeout(None)
+
+    def _read_exits(self) -> None:
+        for path in sorted((self._workdir / EXITS).glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                ended = json.loads(path.read_bytes())
+                if ended["key"] not in self.left.ended:
+                    self.left.ended[ended["key"]] = ended
+                    self.left.gone_s = max(self.left.gone_s, ended["gone_s"])
+
+    def forget_exit(self, key: str) -> None:
+        """The end of this attempt is recorded."""
+        self.send("acknowledge", key=key)
+        (self._workdir / EXITS / f"{key.replace(os.sep, '_')}.json").unlink(missing_ok=True)
+
+
+def scratch_folder(token: str) -> Path:
+    """In shared memory where there is such a thing."""
+    shared = Path("/dev/shm")
+    return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / f"rlctl-{token}"
+
+
+def _read_note(path: Path) -> tuple[str | None, dict[int, int]]:
+    """Token and sessions (pid, start time) of the last supervisor, if it belongs to this life of this machine."""
+    try:
+        first, *lines = path.read_text().splitlines() or [""]
+    except OSError:
+        return None, {}
+    token, _, booted = first.partition(" ")
+    if re.fullmatch("[0-9a-f]{32}", token) is None or booted != boot():
+        return None, {}
+    held = [line[1:].split() for line in lines if re.fullmatch(r"\+\d+ \d+", line)]
+    return token, {int(pid): int(start) for pid, start in held}
+
+
+def _clear(note: Path) -> None:
+    """Stop what a supervisor that was killed has left on this machine, and remove its scratch folder."""
+    token, sessions = _read_note(note)
+    if token is None:
+        return
+    # The note may be old: a number whose first process has gone may be a stranger's by now; the mark finds the rest.
+    ours = [pid for pid, start in sessions.items() if start and start_time(pid) == start]
+    _reap(ours, f"{TASK}={token}:".encode())
+    shutil.rmtree(scratch_folder(token), ignore_errors=True)
+
+
+def _reap(sessions: Iterable[int], mark: bytes) -> None:
+    began, terminated = time.monotonic(), set[int]()
+    while alive := family(sessions, mark):
+        late = time.monotonic() - began > GRACE_S
+        send_signal(
+            alive if late else [pid for pid in alive if pid not in terminated],
+            signal.SIGKILL if late else signal.SIGTERM,
+        )
+        terminated.update(alive)
+        time.sleep(0.02)
+
+
+def _try_lock(workdir: Path) -> int | None:
+    lock = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+    except OSError:
+        os.close(lock)
+        return None
+
+
+def _take_lock(workdir: Path) -> int:
+    end = time.monotonic() + _PATIENCE_S
+    while (lock := _try_lock(workdir)) is None:
+        if time.monotonic() > end:
+            raise LaunchError(f"{workdir}: another controller works here: stop it first")
+        time.sleep(0.02)
+    return lock

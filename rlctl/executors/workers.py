@@ -1,0 +1,200 @@
+"""The controller's end of a warm worker: at most one call is ever in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlctl.executors import exchange, worker
+from rlctl.executors.processes import family, send_signal
+from rlctl.executors.scheduler import Ending, Task
+from rlctl.task import Failure
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception that a worker raised; its cause, as in ``concurrent.futures.process``."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class Worker:
+    """A worker process, in a session of its own.
+
+    Attributes:
+        pid: its number, and that of its session.
+        task: what it works at; None: it is idle.
+        kill_at: when it is to be killed, on the monotonic clock.
+        stopped: why it was told to stop; None: it was not.
+        closed: whether it was let go of.
+    """
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        scratch: Path,
+        mark: str,
+        workdir: Path | None,
+        log: Path | None,
+        initializer: bytes | None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            environment: its variables.
+            scratch: where large arrays go.
+            mark: by which it, and what it starts, is found.
+            workdir: where it works; None: where this process does.
+            log: file for what it prints; None: where this process prints.
+            initializer: message to begin with.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self.task: Task | None = None
+        self.kill_at = float("inf")
+        self.stop_at = float("inf")
+        self.stopped: str | None = None
+        self.closed = False
+        self.mark = mark.encode()
+        self._buffer = bytearray()
+        self._scratch = scratch
+        ours, theirs = socket.socketpair()
+        life, self._life = os.pipe()
+        output = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "rlctl.executors.worker", str(theirs.fileno()), str(life), str(scratch)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=(theirs.fileno(), life),
+                cwd=workdir,
+                env=dict(environment),
+            )
+        except BaseException:
+            ours.close()
+            os.close(self._life)
+            raise
+        finally:
+            theirs.close()
+            os.close(life)
+            if output is not None:
+                os.close(output)
+        self.socket = ours
+        self.pid = self._process.pid
+        self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        paths = [os.path.abspath(path) for path in sys.path]  # it works elsewhere
+        self._send(worker.PATH + json.dumps(paths).encode())
+        if initializer is not None:
+            self._send(worker.INITIALIZE + initializer)
+
+    def call(self, task: Task, cores: list[int]) -> Ending | None:
+        """Hand over a call; an ending if that is impossible."""
+        self.task = task
+        if task.work is not None:
+            try:
+                data = exchange.dump(task.work, self._scratch)
+            except Exception as error:
+                self.task = None
+                return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error)
+            self._send(worker.CALL + data)
+        else:
+            spec = task.spec
+            attempt = f"{task.uid}.{task.attempt}"
+            message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
+            self._send(worker.NAMED + json.dumps(message).encode())
+        return None
+
+    def receive(self) -> list[bytes] | None:
+        """Whole messages that have come; None: it has closed its end."""
+        try:
+            data = self.socket.recv(exchange.RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            return None
+        if not self._buffer and exchange.whole(data):  # as nearly always
+            return [data[exchange.HEAD :]]
+        self._buffer += data
+        return list(exchange.frames(self._buffer))
+
+    def terminate(self, grace_kill_at: float) -> None:
+        """SIGTERM to it and to all that it has started."""
+        self.kill_at = grace_kill_at
+        members = family([self.pid], self.mark)
+        send_signal(members, signal.SIGTERM)
+        send_signal(members, signal.SIGCONT)
+
+    def kill(self) -> bool:
+        """SIGKILL; whether anything of it is still alive."""
+        alive = family([self.pid], self.mark)
+        send_signal(alive, signal.SIGKILL)
+        return bool(alive)
+
+    def signal(self, number: int) -> None:
+        """To it and to all that it has started."""
+        send_signal(family([self.pid], self.mark), number)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def death(self) -> Ending:
+        """How it died."""
+        code = self._process.wait()
+        if code < 0:
+            return Ending(failure=Failure.SIGNAL, message=f"the worker was killed by {signal.Signals(-code).name}")
+        return Ending(failure=Failure.EXIT, message=f"the worker ended with code {code}")
+
+    def close(self) -> None:
+        """Let go of a process that has ended, or end one that is idle."""
+        self.closed = True
+        self.socket.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+        if not self.ended and self.task is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1.0)  # an idle one ends by itself
+        while self.kill() or not self.ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.02)
+        os.close(self._life)
+
+    def _send(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has died, as will be noticed
+            self.socket.sendall(exchange.frame(data))
+
+
+def ending(message: bytes) -> Ending:
+    """What a worker's answer says."""
+    kind, data = message[:1], message[1:]
+    if kind == worker.JSON:
+        return Ending(json.loads(data))
+    if kind == worker.FAILURE:
+        failure, text = json.loads(data)
+        return Ending(failure=Failure(failure), message=text)
+    try:
+        value = exchange.load(data)
+    except BaseException as error:
+        return Ending(failure=Failure.GARBAGE, message=f"its result cannot be unpickled: {error}", error=error)
+    if kind == worker.VALUE:
+        return Ending(value=value)
+    raised, text = value
+    raised.__cause__ = RemoteTraceback(text)
+    return Ending(failure=Failure.EXIT, message=f"{type(raised).__name__}: {raised}", error=raised)

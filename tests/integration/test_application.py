@@ -1,0 +1,174 @@
+"""Programs with an environment of their own: another Python with another MPI, modules, a prefix; MPIs that differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlctl.errors import LaunchError
+from rlctl.executors.application import Application
+from rlctl.executors.base import Capacity
+from rlctl.executors.local import LocalExecutor, Settings
+from rlctl.executors.mpi import find_mpiexec
+from rlctl.task import Resources, TaskId, TaskSpec
+
+SIZE = (
+    "import json, os, sys; from mpi4py import MPI; comm = MPI.COMM_WORLD\n"
+    "told = {'size': comm.size, 'library': MPI.Get_library_version().split()[0], 'python': sys.prefix}\n"
+    "if comm.rank == 0: open(sys.argv[1], 'w').write(json.dumps(told))\n"
+)
+TWO = Resources(ranks=2)
+needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="needs mpiexec")
+
+
+def executor(workdir: Path, **applications: Application) -> LocalExecutor:
+    settings = Settings(oversubscribe=True, pin=False, applications=applications)
+    return LocalExecutor(Capacity(cores=4), workdir, eager=True, settings=settings)
+
+
+def program(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.fixture(scope="module")
+def mpich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A virtual environment with MPICH and an mpi4py that uses it."""
+    folder = tmp_path_factory.mktemp("mpich") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run([*command, "mpich", "mpi4py"], capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        pytest.skip(f"pip cannot install MPICH here: {done.stderr.strip().splitlines()[-1:]}")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@needs_mpi
+def test_a_program_of_another_mpi_runs_beside_one_of_ours(tmp_path: Path, mpich: Path) -> None:
+    with executor(tmp_path, other=Application(venv=str(mpich))) as one:
+        futures = {
+            name: one.submit_task(
+                TaskSpec(
+                    TaskId(name),
+                    executable="python",
+                    arguments=("-c", SIZE, f"{name}.json"),
+                    result_file=f"{name}.json",
+                    resources=TWO,
+                    application=name if name == "other" else None,
+                    walltime_s=120.0,
+                )
+            )
+            for name in ("ours", "other")
+        }
+        told = {name: future.result(timeout=150) for name, future in futures.items()}
+    assert (told["ours"]["size"], told["other"]["size"]) == (2, 2)
+    assert told["other"]["library"] == "MPICH"
+    assert told["ours"]["library"] == "Open"
+    assert Path(told["other"]["python"]) == mpich
+
+
+@needs_mpi
+def test_ranks_that_would_each_run_alone_are_refused(tmp_path: Path, mpich: Path) -> None:
+    """The launcher of one MPI, a Python with the other."""
+    mixed = Application(venv=str(mpich), mpiexec=find_mpiexec())
+    spec = TaskSpec(TaskId("a"), executable="python", arguments=("-c", SIZE, "a"), resources=TWO, application="mixed")
+    with executor(tmp_path, mixed=mixed) as one, pytest.raises(LaunchError, match="independent programs of one rank"):
+        one.submit_task(spec)
+
+
+@needs_mpi
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="needs ldd")
+def test_a_compiled_program_of_another_mpi_is_refused(tmp_path: Path) -> None:
+    compiled = Path(sys.prefix) / "bin" / "ompi_info"
+    if not compiled.exists():
+        pytest.skip("needs a program that is linked to Open MPI")
+    hydra = program(tmp_path / "mpiexec.hydra", "#!/bin/sh\necho HYDRA build details\n")
+    spec = TaskSpec(TaskId("a"), executable=str(compiled), resources=TWO, application="other")
+    other = Application(mpiexec=str(hydra))
+    with (
+        executor(tmp_path, other=other) as one,
+        pytest.raises(LaunchError, match="ompi_info is built against Open MPI"),
+    ):
+        one.submit_task(spec)
+    with executor(tmp_path / "ours", other=Application()) as one:
+        one.submit_task(spec).stop()
+
+
+def values(one: LocalExecutor, spec: TaskSpec) -> dict[str, Any]:
+    one.submit_task(spec).result(timeout=60)
+    return json.loads((one._workdir / "told.json").read_text())  # type: ignore[no-any-return]
+
+
+TELL = "import json, os; json.dump(dict(os.environ), open('told.json', 'w'))"
+
+
+def test_modules_are_loaded_once_by_a_login_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    count = tmp_path / "count"
+    (tmp_path / ".bash_profile").write_text(
+        f'module() {{ echo x >> {count}; [ "$1 $2 $3" = "load gcc/12 fftw" ] && export LOADED="$2 $3"; }}\n'
+        "echo a greeting that is not part of the environment\n"
+    )
+    spec = TaskSpec(TaskId("a"), executable=sys.executable, arguments=("-c", TELL), application="built")
+    with executor(tmp_path / "work", built=Application(modules=("gcc/12", "fftw"), environment={"MINE": "1"})) as one:
+        told = values(one, spec)
+        again = TaskSpec(TaskId("b"), executable="true", application="built")
+        one.submit_task(again).result(timeout=60)
+    assert (told["LOADED"], told["MINE"]) == ("gcc/12 fftw", "1")
+    assert count.read_text() == "x\n"
+
+
+def test_what_cannot_be_had_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    applications = {
+        "no_module": Application(modules=("no-such-module",)),
+        "no_venv": Application(venv=str(tmp_path / "nowhere")),
+        "no_mpiexec": Application(mpiexec="no-such-mpiexec"),
+    }
+    expected = {
+        "no_module": "module load no-such-module fails",
+        "no_venv": "no virtual environment",
+        "no_mpiexec": "no no-such-mpiexec on this machine",
+        "unknown": "application 'unknown' is not described",
+    }
+    with executor(tmp_path / "work", **applications) as one:
+        for name, message in expected.items():
+            spec = TaskSpec(TaskId(name), executable="true", application=name, resources=TWO)
+            with pytest.raises(LaunchError, match=message) as error:
+                one.submit_task(spec)
+            assert "\n" not in str(error.value)
+
+
+def test_a_container_stands_before_the_program(tmp_path: Path) -> None:
+    box = program(tmp_path / "box", '#!/bin/sh\necho "$@" > inside\nshift\nexec "$@"\n')
+    spec = TaskSpec(TaskId("a"), executable="echo", arguments=("hello",), application="boxed")
+    with executor(tmp_path / "work", boxed=Application(container=(str(box), "image"))) as one:
+        one.submit_task(spec).result(timeout=60)
+    assert (tmp_path / "work" / "inside").read_text() == "image echo hello\n"
+    assert (tmp_path / "work" / "logs" / "a.1.out").read_text() == "hello\n"
+
+
+def test_every_kind_of_gpu_is_told_and_the_shape_of_a_cluster_can_be_rehearsed(tmp_path: Path) -> None:
+    settings = Settings(oversubscribe=True)
+    with LocalExecutor(Capacity(nodes=4, cores=8, gpus=2), tmp_path, eager=True, settings=settings) as one:
+        need = Resources(ranks=2, cores_per_rank=8, gpus_per_rank=2.0, nodes=2)
+        spec = TaskSpec(TaskId("a"), executable=sys.executable, arguments=("-c", TELL))
+        told = values(one, spec)
+        assert (told["CUDA_VISIBLE_DEVICES"], told["OMP_NUM_THREADS"]) == ("", "1")
+        if find_mpiexec() is not None:
+            told = values(one, TaskSpec(TaskId("b"), executable=sys.executable, arguments=("-c", TELL), resources=need))
+            names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+            assert {told[name] for name in names} == {"0,1,2,3"}
+            assert told["OMP_NUM_THREADS"] == "8"
+    assert "RLCTL_TASK" not in os.environ

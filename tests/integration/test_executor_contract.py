@@ -1,0 +1,1088 @@
+"""What every executor promises, whatever stands behind it: one suite for all engines, eager and in ``wait`` only.
+
+Another engine joins by a line in ``ENGINES``. Its tasks are programs whose ``parameters`` say to a simulation what the
+program does to a machine, see ``task``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures as cf
+import functools
+import importlib
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from rlctl.errors import LaunchError
+from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
+from rlctl.executors.base import Capacity, Executor
+from rlctl.executors.journal import Journal
+from rlctl.executors.local import Settings
+from rlctl.executors.simulated import Launch, Simulated
+from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+
+S = TaskState
+PATIENCE_S = 20.0
+
+
+class Says:
+    """The model of the simulated machine: tasks do what their ``parameters`` say, functions take 10 ms."""
+
+    def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
+        return [self._outcome(launch.spec, launch.attempt) for launch in launches]
+
+    def _outcome(self, spec: TaskSpec, attempt: int) -> Simulated:
+        if spec.function is not None:
+            return Simulated(math.inf if spec.function.endswith(":forever") else 0.01)
+        does = spec.parameters
+        if attempt <= does["fails"]:
+            return Simulated(0.01, failure=Failure.EXIT, message="exit code 1")
+        return Simulated(does["seconds"], does["values"])
+
+
+def task(uid: str, does: str = "ends", **options: Any) -> TaskSpec:
+    """A program, and in ``parameters`` what it does.
+
+    ``ends``, ``hangs``, ``fails`` always, ``fails once``, or ``tells``: leaves the result ``{"told": uid}``.
+    """
+    program = {
+        "ends": ("true",),
+        "hangs": ("sleep", "300"),
+        "fails": ("false",),
+        "fails once": ("sh", "-c", f"test -e {uid}.tried || {{ touch {uid}.tried; exit 1; }}"),
+        "tells": ("sh", "-c", f"""echo '{{"told": "{uid}"}}' > {uid}.json"""),
+    }[does]
+    parameters = {
+        "seconds": math.inf if does == "hangs" else 0.01,
+        "fails": {"fails": 100, "fails once": 1}.get(does, 0),
+        "values": {"told": uid} if does == "tells" else {},
+    }
+    result_file = f"{uid}.json" if does == "tells" else None
+    return TaskSpec(
+        TaskId(uid),
+        executable=program[0],
+        arguments=program[1:],
+        parameters=parameters,
+        result_file=result_file,
+        **options,
+    )
+
+
+def local(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+    settings = Settings(pin=False, oversubscribe=True)
+    return LocalExecutor(capacity, folder / "work", eager=eager, backfill=eager, settings=settings, **options)
+
+
+def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
+    return SimulatedExecutor(capacity, Says(), eager=eager, backfill=eager)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A kind of executor. ``processes``: functions run in workers, programs in processes of their own."""
+
+    name: str
+    make: Callable[..., Executor]
+    eager: bool
+    processes: bool
+
+
+ENGINES = [
+    Engine("local", local, eager=True, processes=True),
+    Engine("local, in wait", local, eager=False, processes=True),
+    Engine("simulated", simulated, eager=True, processes=False),
+    Engine("simulated, in wait", simulated, eager=False, processes=False),
+]
+
+
+class Bench:
+    """Opens executors of one kind; those that start tasks in ``wait`` only get a thread that waits for ever."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
+        self.folder = folder
+        self._opened: list[tuple[Executor, threading.Event, threading.Thread | None]] = []
+
+    def open(self, cores: int = 1, nodes: int = 1, gpus: int = 0, *, driven: bool = True, **options: Any) -> Executor:
+        capacity = Capacity(nodes=nodes, cores=cores, gpus=gpus)
+        executor = self.engine.make(self.folder, capacity, self.engine.eager, **options)
+        enough = threading.Event()
+        thread = None
+        if driven and not self.engine.eager:
+            thread = threading.Thread(target=_drive, args=(executor, enough))
+            thread.start()
+        self._opened.append((executor, enough, thread))
+        return executor
+
+    def close(self) -> None:
+        for executor, enough, thread in self._opened:
+            executor.close()
+            executor.close()
+            enough.set()
+            if thread is not None:
+                thread.join(PATIENCE_S)
+                assert not thread.is_alive()
+            judge(executor.events())
+        self._opened.clear()
+
+
+def _drive(executor: Executor, enough: threading.Event) -> None:
+    while not enough.is_set():
+        if not executor.wait(0.02):
+            enough.wait(0.001)
+
+
+def judge(events: Sequence[Event]) -> None:
+    """What holds of the events of every executor, whatever was asked of it."""
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert all(a.time_s <= b.time_s for a, b in itertools.pairwise(events)), "time runs back"
+    for uid in {event.uid for event in events}:
+        mine = [event for event in events if event.uid == uid]
+        assert [event.state.final for event in mine] == [False] * (len(mine) - 1) + [True], mine
+        assert [event.attempt for event in mine] == sorted(event.attempt for event in mine)
+        assert [event.result is not None for event in mine] == [event.state.final for event in mine]
+
+
+@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(request.param, tmp_path)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(params=[engine for engine in ENGINES if engine.processes], ids=lambda engine: engine.name)
+def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """Engines with processes."""
+    bench = Bench(request.param, tmp_path)
+    yield bench
+    bench.close()
+
+
+def until(condition: Callable[[], Any], what: object = "") -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.002)
+
+
+def states(executor: Executor, uid: str) -> list[TaskState]:
+    return [event.state for event in executor.events() if event.uid == uid]
+
+
+def comes_to(executor: Executor, uid: str, state: TaskState, times: int = 1) -> None:
+    until(lambda: states(executor, uid).count(state) >= times, lambda: (uid, state, states(executor, uid)))
+
+
+def order_of_starts(executor: Executor) -> list[str]:
+    return [event.uid for event in executor.events() if event.state is S.RUNNING]
+
+
+def occupy(executor: Executor, uid: str = "occupies", **options: Any) -> TaskFuture:
+    """A task that runs until it is stopped."""
+    future = executor.submit_task(task(uid, "hangs", **options))
+    comes_to(executor, uid, S.RUNNING)
+    return future
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has gone
+        return []
+
+
+# Functions for ``submit``.
+
+
+def forever() -> None:
+    time.sleep(300.0)
+
+
+def divide(a: float, b: float) -> float:
+    return a / b
+
+
+def shape(*args: object, **kwargs: object) -> tuple[object, object]:
+    return args, kwargs
+
+
+class Odd(Exception):
+    """An exception with a constructor that pickle cannot call."""
+
+    def __init__(self, one: int, *, other: int) -> None:
+        super().__init__(f"{one} {other}")
+
+
+def raise_odd() -> None:
+    raise Odd(1, other=2)
+
+
+# concurrent.futures
+
+
+def test_a_future_gives_what_the_function_returned(bench: Bench) -> None:
+    executor = bench.open(cores=2)
+    futures = [executor.submit(pow, 2, n) for n in range(10)]
+    assert [future.result(PATIENCE_S) for future in futures] == [2**n for n in range(10)]
+    assert all(future.done() and not future.running() and not future.cancelled() for future in futures)
+    assert executor.submit(shape, 1, fn=2, self=3).result(PATIENCE_S) == ((1,), {"fn": 2, "self": 3})
+
+
+def test_a_future_raises_what_the_function_raised_with_its_traceback(bench: Bench) -> None:
+    future = bench.open().submit(divide, 1, 0)
+    with pytest.raises(ZeroDivisionError) as raised:
+        future.result(PATIENCE_S)
+    assert future.exception() is raised.value
+    if bench.engine.processes:
+        assert "in divide" in str(raised.value.__cause__)
+    else:
+        assert raised.value.__traceback__ is not None
+
+
+def test_an_exception_that_cannot_be_pickled_arrives_as_one_that_can(real: Bench) -> None:
+    executor = real.open()
+    error = executor.submit(raise_odd).exception(PATIENCE_S)
+    assert "1 2" in str(error)
+    assert "raise_odd" in str(error.__cause__)
+    assert executor.submit(pow, 2, 3).result(PATIENCE_S) == 8
+
+
+def test_what_waits_can_be_canceled_and_its_callbacks_are_called(bench: Bench) -> None:
+    executor = bench.open()
+    occupied = occupy(executor)
+    futures = [executor.submit(pow, 2, n) for n in range(3)]
+    called: list[cf.Future[Any]] = []
+    futures[1].add_done_callback(called.append)
+    assert futures[1].cancel()
+    assert futures[1].cancel(), "once more"
+    assert futures[1].cancelled()
+    assert called == [futures[1]]
+    with pytest.raises(cf.CancelledError):
+        futures[1].result(0)
+    assert cf.wait([futures[1]], PATIENCE_S).not_done == set()
+    occupied.stop(0.0)
+    assert [futures[n].result(PATIENCE_S) for n in (0, 2)] == [1, 4]
+    assert S.RUNNING not in states(executor, futures[1].uid)
+
+
+def test_what_runs_cannot_be_withdrawn_but_stopped(bench: Bench) -> None:
+    executor = bench.open()
+    future = executor.submit(forever)
+    until(future.running, "it runs")
+    assert not future.cancel()
+    assert not future.cancelled()
+    future.stop(0.2)
+    until(future.done, "it has stopped")
+    assert future.cancelled()
+    with pytest.raises(cf.CancelledError):
+        future.result()
+    assert executor.submit(pow, 2, 3).result(PATIENCE_S) == 8
+
+
+def test_as_completed_and_wait_tell_what_is_done(bench: Bench) -> None:
+    executor = bench.open(cores=2)
+    hanging = occupy(executor)
+    done = [executor.submit(pow, 2, n) for n in range(5)]
+    assert sorted(f.result() for f in cf.as_completed(done, PATIENCE_S)) == [1, 2, 4, 8, 16]
+    first = cf.wait([hanging, done[0]], PATIENCE_S, cf.FIRST_COMPLETED)
+    assert (first.done, first.not_done) == ({done[0]}, {hanging})
+    wrong = executor.submit(divide, 1, 0)
+    assert cf.wait([hanging, wrong], PATIENCE_S, cf.FIRST_EXCEPTION).done == {wrong}
+    assert cf.wait([hanging, *done], 0.01).not_done == {hanging}
+    with pytest.raises(cf.TimeoutError):
+        list(cf.as_completed([hanging], 0.01))
+    with pytest.raises(cf.TimeoutError):
+        hanging.result(0.01)
+    hanging.stop(0.0)
+    assert cf.wait([hanging, *done, wrong], PATIENCE_S).not_done == set()
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+def test_map_keeps_the_order_whatever_the_chunks_are(bench: Bench, chunksize: int) -> None:
+    executor = bench.open(cores=2)
+    assert list(executor.map(pow, range(7), range(1, 9), chunksize=chunksize)) == [n ** (n + 1) for n in range(7)]
+    assert list(executor.map(lambda n: -n, range(4), chunksize=chunksize)) == [0, -1, -2, -3]
+    assert list(executor.map(pow, [], [], chunksize=chunksize)) == []
+
+
+def test_map_raises_where_the_function_did(bench: Bench) -> None:
+    results = bench.open(cores=2).map(divmod, [1, 1, 1, 1], [2, 3, 0, 5])
+    assert [next(results), next(results)] == [(0, 1), (0, 1)]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_map_that_takes_too_long_says_so_and_withdraws_what_waits(bench: Bench, chunksize: int) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    results = executor.map(pow, range(6), range(6), timeout=0.05, chunksize=chunksize)
+    with pytest.raises(cf.TimeoutError):
+        list(results)
+    until(lambda: executor.status().waiting == 0, "nothing waits")
+    hanging.stop(0.0)
+    calls = {event.uid for event in executor.events() if event.uid != "occupies"}
+    assert len(calls) == 6 // chunksize
+    for uid in calls:
+        assert states(executor, uid)[-1] is S.CANCELED
+
+
+def test_a_chunk_has_at_least_one_item(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="chunksize must be >= 1"):
+        bench.open().map(pow, [1], [1], chunksize=0)
+
+
+def test_shutdown_lets_everything_come_to_its_end(bench: Bench) -> None:
+    executor = bench.open(cores=2)
+    futures = [executor.submit(pow, 2, n) for n in range(6)]
+    futures.append(executor.submit_task(task("a", "tells")))
+    executor.shutdown()
+    assert all(future.done() for future in futures)
+    assert [future.result(0) for future in futures[:-1]] == [2**n for n in range(6)]
+    assert futures[-1].result(0) == {"told": "a"}
+    executor.shutdown()
+
+
+def test_shutdown_that_does_not_wait_returns_at_once_and_everything_comes_to_its_end(bench: Bench) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    future = executor.submit(pow, 2, 5)
+    executor.shutdown(wait=False)
+    assert not future.done()
+    hanging.stop(0.0)
+    assert future.result(PATIENCE_S) == 32
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_shutdown_cancels_what_has_not_begun_if_asked_to_and_only_that(bench: Bench, wait: bool) -> None:
+    executor = bench.open(cores=2)
+    hanging, ends = occupy(executor), executor.submit(forever)
+    until(ends.running, "both run")
+    waiting = [executor.submit(pow, 2, n) for n in range(4)] + [executor.submit_task(task("a"))]
+    held = executor.submit_task(task("held"))
+    executor.hold(TaskId("held"))
+    stopper = threading.Timer(0.2, lambda: (hanging.stop(0.0), ends.stop(0.0)))
+    stopper.start()
+    executor.shutdown(wait=wait, cancel_futures=True)
+    if bench.engine.processes or bench.engine.eager:  # a clock that has nothing to move to does not wait
+        assert hanging.done() is ends.done() is wait
+    assert all(future.cancelled() for future in [*waiting, held])
+    stopper.join()
+    until(lambda: hanging.done() and ends.done(), "they are stopped")
+
+
+def test_after_shutdown_nothing_more_is_taken(bench: Bench) -> None:
+    executor = bench.open()
+    executor.shutdown(wait=False)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(pow, 2, 3)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit_task(task("a"))
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.map(pow, [1], [2])
+
+
+def test_the_end_of_a_with_block_waits(bench: Bench) -> None:
+    with bench.open(cores=2) as executor:
+        futures = [executor.submit(pow, 3, n) for n in range(4)]
+    assert [future.result(0) for future in futures] == [1, 3, 9, 27]
+
+
+def test_a_callback_may_submit_again(bench: Bench) -> None:
+    executor = bench.open()
+    results: list[int] = []
+    over = threading.Event()
+
+    def again(future: cf.Future[int]) -> None:
+        results.append(future.result())
+        if len(results) < 5:
+            executor.submit(pow, 2, len(results)).add_done_callback(again)
+        else:
+            over.set()
+
+    executor.submit(pow, 2, 0).add_done_callback(again)
+    assert over.wait(PATIENCE_S)
+    assert results == [1, 2, 4, 8, 16]
+
+
+def test_a_callback_may_submit_tasks_again_and_cancel_others(bench: Bench) -> None:
+    executor = bench.open()
+    later: list[TaskFuture] = []
+    victim = threading.Event()
+
+    def again(future: cf.Future[Any]) -> None:
+        later.append(executor.submit_task(task("later", "tells")))
+        executor.cancel(TaskId("victim"))
+        victim.set()
+
+    hanging = occupy(executor)
+    executor.submit_task(task("first")).add_done_callback(again)
+    executor.submit_task(task("victim"))
+    executor.hold(TaskId("victim"))
+    hanging.stop(0.0)
+    assert victim.wait(PATIENCE_S)
+    assert later[0].result(PATIENCE_S) == {"told": "later"}
+    comes_to(executor, "victim", S.CANCELED)
+
+
+def test_a_callback_that_raises_does_no_harm(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    executor = bench.open()
+    executor.submit(pow, 2, 2).add_done_callback(lambda future: 1 // 0)
+    assert executor.submit(pow, 2, 3).result(PATIENCE_S) == 8
+
+
+def test_functions_arrays_and_large_things_travel(bench: Bench) -> None:
+    executor = bench.open(cores=2)
+    factor = 3.0
+    array = np.arange(300_000, dtype=float)
+    assert np.array_equal(executor.submit(lambda a: factor * a, array).result(PATIENCE_S), factor * array)
+    text = os.urandom(3_000_000)
+    assert executor.submit(bytes.upper, text).result(PATIENCE_S) == text.upper()
+    assert executor.submit(functools.partial(divide, b=4), 1).result(PATIENCE_S) == 0.25
+    assert [f.result(PATIENCE_S) for f in [executor.submit(np.sum, array) for _ in range(4)]] == [array.sum()] * 4
+
+
+def test_many_threads_may_submit_at_one_time(bench: Bench) -> None:
+    executor = bench.open(cores=2)
+    found: dict[int, list[int]] = {}
+
+    def ask(number: int) -> None:
+        futures = [executor.submit(pow, number, n) for n in range(10)]
+        same = executor.submit_task(task("same", "tells"))
+        found[number] = [future.result(PATIENCE_S) for future in futures]
+        assert same.result(PATIENCE_S) == {"told": "same"}
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert found == {number: [number**n for n in range(10)] for number in range(6)}
+    assert order_of_starts(executor).count("same") == 1
+
+
+# Tasks.
+
+
+def test_the_result_of_a_task_is_what_it_leaves(bench: Bench) -> None:
+    future = bench.open().submit_task(task("a", "tells"))
+    assert future.result(PATIENCE_S) == {"told": "a"}
+    assert (future.state, future.attempt, future.uid) == (S.DONE, 1, "a")
+
+
+def test_a_task_that_fails_raises_the_reason(bench: Bench) -> None:
+    future = bench.open().submit_task(task("a", "fails"))
+    with pytest.raises(TaskFailed, match="exit code 1") as failed:
+        future.result(PATIENCE_S)
+    assert (failed.value.result.state, failed.value.result.failure) == (S.FAILED, Failure.EXIT)
+
+
+def test_a_known_uid_is_not_run_again(bench: Bench) -> None:
+    executor = bench.open()
+    future = executor.submit_task(task("a", "tells"))
+    assert executor.submit_task(task("a", "fails")) is future
+    future.result(PATIENCE_S)
+    assert executor.submit_task(task("a", "tells")) is future
+    assert executor.submit_tasks([task("a"), task("b")])[0] is future
+    comes_to(executor, "b", S.DONE)
+    assert order_of_starts(executor) == ["a", "b"]
+
+
+def test_a_task_goes_through_its_states_in_order(bench: Bench) -> None:
+    executor = bench.open()
+    executor.submit_task(task("a")).result(PATIENCE_S)
+    events = executor.events()
+    assert [e.state for e in events] == [S.QUEUED, S.SCHEDULED, S.LAUNCHING, S.RUNNING, S.DONE]
+    result = events[-1].result
+    assert (result.uid, result.attempt, result.cores) == ("a", 1, 1)
+    assert 0.0 <= result.started_s <= result.ended_s <= executor.now()
+
+
+def test_the_larger_priority_starts_first_and_equal_ones_in_order(bench: Bench) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    futures = [executor.submit_task(task(uid, priority=p)) for uid, p in (("a", 0), ("b", 0), ("c", 2), ("d", 1))]
+    executor.update(TaskId("b"), priority=1.5)
+    hanging.stop(0.0)
+    cf.wait(futures, PATIENCE_S)
+    assert order_of_starts(executor)[1:] == ["c", "b", "d", "a"]
+
+
+def test_a_held_task_starts_when_it_is_released(bench: Bench) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    a, b = executor.submit_tasks([task("a"), task("b")])
+    executor.hold(TaskId("a"))
+    executor.hold(TaskId("a"))
+    assert (a.state, executor.status().held, executor.status().waiting) == (S.HELD, 1, 1)
+    hanging.stop(0.0)
+    b.result(PATIENCE_S)
+    assert a.state is S.HELD
+    executor.release(TaskId("a"))
+    a.result(PATIENCE_S)
+    assert order_of_starts(executor) == ["occupies", "b", "a"]
+    assert S.HELD in states(executor, "a")
+
+
+def test_a_suspended_task_keeps_its_place_and_goes_on_when_released(bench: Bench) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    executor.hold(TaskId("occupies"))
+    assert hanging.state is S.SUSPENDED
+    assert [(r.uid, r.state) for r in executor.status().running] == [("occupies", S.SUSPENDED)]
+    behind = executor.submit_task(task("behind"))
+    assert executor.status().free_cores == 0
+    executor.release(TaskId("occupies"))
+    assert hanging.state is S.RUNNING
+    executor.hold(TaskId("occupies"))
+    hanging.stop(5.0)  # what is suspended can be stopped
+    behind.result(PATIENCE_S)
+    assert states(executor, "occupies")[-5:] == [S.RUNNING, S.SUSPENDED, S.RUNNING, S.SUSPENDED, S.CANCELED]
+
+
+def test_a_suspended_program_really_stands_still(real: Bench) -> None:
+    executor = real.open()
+    program = f"import time  # {real.folder}\nfor n in range(10**6): print(n, flush=True); time.sleep(0.005)"
+    executor.submit_task(TaskSpec(TaskId("a"), executable="python", arguments=("-c", program)))
+    log = real.folder / "work" / "logs" / "a.1.out"
+    until(lambda: log.exists() and log.stat().st_size, "it writes")
+    comes_to(executor, "a", S.RUNNING)
+    executor.hold(TaskId("a"))
+
+    def stopped() -> bool:
+        mine = [process for process in psutil.process_iter() if words(process)[2:3] == [program]]
+        return bool(mine) and all(process.status() == psutil.STATUS_STOPPED for process in mine)
+
+    until(stopped, "it is suspended")
+    size = log.stat().st_size
+    executor.release(TaskId("a"))
+    until(lambda: log.stat().st_size > size, "it goes on")
+    executor.cancel(TaskId("a"), 0.0)
+
+
+def test_a_signal_reaches_a_running_task_and_nothing_else(bench: Bench) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    waiting = executor.submit_task(task("waits"))
+    for uid in ("waits", "nobody"):
+        executor.signal(TaskId(uid), signal.SIGKILL)
+    executor.signal(TaskId("occupies"), signal.SIGKILL)
+    with pytest.raises(TaskFailed, match="SIGKILL") as failed:
+        hanging.result(PATIENCE_S)
+    assert failed.value.result.failure is Failure.SIGNAL
+    assert waiting.result(PATIENCE_S) == {}
+
+
+def test_a_running_task_that_gets_other_resources_runs_again_with_these(bench: Bench) -> None:
+    executor = bench.open(cores=3)
+    hanging = occupy(executor)
+    executor.update(TaskId("occupies"), resources=Resources(cores_per_rank=3))
+    comes_to(executor, "occupies", S.RUNNING, 2)
+    shown = [e.state for e in executor.events() if e.state not in (S.SCHEDULED, S.LAUNCHING)]
+    assert shown == [S.QUEUED, S.RUNNING, S.PREEMPTED, S.QUEUED, S.RUNNING]
+    assert [e.attempt for e in executor.events() if e.state is S.RUNNING] == [1, 2]
+    (running,) = executor.status().running
+    assert (running.attempt, running.resources.cores, executor.status().free_cores) == (2, 3, 0)
+    hanging.stop(0.0)
+
+
+def test_a_waiting_task_can_ask_for_less_and_starts(bench: Bench) -> None:
+    executor = bench.open(cores=2)
+    hanging = occupy(executor)
+    future = executor.submit_task(task("a", resources=Resources(cores_per_rank=2)))
+    assert not future.done()
+    executor.update(TaskId("a"), resources=Resources())
+    assert future.result(PATIENCE_S) == {}
+    assert future.attempt == 1
+    hanging.stop(0.0)
+
+
+def test_an_update_that_can_never_run_is_refused_and_changes_nothing(bench: Bench) -> None:
+    executor = bench.open(cores=2)
+    hanging = occupy(executor)
+    with pytest.raises(LaunchError, match="needs 3 cores"):
+        executor.update(TaskId("occupies"), resources=Resources(cores_per_rank=3))
+    executor.update(TaskId("nobody"), resources=Resources(cores_per_rank=3), priority=1.0)
+    assert executor.status().running[0].resources == Resources()
+    assert hanging.state is S.RUNNING
+    hanging.stop(0.0)
+
+
+def test_tasks_on_nodes_that_go_are_queued_again_and_run_when_there_is_room(bench: Bench) -> None:
+    executor = bench.open(cores=1, nodes=2)
+    first, second = occupy(executor, "first"), occupy(executor, "second")
+    executor.resize(1)
+    comes_to(executor, "second", S.QUEUED, 2)
+    status = executor.status()
+    assert [r.uid for r in status.running] == ["first"]
+    assert (status.nodes, status.waiting, status.free_cores) == (1, 1, 0)
+    executor.resize(3)
+    comes_to(executor, "second", S.RUNNING, 2)
+    assert (executor.status().nodes, executor.status().free_cores) == (3, 1)
+    assert states(executor, "first").count(S.RUNNING) == 1
+    for future in (first, second):
+        future.stop(0.0)
+
+
+def test_ranks_are_spread_over_as_many_nodes_as_asked_for(bench: Bench) -> None:
+    executor = bench.open(cores=4, nodes=2)
+    spread = task("spread", "hangs", resources=Resources(cores_per_rank=2, nodes=1))
+    executor.submit_task(spread)
+    comes_to(executor, "spread", S.RUNNING)
+    (running,) = executor.status().running
+    assert list(running.nodes.values()) == [1]
+    with pytest.raises(LaunchError, match="over 3 nodes never fit"):
+        executor.submit_task(task("wide", resources=Resources(ranks=3, nodes=3)))
+    executor.cancel(TaskId("spread"), 0.0)
+
+
+def test_events_since_a_number_are_those_after_it(bench: Bench) -> None:
+    executor = bench.open()
+    assert executor.events() == []
+    executor.submit_task(task("a")).result(PATIENCE_S)
+    seq = executor.status().seq
+    assert executor.events(seq) == []
+    executor.submit_task(task("b")).result(PATIENCE_S)
+    assert {event.uid for event in executor.events(seq)} == {"b"}
+    assert executor.events()[:seq] + executor.events(seq) == executor.events()
+
+
+def test_status_counts_what_runs_waits_and_is_free(bench: Bench) -> None:
+    executor = bench.open(cores=2, gpus=1)
+    hanging = occupy(executor, resources=Resources(gpus_per_rank=0.25))
+    executor.submit_tasks([task("wide", resources=Resources(cores_per_rank=2)), task("held")])
+    executor.hold(TaskId("held"))
+    status = executor.status()
+    assert (status.nodes, status.free_cores, status.free_gpus) == (1, 1, 0.75)
+    assert status.waiting + status.held == 2
+    assert status.seq == executor.events()[-1].seq
+    (running,) = status.running
+    assert (running.uid, running.attempt, running.state, running.nodes) == ("occupies", 1, S.RUNNING, {0: 1})
+    assert 0.0 <= running.since_s <= status.time_s <= executor.now()
+    hanging.stop(0.0)
+
+
+def test_cancel_stops_whatever_state_a_task_is_in_and_ignores_the_rest(bench: Bench) -> None:
+    executor = bench.open()
+    ended = executor.submit_task(task("ended"))
+    ended.result(PATIENCE_S)
+    running = occupy(executor, "runs")
+    waiting, held = executor.submit_tasks([task("waits"), task("held")])
+    executor.hold(TaskId("held"))
+    for uid in ("ended", "waits", "held", "runs", "runs", "nobody"):
+        executor.cancel(TaskId(uid), 0.1)
+    for future in (waiting, held, running):
+        until(future.done, future.uid)
+        assert future.cancelled()
+        with pytest.raises(cf.CancelledError):
+            future.result()
+    assert ended.state is S.DONE
+    assert [states(executor, uid)[-1] for uid in ("waits", "held", "runs")] == [S.CANCELED] * 3
+    assert executor.status().free_cores == 1
+
+
+def test_a_task_past_its_walltime_is_stopped(bench: Bench) -> None:
+    future = bench.open().submit_task(task("a", "hangs", walltime_s=0.1))
+    with pytest.raises(TaskFailed, match=r"stopped at its walltime of 0\.1 s") as failed:
+        future.result(PATIENCE_S)
+    assert failed.value.result.failure is Failure.TIMEOUT
+    assert failed.value.result.ended_s - failed.value.result.started_s >= 0.1
+
+
+def test_a_failed_attempt_is_repeated_as_often_as_asked_for(bench: Bench) -> None:
+    executor = bench.open()
+    once = executor.submit_task(task("once", "fails once", retries=2))
+    always = executor.submit_task(task("always", "fails", retries=2))
+    assert once.result(PATIENCE_S) == {}
+    assert once.attempt == 2
+    with pytest.raises(TaskFailed):
+        always.result(PATIENCE_S)
+    assert always.attempt == 3
+    assert states(executor, "always").count(S.RUNNING) == 3
+
+
+@pytest.mark.parametrize(
+    ("need", "reason"),
+    [
+        (Resources(ranks=5), "task a needs 5 cores and 0 GPUs; the allocation has 4 cores and 2 GPUs"),
+        (Resources(gpus_per_rank=3.0), "task a needs 1 cores and 3 GPUs"),
+        (Resources(cores_per_rank=3), "1 ranks of 3 cores and 0 GPUs never fit on nodes of 2 cores"),
+        (Resources(gpus_per_rank=2.0), "never fit on nodes of 2 cores and 1 GPUs"),
+    ],
+)
+def test_what_can_never_run_is_refused_with_the_reason(bench: Bench, need: Resources, reason: str) -> None:
+    executor = bench.open(cores=2, nodes=2, gpus=1)
+    with pytest.raises(LaunchError) as refused:
+        executor.submit_task(task("a", resources=need))
+    assert reason in str(refused.value)
+    assert executor.events() == []
+    assert executor.submit_task(task("a")).result(PATIENCE_S) == {}, "the name is still free"
+
+
+# Journals.
+
+
+def test_everything_is_written_before_it_takes_effect(bench: Bench, tmp_path: Path) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = bench.open()
+        executor.attach(journal)
+        executor.submit_task(task("a", "tells")).result(PATIENCE_S)
+        executor.submit_task(task("b", "fails once", retries=1)).result(PATIENCE_S)
+        executor.submit(pow, 2, 3).result(PATIENCE_S)
+        executor.shutdown()
+        kinds = ("submitted", "launching", "finished")
+        records = [record for record in journal.records() if record.kind in kinds]
+    told = [(r.kind, r.data["attempt"], r.data.get("state")) for r in records if r.data["uid"] == "a"]
+    assert told == [("submitted", 1, None), ("launching", 1, None), ("finished", 1, "done")]
+    told = [(r.kind, r.data["attempt"], r.data.get("state")) for r in records if r.data["uid"] == "b"]
+    assert told == [
+        ("submitted", 1, None),
+        ("launching", 1, None),
+        ("finished", 1, "queued"),
+        ("launching", 2, None),
+        ("finished", 2, "done"),
+    ]
+    assert next(r.data for r in records if r.data["uid"] == "a" and r.kind == "finished")["values"] == {"told": "a"}
+
+
+def test_what_a_journal_knows_as_ended_is_not_run_again(bench: Bench, tmp_path: Path) -> None:
+    tells, fails = task("tells", "tells"), task("fails", "fails", retries=1)
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = bench.open()
+        executor.attach(journal)
+        executor.submit_task(tells).result(PATIENCE_S)
+        executor.submit_task(fails).exception(PATIENCE_S)
+        occupy(executor, "stopped").stop(0.0)
+        hanging = occupy(executor)
+        waiting = executor.submit_task(task("withdrawn"))
+        executor.submit_task(task("held"))
+        executor.hold(TaskId("held"))
+        for uid in ("withdrawn", "held"):
+            executor.cancel(TaskId(uid))
+        assert waiting.cancelled()
+        hanging.stop(0.0)
+        bench.close()
+    with Journal.open(tmp_path / "journal.db") as journal:
+        again = bench.open()
+        again.attach(journal)
+        assert again.submit_task(tells).result(PATIENCE_S) == {"told": "tells"}
+        with pytest.raises(TaskFailed, match="exit code 1"):
+            again.submit_task(fails).result(PATIENCE_S)
+        for uid in ("stopped", "withdrawn", "held", "occupies"):
+            future = again.submit_task(task(uid))
+            until(future.done, uid)
+            assert future.cancelled(), uid
+        assert again.submit_task(task("new")).result(PATIENCE_S) == {}
+        assert order_of_starts(again) == ["new"]
+        bench.close()
+
+
+def test_an_attempt_of_which_no_end_is_known_is_followed_by_the_next_one(bench: Bench, tmp_path: Path) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        journal.append("submitted", 0.0, {"uid": "a", "attempt": 1, "parameters": {}})
+        journal.append("launching", 0.0, {"uid": "a", "attempt": 1, "cores": [0], "gpus": {}})
+        executor = bench.open()
+        executor.attach(journal)
+        future = executor.submit_task(task("a", "tells"))
+        assert future.result(PATIENCE_S) == {"told": "a"}
+        assert future.attempt == 2
+        bench.close()
+
+
+# Who starts what, and when.
+
+
+def test_tasks_start_by_themselves_or_in_wait_only(bench: Bench) -> None:
+    executor = bench.open(driven=False)
+    future = executor.submit_task(task("a", "tells"))
+    if bench.engine.eager:
+        assert future.result(PATIENCE_S) == {"told": "a"}
+        return
+    assert states(executor, "a") == [S.QUEUED]
+    told: list[Event] = []
+    while new := executor.wait(PATIENCE_S):
+        told += new
+    assert [(event.state, event.uid) for event in told] == [(S.RUNNING, "a"), (S.DONE, "a")]
+    assert future.result(PATIENCE_S) == {"told": "a"}
+
+
+def test_wait_returns_at_once_when_there_is_nothing_to_wait_for(bench: Bench) -> None:
+    executor = bench.open(driven=False)
+    assert executor.wait() == []
+    executor.submit_task(task("held"))
+    if not bench.engine.eager:
+        executor.hold(TaskId("held"))
+        assert executor.wait() == []
+    executor.close()
+    assert executor.wait(0.0) is not None
+
+
+def test_wait_returns_nothing_when_its_time_is_over(bench: Bench) -> None:
+    executor = bench.open(driven=False)
+    executor.submit_task(task("a", "hangs"))
+    told: list[Event] = []
+    while not told:
+        told += executor.wait(PATIENCE_S)
+    before_s = executor.now()
+    assert executor.wait(0.1) == []
+    assert executor.now() - before_s >= 0.1 - 1e-9
+    executor.cancel(TaskId("a"), 0.0)
+
+
+# What only processes can do.
+
+
+def initialize(text: str) -> None:
+    os.environ["RLCTL_TEST_INITIALIZED"] = text
+
+
+def initialized() -> str | None:
+    return os.environ.get("RLCTL_TEST_INITIALIZED")
+
+
+def fail_to_initialize() -> None:
+    raise ValueError("no such data")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+class Unpicklable:
+    def __reduce__(self) -> Any:
+        raise ZeroDivisionError("no pickles")
+
+
+def unpicklable() -> Unpicklable:
+    return Unpicklable()
+
+
+def fails_to_load() -> None:
+    raise OverflowError("it does not load")
+
+
+class Unloadable:
+    def __reduce__(self) -> Any:
+        return fails_to_load, ()
+
+
+def test_the_initializer_is_called_before_the_first_function_of_each_worker(real: Bench) -> None:
+    executor = real.open(cores=2, initializer=initialize, initargs=("hello",))
+    assert {future.result(PATIENCE_S) for future in [executor.submit(initialized) for _ in range(6)]} == {"hello"}
+    with pytest.raises(TypeError, match="must be a callable"):
+        real.open(initializer=7)
+
+
+def test_an_initializer_that_fails_fails_every_call_and_mixes_up_none(real: Bench) -> None:
+    executor = real.open(initializer=fail_to_initialize)
+    for future in [executor.submit(pow, 2, n) for n in range(4)]:
+        error = future.exception(PATIENCE_S)
+        assert isinstance(error, cf.BrokenExecutor)
+        assert "no such data" in str(error)
+
+
+@pytest.mark.parametrize("how", [die, leave])
+def test_the_death_of_a_worker_fails_its_call_only(real: Bench, how: Callable[[], None]) -> None:
+    executor = real.open()
+    futures = [executor.submit(pow, 2, 3), executor.submit(how), executor.submit(pow, 2, 4)]
+    assert futures[0].result(PATIENCE_S) == 8
+    assert isinstance(futures[1].exception(PATIENCE_S), cf.BrokenExecutor)
+    assert futures[2].result(PATIENCE_S) == 16
+
+
+def test_what_cannot_be_pickled_fails_its_call_only(real: Bench) -> None:
+    executor = real.open()
+    futures = [
+        executor.submit(pow, 2, 3),
+        executor.submit(len, Unpicklable()),
+        executor.submit(unpicklable),
+        executor.submit(len, Unloadable()),
+        executor.submit(Unloadable),
+        executor.submit(threading.Lock),
+        executor.submit(pow, 2, 4),
+    ]
+    kinds = [type(future.exception(PATIENCE_S)) for future in futures]
+    none = type(None)
+    assert kinds == [none, ZeroDivisionError, ZeroDivisionError, OverflowError, OverflowError, TypeError, none]
+    assert futures[-1].result(PATIENCE_S) == 16
+
+
+def test_a_program_that_does_not_exist_fails_and_those_behind_it_start(real: Bench) -> None:
+    executor = real.open()
+    hanging = occupy(executor)
+    missing = executor.submit_task(TaskSpec(TaskId("missing"), executable="no-such-program"))
+    behind = executor.submit_task(task("behind", "tells"))
+    hanging.stop(0.0)
+    with pytest.raises(TaskFailed, match="no-such-program") as failed:
+        missing.result(PATIENCE_S)
+    assert failed.value.result.failure is Failure.LAUNCH
+    assert behind.result(PATIENCE_S) == {"told": "behind"}
+
+
+def test_with_a_journal_too_those_behind_a_program_that_does_not_exist_start(real: Bench, tmp_path: Path) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = real.open()
+        executor.attach(journal)
+        hanging = occupy(executor)
+        missing = executor.submit_task(TaskSpec(TaskId("missing"), executable="no-such-program"))
+        behind = executor.submit_task(task("behind", "tells"))
+        hanging.stop(0.0)
+        assert isinstance(missing.exception(PATIENCE_S), TaskFailed)
+        assert behind.result(PATIENCE_S) == {"told": "behind"}
+        real.close()
+
+
+MAIN = """
+import sys
+from rlctl.executors import LocalExecutor
+
+OFFSET = 5
+
+class Point:
+    def __init__(self, x): self.x = x
+    def moved(self): return Point(self.x + OFFSET)
+
+def moved(point): return point.moved()
+
+class Wrong(Exception): pass
+
+def wrong(): raise Wrong("as expected")
+
+if __name__ == "__main__":
+    executor = LocalExecutor(max_workers=2)
+    print([point.x for point in executor.map(moved, [Point(1), Point(2)])])
+    print(executor.submit(lambda: [Point(3).moved().x for _ in range(2)]).result())
+    try:
+        executor.submit(wrong).result()
+    except Wrong as error:
+        print(error)
+    executor.submit(print, "printed", flush=True).result()
+    last = executor.submit(pow, 2, 10)
+    last.add_done_callback(lambda future: print(future.result(), flush=True))
+    # no shutdown: what was submitted is brought to its end all the same
+"""
+
+
+def test_functions_and_classes_of_a_script_travel_and_its_end_waits(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(MAIN)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["[6, 7]", "[8, 8]", "as expected", "printed", "1024", ""]
+    assert done.stderr == ""
+
+
+# Those who want an executor.
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[LocalExecutor]:
+    with LocalExecutor(max_workers=2) as executor:
+        yield executor
+
+
+def rosenbrock(x: np.ndarray) -> float:
+    return float(sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2))
+
+
+def test_asyncio_runs_functions_in_it(pool: LocalExecutor) -> None:
+    async def main() -> list[float]:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(ZeroDivisionError):
+            await loop.run_in_executor(pool, divide, 1, 0)
+        slow = loop.run_in_executor(pool, forever)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(slow, 0.05)
+        return await asyncio.gather(*(loop.run_in_executor(pool, divide, n, 2) for n in range(4)))
+
+    assert asyncio.run(main()) == [0.0, 0.5, 1.0, 1.5]
+    for running in pool.status().running:
+        pool.cancel(running.uid, 0.0)
+
+
+def test_scipy_optimizes_with_its_map(pool: LocalExecutor) -> None:
+    from scipy.optimize import differential_evolution
+
+    options: Mapping[str, Any] = {"seed": 3, "maxiter": 3, "popsize": 4, "polish": False, "updating": "deferred"}
+    bounds = [(-2.0, 2.0)] * 3
+    alone = differential_evolution(rosenbrock, bounds, **options)
+    together = differential_evolution(rosenbrock, bounds, workers=pool.map, **options)
+    assert np.array_equal(alone.x, together.x)
+
+
+def word_counts(executor: cf.Executor, texts: Sequence[str]) -> dict[str, int]:
+    """Written for any executor of the standard library."""
+    with executor:
+        parts = {executor.submit(str.split, text): text for text in texts}
+        words = [word for future in cf.as_completed(parts) for word in future.result()]
+        lengths = dict(zip(sorted(set(words)), executor.map(len, sorted(set(words)), chunksize=2), strict=True))
+        done, not_done = cf.wait([executor.submit(words.count, word) for word in sorted(lengths)])
+        assert not not_done
+        assert sum(future.result() for future in done) == len(words)
+    return lengths
+
+
+@pytest.mark.parametrize("kind", [cf.ThreadPoolExecutor, cf.ProcessPoolExecutor, LocalExecutor])
+def test_it_takes_the_place_of_a_pool_of_the_standard_library(kind: Callable[..., cf.Executor]) -> None:
+    found = word_counts(kind(max_workers=2), ["a bb ccc", "bb dddd", "a"])
+    assert found == {"a": 1, "bb": 2, "ccc": 3, "dddd": 4}
+
+
+# CPython's own tests of executors, where the interpreter has them.
+
+
+def cpython(module: str, name: str) -> Any:
+    """A class of ``test.test_concurrent_futures``, a module up to Python 3.11 and a package since."""
+    for path in (f"test.test_concurrent_futures.{module}", "test.test_concurrent_futures"):
+        try:
+            return getattr(importlib.import_module(path), name)
+        except (ImportError, AttributeError, unittest.SkipTest):
+            continue
+    return None
+
+
+class OfCPython(unittest.TestCase):
+    """Gives the tests of the standard library the executor that they expect."""
+
+    executor_type = LocalExecutor
+    worker_count = 5
+
+    def setUp(self) -> None:
+        self.executor = LocalExecutor(max_workers=self.worker_count)
+
+    def tearDown(self) -> None:
+        self.executor.shutdown()
+        del self.executor
+
+
+def _adapted(module: str, name: str) -> type[unittest.TestCase]:
+    mixin = cpython(module, name)
+    if mixin is None:
+        reason = "this Python comes without test.test_concurrent_futures"
+        return unittest.skip(reason)(type(name, (unittest.TestCase,), {"test_skipped": lambda self: None}))
+    return type(name, (mixin, OfCPython), {})
+
+
+TestsOfExecutors = _adapted("executor", "ExecutorTest")
+TestsOfAsCompleted = _adapted("test_as_completed", "AsCompletedTests")
+TestsOfWait = _adapted("test_wait", "WaitTests")
