@@ -108,6 +108,9 @@ class Machine:
             "TMPDIR": str(self.temporary),
             "OMP_NUM_THREADS": "1",
         }
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # A suite in the background of a script ignores it, and so would all lives, which pass for unharmed.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._server = subprocess.Popen(
             [sys.executable, str(HERE / "lives.py"), *modules],
             env=self.environment,
