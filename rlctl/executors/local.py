@@ -560,10 +560,13 @@ def _key(uid: str, attempt: int) -> str:
 
 
 def _finish(reference: weakref.ref[LocalExecutor], pid: int) -> None:
-    """At the end of the interpreter, as ``concurrent.futures``: what was submitted is brought to its end."""
+    """At the end of the interpreter: what was given to an eager one is brought to its end, as by ``concurrent.futures``.
+
+    Nobody waits for the tasks of a campaign any more: they are stopped.
+    """
     executor = reference()
     if executor is not None and os.getpid() == pid:
-        executor.shutdown()
+        (executor.shutdown if executor._eager else executor.close)()
 
 
 def _machine() -> dict[str, str]:
