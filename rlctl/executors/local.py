@@ -560,7 +560,7 @@ def _key(uid: str, attempt: int) -> str:
 
 
 def _finish(reference: weakref.ref[LocalExecutor], pid: int) -> None:
-    """At the end of the interpreter: what was given to an eager one is brought to its end, as by ``concurrent.futures``.
+    """At the end of the interpreter an eager one brings to its end what it has, as ``concurrent.futures`` do.
 
     Nobody waits for the tasks of a campaign any more: they are stopped.
     """
