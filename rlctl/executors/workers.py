@@ -66,7 +66,7 @@ class Worker:
         self.stop_at = float("inf")
         self.stopped: str | None = None
         self.closed = False
-        self.mark = mark.encode()
+        self.mark = mark.encode() + b"\0"  # whole: no other begins with it
         self._buffer = bytearray()
         self._scratch = scratch
         ours, theirs = socket.socketpair()
