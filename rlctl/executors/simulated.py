@@ -308,6 +308,10 @@ class SimulatedExecutor(BookedExecutor):
         if task.uid not in self._asked:
             self._asked.add(task.uid)
             spec = task.spec if task.need is task.spec.resources else replace(task.spec, resources=task.need)
+            if task.work is not None:  # all calls share one specification
+                function = task.work[0]
+                name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+                spec = replace(spec, uid=task.uid, function=name)
             self.uncomputed.append(Launch(spec, task.attempt))
 
     def _forget(self, uid: TaskId) -> None:
