@@ -267,7 +267,7 @@ class Supervisor:
             return
         stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
         exec_ = Exec(
-            key, pid, start_time(pid), f"{TASK}={mark}".encode(), tuple(outputs), stop_at, memory_mb, output_mb
+            key, pid, start_time(pid), f"{TASK}={mark}\0".encode(), tuple(outputs), stop_at, memory_mb, output_mb
         )
         self._execs[key] = self._by_pid[pid] = exec_
         self._write_note()
@@ -284,7 +284,7 @@ class Supervisor:
     ) -> None:
         """A program of a supervisor that has died: no child of ours, so its exit code will not be known."""
         stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
-        exec_ = Exec(key, pid, start, f"{TASK}={self._token}:{key}".encode(), (), stop_at, memory_mb, output_mb)
+        exec_ = Exec(key, pid, start, f"{TASK}={self._token}:{key}\0".encode(), (), stop_at, memory_mb, output_mb)
         self._execs[key] = exec_
         self._write_note()
         try:
