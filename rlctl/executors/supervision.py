@@ -124,6 +124,8 @@ class Supervision:
         if self._process is not None:
             self._process.wait()
         shutil.rmtree(self.scratch, ignore_errors=True)
+        for half in (self._workdir / EXITS).glob(".*.new"):  # a supervisor was killed while it wrote this
+            half.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self._workdir / EXITS).rmdir()
 
