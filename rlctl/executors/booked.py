@@ -143,7 +143,7 @@ class BookedExecutor(Executor):
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> TaskFuture:
         """Run a function on one core; what it returns, or raises, is the future's."""
-        uid = TaskId(f"call-{next(self._calls)}")
+        uid = TaskId(f"#{next(self._calls)}")
         future = TaskFuture(uid, self)
         with self._mutex:
             self._usable()

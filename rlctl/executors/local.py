@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import selectors
 import shutil
@@ -144,6 +145,7 @@ class LocalExecutor(BookedExecutor):
         self._workers: dict[tuple[int, int], Worker] = {}
         self._bare = clean_environment(os.environ)
         self._let_go = False
+        self._marks = itertools.count(1)
         self._replaced: deque[float] = deque(maxlen=REPLACEMENTS)
         try:
             self._supervision = Supervision(self._workdir, self._bare, self._past.epoch, self._settings.lease_s)
@@ -319,7 +321,7 @@ class LocalExecutor(BookedExecutor):
             (self._workdir / LOGS).mkdir(exist_ok=True)
             workdir, log = self._workdir, self._workdir / LOGS / "calls.out"
             environment = self._bare | {"CUDA_VISIBLE_DEVICES": ""}
-        mark = f"{self._supervision.token}:calls"
+        mark = f"{self._supervision.token}:calls.{next(self._marks)}"  # its own: others are not to be stopped with it
         worker = Worker(
             {**environment, TASK: mark},
             self._supervision.scratch,
@@ -560,10 +562,13 @@ def _key(uid: str, attempt: int) -> str:
 
 
 def _finish(reference: weakref.ref[LocalExecutor], pid: int) -> None:
-    """At the end of the interpreter, as ``concurrent.futures``: what was submitted is brought to its end."""
+    """At the end of the interpreter an eager one brings to its end what it has, as ``concurrent.futures`` do.
+
+    Nobody waits for the tasks of a campaign any more: they are stopped.
+    """
     executor = reference()
     if executor is not None and os.getpid() == pid:
-        executor.shutdown()
+        (executor.shutdown if executor._eager else executor.close)()
 
 
 def _machine() -> dict[str, str]:

@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 import signal
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def kill_all(sessions: Iterable[int], token: bytes = b"") -> bool:
     alive = family(sessions, token)
     send_signal(alive, signal.SIGKILL)
     return bool(alive)
+
+
+def reap(sessions: Iterable[int], mark: bytes, grace_s: float) -> None:
+    """Stop all that belongs to these sessions or has the mark in its environment; returns when none of it is alive."""
+    began, terminated = time.monotonic(), set[int]()
+    while alive := family(sessions, mark):
+        late = time.monotonic() - began > grace_s
+        fresh = [pid for pid in alive if pid not in terminated]
+        send_signal(alive if late else fresh, signal.SIGKILL if late else signal.SIGTERM)
+        terminated.update(alive)
+        time.sleep(0.02)
 
 
 def resident_mb(pids: Iterable[int]) -> float:

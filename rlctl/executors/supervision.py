@@ -8,20 +8,19 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlctl.errors import LaunchError
-from rlctl.executors.processes import boot, family, send_signal, start_time
+from rlctl.executors.processes import boot, reap, start_time
 from rlctl.executors.supervisor import EXITS, GRACE_S, TASK
 
 LOCK = ".lease"
@@ -110,9 +109,7 @@ class Supervision:
             self._process.wait()
         self._input.clear()
         old = self.token
-        self._start(_take_lock(self._workdir), old)
-        for key, adopted in running.items():
-            self.send("adopt", key=key, **adopted)
+        self._start(_take_lock(self._workdir), old, running)
 
     def close(self) -> None:
         """Stop whatever is left and wait until it is gone; may be called twice."""
@@ -127,6 +124,8 @@ class Supervision:
         if self._process is not None:
             self._process.wait()
         shutil.rmtree(self.scratch, ignore_errors=True)
+        for half in (self._workdir / EXITS).glob(".*.new"):  # a supervisor was killed while it wrote this
+            half.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self._workdir / EXITS).rmdir()
 
@@ -178,14 +177,15 @@ class Supervision:
         self.left.gone_s = welcome["gone_s"] or 0.0
         return True
 
-    def _start(self, lock: int, token: str) -> None:
+    def _start(self, lock: int, token: str, running: Mapping[str, Any] | None = None) -> None:
+        """Start a supervisor; with ``running`` it takes the place of one that was killed."""
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "rlctl.executors.supervisor", token, str(scratch_folder(token))]
         # It must not be found by the mark of a surrounding task.
         environment = {name: value for name, value in os.environ.items() if name != TASK}
         try:
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno()), str(lock)],
+                [*command, str(theirs.fileno()), str(lock), "first" if running is None else "replacement"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -197,11 +197,14 @@ class Supervision:
         finally:
             theirs.close()
             os.close(lock)  # the supervisor's copy keeps the lock
-        self._begin(ours, token, wait=False)
+        self._begin(ours, token, running, wait=False)
 
-    def _begin(self, connection: socket.socket, token: str, wait: bool = True) -> None:
+    def _begin(
+        self, connection: socket.socket, token: str, running: Mapping[str, Any] | None = None, wait: bool = True
+    ) -> None:
         self._socket, self.token, self.scratch = connection, token, scratch_folder(token)
-        connection.sendall(json.dumps({**self._hello, "token": token}).encode() + b"\n")
+        hello = {**self._hello, "token": token, "adopt": running}
+        connection.sendall(json.dumps(hello).encode() + b"\n")
         if not wait:
             connection.settimeout(None)
             return
@@ -254,20 +257,8 @@ def _clear(note: Path) -> None:
         return
     # The note may be old: a number whose first process has gone may be a stranger's by now; the mark finds the rest.
     ours = [pid for pid, start in sessions.items() if start and start_time(pid) == start]
-    _reap(ours, f"{TASK}={token}:".encode())
+    reap(ours, f"{TASK}={token}:".encode(), GRACE_S)
     shutil.rmtree(scratch_folder(token), ignore_errors=True)
-
-
-def _reap(sessions: Iterable[int], mark: bytes) -> None:
-    began, terminated = time.monotonic(), set[int]()
-    while alive := family(sessions, mark):
-        late = time.monotonic() - began > GRACE_S
-        send_signal(
-            alive if late else [pid for pid in alive if pid not in terminated],
-            signal.SIGKILL if late else signal.SIGTERM,
-        )
-        terminated.update(alive)
-        time.sleep(0.02)
 
 
 def _try_lock(workdir: Path) -> int | None:

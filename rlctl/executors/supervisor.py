@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlctl.executors.processes import boot, children, family, resident_mb, send_signal, start_time
+from rlctl.executors.processes import boot, children, family, reap, resident_mb, send_signal, start_time
 
 TASK = "RLCTL_TASK"
 """Variable in the environment of every program: token and key."""
@@ -71,8 +71,10 @@ class Exec:
 class Supervisor:
     """See the module."""
 
-    def __init__(self, token: str, scratch: Path, workdir: Path, note: int) -> None:
+    def __init__(self, token: str, scratch: Path, workdir: Path, note: int, replacement: bool) -> None:
         self._token = token
+        self._replacement = replacement  # of one that was killed: only its controller knows what runs, and tells first
+        self._strangers = False  # whether that controller died before it could tell
         self._scratch = scratch
         self._exits = workdir / EXITS
         self._note = note
@@ -115,6 +117,8 @@ class Supervisor:
             self._look()
         for exec_ in self._execs.values():
             self._keep(exec_)
+        if self._strangers:
+            reap([], f"{TASK}={self._token}:".encode(), GRACE_S)
         with contextlib.suppress(BlockingIOError, OSError):
             if self._controller is not None and self._output:
                 self._controller.sendall(self._output)
@@ -142,6 +146,9 @@ class Supervisor:
             if not data:
                 self._selector.unregister(connection)
                 connection.close()
+                if self._epoch < 0:  # the controller died before its first word
+                    self._gone_at = time.monotonic()
+                    self._strangers = self._replacement
             elif b"\n" in pending:
                 line, _, rest = bytes(pending).partition(b"\n")
                 self._welcome(connection, json.loads(line), rest)
@@ -150,7 +157,7 @@ class Supervisor:
 
     def _welcome(self, connection: socket.socket, hello: Mapping[str, Any], rest: bytes) -> None:
         refused = None
-        if hello.get("token") != self._token or self._over:
+        if hello.get("token") != self._token or self._over or (self._replacement and hello["adopt"] is None):
             refused = "it stops what has been left behind"
         elif hello["epoch"] < self._epoch or (hello["epoch"] == self._epoch and self._controller is not None):
             refused = "another controller works here"
@@ -169,6 +176,10 @@ class Supervisor:
         gone_s = None if self._gone_at is None else time.monotonic() - self._gone_at
         self._gone_at = None
         self._say(event="welcome", tasks=[e.known() for e in self._execs.values()], gone_s=gone_s)
+        if self._replacement:
+            self._replacement = False
+            for key, about in hello["adopt"].items():
+                self._adopt(key, **about)
         self._obey()
 
     def _drop(self) -> None:
@@ -267,7 +278,7 @@ class Supervisor:
             return
         stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
         exec_ = Exec(
-            key, pid, start_time(pid), f"{TASK}={mark}".encode(), tuple(outputs), stop_at, memory_mb, output_mb
+            key, pid, start_time(pid), f"{TASK}={mark}\0".encode(), tuple(outputs), stop_at, memory_mb, output_mb
         )
         self._execs[key] = self._by_pid[pid] = exec_
         self._write_note()
@@ -284,7 +295,7 @@ class Supervisor:
     ) -> None:
         """A program of a supervisor that has died: no child of ours, so its exit code will not be known."""
         stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
-        exec_ = Exec(key, pid, start, f"{TASK}={self._token}:{key}".encode(), (), stop_at, memory_mb, output_mb)
+        exec_ = Exec(key, pid, start, f"{TASK}={self._token}:{key}\0".encode(), (), stop_at, memory_mb, output_mb)
         self._execs[key] = exec_
         self._write_note()
         try:
@@ -332,7 +343,6 @@ class Supervisor:
 
     _OPERATIONS: ClassVar[dict[str, Callable[..., None]]] = {
         "run": _run,
-        "adopt": _adopt,
         "stop": _stop,
         "signal": _signal,
         "acknowledge": _acknowledge,
@@ -522,15 +532,16 @@ def _write_down(*error: Any) -> None:
 
 
 def main() -> None:
-    """Started by ``rlctl.executors.supervision``: token, scratch folder, and the numbers of two open files."""
+    """Started by ``rlctl.executors.supervision``: token, scratch folder, numbers of two open files, and its kind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    token, scratch, connection, note = sys.argv[1:]
+    token, scratch, connection, note, kind = sys.argv[1:]
     sys.excepthook = _write_down
     for handle in (int(connection), int(note)):
         os.set_inheritable(handle, False)  # programs must not hold them
     _become_subreaper()
-    Supervisor(token, Path(scratch), Path.cwd(), int(note)).run(socket.socket(fileno=int(connection)))
+    supervisor = Supervisor(token, Path(scratch), Path.cwd(), int(note), kind == "replacement")
+    supervisor.run(socket.socket(fileno=int(connection)))
 
 
 if __name__ == "__main__":

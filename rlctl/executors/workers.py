@@ -37,6 +37,7 @@ class Worker:
         kill_at: when it is to be killed, on the monotonic clock.
         stopped: why it was told to stop; None: it was not.
         closed: whether it was let go of.
+        unread: whether it died before it had taken its call, which therefore never began.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class Worker:
         self.stop_at = float("inf")
         self.stopped: str | None = None
         self.closed = False
-        self.mark = mark.encode()
+        self.unread = False
+        self.mark = mark.encode() + b"\0"  # whole: no other begins with it
         self._buffer = bytearray()
         self._scratch = scratch
         ours, theirs = socket.socketpair()
@@ -123,7 +125,9 @@ class Worker:
             data = self.socket.recv(exchange.RECEIVE_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return []
-        except OSError:
+        except OSError as error:
+            # The system's word that the other end closed with something unread: the last that was sent is the call.
+            self.unread = self.unread or isinstance(error, ConnectionResetError)
             data = b""
         if not data:
             return None
@@ -157,6 +161,9 @@ class Worker:
     def death(self) -> Ending:
         """How it died."""
         code = self._process.wait()
+        self.receive()
+        if self.unread:
+            return Ending(failure=Failure.LOST, message="its worker died before it took the call")
         if code < 0:
             return Ending(failure=Failure.SIGNAL, message=f"the worker was killed by {signal.Signals(-code).name}")
         return Ending(failure=Failure.EXIT, message=f"the worker ended with code {code}")
@@ -177,8 +184,10 @@ class Worker:
         os.close(self._life)
 
     def _send(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has died, as will be noticed
+        try:
             self.socket.sendall(exchange.frame(data))
+        except OSError:  # it has died, as will be noticed
+            self.unread = True
 
 
 def ending(message: bytes) -> Ending:

@@ -270,7 +270,9 @@ def test_a_stranger_with_the_number_of_a_program_is_left_alone(tmp_path: Path) -
                 began = start_time(stranger.pid)
                 (folder / LOCK).write_text(f"{'0' * 31}{number} {boot()}\n+{stranger.pid} {began - 1}\n")
                 supervision = Supervision(folder, dict(os.environ))
-                supervision.send("adopt", key="a.1", pid=stranger.pid, start=began - 1)
+                assert supervision._process is not None
+                supervision._process.kill()  # its successor is handed a number that was used again meanwhile
+                supervision.replace({"a.1": {"pid": stranger.pid, "start": began - 1}})
                 asked_s = time.monotonic()
                 heard: list[Any] = []
                 until(

@@ -294,6 +294,20 @@ def test_what_runs_cannot_be_withdrawn_but_stopped(bench: Bench) -> None:
     assert executor.submit(pow, 2, 3).result(PATIENCE_S) == 8
 
 
+def test_stopping_one_leaves_the_others_alone_whatever_they_are_called(bench: Bench) -> None:
+    executor = bench.open(cores=4)
+    calls = [executor.submit(forever) for _ in range(2)]
+    tasks = [occupy(executor, uid) for uid in ("a", "a.1")]
+    until(lambda: all(future.running() for future in calls), "all run")
+    for victim, other in (calls, tasks):
+        victim.stop(0.0)
+        until(victim.done, "it has stopped")
+        assert other.running()
+    assert {running.uid for running in executor.status().running} == {calls[1].uid, "a.1"}
+    for future in (calls[1], tasks[1]):
+        future.stop(0.0)
+
+
 def test_as_completed_and_wait_tell_what_is_done(bench: Bench) -> None:
     executor = bench.open(cores=2)
     hanging = occupy(executor)
