@@ -356,7 +356,7 @@ class BookedExecutor(Executor):
 
     def _start(self, placed: Iterable[Task], now_s: float) -> None:
         for task in placed:
-            if self._journal is None:
+            if self._journal is None or task.work is not None:  # such a call cannot be asked for again
                 self._go(task)
                 continue
             data = {"uid": task.uid, "attempt": task.attempt, **self._where(task.placement)}
