@@ -108,7 +108,6 @@ class BookedExecutor(Executor):
         self._log: deque[Event] = deque(maxlen=KEPT)
         self._untold: deque[Event] = deque(maxlen=KEPT if eager else None)
         self._calls = itertools.count(1)
-        self._unresolved = 0
         self._closing = False
         self._broken: RlctlError | None = None
         self._past = Past()
@@ -149,7 +148,6 @@ class BookedExecutor(Executor):
             self._usable()
             task = self._books.new(_CALL)
             task.uid, task.work, task.future = uid, (fn, args, kwargs), future
-            self._unresolved += 1
             now_s = self.now()
             self._books.submit(task, now_s)
             if self._records_ends and self._journal is not None:
@@ -167,7 +165,6 @@ class BookedExecutor(Executor):
             self._books.check(spec)
             self._accept(spec)
             future = self._known[spec.uid] = TaskFuture(spec.uid, self)
-            self._unresolved += 1
         task = self._books.new(spec, attempt)
         task.future = future
         if self._resume(task):
@@ -179,7 +176,6 @@ class BookedExecutor(Executor):
             except RlctlError:
                 with self._mutex:
                     del self._known[spec.uid]
-                    self._unresolved -= 1
                 raise
         with self._mutex:
             self._books.submit(task, self.now())
@@ -324,7 +320,6 @@ class BookedExecutor(Executor):
             for task in list(self._books.tasks.values()):
                 future = task.future
                 if future is not None and not future.done():
-                    self._unresolved -= 1
                     self._mutex.after(lambda future=future: _fail(future, error))  # type: ignore[misc]
                     task.future = None
             self._news.notify_all()
@@ -441,9 +436,6 @@ class BookedExecutor(Executor):
 
     def _resolve(self, task: Task, result: TaskResult, ending: Ending | None) -> None:
         future, task.future = task.future, None
-        self._unresolved -= 1
-        if not self._unresolved:
-            self._news.notify_all()
         if ending is not None and task.work is not None:
             value, error = ending.value, ending.error
         else:

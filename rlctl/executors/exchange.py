@@ -101,14 +101,6 @@ def load(data: bytes) -> Any:
     return pickle.loads(memoryview(data)[start + length :], buffers=buffers)
 
 
-def discard(data: bytes) -> None:
-    """Let go of a message that nobody wants."""
-    if data[:1] == b"B":
-        (length,) = _LENGTH.unpack_from(data, 1)
-        start = 1 + _LENGTH.size
-        Path(json.loads(data[start : start + length])["path"]).unlink(missing_ok=True)
-
-
 def _pickled(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
     try:
         data = pickle.dumps(value, 5, buffer_callback=callback)

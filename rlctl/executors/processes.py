@@ -76,13 +76,6 @@ def send_signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def kill_all(sessions: Iterable[int], token: bytes = b"") -> bool:
-    """SIGKILL to all that belongs to these sessions; whether there was anything."""
-    alive = family(sessions, token)
-    send_signal(alive, signal.SIGKILL)
-    return bool(alive)
-
-
 def reap(sessions: Iterable[int], mark: bytes, grace_s: float) -> None:
     """Stop all that belongs to these sessions or has the mark in its environment; returns when none of it is alive."""
     began, terminated = time.monotonic(), set[int]()

@@ -477,7 +477,7 @@ class Supervisor:
             write_through(path, json.dumps({**exec_.ended, "gone_s": gone_s}).encode())
 
     def _write_note(self) -> None:
-        """For a controller that finds this process dead: what ``supervision.clear`` reads."""
+        """For a controller that finds this process dead: what ``supervision._clear`` reads."""
         lines = [f"{self._token} {boot()}\n"]
         lines += [f"+{e.pid} {e.began}\n" for e in self._execs.values() if e.ended is None and e.pid > 0]
         text = "".join(lines).encode()

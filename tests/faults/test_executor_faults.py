@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 from logged_programs import logged, shell
+from small_disk import fill
 
 from rlctl.errors import JournalError, LaunchError
 from rlctl.executors import LocalExecutor, TaskFailed, WorkerDied
@@ -569,18 +570,6 @@ def test_a_second_controller_in_a_folder_is_refused_in_one_line(tmp_path: Path) 
 # Disks.
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], capture_output=True, text=True)
-    if made.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_is_a_clean_error_and_nothing_acknowledged_is_lost(tmp_path: Path, disk: Path) -> None:
     with judged("disk full") as row:
         for number in times(10, 1):
@@ -592,12 +581,7 @@ def test_a_full_disk_is_a_clean_error_and_nothing_acknowledged_is_lost(tmp_path:
             opened.executor.attach(journal)
             first = opened.executor.submit_tasks([logged(f"t{n}", evidence, 0.01) for n in range(4)])
             acknowledged = {future.uid: future.result(PATIENCE_S) for future in first}
-            filler = base / "filler"
-            with filler.open("wb", buffering=0) as file:
-                for size in (65_536, 4096, 1):
-                    with contextlib.suppress(OSError):
-                        while True:
-                            file.write(b"x" * size)
+            filler = fill(disk)
             filled_s = time.monotonic()
             refused = ""
             for n in range(4, 10_000):  # SQLite's log may have some room left

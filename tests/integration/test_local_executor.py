@@ -539,8 +539,9 @@ def test_when_the_controller_is_killed_its_tasks_are_dead_after_the_lease(
     with subprocess.Popen(command) as controller:
         processes = pids(marker)
         assert all(map(alive, processes))
-        scratch = scratch_folder((tmp_path / ".lease").read_text().split()[0])
-        assert scratch.exists()
+        note = until(lambda: (tmp_path / ".lease").read_text(), 30.0, "the supervisor has written its note")
+        scratch = scratch_folder(note.split()[0])
+        until(scratch.exists, 30.0, "the supervisor has come to its scratch folder")
         controller.kill()
     until(lambda: not any(map(alive, processes)), GRACE_S + 2.0, f"{processes} are dead")
     # The successor waits for the supervisor, then has the folder to itself.

@@ -1,0 +1,5 @@
+"""Fixtures of several folders of tests."""
+
+from small_disk import disk
+
+__all__ = ["disk"]
