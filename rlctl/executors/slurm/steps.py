@@ -18,16 +18,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlctl.executors.application import Application
 from rlctl.executors.mpi import Flavour, library
 from rlctl.executors.pool import Placement, core_numbers
 from rlctl.executors.processes import family, send_signal
-from rlctl.executors.program import DEVICES, Program
+from rlctl.executors.program import DEVICES, Program, application_of, own_command
 from rlctl.executors.scheduler import Ending
 from rlctl.executors.slurm.allocation import Allocation
 from rlctl.executors.slurm.commands import SIGNAL_STEP
 from rlctl.executors.supervisor import LAUNCHER_S, TASK
 from rlctl.executors.workers import Worker
-from rlctl.task import Failure
+from rlctl.task import Failure, TaskSpec
 
 _PMI = {Flavour.OPENMPI: "pmix", Flavour.MPICH: "pmi2"}
 """How ranks of a family find each other under ``srun``."""
@@ -134,8 +135,7 @@ class StepProgram(Program):
         name = step_name(self.allocation, self.name)
         mpi = self.mpi
         if mpi is None and need.ranks > 1:
-            flavour = library(command[0], variables)
-            mpi = None if flavour is None else _PMI[flavour]
+            mpi = _pmi(command, variables)
         memory_mb = None if need.memory_per_rank_mb is None else max(p.memory_mb for p in placement)
         outputs = (f"{self.errors[:-3]}out", self.errors)
         # What ranks write goes through one place; a single process writes itself, so that nobody waits for what it
@@ -179,6 +179,21 @@ class StepProgram(Program):
             return ""
         found = _LOST.search(text)
         return text[found.start() :].splitlines()[0] if found else ""
+
+
+def pmi(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> str | None:
+    """How the ranks of a program find each other, as ``srun --mpi`` has it; None: its MPI cannot be told."""
+    application = application_of(spec, applications)
+    variables = bare if application is None else application.variables(bare)
+    if application is not None and application.container:  # what is inside cannot be seen from here
+        return None
+    return _pmi(own_command(spec, application, variables), variables)
+
+
+def _pmi(command: Sequence[str], variables: Mapping[str, str]) -> str | None:
+    program = shutil.which(command[0], path=variables.get("PATH"))
+    flavour = None if program is None else library(program, variables)
+    return None if flavour is None else _PMI[flavour]
 
 
 def step_name(allocation: Allocation, name: str) -> str:
