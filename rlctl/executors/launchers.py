@@ -40,8 +40,8 @@ PROGRAMS = {
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 """Open MPI refuses root, which is who one is in containers."""
 
-GPU_NAMES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""Variables that tell NVIDIA's, AMD's and Intel's runtimes which devices there are."""
+DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""Variables that name the GPUs that a program may use: NVIDIA's, AMD's and Intel's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,6 @@ class Launch:
         ranks: how many on each host, in order of rank; an int: so many on this machine.
         cores_per_rank: threads that a rank may have.
         gpus_per_rank: below 1, ranks share a device.
-        cores: numbers of the cores that the program gets, the same on each host. Its ranks share them. Empty: those
-            that it inherits.
         gpus: names of the devices that the program gets, the same on each host. None: whatever there is.
         bind: let the launcher bind each rank to cores of its own, which must then be nobody else's.
         job: id of the allocation, for srun.
@@ -66,7 +64,6 @@ class Launch:
     ranks: int | Mapping[str, int] = 1
     cores_per_rank: int = 1
     gpus_per_rank: float = 0.0
-    cores: Sequence[int] = ()
     gpus: Sequence[str] | None = None
     bind: bool = False
     job: str | None = None
@@ -122,15 +119,13 @@ def launch(launcher: Launcher, what: Launch) -> tuple[list[str], dict[str, str]]
     flags, environment = _TABLE[launcher](what)
     first = PROGRAMS[launcher] if what.program is None else (what.program, *PROGRAMS[launcher][1:])
     environment = {"OMP_NUM_THREADS": str(what.cores_per_rank), **environment}
-    devices = {} if what.gpus is None else {name: ",".join(what.gpus) for name in GPU_NAMES}
+    devices = {} if what.gpus is None else {name: ",".join(what.gpus) for name in DEVICES}
     after: list[str] = []
     if launcher is Launcher.SRUN and devices:
         # A step sets these anew, to all the GPUs of the job: only what runs inside it can choose.
-        after += ["env", *(f"{name}={value}" for name, value in devices.items())]
+        after = ["env", *(f"{name}={value}" for name, value in devices.items())]
     elif launcher not in _GIVES_GPUS:
         environment |= devices
-    if what.cores:
-        after += ["taskset", "--cpu-list", ",".join(map(str, what.cores))]
     return [*first, *flags, *what.flags, *after], environment
 
 
@@ -153,6 +148,7 @@ def _mpich(what: Launch) -> _Told:
     flags = ["-bind-to", f"core:{what.cores_per_rank}" if what.bind else "none"]
     if not what.hosts:
         return ["-launcher", "fork", *flags, "-n", str(what.total)], {}
+    # In a Slurm job its daemons stand in Slurm's order of nodes, whatever the order here: give hosts in that order.
     hosts = ",".join(f"{host}:{ranks}" for host, ranks in what.hosts.items())
     return [*flags, "-hosts", hosts, "-n", str(what.total)], dict(_INSIDE_SLURM)
 

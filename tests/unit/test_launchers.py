@@ -32,10 +32,9 @@ COMMANDS = [
     ),
     (
         Launcher.SRUN,
-        Launch(TWO, job="17", pmi="pmi2", cores=(0, 3), gpus=("1",)),
+        Launch(TWO, job="17", pmi="pmi2", gpus=("1",)),
         "srun --jobid=17 --overlap --cpu-bind=none --mpi=pmi2 --kill-on-bad-exit=1 --nodes=2 --ntasks=4 "
-        "--ntasks-per-node=2 --nodelist=n1,n2 env CUDA_VISIBLE_DEVICES=1 ROCR_VISIBLE_DEVICES=1 ZE_AFFINITY_MASK=1 "
-        "taskset --cpu-list 0,3",
+        "--ntasks-per-node=2 --nodelist=n1,n2 env CUDA_VISIBLE_DEVICES=1 ROCR_VISIBLE_DEVICES=1 ZE_AFFINITY_MASK=1",
     ),
     (
         Launcher.SRUN,
