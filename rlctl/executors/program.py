@@ -16,17 +16,13 @@ from typing import Any
 from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
 from rlctl.executors.data import INLINE_BYTES, by_reference
+from rlctl.executors.launchers import DEVICES
 from rlctl.executors.mpi import check_same_mpi, mpiexec_command, scratch_environment
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure, TaskSpec
 
 LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""
-
-
-DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""Variables that name the GPUs that a program may use."""
-
 
 _LAUNCHERS = ("srun: ", "slurmstepd")
 
