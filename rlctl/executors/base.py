@@ -161,7 +161,10 @@ class Executor(concurrent.futures.Executor):
 
     @abstractmethod
     def hold(self, uid: TaskId) -> None:
-        """Keep a waiting task from starting (HELD); suspend a running one (SUSPENDED), which keeps its resources."""
+        """Keep a waiting task from starting (HELD); suspend a running one (SUSPENDED), which keeps its resources.
+
+        One that is being started is suspended as soon as it runs. One that has to run again is held until then.
+        """
 
     @abstractmethod
     def release(self, uid: TaskId) -> None:

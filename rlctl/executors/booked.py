@@ -210,12 +210,15 @@ class BookedExecutor(Executor):
                 self._pump()
 
     def hold(self, uid: TaskId) -> None:
-        """Keep a task from starting, or suspend it."""
+        """Keep a task from starting, or suspend it; see ``Executor``."""
         with self._mutex:
             task = self._books.hold(uid, self.now())
             if task is not None:
-                self._suspend(task, True)
-                self._books.enter(task, TaskState.SUSPENDED, self.now())
+                self._set_aside(task)
+
+    def _set_aside(self, task: Task) -> None:
+        self._suspend(task, True)
+        self._books.enter(task, TaskState.SUSPENDED, self.now())
 
     def release(self, uid: TaskId) -> None:
         """Undo ``hold``."""
@@ -390,6 +393,8 @@ class BookedExecutor(Executor):
         """It runs now."""
         if task.state is TaskState.LAUNCHING:
             self._books.enter(task, TaskState.RUNNING, self.now())
+            if task.hold and task.stop is None:
+                self._set_aside(task)
 
     def _ended(self, task: Task, ending: Ending) -> None:
         """Nothing of this attempt is alive."""

@@ -52,6 +52,7 @@ class Task:
     Attributes:
         failures, losses: attempts that failed, and that were lost with their machine.
         stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
+        hold: whether it is to be suspended whenever it runs, and held when it waits again.
         work: function, arguments and keywords of a call that was given as such; None: ``spec`` says what to run.
         future: who waits for it.
     """
@@ -69,6 +70,7 @@ class Task:
     queued_s: float = 0.0
     started_s: float = 0.0
     stop: TaskState | None = None
+    hold: bool = False
     work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     future: Any = None
 
@@ -267,6 +269,9 @@ class Scheduler:
         task.attempt += 1
         task.placement = ()
         self._enqueue(task, now_s)
+        if task.hold:
+            task.hold = False
+            self.hold(task.uid, now_s)
 
     def cancel(self, uid: TaskId, now_s: float) -> Task | None:
         """Cancel what waits; a task that holds resources is returned, to be stopped, unless it is already."""
@@ -284,19 +289,26 @@ class Scheduler:
     def hold(self, uid: TaskId, now_s: float) -> Task | None:
         """Keep a waiting task from starting; a running one is returned, to be suspended."""
         task = self.tasks.get(uid)
-        if task is not None and task.state is TaskState.QUEUED:
+        if task is None:
+            return None
+        if task.state is TaskState.QUEUED:
             self._withdraw(task)
             self.enter(task, TaskState.HELD, now_s)
-            return None
-        return task if task is not None and task.state is TaskState.RUNNING else None
+        elif task.state is not TaskState.HELD:
+            task.hold = True
+        return task if task.state is TaskState.RUNNING and task.stop is None else None
 
     def release(self, uid: TaskId, now_s: float) -> Task | None:
         """The opposite: a suspended task is returned, to be continued."""
         task = self.tasks.get(uid)
-        if task is not None and task.state is TaskState.HELD:
-            self._enqueue(task, now_s)
+        if task is None:
             return None
-        return task if task is not None and task.state is TaskState.SUSPENDED else None
+        task.hold = False
+        if task.state is TaskState.HELD:
+            self._enqueue(task, now_s)
+        elif task.state is TaskState.SUSPENDED and task.stop is None:
+            return task
+        return None
 
     def update(self, uid: TaskId, now_s: float, priority: float | None, need: Resources | None) -> Task | None:
         """Change what a task asks for; one that holds other resources is returned, to be stopped and queued again.

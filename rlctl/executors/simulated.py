@@ -214,8 +214,8 @@ class SimulatedExecutor(BookedExecutor):
             simulated = self._computed.pop(task.uid)
         self._asked.discard(task.uid)
         self._does[task.uid] = simulated
-        self._books.enter(task, TaskState.RUNNING, self._now)
         self._push(task, min(simulated.duration_s, task.spec.walltime_s or math.inf))
+        self._started(task)
 
     def _push(self, task: Task, seconds: float) -> None:
         if seconds < math.inf:

@@ -570,6 +570,37 @@ def test_a_suspended_task_keeps_its_place_and_goes_on_when_released(bench: Bench
     assert states(executor, "occupies")[-5:] == [S.RUNNING, S.SUSPENDED, S.RUNNING, S.SUSPENDED, S.CANCELED]
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_task_that_is_held_while_it_starts_is_suspended_when_it_runs(
+    bench: Bench, tmp_path: Path, recorded: bool
+) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = bench.open()
+        if recorded:
+            executor.attach(journal)
+        with executor._mutex:
+            future = executor.submit_task(task("a", "hangs"))
+            executor.hold(TaskId("a"))
+        until(lambda: future.state in (S.HELD, S.SUSPENDED), lambda: future.state)
+        executor.release(TaskId("a"))
+        until(lambda: future.state is S.RUNNING, lambda: future.state)
+        bench.close()
+
+
+def test_a_suspended_task_that_has_to_run_again_is_held_until_it_is_released(bench: Bench) -> None:
+    executor = bench.open(nodes=2)
+    occupy(executor, "first"), occupy(executor, "second")
+    executor.hold(TaskId("second"))
+    executor.resize(1)
+    comes_to(executor, "second", S.HELD)
+    executor.resize(2)
+    assert executor.status().held == 1
+    executor.release(TaskId("second"))
+    comes_to(executor, "second", S.RUNNING, 2)
+    for uid in ("first", "second"):
+        executor.cancel(TaskId(uid), 0.0)
+
+
 def test_a_suspended_program_really_stands_still(real: Bench) -> None:
     executor = real.open()
     program = f"import time  # {real.folder}\nfor n in range(10**6): print(n, flush=True); time.sleep(0.005)"
