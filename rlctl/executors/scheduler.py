@@ -2,7 +2,8 @@
 
 Tasks start in order of priority, then of submission. Where the first of them does not fit, it gets a reservation: the
 nodes on which it will fit first, as far as walltimes tell, are kept for it, and those behind it may fill the gaps, on
-other nodes or where they end before (EASY backfill, Lifka 1995). What has no walltime never fills a reserved gap.
+other nodes or where they end before (EASY backfill, Lifka 1995). What has no walltime never fills a reserved gap, and
+where no walltime tells when it will fit, nothing does.
 """
 
 from __future__ import annotations
@@ -375,25 +376,22 @@ class Scheduler:
 
     def _ends_before(self, task: Task, at_s: float, now_s: float) -> bool:
         walltime_s = task.spec.walltime_s
-        return walltime_s is not None and now_s + walltime_s <= at_s
+        return walltime_s is not None and now_s + walltime_s <= at_s < math.inf
 
-    def _reserve(self, task: Task, now_s: float) -> _Reservation:
-        """Nodes for the first task that does not fit, and from when on it will fit there."""
+    def _reserve(self, task: Task, now_s: float) -> _Reservation | None:
+        """Nodes for the first task that does not fit, and from when on it will fit there; None if nothing tells."""
         held = self._reservation
-        if held is not None and held.task is task and held.at_s > now_s:
+        if held is not None and held.task is task and now_s < held.at_s < math.inf:
             return held
-        books, at_s, placement = self.pool.copy(), math.inf, None
-        ends = sorted((self._end(t), t.order, t) for t in self._running.values())
-        for end_s, _, other in ends:
+        books = self.pool.copy()
+        for end_s, _, other in sorted((self._end(t), t.order, t) for t in self._running.values()):
             books.give(other.placement)
             placement = books.take(task.need)
             if placement is not None:
-                at_s = max(end_s, now_s)
-                break
-        # Unknown ends, or nodes that are down: keep the nodes with most room, until it fits there or better is known.
-        nodes = frozenset(part.node for part in placement or ())
-        self._reservation = _Reservation(task, at_s, nodes)
-        return self._reservation
+                # Where an end is unknown the oldest come first: those that it waits for stay the same, and are fewer.
+                self._reservation = _Reservation(task, max(end_s, now_s), frozenset(part.node for part in placement))
+                return self._reservation
+        return None  # nodes are down: whoever is behind it may have a reservation
 
     def _end(self, task: Task) -> float:
         walltime_s = task.spec.walltime_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -287,6 +288,46 @@ def test_backfill_never_delays_the_first_beyond_its_reservation_when_walltimes_a
             assert at_s < math.inf
             promised[first.uid] = at_s
     assert all(world.states(uid)[-1] is S.DONE for uid in {event.uid for event in world.events})
+
+
+streams = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9), st.booleans()), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=150)
+@given(streams, st.integers(1, 3), st.integers(2, 8), st.none() | st.integers(0, 2))
+def test_the_first_starts_although_others_come_for_ever(
+    stream: Sequence[tuple[int, int, bool]], nodes: int, wide: int, down: int | None
+) -> None:
+    """Some tell their walltimes, others do not, and one node may be away for a while."""
+    world = World(Capacity(nodes=nodes, cores=8 // nodes))
+    books, ends = world.books, dict[TaskId, float]()
+    wide = min(wide, nodes * (8 // nodes))
+    for second in range(120):
+        world.time_s = float(second)
+        if second == 6 and down is not None and down < nodes:
+            books.pool.down(down)
+            for task in books.on_nodes([down]):
+                ends.pop(task.uid)
+                world.end(task, Ending(failure=Failure.LOST))
+        if second == 30 and down is not None and down < nodes:
+            books.pool.up(down)
+            books.touch()
+        if second == 5:
+            world.submit("wide", Resources(ranks=wide), priority=1.0)
+        for number in range(3):
+            ranks, seconds, told = stream[(3 * second + number) % len(stream)]
+            if ranks <= wide and books.waiting < 50:
+                with contextlib.suppress(LaunchError):
+                    uid = f"{second}.{number}.{seconds}"
+                    world.submit(uid, Resources(ranks=ranks), walltime_s=float(seconds) if told else None)
+        for uid in [uid for uid, end_s in ends.items() if end_s <= second]:
+            del ends[uid]
+            world.end(books.tasks[uid])
+        for name in world.start():
+            if name == "wide":
+                return
+            ends[TaskId(name)] = second + float(name.rpartition(".")[2])
+    raise AssertionError("it never started")
 
 
 @pytest.mark.parametrize(
