@@ -86,6 +86,9 @@ def demand(need: Resources) -> Demand:
 class Pool:
     """Nodes and what is free on them.
 
+    Attributes:
+        nodes: how many there are, those that are down included.
+
     >>> pool = Pool(Capacity(nodes=2, cores=2, gpus=1))
     >>> pool.take(Resources(ranks=3))
     (Part(node=0, ranks=2, cores=3, gpus=(), memory_mb=0), Part(node=1, ranks=1, cores=1, gpus=(), memory_mb=0))
@@ -102,16 +105,12 @@ class Pool:
         self._devices: list[int] = []  # devices of which nothing is taken
         self._memory: list[int] = []
         self._up: list[bool] = []
+        self.nodes = capacity.nodes
         for _ in range(capacity.nodes):
             self._add()
 
-    @property
-    def nodes(self) -> int:
-        """Nodes that are up."""
-        return sum(self._up)
-
     def ever(self, need: Resources) -> bool:
-        """Whether a task would fit if nothing were taken on the nodes that are up."""
+        """Whether a task would fit if nothing were taken and no node were down."""
         return Pool(Capacity(self.nodes, *self._shape()), None).take(need) is not None
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
@@ -167,6 +166,7 @@ class Pool:
     def resize(self, nodes: int) -> list[int]:
         """Have so many nodes, the first ones; returns those that go."""
         gone = [node for node in range(nodes, len(self._up)) if self._up[node]]
+        self.nodes = nodes
         while len(self._up) < nodes:
             self._add()
         for node in range(len(self._up)):
@@ -187,7 +187,7 @@ class Pool:
         other = Pool(Capacity(0, *self._shape()), self.scoring)
         other._cores, other._count = list(self._cores), list(self._count)
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
-        other._memory, other._up = list(self._memory), list(self._up)
+        other._memory, other._up, other.nodes = list(self._memory), list(self._up), self.nodes
         return other
 
     def _shape(self) -> tuple[int, int, int | None]:

@@ -365,6 +365,18 @@ def test_what_fits_after_the_allocation_has_grown_is_not_refused_any_more() -> N
     assert world.start() == ["b"]
 
 
+def test_what_fits_on_nodes_that_are_away_waits_for_them() -> None:
+    world = World(Capacity(nodes=2, cores=2))
+    for node in (0, 1):
+        world.books.pool.down(node)
+    world.submit("a", Resources(ranks=4))
+    assert world.start() == []
+    for node in (0, 1):
+        world.books.pool.up(node)
+    world.books.touch()
+    assert world.start() == ["a"]
+
+
 def test_an_update_that_can_never_run_changes_nothing() -> None:
     world = World(Capacity(nodes=1, cores=2))
     task = world.submit("a")
