@@ -54,6 +54,7 @@ class Task:
         failures, losses: attempts that failed, and that were lost with their machine.
         stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
         hold: whether it is to be suspended whenever it runs, and held when it waits again.
+        ticket: number of its entry in a queue; an entry with another number has been withdrawn.
         work: function, arguments and keywords of a call that was given as such; None: ``spec`` says what to run.
         future: who waits for it.
     """
@@ -72,6 +73,7 @@ class Task:
     started_s: float = 0.0
     stop: TaskState | None = None
     hold: bool = False
+    ticket: int = 0
     work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     future: Any = None
 
@@ -85,8 +87,15 @@ class _Reservation:
     nodes: frozenset[int]
 
 
-_Queue = list[tuple[float, int, Task]]
+_Entry = tuple[float, int, Task, int]
+"""What a queue is sorted by, the task, and its ticket."""
+
+_Queue = list[_Entry]
 """A heap of tasks that fit, or do not fit, alike: the same resources, and walltimes within a factor of two."""
+
+
+def _stands(entry: _Entry) -> bool:
+    return entry[2].ticket == entry[3]
 
 
 def _length(task: Task) -> int | None:
@@ -116,6 +125,8 @@ class Scheduler:
         self._report = report
         self._queues: dict[Resources, dict[int | None, _Queue]] = {}
         self._waiting = 0
+        self._withdrawn = 0  # entries that do not stand any more
+        self._tickets = 0
         self._running: dict[TaskId, Task] = {}
         self._reservation: _Reservation | None = None
         self._changed = True  # since the last pass: something became free, or something was queued
@@ -204,7 +215,7 @@ class Scheduler:
                     reserved = self._reserve(task, now_s)
                 continue
             heapq.heappop(queue)
-            if queue:
+            if self._waits(queue):
                 heapq.heapreplace(heads, (*queue[0][:2], queue, need))
             else:
                 heapq.heappop(heads)
@@ -354,7 +365,7 @@ class Scheduler:
 
     def queued(self) -> Iterator[Task]:
         """Tasks that wait, in no particular order."""
-        return (entry[2] for queues in self._queues.values() for queue in queues.values() for entry in queue)
+        return (e[2] for queues in self._queues.values() for queue in queues.values() for e in queue if _stands(e))
 
     def touch(self) -> None:
         """Something outside may have changed what fits: look again."""
@@ -365,7 +376,7 @@ class Scheduler:
         heads = []
         for need, queues in list(self._queues.items()):
             for length, queue in list(queues.items()):
-                if queue:
+                if self._waits(queue):
                     heads.append((*queue[0][:2], queue, id(need)))
                 else:
                     del queues[length]
@@ -373,6 +384,13 @@ class Scheduler:
                 del self._queues[need]
         heapq.heapify(heads)
         return heads
+
+    def _waits(self, queue: _Queue) -> bool:
+        """Whether anybody waits in this queue; the first entry is of a task that does."""
+        while self._withdrawn and queue and not _stands(queue[0]):
+            heapq.heappop(queue)
+            self._withdrawn -= 1
+        return bool(queue)
 
     def _ends_before(self, task: Task, at_s: float, now_s: float) -> bool:
         walltime_s = task.spec.walltime_s
@@ -404,16 +422,24 @@ class Scheduler:
 
     def _push(self, task: Task) -> None:
         queue = self._queues.setdefault(task.need, {}).setdefault(_length(task), [])
-        heapq.heappush(queue, (-task.priority, task.order, task))
+        self._tickets += 1
+        task.ticket = self._tickets
+        heapq.heappush(queue, (-task.priority, task.order, task, task.ticket))
         self._waiting += 1
         self._changed = True
 
     def _withdraw(self, task: Task) -> None:
-        queue = self._queues[task.need][_length(task)]
-        queue.remove((-task.priority, task.order, task))
-        heapq.heapify(queue)
+        """Its entry stays where it is until it comes first, or until most entries are such."""
+        task.ticket = 0
         self._waiting -= 1
+        self._withdrawn += 1
         self._changed = True
+        if self._withdrawn > self._waiting:
+            for queues in self._queues.values():
+                for queue in queues.values():
+                    queue[:] = filter(_stands, queue)
+                    heapq.heapify(queue)
+            self._withdrawn = 0
 
     def _finish(self, task: Task, state: TaskState, now_s: float, ending: Ending) -> None:
         failed = state is TaskState.FAILED

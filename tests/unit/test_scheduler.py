@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -492,6 +493,22 @@ def test_a_task_that_runs_already_is_taken_in_where_it_runs_if_that_is_free(free
     assert world.books.adopt(task, placement, 1.0) is free
     assert (TaskId("a") in world.books.running) is free
     assert [(e.state, e.attempt) for e in world.events if e.uid == "a"] == ([(S.LAUNCHING, 3)] if free else [])
+
+
+def test_what_is_withdrawn_leaves_nothing_behind_and_the_queue_is_not_sorted_again_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(Capacity(nodes=1, cores=1))
+    tasks = [world.submit(str(number), priority=float(number % 7)) for number in range(5000)]
+    plain, sorted_again = heapq.heapify, list[int]()
+    monkeypatch.setattr(heapq, "heapify", lambda queue: (sorted_again.append(len(queue)), plain(queue)))
+    for task in tasks[1:]:
+        world.books.cancel(task.uid, 0.0)
+    assert sum(sorted_again) < 2 * len(tasks)
+    for priority in range(100):
+        world.books.update(tasks[0].uid, 0.0, float(priority), None)
+    assert sum(len(queue) for queues in world.books._queues.values() for queue in queues.values()) <= 2
+    assert world.start() == ["0"]
 
 
 @settings(deadline=None, max_examples=30)
