@@ -17,6 +17,7 @@ from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
 from rlctl.executors.data import INLINE_BYTES, by_reference
 from rlctl.executors.mpi import check_same_mpi, mpiexec_command, scratch_environment
+from rlctl.executors.naming import file_name
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure, TaskSpec
 
@@ -65,7 +66,7 @@ class Program:
         self._workdir = workdir
         self._applications = applications
         self._bare = bare
-        name = f"{task.uid}.{task.attempt}".replace(os.sep, "_")
+        name = file_name(f"{task.uid}.{task.attempt}")
         self._errors = workdir / LOGS / f"{name}.err"
         self._lease_scratch = scratch
         self._scratch = scratch / name

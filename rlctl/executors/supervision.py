@@ -21,7 +21,7 @@ from typing import Any
 
 from rlctl.errors import LaunchError
 from rlctl.executors.processes import boot, reap, start_time
-from rlctl.executors.supervisor import EXITS, GRACE_S, TASK
+from rlctl.executors.supervisor import EXITS, GRACE_S, TASK, exit_file
 
 LOCK = ".lease"
 _PATIENCE_S = GRACE_S + 8.0
@@ -228,7 +228,7 @@ class Supervision:
     def forget_exit(self, key: str) -> None:
         """The end of this attempt is recorded."""
         self.send("acknowledge", key=key)
-        (self._workdir / EXITS / f"{key.replace(os.sep, '_')}.json").unlink(missing_ok=True)
+        (self._workdir / EXITS / exit_file(key)).unlink(missing_ok=True)
 
 
 def scratch_folder(token: str) -> Path:

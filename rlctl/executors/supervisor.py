@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rlctl.executors.naming import file_name
 from rlctl.executors.processes import boot, children, family, reap, resident_mb, send_signal, start_time
 
 TASK = "RLCTL_TASK"
@@ -326,7 +327,7 @@ class Supervisor:
 
     def _acknowledge(self, key: str) -> None:
         if self._execs.pop(key, None) is not None:
-            (self._exits / _file_name(key)).unlink(missing_ok=True)
+            (self._exits / exit_file(key)).unlink(missing_ok=True)
 
     def _watch(self, pid: int) -> None:
         self._watched[pid] = start_time(pid)
@@ -470,7 +471,7 @@ class Supervisor:
         """Write how it ended into a file: whoever was told may not have recorded it."""
         if exec_.ended is None:
             return
-        path = self._exits / _file_name(exec_.key)
+        path = self._exits / exit_file(exec_.key)
         gone_s = 0.0 if self._gone_at is None else time.monotonic() - self._gone_at
         with contextlib.suppress(OSError):  # a full disk: then it will be run again
             self._exits.mkdir(exist_ok=True)
@@ -492,6 +493,11 @@ def _family(exec_: Exec) -> list[int]:
     return family([exec_.pid] if ours else [], exec_.mark)
 
 
+def exit_file(key: str) -> str:
+    """Name of the file that tells how an attempt ended."""
+    return f"{file_name(key)}.json"
+
+
 def write_through(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole, on the device, or not at all."""
     new = path.with_name(f".{path.name}.new")
@@ -505,10 +511,6 @@ def write_through(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _file_name(key: str) -> str:
-    return f"{key.replace(os.sep, '_')}.json"
 
 
 def _receive(connection: socket.socket) -> bytes | None:

@@ -424,6 +424,22 @@ def test_large_results_of_calls_and_programs_stay_in_files(
     assert fetch(values["long"], work) == list(range(50_000))
 
 
+def test_tasks_whose_names_can_be_no_files_have_logs_results_and_ends_of_their_own(
+    make: Callable[..., LocalExecutor], functions: str, tmp_path: Path
+) -> None:
+    executor, work = make(cores=2), tmp_path / "work"
+    long = "long" * 100
+    names = ["a/b", "a_b", ".a", "../a", "50%", "50%25", long, f"{long}er", "ü" * 200]
+    results = run(executor, *[script(name, "import sys; print(sys.argv[1])", name) for name in names])
+    assert {result.state for result in results.values()} == {TaskState.DONE}
+    logs = [path.read_text().strip() for path in (work / "logs").glob("*.out")]
+    assert sorted(logs) == sorted(names)
+    assert (work / "logs" / "a_b.1.out").read_text() == "a_b\n", "what can be a file's name is one"
+    results = run(executor, *[call(f"call {name}", f"{functions}:field", {"n": 3 + i}) for i, name in enumerate(names)])
+    for i, name in enumerate(names):
+        assert fetch(results[f"call {name}"].values["field"], work).shape == (3 + i, 3 + i)
+
+
 @on_linux
 def test_worker_that_was_killed_between_two_calls_is_replaced(
     make: Callable[..., LocalExecutor], functions: str
