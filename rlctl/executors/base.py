@@ -207,7 +207,10 @@ class Executor(concurrent.futures.Executor):
 
     @abstractmethod
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As ``concurrent.futures``: take no more tasks; let those there are come to their end, then let go of all."""
+        """As ``concurrent.futures``: take no more tasks; let those there are come to their end, then let go of all.
+
+        What is held or suspended is released: nobody may be left to do so.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -39,6 +39,8 @@ _TOLD = frozenset(
 )
 
 
+ASIDE = frozenset({TaskState.HELD, TaskState.SUSPENDED})
+
 _CALL = TaskSpec(TaskId("call"), function="submit:")
 """What all calls that were given as functions have in common."""
 
@@ -197,9 +199,14 @@ class BookedExecutor(Executor):
         if task is not None:
             self._stop(task, grace_s)
 
-    def _withdraw_waiting(self) -> None:
-        for task in [task for task in self._books.tasks.values() if task.state in WAITING]:
-            self._withdraw(task.uid, 0.0)
+    def _close_up(self, cancel_futures: bool) -> None:
+        """Take no more tasks; withdraw what waits, or let go of what is held."""
+        self._closing = True
+        for task in list(self._books.tasks.values()):
+            if cancel_futures and task.state in WAITING:
+                self._withdraw(task.uid, 0.0)
+            elif task.state in ASIDE or task.hold:
+                self.release(task.uid)
 
     def signal(self, uid: TaskId, number: int) -> None:
         """Send a signal to every process of a running task."""

@@ -177,9 +177,7 @@ class LocalExecutor(BookedExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``; see ``Executor``."""
         with self._mutex:
-            self._closing = True
-            if cancel_futures:
-                self._withdraw_waiting()
+            self._close_up(cancel_futures)
             self._gate = self._eager = True  # nobody will wait any more
             self._pump()
         self._wake()

@@ -179,9 +179,7 @@ class SimulatedExecutor(BookedExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let what there is come to its virtual end; see ``Executor``."""
         with self._mutex:
-            self._closing = True
-            if cancel_futures:
-                self._withdraw_waiting()
+            self._close_up(cancel_futures)
         if not wait:
             return
         if self._eager:

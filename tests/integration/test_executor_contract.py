@@ -382,6 +382,20 @@ def test_shutdown_that_does_not_wait_returns_at_once_and_everything_comes_to_its
     assert future.result(PATIENCE_S) == 32
 
 
+def test_shutdown_releases_what_is_held(bench: Bench) -> None:
+    executor = bench.open()
+    suspended = occupy(executor)
+    held = executor.submit_task(task("held"))
+    for uid in ("held", "occupies"):
+        executor.hold(TaskId(uid))
+    assert (held.state, suspended.state) == (S.HELD, S.SUSPENDED)
+    executor.shutdown(wait=False)
+    assert (held.state, suspended.state) == (S.QUEUED, S.RUNNING)
+    suspended.stop(0.0)
+    executor.shutdown()
+    assert held.result(0) == {}
+
+
 @pytest.mark.parametrize("wait", [True, False])
 def test_shutdown_cancels_what_has_not_begun_if_asked_to_and_only_that(bench: Bench, wait: bool) -> None:
     executor = bench.open(cores=2)
