@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -166,22 +167,23 @@ class BookedExecutor(Executor):
                 return known
             self._books.check(spec)
             self._accept(spec)
-            future = self._known[spec.uid] = TaskFuture(spec.uid, self)
-        task = self._books.new(spec, attempt)
-        task.future = future
-        if self._resume(task):
-            return future
-        if self._journal is not None:
-            data = {"uid": spec.uid, "attempt": task.attempt, "parameters": dict(spec.parameters)}
-            try:
+            task = self._books.new(spec, attempt)
+            future = task.future = self._known[spec.uid] = TaskFuture(spec.uid, self)
+            if self._resume(task):
+                return future
+        try:
+            if self._journal is not None:
+                data = {"uid": spec.uid, "attempt": task.attempt, "parameters": dict(spec.parameters)}
                 self._journal.append("submitted", self.now(), data)
-            except RlctlError:
-                with self._mutex:
-                    del self._known[spec.uid]
-                raise
-        with self._mutex:
-            self._books.submit(task, self.now())
-            self._pump()
+            with self._mutex:
+                self._usable()  # still: the disk may have taken its time
+                self._books.submit(task, self.now())
+                self._pump()
+        except BaseException as error:
+            with self._mutex:
+                del self._known[spec.uid]
+                self._mutex.after(partial(_fail, future, error))  # others may have been given it
+            raise
         return future
 
     def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
@@ -330,7 +332,7 @@ class BookedExecutor(Executor):
             for task in list(self._books.tasks.values()):
                 future = task.future
                 if future is not None and not future.done():
-                    self._mutex.after(lambda future=future: _fail(future, error))  # type: ignore[misc]
+                    self._mutex.after(partial(_fail, future, JournalError(str(error))))
                     task.future = None
             self._news.notify_all()
 
@@ -471,6 +473,6 @@ def function_name(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
 
-def _fail(future: TaskFuture, error: RlctlError) -> None:
+def _fail(future: TaskFuture, error: BaseException) -> None:
     with suppress(Exception):  # it was withdrawn meanwhile
-        future.set_exception(JournalError(str(error)))
+        future.set_exception(error)

@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 import pytest
 
-from rlctl.errors import LaunchError
+from rlctl.errors import JournalError, LaunchError
 from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
 from rlctl.executors.base import Capacity, Executor
 from rlctl.executors.journal import Journal
@@ -861,6 +861,38 @@ def test_an_attempt_of_which_no_end_is_known_is_followed_by_the_next_one(bench: 
         future = executor.submit_task(task("a", "tells"))
         assert future.result(PATIENCE_S) == {"told": "a"}
         assert future.attempt == 2
+        bench.close()
+
+
+@pytest.mark.parametrize("end", ["shutdown", "close", "full disk"])
+def test_no_future_stays_open_when_the_end_comes_while_its_task_is_being_recorded(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = bench.open()
+        executor.attach(journal)
+        recording, ended = threading.Event(), threading.Event()
+
+        def slowly(*record: Any) -> None:
+            recording.set()
+            assert ended.wait(PATIENCE_S)
+            if end == "full disk":
+                raise JournalError("no space left")
+
+        monkeypatch.setattr(journal, "append", slowly)
+        with cf.ThreadPoolExecutor(1) as threads:
+            submitted = threads.submit(executor.submit_task, task("a"))
+            assert recording.wait(PATIENCE_S)
+            future = executor.submit_task(task("a"))
+            if end == "shutdown":
+                executor.shutdown()
+            elif end == "close":
+                executor.close()
+            ended.set()
+            error = submitted.exception(PATIENCE_S)
+        assert isinstance(error, JournalError if end == "full disk" else RuntimeError)
+        assert future.exception(PATIENCE_S) is error
+        assert order_of_starts(executor) == []
         bench.close()
 
 
