@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import json
 import os
 import signal
@@ -438,6 +439,23 @@ def test_tasks_whose_names_can_be_no_files_have_logs_results_and_ends_of_their_o
     results = run(executor, *[call(f"call {name}", f"{functions}:field", {"n": 3 + i}) for i, name in enumerate(names)])
     for i, name in enumerate(names):
         assert fetch(results[f"call {name}"].values["field"], work).shape == (3 + i, 3 + i)
+
+
+def test_a_worker_that_stands_still_does_not_hold_up_the_executor(make: Callable[..., LocalExecutor]) -> None:
+    executor = make(eager=True)
+    pid = executor.submit(os.getpid).result(60.0)
+    os.kill(pid, signal.SIGSTOP)
+    with cf.ThreadPoolExecutor(1) as thread:
+        try:
+            asked = thread.submit(lambda: executor.submit(len, bytes(8_000_000)))
+            future = asked.result(10.0)
+            assert len(thread.submit(executor.status).result(10.0).running) == 1
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert future.result(60.0) == 8_000_000
+    values = {"x": "x" * 1_000_000}
+    assert executor.submit_task(call("a", "builtins:dict", values)).result(60.0).keys() == values.keys()
+    assert list(executor._supervision.scratch.iterdir()) == [executor._supervision.scratch / "socket"]
 
 
 @on_linux
