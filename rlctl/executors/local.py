@@ -531,8 +531,10 @@ class LocalExecutor(BookedExecutor):
             self._let_go = True
             for worker in list(self._workers.values()):
                 self._bury(worker)
-            self._taken()
-            self._supervision.close()
+            recorded = self._broken is None
+            if recorded:
+                self._taken()
+            self._supervision.close(keep=not recorded)
             self._selector.close()
             os.close(self._woken)
             os.close(self._waker)

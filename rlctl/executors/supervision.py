@@ -111,11 +111,15 @@ class Supervision:
         old = self.token
         self._start(_take_lock(self._workdir), old, running)
 
-    def close(self) -> None:
-        """Stop whatever is left and wait until it is gone; may be called twice."""
+    def close(self, keep: bool = False) -> None:
+        """Stop whatever is left and wait until it is gone; may be called twice.
+
+        Args:
+            keep: whether ends that have not been acknowledged stay in files, for a later controller.
+        """
         if self._socket.fileno() < 0:
             return
-        self.send("bye")
+        self.send("bye", keep=keep)
         self._socket.settimeout(GRACE_S + 10.0)
         with contextlib.suppress(OSError):
             while self._socket.recv(1 << 16):

@@ -335,9 +335,11 @@ class Supervisor:
     def _unwatch(self, pid: int) -> None:
         self._watched.pop(pid, None)
 
-    def _bye(self) -> None:
-        """Stop everything, keep nothing."""
+    def _bye(self, keep: bool) -> None:
+        """Stop everything; keep nothing but what the controller could not record, if it asks for that."""
         self._lease_over()
+        if keep:
+            return
         for exec_ in list(self._execs.values()):
             if exec_.ended is not None:
                 self._acknowledge(exec_.key)
