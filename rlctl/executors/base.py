@@ -236,7 +236,8 @@ class ExecutorFactory(Protocol):
     """What a package registers under the entry point group ``rlctl.executors``: makes executors of one kind.
 
     It is called as ``Factory(options)``, with the mapping ``executor.options`` of the configuration, and raises
-    ``ConfigError`` for options that it does not know or cannot use.
+    ``ConfigError`` for options that it does not know or cannot use. If there are paths among them, ``Factory.portable``
+    takes the options and a function from a path as it is written to where it is, and returns them with absolute paths.
     """
 
     def check(self, capacity: Capacity) -> None:
