@@ -156,7 +156,7 @@ class Supervision:
         Raises:
             LaunchError: it has a controller.
         """
-        token, _ = _read_note(self._workdir / LOCK)
+        token, *_ = _read_note(self._workdir / LOCK)
         if token is None:
             return False
         connection = socket.socket(socket.AF_UNIX)
@@ -241,22 +241,34 @@ def scratch_folder(token: str) -> Path:
     return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / f"rlctl-{token}"
 
 
-def _read_note(path: Path) -> tuple[str | None, dict[int, int]]:
-    """Token and sessions (pid, start time) of the last supervisor, if it belongs to this life of this machine."""
+def unattended(workdir: Path) -> tuple[int, float]:
+    """How many programs go on without a controller on this machine, and for how many seconds more."""
+    _, sessions, end = _read_note(workdir / LOCK)
+    if end is None:
+        return 0, 0.0
+    return sum(start_time(pid) == start for pid, start in sessions.items()), max(end - time.monotonic(), 0.0)
+
+
+def _read_note(path: Path) -> tuple[str | None, dict[int, int], float | None]:
+    """What the last supervisor has written down, if that belongs to this life of this machine.
+
+    Token, sessions (pid, start time), and the end of the lease on the monotonic clock if there is no controller.
+    """
     try:
         first, *lines = path.read_text().splitlines() or [""]
     except OSError:
-        return None, {}
+        return None, {}, None
     token, _, booted = first.partition(" ")
     if re.fullmatch("[0-9a-f]{32}", token) is None or booted != boot():
-        return None, {}
+        return None, {}, None
     held = [line[1:].split() for line in lines if re.fullmatch(r"\+\d+ \d+", line)]
-    return token, {int(pid): int(start) for pid, start in held}
+    ends = [float(line[1:]) for line in lines if re.fullmatch(r"-\d+\.\d+", line)]
+    return token, {int(pid): int(start) for pid, start in held}, ends[0] if ends else None
 
 
 def _clear(note: Path) -> None:
     """Stop what a supervisor that was killed has left on this machine, and remove its scratch folder."""
-    token, sessions = _read_note(note)
+    token, sessions, _ = _read_note(note)
     if token is None:
         return
     # The note may be old: a number whose first process has gone may be a stranger's by now; the mark finds the rest.

@@ -176,6 +176,7 @@ class Supervisor:
         self._environment = hello["environment"]
         gone_s = None if self._gone_at is None else time.monotonic() - self._gone_at
         self._gone_at = None
+        self._write_note()
         self._say(event="welcome", tasks=[e.known() for e in self._execs.values()], gone_s=gone_s)
         if self._replacement:
             self._replacement = False
@@ -204,6 +205,7 @@ class Supervisor:
             return
         self._drop()
         self._gone_at = time.monotonic()
+        self._write_note()
         for sid, began in self._watched.items():
             if start_time(sid) in (began, 0):
                 send_signal(family([sid]), signal.SIGKILL)
@@ -480,8 +482,10 @@ class Supervisor:
             write_through(path, json.dumps({**exec_.ended, "gone_s": gone_s}).encode())
 
     def _write_note(self) -> None:
-        """For a controller that finds this process dead: what ``supervision._clear`` reads."""
+        """For a controller that finds this process dead, and for those who look; see ``supervision._read_note``."""
         lines = [f"{self._token} {boot()}\n"]
+        if self._gone_at is not None:
+            lines.append(f"-{self._gone_at + self._lease_s:.3f}\n")
         lines += [f"+{e.pid} {e.began}\n" for e in self._execs.values() if e.ended is None and e.pid > 0]
         text = "".join(lines).encode()
         with contextlib.suppress(OSError):
