@@ -50,13 +50,18 @@ def frame(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-def posted(data: bytes, scratch: Path) -> bytes:
+def posted(data: bytes, scratch: Path | None) -> bytes:
     """The same for a message to a worker, which ``opened`` gives to it.
+
+    Args:
+        scratch: folder for what is large; None: it goes over the socket too.
 
     Raises:
         OSError: it is large, and the folder is full.
     """
-    return frame(data if len(data) <= SMALL_BYTES else IN_FILE + str(_kept([data], scratch)).encode())
+    if scratch is None or len(data) <= SMALL_BYTES:
+        return frame(data)
+    return frame(IN_FILE + str(_kept([data], scratch)).encode())
 
 
 def opened(message: bytes) -> bytes:

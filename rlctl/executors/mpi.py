@@ -34,6 +34,7 @@ _FLAGS = {
 # their ranks. The local executor uses this machine only, so the batch system's list of nodes must go too.
 _FOREIGN = ("OMPI_", "PRTE_", "PRRTE_", "PMI", "MPI_LOCAL", "HYDRA_", "HYDI_", "SLURM_", "PBS_", "LSB_", "FLUX_")
 _FOREIGN_NAMES = ("PE_HOSTFILE",)
+_KEPT = ("SLURM_CONF",)  # where the batch system is, not what it gave
 
 _SETTINGS = {
     "OMP_NUM_THREADS": "1",
@@ -91,7 +92,7 @@ def check_same_mpi(task: str, launcher: str, command: Sequence[str], variables: 
     program = shutil.which(command[0], path=variables.get("PATH"))
     if program is None:
         return
-    own = _library(program, tuple(sorted(variables.items())))
+    own = library(program, variables)
     if own is not None and own is not flavour(launcher):
         raise LaunchError(
             f"task {task}: {program} is built against {own}, but {launcher} is of {flavour(launcher)}: it would run as "
@@ -99,9 +100,13 @@ def check_same_mpi(task: str, launcher: str, command: Sequence[str], variables: 
         )
 
 
+def library(program: str, variables: Mapping[str, str]) -> Flavour | None:
+    """The MPI that a program uses, from the libraries that it loads, or from its mpi4py; None: it cannot be told."""
+    return _library(program, tuple(sorted(variables.items())))
+
+
 @functools.lru_cache(maxsize=256)
 def _library(program: str, variables: tuple[tuple[str, str], ...]) -> Flavour | None:
-    """The MPI that a program uses; None: it cannot be told."""
     environment = dict(variables)
     if Path(program).name.startswith("python"):
         ask = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
@@ -155,6 +160,19 @@ def flavour(path: str) -> Flavour:
     )
 
 
+def without_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy without traces of a surrounding MPI program or batch job.
+
+    >>> without_job({"SLURM_JOB_ID": "7", "SLURM_CONF": "/c"})
+    {'SLURM_CONF': '/c'}
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _KEPT or (not name.startswith(_FOREIGN) and name not in _FOREIGN_NAMES)
+    }
+
+
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """A copy without traces of a surrounding MPI program or batch job, with settings for quick starts here.
 
@@ -163,12 +181,7 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     >>> "PMIX_RANK" in clean_environment({"PMIX_RANK": "3"})
     False
     """
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith(_FOREIGN) and name not in _FOREIGN_NAMES
-    }
-    return kept | _SETTINGS
+    return without_job(environment) | _SETTINGS
 
 
 def scratch_environment(folder: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -83,6 +83,10 @@ def demand(need: Resources) -> Demand:
     return Demand.of(need)
 
 
+def _same(node: int) -> int:
+    return 0
+
+
 class Pool:
     """Nodes and what is free on them.
 
@@ -99,6 +103,7 @@ class Pool:
     def __init__(self, capacity: Capacity, scoring: Scoring | None = None) -> None:
         self.capacity = capacity
         self.scoring = scoring
+        self.group: Callable[[int], int] = _same  # tasks do not reach over nodes of several groups
         self._cores: list[int] = []  # free ones, bit masks
         self._count: list[int] = []  # how many these are
         self._gpus: list[list[int]] = []  # free thousandths of each device
@@ -185,6 +190,7 @@ class Pool:
     def copy(self) -> Pool:
         """The same books, to try what would be."""
         other = Pool(Capacity(0, *self._shape()), self.scoring)
+        other.group = self.group
         other._cores, other._count = list(self._cores), list(self._count)
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
         other._memory, other._up, other.nodes = list(self._memory), list(self._up), self.nodes
@@ -242,12 +248,13 @@ class Pool:
         if self.scoring is None:
             whole = [entry for entry in room if entry[1] >= want.ranks]
             room = whole[:1] or sorted(room, key=lambda entry: -entry[1])
-        ranks, left = {}, want.ranks
-        for node, fit in room:
-            ranks[node] = min(fit, left)
-            left -= ranks[node]
-            if not left:
-                return ranks
+        for together in self._together(room):
+            ranks, left = {}, want.ranks
+            for node, fit in together:
+                ranks[node] = min(fit, left)
+                left -= ranks[node]
+                if not left:
+                    return ranks
         return None
 
     def _spread(self, need: Resources, want: Demand, avoid: Collection[int]) -> dict[int, int] | None:
@@ -256,11 +263,21 @@ class Pool:
         most = -(-want.ranks // want.nodes)
         if sum(map((most * want.cores).__le__, self._count)) < want.nodes:
             return None
-        chosen = [node for node, fit in self._scored(need, want, avoid) if fit >= most][: want.nodes]
-        if len(chosen) < want.nodes:
-            return None
         few, more = divmod(want.ranks, want.nodes)
-        return {node: few + (i < more) for i, node in enumerate(chosen) if few + (i < more)}
+        for together in self._together([entry for entry in self._scored(need, want, avoid) if entry[1] >= most]):
+            chosen = [node for node, _ in together][: want.nodes]
+            if len(chosen) == want.nodes:
+                return {node: few + (i < more) for i, node in enumerate(chosen) if few + (i < more)}
+        return None
+
+    def _together(self, room: list[tuple[int, int]]) -> Iterable[list[tuple[int, int]]]:
+        """The same, by groups of nodes."""
+        if self.group is _same:
+            return (room,)
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for entry in room:
+            groups.setdefault(self.group(entry[0]), []).append(entry)
+        return groups.values()
 
     def _scored(self, need: Resources, want: Demand, avoid: Collection[int]) -> list[tuple[int, int]]:
         """(node, ranks that fit) of all with room, best first."""

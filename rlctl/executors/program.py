@@ -25,6 +25,13 @@ LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""
 
 
+DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+"""Variables that name the GPUs that a program may use."""
+
+
+_LAUNCHERS = ("srun: ", "slurmstepd")
+
+
 def check_program(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> None:
     """Find out now, not when it starts, what keeps a program from starting.
 
@@ -48,7 +55,12 @@ class Program:
         task: whose attempt it is.
         pid, start: its first process (mpiexec, where there are several ranks) and that one's start time; 0: unknown.
         command: as ``prepare`` has made it.
+        control: command that signals it where it runs on other machines; names of signals follow.
+        name: of the attempt.
+        errors: file of its standard error.
     """
+
+    under_launcher = False  # whether also a single rank is started by a launcher, which tells of signals by 128 + n
 
     def __init__(
         self,
@@ -60,16 +72,17 @@ class Program:
     ) -> None:
         self.task = task
         self.pid, self.start = 0, 0
+        self.control: list[str] | None = None
         self.command: list[str] = [str(task.spec.executable)]
         self._spec = task.spec
         self._need = task.need
         self._workdir = workdir
         self._applications = applications
         self._bare = bare
-        name = file_name(f"{task.uid}.{task.attempt}")
-        self._errors = workdir / LOGS / f"{name}.err"
+        self.name = f"{task.uid}.{task.attempt}"
+        self.errors = str(workdir / LOGS / f"{file_name(self.name)}.err")
         self._lease_scratch = scratch
-        self._scratch = scratch / name
+        self._scratch = scratch / file_name(self.name)
 
     def prepare(self, gpus: Sequence[str]) -> dict[str, Any]:
         """Make the files that it needs; returns ``command``, ``environment`` and ``outputs`` for the supervisor.
@@ -84,30 +97,42 @@ class Program:
         if application is not None:
             environment = {name: value for name, value in variables.items() if self._bare.get(name) != value}
         environment["OMP_NUM_THREADS"] = str(self._need.cores_per_rank)
-        for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
-            environment[name] = ",".join(gpus)
         command = _own(spec, application, variables)
+        if spec.result_file is not None:
+            (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
+        (self._workdir / LOGS).mkdir(exist_ok=True)
+        return self.launch(command, environment, variables, gpus)
+
+    def launch(
+        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Sequence[str]
+    ) -> dict[str, Any]:
+        """How this command is started here: as it is, or under mpiexec.
+
+        Args:
+            command: program and arguments.
+            environment: what its application and its resources add; the task's own comes last.
+            variables: the whole environment of its application.
+            gpus: names of the GPUs that it may use.
+        """
+        environment = environment | dict.fromkeys(DEVICES, ",".join(gpus))
         if self._need.ranks > 1:
+            application = _application(self._spec, self._applications)
             launcher = mpiexec_command(self._need.ranks, application.mpiexec if application else None, variables)
             command = [*launcher, *command]
             self._lease_scratch.mkdir(mode=0o700, exist_ok=True)
             self._scratch.mkdir(exist_ok=True)
             environment |= scratch_environment(self._scratch)
-        environment |= spec.environment
-        if spec.result_file is not None:
-            (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
-        self._errors.parent.mkdir(exist_ok=True)
+        environment |= self._spec.environment
         found = _found(command[0], environment.get("PATH", variables.get("PATH")), str(self._workdir))
         self.command = [found, *command[1:]]
-        errors = str(self._errors)
-        outputs = (f"{errors[:-3]}out", errors)
+        outputs = (f"{self.errors[:-3]}out", self.errors)
         return {"command": self.command, "environment": environment, "outputs": outputs}
 
     def ending(self, ended: Mapping[str, Any]) -> Ending:
         """What the supervisor's message about its end says."""
         self.clean()
         why, code = ended["why"], ended["code"]
-        ending = self._ending(why, code)
+        ending = self.read(why, code)
         return replace(ending, usage=ended.get("usage", {}))
 
     def clean(self) -> None:
@@ -115,7 +140,8 @@ class Program:
         if self._need.ranks > 1:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _ending(self, why: str | None, code: int | None) -> Ending:
+    def read(self, why: str | None, code: int | None) -> Ending:
+        """From why it was stopped, and its exit code, where these are known."""
         spec = self._spec
         if why == "stopped" and self.task.stop is None:
             return Ending(failure=Failure.LOST, message="it was stopped when there was no controller")
@@ -138,8 +164,8 @@ class Program:
         if declared is not None:
             return Ending(failure=declared, message=self._last_line() or f"exit code {code}")
         number = -code
-        if self._need.ranks > 1 and code > 128:
-            number = code - 128  # how mpiexec tells that a rank was killed
+        if (self.under_launcher or self._need.ranks > 1) and code > 128:
+            number = code - 128  # how launchers tell that a rank was killed
         if number in {s.value for s in signal.Signals}:
             return Ending(failure=Failure.SIGNAL, message=f"killed by {signal.Signals(number).name}")
         return Ending(failure=Failure.EXIT, message=self._last_line() or f"exit code {code}")
@@ -160,14 +186,14 @@ class Program:
 
     def _last_line(self) -> str:
         try:
-            with open(self._errors, "rb") as file:
-                file.seek(max(0, self._errors.stat().st_size - 4096))
+            with open(self.errors, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
                 lines = file.read().decode(errors="replace").strip().splitlines()
         except OSError:
             return ""
-        # Under mpiexec the program's own words come first, then mpiexec's boxed explanation.
+        # Under mpiexec the program's own words come first, then mpiexec's boxed explanation; srun's stand among them.
         own = lines[: next((i for i, line in enumerate(lines) if line.startswith("-----")), None)]
-        words = [line.strip() for line in own or lines if line.strip()]
+        words = [line.strip() for line in own or lines if line.strip() and not line.startswith(_LAUNCHERS)]
         return words[-1][:200] if words else ""
 
 
