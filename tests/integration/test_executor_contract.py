@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import slurm_bed
 
 from rlctl.errors import JournalError, LaunchError
 from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
@@ -34,6 +35,8 @@ from rlctl.executors.base import Capacity, Executor
 from rlctl.executors.journal import Journal
 from rlctl.executors.local import Settings
 from rlctl.executors.simulated import Launch, Simulated
+from rlctl.executors.slurm import SlurmExecutor
+from rlctl.executors.slurm.executor import SlurmSettings
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 
 S = TaskState
@@ -92,6 +95,14 @@ def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
     return SimulatedExecutor(capacity, Says(), eager=eager, backfill=eager)
 
 
+def slurm(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+    os.environ.update(slurm_bed.inside(slurm_bed.whole()))
+    settings, how = Settings(memory=False), SlurmSettings(poll_s=1.0)
+    return SlurmExecutor(
+        capacity, folder / "work", eager=eager, backfill=eager, settings=settings, slurm=how, **options
+    )
+
+
 @dataclass(frozen=True)
 class Engine:
     """A kind of executor. ``processes``: functions run in workers, programs in processes of their own."""
@@ -107,7 +118,17 @@ ENGINES = [
     Engine("local, in wait", local, eager=False, processes=True),
     Engine("simulated", simulated, eager=True, processes=False),
     Engine("simulated, in wait", simulated, eager=False, processes=False),
+    Engine("slurm", slurm, eager=True, processes=True),
+    Engine("slurm, in wait", slurm, eager=False, processes=True),
 ]
+
+
+def parameters(engines: Sequence[Engine]) -> list[Any]:
+    """For fixtures; those that need Slurm are marked so."""
+    return [
+        pytest.param(engine, id=engine.name, marks=[pytest.mark.slurm] if engine.make is slurm else [])
+        for engine in engines
+    ]
 
 
 class Bench:
@@ -158,14 +179,14 @@ def judge(events: Sequence[Event]) -> None:
         assert [event.result is not None for event in mine] == [event.state.final for event in mine]
 
 
-@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
+@pytest.fixture(params=parameters(ENGINES))
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(request.param, tmp_path)
     yield bench
     bench.close()
 
 
-@pytest.fixture(params=[engine for engine in ENGINES if engine.processes], ids=lambda engine: engine.name)
+@pytest.fixture(params=parameters([engine for engine in ENGINES if engine.processes]))
 def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Engines with processes."""
     bench = Bench(request.param, tmp_path)

@@ -130,6 +130,11 @@ class Allocation:
         """The same number for nodes of one job: ``srun`` does not reach over several."""
         return next((block.job for block in self.blocks if node in block.nodes), 0)
 
+    def there(self) -> set[int]:
+        """Numbers of the nodes that can be used now."""
+        here = {n for block in self.blocks if not block.ending for n in block.cores if n not in block.lost}
+        return {node for node in here if node < self._wanted}
+
     def look(self) -> Changes:
         """Ask Slurm how the jobs and nodes are; ask for other jobs in place of those that have ended.
 
@@ -151,6 +156,7 @@ class Allocation:
         if not self.inside:
             self._ask_for_more()
         self._save()
+        changes.up = [node for node in changes.up if node < self._wanted]
         return changes
 
     def resize(self, nodes: int) -> None:
@@ -160,7 +166,9 @@ class Allocation:
             LaunchError: it is the job that this process runs in, or Slurm refuses.
         """
         if self.inside and nodes > len(self.blocks[0].nodes):
-            raise LaunchError("an executor inside a job cannot have more nodes than the job: start it outside")
+            raise LaunchError(
+                f"{nodes} nodes are asked for, the job has {len(self.blocks[0].nodes)}: start outside for more"
+            )
         self._wanted = nodes
         if self.inside:
             return
@@ -223,7 +231,7 @@ class Allocation:
                 ("machine", "nodes"),
             )
         if [block.job for block in self.blocks] != [number]:
-            self.blocks = [Block(number, list(range(self._capacity.nodes)))]
+            self.blocks = [Block(number, list(range(len(job.hosts))))]
         self._compare(self.blocks[0], job, Changes())
 
     def _find(self) -> None:

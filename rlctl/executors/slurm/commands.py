@@ -117,7 +117,15 @@ def steps(number: int) -> dict[str, str]:
 
 SIGNAL_STEP = """
 number=$1 name=$2; shift 2
-step=$(squeue --noheader --steps --jobs="$number" --format='%i|%j' | sed -n "s/^ *\\([0-9.]*\\)|$name *$/\\1/p")
+for look in 1 2 3 4 5 6 7 8 9 10; do
+  step=$(squeue --noheader --steps --jobs="$number" --format='%i|%j' | sed -n "s/^ *\\([0-9.]*\\)|$name *$/\\1/p")
+  [ -z "$step" ] || break
+  sleep 0.2
+done
+[ "$look" = 1 ] || sleep 0.2
 for signal; do [ -z "$step" ] || scancel --signal="$signal" "$step" 2>/dev/null; done
 """
-"""Shell script: number of a job, name of a step, names of signals for all processes of that step."""
+"""Shell script: number of a job, name of a step, names of signals for all processes of that step.
+
+A step that has been asked for appears within moments, and its processes some moments later.
+"""

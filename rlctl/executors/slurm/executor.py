@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,8 @@ class SlurmExecutor(LocalExecutor):
         journal: Recorder | None = None,
         start_s: float = 0.0,
         *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
         eager: bool = False,
         scoring: Scoring | None = None,
         backfill: bool = False,
@@ -94,6 +96,8 @@ class SlurmExecutor(LocalExecutor):
             workdir,
             journal,
             start_s,
+            initializer=initializer,
+            initargs=initargs,
             eager=eager,
             scoring=scoring,
             backfill=backfill,
@@ -108,9 +112,12 @@ class SlurmExecutor(LocalExecutor):
     def resize(self, nodes: int) -> None:
         """Have so many nodes: ask Slurm for more, or give some back."""
         with self._looking, self._mutex:
-            super().resize(nodes)
             self._allocation.resize(nodes)
+            self._gate, gate = False, self._gate
+            super().resize(nodes)
             self._miss()
+            self._gate = gate
+            self._pump()
 
     def wait(self, timeout_s: float | None = None) -> list[Event]:
         """Start what fits, then wait for the next events.
@@ -143,7 +150,8 @@ class SlurmExecutor(LocalExecutor):
         (self._workdir / LOGS).mkdir(exist_ok=True)
         name = step_name(self._allocation, mark.partition(":")[2])
         step = srun(self._allocation, (Part(node, 1, 1),), name, arguments=self._slurm.arguments)
-        return StepWorker(step, environment, f"{TASK}={mark}", self._workdir, self._workdir / LOGS / "calls.out")
+        log = self._workdir / LOGS / "calls.out"
+        return StepWorker(step, environment, f"{TASK}={mark}", self._workdir, log, self._initializer)
 
     def _accept(self, spec: TaskSpec) -> None:
         need = spec.resources
@@ -166,10 +174,10 @@ class SlurmExecutor(LocalExecutor):
 
     def _miss(self) -> None:
         """Nodes that are not there are not in the books."""
-        there = {node for block in self._allocation.blocks for node in block.hosts if node not in block.lost}
-        for node in range(self.capacity.nodes):
-            if node not in there:
-                self._books.pool.down(node)
+        there = self._allocation.there()
+        for state in list(self._books.pool.states()):
+            if state.index not in there:
+                self._books.pool.down(state.index)
 
     def _sweep(self) -> None:
         """Steps that a former controller has started and nobody watches any more."""

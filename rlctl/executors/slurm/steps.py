@@ -168,7 +168,10 @@ class StepProgram(Program):
         said = self.gone or (self.lost() if why is None else "")
         if said and self.task.stop is None:
             return Ending(failure=Failure.LOST, message=said)
-        return super().read(why, code)
+        ending = super().read(why, code)
+        if code in (126, 127) and ending.message.startswith("step: "):  # the shell before it could not start it
+            return Ending(failure=Failure.LAUNCH, message=ending.message.rpartition("exec: ")[2])
+        return ending
 
     def lost(self) -> str:
         """What ``srun`` says of nodes that have gone; empty: nothing."""
@@ -192,11 +195,17 @@ class StepWorker(Worker):
     last_word = signal.SIGTERM
 
     def __init__(
-        self, step: Sequence[str], environment: Mapping[str, str], mark: str, workdir: Path, log: Path
+        self,
+        step: Sequence[str],
+        environment: Mapping[str, str],
+        mark: str,
+        workdir: Path,
+        log: Path,
+        initializer: bytes | None,
     ) -> None:
         self._step = step
         self._told_at = float("inf")
-        super().__init__(environment, None, mark, workdir, log, None)
+        super().__init__(environment, None, mark, workdir, log, initializer)
 
     def start(
         self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
