@@ -329,6 +329,15 @@ def test_stopping_one_leaves_the_others_alone_whatever_they_are_called(bench: Be
         future.stop(0.0)
 
 
+def test_tasks_with_strange_names_are_told_apart(bench: Bench) -> None:
+    executor = bench.open(cores=6)
+    tasks = [occupy(executor, uid) for uid in ("a/b", "a_b", "a b", "ä%2Fb", ".", "long" * 80)]
+    for number, future in enumerate(tasks):
+        executor.signal(future.uid, signal.SIGKILL)
+        assert isinstance(future.exception(PATIENCE_S), TaskFailed)
+        assert all(other.running() for other in tasks[number + 1 :])
+
+
 def test_as_completed_and_wait_tell_what_is_done(bench: Bench) -> None:
     executor = bench.open(cores=2)
     hanging = occupy(executor)
