@@ -20,7 +20,7 @@ import rlctl
 from rlctl import bugs, interrupts
 from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
-from rlctl.errors import RlctlError
+from rlctl.errors import AllocationEnds, RlctlError
 from rlctl.files import require_file, storage_error, write_whole
 from rlctl.monitoring import terminal
 from rlctl.monitoring.account import ledger_line
@@ -172,7 +172,7 @@ def steer(
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = _progress(as_json)
         summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
-    except interrupts.AllocationEnds:
+    except AllocationEnds:
         _stopped(resume, _GO_ON)
     except KeyboardInterrupt:
         _stopped(resume or not (run / "journal.db").exists())

@@ -16,10 +16,6 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
-class AllocationEnds(KeyboardInterrupt):
-    """The batch job comes to its end: like an interrupt, but the campaign is to go on in another job."""
-
-
 def begin() -> None:
     """From now on both signals raise ``Interrupted``; a SIGINT that is ignored, as in the background, stays so."""
     if threading.current_thread() is threading.main_thread():

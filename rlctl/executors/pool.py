@@ -116,7 +116,9 @@ class Pool:
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if nothing were taken and no node were down."""
-        return Pool(Capacity(self.nodes, *self._shape()), None).take(need) is not None
+        empty = Pool(Capacity(self.nodes, *self._shape()), None)
+        empty.group = self.group
+        return empty.take(need) is not None
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
         """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""

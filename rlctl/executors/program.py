@@ -16,6 +16,7 @@ from typing import Any
 from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
 from rlctl.executors.data import INLINE_BYTES, by_reference
+from rlctl.executors.launchers import DEVICES
 from rlctl.executors.mpi import check_same_mpi, mpiexec_command, scratch_environment
 from rlctl.executors.naming import file_name
 from rlctl.executors.scheduler import Ending, Task
@@ -23,11 +24,6 @@ from rlctl.task import Failure, TaskSpec
 
 LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""
-
-
-DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""Variables that name the GPUs that a program may use."""
-
 
 _LAUNCHERS = ("srun: ", "slurmstepd")
 
@@ -39,10 +35,10 @@ def check_program(spec: TaskSpec, applications: Mapping[str, Application], bare:
         LaunchError: its application is not described or cannot be had, there is no launcher, or the launcher is of
             another MPI than the program, so that every rank would take itself for the only one.
     """
-    application = _application(spec, applications)
+    application = application_of(spec, applications)
     if spec.resources.ranks > 1:
         variables = bare if application is None else application.variables(bare)
-        command = _own(spec, application, variables)
+        command = own_command(spec, application, variables)
         launcher = mpiexec_command(spec.resources.ranks, application.mpiexec if application else None, variables)
         if application is None or not application.container:  # what is inside cannot be seen from here
             check_same_mpi(str(spec.uid), launcher[0], command, variables)
@@ -91,13 +87,13 @@ class Program:
             OSError: its files cannot be made.
             LaunchError: there is no such program, or no mpiexec.
         """
-        spec, application = self._spec, _application(self._spec, self._applications)
+        spec, application = self._spec, application_of(self._spec, self._applications)
         variables = self._bare if application is None else application.variables(self._bare)
         environment = {}
         if application is not None:
             environment = {name: value for name, value in variables.items() if self._bare.get(name) != value}
         environment["OMP_NUM_THREADS"] = str(self._need.cores_per_rank)
-        command = _own(spec, application, variables)
+        command = own_command(spec, application, variables)
         if spec.result_file is not None:
             (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
         (self._workdir / LOGS).mkdir(exist_ok=True)
@@ -116,7 +112,7 @@ class Program:
         """
         environment = environment | dict.fromkeys(DEVICES, ",".join(gpus))
         if self._need.ranks > 1:
-            application = _application(self._spec, self._applications)
+            application = application_of(self._spec, self._applications)
             launcher = mpiexec_command(self._need.ranks, application.mpiexec if application else None, variables)
             command = [*launcher, *command]
             self._lease_scratch.mkdir(mode=0o700, exist_ok=True)
@@ -197,7 +193,12 @@ class Program:
         return words[-1][:200] if words else ""
 
 
-def _application(spec: TaskSpec, applications: Mapping[str, Application]) -> Application | None:
+def application_of(spec: TaskSpec, applications: Mapping[str, Application]) -> Application | None:
+    """What a task's program needs.
+
+    Raises:
+        LaunchError: it is not described.
+    """
     if spec.application is None:
         return None
     if spec.application not in applications:
@@ -209,7 +210,7 @@ def _application(spec: TaskSpec, applications: Mapping[str, Application]) -> App
     return applications[spec.application]
 
 
-def _own(spec: TaskSpec, application: Application | None, variables: Mapping[str, str]) -> list[str]:
+def own_command(spec: TaskSpec, application: Application | None, variables: Mapping[str, str]) -> list[str]:
     """The program and its arguments, without a launcher."""
     executable = str(spec.executable)
     if application is None:

@@ -42,6 +42,9 @@ GRACE_S = 2.0
 LAUNCHER_S = 15.0
 """How long a launcher that was told to end its program on other machines may take until it is killed itself."""
 
+AGAIN_S = 0.5
+"""It is told so often: the word is lost at times while it starts."""
+
 _POLL_S = 0.02
 _LOOK_S = 0.2
 """How often limits of memory and output are looked at."""
@@ -60,7 +63,8 @@ class Exec:
     memory_mb: float | None = None
     output_mb: float | None = None
     control: list[str] | None = None  # command that signals a program on other machines; names of signals follow
-    told: bool = False  # whether its launcher was told to end it
+    told_at: float = float("inf")  # when its launcher was first told to end it
+    again_at: float = 0.0
     why: str | None = None  # "stopped", "walltime", "memory", "output"
     kill_at: float = float("inf")
     settling: bool = False  # its first process has ended
@@ -447,12 +451,14 @@ class Supervisor:
 
     def _kill(self, exec_: Exec) -> None:
         """End what did not end when it was told to; launchers end their programs when they get SIGTERM."""
-        if exec_.control is not None and not exec_.told:
-            exec_.told, exec_.kill_at = True, time.monotonic() + LAUNCHER_S
-            if start_time(exec_.pid) == exec_.began:
-                send_signal([exec_.pid], signal.SIGTERM)
-            return
-        send_signal(_family(exec_), signal.SIGKILL)
+        now = time.monotonic()
+        exec_.told_at = min(exec_.told_at, now)
+        if exec_.control is None or now > exec_.told_at + LAUNCHER_S + 1.0:
+            send_signal(_family(exec_), signal.SIGKILL)
+        elif now > exec_.again_at and start_time(exec_.pid) == exec_.began:
+            late = now > exec_.told_at + LAUNCHER_S  # its own death ends its program too, that of all of it would not
+            send_signal([exec_.pid], signal.SIGKILL if late else signal.SIGTERM)
+            exec_.again_at = now + AGAIN_S
 
     def _look(self) -> None:
         """Walltimes, limits, graces, the lease."""

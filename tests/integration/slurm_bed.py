@@ -90,6 +90,15 @@ def whole() -> int:
     return bed().job()
 
 
+def end_whole() -> None:
+    """End that job: somebody wants the nodes for other jobs."""
+    if whole.cache_info().currsize:
+        bed().ask("scancel", str(whole()))
+        whole.cache_clear()
+    while bed().ask("squeue", "--noheader"):
+        time.sleep(0.05)
+
+
 def inside(number: int) -> Mapping[str, str]:
     """Variables of a process that runs in this job."""
     return bed().environment | {"SLURM_JOB_ID": str(number)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -107,6 +109,13 @@ def lost(hosts: Sequence[str]) -> set[str]:
         if state.endswith("*") or state.lower().startswith(_LOST):
             found.add(host)
     return found
+
+
+@functools.cache
+def pmis() -> tuple[str, ...]:
+    """How ranks can find each other under this Slurm's ``srun``, as ``srun --mpi`` has it."""
+    text = ask("srun", "--mpi=list")
+    return tuple(line.strip() for line in text.splitlines() if re.fullmatch(r"\s*[a-z]\w*\s*", line))
 
 
 def steps(number: int) -> dict[str, str]:

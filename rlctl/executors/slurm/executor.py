@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlctl.errors import LaunchError
+from rlctl.errors import AllocationEnds, LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.local import LocalExecutor, Settings, key_of
 from rlctl.executors.mpi import without_job
@@ -20,10 +20,9 @@ from rlctl.executors.recovery import Past
 from rlctl.executors.scheduler import Task
 from rlctl.executors.slurm import commands
 from rlctl.executors.slurm.allocation import Allocation, Request
-from rlctl.executors.slurm.steps import StepProgram, StepWorker, srun, step_name
+from rlctl.executors.slurm.steps import StepProgram, StepWorker, pmi, srun, step_name
 from rlctl.executors.supervisor import GRACE_S, TASK
 from rlctl.executors.workers import Worker
-from rlctl.interrupts import AllocationEnds
 from rlctl.task import Event, TaskSpec
 
 if TYPE_CHECKING:
@@ -157,6 +156,21 @@ class SlurmExecutor(LocalExecutor):
         need = spec.resources
         if spec.function is not None and (need.ranks > 1 or need.gpus_per_rank > 0.0):
             raise LaunchError(f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead")
+        if (why := self.cannot_start(spec)) is not None:
+            raise LaunchError(f"task {spec.uid}: {why}")
+
+    def cannot_start(self, spec: TaskSpec) -> str | None:
+        """Why the ranks of a program would not find each other under ``srun``; None: they do, or nobody knows."""
+        if spec.function is not None or spec.resources.ranks == 1 or self._slurm.mpi is not None:
+            return None
+        wanted = pmi(spec, self._settings.applications, self._bare)
+        if wanted is None or wanted in commands.pmis():
+            return None
+        return (
+            f"the ranks of {spec.executable} find each other by {wanted}, which srun does not have here (it has "
+            f"{', '.join(commands.pmis())}): each would run alone; have the plugin installed, or set "
+            "executor.options.mpi"
+        )
 
     def _where(self, placement: Placement) -> Mapping[str, Any]:
         block = self._allocation.block(placement[0].node)

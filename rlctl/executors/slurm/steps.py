@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rlctl.executors.mpi import Flavour, library
+from rlctl.executors.application import Application
+from rlctl.executors.launchers import DEVICES, Launch, Launcher, launch
+from rlctl.executors.mpi import library
 from rlctl.executors.naming import file_name
 from rlctl.executors.pool import Placement, core_numbers
 from rlctl.executors.processes import family, send_signal
-from rlctl.executors.program import DEVICES, Program
+from rlctl.executors.program import Program, application_of, own_command
 from rlctl.executors.scheduler import Ending
 from rlctl.executors.slurm.allocation import Allocation
 from rlctl.executors.slurm.commands import SIGNAL_STEP
-from rlctl.executors.supervisor import LAUNCHER_S, TASK
+from rlctl.executors.supervisor import AGAIN_S, LAUNCHER_S, TASK
 from rlctl.executors.workers import Worker
-from rlctl.task import Failure
+from rlctl.task import Failure, TaskSpec
 
-_PMI = {Flavour.OPENMPI: "pmix", Flavour.MPICH: "pmi2"}
+_PMI = {Launcher.OPENMPI: "pmix", Launcher.MPICH: "pmi2"}
 """How ranks of a family find each other under ``srun``."""
 
 _LOST = re.compile(
@@ -62,30 +64,13 @@ def srun(
         memory_mb: limit per node.
         arguments: further ones of ``srun``.
     """
-    hosts = [allocation.host(part.node) for part in placement]
-    ranks = [max(1, part.ranks) for part in placement]
-    command = [
-        "srun",
-        f"--jobid={allocation.block(placement[0].node).job}",
-        f"--job-name={name}",
-        "--overlap",
-        "--cpu-bind=none",
-        "--unbuffered",
-        "--kill-on-bad-exit=1",
-        f"--nodes={len(hosts)}",
-        f"--ntasks={sum(ranks)}",
-        f"--gres=gpu:{gpus}" if gpus else "--gres=none",
-    ]
-    if len(set(ranks)) == 1:
-        command += [f"--nodelist={','.join(hosts)}", f"--ntasks-per-node={ranks[0]}"]
-    else:
-        each = [host for host, count in zip(hosts, ranks, strict=True) for _ in range(count)]
-        command += ["--distribution=arbitrary", f"--nodelist={','.join(each)}"]
-    if mpi is not None:
-        command.append(f"--mpi={mpi}")
+    ranks = {allocation.host(part.node): max(1, part.ranks) for part in placement}
+    job = str(allocation.block(placement[0].node).job)
+    # Buffered, an answer without a newline would never come; without --gres, a step takes all GPUs for itself.
+    flags = ["--unbuffered", f"--job-name={name}", f"--gres=gpu:{gpus}" if gpus else "--gres=none"]
     if memory_mb is not None:
-        command.append(f"--mem={memory_mb}M")
-    return [*command, *arguments]
+        flags.append(f"--mem={memory_mb}M")
+    return launch(Launcher.SRUN, Launch(ranks, job=job, pmi=mpi, flags=(*flags, *arguments)))[0]
 
 
 def prologue(allocation: Allocation, placement: Placement, outputs: tuple[str, str] | None) -> str:
@@ -136,8 +121,7 @@ class StepProgram(Program):
         name = step_name(self.allocation, self.name)
         mpi = self.mpi
         if mpi is None and need.ranks > 1:
-            flavour = library(command[0], variables)
-            mpi = None if flavour is None else _PMI[flavour]
+            mpi = _pmi(command, variables)
         memory_mb = None if need.memory_per_rank_mb is None else max(p.memory_mb for p in placement)
         outputs = (f"{self.errors[:-3]}out", self.errors)
         # What ranks write goes through one place; a single process writes itself, so that nobody waits for what it
@@ -183,6 +167,21 @@ class StepProgram(Program):
         return text[found.start() :].splitlines()[0] if found else ""
 
 
+def pmi(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> str | None:
+    """How the ranks of a program find each other, as ``srun --mpi`` has it; None: its MPI cannot be told."""
+    application = application_of(spec, applications)
+    variables = bare if application is None else application.variables(bare)
+    if application is not None and application.container:  # what is inside cannot be seen from here
+        return None
+    return _pmi(own_command(spec, application, variables), variables)
+
+
+def _pmi(command: Sequence[str], variables: Mapping[str, str]) -> str | None:
+    program = shutil.which(command[0], path=variables.get("PATH"))
+    flavour = None if program is None else library(program, variables)
+    return None if flavour is None else _PMI[flavour]
+
+
 def step_name(allocation: Allocation, name: str) -> str:
     """Name of a step; no other in the job has it."""
     escaped = re.sub(r"[^A-Za-z0-9_.%-]", lambda found: quote(found[0], safe=""), file_name(name))
@@ -204,7 +203,8 @@ class StepWorker(Worker):
         initializer: bytes | None,
     ) -> None:
         self._step = step
-        self._told_at = float("inf")
+        self._first_told = float("inf")
+        self._told_again = 0.0
         super().__init__(environment, None, mark, workdir, log, initializer)
 
     def start(
@@ -231,11 +231,13 @@ class StepWorker(Worker):
         """Have its step ended, by ``srun`` itself as long as it can; whether anything of it is still alive."""
         alive = family([self.pid], self.mark)
         now = time.monotonic()
-        if self._told_at == float("inf"):
-            self._told_at = now
-            send_signal([self.pid], signal.SIGTERM)
-        elif now > self._told_at + LAUNCHER_S:
+        self._first_told = min(self._first_told, now)
+        if now > self._first_told + LAUNCHER_S + 1.0:
             send_signal(alive, signal.SIGKILL)
+        elif now > self._told_again:
+            late = now > self._first_told + LAUNCHER_S  # its own death ends the step too, that of all of it would not
+            send_signal([self.pid] if alive else [], signal.SIGKILL if late else signal.SIGTERM)
+            self._told_again = now + AGAIN_S
         return bool(alive)
 
     def signal(self, number: int) -> None:
