@@ -74,7 +74,12 @@ class Worker:
         self.mark = mark.encode() + b"\0"  # whole: no other begins with it
         self._buffer = bytearray()
         self._scratch = scratch
+        paths = [os.path.abspath(path) for path in sys.path]  # it works elsewhere
+        first = exchange.posted(worker.PATH + json.dumps(paths).encode(), scratch)
+        if initializer is not None:
+            first += exchange.posted(worker.INITIALIZE + initializer, scratch)
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * exchange.SMALL_BYTES)
         life, self._life = os.pipe()
         output = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -91,10 +96,7 @@ class Worker:
         self.socket = ours
         self.pid = self._process.pid
         self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
-        paths = [os.path.abspath(path) for path in sys.path]  # it works elsewhere
-        self._send(worker.PATH + json.dumps(paths).encode())
-        if initializer is not None:
-            self._send(worker.INITIALIZE + initializer)
+        self._send(first)
 
     def start(
         self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
@@ -122,16 +124,20 @@ class Worker:
         self.task = task
         if task.work is not None:
             try:
-                data = exchange.dump(task.work, self._scratch)
+                message = exchange.posted(worker.CALL + exchange.dump(task.work, self._scratch), self._scratch)
             except Exception as error:
                 self.task = None
                 return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error)
-            self._send(worker.CALL + data)
         else:
             spec = task.spec
             attempt = f"{task.uid}.{task.attempt}"
-            message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
-            self._send(worker.NAMED + json.dumps(message).encode())
+            asked = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
+            try:
+                message = exchange.posted(worker.NAMED + json.dumps(asked).encode(), self._scratch)
+            except OSError as error:
+                self.task = None
+                return Ending(failure=Failure.LAUNCH, message=f"cannot be handed over: {error}")
+        self._send(message)
         return None
 
     def receive(self) -> list[bytes] | None:
@@ -198,9 +204,9 @@ class Worker:
                 self._process.wait(0.02)
         os.close(self._life)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         try:
-            self.socket.sendall(exchange.frame(data))
+            self.socket.sendall(message)
         except OSError:  # it has died, as will be noticed
             self.unread = True
 
