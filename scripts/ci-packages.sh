@@ -16,6 +16,10 @@ if ! $python -c 'import test.test_concurrent_futures' 2>/dev/null; then
     fi
 fi
 
+# A Slurm for scripts/slurm-testbed.sh; Open MPI's programs need its PMIx.
+PATH=$PATH:/usr/sbin:/sbin command -v slurmctld >/dev/null ||
+    packages+=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libpmix-dev)
+
 [ ${#packages[@]} -gt 0 ] || exit 0
 root=()
 [ "$(id -u)" = 0 ] || root=(sudo -n)
