@@ -31,8 +31,10 @@ def _commit() -> str | None:
     if not (home / ".git").exists():
         return None
     try:
-        command = ["git", "-C", str(home), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        # Without optional locks: it leaves nothing in the repository, not even when it is stopped in the midst.
+        git = ["git", "--no-optional-locks", "-C", str(home)]
+        command = ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+        done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
