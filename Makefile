@@ -14,8 +14,10 @@ export OMP_NUM_THREADS := 1
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py --run runs/demo
 
+# Many tests wait for processes more than they compute, so two files of them at a time. A file stays with one worker:
+# its fixtures are made once. In the order of their names, the longest files are not the last ones to begin.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Hundreds of kills and thousands of wrong configurations; `make test` takes a share of both.
 test-faults: $(STAMP)

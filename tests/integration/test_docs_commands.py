@@ -201,7 +201,8 @@ def test_every_command_of_the_page_does_what_is_shown(
             (serve if command.server else run)(command, checkout)
         took = f"not run: {command.reason}" if command.reason else f"{time.monotonic() - began:.1f} s"
         with capsys.disabled():
-            print(f"\n{page}:{command.line}: {command.text.split('  #')[0].strip()}\n    {took}", end="")
+            told = f"\n{page}:{command.line}: {command.text.split('  #')[0].strip()}\n    {took}"
+            print(told, end="", file=sys.stderr)  # a worker of pytest-xdist has no standard output
 
 
 def test_commands_are_found_with_what_stands_before_them() -> None:
