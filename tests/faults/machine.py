@@ -192,6 +192,11 @@ def noted(folder: Path, kind: str) -> list[str]:
     return [line for line in (folder / "log").read_text().splitlines() if line.startswith(kind + " ")]
 
 
+def effects(folder: Path) -> int:
+    """How many the last life had that came to its end. Their number differs a little from life to life, by chance."""
+    return int(noted(folder, "effects")[-1].split()[1])
+
+
 def place(folder: Path) -> str:
     """Its name, and the points at which its lives were ended."""
     return f"{folder.name} ({', '.join(noted(folder, 'point')) or 'no point'})"
