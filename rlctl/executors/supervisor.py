@@ -324,8 +324,8 @@ class Supervisor:
         if exec_ is not None and exec_.ended is None:
             send_signal(self._members(exec_), number)
 
-    def _acknowledge(self, key: str) -> None:
-        if self._execs.pop(key, None) is not None:
+    def _acknowledge(self, key: str, keep: bool = False) -> None:
+        if self._execs.pop(key, None) is not None and not keep:
             (self._exits / _file_name(key)).unlink(missing_ok=True)
 
     def _watch(self, pid: int) -> None:
@@ -477,7 +477,7 @@ class Supervisor:
             write_through(path, json.dumps({**exec_.ended, "gone_s": gone_s}).encode())
 
     def _write_note(self) -> None:
-        """For a controller that finds this process dead: what ``supervision._clear`` reads."""
+        """For a controller that finds this process dead: what ``supervision.clear`` reads."""
         lines = [f"{self._token} {boot()}\n"]
         lines += [f"+{e.pid} {e.began}\n" for e in self._execs.values() if e.ended is None and e.pid > 0]
         text = "".join(lines).encode()

@@ -23,7 +23,7 @@ PATH, INITIALIZE, CALL, NAMED = b"P", b"I", b"C", b"N"
 VALUE, ERROR, JSON, FAILURE = b"V", b"E", b"J", b"F"
 
 
-def serve(connection: socket.socket, scratch: Path) -> None:
+def serve(connection: socket.socket, scratch: Path | None) -> None:
     """Until the controller closes its end."""
     buffer = bytearray()
     while True:
@@ -42,7 +42,7 @@ def serve(connection: socket.socket, scratch: Path) -> None:
                 connection.sendall(exchange.frame(answer))
 
 
-def _answer(kind: bytes, message: bytes, scratch: Path) -> bytes | None:
+def _answer(kind: bytes, message: bytes, scratch: Path | None) -> bytes | None:
     if kind == NAMED:
         return _named(*json.loads(message))
     if kind == PATH:
@@ -130,13 +130,13 @@ def _die_with(life: int) -> None:
 
 
 def main() -> None:
-    """Numbers of the socket and of the pipe, and the scratch folder."""
+    """Numbers of the socket and of the pipe, and the scratch folder; empty: results travel whole."""
     connection, life, scratch = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to act upon
     for number in (int(connection), int(life)):
         os.set_inheritable(number, False)
     threading.Thread(target=_die_with, args=(int(life),), daemon=True).start()
-    serve(socket.socket(fileno=int(connection)), Path(scratch))
+    serve(socket.socket(fileno=int(connection)), Path(scratch) if scratch else None)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlctl.executors import exchange, worker
@@ -43,21 +43,23 @@ class Worker:
     def __init__(
         self,
         environment: Mapping[str, str],
-        scratch: Path,
+        scratch: Path | None,
         mark: str,
         workdir: Path | None,
         log: Path | None,
         initializer: bytes | None,
+        paths: Sequence[str] | None = None,
     ) -> None:
         """Start it.
 
         Args:
             environment: its variables.
-            scratch: where large arrays go.
+            scratch: where large arrays go; None: they are sent whole.
             mark: by which it, and what it starts, is found.
             workdir: where it works; None: where this process does.
             log: file for what it prints; None: where this process prints.
             initializer: message to begin with.
+            paths: where it finds modules; None: where this process does.
 
         Raises:
             OSError: it cannot be started.
@@ -76,7 +78,7 @@ class Worker:
         output = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "rlctl.executors.worker", str(theirs.fileno()), str(life), str(scratch)],
+                [sys.executable, "-m", "rlctl.executors.worker", str(theirs.fileno()), str(life), str(scratch or "")],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -97,27 +99,24 @@ class Worker:
         self.socket = ours
         self.pid = self._process.pid
         self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
-        paths = [os.path.abspath(path) for path in sys.path]  # it works elsewhere
-        self._send(worker.PATH + json.dumps(paths).encode())
+        paths = [os.path.abspath(path) for path in sys.path] if paths is None else paths  # it works elsewhere
+        self._send(worker.PATH + json.dumps(list(paths)).encode())
         if initializer is not None:
             self._send(worker.INITIALIZE + initializer)
 
     def call(self, task: Task, cores: list[int]) -> Ending | None:
         """Hand over a call; an ending if that is impossible."""
-        self.task = task
-        if task.work is not None:
-            try:
-                data = exchange.dump(task.work, self._scratch)
-            except Exception as error:
-                self.task = None
-                return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error)
-            self._send(worker.CALL + data)
-        else:
-            spec = task.spec
-            attempt = f"{task.uid}.{task.attempt}"
-            message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
-            self._send(worker.NAMED + json.dumps(message).encode())
+        try:
+            message = call_message(task, cores, self._scratch)
+        except Exception as error:
+            return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error)
+        self.hand_over(task, message)
         return None
+
+    def hand_over(self, task: Task, message: bytes) -> None:
+        """Hand over a call that is a message already."""
+        self.task = task
+        self._send(message)
 
     def receive(self) -> list[bytes] | None:
         """Whole messages that have come; None: it has closed its end."""
@@ -188,6 +187,19 @@ class Worker:
             self.socket.sendall(exchange.frame(data))
         except OSError:  # it has died, as will be noticed
             self.unread = True
+
+
+def call_message(task: Task, cores: list[int], scratch: Path | None) -> bytes:
+    """A call as workers are given it.
+
+    Raises:
+        Exception: of pickle, for what cannot be pickled.
+    """
+    if task.work is not None:
+        return worker.CALL + exchange.dump(task.work, scratch)
+    spec, attempt = task.spec, f"{task.uid}.{task.attempt}"
+    message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
+    return worker.NAMED + json.dumps(message).encode()
 
 
 def ending(message: bytes) -> Ending:

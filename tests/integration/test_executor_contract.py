@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from parsl_workers import needs_parsl, shared
 
 from rlctl.errors import LaunchError
 from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
@@ -92,6 +93,20 @@ def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
     return SimulatedExecutor(capacity, Says(), eager=eager, backfill=eager)
 
 
+def parsl(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+    """As many workers per node as it has cores, of the four that all tests share."""
+    from rlctl.executors.parsl.executor import ParslExecutor, Settings
+
+    settings = Settings(workers_per_node=capacity.cores)
+    return ParslExecutor(shared.executor, capacity, folder / "work", eager=eager, settings=settings, **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers_of_parsl() -> Iterator[None]:
+    yield
+    shared.stop()
+
+
 @dataclass(frozen=True)
 class Engine:
     """A kind of executor. ``processes``: functions run in workers, programs in processes of their own."""
@@ -100,6 +115,7 @@ class Engine:
     make: Callable[..., Executor]
     eager: bool
     processes: bool
+    marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
 ENGINES = [
@@ -107,7 +123,14 @@ ENGINES = [
     Engine("local, in wait", local, eager=False, processes=True),
     Engine("simulated", simulated, eager=True, processes=False),
     Engine("simulated, in wait", simulated, eager=False, processes=False),
+    Engine("parsl", parsl, eager=True, processes=True, marks=(needs_parsl,)),
+    Engine("parsl, in wait", parsl, eager=False, processes=True, marks=(needs_parsl,)),
 ]
+
+
+def engines(processes: bool = False) -> list[Any]:
+    """All, or those with processes, as parameters of a fixture."""
+    return [pytest.param(e, id=e.name, marks=e.marks) for e in ENGINES if e.processes or not processes]
 
 
 class Bench:
@@ -158,14 +181,14 @@ def judge(events: Sequence[Event]) -> None:
         assert [event.result is not None for event in mine] == [event.state.final for event in mine]
 
 
-@pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
+@pytest.fixture(params=engines())
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(request.param, tmp_path)
     yield bench
     bench.close()
 
 
-@pytest.fixture(params=[engine for engine in ENGINES if engine.processes], ids=lambda engine: engine.name)
+@pytest.fixture(params=engines(processes=True))
 def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Engines with processes."""
     bench = Bench(request.param, tmp_path)

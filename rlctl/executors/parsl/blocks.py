@@ -1,0 +1,134 @@
+"""Parsl's executor at work, without its data-flow kernel: started, watched, kept supplied with blocks, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from rlctl.errors import LaunchError
+from rlctl.executors.parsl.orders import FOLDER
+
+FAILURES = 3
+"""Blocks that end one after another before a worker of theirs has connected; more are not started."""
+
+_ANSWER_S = 60.0
+_PERFORM = {"task_executor": {"f": "rlctl.executors.parsl.station.perform"}}
+
+log = logging.getLogger(__name__)
+
+
+class Blocks:
+    """A ``HighThroughputExecutor`` and the blocks of workers that it has; one that runs already is left as it is.
+
+    Attributes:
+        ours: whether it was started here, and is ended here.
+    """
+
+    def __init__(self, executor: Any) -> None:
+        self.ours = executor.interchange_proc is None
+        self._executor = executor
+        self._wanted = 0
+        self._failures = 0
+        self._ended: set[str] = set()  # blocks
+        self._seen: set[str] = set()  # blocks that had a worker
+
+    def start(self, workdir: Path, token: str, lease_s: float) -> None:
+        """Start the interchange, and the first blocks.
+
+        Args:
+            token: of this controller; ``keeper`` watches over it.
+
+        Raises:
+            LaunchError: it cannot be started.
+        """
+        if not self.ours:
+            return
+        executor, folder = self._executor, workdir / FOLDER
+        runs = folder / f"runinfo-{token}"
+        (runs / executor.label).mkdir(parents=True)
+        executor.run_dir = str(runs)
+        executor.prefetch_capacity = 0  # a task that is with Parsl has a worker
+        executor.provider.script_dir = str(runs / "submit_scripts")
+        os.makedirs(executor.provider.script_dir)
+        executor.launch_cmd = _found(executor.launch_cmd)
+        interchange = [_found(executor.interchange_launch_cmd[0]), *executor.interchange_launch_cmd[1:]]
+        keeper = [sys.executable, "-m", "rlctl.executors.parsl.keeper", str(os.getpid())]
+        executor.interchange_launch_cmd = [*keeper, str(folder), token, str(lease_s), *interchange]
+        try:
+            executor.start()
+        except Exception as error:
+            raise LaunchError(f"Parsl executor {executor.label} cannot be started: {error}; see {runs}") from error
+        self._wanted = max(1, executor.provider.init_blocks)
+        executor.scale_out_facade(self._wanted)
+
+    def submit(self, buffer: bytes) -> Future[bytes]:
+        """Have a worker perform this. The future must never be cancelled: Parsl's thread would die of it."""
+        future: Future[bytes] = self._executor.submit_payload(_PERFORM, buffer)
+        return future
+
+    def workers(self) -> int:
+        """Workers that are connected; called now and then. It also replaces blocks that have ended.
+
+        Raises:
+            LaunchError: Parsl does not work any more.
+        """
+        executor = self._executor
+        if executor.bad_state_is_set:
+            raise LaunchError(f"Parsl executor {executor.label} has failed: {executor.executor_exception}")
+        if executor.interchange_proc.poll() is not None:
+            raise LaunchError(f"the interchange of Parsl executor {executor.label} has ended; see {executor.logdir}")
+        try:
+            managers = executor.command_client.run("MANAGERS", timeout_s=_ANSWER_S)
+        except Exception as error:
+            raise LaunchError(f"the interchange of Parsl executor {executor.label} does not answer: {error}") from error
+        self._seen |= {manager["block_id"] for manager in managers}
+        if self.ours:
+            self._replace()
+        return sum(m["worker_count"] for m in managers if m["active"] and not m["draining"])
+
+    def _replace(self) -> None:
+        executor = self._executor
+        executor.poll_facade()
+        status = dict(executor.status_facade)
+        for block, job in status.items():
+            if not job.terminal or block in self._ended:
+                continue
+            self._ended.add(block)
+            self._failures = 0 if block in self._seen else self._failures + 1
+            log.warning(
+                "Parsl block %s has ended (%s)%s", block, job.status_name, f": {job.message}" if job.message else ""
+            )
+            if self._failures >= FAILURES:
+                where = getattr(job, "stderr_path", None) or executor.provider.script_dir
+                raise LaunchError(
+                    f"{FAILURES} blocks of Parsl have ended without a worker ({job.message}); see {where}"
+                )
+        lacking = self._wanted - sum(not job.terminal for job in status.values())
+        if lacking > 0:
+            executor.scale_out_facade(lacking)
+
+    def stop(self) -> None:
+        """End the blocks and the interchange, if they are ours."""
+        executor = self._executor
+        if not self.ours or executor.interchange_proc is None:
+            return
+        jobs = [job for block, job in executor.blocks_to_job_id.items() if block not in self._ended]
+        with contextlib.suppress(Exception):  # those of a batch system end with their interchange at the latest
+            executor.provider.cancel(jobs)
+        executor.shutdown()
+        executor.interchange_proc.wait()
+
+
+def _found(command: str) -> str:
+    """A command of Parsl's own; where PATH does not have it, as it stands beside the interpreter."""
+    program, _, rest = command.partition(" ")
+    beside = Path(sys.executable).parent / program
+    if shutil.which(program) is None and beside.exists():
+        return f"{beside} {rest}".strip()
+    return command

@@ -1,0 +1,98 @@
+"""The executor on Parsl's workers as configurations know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlctl.config import check_options
+from rlctl.errors import LaunchError
+from rlctl.executors.application import Application
+from rlctl.executors.base import Capacity
+from rlctl.executors.here import ApplicationOptions
+from rlctl.executors.journal import Journal
+from rlctl.executors.parsl.executor import ParslExecutor, Settings
+from rlctl.executors.parsl.source import load, look_over
+from rlctl.executors.recovery import KINDS, Past
+
+
+class Options(BaseModel):
+    """``executor.options`` of the executor on Parsl's workers.
+
+    Attributes:
+        config: ``/path/to/file.py``, ``/path/to/file.py:name`` or ``package.module:name``: a ``parsl.Config`` or one of
+            Parsl's executors. In a file the name is ``config`` if none is given.
+        label: which executor of several.
+        workers_per_node: how many workers share what ``machine`` calls a node. With 1 a node is a worker, and a task has it
+            for itself.
+        lease_s: how long tasks go on when the controller has died.
+        backfill: whether tasks may overtake one that does not fit yet.
+        enforce_memory: whether a program that uses more memory than it asked for is stopped.
+        output_mb: a program that writes more than so many MiB to its standard output or error is stopped; null: never.
+        applications: environments of programs, by name, as for the local executor.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: str
+    label: str | None = None
+    workers_per_node: int = Field(default=1, ge=1, le=100_000)
+    lease_s: float = Field(default=60.0, ge=5.0, le=1e7)
+    backfill: bool = False
+    enforce_memory: bool = True
+    output_mb: float | None = Field(default=1024.0, gt=0.0)
+    applications: dict[str, ApplicationOptions] = Field(default_factory=dict)
+
+
+class Parsl:
+    """Tasks on workers of Parsl; see ``rlctl.executors.base.ExecutorFactory``.
+
+    Raises:
+        ConfigError: unknown options.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = check_options(Options, options, "executor.options")
+
+    def check(self, capacity: Capacity) -> None:
+        """Refuse what is certainly less than is asked for.
+
+        Raises:
+            ConfigError: there is no such executor of Parsl.
+            LaunchError: it can never have so many workers.
+        """
+        executor = load(self.options.config, self.options.label)
+        look_over(executor)
+        provider, most = executor.provider, executor.max_workers_per_node
+        wanted, blocks = capacity.nodes * self.options.workers_per_node, provider.init_blocks or 1
+        if most != float("inf") and wanted > most * provider.nodes_per_block * blocks:
+            raise LaunchError(
+                f"{wanted} workers are asked for, {self.options.config} starts {most} on each of "
+                f"{provider.nodes_per_block * blocks} nodes: lower machine.nodes, or start more",
+                ("machine", "nodes"),
+            )
+
+    def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> ParslExecutor:
+        """Start Parsl, and find out what a former controller's workers have brought to its end."""
+        options = self.options
+        settings = Settings(
+            workers_per_node=options.workers_per_node,
+            lease_s=options.lease_s,
+            memory=options.enforce_memory,
+            output_mb=options.output_mb,
+            applications={name: Application(**vars(a)) for name, a in options.applications.items()},
+        )
+        return ParslExecutor(
+            load(options.config, options.label),
+            capacity,
+            workdir,
+            journal,
+            start_s,
+            eager=False,
+            backfill=options.backfill,
+            settings=settings,
+            past=Past.read(journal.records(kinds=KINDS)),
+        )
