@@ -17,7 +17,7 @@ from rlctl.executors.parsl.orders import FOLDER
 FAILURES = 3
 """Blocks that end one after another before a worker of theirs has connected; more are not started."""
 
-_ANSWER_S = 60.0
+_ANSWER_S = 15.0
 _PERFORM = {"task_executor": {"f": "rlctl.executors.parsl.station.perform"}}
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,18 @@ class Blocks:
         future: Future[bytes] = self._executor.submit_payload(_PERFORM, buffer)
         return future
 
+    def check(self) -> None:
+        """Whether Parsl works; never waits.
+
+        Raises:
+            LaunchError: it does not, any more.
+        """
+        executor = self._executor
+        if executor.bad_state_is_set:
+            raise LaunchError(f"Parsl executor {executor.label} has failed: {executor.executor_exception}")
+        if executor.interchange_proc.poll() is not None:
+            raise LaunchError(f"the interchange of Parsl executor {executor.label} has ended; see {executor.logdir}")
+
     def workers(self) -> int:
         """Workers that are connected; called now and then. It also replaces blocks that have ended.
 
@@ -79,10 +91,7 @@ class Blocks:
             LaunchError: Parsl does not work any more.
         """
         executor = self._executor
-        if executor.bad_state_is_set:
-            raise LaunchError(f"Parsl executor {executor.label} has failed: {executor.executor_exception}")
-        if executor.interchange_proc.poll() is not None:
-            raise LaunchError(f"the interchange of Parsl executor {executor.label} has ended; see {executor.logdir}")
+        self.check()
         try:
             managers = executor.command_client.run("MANAGERS", timeout_s=_ANSWER_S)
         except Exception as error:
@@ -90,7 +99,8 @@ class Blocks:
         self._seen |= {manager["block_id"] for manager in managers}
         if self.ours:
             self._replace()
-        return sum(m["worker_count"] for m in managers if m["active"] and not m["draining"])
+        there = [m for m in managers if m["active"] and not m["draining"] and m["block_id"] not in self._ended]
+        return sum(manager["worker_count"] for manager in there)
 
     def _replace(self) -> None:
         executor = self._executor

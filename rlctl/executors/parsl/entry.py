@@ -26,8 +26,8 @@ class Options(BaseModel):
         config: ``/path/to/file.py``, ``/path/to/file.py:name`` or ``package.module:name``: a ``parsl.Config`` or one of
             Parsl's executors. In a file the name is ``config`` if none is given.
         label: which executor of several.
-        workers_per_node: how many workers share what ``machine`` calls a node. With 1 a node is a worker, and a task has it
-            for itself.
+        workers_per_node: how many workers share what ``machine`` calls a node. With 1 a node is a worker, and a task
+            has it for itself.
         lease_s: how long tasks go on when the controller has died.
         backfill: whether tasks may overtake one that does not fit yet.
         enforce_memory: whether a program that uses more memory than it asked for is stopped.

@@ -141,10 +141,10 @@ class ParslExecutor(BookedExecutor):
         self._session.write_bytes(pickle.dumps(self._make_session(initialize)))
         self._blocks.start(self._workdir, token, self._settings.lease_s)
         self._enough = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="rlctl-parsl-watch", daemon=True)
         self._thread = threading.Thread(target=self._serve, name="rlctl-executor", daemon=True)
-        self._watcher.start()
-        self._thread.start()
+        self._others = [threading.Thread(target=work, daemon=True) for work in (self._live, self._watch)]
+        for thread in (self._thread, *self._others):
+            thread.start()
         self._at_exit = atexit.register(_finish, weakref.ref(self), os.getpid())
 
     def _make_session(self, initialize: bytes | None) -> Session:
@@ -275,20 +275,32 @@ class ParslExecutor(BookedExecutor):
 
     # The threads.
 
-    def _watch(self) -> None:
-        """Show that we live, and look how many workers there are."""
-        works = True
+    def _live(self) -> None:
+        """Show that we live, whatever else may be slow."""
         while True:
             self._orders.beat()
-            if works:
-                try:
-                    self._heard.put(("", self._blocks.workers()))
-                except Exception as error:
-                    works = False
-                    known = isinstance(error, RlctlError)
-                    self._heard.put(("", error if known else LaunchError(f"Parsl: {type(error).__name__}: {error}")))
+            self._hear(self._blocks.check)
             if self._enough.wait(_LOOK_S):
                 return
+
+    def _watch(self) -> None:
+        """Look how many workers there are; batch systems may be slow to answer."""
+        while not self._enough.is_set() and self._hear(self._blocks.workers):
+            self._enough.wait(_LOOK_S)
+
+    def _hear(self, ask: Callable[[], int | None]) -> bool:
+        """Pass on what is said; whether Parsl works."""
+        try:
+            said = ask()
+        except RlctlError as error:
+            self._heard.put(("", error))
+            return False
+        except Exception as error:
+            self._heard.put(("", LaunchError(f"Parsl: {type(error).__name__}: {error}")))
+            return False
+        if said is not None:
+            self._heard.put(("", said))
+        return True
 
     def _serve(self) -> None:
         """Hear what comes of tasks and of workers, until all is let go."""
@@ -325,6 +337,7 @@ class ParslExecutor(BookedExecutor):
             if answer[:1] == ENDED:
                 self._conclude(task, json.loads(answer[1:]))
             elif answer[:1] == STOPPED and task.stop is None:
+                self._orders.beat(at_once=True)  # its worker's next task follows
                 self._ended(task, Ending(failure=Failure.LOST, message="its worker had lost touch with the controller"))
             elif answer[:1] == STOPPED:
                 self._ended(task, Ending(stopped=True))
@@ -355,6 +368,8 @@ class ParslExecutor(BookedExecutor):
 
     def _conclude(self, task: Task, ended: Mapping[str, Any]) -> None:
         key = _key(task.uid, task.attempt)
+        if ended["why"] == "stopped" and task.stop is None:
+            self._orders.beat(at_once=True)
         program = Program(task, self._workdir, self._workdir / FOLDER / "none", self._applications, self._bare)
         self._ended(task, program.ending(ended))
         if self._journal is None:
@@ -374,7 +389,8 @@ class ParslExecutor(BookedExecutor):
             self._taken()
             self._orders.close()
         self._enough.set()
-        self._watcher.join()
+        for thread in self._others:
+            thread.join()
         if self._runs:  # it is broken: nobody else waits for their end
             self._relics.wait()
         if self._blocks.ours:

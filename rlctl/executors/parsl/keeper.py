@@ -30,11 +30,7 @@ def main() -> int:
     controller = int(pid)
     with contextlib.suppress(OSError):  # it leads one already
         os.setsid()
-    libc = ctypes.CDLL(None)
-    die = getattr(libc, "prctl", None)
-    interchange = subprocess.Popen(
-        command, preexec_fn=die and (lambda: die(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
-    )
+    interchange = subprocess.Popen(command, preexec_fn=_die_with_parent)
 
     def terminate(number: int, frame: FrameType | None) -> None:
         interchange.terminate()
@@ -51,6 +47,11 @@ def main() -> int:
         hearing.look()
     interchange.kill()
     return interchange.wait()
+
+
+def _die_with_parent() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":

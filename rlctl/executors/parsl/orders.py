@@ -53,11 +53,11 @@ class Orders:
         with self._lock:
             self._said["orders"].pop(key, None)
 
-    def beat(self) -> None:
+    def beat(self, at_once: bool = False) -> None:
         """Show, now and then, that the controller lives; write what could not be written before."""
         with self._lock:
             now = time.monotonic()
-            if now >= self._beat_at + BEAT_S or self._unwritten:
+            if now >= self._beat_at + BEAT_S or self._unwritten or at_once:
                 self._beat_at = now
                 self._said["beat"] += 1
                 self._try()
@@ -112,6 +112,7 @@ class Hearing:
             self.over = "closed"
         elif said and said["beat"] != self._beat:
             self._beat, self._beat_at = said["beat"], time.monotonic()
+            self.over = None  # it was away
         elif self.silent_s > self._lease_s:
             self.over = "lease"
         if self.over is None and said:

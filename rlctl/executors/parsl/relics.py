@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.executors.parsl.orders import FOLDER, ORDERS
-from rlctl.executors.parsl.station import RUNNING, file_name
-from rlctl.executors.processes import boot
+from rlctl.executors.parsl.station import LEASE, RUNNING, file_name
+from rlctl.executors.processes import boot, start_time
 from rlctl.executors.supervision import clear
 from rlctl.executors.supervisor import EXITS, GRACE_S
 
@@ -58,8 +58,10 @@ class Relics:
     def wait_for_workers(self) -> None:
         """Until those that were told that nothing is to run any more have let go of what they keep."""
         end = time.monotonic() + self.patience_s
-        while any(self._folder.glob("*.lease")) and time.monotonic() < end:
+        while any(_held(lease) for lease in self._folder.glob(f"*{LEASE}")) and time.monotonic() < end:
             time.sleep(0.02)
+        for lease in self._folder.glob(f"*{LEASE}"):
+            lease.unlink(missing_ok=True)
 
     def clear(self, lease_s: float) -> float:
         """Wait for the end of what a former controller's workers run, who have been told by now.
@@ -80,7 +82,7 @@ class Relics:
         if notes:
             away = any(_boot(note).partition(" ")[0] != host for note in notes)
             self.wait(max(lease_s, self.patience_s) if away else self.patience_s)
-        for lease in self._folder.glob("*.lease"):
+        for lease in self._folder.glob(f"*{LEASE}"):
             clear(lease)  # on this host: what its mark still finds
             lease.unlink(missing_ok=True)
         for note in self._notes():
@@ -103,6 +105,12 @@ class Relics:
 
     def _notes(self) -> list[Path]:
         return list((self._folder / RUNNING).glob("*.json"))
+
+
+def _held(lease: Path) -> bool:
+    """Whether the worker that a lease is called after may be alive."""
+    host, pid, _ = lease.name.rsplit("-", 2)
+    return host != platform.node() or start_time(int(pid)) != 0
 
 
 def _boot(note: Path) -> str:

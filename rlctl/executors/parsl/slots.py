@@ -1,4 +1,4 @@
-"""The books of workers that come and go: so many tasks per node as it has workers, and never more than are connected."""
+"""The books of workers that come and go: a task has one, and never do more run than are connected."""
 
 from __future__ import annotations
 

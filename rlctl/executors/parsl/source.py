@@ -85,8 +85,7 @@ def _found(config: str) -> Any:
             return values[name or "config"]
         return getattr(importlib.import_module(place), name or "config")
     except (KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"{config}: there is no {name or 'config'!r} in {place}: give its name after a colon", _KEY
-        ) from error
+        missing = name or "config"
+        raise ConfigError(f"{config}: it has no {missing!r}: give a name after a colon", _KEY) from error
     except Exception as error:
         raise ConfigError(f"{config}: cannot be loaded: {type(error).__name__}: {error}", _KEY) from error

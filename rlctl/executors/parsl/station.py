@@ -41,6 +41,9 @@ STOPPED, ENDED = b"S", b"X"
 RUNNING = "running"
 """Folder with a note for each program that is about to run, or runs."""
 
+LEASE = ".lease"
+"""End of the name of a supervisor's file: ``HOST-PID-TOKEN.lease``, of the worker that has it."""
+
 _IDLE_S = 0.5
 
 
@@ -159,10 +162,10 @@ class Station:
         warm.hand_over(_CALL, request.message)
         obey = self._obeyed(request.key)
         look_at = time.monotonic() + self.session.poll_s
-        handles = [warm.socket] if warm.pidfd is None else [warm.socket, warm.pidfd]
         poll = select.poll()
-        for handle in handles:
-            poll.register(handle, select.POLLIN)
+        poll.register(warm.socket, select.POLLIN)
+        if warm.pidfd is not None:
+            poll.register(warm.pidfd, select.POLLIN)
         while True:
             now = time.monotonic()
             due = min(look_at, warm.kill_at if warm.stopped else warm.stop_at)
@@ -268,7 +271,7 @@ class Station:
         return ENDED + json.dumps(ended).encode()
 
     def _supervise(self) -> Supervision:
-        name = f"{platform.node()}-{os.getpid()}-{self.session.token}.lease"
+        name = f"{platform.node()}-{os.getpid()}-{self.session.token}{LEASE}"
         return Supervision(self._workdir, self._bare, note=self._folder / name)
 
     def _devices(self, numbers: Sequence[int]) -> list[str]:
