@@ -55,6 +55,11 @@ class Site:
         self._opened.append(opened)
         return opened
 
+    @property
+    def executor(self) -> Any:
+        """The first that was opened."""
+        return self._opened[0]
+
     def processes(self) -> list[psutil.Process]:
         found = []
         for pid in family([], self.mark):
@@ -90,20 +95,37 @@ def _heavy(process: psutil.Process) -> bool:
     return False
 
 
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Site]:
     """Nothing of it is alive afterwards, and nothing is left in shared memory."""
-    monkeypatch.setenv(MARK, str(tmp_path))
     before = set(os.listdir("/dev/shm"))
-    site = Site(tmp_path)
-    yield site
-    site.close()
+    site = Site(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, str(folder))
+        try:
+            yield site
+        finally:
+            site.close()
     until(lambda: not site.processes(), lambda: [p.cmdline() for p in site.processes()])
     ours = {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("sem.mp-")}
     assert not ours
-    work = tmp_path / "work"
+    work = folder / "work"
     left = [*work.glob("parsl/session-*"), *work.glob("parsl/*.lease"), work / "exits", work / "parsl" / "running"]
     assert site.relics or not [path for path in left if path.exists()]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with opened(tmp_path) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """For several tests: one worker, which comes back when it was killed."""
+    with opened(tmp_path_factory.mktemp("common")) as site:
+        site.open(1, Capacity(nodes=1, cores=2))
+        yield site
 
 
 def until(condition: Callable[[], Any], what: object = "", patience_s: float = PATIENCE_S) -> Any:
@@ -159,6 +181,7 @@ def linger(path: str) -> dict[str, Any]:
 def test_a_task_has_its_worker_for_itself_and_what_fits_none_is_refused(site: Site) -> None:
     executor = site.open(2, Capacity(nodes=2, cores=4))
     first, second = (executor.submit_task(shell(uid, "exec sleep 300")) for uid in "ab")
+    assert (executor.status().nodes, states(executor, "a")) == (0, [S.QUEUED]), "no worker has connected yet"
     for uid in "ab":
         reaches(executor, uid, S.RUNNING)
     third = executor.submit_task(shell("c", "true"))
@@ -178,8 +201,7 @@ def test_a_task_has_its_worker_for_itself_and_what_fits_none_is_refused(site: Si
 
 
 @pytest.mark.skipif(find_mpiexec() is None, reason="needs an mpiexec")
-def test_a_program_of_several_ranks_is_started_within_its_worker(site: Site) -> None:
-    executor = site.open(1, Capacity(nodes=1, cores=2))
+def test_a_program_of_several_ranks_is_started_within_its_worker(common: Site) -> None:
     code = (
         "import json; from mpi4py import MPI; c = MPI.COMM_WORLD; ranks = c.gather(c.rank)\n"
         "if c.rank == 0: json.dump({'ranks': ranks}, open('r.json', 'w'))"
@@ -187,76 +209,64 @@ def test_a_program_of_several_ranks_is_started_within_its_worker(site: Site) -> 
     spec = TaskSpec(
         TaskId("r"), executable="python", arguments=("-c", code), resources=Resources(ranks=2), result_file="r.json"
     )
-    assert executor.submit_task(spec).result(PATIENCE_S) == {"ranks": [0, 1]}
-
-
-def test_tasks_wait_for_workers_and_a_block_that_has_ended_is_replaced(site: Site) -> None:
-    executor = site.open(1)
-    future = executor.submit_task(stubborn("a"))
-    assert states(executor, "a") == [S.QUEUED]
-    assert executor.status().nodes == 0
-    reaches(executor, "a", S.RUNNING)
-    assert executor.status().nodes == 1
-    until(lambda: begun(site, "a"), "it has begun")
-    manager = site.manager()
-    manager.kill()
-    assert future.result(PATIENCE_S) == {}, "on the workers of another block"
-    assert site.manager().pid != manager.pid
+    assert common.executor.submit_task(spec).result(PATIENCE_S) == {"ranks": [0, 1]}
 
 
 # Deaths.
 
 
 @pytest.mark.parametrize("who", ["worker", "manager"])
-def test_a_program_whose_worker_or_manager_is_killed_is_dead_before_it_runs_again(site: Site, who: str) -> None:
-    executor = site.open(1)
-    future = executor.submit_task(stubborn("a"))
-    (pid,) = until(lambda: begun(site, "a"), "it has begun")
-    (worker,) = site.workers()
-    (worker if who == "worker" else site.manager()).kill()
+def test_a_program_whose_worker_or_manager_is_killed_is_dead_before_it_runs_again(common: Site, who: str) -> None:
+    executor = common.executor
+    future = executor.submit_task(stubborn(who))
+    (pid,) = until(lambda: begun(common, who), "it has begun")
+    (worker,) = common.workers()
+    manager = common.manager()
+    (worker if who == "worker" else manager).kill()
     until(lambda: not alive(pid), "it is stopped", 5.0)
-    assert len(begun(site, "a")) == 1
+    assert len(begun(common, who)) == 1
     assert future.result(PATIENCE_S) == {}
-    assert (future.attempt, len(begun(site, "a"))) == (2, 2)
-    assert S.PREEMPTED in states(executor, "a")
+    assert (future.attempt, len(begun(common, who))) == (2, 2)
+    assert (common.manager().pid == manager.pid) is (who == "worker"), "its block has been replaced"
+    assert S.PREEMPTED in states(executor, who)
 
 
-def test_a_program_that_ends_while_its_manager_is_dead_is_not_run_again(site: Site) -> None:
-    executor = site.open(1)
-    future = executor.submit_task(shell("a", "echo $$ >> a.pids; while ! test -e go; do sleep 0.01; done"))
-    until(lambda: begun(site, "a"), "it has begun")
-    (worker,) = site.workers()
+def test_a_program_that_has_ended_when_its_worker_is_killed_is_not_run_again(common: Site) -> None:
+    executor = common.executor
+    future = executor.submit_task(shell("e", "echo $$ >> e.pids; while ! test -e go; do sleep 0.01; done"))
+    until(lambda: begun(common, "e"), "it has begun")
+    (worker,) = common.workers()
     worker.suspend()  # it cannot tell any more
-    (site.folder / "work" / "go").touch()
-    until(lambda: not alive(begun(site, "a")[0]), "it has ended")
+    (common.folder / "work" / "go").touch()
+    until(lambda: not alive(begun(common, "e")[0]), "it has ended")
     worker.kill()
     assert future.result(PATIENCE_S) == {}
-    assert (future.attempt, len(begun(site, "a"))) == (1, 1)
+    assert (future.attempt, len(begun(common, "e"))) == (1, 1)
 
 
-def test_a_named_call_runs_again_and_a_submitted_one_has_failed_when_their_worker_is_killed(site: Site) -> None:
-    executor = site.open(1)
-    path = site.folder / "named"
+def test_a_named_call_runs_again_and_a_submitted_one_has_failed_when_their_worker_is_killed(common: Site) -> None:
+    executor = common.executor
+    path = common.folder / "named"
     named = executor.submit_task(
         TaskSpec(TaskId("n"), function=f"{__name__}:linger", parameters={"path": str(path)}),
     )
     until(lambda: path.exists() and path.read_text().endswith("\n"), "it has begun")
-    (worker,) = site.workers()
+    (worker,) = common.workers()
     worker.kill()
     assert named.result(PATIENCE_S) == {}
-    submitted = executor.submit(linger, str(site.folder / "submitted"))
-    until((site.folder / "submitted").exists, "it has begun")
-    (worker,) = site.workers()
+    submitted = executor.submit(linger, str(common.folder / "submitted"))
+    until((common.folder / "submitted").exists, "it has begun")
+    (worker,) = common.workers()
     worker.kill()
     assert isinstance(submitted.exception(PATIENCE_S), WorkerDied)
     assert executor.submit(pow, 2, 3).result(PATIENCE_S) == 8
 
 
-def test_a_program_that_outlives_its_supervisor_is_stopped_and_lost(site: Site) -> None:
-    executor = site.open(1)
-    future = executor.submit_task(stubborn("a"))
-    (pid,) = until(lambda: begun(site, "a"), "it has begun")
-    (supervisor,) = site.having("rlctl.executors.supervisor")
+def test_a_program_that_outlives_its_supervisor_is_stopped_and_lost(common: Site) -> None:
+    executor = common.executor
+    future = executor.submit_task(stubborn("v"))
+    (pid,) = until(lambda: begun(common, "v"), "it has begun")
+    (supervisor,) = common.having("rlctl.executors.supervisor")
     supervisor.kill()
     assert future.result(PATIENCE_S) == {}
     assert not alive(pid)
@@ -301,7 +311,7 @@ import os, sys, time
 from pathlib import Path
 from parsl_workers import executor as workers_of_parsl
 from rlctl.executors.base import Capacity
-from rlctl.executors.journal import KINDS, Journal
+from rlctl.executors.journal import Journal
 from rlctl.executors.parsl.executor import ParslExecutor, Settings
 from rlctl.task import TaskId, TaskSpec
 
@@ -323,7 +333,7 @@ if __name__ == "__main__":
 def killed(site: Site) -> Site:
     """A controller was killed while two programs ran; one of them ends soon."""
     script = site.folder / "controller.py"
-    script.write_text(CONTROLLER.replace("import KINDS, Journal", "import Journal"))
+    script.write_text(CONTROLLER)
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     controller = subprocess.Popen([sys.executable, script, site.folder], env={**os.environ, "PYTHONPATH": path})
     until(lambda: begun(site, "ends") and begun(site, "stays"), "both have begun")

@@ -11,13 +11,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from rlctl.errors import LaunchError
+from rlctl.errors import LaunchError, RlctlError
 from rlctl.executors.parsl.orders import FOLDER
 
 FAILURES = 3
 """Blocks that end one after another before a worker of theirs has connected; more are not started."""
 
-_ANSWER_S = 15.0
+_ANSWER_MS = 200
 _PERFORM = {"task_executor": {"f": "rlctl.executors.parsl.station.perform"}}
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Blocks:
         self._failures = 0
         self._ended: set[str] = set()  # blocks
         self._seen: set[str] = set()  # blocks that had a worker
+        self._over = False
 
     def start(self, workdir: Path, token: str, lease_s: float) -> None:
         """Start the interchange, and the first blocks.
@@ -64,6 +65,7 @@ class Blocks:
             executor.start()
         except Exception as error:
             raise LaunchError(f"Parsl executor {executor.label} cannot be started: {error}; see {runs}") from error
+        executor.command_client.run = self._ask
         self._wanted = max(1, executor.provider.init_blocks)
         executor.scale_out_facade(self._wanted)
 
@@ -79,6 +81,8 @@ class Blocks:
             LaunchError: it does not, any more.
         """
         executor = self._executor
+        if self._over:
+            raise LaunchError(f"Parsl executor {executor.label} is being ended")
         if executor.bad_state_is_set:
             raise LaunchError(f"Parsl executor {executor.label} has failed: {executor.executor_exception}")
         if executor.interchange_proc.poll() is not None:
@@ -90,21 +94,36 @@ class Blocks:
         Raises:
             LaunchError: Parsl does not work any more.
         """
-        executor = self._executor
-        self.check()
-        try:
-            managers = executor.command_client.run("MANAGERS", timeout_s=_ANSWER_S)
-        except Exception as error:
-            raise LaunchError(f"the interchange of Parsl executor {executor.label} does not answer: {error}") from error
+        managers = self._ask("MANAGERS")
         self._seen |= {manager["block_id"] for manager in managers}
         if self.ours:
             self._replace()
         there = [m for m in managers if m["active"] and not m["draining"] and m["block_id"] not in self._ended]
         return sum(manager["worker_count"] for manager in there)
 
+    def _ask(self, message: Any, **options: Any) -> Any:
+        """Ask the interchange, as Parsl does, but not for ever when it has died."""
+        import zmq
+
+        client = self._executor.command_client
+        with client._lock:
+            self.check()
+            while not client.zmq_socket.poll(_ANSWER_MS, zmq.POLLOUT):
+                self.check()
+            client.zmq_socket.send_pyobj(message)
+            while not client.zmq_socket.poll(_ANSWER_MS):
+                self.check()
+            return client.zmq_socket.recv_pyobj()
+
     def _replace(self) -> None:
         executor = self._executor
-        executor.poll_facade()
+        try:
+            executor.poll_facade()
+        except RlctlError:
+            raise
+        except Exception as error:  # a batch system that does not answer now
+            log.warning("Parsl cannot tell how its blocks stand: %s", error)
+            return
         status = dict(executor.status_facade)
         for block, job in status.items():
             if not job.terminal or block in self._ended:
@@ -122,6 +141,10 @@ class Blocks:
         lacking = self._wanted - sum(not job.terminal for job in status.values())
         if lacking > 0:
             executor.scale_out_facade(lacking)
+
+    def leave(self) -> None:
+        """Whoever waits for an answer need not do so any longer."""
+        self._over = self.ours  # others go on to ask it
 
     def stop(self) -> None:
         """End the blocks and the interchange, if they are ours."""

@@ -389,6 +389,7 @@ class ParslExecutor(BookedExecutor):
             self._taken()
             self._orders.close()
         self._enough.set()
+        self._blocks.leave()
         for thread in self._others:
             thread.join()
         if self._runs:  # it is broken: nobody else waits for their end
