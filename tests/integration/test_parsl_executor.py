@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from parsl_workers import executor as workers_of_parsl
 from parsl_workers import needs_parsl
 
@@ -478,6 +481,39 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
         factory.check(Capacity(nodes=3))
     with pytest.raises(ConfigError, match=r"executor\.options\.config"):
         Parsl({})
+
+
+def test_the_configuration_in_the_documentation_is_one(tmp_path: Path) -> None:
+    from rlctl.executors.parsl.entry import Parsl
+
+    page = Path(__file__).parents[2] / "docs" / "parsl.md"
+    program, machine = re.findall(r"```(?:python|yaml)\n(.*?)```", page.read_text(), re.DOTALL)[:2]
+    (tmp_path / "site.py").write_text(program)
+    told = yaml.safe_load(machine.replace("/home/me", str(tmp_path)))
+    assert told["executor"]["name"] == "parsl"
+    Parsl(told["executor"]["options"]).check(Capacity(**told["machine"]))
+
+
+def test_it_works_with_what_parsl_does_unless_told_otherwise_and_without_its_programs_on_the_path(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encryption, an address of its own choice; and an interpreter whose environment is not activated."""
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    htex = HighThroughputExecutor(
+        max_workers_per_node=1,
+        heartbeat_period=1,
+        heartbeat_threshold=5,
+        available_accelerators=["7"],
+        provider=LocalProvider(max_blocks=1),
+    )
+    executor = site.open(1, Capacity(nodes=1, cores=1, gpus=1), executor=htex)
+    spec = shell("a", """echo "{\\"device\\": $CUDA_VISIBLE_DEVICES}" > a.json""", result_file="a.json")
+    spec = dataclasses.replace(spec, resources=Resources(gpus_per_rank=1))
+    assert executor.submit_task(spec).result(PATIENCE_S) == {"device": 7}
 
 
 def test_what_is_slow_to_notice_losses_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

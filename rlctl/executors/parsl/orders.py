@@ -71,8 +71,16 @@ class Orders:
     def _try(self) -> None:
         self._unwritten = True
         with contextlib.suppress(OSError):  # a full disk: with the next beat
-            self._write()
+            if self._ours():
+                self._write()
             self._unwritten = False
+
+    def _ours(self) -> bool:
+        """Whether no other controller has taken over, while this one was asleep."""
+        try:
+            return bool(json.loads(self._path.read_bytes())["session"] == self._said["session"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return True
 
     def _write(self) -> None:
         new = self._path.with_name(f".{ORDERS}.{self._said['session']}")
