@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread per process: the programs bring their own parallelism, and shared machines punish oversubscription.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-faults test-learning lint docs bench bench-executor clean
+.PHONY: demo test test-faults test-slurm test-learning lint docs bench bench-executor clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -20,6 +20,10 @@ test: $(STAMP)
 # Hundreds of kills and thousands of wrong configurations; `make test` takes a share of both.
 test-faults: $(STAMP)
 	RLCTL_FAULTS=full $(BIN)/python -m pytest tests/faults -s
+
+# On a Slurm of four nodes that is made for it; skipped where there is none.
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest -m slurm tests
 
 test-learning: $(STAMP)
 	$(BIN)/python -m pytest tests/learning

@@ -20,7 +20,7 @@ import rlctl
 from rlctl import bugs, interrupts
 from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
-from rlctl.errors import RlctlError
+from rlctl.errors import AllocationEnds, RlctlError
 from rlctl.files import require_file, storage_error, write_whole
 from rlctl.monitoring import terminal
 from rlctl.monitoring.account import ledger_line
@@ -35,6 +35,9 @@ app = typer.Typer(
 
 _INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""
+
+_GO_ON = 75
+"""Exit code where the batch job comes to its end before the campaign does: submit it again, with ``--resume``."""
 
 
 def _version(asked: bool) -> None:
@@ -169,6 +172,8 @@ def steer(
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = _progress(as_json)
         summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
+    except AllocationEnds:
+        _stopped(resume, _GO_ON)
     except KeyboardInterrupt:
         _stopped(resume or not (run / "journal.db").exists())
     goal = "reached" if summary.reached else "not reached"
@@ -293,10 +298,10 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def _stopped(same_again: bool) -> NoReturn:
+def _stopped(same_again: bool, code: int = _INTERRUPTED) -> NoReturn:
     again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
     print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
-    sys.exit(_INTERRUPTED)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

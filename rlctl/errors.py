@@ -1,4 +1,4 @@
-"""The one family of errors that a user can cause; the command line turns each into one line."""
+"""The one family of errors that a user can cause; the command line turns each into one line. And one interrupt."""
 
 from __future__ import annotations
 
@@ -45,3 +45,7 @@ class ContractError(RlctlError):
 
 class StorageError(RlctlError):
     """A file or folder that cannot be read or written."""
+
+
+class AllocationEnds(KeyboardInterrupt):
+    """The batch job comes to its end: like an interrupt, but the campaign is to go on in another job."""

@@ -37,15 +37,12 @@ class ApplicationOptions(BaseModel):
     environment: dict[str, str] = Field(default_factory=dict)
 
 
-class Options(BaseModel):
-    """``executor.options`` of the local executor.
+class CommonOptions(BaseModel):
+    """``executor.options`` of every executor that starts programs by a supervisor.
 
     Attributes:
         lease_s: how long programs go on when the controller has died. ``--resume`` within that time takes them over.
-        pin: whether tasks may use only the cores that they were given.
-        oversubscribe: whether more cores and GPUs than this machine has may be booked, to rehearse another one's shape.
         backfill: whether tasks may overtake one that does not fit yet.
-        enforce_memory: whether a task that uses more memory than it asked for is stopped.
         output_mb: a task that writes more than so many MiB to its standard output or error is stopped; null: never.
         applications: environments of programs, by name.
     """
@@ -53,12 +50,27 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     lease_s: float = Field(default=300.0, ge=0.0, le=1e7)
-    pin: bool = True
-    oversubscribe: bool = False
     backfill: bool = False
-    enforce_memory: bool = True
     output_mb: float | None = Field(default=1024.0, gt=0.0)
     applications: dict[str, ApplicationOptions] = Field(default_factory=dict)
+
+    def described(self) -> dict[str, Application]:
+        """The applications."""
+        return {name: Application(**vars(options)) for name, options in self.applications.items()}
+
+
+class Options(CommonOptions):
+    """``executor.options`` of the local executor.
+
+    Attributes:
+        pin: whether tasks may use only the cores that they were given.
+        oversubscribe: whether more cores and GPUs than this machine has may be booked, to rehearse another one's shape.
+        enforce_memory: whether a task that uses more memory than it asked for is stopped.
+    """
+
+    pin: bool = True
+    oversubscribe: bool = False
+    enforce_memory: bool = True
 
 
 class Local:
@@ -88,7 +100,7 @@ class Local:
             memory=options.enforce_memory,
             output_mb=options.output_mb,
             oversubscribe=options.oversubscribe,
-            applications={name: Application(**vars(a)) for name, a in options.applications.items()},
+            applications=options.described(),
         )
         past = Past.read(journal.records(kinds=KINDS))
         return LocalExecutor(

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+from typing import Protocol
 
 from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.pool import Placement, core_numbers
+
+
+class Places(Protocol):
+    """What a placement means on machines."""
+
+    def cores(self, placement: Placement) -> list[int]:
+        """Numbers of its cores, as the system has them."""
+
+    def gpus(self, placement: Placement) -> list[str]:
+        """Names of its GPUs, as ``CUDA_VISIBLE_DEVICES`` has them."""
 
 
 class Layout:

@@ -29,7 +29,7 @@ from rlctl.executors import exchange, workers
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
 from rlctl.executors.booked import BookedExecutor
-from rlctl.executors.layout import Layout, available_cores
+from rlctl.executors.layout import Layout, Places, available_cores
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.pool import Placement, Scoring
 from rlctl.executors.program import LOGS, Program, check_program
@@ -133,7 +133,7 @@ class LocalExecutor(BookedExecutor):
             scoring=scoring,
             backfill=eager if backfill is None else backfill,
         )
-        self._layout = Layout(capacity, oversubscribe=self._settings.oversubscribe)
+        self._layout = self._find_layout(capacity)
         self._origin = time.monotonic() - start_s
         self._temporary = tempfile.mkdtemp(prefix="rlctl-") if workdir is None else None
         self._workdir = Path(self._temporary or workdir or "").absolute()
@@ -143,7 +143,7 @@ class LocalExecutor(BookedExecutor):
         self._programs: dict[str, Program] = {}
         self._finished: list[str] = []  # keys of ended programs that may be acknowledged
         self._workers: dict[tuple[int, int], Worker] = {}
-        self._bare = clean_environment(os.environ)
+        self._bare = self._find_environment()
         self._let_go = False
         self._marks = itertools.count(1)
         self._replaced: deque[float] = deque(maxlen=REPLACEMENTS)
@@ -193,6 +193,29 @@ class LocalExecutor(BookedExecutor):
             for task in list(self._books.tasks.values()):
                 self.cancel(task.uid, GRACE_S)
         self.shutdown()
+
+    # What is different where tasks do not run on this machine.
+
+    def _find_layout(self, capacity: Capacity) -> Places:
+        """What the numbers of the books mean."""
+        return Layout(capacity, oversubscribe=self._settings.oversubscribe)
+
+    def _find_environment(self) -> dict[str, str]:
+        """Of all programs and workers."""
+        return clean_environment(os.environ)
+
+    def _program(self, task: Task) -> Program:
+        settings, scratch = self._settings, self._supervision.scratch
+        return Program(task, self._workdir, scratch, settings.applications, self._bare)
+
+    def _make_worker(self, node: int, mark: str, environment: Mapping[str, str]) -> Worker:
+        """A worker on a node; ``mark`` stands in its environment."""
+        log = workdir = None
+        if self._temporary is None:
+            (self._workdir / LOGS).mkdir(exist_ok=True)
+            workdir, log = self._workdir, self._workdir / LOGS / "calls.out"
+        scratch = self._supervision.scratch
+        return Worker(environment, scratch, f"{TASK}={mark}", workdir, log, self._initializer)
 
     # The hooks.
 
@@ -271,7 +294,7 @@ class LocalExecutor(BookedExecutor):
         if task.spec.function is not None:
             self._call(task, cores or [])
             return
-        key = _key(task.uid, task.attempt)
+        key = key_of(task)
         try:
             run = self._program(task)
             request = run.prepare(self._layout.gpus(task.placement))
@@ -279,7 +302,8 @@ class LocalExecutor(BookedExecutor):
             self._ended(task, Ending(failure=Failure.LAUNCH, message=str(error)))
             return
         self._programs[key] = run
-        self._supervision.send("run", key=key, cores=cores, **request, **self._limits(task, task.spec.walltime_s))
+        limits = self._limits(task, task.spec.walltime_s)
+        self._supervision.send("run", **{"key": key, "cores": cores, **request, **limits})
 
     def _limits(self, task: Task, walltime_s: float | None) -> dict[str, float | None]:
         memory_mb = task.need.memory_per_rank_mb if self._settings.memory else None
@@ -289,10 +313,6 @@ class LocalExecutor(BookedExecutor):
             "output_mb": self._settings.output_mb,
         }
 
-    def _program(self, task: Task) -> Program:
-        settings, scratch = self._settings, self._supervision.scratch
-        return Program(task, self._workdir, scratch, settings.applications, self._bare)
-
     def _call(self, task: Task, cores: list[int]) -> None:
         place = (task.placement[0].node, task.placement[0].cores & -task.placement[0].cores)
         worker = self._workers.get(place)
@@ -301,7 +321,7 @@ class LocalExecutor(BookedExecutor):
             worker = None
         try:
             if worker is None:
-                worker = self._workers[place] = self._new_worker()
+                worker = self._workers[place] = self._new_worker(place[0])
         except OSError as error:
             self._ended(task, Ending(failure=Failure.LAUNCH, message=f"no worker can be started: {error}"))
             return
@@ -314,23 +334,13 @@ class LocalExecutor(BookedExecutor):
             self._wake()
         self._started(task)
 
-    def _new_worker(self) -> Worker:
-        log = workdir = None
+    def _new_worker(self, node: int) -> Worker:
+        mark = f"{self._supervision.token}:calls.{next(self._marks)}"  # its own: others are not to be stopped with it
         environment: Mapping[str, str] = os.environ
         if self._temporary is None:
-            (self._workdir / LOGS).mkdir(exist_ok=True)
-            workdir, log = self._workdir, self._workdir / LOGS / "calls.out"
             environment = self._bare | {"CUDA_VISIBLE_DEVICES": ""}
-        mark = f"{self._supervision.token}:calls.{next(self._marks)}"  # its own: others are not to be stopped with it
-        worker = Worker(
-            {**environment, TASK: mark},
-            self._supervision.scratch,
-            f"{TASK}={mark}",
-            workdir,
-            log,
-            self._initializer,
-        )
-        self._supervision.send("watch", pid=worker.pid)
+        worker = self._make_worker(node, mark, {**environment, TASK: mark})
+        self._supervision.send("watch", pid=worker.pid, number=int(worker.last_word))
         self._selector.register(worker.socket, selectors.EVENT_READ, lambda: self._answered(worker))
         if worker.pidfd is not None:
             self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda: self._died(worker))
@@ -339,7 +349,7 @@ class LocalExecutor(BookedExecutor):
 
     def _halt(self, task: Task, grace_s: float) -> None:
         if task.spec.function is None:
-            self._supervision.send("stop", key=_key(task.uid, task.attempt), grace_s=grace_s)
+            self._supervision.send("stop", key=key_of(task), grace_s=grace_s)
             return
         worker = self._worker_of(task)
         if worker is not None:
@@ -349,7 +359,7 @@ class LocalExecutor(BookedExecutor):
 
     def _send(self, task: Task, number: int) -> None:
         if task.spec.function is None:
-            self._supervision.send("signal", key=_key(task.uid, task.attempt), number=int(number))
+            self._supervision.send("signal", key=key_of(task), number=int(number))
         elif (worker := self._worker_of(task)) is not None:
             worker.signal(number)
 
@@ -442,10 +452,10 @@ class LocalExecutor(BookedExecutor):
 
     def _recorded(self, task: Task) -> None:
         if task.spec.function is None:
-            self._supervision.forget_exit(_key(task.uid, task.attempt))
+            self._supervision.forget_exit(key_of(task))
 
     def _note_start(self, task: Task, pid: int, start: int) -> None:
-        run = self._programs[_key(task.uid, task.attempt)]
+        run = self._programs[key_of(task)]
         run.pid, run.start = pid, start
         if self._journal is not None and task.state is TaskState.LAUNCHING:
             data = {"uid": task.uid, "attempt": task.attempt, "pid": pid, "starttime": start, **_machine()}
@@ -463,11 +473,12 @@ class LocalExecutor(BookedExecutor):
             walltime_s = run.task.spec.walltime_s
             left_s = None if walltime_s is None else run.task.started_s + walltime_s - self.now()
             # Whether one without a number has begun, nobody knows: its mark tells; it is LOST when all is gone.
-            running[key] = {"pid": run.pid or -1, "start": run.start, **self._limits(run.task, left_s)}
+            limits = self._limits(run.task, left_s)
+            running[key] = {"pid": run.pid or -1, "start": run.start, "control": run.control, **limits}
         self._supervision.replace(running)
         self._selector.register(self._supervision, selectors.EVENT_READ, self._hear)
         for worker in self._workers.values():
-            self._supervision.send("watch", pid=worker.pid)
+            self._supervision.send("watch", pid=worker.pid, number=int(worker.last_word))
         for key, run in self._programs.items():
             if run.task.stop is not None:  # the former one may not have heard it
                 self._supervision.send("stop", key=key, grace_s=GRACE_S)
@@ -506,6 +517,8 @@ class LocalExecutor(BookedExecutor):
         if task is not None:
             if stopped == "stopped":
                 ending = Ending(stopped=True)
+            elif stopped == "lost":
+                ending = Ending(failure=Failure.LOST, message="its node was lost")
             elif stopped == "walltime":
                 message = f"stopped at its walltime of {task.spec.walltime_s:g} s"
                 ending = Ending(failure=Failure.TIMEOUT, message=message)
@@ -559,6 +572,11 @@ class LocalExecutor(BookedExecutor):
 
 def _key(uid: str, attempt: int) -> str:
     return f"{uid}.{attempt}"
+
+
+def key_of(task: Task) -> str:
+    """By which the supervisor knows the attempt of a task that runs."""
+    return _key(task.uid, task.attempt)
 
 
 def _finish(reference: weakref.ref[LocalExecutor], pid: int) -> None:

@@ -10,35 +10,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 
 from rlctl.errors import LaunchError
-
-
-class Flavour(StrEnum):
-    """Families of MPI launchers that take the same flags."""
-
-    OPENMPI = "Open MPI"
-    MPICH = "MPICH"
-
-
-_FLAGS = {
-    # Both families otherwise bind the ranks of every mpiexec to the first cores; unbound ranks keep the affinity
-    # that they inherit, which is the set of cores that the task was given.
-    Flavour.OPENMPI: ("--oversubscribe", "--bind-to", "none"),
-    Flavour.MPICH: ("-launcher", "fork", "-bind-to", "none"),
-}
+from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
 
 # What a surrounding mpiexec or batch system leaves behind: a program that inherits it takes itself for one of
 # their ranks. The local executor uses this machine only, so the batch system's list of nodes must go too.
 _FOREIGN = ("OMPI_", "PRTE_", "PRRTE_", "PMI", "MPI_LOCAL", "HYDRA_", "HYDI_", "SLURM_", "PBS_", "LSB_", "FLUX_")
 _FOREIGN_NAMES = ("PE_HOSTFILE",)
+_KEPT = ("SLURM_CONF",)  # where the batch system is, not what it gave
 
 _SETTINGS = {
     "OMP_NUM_THREADS": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",  # in containers
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    **AS_ROOT,
     # On one machine these start faster, and stay fast when there are more ranks than cores.
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl": "self,sm,tcp",
@@ -64,7 +49,7 @@ def mpiexec_command(ranks: int, launcher: str | None = None, variables: Mapping[
     if path is None:
         where = launcher or "mpiexec"
         raise LaunchError(f"no {where} on this machine: install one with `pip install 'rlctl[mpi]'`, or load a module")
-    return [path, *_FLAGS[flavour(path)], "-n", str(ranks)]
+    return launch(flavour(path), Launch(ranks, program=path))[0]
 
 
 def find_mpiexec() -> str | None:
@@ -91,7 +76,7 @@ def check_same_mpi(task: str, launcher: str, command: Sequence[str], variables: 
     program = shutil.which(command[0], path=variables.get("PATH"))
     if program is None:
         return
-    own = _library(program, tuple(sorted(variables.items())))
+    own = library(program, variables)
     if own is not None and own is not flavour(launcher):
         raise LaunchError(
             f"task {task}: {program} is built against {own}, but {launcher} is of {flavour(launcher)}: it would run as "
@@ -99,21 +84,25 @@ def check_same_mpi(task: str, launcher: str, command: Sequence[str], variables: 
         )
 
 
+def library(program: str, variables: Mapping[str, str]) -> Launcher | None:
+    """The MPI that a program uses, from the libraries that it loads, or from its mpi4py; None: it cannot be told."""
+    return _library(program, tuple(sorted(variables.items())))
+
+
 @functools.lru_cache(maxsize=256)
-def _library(program: str, variables: tuple[tuple[str, str], ...]) -> Flavour | None:
-    """The MPI that a program uses; None: it cannot be told."""
+def _library(program: str, variables: tuple[tuple[str, str], ...]) -> Launcher | None:
     environment = dict(variables)
     if Path(program).name.startswith("python"):
         ask = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
         text = _said([program, "-c", ask], environment)
-        return Flavour.OPENMPI if "Open MPI" in text else Flavour.MPICH if re.search("MPICH|Intel", text) else None
+        return Launcher.OPENMPI if "Open MPI" in text else Launcher.MPICH if re.search("MPICH|Intel", text) else None
     with contextlib.suppress(OSError), open(program, "rb") as file:
         if file.read(4) != b"\x7fELF":
             return None
     text = _said(["ldd", program], environment)
     if re.search(r"libmpi\.so\.[1-4]0\b", text):
-        return Flavour.OPENMPI
-    return Flavour.MPICH if re.search(r"libmpi(ch)?\.so\.12\b", text) else None
+        return Launcher.OPENMPI
+    return Launcher.MPICH if re.search(r"libmpi(ch)?\.so\.12\b", text) else None
 
 
 def _said(command: Sequence[str], environment: Mapping[str, str]) -> str:
@@ -127,7 +116,7 @@ def _said(command: Sequence[str], environment: Mapping[str, str]) -> str:
 
 
 @functools.cache
-def flavour(path: str) -> Flavour:
+def flavour(path: str) -> Launcher:
     """Which family a launcher belongs to, by what it says with ``--version``.
 
     Raises:
@@ -146,13 +135,26 @@ def flavour(path: str) -> Flavour:
         raise LaunchError(f"{path}: does not run ({error}): reinstall it, or remove it from PATH") from error
     text = answer.stdout + answer.stderr
     if any(mark in text for mark in ("Open MPI", "OpenRTE", "PRRTE")):
-        return Flavour.OPENMPI
+        return Launcher.OPENMPI
     if any(mark in text for mark in ("HYDRA", "MPICH", "Intel(R) MPI")):
-        return Flavour.MPICH
+        return Launcher.MPICH
     said = (text.strip().splitlines() or ["nothing"])[0]
     raise LaunchError(
         f"{path}: neither Open MPI nor MPICH (it says: {said}): install one with `pip install 'rlctl[mpi]'`"
     )
+
+
+def without_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy without traces of a surrounding MPI program or batch job.
+
+    >>> without_job({"SLURM_JOB_ID": "7", "SLURM_CONF": "/c"})
+    {'SLURM_CONF': '/c'}
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _KEPT or (not name.startswith(_FOREIGN) and name not in _FOREIGN_NAMES)
+    }
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -163,12 +165,7 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     >>> "PMIX_RANK" in clean_environment({"PMIX_RANK": "3"})
     False
     """
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if not name.startswith(_FOREIGN) and name not in _FOREIGN_NAMES
-    }
-    return kept | _SETTINGS
+    return without_job(environment) | _SETTINGS
 
 
 def scratch_environment(folder: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -83,6 +83,10 @@ def demand(need: Resources) -> Demand:
     return Demand.of(need)
 
 
+def _same(node: int) -> int:
+    return 0
+
+
 class Pool:
     """Nodes and what is free on them.
 
@@ -96,6 +100,8 @@ class Pool:
     def __init__(self, capacity: Capacity, scoring: Scoring | None = None) -> None:
         self.capacity = capacity
         self.scoring = scoring
+        self.group: Callable[[int], int] = _same  # tasks do not reach over nodes of several groups
+        self._size = capacity.nodes
         self._cores: list[int] = []  # free ones, bit masks
         self._count: list[int] = []  # how many these are
         self._gpus: list[list[int]] = []  # free thousandths of each device
@@ -111,8 +117,10 @@ class Pool:
         return sum(self._up)
 
     def ever(self, need: Resources) -> bool:
-        """Whether a task would fit if nothing were taken on the nodes that are up."""
-        return Pool(Capacity(self.nodes, *self._shape()), None).take(need) is not None
+        """Whether a task would fit if nothing were taken and no node were down."""
+        empty = Pool(Capacity(self._size, *self._shape()), None)
+        empty.group = self.group
+        return empty.take(need) is not None
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
         """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""
@@ -167,6 +175,7 @@ class Pool:
     def resize(self, nodes: int) -> list[int]:
         """Have so many nodes, the first ones; returns those that go."""
         gone = [node for node in range(nodes, len(self._up)) if self._up[node]]
+        self._size = nodes
         while len(self._up) < nodes:
             self._add()
         for node in range(len(self._up)):
@@ -189,6 +198,7 @@ class Pool:
         return other
 
     def _copy_into(self, other: Pool) -> None:
+        other.group, other._size = self.group, self._size
         other._cores, other._count = list(self._cores), list(self._count)
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
         other._memory, other._up = list(self._memory), list(self._up)
@@ -245,12 +255,13 @@ class Pool:
         if self.scoring is None:
             whole = [entry for entry in room if entry[1] >= want.ranks]
             room = whole[:1] or sorted(room, key=lambda entry: -entry[1])
-        ranks, left = {}, want.ranks
-        for node, fit in room:
-            ranks[node] = min(fit, left)
-            left -= ranks[node]
-            if not left:
-                return ranks
+        for together in self._together(room):
+            ranks, left = {}, want.ranks
+            for node, fit in together:
+                ranks[node] = min(fit, left)
+                left -= ranks[node]
+                if not left:
+                    return ranks
         return None
 
     def _spread(self, need: Resources, want: Demand, avoid: Collection[int]) -> dict[int, int] | None:
@@ -259,11 +270,21 @@ class Pool:
         most = -(-want.ranks // want.nodes)
         if sum(map((most * want.cores).__le__, self._count)) < want.nodes:
             return None
-        chosen = [node for node, fit in self._scored(need, want, avoid) if fit >= most][: want.nodes]
-        if len(chosen) < want.nodes:
-            return None
         few, more = divmod(want.ranks, want.nodes)
-        return {node: few + (i < more) for i, node in enumerate(chosen) if few + (i < more)}
+        for together in self._together([entry for entry in self._scored(need, want, avoid) if entry[1] >= most]):
+            chosen = [node for node, _ in together][: want.nodes]
+            if len(chosen) == want.nodes:
+                return {node: few + (i < more) for i, node in enumerate(chosen) if few + (i < more)}
+        return None
+
+    def _together(self, room: list[tuple[int, int]]) -> Iterable[list[tuple[int, int]]]:
+        """The same, by groups of nodes."""
+        if self.group is _same:
+            return (room,)
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for entry in room:
+            groups.setdefault(self.group(entry[0]), []).append(entry)
+        return groups.values()
 
     def _scored(self, need: Resources, want: Demand, avoid: Collection[int]) -> list[tuple[int, int]]:
         """(node, ranks that fit) of all with room, best first."""

@@ -16,12 +16,15 @@ from typing import Any
 from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
 from rlctl.executors.data import INLINE_BYTES, by_reference
+from rlctl.executors.launchers import DEVICES
 from rlctl.executors.mpi import check_same_mpi, mpiexec_command, scratch_environment
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure, TaskSpec
 
 LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""
+
+_LAUNCHERS = ("srun: ", "slurmstepd")
 
 
 def check_program(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> None:
@@ -31,10 +34,10 @@ def check_program(spec: TaskSpec, applications: Mapping[str, Application], bare:
         LaunchError: its application is not described or cannot be had, there is no launcher, or the launcher is of
             another MPI than the program, so that every rank would take itself for the only one.
     """
-    application = _application(spec, applications)
+    application = application_of(spec, applications)
     if spec.resources.ranks > 1:
         variables = bare if application is None else application.variables(bare)
-        command = _own(spec, application, variables)
+        command = own_command(spec, application, variables)
         launcher = mpiexec_command(spec.resources.ranks, application.mpiexec if application else None, variables)
         if application is None or not application.container:  # what is inside cannot be seen from here
             check_same_mpi(str(spec.uid), launcher[0], command, variables)
@@ -47,7 +50,12 @@ class Program:
         task: whose attempt it is.
         pid, start: its first process (mpiexec, where there are several ranks) and that one's start time; 0: unknown.
         command: as ``prepare`` has made it.
+        control: command that signals it where it runs on other machines; names of signals follow.
+        name: of its files.
+        errors: file of its standard error.
     """
+
+    under_launcher = False  # whether also a single rank is started by a launcher, which tells of signals by 128 + n
 
     def __init__(
         self,
@@ -59,16 +67,17 @@ class Program:
     ) -> None:
         self.task = task
         self.pid, self.start = 0, 0
+        self.control: list[str] | None = None
         self.command: list[str] = [str(task.spec.executable)]
         self._spec = task.spec
         self._need = task.need
         self._workdir = workdir
         self._applications = applications
         self._bare = bare
-        name = f"{task.uid}.{task.attempt}".replace(os.sep, "_")
-        self._errors = workdir / LOGS / f"{name}.err"
+        self.name = f"{task.uid}.{task.attempt}".replace(os.sep, "_")
+        self.errors = str(workdir / LOGS / f"{self.name}.err")
         self._lease_scratch = scratch
-        self._scratch = scratch / name
+        self._scratch = scratch / self.name
 
     def prepare(self, gpus: Sequence[str]) -> dict[str, Any]:
         """Make the files that it needs; returns ``command``, ``environment`` and ``outputs`` for the supervisor.
@@ -77,36 +86,48 @@ class Program:
             OSError: its files cannot be made.
             LaunchError: there is no such program, or no mpiexec.
         """
-        spec, application = self._spec, _application(self._spec, self._applications)
+        spec, application = self._spec, application_of(self._spec, self._applications)
         variables = self._bare if application is None else application.variables(self._bare)
         environment = {}
         if application is not None:
             environment = {name: value for name, value in variables.items() if self._bare.get(name) != value}
         environment["OMP_NUM_THREADS"] = str(self._need.cores_per_rank)
-        for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"):
-            environment[name] = ",".join(gpus)
-        command = _own(spec, application, variables)
+        command = own_command(spec, application, variables)
+        if spec.result_file is not None:
+            (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
+        (self._workdir / LOGS).mkdir(exist_ok=True)
+        return self.launch(command, environment, variables, gpus)
+
+    def launch(
+        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Sequence[str]
+    ) -> dict[str, Any]:
+        """How this command is started here: as it is, or under mpiexec.
+
+        Args:
+            command: program and arguments.
+            environment: what its application and its resources add; the task's own comes last.
+            variables: the whole environment of its application.
+            gpus: names of the GPUs that it may use.
+        """
+        environment = environment | dict.fromkeys(DEVICES, ",".join(gpus))
         if self._need.ranks > 1:
+            application = application_of(self._spec, self._applications)
             launcher = mpiexec_command(self._need.ranks, application.mpiexec if application else None, variables)
             command = [*launcher, *command]
             self._lease_scratch.mkdir(mode=0o700, exist_ok=True)
             self._scratch.mkdir(exist_ok=True)
             environment |= scratch_environment(self._scratch)
-        environment |= spec.environment
-        if spec.result_file is not None:
-            (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
-        self._errors.parent.mkdir(exist_ok=True)
+        environment |= self._spec.environment
         found = _found(command[0], environment.get("PATH", variables.get("PATH")), str(self._workdir))
         self.command = [found, *command[1:]]
-        errors = str(self._errors)
-        outputs = (f"{errors[:-3]}out", errors)
+        outputs = (f"{self.errors[:-3]}out", self.errors)
         return {"command": self.command, "environment": environment, "outputs": outputs}
 
     def ending(self, ended: Mapping[str, Any]) -> Ending:
         """What the supervisor's message about its end says."""
         self.clean()
         why, code = ended["why"], ended["code"]
-        ending = self._ending(why, code)
+        ending = self.read(why, code)
         return replace(ending, usage=ended.get("usage", {}))
 
     def clean(self) -> None:
@@ -114,7 +135,8 @@ class Program:
         if self._need.ranks > 1:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _ending(self, why: str | None, code: int | None) -> Ending:
+    def read(self, why: str | None, code: int | None) -> Ending:
+        """From why it was stopped, and its exit code, where these are known."""
         spec = self._spec
         if why == "stopped" and self.task.stop is None:
             return Ending(failure=Failure.LOST, message="it was stopped when there was no controller")
@@ -137,8 +159,8 @@ class Program:
         if declared is not None:
             return Ending(failure=declared, message=self._last_line() or f"exit code {code}")
         number = -code
-        if self._need.ranks > 1 and code > 128:
-            number = code - 128  # how mpiexec tells that a rank was killed
+        if (self.under_launcher or self._need.ranks > 1) and code > 128:
+            number = code - 128  # how launchers tell that a rank was killed
         if number in {s.value for s in signal.Signals}:
             return Ending(failure=Failure.SIGNAL, message=f"killed by {signal.Signals(number).name}")
         return Ending(failure=Failure.EXIT, message=self._last_line() or f"exit code {code}")
@@ -159,18 +181,23 @@ class Program:
 
     def _last_line(self) -> str:
         try:
-            with open(self._errors, "rb") as file:
-                file.seek(max(0, self._errors.stat().st_size - 4096))
+            with open(self.errors, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
                 lines = file.read().decode(errors="replace").strip().splitlines()
         except OSError:
             return ""
-        # Under mpiexec the program's own words come first, then mpiexec's boxed explanation.
+        # Under mpiexec the program's own words come first, then mpiexec's boxed explanation; srun's stand among them.
         own = lines[: next((i for i, line in enumerate(lines) if line.startswith("-----")), None)]
-        words = [line.strip() for line in own or lines if line.strip()]
+        words = [line.strip() for line in own or lines if line.strip() and not line.startswith(_LAUNCHERS)]
         return words[-1][:200] if words else ""
 
 
-def _application(spec: TaskSpec, applications: Mapping[str, Application]) -> Application | None:
+def application_of(spec: TaskSpec, applications: Mapping[str, Application]) -> Application | None:
+    """What a task's program needs.
+
+    Raises:
+        LaunchError: it is not described.
+    """
     if spec.application is None:
         return None
     if spec.application not in applications:
@@ -182,7 +209,7 @@ def _application(spec: TaskSpec, applications: Mapping[str, Application]) -> App
     return applications[spec.application]
 
 
-def _own(spec: TaskSpec, application: Application | None, variables: Mapping[str, str]) -> list[str]:
+def own_command(spec: TaskSpec, application: Application | None, variables: Mapping[str, str]) -> list[str]:
     """The program and its arguments, without a launcher."""
     executable = str(spec.executable)
     if application is None:

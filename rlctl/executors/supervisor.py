@@ -38,6 +38,12 @@ EXITS = "exits"
 GRACE_S = 2.0
 """Seconds between SIGTERM and SIGKILL at a walltime, at the end, and for what a program leaves behind."""
 
+LAUNCHER_S = 15.0
+"""How long a launcher that was told to end its program on other machines may take until it is killed itself."""
+
+AGAIN_S = 0.5
+"""It is told so often: the word is lost at times while it starts."""
+
 _POLL_S = 0.02
 _LOOK_S = 0.2
 """How often limits of memory and output are looked at."""
@@ -55,6 +61,9 @@ class Exec:
     stop_at: float = float("inf")
     memory_mb: float | None = None
     output_mb: float | None = None
+    control: list[str] | None = None  # command that signals a program on other machines; names of signals follow
+    told_at: float = float("inf")  # when its launcher was first told to end it
+    again_at: float = 0.0
     why: str | None = None  # "stopped", "walltime", "memory", "output"
     kill_at: float = float("inf")
     settling: bool = False  # its first process has ended
@@ -80,7 +89,7 @@ class Supervisor:
         self._note = note
         self._execs: dict[str, Exec] = {}
         self._by_pid: dict[int, Exec] = {}
-        self._watched: dict[int, int] = {}  # sessions of workers, which die with their controller
+        self._watched: dict[int, tuple[int, int]] = {}  # workers, which die with their controller, by what signal
         self._selector = selectors.DefaultSelector()
         self._controller: socket.socket | None = None
         self._input, self._output = bytearray(), bytearray()
@@ -203,9 +212,9 @@ class Supervisor:
             return
         self._drop()
         self._gone_at = time.monotonic()
-        for sid, began in self._watched.items():
+        for sid, (began, number) in self._watched.items():
             if start_time(sid) in (began, 0):
-                send_signal(family([sid]), signal.SIGKILL)
+                send_signal([sid] if number == signal.SIGTERM else family([sid]), number)
         self._watched.clear()
         for exec_ in self._execs.values():
             self._keep(exec_)
@@ -248,10 +257,11 @@ class Supervisor:
         walltime_s: float | None = None,
         memory_mb: float | None = None,
         output_mb: float | None = None,
+        control: list[str] | None = None,
     ) -> None:
         mark = f"{self._token}:{key}"
         full = {**self._environment, **environment, TASK: mark}
-        create = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        create = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         files = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, outputs[0], create, 0o644),
@@ -277,9 +287,8 @@ class Supervisor:
             self._say(event="failed", key=key, error=str(error))
             return
         stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
-        exec_ = Exec(
-            key, pid, start_time(pid), f"{TASK}={mark}\0".encode(), tuple(outputs), stop_at, memory_mb, output_mb
-        )
+        sign = f"{TASK}={mark}\0".encode()
+        exec_ = Exec(key, pid, start_time(pid), sign, tuple(outputs), stop_at, memory_mb, output_mb, control)
         self._execs[key] = self._by_pid[pid] = exec_
         self._write_note()
         self._say(event="started", key=key, pid=pid, start=exec_.began)
@@ -292,10 +301,12 @@ class Supervisor:
         walltime_s: float | None = None,
         memory_mb: float | None = None,
         output_mb: float | None = None,
+        control: list[str] | None = None,
     ) -> None:
         """A program of a supervisor that has died: no child of ours, so its exit code will not be known."""
         stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
-        exec_ = Exec(key, pid, start, f"{TASK}={self._token}:{key}\0".encode(), (), stop_at, memory_mb, output_mb)
+        sign = f"{TASK}={self._token}:{key}\0".encode()
+        exec_ = Exec(key, pid, start, sign, (), stop_at, memory_mb, output_mb, control)
         self._execs[key] = exec_
         self._write_note()
         try:
@@ -322,14 +333,14 @@ class Supervisor:
     def _signal(self, key: str, number: int) -> None:
         exec_ = self._execs.get(key)
         if exec_ is not None and exec_.ended is None:
-            send_signal(self._members(exec_), number)
+            self._tell(exec_, number)
 
     def _acknowledge(self, key: str, keep: bool = False) -> None:
         if self._execs.pop(key, None) is not None and not keep:
             (self._exits / _file_name(key)).unlink(missing_ok=True)
 
-    def _watch(self, pid: int) -> None:
-        self._watched[pid] = start_time(pid)
+    def _watch(self, pid: int, number: int = signal.SIGKILL) -> None:
+        self._watched[pid] = (start_time(pid), number)
 
     def _unwatch(self, pid: int) -> None:
         self._watched.pop(pid, None)
@@ -420,9 +431,29 @@ class Supervisor:
     def _end(self, exec_: Exec, why: str, grace_s: float) -> None:
         exec_.why = exec_.why or why
         exec_.kill_at = time.monotonic() + grace_s
-        members = self._members(exec_)
-        send_signal(members, signal.SIGTERM)
-        send_signal(members, signal.SIGCONT)  # a suspended one could not hear it
+        self._tell(exec_, signal.SIGTERM, signal.SIGCONT)  # a suspended one could not hear it
+
+    def _tell(self, exec_: Exec, *numbers: int) -> None:
+        """Signal all processes of a program, on other machines too."""
+        if exec_.control is None:
+            members = self._members(exec_)
+            for number in numbers:
+                send_signal(members, number)
+            return
+        names = [signal.Signals(number).name.removeprefix("SIG") for number in numbers]
+        with contextlib.suppress(OSError):
+            os.posix_spawn(exec_.control[0], [*exec_.control, *names], os.environ)
+
+    def _kill(self, exec_: Exec) -> None:
+        """End what did not end when it was told to; launchers end their programs when they get SIGTERM."""
+        now = time.monotonic()
+        exec_.told_at = min(exec_.told_at, now)
+        if exec_.control is None or now > exec_.told_at + LAUNCHER_S + 1.0:
+            send_signal(_family(exec_), signal.SIGKILL)
+        elif now > exec_.again_at and start_time(exec_.pid) == exec_.began:
+            late = now > exec_.told_at + LAUNCHER_S  # its own death ends its program too, that of all of it would not
+            send_signal([exec_.pid], signal.SIGKILL if late else signal.SIGTERM)
+            exec_.again_at = now + AGAIN_S
 
     def _look(self) -> None:
         """Walltimes, limits, graces, the lease."""
@@ -436,7 +467,7 @@ class Supervisor:
             if exec_.settling:
                 self._settle(exec_)
             elif now >= exec_.kill_at:
-                send_signal(_family(exec_), signal.SIGKILL)
+                self._kill(exec_)
             elif exec_.why is None and now >= exec_.stop_at:
                 self._end(exec_, "walltime", GRACE_S)
             elif look and exec_.why is None:

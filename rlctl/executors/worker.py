@@ -5,9 +5,11 @@ Started by ``rlctl.executors.workers``. Little is imported here, so that it star
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -23,7 +25,25 @@ PATH, INITIALIZE, CALL, NAMED = b"P", b"I", b"C", b"N"
 VALUE, ERROR, JSON, FAILURE = b"V", b"E", b"J", b"F"
 
 
-def serve(connection: socket.socket, scratch: Path | None) -> None:
+class Pipe:
+    """The connection of a worker on another node: its own input and output. What it prints goes to standard error."""
+
+    def __init__(self) -> None:
+        self._out = os.dup(1)
+        os.dup2(2, 1)
+
+    def recv(self, most: int) -> bytes:
+        """As of a socket."""
+        return os.read(0, most)
+
+    def sendall(self, data: bytes) -> None:
+        """As of a socket."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._out, view) :]
+
+
+def serve(connection: socket.socket | Pipe, scratch: Path | None) -> None:
     """Until the controller closes its end."""
     buffer = bytearray()
     while True:
@@ -93,7 +113,8 @@ def _named(
 ) -> bytes:
     """The function of a ``TaskSpec``: the answer is JSON, or a failure and its reason."""
     if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+        with contextlib.suppress(OSError):  # a batch system may know better
+            os.sched_setaffinity(0, cores)
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -129,10 +150,22 @@ def _die_with(life: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _end_with_input() -> None:
+    """Likewise, where the other end of the input tells."""
+    poll = select.poll()
+    poll.register(0, 0)  # says that it was closed, not that there is something to read
+    poll.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
 def main() -> None:
-    """Numbers of the socket and of the pipe, and the scratch folder; empty: results travel whole."""
+    """Numbers of the socket and of the pipe, or ``-`` for both; the scratch folder, or nothing."""
     connection, life, scratch = sys.argv[1:]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to act upon
+    if connection == "-":
+        threading.Thread(target=_end_with_input, daemon=True).start()
+        serve(Pipe(), None)
+        return
     for number in (int(connection), int(life)):
         os.set_inheritable(number, False)
     threading.Thread(target=_die_with, args=(int(life),), daemon=True).start()

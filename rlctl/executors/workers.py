@@ -38,7 +38,10 @@ class Worker:
         stopped: why it was told to stop; None: it was not.
         closed: whether it was let go of.
         unread: whether it died before it had taken its call, which therefore never began.
+        last_word: signal by which the supervisor ends it when the controller has died.
     """
+
+    last_word = signal.SIGKILL
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class Worker:
 
         Args:
             environment: its variables.
-            scratch: where large arrays go; None: they are sent whole.
+            scratch: where large arrays go; None: with the rest.
             mark: by which it, and what it starts, is found.
             workdir: where it works; None: where this process does.
             log: file for what it prints; None: where this process prints.
@@ -77,16 +80,7 @@ class Worker:
         life, self._life = os.pipe()
         output = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "rlctl.executors.worker", str(theirs.fileno()), str(life), str(scratch or "")],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                pass_fds=(theirs.fileno(), life),
-                cwd=workdir,
-                env=dict(environment),
-            )
+            self._process = self.start(theirs, life, environment, workdir, output)
         except BaseException:
             ours.close()
             os.close(self._life)
@@ -103,6 +97,27 @@ class Worker:
         self._send(worker.PATH + json.dumps(list(paths)).encode())
         if initializer is not None:
             self._send(worker.INITIALIZE + initializer)
+
+    def start(
+        self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
+    ) -> subprocess.Popen[bytes]:
+        """Start the process.
+
+        Args:
+            theirs: its end of the connection.
+            life: a pipe that closes when this process has gone.
+            output: open file for what it prints; None: where this process prints.
+        """
+        return subprocess.Popen(
+            [sys.executable, "-m", "rlctl.executors.worker", str(theirs.fileno()), str(life), str(self._scratch or "")],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=(theirs.fileno(), life),
+            cwd=workdir,
+            env=dict(environment),
+        )
 
     def call(self, task: Task, cores: list[int]) -> Ending | None:
         """Hand over a call; an ending if that is impossible."""

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import slurm_bed
 from parsl_workers import needs_parsl, shared
 
 from rlctl.errors import LaunchError
@@ -35,6 +36,8 @@ from rlctl.executors.base import Capacity, Executor
 from rlctl.executors.journal import Journal
 from rlctl.executors.local import Settings
 from rlctl.executors.simulated import Launch, Simulated
+from rlctl.executors.slurm import SlurmExecutor
+from rlctl.executors.slurm.executor import SlurmSettings
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 
 S = TaskState
@@ -107,6 +110,14 @@ def workers_of_parsl() -> Iterator[None]:
     shared.stop()
 
 
+def slurm(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+    os.environ.update(slurm_bed.inside(slurm_bed.whole()))
+    settings, how = Settings(memory=False), SlurmSettings(poll_s=1.0)
+    return SlurmExecutor(
+        capacity, folder / "work", eager=eager, backfill=eager, settings=settings, slurm=how, **options
+    )
+
+
 @dataclass(frozen=True)
 class Engine:
     """A kind of executor. ``processes``: functions run in workers, programs in processes of their own."""
@@ -123,6 +134,8 @@ ENGINES = [
     Engine("local, in wait", local, eager=False, processes=True),
     Engine("simulated", simulated, eager=True, processes=False),
     Engine("simulated, in wait", simulated, eager=False, processes=False),
+    Engine("slurm", slurm, eager=True, processes=True, marks=(pytest.mark.slurm,)),
+    Engine("slurm, in wait", slurm, eager=False, processes=True, marks=(pytest.mark.slurm,)),
     Engine("parsl", parsl, eager=True, processes=True, marks=(needs_parsl,)),
     Engine("parsl, in wait", parsl, eager=False, processes=True, marks=(needs_parsl,)),
 ]

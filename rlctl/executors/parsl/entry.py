@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlctl.config import check_options
 from rlctl.errors import LaunchError
-from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
-from rlctl.executors.here import ApplicationOptions
+from rlctl.executors.here import CommonOptions
 from rlctl.executors.journal import Journal
 from rlctl.executors.parsl.executor import ParslExecutor, Settings
 from rlctl.executors.parsl.source import load, look_over
 from rlctl.executors.recovery import KINDS, Past
 
 
-class Options(BaseModel):
+class Options(CommonOptions):
     """``executor.options`` of the executor on Parsl's workers.
 
     Attributes:
@@ -29,22 +28,14 @@ class Options(BaseModel):
         workers_per_node: how many workers share what ``machine`` calls a node. With 1 a node is a worker, and a task
             has it for itself.
         lease_s: how long tasks go on when the controller has died.
-        backfill: whether tasks may overtake one that does not fit yet.
         enforce_memory: whether a program that uses more memory than it asked for is stopped.
-        output_mb: a program that writes more than so many MiB to its standard output or error is stopped; null: never.
-        applications: environments of programs, by name, as for the local executor.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: str
     label: str | None = None
     workers_per_node: int = Field(default=1, ge=1, le=100_000)
     lease_s: float = Field(default=60.0, ge=5.0, le=1e7)
-    backfill: bool = False
     enforce_memory: bool = True
-    output_mb: float | None = Field(default=1024.0, gt=0.0)
-    applications: dict[str, ApplicationOptions] = Field(default_factory=dict)
 
 
 class Parsl:
@@ -83,7 +74,7 @@ class Parsl:
             lease_s=options.lease_s,
             memory=options.enforce_memory,
             output_mb=options.output_mb,
-            applications={name: Application(**vars(a)) for name, a in options.applications.items()},
+            applications=options.described(),
         )
         return ParslExecutor(
             load(options.config, options.label),

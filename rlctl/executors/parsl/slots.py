@@ -38,25 +38,24 @@ class WorkerPool(Pool):
         self._per_node = per_node
         self._free = [per_node] * capacity.nodes
         self._busy = 0
-        self._wanted = capacity.nodes
         self.workers = 0
         self.connected(0)
 
     def connected(self, workers: int) -> None:
         """So many workers are there now. A node whose tasks have not ended yet goes when they have."""
         self.workers = workers
-        wanted = min(self._wanted, -(-workers // self._per_node))
-        for node in range(self._wanted):
+        wanted = min(self._size, -(-workers // self._per_node))
+        for node in range(self._size):
             if not self._up[node] and self.nodes < wanted:
                 self.up(node)
-        for node in reversed(range(self._wanted)):
+        for node in reversed(range(self._size)):
             if self._up[node] and self.nodes > wanted and self._free[node] == self._per_node:
                 self.down(node)
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if all workers were there and free."""
-        pool = WorkerPool(Capacity(self._wanted, *self._shape()), None, self._per_node)
-        pool.connected(self._wanted * self._per_node)
+        pool = WorkerPool(Capacity(self._size, *self._shape()), None, self._per_node)
+        pool.connected(self._size * self._per_node)
         return pool.take(need) is not None
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
@@ -91,7 +90,6 @@ class WorkerPool(Pool):
         """Have at most so many nodes; as many are there as have workers."""
         gone = super().resize(nodes)
         self._free += [self._per_node] * (len(self._up) - len(self._free))
-        self._wanted = nodes
         self.connected(self.workers)
         return gone
 
@@ -100,7 +98,7 @@ class WorkerPool(Pool):
         other = WorkerPool(Capacity(0, *self._shape()), self.scoring, self._per_node)
         self._copy_into(other)
         other._free, other._busy = list(self._free), self._busy
-        other._wanted, other.workers = self._wanted, self.workers
+        other.workers = self.workers
         return other
 
     def _count_in(self, placement: Placement) -> None:

@@ -1,0 +1,278 @@
+"""The Slurm executor: the books, the journal and the supervisor of the local one; what runs, runs in steps."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlctl.errors import AllocationEnds, LaunchError
+from rlctl.executors.base import Capacity
+from rlctl.executors.local import LocalExecutor, Settings, key_of
+from rlctl.executors.mpi import without_job
+from rlctl.executors.pool import Part, Placement, Scoring, core_numbers
+from rlctl.executors.program import LOGS
+from rlctl.executors.recovery import Past
+from rlctl.executors.scheduler import Task
+from rlctl.executors.slurm import commands
+from rlctl.executors.slurm.allocation import Allocation, Request
+from rlctl.executors.slurm.steps import StepProgram, StepWorker, pmi, srun, step_name
+from rlctl.executors.supervisor import GRACE_S, TASK
+from rlctl.executors.workers import Worker
+from rlctl.task import Event, TaskSpec
+
+if TYPE_CHECKING:
+    from rlctl.driver import Recorder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmSettings:
+    """What is particular to Slurm.
+
+    Attributes:
+        submit: how to ask for an allocation; None: use the job that this process runs in.
+        mpi: as ``srun --mpi`` has it, for all programs; None: what the program's MPI needs.
+        arguments: further ones of every ``srun``.
+        poll_s: seconds between two looks at the nodes and the time limit.
+        warning_s: so long before the end of the allocation what runs is stopped.
+    """
+
+    submit: Request | None = None
+    mpi: str | None = None
+    arguments: tuple[str, ...] = ()
+    poll_s: float = 10.0
+    warning_s: float = 60.0
+
+
+class SlurmExecutor(LocalExecutor):
+    """An executor on the nodes of a Slurm allocation; see ``rlctl.executors.base.Executor`` for the contract.
+
+    It lives on a node of the allocation, or, if it asks for the allocation itself, wherever Slurm's commands are. The
+    working folder has to be seen from all nodes.
+    """
+
+    def __init__(
+        self,
+        capacity: Capacity,
+        workdir: Path,
+        journal: Recorder | None = None,
+        start_s: float = 0.0,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        eager: bool = False,
+        scoring: Scoring | None = None,
+        backfill: bool = False,
+        settings: Settings | None = None,
+        slurm: SlurmSettings | None = None,
+        past: Past | None = None,
+    ) -> None:
+        """Take the allocation; nodes that Slurm has not given yet join when it has.
+
+        Args:
+            capacity: nodes, cores and GPUs to use.
+            workdir: working directory of all tasks, made if need be.
+            slurm: what is particular to Slurm; the rest as for ``LocalExecutor``.
+
+        Raises:
+            LaunchError: Slurm has less, does not answer, or another executor uses the folder.
+        """
+        self._slurm = slurm or SlurmSettings()
+        workdir = workdir.absolute()
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._allocation = Allocation(capacity, workdir, self._slurm.submit)
+        self._ends = False
+        self._looking = threading.Lock()
+        self._enough = threading.Event()
+        super().__init__(
+            capacity,
+            workdir,
+            journal,
+            start_s,
+            initializer=initializer,
+            initargs=initargs,
+            eager=eager,
+            scoring=scoring,
+            backfill=backfill,
+            settings=settings,
+            past=past,
+        )
+        with self._mutex:
+            self._sweep()
+        self._watcher = threading.Thread(target=self._watch, name="rlctl-slurm", daemon=True)
+        self._watcher.start()
+
+    def resize(self, nodes: int) -> None:
+        """Have so many nodes: ask Slurm for more, or give some back."""
+        with self._looking, self._mutex:
+            self._allocation.resize(nodes)
+            self._gate, gate = False, self._gate
+            super().resize(nodes)
+            self._miss()
+            self._gate = gate
+            self._pump()
+
+    def wait(self, timeout_s: float | None = None) -> list[Event]:
+        """Start what fits, then wait for the next events.
+
+        Raises:
+            AllocationEnds: the job that this process runs in comes to its end.
+        """
+        if self._ends and not self._closing:
+            raise AllocationEnds
+        return super().wait(timeout_s)
+
+    # What is different from this machine.
+
+    def _find_layout(self, capacity: Capacity) -> _Nodes:
+        self._books.pool.group = self._allocation.group
+        self._miss()
+        return _Nodes(self._allocation)
+
+    def _find_environment(self) -> dict[str, str]:
+        return without_job(os.environ)
+
+    def _program(self, task: Task) -> StepProgram:
+        settings = self._settings
+        program = StepProgram(task, self._workdir, self._supervision.scratch, settings.applications, self._bare)
+        program.allocation, program.mpi = self._allocation, self._slurm.mpi
+        program.arguments, program.gpus = self._slurm.arguments, self.capacity.gpus
+        return program
+
+    def _make_worker(self, node: int, mark: str, environment: Mapping[str, str]) -> Worker:
+        (self._workdir / LOGS).mkdir(exist_ok=True)
+        name = step_name(self._allocation, mark.partition(":")[2])
+        step = srun(self._allocation, (Part(node, 1, 1),), name, arguments=self._slurm.arguments)
+        log = self._workdir / LOGS / "calls.out"
+        return StepWorker(step, environment, f"{TASK}={mark}", self._workdir, log, self._initializer)
+
+    def _accept(self, spec: TaskSpec) -> None:
+        need = spec.resources
+        if spec.function is not None and (need.ranks > 1 or need.gpus_per_rank > 0.0):
+            raise LaunchError(f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead")
+        if (why := self.cannot_start(spec)) is not None:
+            raise LaunchError(f"task {spec.uid}: {why}")
+
+    def cannot_start(self, spec: TaskSpec) -> str | None:
+        """Why the ranks of a program would not find each other under ``srun``; None: they do, or nobody knows."""
+        if spec.function is not None or spec.resources.ranks == 1 or self._slurm.mpi is not None:
+            return None
+        wanted = pmi(spec, self._settings.applications, self._bare)
+        if wanted is None or wanted in commands.pmis():
+            return None
+        return (
+            f"the ranks of {spec.executable} find each other by {wanted}, which srun does not have here (it has "
+            f"{', '.join(commands.pmis())}): each would run alone; have the plugin installed, or set "
+            "executor.options.mpi"
+        )
+
+    def _where(self, placement: Placement) -> Mapping[str, Any]:
+        block = self._allocation.block(placement[0].node)
+        return {**super()._where(placement), "job": block.job, "hosts": [block.hosts[part.node] for part in placement]}
+
+    def _release_all(self) -> None:
+        self._enough.set()
+        super()._release_all()
+        if self._watcher is not threading.current_thread():
+            self._watcher.join()
+        self._sweep()
+        self._allocation.close()
+
+    # Nodes come and go.
+
+    def _miss(self) -> None:
+        """Nodes that are not there are not in the books."""
+        there = self._allocation.there()
+        for state in list(self._books.pool.states()):
+            if state.index not in there:
+                self._books.pool.down(state.index)
+
+    def _sweep(self) -> None:
+        """Steps that a former controller has started and nobody watches any more."""
+        mine = {step_name(self._allocation, run.name) for run in self._programs.values()}
+        mine |= {step_name(self._allocation, key) for key in self._supervision.left.running}
+        for block in self._allocation.blocks:
+            try:
+                found = commands.steps(block.job)
+            except LaunchError:
+                continue
+            for name, step in found.items():
+                if name.startswith(f"{self._allocation.name}.") and name not in mine:
+                    commands.ask("scancel", "--signal=KILL", step)
+
+    def _watch(self) -> None:
+        """The thread that asks Slurm."""
+        while not self._enough.wait(self._slurm.poll_s):
+            with self._looking:
+                try:
+                    changes = self._allocation.look()
+                except LaunchError as error:
+                    log.warning("%s", error)
+                    continue
+                with self._mutex:
+                    for node in changes.down:
+                        self._lose(node)
+                    for node in changes.up:
+                        self._books.pool.up(node)
+                    self._books.touch()
+                    self._foresee()
+                    self._pump()
+
+    def _lose(self, node: int) -> None:
+        """A node has gone, with what runs on it."""
+        self._books.pool.down(node)
+        for task in self._books.on_nodes([node]):
+            log.warning("node %d is lost, and with it task %s", node, task.uid)
+            self._lost(task)
+
+    def _lost(self, task: Task) -> None:
+        if task.spec.function is None:
+            run = self._programs.get(key_of(task))
+            if isinstance(run, StepProgram):
+                run.gone = "a node that it ran on was lost"
+                self._supervision.send("stop", key=key_of(task), grace_s=0.0)
+        elif (worker := self._worker_of(task)) is not None:
+            worker.stopped = "lost"
+            worker.kill()
+
+    def _foresee(self) -> None:
+        """The end of an allocation: whoever decides is told, if it is our own end; otherwise another one takes over."""
+        for block in list(self._allocation.blocks):
+            if block.left_s > self._slurm.warning_s:
+                continue
+            if self._allocation.inside:
+                self._ends = True
+                self._news.notify_all()
+                continue
+            block.ending = True
+            tasks = self._books.on_nodes(block.hosts)
+            for node in block.hosts:
+                self._books.pool.down(node)
+            for task in tasks:
+                if self._books.preempt(task):
+                    self._stop(task, GRACE_S)
+            if not tasks:
+                self._allocation.replace(block)
+
+
+class _Nodes:
+    """What a placement means on the nodes of an allocation."""
+
+    def __init__(self, allocation: Allocation) -> None:
+        self._allocation = allocation
+
+    def cores(self, placement: Placement) -> list[int]:
+        """Of one node: numbers of its cores."""
+        part = placement[0]
+        here = self._allocation.block(part.node).cores[part.node]
+        return sorted({here[core % len(here)] for core in core_numbers(part.cores)})
+
+    def gpus(self, placement: Placement) -> list[str]:
+        """Each node of a step has its own: see ``steps.prologue``."""
+        return []
