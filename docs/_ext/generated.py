@@ -68,7 +68,7 @@ class Keys(Generated):
                 yield self.section(title, f"{intro}\n\n{self._list(inner)}", *self._inner(inner, key))
 
     def _list(self, model: type[BaseModel]) -> str:
-        said = meanings(model, "Attributes")
+        said = {k: v for base in reversed(model.__mro__) for k, v in meanings(base, "Attributes").items()}
         lines = []
         for name, field in model.model_fields.items():
             meaning = field.description or (said.get(field.alias or name) or said.get(name))

@@ -28,10 +28,14 @@ class Blocks:
 
     Attributes:
         ours: whether it was started here, and is ended here.
+        masters: whether there is one worker for each block of several hosts.
     """
 
     def __init__(self, executor: Any) -> None:
         self.ours = executor.interchange_proc is None
+        provider = executor.provider
+        alone = type(getattr(provider, "launcher", None)).__name__ == "SimpleLauncher"
+        self.masters = alone and provider.nodes_per_block > 1 and executor.max_workers_per_node == 1
         self._executor = executor
         self._wanted = 0
         self._failures = 0

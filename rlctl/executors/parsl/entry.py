@@ -13,6 +13,7 @@ from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.here import CommonOptions
 from rlctl.executors.journal import Journal
+from rlctl.executors.parsl.blocks import Blocks
 from rlctl.executors.parsl.executor import ParslExecutor, Settings
 from rlctl.executors.parsl.source import load, look_over
 from rlctl.executors.recovery import KINDS, Past
@@ -58,11 +59,12 @@ class Parsl:
         executor = load(self.options.config, self.options.label)
         look_over(executor)
         provider, most = executor.provider, executor.max_workers_per_node
-        wanted, blocks = capacity.nodes * self.options.workers_per_node, provider.init_blocks or 1
-        if most != float("inf") and wanted > most * provider.nodes_per_block * blocks:
+        hosts = (provider.init_blocks or 1) * (1 if Blocks(executor).masters else provider.nodes_per_block)
+        wanted = capacity.nodes * self.options.workers_per_node
+        if most != float("inf") and wanted > most * hosts:
             raise LaunchError(
-                f"{wanted} workers are asked for, {self.options.config} starts {most} on each of "
-                f"{provider.nodes_per_block * blocks} nodes: lower machine.nodes, or start more",
+                f"{wanted} workers are asked for, {self.options.config} starts {most} on each of {hosts} nodes: "
+                "lower machine.nodes, or start more",
                 ("machine", "nodes"),
             )
 

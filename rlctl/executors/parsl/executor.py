@@ -35,7 +35,7 @@ from rlctl.executors.parsl.blocks import Blocks
 from rlctl.executors.parsl.orders import FOLDER, Orders
 from rlctl.executors.parsl.relics import Relics
 from rlctl.executors.parsl.slots import WorkerPool
-from rlctl.executors.parsl.station import ENDED, STOPPED, Call, Exec, Session
+from rlctl.executors.parsl.station import ENDED, STOPPED, Call, Exec, Session, was_killed
 from rlctl.executors.pool import Placement, Scoring
 from rlctl.executors.program import Program
 from rlctl.executors.recovery import Past, placement_of
@@ -153,6 +153,7 @@ class ParslExecutor(BookedExecutor):
             lease_s=self._settings.lease_s,
             poll_s=_POLL_NETWORK_S if networked(self._workdir) else _POLL_S,
             ours=self._blocks.ours,
+            masters=self._blocks.masters,
             paths=[os.path.abspath(path) for path in sys.path],
             initializer=initialize,
             applications=self._applications,
@@ -206,7 +207,7 @@ class ParslExecutor(BookedExecutor):
         ended = self._relics.ended(key)
         if ended is None:
             return False
-        if ended["why"] == "stopped":  # it did not come to its end
+        if ended["why"] == "stopped" or was_killed(ended):  # it did not come to its end
             self._relics.forget(key)
             return False
         with self._mutex:
@@ -360,7 +361,8 @@ class ParslExecutor(BookedExecutor):
                 continue
             del self._lost[key]
             self._orders.forget(key)
-            if ended is not None and (ended["why"] != "stopped" or task.stop is not None):
+            by_itself = ended is not None and ended["why"] != "stopped" and not was_killed(ended)
+            if ended is not None and (by_itself or task.stop is not None):
                 self._conclude(task, ended)
                 continue
             self._relics.forget(key)

@@ -27,6 +27,7 @@ from rlctl.executors import worker
 from rlctl.executors.application import Application
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.parsl.orders import FOLDER, Hearing
+from rlctl.executors.parsl.ranks import BlockProgram
 from rlctl.executors.processes import boot, children_of, reap, send_signal, start_time
 from rlctl.executors.program import LOGS, Program, check_program
 from rlctl.executors.scheduler import Task
@@ -45,6 +46,10 @@ LEASE = ".lease"
 """End of the name of a supervisor's file: ``HOST-PID-TOKEN.lease``, of the worker that has it."""
 
 _IDLE_S = 0.5
+_AFTERMATH_S = 0.5
+"""When a batch system ends a job, it ends tasks and workers; a worker that is alive after so long was not meant."""
+
+_KILLED = {-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGKILL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Session:
         lease_s: how long tasks go on when the controller is silent.
         poll_s: how often a busy worker looks for orders.
         ours: whether the managers were started for this controller, so that they end with it.
+        masters: whether each worker is the master of a block of several hosts.
         paths: where functions are found.
         initializer: message for each warm worker to begin with.
     """
@@ -63,6 +69,7 @@ class Session:
     lease_s: float
     poll_s: float
     ours: bool
+    masters: bool
     paths: Sequence[str]
     initializer: bytes | None
     applications: Mapping[str, Application]
@@ -160,7 +167,7 @@ class Station:
         warm.stopped, warm.kill_at = None, float("inf")
         warm.stop_at = float("inf") if request.walltime_s is None else time.monotonic() + request.walltime_s
         warm.hand_over(_CALL, request.message)
-        obey = self._obeyed(request.key)
+        obey, signalled = self._obeyed(request.key), False
         look_at = time.monotonic() + self.session.poll_s
         poll = select.poll()
         poll.register(warm.socket, select.POLLIN)
@@ -179,7 +186,7 @@ class Station:
                 warm.task = None
                 return answers[0]
             if warm.ended and not warm.kill():
-                return self._dead(warm, request)
+                return self._dead(warm, request, signalled)
             now = time.monotonic()
             if now >= warm.kill_at:
                 warm.kill()
@@ -190,6 +197,7 @@ class Station:
                 look_at = now + self.session.poll_s
                 for order, number in obey():
                     if order == "signal":
+                        signalled = True
                         warm.signal(number)
                     elif warm.stopped is None:
                         warm.stopped = "stopped"
@@ -209,7 +217,7 @@ class Station:
             self.session.paths,
         )
 
-    def _dead(self, warm: Worker, request: Call) -> bytes:
+    def _dead(self, warm: Worker, request: Call, signalled: bool) -> bytes:
         warm.task = None
         stopped, ending = warm.stopped, warm.death()
         self._let_worker_go()
@@ -217,6 +225,8 @@ class Station:
             return STOPPED
         if stopped == "walltime":
             return _failure(Failure.TIMEOUT, f"stopped at its walltime of {request.walltime_s:g} s")
+        if ending.failure is Failure.SIGNAL and not signalled:
+            time.sleep(_AFTERMATH_S)
         assert ending.failure is not None
         return _failure(ending.failure, ending.message)
 
@@ -238,13 +248,14 @@ class Station:
         try:
             supervision = self._supervision = self._supervision or self._supervise()
             check_program(request.spec, self.session.applications, self._bare)
-            program = Program(task, self._workdir, supervision.scratch, self.session.applications, self._bare)
+            kind = BlockProgram if self.session.masters else Program
+            program = kind(task, self._workdir, supervision.scratch, self.session.applications, self._bare)
             asked = program.prepare(self._devices(request.gpus))
             note = self._note(key)
         except (OSError, RlctlError) as error:
             return _failure(Failure.LAUNCH, str(error))
         supervision.send("run", key=key, cores=None, **asked, **request.limits)
-        ended = None
+        ended, signalled = None, False
         while ended is None:
             select.select([supervision], [], [], self.session.poll_s)
             messages = supervision.receive()
@@ -262,12 +273,15 @@ class Station:
                     ended = message
             for order, number in obey():
                 if order == "signal":
+                    signalled = True
                     supervision.send("signal", key=key, number=number)
                 else:
                     supervision.send("stop", key=key, grace_s=number)
         program.clean()
         self._keep(key, ended)
         note.unlink(missing_ok=True)
+        if was_killed(ended) and not signalled:
+            time.sleep(_AFTERMATH_S)
         return ENDED + json.dumps(ended).encode()
 
     def _supervise(self) -> Supervision:
@@ -374,6 +388,11 @@ class Station:
 
 
 _CALL = Task(TaskId("call"), TaskSpec(TaskId("call"), function=":"), Resources(), 0.0, 0)
+
+
+def was_killed(ended: Mapping[str, Any]) -> bool:
+    """Whether a program got SIGTERM or SIGKILL of somebody unknown: a batch system, as a rule."""
+    return ended["why"] is None and ended["code"] in _KILLED
 
 
 def _tracks(pid: int) -> bool:
