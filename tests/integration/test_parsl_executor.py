@@ -42,6 +42,7 @@ class Site:
         self.folder = folder
         self.mark = f"{MARK}={folder}\0".encode()
         self.relics = False  # whether some are expected
+        self.semaphores: set[str] = set()  # of managers that were looked at
         self._opened: list[Any] = []
 
     def open(self, workers: int = 1, capacity: Capacity | None = None, **options: Any) -> Any:
@@ -81,7 +82,10 @@ class Site:
         return found
 
     def manager(self) -> psutil.Process:
-        return next(p for p in self.having("process_worker_pool.py", "--block_id") if "bash" not in p.name())
+        manager = next(p for p in self.having("process_worker_pool.py", "--block_id") if "bash" not in p.name())
+        with contextlib.suppress(OSError):
+            self.semaphores |= set(re.findall(r"/dev/shm/sem\.\S+", Path(f"/proc/{manager.pid}/maps").read_text()))
+        return manager
 
     def workers(self) -> list[psutil.Process]:
         return [p for p in self.having("multiprocessing.spawn") if p.ppid() == self.manager().pid and _heavy(p)]
@@ -101,7 +105,6 @@ def _heavy(process: psutil.Process) -> bool:
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Site]:
     """Nothing of it is alive afterwards, and nothing is left in shared memory."""
-    before = set(os.listdir("/dev/shm"))
     site = Site(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, str(folder))
@@ -110,8 +113,7 @@ def opened(folder: Path) -> Iterator[Site]:
         finally:
             site.close()
     until(lambda: not site.processes(), lambda: [p.cmdline() for p in site.processes()])
-    ours = {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("sem.mp-")}
-    assert not ours
+    until(lambda: not any(map(os.path.exists, site.semaphores)), site.semaphores)
     work = folder / "work"
     left = [*work.glob("parsl/session-*"), *work.glob("parsl/*.lease"), work / "exits", work / "parsl" / "running"]
     assert site.relics or not [path for path in left if path.exists()]
@@ -274,6 +276,16 @@ def test_a_program_that_outlives_its_supervisor_is_stopped_and_lost(common: Site
     assert future.result(PATIENCE_S) == {}
     assert not alive(pid)
     assert future.attempt == 2
+
+
+def test_of_a_manager_that_is_killed_before_it_did_anything_nothing_is_left(site: Site) -> None:
+    executor = site.open(1)
+    until(lambda: executor.status().nodes, "its worker has connected")
+    manager = site.manager()
+    manager.kill()
+    assert site.semaphores
+    assert executor.submit_task(shell("a", "true")).result(PATIENCE_S) == {}
+    assert site.manager().pid != manager.pid
 
 
 def test_without_its_interchange_an_executor_says_so_and_leaves_nothing(site: Site) -> None:

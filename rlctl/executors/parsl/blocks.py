@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from rlctl.errors import LaunchError, RlctlError
 from rlctl.executors.parsl.orders import FOLDER
+from rlctl.executors.processes import family, send_signal
 
 FAILURES = 3
 """Blocks that end one after another before a worker of theirs has connected; more are not started."""
@@ -133,6 +135,7 @@ class Blocks:
             if not job.terminal or block in self._ended:
                 continue
             self._ended.add(block)
+            self._sweep(executor.blocks_to_job_id.get(block))
             self._failures = 0 if block in self._seen else self._failures + 1
             log.warning(
                 "Parsl block %s has ended (%s)%s", block, job.status_name, f": {job.message}" if job.message else ""
@@ -158,8 +161,25 @@ class Blocks:
         jobs = [job for block, job in executor.blocks_to_job_id.items() if block not in self._ended]
         with contextlib.suppress(Exception):  # those of a batch system end with their interchange at the latest
             executor.provider.cancel(jobs)
+        for job in executor.blocks_to_job_id.values():
+            self._sweep(job)
         executor.shutdown()
         executor.interchange_proc.wait()
+
+    def _sweep(self, job: Any) -> None:
+        """End what a manager on this machine leaves behind when it is killed; a batch system does so by itself."""
+        about = getattr(self._executor.provider, "resources", {}).get(job, {})
+        if "remote_pid" not in about:  # no local provider's
+            return
+        name = Path(about["script_path"]).name.removesuffix(".sh")
+        left = family([], f"JOBNAME={name}\0".encode())
+        send_signal([pid for pid in left if b"multiprocessing.spawn" in _words(pid)], signal.SIGKILL)
+
+
+def _words(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _found(command: str) -> str:

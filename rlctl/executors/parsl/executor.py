@@ -139,7 +139,12 @@ class ParslExecutor(BookedExecutor):
         self._session = folder / f"session-{token}"
         initialize = None if initializer is None else exchange.dump((initializer, initargs, {}), None)
         self._session.write_bytes(pickle.dumps(self._make_session(initialize)))
-        self._blocks.start(self._workdir, token, self._settings.lease_s)
+        try:
+            self._blocks.start(self._workdir, token, self._settings.lease_s)
+        except BaseException:
+            self._session.unlink()
+            self._blocks.stop()
+            raise
         self._enough = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="rlctl-executor", daemon=True)
         self._others = [threading.Thread(target=work, daemon=True) for work in (self._live, self._watch)]

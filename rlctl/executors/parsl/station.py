@@ -116,7 +116,11 @@ def perform(buffer: bytes) -> bytes:
         if station is not None:
             with station.busy:
                 station.close()
-        session = pickle.loads((workdir / FOLDER / f"session-{token}").read_bytes())
+        try:
+            session = pickle.loads((workdir / FOLDER / f"session-{token}").read_bytes())
+        except OSError as error:
+            where = f"{platform.node()} does not see the run folder ({error})"
+            return _failure(Failure.LAUNCH, f"{where}: put it on a file system that all workers share")
         station = Station(workdir, session)
         _here[:] = [station]
     with station.busy:
