@@ -130,6 +130,17 @@ def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
     return cast(ExecutorFactory, factory)
 
 
+def executor_options(config: Config) -> dict[str, Any]:
+    """``executor.options`` as they can be used anywhere: paths in them, which begin at the file, made absolute.
+
+    Raises:
+        ConfigError: there is no such executor, or it refuses the options.
+    """
+    section = config.executor
+    said = getattr(load(EXECUTORS, section.name, ("executor", "name")).found, "portable", None)
+    return section.options if said is None else dict(said(section.options, config.resolve))
+
+
 def policy_factory(name: str) -> Rule:
     """The rule ``name``.
 

@@ -43,7 +43,7 @@ class Application:
         """
         found = dict(bare)
         if self.venv is not None:
-            folder = Path(self.venv)
+            folder = Path(self.venv).absolute()  # its programs run elsewhere
             if not (folder / "bin").is_dir():
                 raise LaunchError(f"{folder}: no virtual environment, it has no folder bin: mend the path")
             found.pop("PYTHONHOME", None)

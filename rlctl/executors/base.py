@@ -161,7 +161,10 @@ class Executor(concurrent.futures.Executor):
 
     @abstractmethod
     def hold(self, uid: TaskId) -> None:
-        """Keep a waiting task from starting (HELD); suspend a running one (SUSPENDED), which keeps its resources."""
+        """Keep a waiting task from starting (HELD); suspend a running one (SUSPENDED), which keeps its resources.
+
+        One that is being started is suspended as soon as it runs. One that has to run again is held until then.
+        """
 
     @abstractmethod
     def release(self, uid: TaskId) -> None:
@@ -204,7 +207,10 @@ class Executor(concurrent.futures.Executor):
 
     @abstractmethod
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As ``concurrent.futures``: take no more tasks; let those there are come to their end, then let go of all."""
+        """As ``concurrent.futures``: take no more tasks; let those there are come to their end, then let go of all.
+
+        What is held or suspended is released: nobody may be left to do so.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -230,7 +236,8 @@ class ExecutorFactory(Protocol):
     """What a package registers under the entry point group ``rlctl.executors``: makes executors of one kind.
 
     It is called as ``Factory(options)``, with the mapping ``executor.options`` of the configuration, and raises
-    ``ConfigError`` for options that it does not know or cannot use.
+    ``ConfigError`` for options that it does not know or cannot use. If there are paths among them, ``Factory.portable``
+    takes the options and a function from a path as it is written to where it is, and returns them with absolute paths.
     """
 
     def check(self, capacity: Capacity) -> None:

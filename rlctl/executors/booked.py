@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -38,6 +39,8 @@ _TOLD = frozenset(
     }
 )
 
+
+ASIDE = frozenset({TaskState.HELD, TaskState.SUSPENDED})
 
 _CALL = TaskSpec(TaskId("call"), function="submit:")
 """What all calls that were given as functions have in common."""
@@ -166,22 +169,23 @@ class BookedExecutor(Executor):
                 return known
             self._books.check(spec)
             self._accept(spec)
-            future = self._known[spec.uid] = TaskFuture(spec.uid, self)
-        task = self._books.new(spec, attempt)
-        task.future = future
-        if self._resume(task):
-            return future
-        if self._journal is not None:
-            data = {"uid": spec.uid, "attempt": task.attempt, "parameters": dict(spec.parameters)}
-            try:
+            task = self._books.new(spec, attempt)
+            future = task.future = self._known[spec.uid] = TaskFuture(spec.uid, self)
+            if self._resume(task):
+                return future
+        try:
+            if self._journal is not None:
+                data = {"uid": spec.uid, "attempt": task.attempt, "parameters": dict(spec.parameters)}
                 self._journal.append("submitted", self.now(), data)
-            except RlctlError:
-                with self._mutex:
-                    del self._known[spec.uid]
-                raise
-        with self._mutex:
-            self._books.submit(task, self.now())
-            self._pump()
+            with self._mutex:
+                self._usable()  # still: the disk may have taken its time
+                self._books.submit(task, self.now())
+                self._pump()
+        except BaseException as error:
+            with self._mutex:
+                del self._known[spec.uid]
+                self._mutex.after(partial(_fail, future, error))  # others may have been given it
+            raise
         return future
 
     def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
@@ -199,9 +203,14 @@ class BookedExecutor(Executor):
         if task is not None:
             self._stop(task, grace_s)
 
-    def _withdraw_waiting(self) -> None:
-        for task in [task for task in self._books.tasks.values() if task.state in WAITING]:
-            self._withdraw(task.uid, 0.0)
+    def _close_up(self, cancel_futures: bool) -> None:
+        """Take no more tasks; withdraw what waits, or let go of what is held."""
+        self._closing = True
+        for task in list(self._books.tasks.values()):
+            if cancel_futures and task.state in WAITING:
+                self._withdraw(task.uid, 0.0)
+            elif task.state in ASIDE or task.hold:
+                self.release(task.uid)
 
     def signal(self, uid: TaskId, number: int) -> None:
         """Send a signal to every process of a running task."""
@@ -212,12 +221,15 @@ class BookedExecutor(Executor):
                 self._pump()
 
     def hold(self, uid: TaskId) -> None:
-        """Keep a task from starting, or suspend it."""
+        """Keep a task from starting, or suspend it; see ``Executor``."""
         with self._mutex:
             task = self._books.hold(uid, self.now())
             if task is not None:
-                self._suspend(task, True)
-                self._books.enter(task, TaskState.SUSPENDED, self.now())
+                self._set_aside(task)
+
+    def _set_aside(self, task: Task) -> None:
+        self._suspend(task, True)
+        self._books.enter(task, TaskState.SUSPENDED, self.now())
 
     def release(self, uid: TaskId) -> None:
         """Undo ``hold``."""
@@ -322,7 +334,7 @@ class BookedExecutor(Executor):
             for task in list(self._books.tasks.values()):
                 future = task.future
                 if future is not None and not future.done():
-                    self._mutex.after(lambda future=future: _fail(future, error))  # type: ignore[misc]
+                    self._mutex.after(partial(_fail, future, JournalError(str(error))))
                     task.future = None
             self._news.notify_all()
 
@@ -392,6 +404,8 @@ class BookedExecutor(Executor):
         """It runs now."""
         if task.state is TaskState.LAUNCHING:
             self._books.enter(task, TaskState.RUNNING, self.now())
+            if task.hold and task.stop is None:
+                self._set_aside(task)
 
     def _ended(self, task: Task, ending: Ending) -> None:
         """Nothing of this attempt is alive."""
@@ -461,6 +475,6 @@ def function_name(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
 
-def _fail(future: TaskFuture, error: RlctlError) -> None:
+def _fail(future: TaskFuture, error: BaseException) -> None:
     with suppress(Exception):  # it was withdrawn meanwhile
-        future.set_exception(JournalError(str(error)))
+        future.set_exception(error)

@@ -8,10 +8,11 @@ stays with the run. ``fetch`` reads what a reference means.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from rlctl.executors.naming import file_name
 
 INLINE_BYTES = 65_536
 RESULTS = "results"
@@ -22,7 +23,7 @@ def by_reference(values: Mapping[str, Any], folder: Path, name: str) -> dict[str
 
     Args:
         folder: working folder of the task.
-        name: of the attempt; the files are called after it.
+        name: of the attempt; the folder of its files is called after it.
 
     Raises:
         TypeError, ValueError: a value is neither an array nor JSON.
@@ -30,7 +31,7 @@ def by_reference(values: Mapping[str, Any], folder: Path, name: str) -> dict[str
     """
     small: dict[str, Any] = {}
     for key, value in values.items():
-        path = Path(RESULTS) / f"{name}.{key}".replace(os.sep, "_")
+        path = Path(RESULTS) / file_name(name) / file_name(key)
         if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
             small[key] = _keep_array(value, folder, path.with_name(f"{path.name}.npy"))
             continue
@@ -39,7 +40,7 @@ def by_reference(values: Mapping[str, Any], folder: Path, name: str) -> dict[str
             small[key] = value
             continue
         path = path.with_name(f"{path.name}.json")
-        (folder / RESULTS).mkdir(exist_ok=True)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
         small[key] = {"file": str(path), "bytes": len(text)}
     return small
@@ -69,7 +70,7 @@ def _keep_array(array: Any, folder: Path, path: Path) -> Any:
 
     if np.ndim(array) == 0:
         return array.item()
-    (folder / RESULTS).mkdir(exist_ok=True)
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
     with open(folder / path, "wb") as file:
         np.save(file, array, allow_pickle=False)
     return {"file": str(path), "bytes": int(array.nbytes), "shape": list(array.shape), "dtype": str(array.dtype)}

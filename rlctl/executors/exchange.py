@@ -2,7 +2,9 @@
 
 A message is eight bytes of length and that many bytes. What is small is pickled into it. The buffers of large arrays
 (pickle protocol 5, PEP 574) go into one file in shared memory, which the receiver maps and unlinks at once: nothing is
-copied through the socket, and the memory is given back with the last array that uses it.
+copied through the socket, and the memory is given back with the last array that uses it. A message to a worker that is
+large all the same lies in a file too: what goes through the socket always has room in it, so that a worker that stands
+still holds nobody up.
 """
 
 from __future__ import annotations
@@ -14,12 +16,18 @@ import os
 import pickle
 import struct
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 INLINE_BYTES = 65_536
 """Buffers of at least so many bytes together go through shared memory."""
+
+SMALL_BYTES = 32_768
+"""A message to a worker that is larger lies in a file. At most three wait in a socket at one time."""
+
+IN_FILE = b"@"
+"""What stands before its path."""
 
 RECEIVE_BYTES = 65_536
 """What is received at once; the memory for it is taken each time, which costs more than a second call would."""
@@ -40,6 +48,30 @@ def whole(data: bytes) -> bool:
 def frame(data: bytes) -> bytes:
     """A message as it goes over a socket."""
     return _LENGTH.pack(len(data)) + data
+
+
+def posted(data: bytes, scratch: Path | None) -> bytes:
+    """The same for a message to a worker, which ``opened`` gives to it.
+
+    Args:
+        scratch: folder for what is large; None: it goes over the socket too.
+
+    Raises:
+        OSError: it is large, and the folder is full.
+    """
+    if scratch is None or len(data) <= SMALL_BYTES:
+        return frame(data)
+    return frame(IN_FILE + str(_kept([data], scratch)).encode())
+
+
+def opened(message: bytes) -> bytes:
+    """What was ``posted``; may be called once."""
+    if message[:1] != IN_FILE:
+        return message
+    path = Path(message[1:].decode())
+    data = path.read_bytes()
+    path.unlink()
+    return data
 
 
 def frames(buffer: bytearray) -> Iterator[bytes]:
@@ -70,14 +102,7 @@ def dump(value: Any, scratch: Path | None) -> bytes:
     views = [buffer.raw() for buffer in buffers]
     if sum(view.nbytes for view in views) < INLINE_BYTES:
         return b"P" + (_pickled(value, None) if views else data)
-    path = scratch / f"array-{uuid.uuid4().hex}"
-    sizes = [view.nbytes for view in views]
-    scratch.mkdir(mode=0o700, exist_ok=True)  # the supervisor may not have come to it yet
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        for view in views:
-            file.write(view)
-            file.write(b"\0" * (-view.nbytes % _ALIGN))
-    head = json.dumps({"path": str(path), "sizes": sizes}).encode()
+    head = json.dumps({"path": str(_kept(views, scratch)), "sizes": [view.nbytes for view in views]}).encode()
     return b"B" + _LENGTH.pack(len(head)) + head + data
 
 
@@ -99,6 +124,17 @@ def load(data: bytes) -> Any:
         buffers.append(whole[at : at + size])
         at += size + -size % _ALIGN
     return pickle.loads(memoryview(data)[start + length :], buffers=buffers)
+
+
+def _kept(views: Iterable[memoryview | bytes], scratch: Path) -> Path:
+    """A file of our own in which these lie, each aligned."""
+    path = scratch / f"array-{uuid.uuid4().hex}"
+    scratch.mkdir(mode=0o700, exist_ok=True)  # the supervisor may not have come to it yet
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        for view in views:
+            file.write(b"\0" * (-file.tell() % _ALIGN))
+            file.write(view)
+    return path
 
 
 def _pickled(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:

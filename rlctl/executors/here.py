@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class ApplicationOptions(BaseModel):
     """The environment of programs of one kind; tasks name it as their ``application``.
 
     Attributes:
-        venv: folder of a virtual environment; its ``bin`` comes first on PATH.
+        venv: folder of a virtual environment, relative to the configuration file; its ``bin`` comes first on PATH.
         modules: environment modules to load, by ``module load`` of a login shell.
         container: what stands before the program, e.g. ``[apptainer, exec, image.sif]``.
         mpiexec: launcher of its MPI; if left out, the first on its PATH.
@@ -54,6 +55,16 @@ class CommonOptions(BaseModel):
     output_mb: float | None = Field(default=1024.0, gt=0.0)
     applications: dict[str, ApplicationOptions] = Field(default_factory=dict)
 
+    @classmethod
+    def portable(cls, options: Mapping[str, Any], resolve: Callable[[str], Path]) -> Mapping[str, Any]:
+        """The options with absolute paths; see ``rlctl.executors.base.ExecutorFactory``."""
+        checked = check_options(cls, options, "executor.options")
+        applications = dict(options.get("applications", {}))
+        for name, application in checked.applications.items():
+            if application.venv is not None:
+                applications[name] = {**applications[name], "venv": os.path.abspath(resolve(application.venv))}
+        return {**options, "applications": applications} if applications else options
+
     def described(self) -> dict[str, Application]:
         """The applications."""
         return {name: Application(**vars(options)) for name, options in self.applications.items()}
@@ -82,6 +93,8 @@ class Local:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = check_options(Options, options, "executor.options")
+
+    portable = Options.portable
 
     def check(self, capacity: Capacity) -> None:
         """Refuse more cores or GPUs than this process may use.

@@ -177,9 +177,7 @@ class LocalExecutor(BookedExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``; see ``Executor``."""
         with self._mutex:
-            self._closing = True
-            if cancel_futures:
-                self._withdraw_waiting()
+            self._close_up(cancel_futures)
             self._gate = self._eager = True  # nobody will wait any more
             self._pump()
         self._wake()
@@ -546,8 +544,10 @@ class LocalExecutor(BookedExecutor):
             self._let_go = True
             for worker in list(self._workers.values()):
                 self._bury(worker)
-            self._taken()
-            self._supervision.close()
+            recorded = self._broken is None
+            if recorded:
+                self._taken()
+            self._supervision.close(keep=not recorded)
             self._selector.close()
             os.close(self._woken)
             os.close(self._waker)

@@ -28,6 +28,7 @@ LOCK = "lock"
 
 BEAT_S = 5.0
 LEASE_S = 20.0
+_EXEC_S = 5.0
 _RELEASED = -1
 _WIDTH = 400  # the file is written in place, always as long, so that no reader sees half of it
 
@@ -149,15 +150,19 @@ class Ownership:
         return now is None or (now.epoch, now.pid, now.host) == (us.epoch, us.pid, us.host)
 
     def _lock(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            owner = read_owner(self._folder)
-            self._refuse(owner.name if owner else "unknown")
-        except OSError:
-            pass  # this file system has no locks: the file itself has to do
-        return False
+        end = time.monotonic() + _EXEC_S
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                owner = read_owner(self._folder)
+                gone = owner is not None and owner.here() and (owner.beat == _RELEASED or not owner.alive())
+                if not gone or time.monotonic() > end:
+                    self._refuse(owner.name if owner else "unknown")
+                time.sleep(0.01)  # a process that it was about to start still has its files
+            except OSError:
+                return False  # this file system has no locks: the file itself has to do
 
     def _await_end(self, owner: Owner | None, locked: bool, lease_s: float) -> int:
         """The next epoch, once the former owner is certain to have gone."""

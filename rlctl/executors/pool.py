@@ -90,6 +90,9 @@ def _same(node: int) -> int:
 class Pool:
     """Nodes and what is free on them.
 
+    Attributes:
+        nodes: how many there are, those that are down included.
+
     >>> pool = Pool(Capacity(nodes=2, cores=2, gpus=1))
     >>> pool.take(Resources(ranks=3))
     (Part(node=0, ranks=2, cores=3, gpus=(), memory_mb=0), Part(node=1, ranks=1, cores=1, gpus=(), memory_mb=0))
@@ -101,24 +104,19 @@ class Pool:
         self.capacity = capacity
         self.scoring = scoring
         self.group: Callable[[int], int] = _same  # tasks do not reach over nodes of several groups
-        self._size = capacity.nodes
         self._cores: list[int] = []  # free ones, bit masks
         self._count: list[int] = []  # how many these are
         self._gpus: list[list[int]] = []  # free thousandths of each device
         self._devices: list[int] = []  # devices of which nothing is taken
         self._memory: list[int] = []
         self._up: list[bool] = []
+        self.nodes = capacity.nodes
         for _ in range(capacity.nodes):
             self._add()
 
-    @property
-    def nodes(self) -> int:
-        """Nodes that are up."""
-        return sum(self._up)
-
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if nothing were taken and no node were down."""
-        empty = Pool(Capacity(self._size, *self._shape()), None)
+        empty = Pool(Capacity(self.nodes, *self._shape()), None)
         empty.group = self.group
         return empty.take(need) is not None
 
@@ -175,7 +173,7 @@ class Pool:
     def resize(self, nodes: int) -> list[int]:
         """Have so many nodes, the first ones; returns those that go."""
         gone = [node for node in range(nodes, len(self._up)) if self._up[node]]
-        self._size = nodes
+        self.nodes = nodes
         while len(self._up) < nodes:
             self._add()
         for node in range(len(self._up)):
@@ -198,10 +196,10 @@ class Pool:
         return other
 
     def _copy_into(self, other: Pool) -> None:
-        other.group, other._size = self.group, self._size
+        other.group = self.group
         other._cores, other._count = list(self._cores), list(self._count)
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
-        other._memory, other._up = list(self._memory), list(self._up)
+        other._memory, other._up, other.nodes = list(self._memory), list(self._up), self.nodes
 
     def _shape(self) -> tuple[int, int, int | None]:
         return self.capacity.cores, self.capacity.gpus, self.capacity.memory_mb

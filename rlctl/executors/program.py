@@ -18,6 +18,7 @@ from rlctl.executors.application import Application
 from rlctl.executors.data import INLINE_BYTES, by_reference
 from rlctl.executors.launchers import DEVICES
 from rlctl.executors.mpi import check_same_mpi, mpiexec_command, scratch_environment
+from rlctl.executors.naming import file_name
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure, TaskSpec
 
@@ -51,7 +52,7 @@ class Program:
         pid, start: its first process (mpiexec, where there are several ranks) and that one's start time; 0: unknown.
         command: as ``prepare`` has made it.
         control: command that signals it where it runs on other machines; names of signals follow.
-        name: of its files.
+        name: of the attempt.
         errors: file of its standard error.
     """
 
@@ -74,10 +75,10 @@ class Program:
         self._workdir = workdir
         self._applications = applications
         self._bare = bare
-        self.name = f"{task.uid}.{task.attempt}".replace(os.sep, "_")
-        self.errors = str(workdir / LOGS / f"{self.name}.err")
+        self.name = f"{task.uid}.{task.attempt}"
+        self.errors = str(workdir / LOGS / f"{file_name(self.name)}.err")
         self._lease_scratch = scratch
-        self._scratch = scratch / self.name
+        self._scratch = scratch / file_name(self.name)
 
     def prepare(self, gpus: Sequence[str]) -> dict[str, Any]:
         """Make the files that it needs; returns ``command``, ``environment`` and ``outputs`` for the supervisor.

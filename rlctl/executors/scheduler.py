@@ -2,7 +2,8 @@
 
 Tasks start in order of priority, then of submission. Where the first of them does not fit, it gets a reservation: the
 nodes on which it will fit first, as far as walltimes tell, are kept for it, and those behind it may fill the gaps, on
-other nodes or where they end before (EASY backfill, Lifka 1995). What has no walltime never fills a reserved gap.
+other nodes or where they end before (EASY backfill, Lifka 1995). What has no walltime never fills a reserved gap, and
+where no walltime tells when it will fit, nothing does.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Task:
     Attributes:
         failures, losses: attempts that failed, and that were lost with their machine.
         stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
+        hold: whether it is to be suspended whenever it runs, and held when it waits again.
+        ticket: number of its entry in a queue; an entry with another number has been withdrawn.
         work: function, arguments and keywords of a call that was given as such; None: ``spec`` says what to run.
         future: who waits for it.
     """
@@ -69,6 +72,8 @@ class Task:
     queued_s: float = 0.0
     started_s: float = 0.0
     stop: TaskState | None = None
+    hold: bool = False
+    ticket: int = 0
     work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     future: Any = None
 
@@ -82,8 +87,15 @@ class _Reservation:
     nodes: frozenset[int]
 
 
-_Queue = list[tuple[float, int, Task]]
+_Entry = tuple[float, int, Task, int]
+"""What a queue is sorted by, the task, and its ticket."""
+
+_Queue = list[_Entry]
 """A heap of tasks that fit, or do not fit, alike: the same resources, and walltimes within a factor of two."""
+
+
+def _stands(entry: _Entry) -> bool:
+    return entry[2].ticket == entry[3]
 
 
 def _length(task: Task) -> int | None:
@@ -113,6 +125,8 @@ class Scheduler:
         self._report = report
         self._queues: dict[Resources, dict[int | None, _Queue]] = {}
         self._waiting = 0
+        self._withdrawn = 0  # entries that do not stand any more
+        self._tickets = 0
         self._running: dict[TaskId, Task] = {}
         self._reservation: _Reservation | None = None
         self._changed = True  # since the last pass: something became free, or something was queued
@@ -201,7 +215,7 @@ class Scheduler:
                     reserved = self._reserve(task, now_s)
                 continue
             heapq.heappop(queue)
-            if queue:
+            if self._waits(queue):
                 heapq.heapreplace(heads, (*queue[0][:2], queue, need))
             else:
                 heapq.heappop(heads)
@@ -267,6 +281,9 @@ class Scheduler:
         task.attempt += 1
         task.placement = ()
         self._enqueue(task, now_s)
+        if task.hold:
+            task.hold = False
+            self.hold(task.uid, now_s)
 
     def cancel(self, uid: TaskId, now_s: float) -> Task | None:
         """Cancel what waits; a task that holds resources is returned, to be stopped, unless it is already."""
@@ -284,19 +301,26 @@ class Scheduler:
     def hold(self, uid: TaskId, now_s: float) -> Task | None:
         """Keep a waiting task from starting; a running one is returned, to be suspended."""
         task = self.tasks.get(uid)
-        if task is not None and task.state is TaskState.QUEUED:
+        if task is None:
+            return None
+        if task.state is TaskState.QUEUED:
             self._withdraw(task)
             self.enter(task, TaskState.HELD, now_s)
-            return None
-        return task if task is not None and task.state is TaskState.RUNNING else None
+        elif task.state is not TaskState.HELD:
+            task.hold = True
+        return task if task.state is TaskState.RUNNING and task.stop is None else None
 
     def release(self, uid: TaskId, now_s: float) -> Task | None:
         """The opposite: a suspended task is returned, to be continued."""
         task = self.tasks.get(uid)
-        if task is not None and task.state is TaskState.HELD:
-            self._enqueue(task, now_s)
+        if task is None:
             return None
-        return task if task is not None and task.state is TaskState.SUSPENDED else None
+        task.hold = False
+        if task.state is TaskState.HELD:
+            self._enqueue(task, now_s)
+        elif task.state is TaskState.SUSPENDED and task.stop is None:
+            return task
+        return None
 
     def update(self, uid: TaskId, now_s: float, priority: float | None, need: Resources | None) -> Task | None:
         """Change what a task asks for; one that holds other resources is returned, to be stopped and queued again.
@@ -341,7 +365,7 @@ class Scheduler:
 
     def queued(self) -> Iterator[Task]:
         """Tasks that wait, in no particular order."""
-        return (entry[2] for queues in self._queues.values() for queue in queues.values() for entry in queue)
+        return (e[2] for queues in self._queues.values() for queue in queues.values() for e in queue if _stands(e))
 
     def touch(self) -> None:
         """Something outside may have changed what fits: look again."""
@@ -352,7 +376,7 @@ class Scheduler:
         heads = []
         for need, queues in list(self._queues.items()):
             for length, queue in list(queues.items()):
-                if queue:
+                if self._waits(queue):
                     heads.append((*queue[0][:2], queue, id(need)))
                 else:
                     del queues[length]
@@ -361,27 +385,31 @@ class Scheduler:
         heapq.heapify(heads)
         return heads
 
+    def _waits(self, queue: _Queue) -> bool:
+        """Whether anybody waits in this queue; the first entry is of a task that does."""
+        while self._withdrawn and queue and not _stands(queue[0]):
+            heapq.heappop(queue)
+            self._withdrawn -= 1
+        return bool(queue)
+
     def _ends_before(self, task: Task, at_s: float, now_s: float) -> bool:
         walltime_s = task.spec.walltime_s
-        return walltime_s is not None and now_s + walltime_s <= at_s
+        return walltime_s is not None and now_s + walltime_s <= at_s < math.inf
 
-    def _reserve(self, task: Task, now_s: float) -> _Reservation:
-        """Nodes for the first task that does not fit, and from when on it will fit there."""
+    def _reserve(self, task: Task, now_s: float) -> _Reservation | None:
+        """Nodes for the first task that does not fit, and from when on it will fit there; None if nothing tells."""
         held = self._reservation
-        if held is not None and held.task is task and held.at_s > now_s:
+        if held is not None and held.task is task and now_s < held.at_s < math.inf:
             return held
-        books, at_s, placement = self.pool.copy(), math.inf, None
-        ends = sorted((self._end(t), t.order, t) for t in self._running.values())
-        for end_s, _, other in ends:
+        books = self.pool.copy()
+        for end_s, _, other in sorted((self._end(t), t.order, t) for t in self._running.values()):
             books.give(other.placement)
             placement = books.take(task.need)
             if placement is not None:
-                at_s = max(end_s, now_s)
-                break
-        # Unknown ends, or nodes that are down: keep the nodes with most room, until it fits there or better is known.
-        nodes = frozenset(part.node for part in placement or ())
-        self._reservation = _Reservation(task, at_s, nodes)
-        return self._reservation
+                # Where an end is unknown the oldest come first: those that it waits for stay the same, and are fewer.
+                self._reservation = _Reservation(task, max(end_s, now_s), frozenset(part.node for part in placement))
+                return self._reservation
+        return None  # nodes are down: whoever is behind it may have a reservation
 
     def _end(self, task: Task) -> float:
         walltime_s = task.spec.walltime_s
@@ -394,16 +422,24 @@ class Scheduler:
 
     def _push(self, task: Task) -> None:
         queue = self._queues.setdefault(task.need, {}).setdefault(_length(task), [])
-        heapq.heappush(queue, (-task.priority, task.order, task))
+        self._tickets += 1
+        task.ticket = self._tickets
+        heapq.heappush(queue, (-task.priority, task.order, task, task.ticket))
         self._waiting += 1
         self._changed = True
 
     def _withdraw(self, task: Task) -> None:
-        queue = self._queues[task.need][_length(task)]
-        queue.remove((-task.priority, task.order, task))
-        heapq.heapify(queue)
+        """Its entry stays where it is until it comes first, or until most entries are such."""
+        task.ticket = 0
         self._waiting -= 1
+        self._withdrawn += 1
         self._changed = True
+        if self._withdrawn > self._waiting:
+            for queues in self._queues.values():
+                for queue in queues.values():
+                    queue[:] = filter(_stands, queue)
+                    heapq.heapify(queue)
+            self._withdrawn = 0
 
     def _finish(self, task: Task, state: TaskState, now_s: float, ending: Ending) -> None:
         failed = state is TaskState.FAILED

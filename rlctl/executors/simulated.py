@@ -132,9 +132,8 @@ class SimulatedExecutor(BookedExecutor):
         """
         super().__init__(capacity, eager=eager, journal=journal, scoring=scoring, backfill=backfill)
         self.model = model
-        self.uncomputed: list[Launch] = []
         self._now = 0.0
-        self._asked: set[TaskId] = set()  # in ``uncomputed`` or ``_computed``
+        self._uncomputed: dict[TaskId, Launch] = {}
         self._computed: dict[TaskId, Simulated] = {}
         self._does: dict[TaskId, Simulated] = {}
         self._heap: list[tuple[float, int, TaskId, int]] = []  # (end, order, uid, attempt)
@@ -151,16 +150,20 @@ class SimulatedExecutor(BookedExecutor):
         """Virtual seconds since the campaign began."""
         return self._now
 
+    @property
+    def uncomputed(self) -> list[Launch]:
+        """Launches of which the model has not been asked yet."""
+        return list(self._uncomputed.values())
+
     def deliver(self, simulated: Sequence[Simulated]) -> None:
         """The model's answers for ``uncomputed``, in its order."""
-        for launch, answer in zip(self.uncomputed, simulated, strict=True):
-            self._computed[launch.spec.uid] = answer
-        self.uncomputed = []
+        self._computed.update(zip(self._uncomputed, simulated, strict=True))
+        self._uncomputed.clear()
 
     def wait(self, timeout_s: float | None = None) -> list[Event]:
         """Start what fits and move the clock to the next events, or by the timeout if none comes before."""
         with self._mutex:
-            if self.uncomputed:
+            if self._uncomputed:
                 self.deliver(self.model.outcomes(self.uncomputed))
         return super().wait(timeout_s)
 
@@ -176,9 +179,7 @@ class SimulatedExecutor(BookedExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let what there is come to its virtual end; see ``Executor``."""
         with self._mutex:
-            self._closing = True
-            if cancel_futures:
-                self._withdraw_waiting()
+            self._close_up(cancel_futures)
         if not wait:
             return
         if self._eager:
@@ -212,10 +213,9 @@ class SimulatedExecutor(BookedExecutor):
         if simulated is None:
             self.deliver(self.model.outcomes(self.uncomputed))
             simulated = self._computed.pop(task.uid)
-        self._asked.discard(task.uid)
         self._does[task.uid] = simulated
-        self._books.enter(task, TaskState.RUNNING, self._now)
         self._push(task, min(simulated.duration_s, task.spec.walltime_s or math.inf))
+        self._started(task)
 
     def _push(self, task: Task, seconds: float) -> None:
         if seconds < math.inf:
@@ -307,20 +307,17 @@ class SimulatedExecutor(BookedExecutor):
 
     def _ask(self, task: Task) -> None:
         """What this attempt will do has to be known before it starts."""
-        if task.uid not in self._asked:
-            self._asked.add(task.uid)
+        if task.uid not in self._uncomputed and task.uid not in self._computed:
             spec = task.spec
             if task.work is not None:
                 spec = replace(spec, uid=task.uid, function=function_name(task.work[0]))
             elif task.need is not spec.resources:
                 spec = replace(spec, resources=task.need)
-            self.uncomputed.append(Launch(spec, task.attempt))
+            self._uncomputed[task.uid] = Launch(spec, task.attempt)
 
     def _forget(self, uid: TaskId) -> None:
-        if uid in self._asked:
-            self._asked.discard(uid)
-            self._computed.pop(uid, None)
-            self.uncomputed = [launch for launch in self.uncomputed if launch.spec.uid != uid]
+        self._computed.pop(uid, None)
+        self._uncomputed.pop(uid, None)
 
     def _run_on(self) -> None:
         """The thread of an eager executor."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from rlctl.errors import LaunchError
 from rlctl.executors.processes import boot, reap, start_time
-from rlctl.executors.supervisor import EXITS, GRACE_S, TASK
+from rlctl.executors.supervisor import EXITS, GRACE_S, TASK, exit_file
 
 LOCK = ".lease"
 _PATIENCE_S = GRACE_S + 8.0
@@ -122,11 +122,15 @@ class Supervision:
         old = self.token
         self._start(_take_lock(self._note), old, running)
 
-    def close(self) -> None:
-        """Stop whatever is left and wait until it is gone; may be called twice."""
+    def close(self, keep: bool = False) -> None:
+        """Stop whatever is left and wait until it is gone; may be called twice.
+
+        Args:
+            keep: whether ends that have not been acknowledged stay in files, for a later controller.
+        """
         if self._socket.fileno() < 0:
             return
-        self.send("bye")
+        self.send("bye", keep=keep)
         self._socket.settimeout(GRACE_S + 10.0)
         with contextlib.suppress(OSError):
             while self._socket.recv(1 << 16):
@@ -166,7 +170,7 @@ class Supervision:
         Raises:
             LaunchError: it has a controller.
         """
-        token, _ = _read_note(self._note)
+        token, *_ = _read_note(self._note)
         if token is None:
             return False
         connection = socket.socket(socket.AF_UNIX)
@@ -246,7 +250,7 @@ class Supervision:
     def forget_exit(self, key: str) -> None:
         """The end of this attempt is recorded."""
         self.send("acknowledge", key=key)
-        (self._workdir / EXITS / f"{key.replace(os.sep, '_')}.json").unlink(missing_ok=True)
+        (self._workdir / EXITS / exit_file(key)).unlink(missing_ok=True)
 
 
 def scratch_folder(token: str) -> Path:
@@ -255,22 +259,34 @@ def scratch_folder(token: str) -> Path:
     return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / f"rlctl-{token}"
 
 
-def _read_note(path: Path) -> tuple[str | None, dict[int, int]]:
-    """Token and sessions (pid, start time) of the last supervisor, if it belongs to this life of this machine."""
+def unattended(workdir: Path) -> tuple[int, float]:
+    """How many programs go on without a controller on this machine, and for how many seconds more."""
+    _, sessions, end = _read_note(workdir / LOCK)
+    if end is None:
+        return 0, 0.0
+    return sum(start_time(pid) == start for pid, start in sessions.items()), max(end - time.monotonic(), 0.0)
+
+
+def _read_note(path: Path) -> tuple[str | None, dict[int, int], float | None]:
+    """What the last supervisor has written down, if that belongs to this life of this machine.
+
+    Token, sessions (pid, start time), and the end of the lease on the monotonic clock if there is no controller.
+    """
     try:
         first, *lines = path.read_text().splitlines() or [""]
     except OSError:
-        return None, {}
+        return None, {}, None
     token, _, booted = first.partition(" ")
     if re.fullmatch("[0-9a-f]{32}", token) is None or booted != boot():
-        return None, {}
+        return None, {}, None
     held = [line[1:].split() for line in lines if re.fullmatch(r"\+\d+ \d+", line)]
-    return token, {int(pid): int(start) for pid, start in held}
+    ends = [float(line[1:]) for line in lines if re.fullmatch(r"-\d+\.\d+", line)]
+    return token, {int(pid): int(start) for pid, start in held}, ends[0] if ends else None
 
 
 def clear(note: Path) -> None:
     """Stop what a supervisor that was killed has left on this machine, and remove its scratch folder."""
-    token, sessions = _read_note(note)
+    token, sessions, _ = _read_note(note)
     if token is None:
         return
     # The note may be old: a number whose first process has gone may be a stranger's by now; the mark finds the rest.

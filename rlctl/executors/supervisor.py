@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rlctl.executors.naming import file_name
 from rlctl.executors.processes import boot, children, family, reap, resident_mb, send_signal, start_time
 
 TASK = "RLCTL_TASK"
@@ -184,6 +185,7 @@ class Supervisor:
         self._environment = hello["environment"]
         gone_s = None if self._gone_at is None else time.monotonic() - self._gone_at
         self._gone_at = None
+        self._write_note()
         self._say(event="welcome", tasks=[e.known() for e in self._execs.values()], gone_s=gone_s)
         if self._replacement:
             self._replacement = False
@@ -212,6 +214,7 @@ class Supervisor:
             return
         self._drop()
         self._gone_at = time.monotonic()
+        self._write_note()
         for sid, (began, number) in self._watched.items():
             if start_time(sid) in (began, 0):
                 send_signal([sid] if number == signal.SIGTERM else family([sid]), number)
@@ -337,7 +340,7 @@ class Supervisor:
 
     def _acknowledge(self, key: str, keep: bool = False) -> None:
         if self._execs.pop(key, None) is not None and not keep:
-            (self._exits / _file_name(key)).unlink(missing_ok=True)
+            (self._exits / exit_file(key)).unlink(missing_ok=True)
 
     def _watch(self, pid: int, number: int = signal.SIGKILL) -> None:
         self._watched[pid] = (start_time(pid), number)
@@ -345,9 +348,11 @@ class Supervisor:
     def _unwatch(self, pid: int) -> None:
         self._watched.pop(pid, None)
 
-    def _bye(self) -> None:
-        """Stop everything, keep nothing."""
+    def _bye(self, keep: bool) -> None:
+        """Stop everything; keep nothing but what the controller could not record, if it asks for that."""
         self._lease_over()
+        if keep:
+            return
         for exec_ in list(self._execs.values()):
             if exec_.ended is not None:
                 self._acknowledge(exec_.key)
@@ -501,15 +506,17 @@ class Supervisor:
         """Write how it ended into a file: whoever was told may not have recorded it."""
         if exec_.ended is None:
             return
-        path = self._exits / _file_name(exec_.key)
+        path = self._exits / exit_file(exec_.key)
         gone_s = 0.0 if self._gone_at is None else time.monotonic() - self._gone_at
         with contextlib.suppress(OSError):  # a full disk: then it will be run again
             self._exits.mkdir(exist_ok=True)
             write_through(path, json.dumps({**exec_.ended, "gone_s": gone_s}).encode())
 
     def _write_note(self) -> None:
-        """For a controller that finds this process dead: what ``supervision.clear`` reads."""
+        """For a controller that finds this process dead, and for those who look; see ``supervision._read_note``."""
         lines = [f"{self._token} {boot()}\n"]
+        if self._gone_at is not None:
+            lines.append(f"-{self._gone_at + self._lease_s:.3f}\n")
         lines += [f"+{e.pid} {e.began}\n" for e in self._execs.values() if e.ended is None and e.pid > 0]
         text = "".join(lines).encode()
         with contextlib.suppress(OSError):
@@ -521,6 +528,11 @@ def _family(exec_: Exec) -> list[int]:
     """Living processes of a program; its number may be a stranger's by now, its mark is its own."""
     ours = exec_.pid > 0 and start_time(exec_.pid) in (exec_.began, 0)
     return family([exec_.pid] if ours else [], exec_.mark)
+
+
+def exit_file(key: str) -> str:
+    """Name of the file that tells how an attempt ended."""
+    return f"{file_name(key)}.json"
 
 
 def write_through(path: Path, data: bytes) -> None:
@@ -536,10 +548,6 @@ def write_through(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _file_name(key: str) -> str:
-    return f"{key.replace(os.sep, '_')}.json"
 
 
 def _receive(connection: socket.socket) -> bytes | None:

@@ -56,7 +56,7 @@ def serve(connection: socket.socket | Pipe, scratch: Path | None) -> None:
         else:
             buffer += data
             messages = exchange.frames(buffer)
-        for message in messages:
+        for message in map(exchange.opened, messages):
             answer = _answer(message[:1], message[1:], scratch)
             if answer is not None:
                 connection.sendall(exchange.frame(answer))

@@ -76,7 +76,12 @@ class Worker:
         self.mark = mark.encode() + b"\0"  # whole: no other begins with it
         self._buffer = bytearray()
         self._scratch = scratch
+        paths = [os.path.abspath(path) for path in sys.path] if paths is None else paths  # it works elsewhere
+        first = exchange.posted(worker.PATH + json.dumps(list(paths)).encode(), scratch)
+        if initializer is not None:
+            first += exchange.posted(worker.INITIALIZE + initializer, scratch)
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * exchange.SMALL_BYTES)
         life, self._life = os.pipe()
         output = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
@@ -93,10 +98,7 @@ class Worker:
         self.socket = ours
         self.pid = self._process.pid
         self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
-        paths = [os.path.abspath(path) for path in sys.path] if paths is None else paths  # it works elsewhere
-        self._send(worker.PATH + json.dumps(list(paths)).encode())
-        if initializer is not None:
-            self._send(worker.INITIALIZE + initializer)
+        self._send(first)
 
     def start(
         self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
@@ -122,14 +124,16 @@ class Worker:
     def call(self, task: Task, cores: list[int]) -> Ending | None:
         """Hand over a call; an ending if that is impossible."""
         try:
-            message = call_message(task, cores, self._scratch)
+            message = exchange.posted(call_message(task, cores, self._scratch), self._scratch)
         except Exception as error:
+            if task.work is None:
+                return Ending(failure=Failure.LAUNCH, message=f"cannot be handed over: {error}")
             return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error)
         self.hand_over(task, message)
         return None
 
     def hand_over(self, task: Task, message: bytes) -> None:
-        """Hand over a call that is a message already."""
+        """Hand over a call that has been posted already."""
         self.task = task
         self._send(message)
 
@@ -197,9 +201,9 @@ class Worker:
                 self._process.wait(0.02)
         os.close(self._life)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         try:
-            self.socket.sendall(exchange.frame(data))
+            self.socket.sendall(message)
         except OSError:  # it has died, as will be noticed
             self.unread = True
 

@@ -24,7 +24,7 @@ from rlctl.monitoring.timeline import Timeline
 from rlctl.policy import Policy
 from rlctl.preflight import check_campaign, load_fallback
 from rlctl.records import Record
-from rlctl.registry import executor_factory
+from rlctl.registry import executor_factory, executor_options
 from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
@@ -76,7 +76,7 @@ def steer(
     # A saved policy may be exchanged under its name; a run goes on with the one that it began with.
     digests = {f"{role}_digest": getattr(p, "digest", None) for role, p in (("policy", policy), ("fallback", fallback))}
     identity |= {key: digest for key, digest in digests.items() if digest is not None}
-    executors = executor_factory(config.executor.name, config.executor.options)
+    executors = executor_factory(config.executor.name, executor_options(config))
     executors.check(config.machine.capacity())  # before anything is made
     if not resume:
         again = {"policy_source": source, "portable_hash": config_hash(portable(config))}

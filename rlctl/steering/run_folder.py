@@ -15,6 +15,7 @@ from rlctl.executors.journal import Journal
 from rlctl.executors.ownership import read_owner
 from rlctl.monitoring.timeline import Timeline
 from rlctl.records import Record
+from rlctl.registry import executor_options
 
 JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
 _OF_TRAINING = ("checkpoints", "policy")
@@ -98,7 +99,7 @@ def now_s(run: Run) -> float:
 
 
 def portable(config: Config) -> Config:
-    """The same experiment wherever its file lies: rule files are written out, saved policies have absolute paths."""
+    """The same experiment wherever its file lies: rule files are written out, all other paths are absolute."""
     entries: dict[str, Any] = {}
     for name, entry in config.policies.items():
         entries[name] = entry
@@ -111,7 +112,8 @@ def portable(config: Config) -> Config:
                 except ConfigError:
                     continue
                 entries[name] = RuleEntry(rule=rule.rule, parameters=rule.parameters)
-    return config.model_copy(update={"policies": entries})
+    executor = config.executor.model_copy(update={"options": executor_options(config)})
+    return config.model_copy(update={"policies": entries, "executor": executor})
 
 
 def _journal_files(path: Path) -> list[Path]:

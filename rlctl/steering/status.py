@@ -17,12 +17,13 @@ from rlctl.campaign import Campaign, Countable
 from rlctl.config import Config
 from rlctl.errors import RlctlError
 from rlctl.executors.journal import Journal, JournalInUseError
+from rlctl.executors.supervision import unattended
 from rlctl.monitoring.account import account, ledger_line
 from rlctl.monitoring.progress import duration
 from rlctl.monitoring.timeline import Answer, Attempt, Timeline
 from rlctl.monitoring.wording import action_text, count_text, span_of_cores
 from rlctl.registry import campaign_factory
-from rlctl.steering.run_folder import Controller, Run, controller, now_s, read_run
+from rlctl.steering.run_folder import WORK, Controller, Run, controller, now_s, read_run
 
 STATUS = "status.json"
 """Only where the journal cannot be read meanwhile."""
@@ -55,6 +56,8 @@ class Status:
         last: the last decisions, newest last.
         failures: number of failed attempts by kind of failure.
         last_failure: task and message of the last of them; empty: none has failed.
+        unattended: programs that go on on this machine though their controller has died.
+        lease_s: for how much longer they do.
     """
 
     run: str
@@ -80,6 +83,8 @@ class Status:
     last_failure: str
     core_seconds: Mapping[str, float]
     gpu_seconds: Mapping[str, float]
+    unattended: int = 0
+    lease_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -122,6 +127,7 @@ class Status:
             ("run", self.run),
             ("campaign", f"{self.campaign}, instance {self.instance}, steered by {self.policy}"),
             ("state", state),
+            *self._unattended(),
             ("goal", f"{reached} after {count_text(self.decisions, 'decision')}"),
             ("budget", f"{budget}; {self.node_seconds:,.1f} node-seconds"),
         ]
@@ -145,6 +151,14 @@ class Status:
         if who.alive is None:
             return f"last steered by process {who.holder}; whether it lives cannot be told from here"
         return "interrupted, nobody steers it: go on with rlctl steer and --resume"
+
+    def _unattended(self) -> list[tuple[str, str]]:
+        if not self.unattended:
+            return []
+        several = self.unattended > 1
+        text = f"{self.unattended} {'programs go' if several else 'program goes'} on alone; "
+        text += f"--resume within {duration(self.lease_s)} takes {'them' if several else 'it'} over"
+        return [("", text)]
 
     def _running(self) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -223,6 +237,8 @@ def _status(run: Run, who: Controller) -> Status:
     left_s = None
     if alive and goal is not None and 2 <= successes < goal:
         left_s = elapsed_s / successes * (goal - successes)
+    nobody = summary is None and who.alive is False
+    programs, lease_s = unattended(run.path / WORK) if nobody else (0, 0.0)
     failed = sorted((a for a in timeline.attempts if a.failure is not None), key=_ended_s)
     booked = account(timeline, elapsed_s)
     return Status(
@@ -249,6 +265,8 @@ def _status(run: Run, who: Controller) -> Status:
         last_failure=": ".join(filter(None, [failed[-1].uid, failed[-1].message])) if failed else "",
         core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
         gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+        unattended=programs,
+        lease_s=lease_s,
     )
 
 

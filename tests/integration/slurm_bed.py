@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import getpass
 import os
 import shutil
 import subprocess
@@ -91,12 +92,13 @@ def whole() -> int:
 
 
 def end_whole() -> None:
-    """End that job: somebody wants the nodes for other jobs."""
-    if whole.cache_info().currsize:
-        bed().ask("scancel", str(whole()))
-        whole.cache_clear()
-    while bed().ask("squeue", "--noheader"):
-        time.sleep(0.05)
+    """End that job, and every other: somebody wants the nodes."""
+    whole.cache_clear()
+    end_s = time.monotonic() + 60.0
+    while found := bed().ask("squeue", "--noheader"):
+        bed().ask("scancel", f"--user={getpass.getuser()}")
+        assert time.monotonic() < end_s, found
+        time.sleep(0.1)
 
 
 def inside(number: int) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ import pytest
 import slurm_bed
 from parsl_workers import needs_parsl, shared
 
-from rlctl.errors import LaunchError
+from rlctl.errors import JournalError, LaunchError
 from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
 from rlctl.executors.base import Capacity, Executor
 from rlctl.executors.journal import Journal
@@ -344,6 +344,15 @@ def test_stopping_one_leaves_the_others_alone_whatever_they_are_called(bench: Be
         future.stop(0.0)
 
 
+def test_tasks_with_strange_names_are_told_apart(bench: Bench) -> None:
+    executor = bench.open(cores=6)
+    tasks = [occupy(executor, uid) for uid in ("a/b", "a_b", "a b", "ä%2Fb", ".", "long" * 80)]
+    for number, future in enumerate(tasks):
+        executor.signal(future.uid, signal.SIGKILL)
+        assert isinstance(future.exception(PATIENCE_S), TaskFailed)
+        assert all(other.running() for other in tasks[number + 1 :])
+
+
 def test_as_completed_and_wait_tell_what_is_done(bench: Bench) -> None:
     executor = bench.open(cores=2)
     hanging = occupy(executor)
@@ -416,6 +425,20 @@ def test_shutdown_that_does_not_wait_returns_at_once_and_everything_comes_to_its
     assert not future.done()
     hanging.stop(0.0)
     assert future.result(PATIENCE_S) == 32
+
+
+def test_shutdown_releases_what_is_held(bench: Bench) -> None:
+    executor = bench.open()
+    suspended = occupy(executor)
+    held = executor.submit_task(task("held"))
+    for uid in ("held", "occupies"):
+        executor.hold(TaskId(uid))
+    assert (held.state, suspended.state) == (S.HELD, S.SUSPENDED)
+    executor.shutdown(wait=False)
+    assert (held.state, suspended.state) == (S.QUEUED, S.RUNNING)
+    suspended.stop(0.0)
+    executor.shutdown()
+    assert held.result(0) == {}
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -604,6 +627,37 @@ def test_a_suspended_task_keeps_its_place_and_goes_on_when_released(bench: Bench
     hanging.stop(5.0)  # what is suspended can be stopped
     behind.result(PATIENCE_S)
     assert states(executor, "occupies")[-5:] == [S.RUNNING, S.SUSPENDED, S.RUNNING, S.SUSPENDED, S.CANCELED]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_task_that_is_held_while_it_starts_is_suspended_when_it_runs(
+    bench: Bench, tmp_path: Path, recorded: bool
+) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = bench.open()
+        if recorded:
+            executor.attach(journal)
+        with executor._mutex:
+            future = executor.submit_task(task("a", "hangs"))
+            executor.hold(TaskId("a"))
+        until(lambda: future.state in (S.HELD, S.SUSPENDED), lambda: future.state)
+        executor.release(TaskId("a"))
+        until(lambda: future.state is S.RUNNING, lambda: future.state)
+        bench.close()
+
+
+def test_a_suspended_task_that_has_to_run_again_is_held_until_it_is_released(bench: Bench) -> None:
+    executor = bench.open(nodes=2)
+    occupy(executor, "first"), occupy(executor, "second")
+    executor.hold(TaskId("second"))
+    executor.resize(1)
+    comes_to(executor, "second", S.HELD)
+    executor.resize(2)
+    assert executor.status().held == 1
+    executor.release(TaskId("second"))
+    comes_to(executor, "second", S.RUNNING, 2)
+    for uid in ("first", "second"):
+        executor.cancel(TaskId(uid), 0.0)
 
 
 def test_a_suspended_program_really_stands_still(real: Bench) -> None:
@@ -852,6 +906,38 @@ def test_an_attempt_of_which_no_end_is_known_is_followed_by_the_next_one(bench: 
         future = executor.submit_task(task("a", "tells"))
         assert future.result(PATIENCE_S) == {"told": "a"}
         assert future.attempt == 2
+        bench.close()
+
+
+@pytest.mark.parametrize("end", ["shutdown", "close", "full disk"])
+def test_no_future_stays_open_when_the_end_comes_while_its_task_is_being_recorded(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = bench.open()
+        executor.attach(journal)
+        recording, ended = threading.Event(), threading.Event()
+
+        def slowly(*record: Any) -> None:
+            recording.set()
+            assert ended.wait(PATIENCE_S)
+            if end == "full disk":
+                raise JournalError("no space left")
+
+        monkeypatch.setattr(journal, "append", slowly)
+        with cf.ThreadPoolExecutor(1) as threads:
+            submitted = threads.submit(executor.submit_task, task("a"))
+            assert recording.wait(PATIENCE_S)
+            future = executor.submit_task(task("a"))
+            if end == "shutdown":
+                executor.shutdown()
+            elif end == "close":
+                executor.close()
+            ended.set()
+            error = submitted.exception(PATIENCE_S)
+        assert isinstance(error, JournalError if end == "full disk" else RuntimeError)
+        assert future.exception(PATIENCE_S) is error
+        assert order_of_starts(executor) == []
         bench.close()
 
 

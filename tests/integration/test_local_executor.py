@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rlctl.errors import LaunchError
+from rlctl.errors import JournalError, LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.data import fetch
 from rlctl.executors.journal import Journal
@@ -23,6 +24,7 @@ from rlctl.executors.layout import available_cores
 from rlctl.executors.local import LocalExecutor
 from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.processes import session_processes, start_time
+from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.supervision import scratch_folder
 from rlctl.executors.supervisor import GRACE_S
 from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
@@ -424,6 +426,39 @@ def test_large_results_of_calls_and_programs_stay_in_files(
     assert fetch(values["long"], work) == list(range(50_000))
 
 
+def test_tasks_whose_names_can_be_no_files_have_logs_results_and_ends_of_their_own(
+    make: Callable[..., LocalExecutor], functions: str, tmp_path: Path
+) -> None:
+    executor, work = make(cores=2), tmp_path / "work"
+    long = "long" * 100
+    names = ["a/b", "a_b", ".a", "../a", "50%", "50%25", long, f"{long}er", "ü" * 200]
+    results = run(executor, *[script(name, "import sys; print(sys.argv[1])", name) for name in names])
+    assert {result.state for result in results.values()} == {TaskState.DONE}
+    logs = [path.read_text().strip() for path in (work / "logs").glob("*.out")]
+    assert sorted(logs) == sorted(names)
+    assert (work / "logs" / "a_b.1.out").read_text() == "a_b\n", "what can be a file's name is one"
+    results = run(executor, *[call(f"call {name}", f"{functions}:field", {"n": 3 + i}) for i, name in enumerate(names)])
+    for i, name in enumerate(names):
+        assert fetch(results[f"call {name}"].values["field"], work).shape == (3 + i, 3 + i)
+
+
+def test_a_worker_that_stands_still_does_not_hold_up_the_executor(make: Callable[..., LocalExecutor]) -> None:
+    executor = make(eager=True)
+    pid = executor.submit(os.getpid).result(60.0)
+    os.kill(pid, signal.SIGSTOP)
+    with cf.ThreadPoolExecutor(1) as thread:
+        try:
+            asked = thread.submit(lambda: executor.submit(len, bytes(8_000_000)))
+            future = asked.result(10.0)
+            assert len(thread.submit(executor.status).result(10.0).running) == 1
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert future.result(60.0) == 8_000_000
+    values = {"x": "x" * 1_000_000}
+    assert executor.submit_task(call("a", "builtins:dict", values)).result(60.0).keys() == values.keys()
+    assert list(executor._supervision.scratch.iterdir()) == [executor._supervision.scratch / "socket"]
+
+
 @on_linux
 def test_worker_that_was_killed_between_two_calls_is_replaced(
     make: Callable[..., LocalExecutor], functions: str
@@ -495,6 +530,71 @@ def test_what_was_asked_and_started_is_written_ahead(make: Callable[..., LocalEx
     assert records[1].data == {"uid": "a", "attempt": 3, "cores": [0], "gpus": {}, "nodes": [0]}
     assert set(records[2].data) == {"uid", "attempt", "pid", "starttime", "boot_id", "host"}
     assert all(record.time_s >= 100.0 for record in records)
+
+
+ONCE = "import json; open('begun', 'a').write('x'); json.dump({'x': 1}, open('a.json', 'w'))"
+
+
+def lives_once(executor: LocalExecutor, work: Path) -> None:
+    """A later controller learns how the task ended, and does not run it again."""
+    events = finish(executor)
+    assert [(event.state, event.attempt) for event in events] == [(TaskState.RUNNING, 1), (TaskState.DONE, 1)]
+    assert events[-1].result is not None
+    assert events[-1].result.values == {"x": 1}
+    assert (work / "begun").read_text() == "x"
+    executor.close()
+    assert not (work / "exits").exists()
+
+
+@on_linux
+def test_an_end_that_a_killed_controller_was_told_and_had_not_recorded_is_found_again(
+    make: Callable[..., LocalExecutor], tmp_path: Path
+) -> None:
+    spec = script("a", ONCE, result_file="a.json")
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from rlctl.executors.base import Capacity; from rlctl.executors.journal import Journal\n"
+        "from rlctl.executors.local import LocalExecutor; from rlctl.task import TaskSpec\n"
+        "folder = Path(sys.argv[1]); journal = Journal.create(folder / 'journal.db', {})\n"
+        "executor = LocalExecutor(Capacity(cores=1), folder / 'work', journal)\n"
+        "spec = TaskSpec('a', executable='python', arguments=('-c', sys.argv[2]), result_file='a.json')\n"
+        "executor.submit_task(spec)\n"
+        "while not executor.wait()[-1].state.final: pass\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), ONCE], timeout=60.0)
+    assert killed.returncode == -signal.SIGKILL
+    with Journal.open(tmp_path / "journal.db") as journal:
+        executor = make(journal=journal, past=Past.read(journal.records(kinds=KINDS)))
+        executor.submit_task(spec)
+        lives_once(executor, tmp_path / "work")
+
+
+@on_linux
+def test_an_end_that_could_not_be_recorded_is_found_again(
+    make: Callable[..., LocalExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = script("a", ONCE, result_file="a.json")
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        executor = make(eager=True)
+        executor.attach(journal)
+        write = journal.write
+
+        def fails(kind: str, time_s: float, data: Mapping[str, Any], done: Any = None) -> None:
+            if kind == "finished":
+                done(JournalError("no space left"))
+            else:
+                write(kind, time_s, data, done)
+
+        monkeypatch.setattr(journal, "write", fails)
+        with pytest.raises(JournalError, match="no space left"):
+            executor.submit_task(spec).result(60.0)
+        executor.close()
+    with Journal.open(tmp_path / "journal.db") as journal:
+        executor = make(eager=True)
+        executor.attach(journal)
+        executor.submit_task(spec)
+        lives_once(executor, tmp_path / "work")
 
 
 CONTROLLER = """

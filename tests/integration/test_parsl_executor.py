@@ -493,6 +493,11 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
         factory.check(Capacity(nodes=3))
     with pytest.raises(ConfigError, match=r"executor\.options\.config"):
         Parsl({})
+    said = {"config": "site.py:one", "applications": {"a": {"venv": "v"}}}
+    absolute = {"config": f"{path}:one", "applications": {"a": {"venv": str(tmp_path / "v")}}}
+    assert Parsl.portable(said, tmp_path.joinpath) == absolute
+    assert Parsl.portable({"config": "site.py"}, tmp_path.joinpath) == {"config": str(path)}
+    assert Parsl.portable({"config": "package.python:one"}, tmp_path.joinpath) == {"config": "package.python:one"}
 
 
 def test_the_configuration_in_the_documentation_is_one(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Real campaigns of a tiny campaign's real programs, interrupted in every way there is."""
 
+import io
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -14,13 +16,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_campaign import Factory
 
+import rlctl
 from rlctl.config import Config
 from rlctl.executors.journal import Journal
 from rlctl.records import Record
 from rlctl.steering import control
+from rlctl.steering.status import Status
 
 HERE = Path(__file__).parent
 ENTRY_POINTS = "[rlctl.campaigns]\ntiny = tiny_campaign:Factory\n[rlctl.policies]\ncycling = tiny_campaign:Cycling\n"
@@ -174,6 +179,27 @@ def test_after_kill_9_nothing_finished_runs_again_and_no_decision_is_repeated(st
     assert answers(steering.records()) == cycle(summary["decisions"])
     times = [record.time_s for record in steering.records() if record.kind == "event"]
     assert times == sorted(times)
+
+
+def test_status_tells_that_programs_go_on_when_the_controller_was_killed(steering: Steering) -> None:
+    steering.configure(parts=2, wait=True)
+    process = steering.start()
+    steering.reach(process, 2)
+    assert rlctl.status(steering.run).unattended == 0
+    process.kill()
+    process.wait()
+    await_(lambda: rlctl.status(steering.run).unattended == 2)
+    now = rlctl.status(steering.run)
+    assert 200.0 < now.lease_s <= 300.0
+    assert Status.from_json(now.to_json()) == now
+    text = io.StringIO()
+    Console(file=text, width=80).print(now.show())
+    line = r"2 programs go on alone; --resume within [45]:\d\d min takes them over"
+    assert re.search(line, text.getvalue()), text.getvalue()
+    (steering.run / "work" / "go").touch()
+    code, _, err = steering.finish("--resume")
+    assert code == 0, err
+    assert rlctl.status(steering.run).unattended == 0
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -57,6 +59,16 @@ def outside(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     until(lambda: not bed.ask("squeue", "--noheader"), bed.ask("squeue"))
 
 
+@contextlib.contextmanager
+def opened(*arguments: Any, **options: Any) -> Iterator[SlurmExecutor]:
+    """An executor that stops what still runs, also when a test fails."""
+    executor = open_executor(*arguments, **options)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
 def open_executor(
     folder: Path, capacity: Capacity = NODES, submit: Request | None = None, warning_s: float = 5.0, **options: object
 ) -> SlurmExecutor:
@@ -91,7 +103,7 @@ def test_ranks_of_an_mpi_program_on_two_nodes_find_each_other(job: int, bed: Bed
         "from mpi4py import MPI; import os; c = MPI.COMM_WORLD; "
         "print(c.Get_size(), c.allreduce(c.Get_rank()), os.environ['SLURMD_NODENAME'], flush=True)"
     )
-    with open_executor(tmp_path) as executor:
+    with opened(tmp_path) as executor:
         spec = TaskSpec(
             TaskId("mpi"),
             executable="python",
@@ -108,7 +120,7 @@ def test_ranks_of_an_mpi_program_on_two_nodes_find_each_other(job: int, bed: Bed
 def test_tasks_share_a_gpu_by_fractions_and_own_whole_ones(job: int, tmp_path: Path) -> None:
     tell = "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES $ROCR_VISIBLE_DEVICES $ZE_AFFINITY_MASK; sleep 1"
     needs = {"half": 0.5, "other half": 0.5, "whole": 1.0, "none": 0.0}
-    with open_executor(tmp_path, Capacity(nodes=1, cores=4, gpus=2)) as executor:
+    with opened(tmp_path, Capacity(nodes=1, cores=4, gpus=2)) as executor:
         for future in [executor.submit_task(shell(uid, tell, Resources(gpus_per_rank=n))) for uid, n in needs.items()]:
             future.result(PATIENCE_S)
     seen = {uid: output(tmp_path, uid)[0] for uid in needs}
@@ -117,7 +129,7 @@ def test_tasks_share_a_gpu_by_fractions_and_own_whole_ones(job: int, tmp_path: P
 
 def test_each_node_of_a_gang_has_its_own_devices(job: int, tmp_path: Path) -> None:
     tell = "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES"
-    with open_executor(tmp_path, Capacity(nodes=2, cores=8, gpus=2)) as executor:
+    with opened(tmp_path, Capacity(nodes=2, cores=8, gpus=2)) as executor:
         first = executor.submit_task(shell("one", "sleep 30", Resources(gpus_per_rank=1.0)))
         runs(first)
         gang = executor.submit_task(shell("gang", tell, Resources(ranks=3, gpus_per_rank=1.0)))
@@ -128,7 +140,7 @@ def test_each_node_of_a_gang_has_its_own_devices(job: int, tmp_path: Path) -> No
 
 def test_a_task_keeps_to_the_cores_that_it_was_given(job: int, tmp_path: Path) -> None:
     there = len(os.sched_getaffinity(0))
-    with open_executor(tmp_path) as executor:
+    with opened(tmp_path) as executor:
         tell = "taskset -cp $$; sleep 0.5"
         for future in [executor.submit_task(shell(f"t{i}", tell)) for i in range(4)]:
             future.result(PATIENCE_S)
@@ -137,7 +149,7 @@ def test_a_task_keeps_to_the_cores_that_it_was_given(job: int, tmp_path: Path) -
 
 
 def test_a_call_runs_in_a_worker_that_stays(job: int, bed: Bed, tmp_path: Path) -> None:
-    with open_executor(tmp_path, Capacity(nodes=2, cores=1)) as executor:
+    with opened(tmp_path, Capacity(nodes=2, cores=1)) as executor:
         where = [executor.submit(os.getenv, "SLURMD_NODENAME") for _ in range(1)]
         assert {future.result(PATIENCE_S) for future in where} == {"n1"}
         pids = {executor.submit(os.getpid).result(PATIENCE_S) for _ in range(20)}
@@ -157,12 +169,13 @@ def test_what_the_job_does_not_have_is_refused(job: int, tmp_path: Path) -> None
 
 
 def test_what_runs_on_a_node_that_dies_runs_again_on_another(bed: Bed, job: int, tmp_path: Path) -> None:
-    with open_executor(tmp_path, Capacity(nodes=4, cores=1)) as executor:
+    with opened(tmp_path, Capacity(nodes=4, cores=1)) as executor:
         futures = [executor.submit_task(shell(f"t{i}", "echo $SLURMD_NODENAME; sleep 8")) for i in range(3)]
         call = executor.submit(time.sleep, 600.0)  # on the last node
         for future in futures:
             runs(future)
         until(lambda: len(bed.steps(job)) == 4)
+        until(lambda: all(output(tmp_path, future.uid) for future in futures))
         (hit,) = [f for f in futures if output(tmp_path, f.uid) == ["n2"]]
         began = time.monotonic()
         bed.run("kill-node", "n2")
@@ -282,7 +295,7 @@ def test_steps_that_nobody_watches_any_more_are_ended(job: int, bed: Bed, tmp_pa
 
 def test_it_asks_for_an_allocation_and_gives_it_back(bed: Bed, outside: None, tmp_path: Path) -> None:
     began = time.monotonic()
-    with open_executor(tmp_path, Capacity(nodes=2, cores=2, gpus=1), Request("0:05:00")) as executor:
+    with opened(tmp_path, Capacity(nodes=2, cores=2, gpus=1), Request("0:05:00")) as executor:
         future = executor.submit_task(shell("first", "echo $SLURMD_NODENAME"))
         assert future.result(PATIENCE_S) == {}
         print(f"from the request to the end of the first task: {time.monotonic() - began:.1f} s")
@@ -290,7 +303,7 @@ def test_it_asks_for_an_allocation_and_gives_it_back(bed: Bed, outside: None, tm
 
 
 def test_it_grows_by_another_job_and_shrinks(bed: Bed, outside: None, tmp_path: Path) -> None:
-    with open_executor(tmp_path, Capacity(nodes=1, cores=2), Request("0:05:00")) as executor:
+    with opened(tmp_path, Capacity(nodes=1, cores=2), Request("0:05:00")) as executor:
         executor.submit_task(shell("first", "true")).result(PATIENCE_S)
         executor.resize(3)
         until(lambda: executor.status().nodes == 3)
@@ -325,7 +338,7 @@ def test_a_controller_finds_the_allocation_of_one_that_was_killed(bed: Bed, outs
 def test_before_the_end_of_a_job_tasks_are_stopped_and_go_on_in_the_next(
     bed: Bed, outside: None, tmp_path: Path
 ) -> None:
-    with open_executor(tmp_path, Capacity(nodes=1, cores=2), Request("0:05:00"), warning_s=20.0) as executor:
+    with opened(tmp_path, Capacity(nodes=1, cores=2), Request("0:05:00"), warning_s=20.0) as executor:
         future = executor.submit_task(shell("long", "echo $SLURM_JOB_ID; sleep 4"))
         runs(future)
         (number,) = bed.ask("squeue", "--noheader", "--format=%i").split()
@@ -356,7 +369,7 @@ def test_inside_a_job_whoever_decides_is_told_of_its_end(
 
 
 def test_a_task_whose_job_is_ended_is_lost_and_not_failed(bed: Bed, outside: None, tmp_path: Path) -> None:
-    with open_executor(tmp_path, Capacity(nodes=1, cores=2), Request("0:05:00")) as executor:
+    with opened(tmp_path, Capacity(nodes=1, cores=2), Request("0:05:00")) as executor:
         future = executor.submit_task(shell("long", "echo $SLURM_JOB_ID; sleep 3"))
         runs(future)
         until(lambda: (tmp_path / "work" / "logs" / "long.1.out").exists() and output(tmp_path, "long"))
@@ -366,7 +379,7 @@ def test_a_task_whose_job_is_ended_is_lost_and_not_failed(bed: Bed, outside: Non
 
 
 def test_a_rank_that_is_killed_fails_its_program(job: int, tmp_path: Path) -> None:
-    with open_executor(tmp_path) as executor:
+    with opened(tmp_path) as executor:
         script = '[ "$SLURM_PROCID" = 1 ] && kill -9 $$; sleep 300'
         future = executor.submit_task(shell("ranks", script, Resources(ranks=3, nodes=3)))
         with pytest.raises(TaskFailed) as failed:
@@ -376,7 +389,7 @@ def test_a_rank_that_is_killed_fails_its_program(job: int, tmp_path: Path) -> No
 
 
 def test_a_stubborn_program_is_killed_after_its_grace(job: int, bed: Bed, tmp_path: Path) -> None:
-    with open_executor(tmp_path) as executor:
+    with opened(tmp_path) as executor:
         future = executor.submit_task(shell("deaf", "trap '' TERM; while :; do sleep 0.1; done"))
         runs(future)
         until(lambda: len(bed.steps(job)) == 1)
@@ -389,7 +402,7 @@ def test_a_stubborn_program_is_killed_after_its_grace(job: int, bed: Bed, tmp_pa
 
 
 def test_signals_reach_processes_on_nodes(job: int, tmp_path: Path) -> None:
-    with open_executor(tmp_path) as executor:
+    with opened(tmp_path) as executor:
         future = executor.submit_task(shell("hears", "trap 'echo heard; exit 0' USR1; while :; do sleep 0.05; done"))
         runs(future)
         time.sleep(0.5)

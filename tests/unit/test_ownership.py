@@ -52,6 +52,19 @@ def test_a_second_owner_is_refused(tmp_path: Path) -> None:
     first.close()
 
 
+def test_a_child_that_a_killed_owner_was_about_to_start_is_waited_for(tmp_path: Path) -> None:
+    """Between fork and exec it holds the lock as well."""
+    said(tmp_path, host=platform.node(), boot=boot(), pid=os.getppid(), start=1)
+    with (tmp_path / LOCK).open("r+") as inherited:
+        fcntl.flock(inherited, fcntl.LOCK_EX)
+        thread = threading.Timer(0.2, fcntl.flock, (inherited, fcntl.LOCK_UN))
+        thread.start()
+        owner = Ownership(tmp_path)
+        assert read_owner(tmp_path).epoch == 5  # type: ignore[union-attr]
+        owner.close()
+        thread.join()
+
+
 @pytest.mark.usefixtures("without_locks")
 def test_without_locks_a_living_process_of_this_host_is_refused_and_a_dead_one_is_not(tmp_path: Path) -> None:
     parent = os.getppid()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -289,6 +291,46 @@ def test_backfill_never_delays_the_first_beyond_its_reservation_when_walltimes_a
     assert all(world.states(uid)[-1] is S.DONE for uid in {event.uid for event in world.events})
 
 
+streams = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9), st.booleans()), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=150)
+@given(streams, st.integers(1, 3), st.integers(2, 8), st.none() | st.integers(0, 2))
+def test_the_first_starts_although_others_come_for_ever(
+    stream: Sequence[tuple[int, int, bool]], nodes: int, wide: int, down: int | None
+) -> None:
+    """Some tell their walltimes, others do not, and one node may be away for a while."""
+    world = World(Capacity(nodes=nodes, cores=8 // nodes))
+    books, ends = world.books, dict[TaskId, float]()
+    wide = min(wide, nodes * (8 // nodes))
+    for second in range(120):
+        world.time_s = float(second)
+        if second == 6 and down is not None and down < nodes:
+            books.pool.down(down)
+            for task in books.on_nodes([down]):
+                ends.pop(task.uid)
+                world.end(task, Ending(failure=Failure.LOST))
+        if second == 30 and down is not None and down < nodes:
+            books.pool.up(down)
+            books.touch()
+        if second == 5:
+            world.submit("wide", Resources(ranks=wide), priority=1.0)
+        for number in range(3):
+            ranks, seconds, told = stream[(3 * second + number) % len(stream)]
+            if ranks <= wide and books.waiting < 50:
+                with contextlib.suppress(LaunchError):
+                    uid = f"{second}.{number}.{seconds}"
+                    world.submit(uid, Resources(ranks=ranks), walltime_s=float(seconds) if told else None)
+        for uid in [uid for uid, end_s in ends.items() if end_s <= second]:
+            del ends[uid]
+            world.end(books.tasks[uid])
+        for name in world.start():
+            if name == "wide":
+                return
+            ends[TaskId(name)] = second + float(name.rpartition(".")[2])
+    raise AssertionError("it never started")
+
+
 @pytest.mark.parametrize(
     ("need", "reason"),
     [
@@ -322,6 +364,18 @@ def test_what_fits_after_the_allocation_has_grown_is_not_refused_any_more() -> N
     world.books.resize(2)
     world.submit("b", Resources(ranks=4))
     assert world.start() == ["b"]
+
+
+def test_what_fits_on_nodes_that_are_away_waits_for_them() -> None:
+    world = World(Capacity(nodes=2, cores=2))
+    for node in (0, 1):
+        world.books.pool.down(node)
+    world.submit("a", Resources(ranks=4))
+    assert world.start() == []
+    for node in (0, 1):
+        world.books.pool.up(node)
+    world.books.touch()
+    assert world.start() == ["a"]
 
 
 def test_an_update_that_can_never_run_changes_nothing() -> None:
@@ -439,6 +493,22 @@ def test_a_task_that_runs_already_is_taken_in_where_it_runs_if_that_is_free(free
     assert world.books.adopt(task, placement, 1.0) is free
     assert (TaskId("a") in world.books.running) is free
     assert [(e.state, e.attempt) for e in world.events if e.uid == "a"] == ([(S.LAUNCHING, 3)] if free else [])
+
+
+def test_what_is_withdrawn_leaves_nothing_behind_and_the_queue_is_not_sorted_again_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(Capacity(nodes=1, cores=1))
+    tasks = [world.submit(str(number), priority=float(number % 7)) for number in range(5000)]
+    plain, sorted_again = heapq.heapify, list[int]()
+    monkeypatch.setattr(heapq, "heapify", lambda queue: (sorted_again.append(len(queue)), plain(queue)))
+    for task in tasks[1:]:
+        world.books.cancel(task.uid, 0.0)
+    assert sum(sorted_again) < 2 * len(tasks)
+    for priority in range(100):
+        world.books.update(tasks[0].uid, 0.0, float(priority), None)
+    assert sum(len(queue) for queues in world.books._queues.values() for queue in queues.values()) <= 2
+    assert world.start() == ["0"]
 
 
 @settings(deadline=None, max_examples=30)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ class Options(CommonOptions):
     """``executor.options`` of the executor on Parsl's workers.
 
     Attributes:
-        config: ``/path/to/file.py``, ``/path/to/file.py:name`` or ``package.module:name``: a ``parsl.Config`` or one of
-            Parsl's executors. In a file the name is ``config`` if none is given.
+        config: ``path/to/file.py``, ``path/to/file.py:name`` or ``package.module:name``: a ``parsl.Config`` or one of
+            Parsl's executors. Paths begin at the configuration file. In a file the name is ``config`` if none is given.
         label: which executor of several.
         workers_per_node: how many workers share what ``machine`` calls a node. With 1 a node is a worker, and a task
             has it for itself.
@@ -38,6 +39,15 @@ class Options(CommonOptions):
     lease_s: float = Field(default=60.0, ge=5.0, le=1e7)
     enforce_memory: bool = True
 
+    @classmethod
+    def portable(cls, options: Mapping[str, Any], resolve: Callable[[str], Path]) -> Mapping[str, Any]:
+        """The options with absolute paths."""
+        path, dot, name = str(options.get("config", "")).partition(".py")
+        if not dot or (name and not name.startswith(":")):  # a module
+            return super().portable(options, resolve)
+        config = f"{os.path.abspath(resolve(f'{path}.py'))}{name}"
+        return super().portable({**options, "config": config}, resolve)
+
 
 class Parsl:
     """Tasks on workers of Parsl; see ``rlctl.executors.base.ExecutorFactory``.
@@ -48,6 +58,8 @@ class Parsl:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = check_options(Options, options, "executor.options")
+
+    portable = Options.portable
 
     def check(self, capacity: Capacity) -> None:
         """Refuse what is certainly less than is asked for.

@@ -171,9 +171,7 @@ class ParslExecutor(BookedExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``; see ``Executor``."""
         with self._mutex:
-            self._closing = True
-            if cancel_futures:
-                self._withdraw_waiting()
+            self._close_up(cancel_futures)
             self._gate = self._eager = True  # nobody will wait any more
             self._pump()
         self._wake()
@@ -393,7 +391,8 @@ class ParslExecutor(BookedExecutor):
             if self._let_go:
                 return
             self._let_go = True
-            self._taken()
+            if self._broken is None:
+                self._taken()
             self._orders.close()
         self._enough.set()
         self._blocks.leave()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.executors.parsl.orders import FOLDER, ORDERS
-from rlctl.executors.parsl.station import LEASE, RUNNING, file_name
+from rlctl.executors.parsl.station import LEASE, RUNNING
 from rlctl.executors.processes import boot, start_time
 from rlctl.executors.supervision import clear
-from rlctl.executors.supervisor import EXITS, GRACE_S
+from rlctl.executors.supervisor import EXITS, GRACE_S, exit_file
 
 _SLACK_S = 4.0
 
@@ -35,19 +35,19 @@ class Relics:
     def ended(self, key: str) -> Mapping[str, Any] | None:
         """How an attempt ended, as its supervisor has said; None: nobody has seen its end."""
         with contextlib.suppress(OSError, ValueError):
-            ended: Mapping[str, Any] = json.loads((self._exits / file_name(key)).read_bytes())
+            ended: Mapping[str, Any] = json.loads((self._exits / exit_file(key)).read_bytes())
             return ended
         return None
 
     def may_run(self, key: str) -> bool:
         """Whether it was about to begin, and nobody has seen its end."""
-        name = file_name(key)
+        name = exit_file(key)
         return (self._folder / RUNNING / name).exists() and not (self._exits / name).exists()
 
     def forget(self, key: str) -> None:
         """Its end is recorded."""
         for folder in (self._exits, self._folder / RUNNING):
-            (folder / file_name(key)).unlink(missing_ok=True)
+            (folder / exit_file(key)).unlink(missing_ok=True)
 
     def wait(self, patience_s: float | None = None) -> None:
         """Until nothing can be running any more, or nobody can be asked."""

@@ -44,18 +44,18 @@ class WorkerPool(Pool):
     def connected(self, workers: int) -> None:
         """So many workers are there now. A node whose tasks have not ended yet goes when they have."""
         self.workers = workers
-        wanted = min(self._size, -(-workers // self._per_node))
-        for node in range(self._size):
-            if not self._up[node] and self.nodes < wanted:
+        wanted = min(self.nodes, -(-workers // self._per_node))
+        for node in range(self.nodes):
+            if not self._up[node] and sum(self._up) < wanted:
                 self.up(node)
-        for node in reversed(range(self._size)):
-            if self._up[node] and self.nodes > wanted and self._free[node] == self._per_node:
+        for node in reversed(range(self.nodes)):
+            if self._up[node] and sum(self._up) > wanted and self._free[node] == self._per_node:
                 self.down(node)
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if all workers were there and free."""
-        pool = WorkerPool(Capacity(self._size, *self._shape()), None, self._per_node)
-        pool.connected(self._size * self._per_node)
+        pool = WorkerPool(Capacity(self.nodes, *self._shape()), None, self._per_node)
+        pool.connected(self.nodes * self._per_node)
         return pool.take(need) is not None
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:

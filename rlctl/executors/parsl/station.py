@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.errors import RlctlError
-from rlctl.executors import worker
+from rlctl.executors import exchange, worker
 from rlctl.executors.application import Application
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.parsl.orders import FOLDER, Hearing
@@ -32,7 +32,7 @@ from rlctl.executors.processes import boot, children_of, reap, send_signal, star
 from rlctl.executors.program import LOGS, Program, check_program
 from rlctl.executors.scheduler import Task
 from rlctl.executors.supervision import Supervision
-from rlctl.executors.supervisor import EXITS, GRACE_S, TASK
+from rlctl.executors.supervisor import EXITS, GRACE_S, TASK, exit_file
 from rlctl.executors.workers import Worker
 from rlctl.task import Failure, Resources, TaskId, TaskSpec
 
@@ -170,7 +170,7 @@ class Station:
             return _failure(Failure.LAUNCH, f"no worker can be started: {error}")
         warm.stopped, warm.kill_at = None, float("inf")
         warm.stop_at = float("inf") if request.walltime_s is None else time.monotonic() + request.walltime_s
-        warm.hand_over(_CALL, request.message)
+        warm.hand_over(_CALL, exchange.frame(request.message))
         obey, signalled = self._obeyed(request.key), False
         look_at = time.monotonic() + self.session.poll_s
         poll = select.poll()
@@ -301,7 +301,7 @@ class Station:
 
     def _note(self, key: str) -> Path:
         """Tell whoever looks into the folder that a program may be running."""
-        path = self._folder / RUNNING / file_name(key)
+        path = self._folder / RUNNING / exit_file(key)
         path.write_text(json.dumps({"key": key, "boot": boot(), "session": self.session.token}))
         return path
 
@@ -309,7 +309,7 @@ class Station:
         """Write how it ended into a file; the controller may have gone, and removes the file if it has not."""
         silent_s = self._hearing.silent_s
         gone_s = silent_s if silent_s > min(10.0, self.session.lease_s) else 0.0
-        path = self._workdir / EXITS / file_name(key)
+        path = self._workdir / EXITS / exit_file(key)
         with contextlib.suppress(OSError):  # a full disk: then it may be run again
             path.parent.mkdir(exist_ok=True)
             new = path.with_name(f".{path.name}.new")
@@ -381,7 +381,7 @@ class Station:
         self.closed = True
         self._let_worker_go()
         if self._supervision is not None:
-            self._supervision.close()
+            self._supervision.close(keep=True)
             self._supervision = None
 
     def _leave(self) -> None:
@@ -404,11 +404,6 @@ def _tracks(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
-
-
-def file_name(key: str) -> str:
-    """Of the note and of the exit file of an attempt."""
-    return f"{key.replace(os.sep, '_')}.json"
 
 
 def _failure(kind: Failure, message: str) -> bytes:

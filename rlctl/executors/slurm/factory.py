@@ -64,6 +64,8 @@ class Slurm:
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = check_options(Options, options, "executor.options")
 
+    portable = Options.portable
+
     def check(self, capacity: Capacity) -> None:
         """Refuse to begin where there is no Slurm, or no job and no word on how to get one.
 

@@ -17,10 +17,12 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rlctl.executors.application import Application
 from rlctl.executors.launchers import DEVICES, Launch, Launcher, launch
 from rlctl.executors.mpi import library
+from rlctl.executors.naming import file_name
 from rlctl.executors.pool import Placement, core_numbers
 from rlctl.executors.processes import family, send_signal
 from rlctl.executors.program import Program, application_of, own_command
@@ -182,7 +184,8 @@ def _pmi(command: Sequence[str], variables: Mapping[str, str]) -> str | None:
 
 def step_name(allocation: Allocation, name: str) -> str:
     """Name of a step; no other in the job has it."""
-    return f"{allocation.name}.{re.sub(r'[^A-Za-z0-9_.%-]', '_', name)}"
+    escaped = re.sub(r"[^A-Za-z0-9_.%-]", lambda found: quote(found[0], safe=""), file_name(name))
+    return f"{allocation.name}.{escaped.replace('~', '-')}"
 
 
 class StepWorker(Worker):

@@ -1,0 +1,24 @@
+"""Names of files for whatever users call their tasks. Nothing but the standard library is imported here."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 200
+"""Bytes; file systems allow 255, and there are endings such as ``.json.new``."""
+
+
+def file_name(key: str) -> str:
+    """The key where it can be the name of a file, else one that no other key has.
+
+    >>> file_name("run_7.1"), file_name("a/b.1"), file_name(".hidden"), file_name("50%")
+    ('run_7.1', 'a%2Fb.1', '%2Ehidden', '50%25')
+    """
+    name = re.sub(r"^\.|[%/\0]", lambda found: f"%{ord(found[0]):02X}", key)
+    whole = name.encode(errors="surrogatepass")
+    if len(whole) <= LONGEST:
+        return name
+    import hashlib
+
+    readable = whole[: LONGEST - 80].decode(errors="ignore")
+    return f"{readable}%~{hashlib.sha256(whole).hexdigest()}"  # no other name has a tilde after a percent sign
