@@ -42,7 +42,7 @@ class Shared:
         from rlctl.executors.parsl.blocks import Blocks
 
         self._folder = Path(tempfile.mkdtemp(prefix="rlctl-parsl-"))
-        started = executor(4)
+        started = executor(6)
         self._blocks = Blocks(started)
         self._blocks.start(self._folder, "shared", 5.0)
         return started

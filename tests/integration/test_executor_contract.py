@@ -97,7 +97,7 @@ def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
 
 
 def parsl(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
-    """As many workers per node as it has cores, of the four that all tests share."""
+    """As many workers per node as it has cores, of the six that all tests share."""
     from rlctl.executors.parsl.executor import ParslExecutor, Settings
 
     settings = Settings(workers_per_node=capacity.cores)
