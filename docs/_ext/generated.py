@@ -43,17 +43,21 @@ class Generated(SphinxDirective):
 
 
 class Keys(Generated):
-    """``{keys} module:Model``: each key with its type, bounds, default and meaning, sections within it after it."""
+    """``{keys} module:Model``: each key with its type, bounds, default and meaning, sections within it after it.
+
+    ``:flat:`` leaves these sections out, where another list on the page has them already.
+    """
 
     required_arguments = 1
-    option_spec: ClassVar[dict[str, Any]] = {"prefix": directives.unchanged}
+    option_spec: ClassVar[dict[str, Any]] = {"prefix": directives.unchanged, "flat": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         """The list, then a section for each model that the keys hold."""
         module, _, name = self.arguments[0].partition(":")
         model = getattr(importlib.import_module(module), name)
         prefix = self.options.get("prefix", "")
-        return [*self.parse_text_to_nodes(self._list(model)), *self._inner(model, prefix)]
+        inner = () if "flat" in self.options else self._inner(model, prefix)
+        return [*self.parse_text_to_nodes(self._list(model)), *inner]
 
     def _inner(self, model: type[BaseModel], prefix: str) -> Iterator[nodes.section]:
         for name, field in model.model_fields.items():
@@ -64,7 +68,7 @@ class Keys(Generated):
                 yield self.section(title, f"{intro}\n\n{self._list(inner)}", *self._inner(inner, key))
 
     def _list(self, model: type[BaseModel]) -> str:
-        said = meanings(model, "Attributes")
+        said = {k: v for base in reversed(model.__mro__) for k, v in meanings(base, "Attributes").items()}
         lines = []
         for name, field in model.model_fields.items():
             meaning = field.description or (said.get(field.alias or name) or said.get(name))

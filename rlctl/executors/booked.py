@@ -89,6 +89,7 @@ class BookedExecutor(Executor):
         journal: Recorder | None = None,
         scoring: Scoring | None = None,
         backfill: bool = False,
+        pool: Pool | None = None,
     ) -> None:
         """Make the books.
 
@@ -98,11 +99,12 @@ class BookedExecutor(Executor):
             journal: as for ``attach``, but who takes the events records them: ends are not recorded here.
             scoring: chooses nodes; None: where the least is left for others.
             backfill: whether tasks may overtake one that does not fit yet.
+            pool: the books of the machine; None: those of ``capacity`` and ``scoring``.
         """
         self.capacity = capacity
         self._mutex = Mutex()
         self._news = threading.Condition(self._mutex.lock)
-        self._books = Scheduler(Pool(capacity, scoring), self._report, backfill)
+        self._books = Scheduler(pool or Pool(capacity, scoring), self._report, backfill)
         self._eager = eager
         self._gate = eager
         self._journal = journal

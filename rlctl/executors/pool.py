@@ -192,11 +192,14 @@ class Pool:
     def copy(self) -> Pool:
         """The same books, to try what would be."""
         other = Pool(Capacity(0, *self._shape()), self.scoring)
+        self._copy_into(other)
+        return other
+
+    def _copy_into(self, other: Pool) -> None:
         other.group = self.group
         other._cores, other._count = list(self._cores), list(self._count)
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
         other._memory, other._up, other.nodes = list(self._memory), list(self._up), self.nodes
-        return other
 
     def _shape(self) -> tuple[int, int, int | None]:
         return self.capacity.cores, self.capacity.gpus, self.capacity.memory_mb

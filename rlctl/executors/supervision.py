@@ -51,7 +51,14 @@ class Supervision:
         left: what was found.
     """
 
-    def __init__(self, workdir: Path, environment: Mapping[str, str], epoch: int = 0, lease_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        environment: Mapping[str, str],
+        epoch: int = 0,
+        lease_s: float = 0.0,
+        note: Path | None = None,
+    ) -> None:
         """Connect.
 
         Args:
@@ -59,11 +66,14 @@ class Supervision:
             environment: of every program.
             epoch: of this controller; a later one supersedes an earlier one.
             lease_s: how long programs may go on without a controller.
+            note: file that is locked, and tells where the supervisor is; None: that of the only one in this folder.
 
         Raises:
             LaunchError: another controller works in this folder.
         """
         self._workdir = workdir
+        self._alone = note is None
+        self._note = note or workdir / LOCK
         self._hello = {"epoch": epoch, "lease_s": lease_s, "environment": dict(environment)}
         self._input = bytearray()
         self._heard: list[dict[str, Any]] = []
@@ -71,7 +81,8 @@ class Supervision:
         self.left = Left()
         workdir.mkdir(parents=True, exist_ok=True)
         self._connect()
-        self._read_exits()
+        if self._alone:  # otherwise the files of others are there too
+            self._read_exits()
 
     def fileno(self) -> int:
         """For selectors."""
@@ -109,7 +120,7 @@ class Supervision:
             self._process.wait()
         self._input.clear()
         old = self.token
-        self._start(_take_lock(self._workdir), old, running)
+        self._start(_take_lock(self._note), old, running)
 
     def close(self, keep: bool = False) -> None:
         """Stop whatever is left and wait until it is gone; may be called twice.
@@ -128,6 +139,9 @@ class Supervision:
         if self._process is not None:
             self._process.wait()
         shutil.rmtree(self.scratch, ignore_errors=True)
+        if not self._alone:
+            self._note.unlink(missing_ok=True)
+            return
         for half in (self._workdir / EXITS).glob(".*.new"):  # a supervisor was killed while it wrote this
             half.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -138,9 +152,9 @@ class Supervision:
         while True:
             if self._take_over():
                 return
-            lock = _try_lock(self._workdir)
+            lock = _try_lock(self._note)
             if lock is not None:
-                _clear(self._workdir / LOCK)
+                clear(self._note)
                 self._start(lock, uuid.uuid4().hex)
                 return
             if time.monotonic() > end:
@@ -156,7 +170,7 @@ class Supervision:
         Raises:
             LaunchError: it has a controller.
         """
-        token, *_ = _read_note(self._workdir / LOCK)
+        token, *_ = _read_note(self._note)
         if token is None:
             return False
         connection = socket.socket(socket.AF_UNIX)
@@ -229,6 +243,10 @@ class Supervision:
                     self.left.ended[ended["key"]] = ended
                     self.left.gone_s = max(self.left.gone_s, ended["gone_s"])
 
+    def leave_exit(self, key: str) -> None:
+        """How this attempt ended is in its file, which stays."""
+        self.send("acknowledge", key=key, keep=True)
+
     def forget_exit(self, key: str) -> None:
         """The end of this attempt is recorded."""
         self.send("acknowledge", key=key)
@@ -266,7 +284,7 @@ def _read_note(path: Path) -> tuple[str | None, dict[int, int], float | None]:
     return token, {int(pid): int(start) for pid, start in held}, ends[0] if ends else None
 
 
-def _clear(note: Path) -> None:
+def clear(note: Path) -> None:
     """Stop what a supervisor that was killed has left on this machine, and remove its scratch folder."""
     token, sessions, _ = _read_note(note)
     if token is None:
@@ -277,8 +295,8 @@ def _clear(note: Path) -> None:
     shutil.rmtree(scratch_folder(token), ignore_errors=True)
 
 
-def _try_lock(workdir: Path) -> int | None:
-    lock = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _try_lock(note: Path) -> int | None:
+    lock = os.open(note, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return lock
@@ -287,10 +305,10 @@ def _try_lock(workdir: Path) -> int | None:
         return None
 
 
-def _take_lock(workdir: Path) -> int:
+def _take_lock(note: Path) -> int:
     end = time.monotonic() + _PATIENCE_S
-    while (lock := _try_lock(workdir)) is None:
+    while (lock := _try_lock(note)) is None:
         if time.monotonic() > end:
-            raise LaunchError(f"{workdir}: another controller works here: stop it first")
+            raise LaunchError(f"{note.parent}: another controller works here: stop it first")
         time.sleep(0.02)
     return lock

@@ -338,8 +338,8 @@ class Supervisor:
         if exec_ is not None and exec_.ended is None:
             self._tell(exec_, number)
 
-    def _acknowledge(self, key: str) -> None:
-        if self._execs.pop(key, None) is not None:
+    def _acknowledge(self, key: str, keep: bool = False) -> None:
+        if self._execs.pop(key, None) is not None and not keep:
             (self._exits / exit_file(key)).unlink(missing_ok=True)
 
     def _watch(self, pid: int, number: int = signal.SIGKILL) -> None:

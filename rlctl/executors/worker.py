@@ -169,7 +169,7 @@ def main() -> None:
     for number in (int(connection), int(life)):
         os.set_inheritable(number, False)
     threading.Thread(target=_die_with, args=(int(life),), daemon=True).start()
-    serve(socket.socket(fileno=int(connection)), Path(scratch))
+    serve(socket.socket(fileno=int(connection)), Path(scratch) if scratch else None)
 
 
 if __name__ == "__main__":

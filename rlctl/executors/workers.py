@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlctl.executors import exchange, worker
@@ -51,6 +51,7 @@ class Worker:
         workdir: Path | None,
         log: Path | None,
         initializer: bytes | None,
+        paths: Sequence[str] | None = None,
     ) -> None:
         """Start it.
 
@@ -61,6 +62,7 @@ class Worker:
             workdir: where it works; None: where this process does.
             log: file for what it prints; None: where this process prints.
             initializer: message to begin with.
+            paths: where it finds modules; None: where this process does.
 
         Raises:
             OSError: it cannot be started.
@@ -74,8 +76,8 @@ class Worker:
         self.mark = mark.encode() + b"\0"  # whole: no other begins with it
         self._buffer = bytearray()
         self._scratch = scratch
-        paths = [os.path.abspath(path) for path in sys.path]  # it works elsewhere
-        first = exchange.posted(worker.PATH + json.dumps(paths).encode(), scratch)
+        paths = [os.path.abspath(path) for path in sys.path] if paths is None else paths  # it works elsewhere
+        first = exchange.posted(worker.PATH + json.dumps(list(paths)).encode(), scratch)
         if initializer is not None:
             first += exchange.posted(worker.INITIALIZE + initializer, scratch)
         ours, theirs = socket.socketpair()
@@ -121,24 +123,19 @@ class Worker:
 
     def call(self, task: Task, cores: list[int]) -> Ending | None:
         """Hand over a call; an ending if that is impossible."""
-        self.task = task
-        if task.work is not None:
-            try:
-                message = exchange.posted(worker.CALL + exchange.dump(task.work, self._scratch), self._scratch)
-            except Exception as error:
-                self.task = None
-                return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error)
-        else:
-            spec = task.spec
-            attempt = f"{task.uid}.{task.attempt}"
-            asked = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
-            try:
-                message = exchange.posted(worker.NAMED + json.dumps(asked).encode(), self._scratch)
-            except OSError as error:
-                self.task = None
+        try:
+            message = exchange.posted(call_message(task, cores, self._scratch), self._scratch)
+        except Exception as error:
+            if task.work is None:
                 return Ending(failure=Failure.LAUNCH, message=f"cannot be handed over: {error}")
-        self._send(message)
+            return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error)
+        self.hand_over(task, message)
         return None
+
+    def hand_over(self, task: Task, message: bytes) -> None:
+        """Hand over a call that has been posted already."""
+        self.task = task
+        self._send(message)
 
     def receive(self) -> list[bytes] | None:
         """Whole messages that have come; None: it has closed its end."""
@@ -209,6 +206,19 @@ class Worker:
             self.socket.sendall(message)
         except OSError:  # it has died, as will be noticed
             self.unread = True
+
+
+def call_message(task: Task, cores: list[int], scratch: Path | None) -> bytes:
+    """A call as workers are given it.
+
+    Raises:
+        Exception: of pickle, for what cannot be pickled.
+    """
+    if task.work is not None:
+        return worker.CALL + exchange.dump(task.work, scratch)
+    spec, attempt = task.spec, f"{task.uid}.{task.attempt}"
+    message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
+    return worker.NAMED + json.dumps(message).encode()
 
 
 def ending(message: bytes) -> Ending:

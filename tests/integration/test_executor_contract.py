@@ -28,6 +28,7 @@ import numpy as np
 import psutil
 import pytest
 import slurm_bed
+from parsl_workers import needs_parsl, shared
 
 from rlctl.errors import JournalError, LaunchError
 from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
@@ -95,6 +96,20 @@ def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
     return SimulatedExecutor(capacity, Says(), eager=eager, backfill=eager)
 
 
+def parsl(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+    """As many workers per node as it has cores, of the six that all tests share."""
+    from rlctl.executors.parsl.executor import ParslExecutor, Settings
+
+    settings = Settings(workers_per_node=capacity.cores)
+    return ParslExecutor(shared.executor, capacity, folder / "work", eager=eager, settings=settings, **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers_of_parsl() -> Iterator[None]:
+    yield
+    shared.stop()
+
+
 def slurm(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
     os.environ.update(slurm_bed.inside(slurm_bed.whole()))
     settings, how = Settings(memory=False), SlurmSettings(poll_s=1.0)
@@ -111,6 +126,7 @@ class Engine:
     make: Callable[..., Executor]
     eager: bool
     processes: bool
+    marks: tuple[pytest.MarkDecorator, ...] = ()
 
 
 ENGINES = [
@@ -118,17 +134,16 @@ ENGINES = [
     Engine("local, in wait", local, eager=False, processes=True),
     Engine("simulated", simulated, eager=True, processes=False),
     Engine("simulated, in wait", simulated, eager=False, processes=False),
-    Engine("slurm", slurm, eager=True, processes=True),
-    Engine("slurm, in wait", slurm, eager=False, processes=True),
+    Engine("slurm", slurm, eager=True, processes=True, marks=(pytest.mark.slurm,)),
+    Engine("slurm, in wait", slurm, eager=False, processes=True, marks=(pytest.mark.slurm,)),
+    Engine("parsl", parsl, eager=True, processes=True, marks=(needs_parsl,)),
+    Engine("parsl, in wait", parsl, eager=False, processes=True, marks=(needs_parsl,)),
 ]
 
 
-def parameters(engines: Sequence[Engine]) -> list[Any]:
-    """For fixtures; those that need Slurm are marked so."""
-    return [
-        pytest.param(engine, id=engine.name, marks=[pytest.mark.slurm] if engine.make is slurm else [])
-        for engine in engines
-    ]
+def engines(processes: bool = False) -> list[Any]:
+    """All, or those with processes, as parameters of a fixture."""
+    return [pytest.param(e, id=e.name, marks=e.marks) for e in ENGINES if e.processes or not processes]
 
 
 class Bench:
@@ -179,14 +194,14 @@ def judge(events: Sequence[Event]) -> None:
         assert [event.result is not None for event in mine] == [event.state.final for event in mine]
 
 
-@pytest.fixture(params=parameters(ENGINES))
+@pytest.fixture(params=engines())
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(request.param, tmp_path)
     yield bench
     bench.close()
 
 
-@pytest.fixture(params=parameters([engine for engine in ENGINES if engine.processes]))
+@pytest.fixture(params=engines(processes=True))
 def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Engines with processes."""
     bench = Bench(request.param, tmp_path)

@@ -56,7 +56,11 @@ def outside(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SLURM_CONF", bed.environment["SLURM_CONF"])
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     yield
-    until(lambda: not bed.ask("squeue", "--noheader"), bed.ask("squeue"))
+    end_s = time.monotonic() + 10.0
+    while (left := bed.ask("squeue", "--noheader")) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    slurm_bed.end_whole()
+    assert not left
 
 
 @contextlib.contextmanager
@@ -307,7 +311,10 @@ def test_it_grows_by_another_job_and_shrinks(bed: Bed, outside: None, tmp_path: 
         executor.submit_task(shell("first", "true")).result(PATIENCE_S)
         executor.resize(3)
         until(lambda: executor.status().nodes == 3)
-        tasks = [shell(f"t{i}", "echo $SLURMD_NODENAME; sleep 2", Resources(cores_per_rank=2)) for i in range(3)]
+        tasks = [
+            shell(f"t{i}", "echo $SLURM_JOB_ID $SLURMD_NODENAME; sleep 2", Resources(cores_per_rank=2))
+            for i in range(3)
+        ]
         for future in executor.submit_tasks(tasks):
             future.result(PATIENCE_S)
         assert len({output(tmp_path, f"t{i}")[0] for i in range(3)}) == 3

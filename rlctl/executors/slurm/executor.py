@@ -172,6 +172,12 @@ class SlurmExecutor(LocalExecutor):
             "executor.options.mpi"
         )
 
+    def _send(self, task: Task, number: int) -> None:
+        run = self._programs.get(key_of(task))
+        if isinstance(run, StepProgram):
+            run.signalled = True
+        super()._send(task, number)
+
     def _where(self, placement: Placement) -> Mapping[str, Any]:
         block = self._allocation.block(placement[0].node)
         return {**super()._where(placement), "job": block.job, "hosts": [block.hosts[part.node] for part in placement]}

@@ -6,6 +6,7 @@ lines of shell that stand before it. Signals reach a step by its name; ``srun`` 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -37,12 +38,24 @@ _PMI = {Launcher.OPENMPI: "pmix", Launcher.MPICH: "pmi2"}
 """How ranks of a family find each other under ``srun``."""
 
 _LOST = re.compile(
-    r"^(?:srun|slurmstepd[^:]*): (?:error: )?.*(Node failure|NODE FAILURE|DUE TO TIME LIMIT|CANCELLED AT.*DUE TO JOB|"
+    r"^(?:srun|slurmstepd[^:]*): (?:error: )?.*(Node failure|NODE FAILURE|DUE TO TIME LIMIT|has expired|"
     r"Expired or invalid job|Invalid job id|already completing or completed|Socket timed out|Unable to confirm|"
     r"Zero Bytes|Unable to contact|Communication connection failure|Job credential)",
     re.MULTILINE,
 )
 """What ``srun`` says when it is the machine's fault; its exit code is 0 then at times."""
+
+_ENDED = re.compile(
+    r"^(?:srun: Job step aborted|slurmstepd[^:]*: error: \*\*\* (?:STEP|JOB) .* CANCELLED)", re.MULTILINE
+)
+"""What is said when a step is ended from outside, with its job for instance; also after a rank has failed."""
+
+_RANK = re.compile(
+    r"^srun: error: \S+: tasks? [\d,-]+: (?:Exited with exit code (\d+)|(.+?)(?: \(core dumped\))?)$", re.MULTILINE
+)
+"""How a rank ended; the first one to be told of is the one to blame."""
+
+_SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
 
 
 def srun(
@@ -104,6 +117,7 @@ class StepProgram(Program):
         arguments: further ones of ``srun``.
         gpus: devices of a node.
         gone: what has happened to a node that it ran on; empty: nothing.
+        signalled: whether it was sent a signal, as asked for.
     """
 
     under_launcher = True
@@ -112,6 +126,7 @@ class StepProgram(Program):
     arguments: tuple[str, ...] = ()
     gpus = 0
     gone = ""
+    signalled = False
 
     def launch(
         self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Sequence[str]
@@ -148,23 +163,32 @@ class StepProgram(Program):
         }
 
     def read(self, why: str | None, code: int | None) -> Ending:
-        """How it ended; ``srun`` may have lost it."""
-        said = self.gone or (self.lost() if why is None else "")
-        if said and self.task.stop is None:
-            return Ending(failure=Failure.LOST, message=said)
+        """How it ended; ``srun`` may have lost it, and tells of the highest of the ranks' exit codes."""
+        said = self._said()
+        lost = self.gone or (self.lost(said) if why is None else "")
+        if lost and self.task.stop is None:
+            return Ending(failure=Failure.LOST, message=lost)
+        if code and (blamed := _RANK.search(said)) is not None:
+            code = int(blamed[1]) if blamed[1] else 128 + _SIGNALS.get(blamed[2], code - 128)
         ending = super().read(why, code)
         if code in (126, 127) and ending.message.startswith("step: "):  # the shell before it could not start it
             return Ending(failure=Failure.LAUNCH, message=ending.message.rpartition("exec: ")[2])
         return ending
 
-    def lost(self) -> str:
-        """What ``srun`` says of nodes that have gone; empty: nothing."""
+    def lost(self, said: str) -> str:
+        """What of ``srun``'s words tells that it was not the program's fault; empty: nothing."""
+        found, rank = _LOST.search(said), _RANK.search(said)
+        if found is None and not self.signalled:
+            found = _ENDED.search(said, 0, rank.start() if rank is not None else len(said))
+        return said[found.start() :].splitlines()[0] if found else ""
+
+    def _said(self) -> str:
         try:
-            text = Path(self.errors).read_text(errors="replace")
+            with open(self.errors, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
+                return file.read().decode(errors="replace")
         except OSError:
             return ""
-        found = _LOST.search(text)
-        return text[found.start() :].splitlines()[0] if found else ""
 
 
 def pmi(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> str | None:

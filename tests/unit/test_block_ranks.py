@@ -1,0 +1,48 @@
+"""MPI programs over the hosts of a block: the command that starts them."""
+
+from pathlib import Path
+
+import pytest
+
+from rlctl.executors.parsl.ranks import BlockProgram, hosts_of_block
+from rlctl.executors.scheduler import Task
+from rlctl.task import Resources, TaskId, TaskSpec
+
+
+def program(folder: Path, ranks: int) -> BlockProgram:
+    spec = TaskSpec(TaskId("a"), executable="./solve", arguments=("in",), environment={"MINE": "1"})
+    task = Task(TaskId("a"), spec, Resources(ranks=ranks, cores_per_rank=2), 0.0, 0)
+    return BlockProgram(task, folder, folder / "scratch", {}, {"PATH": str(folder)})
+
+
+@pytest.fixture
+def mpich(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A launcher that says it is one of MPICH's, in a job of PBS on three hosts."""
+    path = tmp_path / "mpiexec"
+    path.write_text("#!/bin/sh\necho HYDRA build details:\n")
+    path.chmod(0o755)
+    nodes = tmp_path / "nodes"
+    nodes.write_text("h1\nh1\nh2\nh3\n")
+    monkeypatch.setenv("PBS_NODEFILE", str(nodes))
+    monkeypatch.delenv("SLURM_JOB_NODELIST", raising=False)
+    return str(path)
+
+
+def test_ranks_go_evenly_over_the_hosts_of_the_block(tmp_path: Path, mpich: str) -> None:
+    asked = program(tmp_path, 5).prepare(())
+    command = asked["command"]
+    start = command.index(mpich)
+    assert command[0] == "/usr/bin/env"
+    assert command[start:] == [mpich, "-bind-to", "none", "-hosts", "h1:2,h2:2,h3:1", "-n", "5", "./solve", "in"]
+    told = asked["environment"]
+    assert (told["OMP_NUM_THREADS"], told["MINE"], told["PBS_NODEFILE"]) == ("2", "1", str(tmp_path / "nodes"))
+
+
+def test_few_ranks_take_the_first_hosts_and_one_rank_needs_no_launcher(tmp_path: Path, mpich: str) -> None:
+    command = program(tmp_path, 2).prepare(())["command"]
+    assert command[command.index("-hosts") + 1] == "h1:1,h2:1"
+    assert program(tmp_path, 1).prepare(())["command"] == [f"{tmp_path}/./solve", "in"]
+
+
+def test_where_no_batch_system_tells_there_is_this_host_only() -> None:
+    assert hosts_of_block({}) == []
