@@ -160,7 +160,7 @@ class Scheduler:
         if possible is None:
             possible = self._possible[need] = self.pool.ever(need)
         if not possible:
-            self.pool.capacity.check(spec)
+            replace(self.pool.capacity, nodes=self.pool.nodes).check(spec)
             wide = f" over {need.nodes} nodes" if need.nodes is not None else ""
             memory = f", {need.memory_per_rank_mb} MiB" if need.memory_per_rank_mb else ""
             raise LaunchError(

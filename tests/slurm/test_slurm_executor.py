@@ -291,7 +291,7 @@ def test_steps_that_nobody_watches_any_more_are_ended(job: int, bed: Bed, tmp_pa
     second = controller(tmp_path, "inside", 1, job)
     said, _ = second.communicate(timeout=PATIENCE_S)
     assert "done [2, 2, 2]" in said
-    assert not bed.steps(job)
+    until(lambda: not bed.steps(job))
 
 
 # Allocations of our own.
@@ -318,14 +318,18 @@ def test_it_grows_by_another_job_and_shrinks(bed: Bed, outside: None, tmp_path: 
         for future in executor.submit_tasks(tasks):
             future.result(PATIENCE_S)
         assert len({output(tmp_path, f"t{i}")[0] for i in range(3)}) == 3
-        with pytest.raises(LaunchError, match="never fit"):  # no step reaches over two jobs
+        with pytest.raises(
+            LaunchError, match="1 cores and 0 GPUs over 3 nodes never fit"
+        ):  # no step reaches over two jobs
             executor.submit_task(shell("wide", "true", Resources(ranks=3, nodes=3)))
-        long = executor.submit_task(shell("long", "sleep 300", Resources(cores_per_rank=2)))
-        runs(long)
+        long = executor.submit_tasks([shell(f"l{i}", "sleep 300", Resources(cores_per_rank=2)) for i in range(3)])
+        for future in long:
+            runs(future)
         executor.resize(1)
-        until(lambda: len(bed.ask("squeue", "--noheader").split("\n")) == 2)
-        executor.submit_task(shell("last", "true")).result(PATIENCE_S)
-        long.stop(0.0)
+        until(lambda: len(bed.ask("squeue", "--noheader").splitlines()) == 1)
+        until(lambda: sorted(future.attempt for future in long) == [1, 2, 2])
+        assert [task.attempt for task in executor.status().running] == [1]
+        assert executor.status().waiting == 2
 
 
 def test_a_controller_finds_the_allocation_of_one_that_was_killed(bed: Bed, outside: None, tmp_path: Path) -> None:
@@ -382,7 +386,7 @@ def test_a_task_whose_job_is_ended_is_lost_and_not_failed(bed: Bed, outside: Non
         until(lambda: (tmp_path / "work" / "logs" / "long.1.out").exists() and output(tmp_path, "long"))
         bed.ask("scancel", output(tmp_path, "long")[0])
         assert future.result(PATIENCE_S) == {}
-        assert future.attempt == 2
+        assert future.attempt > 1
 
 
 def test_a_rank_that_is_killed_fails_its_program(job: int, tmp_path: Path) -> None:

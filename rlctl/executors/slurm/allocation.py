@@ -130,6 +130,12 @@ class Allocation:
         """The same number for nodes of one job: ``srun`` does not reach over several."""
         return next((block.job for block in self.blocks if node in block.nodes), 0)
 
+    def doubt(self, node: int) -> None:
+        """Take a node for lost until the next look."""
+        for block in self.blocks:
+            if node in block.nodes:
+                block.lost.add(node)
+
     def there(self) -> set[int]:
         """Numbers of the nodes that can be used now."""
         here = {n for block in self.blocks if not block.ending for n in block.cores if n not in block.lost}
@@ -239,7 +245,7 @@ class Allocation:
         jobs = {job.number: job for job in commands.jobs_named(self.name)}
         self.blocks = [block for block in self.blocks if block.job in jobs]
         for number in jobs.keys() - {block.job for block in self.blocks}:
-            ask_end(number)  # which nodes it was for, nobody knows any more
+            end(number)  # which nodes it was for, nobody knows any more
         for block in self.blocks:
             if jobs[block.job].runs:
                 self._compare(block, jobs[block.job], Changes())
@@ -342,7 +348,7 @@ class Allocation:
 
     def _end(self, block: Block) -> None:
         self.blocks.remove(block)
-        ask_end(block.job)
+        end(block.job)
 
     def _beat(self) -> None:
         if not self.inside:
@@ -355,8 +361,8 @@ def own_job() -> int | None:
     return int(number) if number.isdigit() else None
 
 
-def ask_end(number: int) -> None:
-    """End a job; one that has ended is as good."""
+def end(number: int | str) -> None:
+    """End a job or a step; one that has ended is as good."""
     with contextlib.suppress(LaunchError):
         commands.ask("scancel", str(number))
 

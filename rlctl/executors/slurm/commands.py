@@ -40,7 +40,7 @@ class Job:
     @property
     def runs(self) -> bool:
         """Whether its nodes are ours now."""
-        return self.state in ("RUNNING", "COMPLETING") and bool(self.hosts)
+        return self.state == "RUNNING" and bool(self.hosts)
 
 
 def ask(*command: str, timeout_s: float = 60.0) -> str:

@@ -17,13 +17,13 @@ from rlctl.executors.mpi import without_job
 from rlctl.executors.pool import Part, Placement, Scoring, core_numbers
 from rlctl.executors.program import LOGS
 from rlctl.executors.recovery import Past
-from rlctl.executors.scheduler import Task
+from rlctl.executors.scheduler import Ending, Task
 from rlctl.executors.slurm import commands
-from rlctl.executors.slurm.allocation import Allocation, Request
+from rlctl.executors.slurm.allocation import Allocation, Request, end
 from rlctl.executors.slurm.steps import StepProgram, StepWorker, pmi, srun, step_name
 from rlctl.executors.supervisor import GRACE_S, TASK
 from rlctl.executors.workers import Worker
-from rlctl.task import Event, TaskSpec
+from rlctl.task import Event, Failure, TaskSpec
 
 if TYPE_CHECKING:
     from rlctl.driver import Recorder
@@ -89,7 +89,7 @@ class SlurmExecutor(LocalExecutor):
         self._allocation = Allocation(capacity, workdir, self._slurm.submit)
         self._ends = False
         self._looking = threading.Lock()
-        self._enough = threading.Event()
+        self._doubt = threading.Event()  # whether to look now
         super().__init__(
             capacity,
             workdir,
@@ -148,7 +148,7 @@ class SlurmExecutor(LocalExecutor):
     def _make_worker(self, node: int, mark: str, environment: Mapping[str, str]) -> Worker:
         (self._workdir / LOGS).mkdir(exist_ok=True)
         name = step_name(self._allocation, mark.partition(":")[2])
-        step = srun(self._allocation, (Part(node, 1, 1),), name, arguments=self._slurm.arguments)
+        step = srun(self._allocation, (Part(node, 1, 1),), name, talks=True, arguments=self._slurm.arguments)
         log = self._workdir / LOGS / "calls.out"
         return StepWorker(step, environment, f"{TASK}={mark}", self._workdir, log, self._initializer)
 
@@ -183,8 +183,8 @@ class SlurmExecutor(LocalExecutor):
         return {**super()._where(placement), "job": block.job, "hosts": [block.hosts[part.node] for part in placement]}
 
     def _release_all(self) -> None:
-        self._enough.set()
         super()._release_all()
+        self._doubt.set()
         if self._watcher is not threading.current_thread():
             self._watcher.join()
         self._sweep()
@@ -210,11 +210,15 @@ class SlurmExecutor(LocalExecutor):
                 continue
             for name, step in found.items():
                 if name.startswith(f"{self._allocation.name}.") and name not in mine:
-                    commands.ask("scancel", "--signal=KILL", step)
+                    end(step)
 
     def _watch(self) -> None:
         """The thread that asks Slurm."""
-        while not self._enough.wait(self._slurm.poll_s):
+        while not self._closing or self._books.tasks:
+            self._doubt.wait(self._slurm.poll_s)
+            self._doubt.clear()
+            if self._let_go:
+                return
             with self._looking:
                 try:
                     changes = self._allocation.look()
@@ -229,6 +233,14 @@ class SlurmExecutor(LocalExecutor):
                     self._books.touch()
                     self._foresee()
                     self._pump()
+
+    def _ended(self, task: Task, ending: Ending) -> None:
+        if ending.failure is Failure.LOST:  # nothing more is started there until Slurm has been asked
+            for part in task.placement:
+                self._allocation.doubt(part.node)
+                self._books.pool.down(part.node)
+            self._doubt.set()
+        super()._ended(task, ending)
 
     def _lose(self, node: int) -> None:
         """A node has gone, with what runs on it."""

@@ -66,6 +66,7 @@ def srun(
     gpus: int = 0,
     mpi: str | None = None,
     memory_mb: int | None = None,
+    talks: bool = False,
     arguments: Sequence[str] = (),
 ) -> list[str]:
     """The command that starts a step on the nodes of a placement; the program follows.
@@ -75,12 +76,17 @@ def srun(
         gpus: devices per node that it may see, all of them: which are its own its environment says.
         mpi: as ``srun --mpi`` has it; None: what the site has set.
         memory_mb: limit per node.
+        talks: whether it answers over its output; what others print comes by lines, which ranks do not mix up.
         arguments: further ones of ``srun``.
     """
     ranks = {allocation.host(part.node): max(1, part.ranks) for part in placement}
     job = str(allocation.block(placement[0].node).job)
-    # Buffered, an answer without a newline would never come; without --gres, a step takes all GPUs for itself.
-    flags = ["--unbuffered", f"--job-name={name}", f"--gres=gpu:{gpus}" if gpus else "--gres=none"]
+    # Without --gres, a step takes all GPUs for itself; buffered, an answer without a newline would never come.
+    flags = [
+        f"--job-name={name}",
+        f"--gres=gpu:{gpus}" if gpus else "--gres=none",
+        *(["--unbuffered"] if talks else []),
+    ]
     if memory_mb is not None:
         flags.append(f"--mem={memory_mb}M")
     return launch(Launcher.SRUN, Launch(ranks, job=job, pmi=mpi, flags=(*flags, *arguments)))[0]
