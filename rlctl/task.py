@@ -99,6 +99,8 @@ class TaskSpec:
         environment: variables added to the program's environment.
         application: name of the environment that an exec needs, as the executor's configuration describes it (see
             ``rlctl.executors.application``); None: that of rlctl itself.
+        pool: where it is to run, if the executor has several pools; None: where there is room. An executor that has
+            none takes no notice.
     """
 
     uid: TaskId
@@ -114,6 +116,7 @@ class TaskSpec:
     failure_codes: tuple[tuple[int, Failure], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     application: str | None = None
+    pool: str | None = None
 
     def __post_init__(self) -> None:
         if (self.executable is None) == (self.function is None):

@@ -238,6 +238,9 @@ class ExecutorFactory(Protocol):
     It is called as ``Factory(options)``, with the mapping ``executor.options`` of the configuration, and raises
     ``ConfigError`` for options that it does not know or cannot use. If there are paths among them, ``Factory.portable``
     takes the options and a function from a path as it is written to where it is, and returns them with absolute paths.
+
+    One whose executor can be a pool among others has an ``open`` that takes ``share`` too; see
+    ``rlctl.executors.pools_entry.SharingFactory``.
     """
 
     def check(self, capacity: Capacity) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rlctl.errors import JournalError, RlctlError
@@ -18,15 +14,13 @@ from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Placement, Pool, Scoring, core_numbers
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.scheduler import LOSSES, WAITING, Ending, Scheduler, Task
+from rlctl.executors.sharing import Common, Share
 from rlctl.task import Event, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
 if TYPE_CHECKING:
     from rlctl.driver import Recorder
 
 _T = TypeVar("_T")
-
-KEPT = 65_536
-"""Events that ``events`` can still tell of."""
 
 _TOLD = frozenset(
     {
@@ -42,34 +36,8 @@ _TOLD = frozenset(
 
 ASIDE = frozenset({TaskState.HELD, TaskState.SUSPENDED})
 
-_CALL = TaskSpec(TaskId("call"), function="submit:")
+CALL = TaskSpec(TaskId("call"), function="submit:")
 """What all calls that were given as functions have in common."""
-
-
-class Mutex:
-    """A lock whose owner may leave behind what is to be done once it is free: callbacks of futures run user code."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self._after: deque[Callable[[], None]] = deque()
-        self._depth = 0
-
-    def after(self, work: Callable[[], None]) -> None:
-        """Do this when the lock has been given back."""
-        self._after.append(work)
-
-    def __enter__(self) -> None:
-        self.lock.acquire()
-        self._depth += 1
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        self._depth -= 1
-        outermost = not self._depth
-        self.lock.release()
-        if outermost:
-            while self._after:
-                with suppress(IndexError):  # another thread did it
-                    self._after.popleft()()
 
 
 class BookedExecutor(Executor):
@@ -90,6 +58,7 @@ class BookedExecutor(Executor):
         scoring: Scoring | None = None,
         backfill: bool = False,
         pool: Pool | None = None,
+        share: Share | None = None,
     ) -> None:
         """Make the books.
 
@@ -100,19 +69,19 @@ class BookedExecutor(Executor):
             scoring: chooses nodes; None: where the least is left for others.
             backfill: whether tasks may overtake one that does not fit yet.
             pool: the books of the machine; None: those of ``capacity`` and ``scoring``.
+            share: its part in a campaign of several pools; None: it is alone.
         """
         self.capacity = capacity
-        self._mutex = Mutex()
-        self._news = threading.Condition(self._mutex.lock)
-        self._books = Scheduler(pool or Pool(capacity, scoring), self._report, backfill)
+        self._share = share
+        common = share.common if share is not None else Common(eager)
+        self._mutex, self._news, self._calls = common.mutex, common.news, common.calls
+        self._books = Scheduler(pool or Pool(capacity, scoring), self._report, backfill, common.numbers)
         self._eager = eager
         self._gate = eager
         self._journal = journal
         self._records_ends = False
         self._known: dict[TaskId, TaskFuture] = {}
-        self._log: deque[Event] = deque(maxlen=KEPT)
-        self._untold: deque[Event] = deque(maxlen=KEPT if eager else None)
-        self._calls = itertools.count(1)
+        self._log, self._untold = common.log, common.untold
         self._closing = False
         self._broken: RlctlError | None = None
         self._past = Past()
@@ -151,7 +120,7 @@ class BookedExecutor(Executor):
         future = TaskFuture(uid, self)
         with self._mutex:
             self._usable()
-            task = self._books.new(_CALL)
+            task = self._books.new(CALL)
             task.uid, task.work, task.future = uid, (fn, args, kwargs), future
             now_s = self.now()
             self._books.submit(task, now_s)
@@ -167,8 +136,7 @@ class BookedExecutor(Executor):
             known = self._known.get(spec.uid)
             if known is not None:
                 return known
-            self._books.check(spec)
-            self._accept(spec)
+            self.check(spec)
             task = self._books.new(spec, attempt)
             future = task.future = self._known[spec.uid] = TaskFuture(spec.uid, self)
             if self._resume(task):
@@ -187,6 +155,16 @@ class BookedExecutor(Executor):
                 self._mutex.after(partial(_fail, future, error))  # others may have been given it
             raise
         return future
+
+    def check(self, spec: TaskSpec) -> None:
+        """Refuse what can never run here.
+
+        Raises:
+            LaunchError: why.
+        """
+        with self._mutex:
+            self._books.check(spec)
+            self._accept(spec)
 
     def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
         """Stop a task; see ``Executor``."""
@@ -292,18 +270,13 @@ class BookedExecutor(Executor):
         """Start what fits, then wait for the next events; see ``Executor``."""
         end_s = None if timeout_s is None else self.now() + timeout_s
         with self._mutex:
-            self._taken()
-            self._gate = True
-            self._pump()
-            self._gate = self._eager
+            self.begin_wait()
         while True:
             with self._mutex:
-                self._fail_if_broken()
-                if self._untold or len(self._books.tasks) == self._books.held:
+                self.fail_if_broken()
+                if self._untold or self.idle:
                     break
-                self._gate = True  # calls end without an event, so that others have room now
-                self._pump()
-                self._gate = self._eager
+                self.start_what_fits()  # calls end without an event, so that others have room now
                 if self._untold:
                     break
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
@@ -314,14 +287,45 @@ class BookedExecutor(Executor):
             self._untold.clear()
         return events
 
-    # For subclasses.
+    # For subclasses, and for whoever waits for several pools; with the lock held.
+
+    def begin_wait(self) -> None:
+        """Somebody has recorded all that was told, and waits for more."""
+        self._taken()
+        self.start_what_fits()
+
+    def start_what_fits(self) -> None:
+        """Give places to what fits, and start it, though tasks may start in ``wait`` only."""
+        self._gate = True
+        self._pump()
+        self._gate = self._eager
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or running."""
+        return len(self._books.tasks) == self._books.held
+
+    def knows(self, uid: TaskId) -> bool:
+        """Whether a task was submitted here."""
+        return uid in self._known
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be recorded any more."""
+        return self._broken is not None
+
+    @property
+    def books(self) -> Scheduler:
+        """To look at."""
+        return self._books
 
     def _usable(self) -> None:
-        self._fail_if_broken()
+        self.fail_if_broken()
         if self._closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _fail_if_broken(self) -> None:
+    def fail_if_broken(self) -> None:
+        """Say why nothing can be recorded any more, if so it is."""
         if self._broken is not None:
             raise self._broken
 
@@ -460,14 +464,20 @@ class BookedExecutor(Executor):
 
     def _where(self, placement: Placement) -> Mapping[str, Any]:
         """A placement as journals have it: node n has the core numbers from n times the cores of a node."""
-        width = self.capacity.cores
-        cores = [part.node * width + core for part in placement for core in core_numbers(part.cores)]
+        width, first, several = self.capacity.cores, self._first_node, self.capacity.nodes > 1
+        cores = [(first + part.node) * width + core for part in placement for core in core_numbers(part.cores)]
         gpus = {
-            f"node{p.node}:{device}" if self.capacity.nodes > 1 else str(device): share / 1000
+            f"node{first + p.node}:{device}" if several or self._share is not None else str(device): share / 1000
             for p in placement
             for device, share in p.gpus
         }
-        return {"cores": cores, "gpus": gpus}
+        where = {"cores": cores, "gpus": gpus}
+        return where if self._share is None else {**where, "pool": self._share.pool}
+
+    @property
+    def _first_node(self) -> int:
+        """Its number in journals: nodes of several pools are numbered through."""
+        return 0 if self._share is None else self._share.first_node
 
 
 def function_name(function: Callable[..., Any]) -> str:

@@ -16,6 +16,7 @@ from rlctl.executors.journal import Journal
 from rlctl.executors.layout import Layout
 from rlctl.executors.local import LocalExecutor, Settings
 from rlctl.executors.recovery import KINDS, Past
+from rlctl.executors.sharing import Share
 
 
 class ApplicationOptions(BaseModel):
@@ -104,7 +105,9 @@ class Local:
         """
         Layout(capacity, oversubscribe=self.options.oversubscribe)
 
-    def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> LocalExecutor:
+    def open(
+        self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float, share: Share | None = None
+    ) -> LocalExecutor:
         """Take the machine, and what a former controller has left on it."""
         options = self.options
         settings = Settings(
@@ -115,7 +118,7 @@ class Local:
             oversubscribe=options.oversubscribe,
             applications=options.described(),
         )
-        past = Past.read(journal.records(kinds=KINDS))
+        past = Past.read(journal.records(kinds=KINDS)) if share is None else share.past
         return LocalExecutor(
             capacity,
             workdir,
@@ -125,4 +128,5 @@ class Local:
             backfill=options.backfill,
             settings=settings,
             past=past,
+            share=share,
         )

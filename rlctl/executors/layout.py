@@ -23,22 +23,26 @@ class Places(Protocol):
 class Layout:
     """Core i of node n is the core n * cores + i of those that this process may use; GPUs likewise.
 
+    Args:
+        first: nodes that other pools have of this machine, before the first one here.
+
     Raises:
         LaunchError: this process may not use as many, and they are not to be oversubscribed.
     """
 
-    def __init__(self, capacity: Capacity, oversubscribe: bool = False) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: Capacity, oversubscribe: bool = False, first: int = 0) -> None:
+        self._capacity, self._first = capacity, first
         self._cores, self._gpus = available_cores(), available_gpus()
         if oversubscribe:
             return
-        if capacity.total_cores > len(self._cores):
+        nodes = first + capacity.nodes
+        if nodes * capacity.cores > len(self._cores):
             raise LaunchError(
-                f"{capacity.total_cores} cores are asked for, this process may use {len(self._cores)}: "
+                f"{nodes * capacity.cores} cores are asked for, this process may use {len(self._cores)}: "
                 "lower machine.cores, or run where there are more",
                 ("machine", "cores"),
             )
-        wanted = capacity.nodes * capacity.gpus
+        wanted = nodes * capacity.gpus
         if self._gpus is not None and wanted > len(self._gpus):
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             raise LaunchError(
@@ -50,13 +54,13 @@ class Layout:
     def cores(self, placement: Placement) -> list[int]:
         """Numbers of the cores of a placement; where there are fewer than booked, some stand for several."""
         width, here = self._capacity.cores, self._cores
-        numbers = [part.node * width + core for part in placement for core in core_numbers(part.cores)]
+        numbers = [(self._first + part.node) * width + core for part in placement for core in core_numbers(part.cores)]
         return sorted({here[number % len(here)] for number in numbers})
 
     def gpus(self, placement: Placement) -> list[str]:
         """Names of the GPUs of a placement, as ``CUDA_VISIBLE_DEVICES`` has them."""
         width = self._capacity.gpus
-        numbers = [part.node * width + device for part in placement for device, _ in part.gpus]
+        numbers = [(self._first + part.node) * width + device for part in placement for device, _ in part.gpus]
         names = self._gpus
         return [str(number) if names is None or number >= len(names) else names[number] for number in numbers]
 

@@ -35,6 +35,7 @@ from rlctl.executors.pool import Placement, Scoring
 from rlctl.executors.program import LOGS, Program, check_program
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.scheduler import Ending, Task
+from rlctl.executors.sharing import Clock, Share
 from rlctl.executors.supervision import Supervision
 from rlctl.executors.supervisor import GRACE_S, TASK
 from rlctl.executors.workers import Worker
@@ -96,6 +97,7 @@ class LocalExecutor(BookedExecutor):
         backfill: bool | None = None,
         settings: Settings | None = None,
         past: Past | None = None,
+        share: Share | None = None,
     ) -> None:
         """Take the machine.
 
@@ -113,6 +115,7 @@ class LocalExecutor(BookedExecutor):
             backfill: whether tasks may overtake one that does not fit yet; None: if ``eager``.
             settings: the rest.
             past: what a journal says of former controllers.
+            share: its part in a campaign of several pools, with their clock and past; None: it is alone.
 
         Raises:
             LaunchError: this machine has less, or another executor uses the folder.
@@ -132,13 +135,14 @@ class LocalExecutor(BookedExecutor):
             journal=journal,
             scoring=scoring,
             backfill=eager if backfill is None else backfill,
+            share=share,
         )
         self._layout = self._find_layout(capacity)
-        self._origin = time.monotonic() - start_s
+        self._clock = Clock(start_s) if share is None else share.clock
         self._temporary = tempfile.mkdtemp(prefix="rlctl-") if workdir is None else None
         self._workdir = Path(self._temporary or workdir or "").absolute()
         self._initializer = None if initializer is None else exchange.dump((initializer, initargs, {}), None)
-        self._past = past or Past()
+        self._past = past or (Past() if share is None else share.past)
         self._kept: dict[str, Placement] = {}  # of programs that nobody has asked for yet
         self._programs: dict[str, Program] = {}
         self._finished: list[str] = []  # keys of ended programs that may be acknowledged
@@ -148,11 +152,12 @@ class LocalExecutor(BookedExecutor):
         self._marks = itertools.count(1)
         self._replaced: deque[float] = deque(maxlen=REPLACEMENTS)
         try:
-            self._supervision = Supervision(self._workdir, self._bare, self._past.epoch, self._settings.lease_s)
+            name, epoch = "" if share is None else share.pool, self._past.epoch
+            self._supervision = Supervision(self._workdir, self._bare, epoch, self._settings.lease_s, name=name)
         except BaseException:
             self._remove_temporary()
             raise
-        self._origin -= self._supervision.left.gone_s
+        self._clock.skip(self._supervision.left.gone_s)
         self._keep_places()
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = os.pipe()
@@ -166,7 +171,7 @@ class LocalExecutor(BookedExecutor):
 
     def now(self) -> float:
         """Seconds since the campaign began."""
-        return time.monotonic() - self._origin
+        return self._clock.now()
 
     def attach(self, journal: Recorder) -> None:
         """From now on, write all to a journal, and go on with what is in it."""
@@ -196,7 +201,8 @@ class LocalExecutor(BookedExecutor):
 
     def _find_layout(self, capacity: Capacity) -> Places:
         """What the numbers of the books mean."""
-        return Layout(capacity, oversubscribe=self._settings.oversubscribe)
+        beside = 0 if self._share is None else self._share.beside
+        return Layout(capacity, oversubscribe=self._settings.oversubscribe, first=beside)
 
     def _find_environment(self) -> dict[str, str]:
         """Of all programs and workers."""
@@ -244,7 +250,7 @@ class LocalExecutor(BookedExecutor):
                 return False
             task.attempt = attempt.number
             self._books.pool.give(self._kept.pop(key, ()))
-            placement = placement_of(attempt, self.capacity, task.need)
+            placement = placement_of(attempt, self.capacity, task.need, self._first_node)
             placed = placement is not None and self._books.adopt(task, placement, self.now())
             if not placed:
                 self._books.tasks[task.uid] = task
@@ -271,7 +277,7 @@ class LocalExecutor(BookedExecutor):
         for uid, attempt in self._past.attempts.items():
             key = _key(uid, attempt.number)
             if key in self._supervision.left.running and key not in self._kept:
-                placement = placement_of(attempt, self.capacity)
+                placement = placement_of(attempt, self.capacity, first_node=self._first_node)
                 if placement is not None and self._books.pool.occupy(placement):
                     self._kept[key] = placement
 
@@ -371,7 +377,7 @@ class LocalExecutor(BookedExecutor):
         return True
 
     def _where(self, placement: Placement) -> Mapping[str, Any]:
-        return {**super()._where(placement), "nodes": [part.node for part in placement]}
+        return {**super()._where(placement), "nodes": [self._first_node + part.node for part in placement]}
 
     # The thread.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity
-from rlctl.task import Resources
+from rlctl.task import Resources, TaskSpec
 
 WHOLE = 1000
 """Thousandths of a GPU: shares are whole numbers, so that what is given back is exactly what was taken."""
@@ -119,6 +120,23 @@ class Pool:
         empty = Pool(Capacity(self.nodes, *self._shape()), None)
         empty.group = self.group
         return empty.take(need) is not None
+
+    def check(self, spec: TaskSpec) -> None:
+        """Refuse what can never run.
+
+        Raises:
+            LaunchError: it would not fit even if nothing else ran.
+        """
+        need = spec.resources
+        if self.ever(need):
+            return
+        replace(self.capacity, nodes=self.nodes).check(spec)
+        wide = f" over {need.nodes} nodes" if need.nodes is not None else ""
+        memory = f", {need.memory_per_rank_mb} MiB" if need.memory_per_rank_mb else ""
+        raise LaunchError(
+            f"task {spec.uid}: {need.ranks} ranks of {need.cores_per_rank} cores{memory} and "
+            f"{need.gpus_per_rank:g} GPUs{wide} never fit on nodes of {self.capacity.node()}: ask for less"
+        )
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
         """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""

@@ -18,13 +18,15 @@ class Launched:
     """The last attempt of a task.
 
     Attributes:
-        cores: numbers over all nodes.
+        cores: numbers over all nodes of all pools.
         gpus: shares by name, as ``launching`` records have them.
+        pool: where, if there were several.
     """
 
     number: int
     cores: tuple[int, ...] = ()
     gpus: tuple[tuple[str, float], ...] = ()
+    pool: str | None = None
 
 
 KINDS = ("epoch", "launching", "finished")
@@ -56,8 +58,8 @@ class Past:
         for record in records:
             data = record.data
             if record.kind == "launching":
-                launched = Launched(int(data["attempt"]), tuple(data["cores"]), tuple(data.get("gpus", {}).items()))
-                past.attempts[TaskId(data["uid"])] = launched
+                cores, gpus = tuple(data["cores"]), tuple(data.get("gpus", {}).items())
+                past.attempts[TaskId(data["uid"])] = Launched(int(data["attempt"]), cores, gpus, data.get("pool"))
             elif record.kind == "epoch":
                 past.epoch += 1
             elif record.kind == "finished" and data["state"] in _FINAL:
@@ -74,8 +76,13 @@ def _ending(data: Mapping[str, Any]) -> Ending:
     return Ending(data.get("values", {}), stopped=data["state"] == TaskState.CANCELED)
 
 
-def placement_of(launched: Launched, capacity: Capacity, need: Resources | None = None) -> Placement | None:
-    """Where an attempt runs; None if the allocation has another shape by now.
+def placement_of(
+    launched: Launched, capacity: Capacity, need: Resources | None = None, first_node: int = 0
+) -> Placement | None:
+    """Where an attempt runs; None if the allocation has another shape by now, or it is in another pool.
+
+    Args:
+        first_node: number of the first node of this pool.
 
     >>> placement_of(Launched(1, (0, 1, 3)), Capacity(nodes=2, cores=2))
     (Part(node=0, ranks=0, cores=3, gpus=(), memory_mb=0), Part(node=1, ranks=0, cores=2, gpus=(), memory_mb=0))
@@ -83,12 +90,13 @@ def placement_of(launched: Launched, capacity: Capacity, need: Resources | None 
     masks: dict[int, int] = {}
     for core in launched.cores:
         node, number = divmod(core, capacity.cores)
+        node -= first_node
         masks[node] = masks.get(node, 0) | 1 << number
     devices: dict[int, list[tuple[int, int]]] = {}
     for name, share in launched.gpus:
         on, _, device = name.removeprefix("node").rpartition(":")
-        devices.setdefault(int(on or 0), []).append((int(device), round(share * WHOLE)))
-    if any(node >= capacity.nodes for node in masks | devices):
+        devices.setdefault(int(on or 0) - first_node, []).append((int(device), round(share * WHOLE)))
+    if any(not 0 <= node < capacity.nodes for node in masks | devices):
         return None
     parts = []
     for node in sorted(masks | devices):

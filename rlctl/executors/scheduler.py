@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlctl.errors import LaunchError
 from rlctl.executors.pool import Placement, Pool
+from rlctl.executors.sharing import Numbers
 from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
 LOSSES = 5
@@ -115,9 +115,16 @@ class Scheduler:
         pool: the books of the machine.
         report: is told of every event, and of the ending where there is one.
         backfill: whether tasks may overtake one that does not fit.
+        numbers: of events; None: its own.
     """
 
-    def __init__(self, pool: Pool, report: Callable[[Task, Event, Ending | None], None], backfill: bool = True) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        report: Callable[[Task, Event, Ending | None], None],
+        backfill: bool = True,
+        numbers: Numbers | None = None,
+    ) -> None:
         self.pool = pool
         self.tasks: dict[TaskId, Task] = {}
         self.backfill = backfill
@@ -125,24 +132,30 @@ class Scheduler:
         self._report = report
         self._queues: dict[Resources, dict[int | None, _Queue]] = {}
         self._waiting = 0
+        self._waiting_cores = 0
         self._withdrawn = 0  # entries that do not stand any more
         self._tickets = 0
         self._running: dict[TaskId, Task] = {}
         self._reservation: _Reservation | None = None
         self._changed = True  # since the last pass: something became free, or something was queued
-        self._possible: dict[Resources, bool] = {}
-        self._seq = 0
+        self._possible: set[Resources] = set()
+        self._numbers = numbers or Numbers()
         self._order = 0
 
     @property
     def seq(self) -> int:
         """Number of the last event."""
-        return self._seq
+        return self._numbers.last
 
     @property
     def waiting(self) -> int:
         """Tasks that wait for resources; held ones do not."""
         return self._waiting
+
+    @property
+    def waiting_cores(self) -> int:
+        """Cores that these ask for."""
+        return self._waiting_cores
 
     @property
     def running(self) -> Mapping[TaskId, Task]:
@@ -155,18 +168,17 @@ class Scheduler:
         Raises:
             LaunchError: it would not fit even if nothing else ran.
         """
-        need = spec.resources
-        possible = self._possible.get(need)
-        if possible is None:
-            possible = self._possible[need] = self.pool.ever(need)
-        if not possible:
-            replace(self.pool.capacity, nodes=self.pool.nodes).check(spec)
-            wide = f" over {need.nodes} nodes" if need.nodes is not None else ""
-            memory = f", {need.memory_per_rank_mb} MiB" if need.memory_per_rank_mb else ""
-            raise LaunchError(
-                f"task {spec.uid}: {need.ranks} ranks of {need.cores_per_rank} cores{memory} and "
-                f"{need.gpus_per_rank:g} GPUs{wide} never fit on nodes of {self.pool.capacity.node()}: ask for less"
-            )
+        if spec.resources not in self._possible:
+            self.pool.check(spec)
+            self._possible.add(spec.resources)
+
+    def at_once(self, spec: TaskSpec) -> bool:
+        """Whether there is room for a task now, besides all that wait."""
+        if self._waiting_cores + spec.resources.cores > sum(node.free_cores for node in self.pool.states()):
+            return False
+        books = self.pool.copy()
+        waiting = sorted((-task.priority, task.order, task.need) for task in self.queued())
+        return all(books.take(need) is not None for *_, need in [*waiting, (0.0, 0, spec.resources)])
 
     def new(self, spec: TaskSpec, attempt: int = 1) -> Task:
         """A task of which nobody knows yet."""
@@ -220,6 +232,7 @@ class Scheduler:
             else:
                 heapq.heappop(heads)
             self._waiting -= 1
+            self._waiting_cores -= task.need.cores
             task.placement = placement
             task.started_s = now_s
             self._running[task.uid] = task
@@ -242,8 +255,8 @@ class Scheduler:
             task.started_s = now_s
         self.held += (state is TaskState.HELD) - (task.state is TaskState.HELD)
         task.state = state
-        self._seq += 1
-        self._report(task, Event(now_s, task.uid, state, task.attempt, result, self._seq), ending)
+        self._numbers.last += 1
+        self._report(task, Event(now_s, task.uid, state, task.attempt, result, self._numbers.last), ending)
 
     def free(self, task: Task) -> None:
         """Nothing of an attempt is alive any more: others may have what it held. ``ended`` follows, or has been."""
@@ -426,12 +439,14 @@ class Scheduler:
         task.ticket = self._tickets
         heapq.heappush(queue, (-task.priority, task.order, task, task.ticket))
         self._waiting += 1
+        self._waiting_cores += task.need.cores
         self._changed = True
 
     def _withdraw(self, task: Task) -> None:
         """Its entry stays where it is until it comes first, or until most entries are such."""
         task.ticket = 0
         self._waiting -= 1
+        self._waiting_cores -= task.need.cores
         self._withdrawn += 1
         self._changed = True
         if self._withdrawn > self._waiting:

@@ -58,6 +58,7 @@ class Supervision:
         epoch: int = 0,
         lease_s: float = 0.0,
         note: Path | None = None,
+        name: str = "",
     ) -> None:
         """Connect.
 
@@ -67,13 +68,15 @@ class Supervision:
             epoch: of this controller; a later one supersedes an earlier one.
             lease_s: how long programs may go on without a controller.
             note: file that is locked, and tells where the supervisor is; None: that of the only one in this folder.
+            name: of the pool, where several work in this folder; goes into the names of their files.
 
         Raises:
             LaunchError: another controller works in this folder.
         """
         self._workdir = workdir
         self._alone = note is None
-        self._note = note or workdir / LOCK
+        self._note = note or workdir / own(LOCK, name)
+        self._exits = workdir / own(EXITS, name)
         self._hello = {"epoch": epoch, "lease_s": lease_s, "environment": dict(environment)}
         self._input = bytearray()
         self._heard: list[dict[str, Any]] = []
@@ -142,10 +145,10 @@ class Supervision:
         if not self._alone:
             self._note.unlink(missing_ok=True)
             return
-        for half in (self._workdir / EXITS).glob(".*.new"):  # a supervisor was killed while it wrote this
+        for half in self._exits.glob(".*.new"):  # a supervisor was killed while it wrote this
             half.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            (self._workdir / EXITS).rmdir()
+            self._exits.rmdir()
 
     def _connect(self) -> None:
         end = time.monotonic() + _PATIENCE_S
@@ -198,7 +201,8 @@ class Supervision:
     def _start(self, lock: int, token: str, running: Mapping[str, Any] | None = None) -> None:
         """Start a supervisor; with ``running`` it takes the place of one that was killed."""
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "rlctl.executors.supervisor", token, str(scratch_folder(token))]
+        program = [sys.executable, "-m", "rlctl.executors.supervisor"]
+        command = [*program, token, str(scratch_folder(token)), self._exits.name]
         # It must not be found by the mark of a surrounding task.
         environment = {name: value for name, value in os.environ.items() if name != TASK}
         try:
@@ -236,7 +240,7 @@ class Supervision:
         connection.settimeout(None)
 
     def _read_exits(self) -> None:
-        for path in sorted((self._workdir / EXITS).glob("*.json")):
+        for path in sorted(self._exits.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 ended = json.loads(path.read_bytes())
                 if ended["key"] not in self.left.ended:
@@ -250,7 +254,16 @@ class Supervision:
     def forget_exit(self, key: str) -> None:
         """The end of this attempt is recorded."""
         self.send("acknowledge", key=key)
-        (self._workdir / EXITS / exit_file(key)).unlink(missing_ok=True)
+        (self._exits / exit_file(key)).unlink(missing_ok=True)
+
+
+def own(file: str, name: str) -> str:
+    """Name of a pool's own file, where several pools work in one folder.
+
+    >>> own(".lease", "gpus"), own(".lease", "")
+    ('.lease-gpus', '.lease')
+    """
+    return f"{file}-{name}" if name else file
 
 
 def scratch_folder(token: str) -> Path:
@@ -260,11 +273,15 @@ def scratch_folder(token: str) -> Path:
 
 
 def unattended(workdir: Path) -> tuple[int, float]:
-    """How many programs go on without a controller on this machine, and for how many seconds more."""
-    _, sessions, end = _read_note(workdir / LOCK)
-    if end is None:
-        return 0, 0.0
-    return sum(start_time(pid) == start for pid, start in sessions.items()), max(end - time.monotonic(), 0.0)
+    """How many programs go on without a controller on this machine, and for how many seconds more all of them do."""
+    programs, ends = 0, []
+    for note in sorted(workdir.glob(f"{LOCK}*")):  # one, or one of each pool
+        _, sessions, end = _read_note(note)
+        alive = sum(start_time(pid) == start for pid, start in sessions.items())
+        if end is not None and alive:
+            programs += alive
+            ends.append(end)
+    return programs, max(min(ends, default=0.0) - time.monotonic(), 0.0)
 
 
 def _read_note(path: Path) -> tuple[str | None, dict[int, int], float | None]:

@@ -4,7 +4,8 @@ Programs are its children, so it learns how they end whatever becomes of the con
 reparented to it (it is a subreaper, where the system has such a thing), so nothing gets away. Walltimes and limits are
 its business too. When the controller dies it goes on: a later controller connects to the socket in its scratch folder,
 is told what runs and what has ended, and takes over. If none comes within the lease it stops what still runs. Endings
-that nobody has acknowledged are kept in files ``exits/UID.ATTEMPT.json``, written whole and through to the device.
+that nobody has acknowledged are kept in files ``UID.ATTEMPT.json``, in ``exits`` or the folder of its pool, written
+whole and through to the device.
 
 While it lives it holds a lock on the working folder, and the lock's file tells where it is and what runs, for a
 controller that finds it dead. One line of JSON per message; see ``_OPERATIONS`` and ``_say``. Nothing but the standard
@@ -81,12 +82,12 @@ class Exec:
 class Supervisor:
     """See the module."""
 
-    def __init__(self, token: str, scratch: Path, workdir: Path, note: int, replacement: bool) -> None:
+    def __init__(self, token: str, scratch: Path, exits: Path, note: int, replacement: bool) -> None:
         self._token = token
         self._replacement = replacement  # of one that was killed: only its controller knows what runs, and tells first
         self._strangers = False  # whether that controller died before it could tell
         self._scratch = scratch
-        self._exits = workdir / EXITS
+        self._exits = exits
         self._note = note
         self._execs: dict[str, Exec] = {}
         self._by_pid: dict[int, Exec] = {}
@@ -571,15 +572,15 @@ def _write_down(*error: Any) -> None:
 
 
 def main() -> None:
-    """Started by ``rlctl.executors.supervision``: token, scratch folder, numbers of two open files, and its kind."""
+    """Started by ``rlctl.executors.supervision``: token, two folders, numbers of two open files, and its kind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    token, scratch, connection, note, kind = sys.argv[1:]
+    token, scratch, exits, connection, note, kind = sys.argv[1:]
     sys.excepthook = _write_down
     for handle in (int(connection), int(note)):
         os.set_inheritable(handle, False)  # programs must not hold them
     _become_subreaper()
-    supervisor = Supervisor(token, Path(scratch), Path.cwd(), int(note), kind == "replacement")
+    supervisor = Supervisor(token, Path(scratch), Path.cwd() / exits, int(note), kind == "replacement")
     supervisor.run(socket.socket(fileno=int(connection)))
 
 

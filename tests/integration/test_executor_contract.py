@@ -35,6 +35,8 @@ from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFu
 from rlctl.executors.base import Capacity, Executor
 from rlctl.executors.journal import Journal
 from rlctl.executors.local import Settings
+from rlctl.executors.pools import Plan, PooledExecutor
+from rlctl.executors.sharing import Share
 from rlctl.executors.simulated import Launch, Simulated
 from rlctl.executors.slurm import SlurmExecutor
 from rlctl.executors.slurm.executor import SlurmSettings
@@ -92,6 +94,19 @@ def local(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Exec
     return LocalExecutor(capacity, folder / "work", eager=eager, backfill=eager, settings=settings, **options)
 
 
+def pools(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+    """Two on this machine; where there is one node only, the second pool has none."""
+    settings = Settings(pin=False, oversubscribe=True)
+
+    def opened(own: Capacity, share: Share) -> LocalExecutor:
+        work = folder / "work"
+        return LocalExecutor(own, work, eager=eager, backfill=eager, settings=settings, share=share, **options)
+
+    second = capacity.nodes // 2
+    plans = [Plan("first", capacity.nodes - second, "local", opened), Plan("second", second, "local", opened)]
+    return PooledExecutor(capacity, plans, eager=eager)
+
+
 def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
     return SimulatedExecutor(capacity, Says(), eager=eager, backfill=eager)
 
@@ -132,6 +147,8 @@ class Engine:
 ENGINES = [
     Engine("local", local, eager=True, processes=True),
     Engine("local, in wait", local, eager=False, processes=True),
+    Engine("pools", pools, eager=True, processes=True),
+    Engine("pools, in wait", pools, eager=False, processes=True),
     Engine("simulated", simulated, eager=True, processes=False),
     Engine("simulated, in wait", simulated, eager=False, processes=False),
     Engine("slurm", slurm, eager=True, processes=True, marks=(pytest.mark.slurm,)),

@@ -36,6 +36,13 @@ campaign: {{name: tiny, options: {options}}}
 machine: {{cores: 2}}
 policies: {{breaks: {{rule: cycling, parameters: {{fails_at: 3}}}}}}
 """
+TWO_POOLS = """
+machine: {nodes: 2, cores: 1}
+executor: {name: pools, options: {pools: [
+  {name: here, options: {oversubscribe: true}},
+  {name: there, options: {oversubscribe: true, output_mb: 1}},
+]}}
+"""
 RUN_WITHOUT_TORCH = """
 import sys
 from rlctl.cli import main
@@ -200,6 +207,39 @@ def test_status_tells_that_programs_go_on_when_the_controller_was_killed(steerin
     code, _, err = steering.finish("--resume")
     assert code == 0, err
     assert rlctl.status(steering.run).unattended == 0
+
+
+@pytest.mark.parametrize("meanwhile", ["they run", "they end"])
+def test_programs_of_two_pools_are_taken_over_when_the_controller_was_killed(
+    steering: Steering, meanwhile: str
+) -> None:
+    steering.configure(parts=2, wait=True)
+    steering.config.write_text(steering.config.read_text().replace("machine: {cores: 2}", TWO_POOLS))
+    process = steering.start()
+    steering.reach(process, 2)
+    assert process.poll() is None, process.communicate()
+    process.kill()
+    process.wait()
+    await_(lambda: rlctl.status(steering.run).unattended == 2)
+    if meanwhile == "they end":
+        (steering.run / "work" / "go").touch()
+        await_(lambda: not steering.alive())
+    process = steering.start("--resume")
+    if meanwhile == "they run":
+        await_(lambda: rlctl.status(steering.run).unattended == 0 or process.poll() is not None)
+        assert len(steering.alive()) == 2
+        (steering.run / "work" / "go").touch()
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert set(Counter(steering.begun()).values()) == {1}
+    launched = {r.data["uid"]: r.data for r in steering.records() if r.kind == "launching"}
+    where = [(launched[uid]["pool"], launched[uid]["cores"], launched[uid]["nodes"]) for uid in ("part-0", "part-1")]
+    assert where == [("here", [0], [0]), ("there", [1], [1])]
+    assert not list((steering.run / "work").glob("exits*"))
+    now = rlctl.status(steering.run)
+    assert now.ended
+    assert now.core_seconds["useful run"] > 0.0
+    assert sum(now.core_seconds.values()) == pytest.approx(now.node_seconds)
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])

@@ -16,7 +16,7 @@ HOMES = {"rlctl": ROOT, "rlctl_envs": ROOT / "envs", "rlctl_agents": ROOT / "age
 
 CORE = ("task", "errors", "campaign", "policy", "records", "driver", "env", "vector", "executors")
 UPPER = ("steering", "evaluation", "monitoring", "cli", "experiment", "demo")
-EXECUTORS_MAY = ("rlctl.task", "rlctl.errors", "rlctl.records", "rlctl.config", "rlctl.executors")
+EXECUTORS_MAY = ("rlctl.task", "rlctl.errors", "rlctl.records", "rlctl.config", "rlctl.plugins", "rlctl.executors")
 SB3 = ("stable_baselines3", "sb3_contrib")
 MPI_MODULES = ("rlctl_envs.block_copolymer.simulate", "rlctl_envs.block_copolymer.slab", "rlctl.doctor")
 

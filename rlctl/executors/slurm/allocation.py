@@ -23,6 +23,7 @@ from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.slurm import commands
 from rlctl.executors.slurm.commands import Job
+from rlctl.executors.supervision import own
 
 BLOCKS, BEAT = "slurm.json", ".slurm-beat"
 
@@ -99,14 +100,16 @@ class Allocation:
         capacity: nodes that are wanted, with so many cores and GPUs each.
         workdir: working folder of the executor, seen by all nodes.
         request: how to ask for jobs; None: use the job that this process runs in.
+        pool: name of the pool, where several work in the folder.
 
     Raises:
         LaunchError: there is no such job, it has fewer nodes, or Slurm refuses.
     """
 
-    def __init__(self, capacity: Capacity, workdir: Path, request: Request | None) -> None:
+    def __init__(self, capacity: Capacity, workdir: Path, request: Request | None, pool: str = "") -> None:
         self.inside = request is None
-        self.name = f"rlctl-{hashlib.sha1(os.fsencode(workdir)).hexdigest()[:10]}"
+        self.name = f"rlctl-{hashlib.sha1(os.fsencode(workdir / pool)).hexdigest()[:10]}"
+        self._file, self._life = workdir / own(BLOCKS, pool), workdir / own(BEAT, pool)
         self._capacity, self._workdir = capacity, workdir
         self._request = request or Request()
         self._wanted = capacity.nodes
@@ -205,20 +208,20 @@ class Allocation:
             with contextlib.suppress(LaunchError):  # it has ended
                 self._end(block)
         self._save()
-        (self._workdir / BEAT).unlink(missing_ok=True)
+        self._life.unlink(missing_ok=True)
 
     # Jobs.
 
     def _known(self) -> list[Block]:
         try:
-            return [Block.from_json(data) for data in json.loads((self._workdir / BLOCKS).read_bytes())]
+            return [Block.from_json(data) for data in json.loads(self._file.read_bytes())]
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LaunchError(f"{self._workdir / BLOCKS}: damaged ({error}): remove it") from error
+            raise LaunchError(f"{self._file}: damaged ({error}): remove it") from error
 
     def _save(self) -> None:
-        path = self._workdir / BLOCKS
+        path = self._file
         new = path.with_name(f".{path.name}.new")
         new.write_text(json.dumps([block.to_json() for block in self.blocks]))
         new.replace(path)
@@ -314,7 +317,7 @@ class Allocation:
         capacity, request = self._capacity, self._request
         gpus = [f"--gres=gpu:{capacity.gpus}"] if capacity.gpus else []
         memory = [] if capacity.memory_mb is None else [f"--mem={capacity.memory_mb}M"]
-        beat, minutes = shlex.quote(str(self._workdir / BEAT)), max(1, round(request.abandoned_s / 60))
+        beat, minutes = shlex.quote(str(self._life)), max(1, round(request.abandoned_s / 60))
         script = f'#!/bin/sh\nwhile [ -n "$(find {beat} -mmin -{minutes} 2>/dev/null)" ]; do sleep 15; done\n'
         command = [
             "sbatch",
@@ -352,7 +355,7 @@ class Allocation:
 
     def _beat(self) -> None:
         if not self.inside:
-            (self._workdir / BEAT).touch()
+            self._life.touch()
 
 
 def own_job() -> int | None:

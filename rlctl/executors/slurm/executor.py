@@ -18,12 +18,13 @@ from rlctl.executors.pool import Part, Placement, Scoring, core_numbers
 from rlctl.executors.program import LOGS
 from rlctl.executors.recovery import Past
 from rlctl.executors.scheduler import Ending, Task
+from rlctl.executors.sharing import Share
 from rlctl.executors.slurm import commands
 from rlctl.executors.slurm.allocation import Allocation, Request, end
 from rlctl.executors.slurm.steps import StepProgram, StepWorker, pmi, srun, step_name
 from rlctl.executors.supervisor import GRACE_S, TASK
 from rlctl.executors.workers import Worker
-from rlctl.task import Event, Failure, TaskSpec
+from rlctl.task import Failure, TaskSpec
 
 if TYPE_CHECKING:
     from rlctl.driver import Recorder
@@ -72,6 +73,7 @@ class SlurmExecutor(LocalExecutor):
         settings: Settings | None = None,
         slurm: SlurmSettings | None = None,
         past: Past | None = None,
+        share: Share | None = None,
     ) -> None:
         """Take the allocation; nodes that Slurm has not given yet join when it has.
 
@@ -86,7 +88,9 @@ class SlurmExecutor(LocalExecutor):
         self._slurm = slurm or SlurmSettings()
         workdir = workdir.absolute()
         workdir.mkdir(parents=True, exist_ok=True)
-        self._allocation = Allocation(capacity, workdir, self._slurm.submit)
+        if self._slurm.submit is None and share is not None and share.beside:
+            raise LaunchError(f"pool {share.pool}: another pool has this job's nodes: start outside, or join the two")
+        self._allocation = Allocation(capacity, workdir, self._slurm.submit, "" if share is None else share.pool)
         self._ends = False
         self._looking = threading.Lock()
         self._doubt = threading.Event()  # whether to look now
@@ -102,6 +106,7 @@ class SlurmExecutor(LocalExecutor):
             backfill=backfill,
             settings=settings,
             past=past,
+            share=share,
         )
         with self._mutex:
             self._sweep()
@@ -118,15 +123,15 @@ class SlurmExecutor(LocalExecutor):
             self._gate = gate
             self._pump()
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
-        """Start what fits, then wait for the next events.
+    def begin_wait(self) -> None:
+        """Start what fits.
 
         Raises:
             AllocationEnds: the job that this process runs in comes to its end.
         """
         if self._ends and not self._closing:
             raise AllocationEnds
-        return super().wait(timeout_s)
+        super().begin_wait()
 
     # What is different from this machine.
 

@@ -16,6 +16,7 @@ from rlctl.executors.here import CommonOptions
 from rlctl.executors.journal import Journal
 from rlctl.executors.local import Settings
 from rlctl.executors.recovery import KINDS, Past
+from rlctl.executors.sharing import Share
 from rlctl.executors.slurm.allocation import Request, own_job
 from rlctl.executors.slurm.executor import SlurmExecutor, SlurmSettings
 
@@ -81,7 +82,9 @@ class Slurm:
                 ("executor", "options", "submit"),
             )
 
-    def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> SlurmExecutor:
+    def open(
+        self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float, share: Share | None = None
+    ) -> SlurmExecutor:
         """Take the job's nodes, or ask for a job."""
         options = self.options
         submit = options.submit
@@ -102,5 +105,6 @@ class Slurm:
                 applications=options.described(),
             ),
             slurm=SlurmSettings(request, options.mpi, options.arguments, options.poll_s, options.warning_s),
-            past=Past.read(journal.records(kinds=KINDS)),
+            past=Past.read(journal.records(kinds=KINDS)) if share is None else share.past,
+            share=share,
         )

@@ -1,0 +1,165 @@
+"""Several pools of this machine in one executor: what goes where, and what is told of it."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlctl.errors import LaunchError
+from rlctl.executors import LocalExecutor
+from rlctl.executors.base import Capacity
+from rlctl.executors.choice import PoolStatus
+from rlctl.executors.journal import Journal
+from rlctl.executors.local import Settings
+from rlctl.executors.pools import Plan, PooledExecutor
+from rlctl.executors.sharing import Share
+from rlctl.task import Resources, TaskId, TaskSpec, TaskState
+
+PATIENCE_S = 20.0
+ONE = Resources()
+
+
+@contextlib.contextmanager
+def opened(folder: Path, sizes: Sequence[int] = (1, 2), cores: int = 1, **options: Any) -> Iterator[PooledExecutor]:
+    """Pools ``a``, ``b``, ... of so many nodes."""
+    settings = Settings(pin=False, oversubscribe=True)
+    eager = options.setdefault("eager", True)
+
+    def open_(capacity: Capacity, share: Share) -> LocalExecutor:
+        return LocalExecutor(capacity, folder / "work", eager=eager, settings=settings, share=share)
+
+    plans = [Plan("abc"[number], nodes, "local", open_) for number, nodes in enumerate(sizes)]
+    executor = PooledExecutor(Capacity(nodes=sum(sizes), cores=cores), plans, **options)
+    try:
+        yield executor
+    finally:
+        executor.close()
+
+
+def task(uid: str, need: Resources = ONE, pool: str | None = None, seconds: float = 300.0) -> TaskSpec:
+    return TaskSpec(TaskId(uid), executable="sleep", arguments=(str(seconds),), resources=need, pool=pool)
+
+
+def until(condition: Callable[[], object], what: object = "") -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s, f"not within {PATIENCE_S} s: {what}"
+        time.sleep(0.005)
+
+
+def where(executor: PooledExecutor) -> dict[str, str]:
+    """The pool of each task that has not ended."""
+    return {uid: name for name, pool in executor.pools.items() for uid in pool.books.tasks}
+
+
+def test_tasks_go_where_they_say_or_where_there_is_room(tmp_path: Path) -> None:
+    with opened(tmp_path) as executor:
+        executor.submit_task(task("named", pool="b"))
+        executor.submit_tasks([task(f"t{i}") for i in range(5)])
+        expected = {"named": "b", "t0": "a", "t1": "b", "t2": "a", "t3": "b", "t4": "b"}
+        assert where(executor) == expected, "the first that is free, then where least waits per core"
+        until(
+            lambda: (
+                {r.uid: r.state for r in executor.status().running if r.state is TaskState.RUNNING}.keys()
+                == {"named", "t0", "t1"}
+            )
+        )
+        assert {r.uid: dict(r.nodes) for r in executor.status().running} == {
+            "t0": {0: 1},
+            "named": {1: 1},
+            "t1": {2: 1},
+        }
+
+
+def test_a_task_that_fits_in_one_pool_only_goes_there(tmp_path: Path) -> None:
+    with opened(tmp_path) as executor:
+        executor.submit_task(task("wide", Resources(ranks=2, nodes=2)))
+        assert where(executor) == {"wide": "b"}
+        with pytest.raises(LaunchError, match=r"task no can run in no pool \(a: .* the allocation has 1 cores.*; b: "):
+            executor.submit_task(task("no", Resources(ranks=3)))
+        with pytest.raises(LaunchError, match="task no needs 4 cores and 0 GPUs; the allocation has 3 cores"):
+            executor.submit_task(task("no", Resources(ranks=4)))
+        with pytest.raises(LaunchError, match="the allocation has 1 cores"):
+            executor.submit_task(task("no", Resources(ranks=2), pool="a"))
+        with pytest.raises(LaunchError, match="task no names the pool 'c', which is not there; known: a, b"):
+            executor.submit_task(task("no", pool="c"))
+        assert executor.submit_task(task("no", seconds=0.0)).result(PATIENCE_S) == {}
+
+
+def test_another_rule_can_choose(tmp_path: Path) -> None:
+    seen = []
+
+    class Last:
+        def choose(self, spec: TaskSpec, statuses: Sequence[PoolStatus]) -> str:
+            seen.append((spec.uid, statuses))
+            return statuses[-1].name
+
+    with opened(tmp_path, choice=Last()) as executor:
+        executor.submit_task(task("x"))
+        assert where(executor) == {"x": "b"}
+        assert executor.submit(pow, 2, 3).result(PATIENCE_S) == 8
+    assert seen[0] == ("x", [PoolStatus("a", True, 1, 1, 0), PoolStatus("b", True, 2, 2, 0)])
+
+
+def test_what_was_launched_in_a_pool_goes_back_there(tmp_path: Path) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        journal.append("launching", 0.0, {"uid": "old", "attempt": 1, "cores": [1], "gpus": {}, "pool": "b"})
+        journal.append("launching", 0.0, {"uid": "gone", "attempt": 1, "cores": [9], "gpus": {}, "pool": "z"})
+        with opened(tmp_path) as executor:
+            executor.attach(journal)
+            futures = executor.submit_tasks([task("old"), task("gone")])
+            assert where(executor) == {"old": "b", "gone": "a"}
+            assert [future.attempt for future in futures] == [2, 2]
+
+
+def test_records_number_cores_and_gpus_through(tmp_path: Path) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        with opened(tmp_path, cores=2) as executor:
+            executor.attach(journal)
+            executor.submit_task(task("x", pool="b", seconds=0.0)).result(PATIENCE_S)
+        (record,) = [record for record in journal.records() if record.kind == "launching"]
+    assert record.data == {"uid": "x", "attempt": 1, "cores": [2], "gpus": {}, "nodes": [1], "pool": "b"}
+
+
+def test_calls_of_all_pools_have_different_names(tmp_path: Path) -> None:
+    with opened(tmp_path) as executor:
+        futures = [executor.submit(time.sleep, 0.05) for _ in range(6)]
+        for future in futures:
+            future.result(PATIENCE_S)
+        assert len({future.uid for future in futures}) == 6
+        events = executor.events()
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+def test_nodes_that_go_are_the_last_ones_and_come_back_to_where_they_were(tmp_path: Path) -> None:
+    with opened(tmp_path, (1, 1, 1)) as executor:
+        executor.submit_tasks([task(f"t{i}") for i in range(3)])
+        until(lambda: len(executor.status().running) == 3)
+        sizes = []
+        for nodes in (2, 1, 2, 3, 5):
+            executor.resize(nodes)
+            sizes.append([pool.books.pool.nodes for pool in executor.pools.values()])
+        assert sizes == [[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 3]]
+        until(lambda: sum(r.state is TaskState.RUNNING for r in executor.status().running) == 3)
+
+
+def test_a_pool_that_cannot_be_opened_closes_the_others(tmp_path: Path) -> None:
+    closed: list[str] = []
+
+    class Closing(LocalExecutor):
+        def close(self) -> None:
+            closed.append("a")
+            super().close()
+
+    def first(capacity: Capacity, share: Share) -> LocalExecutor:
+        return Closing(capacity, tmp_path / "work", settings=Settings(oversubscribe=True), share=share)
+
+    def second(capacity: Capacity, share: Share) -> LocalExecutor:
+        raise LaunchError("no machine today")
+
+    with pytest.raises(LaunchError, match="no machine today"):
+        PooledExecutor(Capacity(nodes=2), [Plan("a", 1, "local", first), Plan("b", 1, "other", second)])
+    assert closed == ["a"]
