@@ -29,7 +29,7 @@ def pools(*pools: Mapping[str, Any]) -> dict[str, Any]:
         (pools(HERE, HERE), r"executor\.options\.pools: two pools are called 'here'"),
         (
             pools(HERE, {"name": "b", "node": 2}),
-            r"executor\.options\.pools\.1\.node: unknown key.*did you mean 'nodes'",
+            r"pools\.1\.node: unknown key.*did you mean 'nodes'",
         ),
         (pools(HERE, {"name": "b", "executor": "lokal"}), r"pools\.1\.executor: unknown executor 'lokal'"),
         (pools(HERE, {"name": "b", "options": {"lease": 1}}), r"executor\.options\.pools\.1\.options\.lease: unknown"),
