@@ -133,12 +133,15 @@ def slurm() -> Finding:
             "Slurm", None, "not here", "none needed on one machine; on a cluster use a login or compute node"
         )
     code, out, err = _run(["sinfo", "--noheader", "--format=%P %D nodes"])
-    if code != 0:
-        said = (err.strip().splitlines() or [f"exit code {code}"])[0]
-        return Finding("Slurm", False, f"sinfo: {said}", "ask whether the controller is up; check SLURM_CONF")
     job = os.environ.get("SLURM_JOB_ID")
+    if code != 0:  # its commands alone are no fault of a machine that is in no cluster
+        said = (err.strip().splitlines() or [f"exit code {code}"])[0]
+        where = (
+            "ask whether the controller is up; check SLURM_CONF" if job else "if this is a cluster: check SLURM_CONF"
+        )
+        return Finding("Slurm", False if job else None, f"sinfo: {said}", where)
     where = f"inside job {job}" if job else "outside any job"
-    advice = "" if job else "get an allocation (salloc, sbatch) before real runs"
+    advice = "" if job else "executor slurm: inside a job (salloc, sbatch), or with executor.options.submit"
     return Finding("Slurm", True, f"{', '.join(out.strip().splitlines())}; {where}", advice)
 
 

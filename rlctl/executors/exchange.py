@@ -26,6 +26,9 @@ INLINE_BYTES = 65_536
 SMALL_BYTES = 32_768
 """A message to a worker that is larger lies in a file. At most three wait in a socket at one time."""
 
+QUICK_BYTES = 800
+"""The same where the socket is ``srun``: what is longer than a packet waits for an acknowledgement, 40 ms each way."""
+
 IN_FILE = b"@"
 """What stands before its path."""
 
@@ -50,16 +53,17 @@ def frame(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-def posted(data: bytes, scratch: Path | None) -> bytes:
+def posted(data: bytes, scratch: Path | None, most: int = SMALL_BYTES) -> bytes:
     """The same for a message to a worker, which ``opened`` gives to it.
 
     Args:
         scratch: folder for what is large; None: it goes over the socket too.
+        most: bytes that are not large.
 
     Raises:
         OSError: it is large, and the folder is full.
     """
-    if scratch is None or len(data) <= SMALL_BYTES:
+    if scratch is None or len(data) <= most:
         return frame(data)
     return frame(IN_FILE + str(_kept([data], scratch)).encode())
 

@@ -58,7 +58,9 @@ def serve(connection: socket.socket | Pipe, scratch: Path | None) -> None:
             messages = exchange.frames(buffer)
         for message in map(exchange.opened, messages):
             answer = _answer(message[:1], message[1:], scratch)
-            if answer is not None:
+            if answer is not None and isinstance(connection, Pipe):
+                connection.sendall(exchange.posted(answer, scratch, exchange.QUICK_BYTES))
+            elif answer is not None:
                 connection.sendall(exchange.frame(answer))
 
 
@@ -164,7 +166,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to act upon
     if connection == "-":
         threading.Thread(target=_end_with_input, daemon=True).start()
-        serve(Pipe(), None)
+        serve(Pipe(), Path(scratch))
         return
     for number in (int(connection), int(life)):
         os.set_inheritable(number, False)

@@ -38,10 +38,12 @@ class Worker:
         stopped: why it was told to stop; None: it was not.
         closed: whether it was let go of.
         unread: whether it died before it had taken its call, which therefore never began.
+        most: bytes that go over the socket at once; more goes through a file.
         last_word: signal by which the supervisor ends it when the controller has died.
     """
 
     last_word = signal.SIGKILL
+    most = exchange.SMALL_BYTES
 
     def __init__(
         self,
@@ -77,9 +79,9 @@ class Worker:
         self._buffer = bytearray()
         self._scratch = scratch
         paths = [os.path.abspath(path) for path in sys.path] if paths is None else paths  # it works elsewhere
-        first = exchange.posted(worker.PATH + json.dumps(list(paths)).encode(), scratch)
+        first = exchange.posted(worker.PATH + json.dumps(list(paths)).encode(), scratch, self.most)
         if initializer is not None:
-            first += exchange.posted(worker.INITIALIZE + initializer, scratch)
+            first += exchange.posted(worker.INITIALIZE + initializer, scratch, self.most)
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * exchange.SMALL_BYTES)
         life, self._life = os.pipe()
@@ -124,7 +126,7 @@ class Worker:
     def call(self, task: Task, cores: list[int]) -> Ending | None:
         """Hand over a call; an ending if that is impossible."""
         try:
-            message = exchange.posted(call_message(task, cores, self._scratch), self._scratch)
+            message = exchange.posted(call_message(task, cores, self._scratch), self._scratch, self.most)
         except Exception as error:
             if task.work is None:
                 return Ending(failure=Failure.LAUNCH, message=f"cannot be handed over: {error}")
@@ -223,6 +225,10 @@ def call_message(task: Task, cores: list[int], scratch: Path | None) -> bytes:
 
 def ending(message: bytes) -> Ending:
     """What a worker's answer says."""
+    try:
+        message = exchange.opened(message)
+    except OSError as error:
+        return Ending(failure=Failure.GARBAGE, message=f"its result cannot be read: {error}", error=error)
     kind, data = message[:1], message[1:]
     if kind == worker.JSON:
         return Ending(json.loads(data))

@@ -8,6 +8,7 @@ under the same numbers.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -36,11 +37,13 @@ class Request:
         time_limit: as ``sbatch --time`` has it.
         arguments: further arguments of ``sbatch``, such as ``--partition=gpu``.
         abandoned_s: the allocation ends by itself when no controller has shown itself for so long.
+        through: ``sbatch`` or ``psij``.
     """
 
     time_limit: str = "1:00:00"
     arguments: tuple[str, ...] = ()
     abandoned_s: float = 900.0
+    through: str = "sbatch"
 
 
 @dataclass(slots=True)
@@ -81,15 +84,21 @@ class Block:
 
 
 @dataclass(slots=True)
-class Changes:
-    """Numbers of nodes that have come and gone."""
+class Seen:
+    """What Slurm says now: the blocks, and numbers of nodes that have come and gone since the last time.
 
+    Attributes:
+        doubts: nodes that were doubted before Slurm was asked.
+    """
+
+    blocks: list[Block]
     up: list[int] = field(default_factory=list)
     down: list[int] = field(default_factory=list)
+    doubts: set[int] = field(default_factory=set)
 
 
 class Allocation:
-    """See the module. Not safe for threads: whoever calls ``look`` and ``resize`` takes turns.
+    """See the module. Whoever calls ``look`` and ``resize`` takes turns; ``look`` changes nothing until ``commit``.
 
     Attributes:
         blocks: the jobs.
@@ -113,6 +122,7 @@ class Allocation:
         self._capacity, self._workdir = capacity, workdir
         self._request = request or Request()
         self._wanted = capacity.nodes
+        self._doubts: set[int] = set()
         self.blocks = self._known()
         if self.inside:
             self._take_own()
@@ -134,39 +144,44 @@ class Allocation:
         return next((block.job for block in self.blocks if node in block.nodes), 0)
 
     def doubt(self, node: int) -> None:
-        """Take a node for lost until the next look."""
-        for block in self.blocks:
-            if node in block.nodes:
-                block.lost.add(node)
+        """Something was lost there: take it for gone until Slurm has been asked."""
+        self._doubts.add(node)
 
     def there(self) -> set[int]:
         """Numbers of the nodes that can be used now."""
         here = {n for block in self.blocks if not block.ending for n in block.cores if n not in block.lost}
-        return {node for node in here if node < self._wanted}
+        return {node for node in here - self._doubts if node < self._wanted}
 
-    def look(self) -> Changes:
+    def look(self) -> Seen:
         """Ask Slurm how the jobs and nodes are; ask for other jobs in place of those that have ended.
 
         Raises:
             LaunchError: Slurm does not answer.
         """
-        changes = Changes()
+        seen = Seen(copy.deepcopy(self.blocks), doubts=set(self._doubts))
         self._beat()
-        for block in list(self.blocks):
+        for block in list(seen.blocks):
             job = commands.job(block.job)
             if job is not None and job.runs:
-                self._compare(block, job, changes)
+                self._compare(block, job, seen)
             elif job is None or not job.waits:
-                changes.down += [node for node in block.hosts if node not in block.lost]
+                seen.down += [node for node in block.hosts if node not in block.lost]
                 if self.inside:
                     block.lost.update(block.hosts)
                 else:
-                    self.blocks.remove(block)
+                    seen.blocks.remove(block)
         if not self.inside:
-            self._ask_for_more()
+            self._ask_for_more(seen.blocks)
+        return seen
+
+    def commit(self, seen: Seen) -> None:
+        """From now on it is so; ``up`` and ``down`` of what was seen tell what has changed."""
+        self.blocks = seen.blocks
+        self._doubts -= seen.doubts
         self._save()
-        changes.up = [node for node in changes.up if node < self._wanted]
-        return changes
+        there = self.there()
+        seen.up = sorted(there & {*seen.up, *seen.doubts})
+        seen.down = [node for node in seen.down if node not in there]
 
     def resize(self, nodes: int) -> None:
         """Have so many nodes, those with the lowest numbers: end jobs, let go of some of their nodes, ask for others.
@@ -187,7 +202,7 @@ class Allocation:
                 self._end(block)
             elif len(kept) < len(block.nodes):
                 self._shrink(block, kept)
-        self._ask_for_more()
+        self._ask_for_more(self.blocks)
         self._save()
 
     def replace(self, block: Block) -> None:
@@ -197,7 +212,7 @@ class Allocation:
             LaunchError: Slurm refuses.
         """
         self._end(block)
-        self._ask_for_more()
+        self._ask_for_more(self.blocks)
         self._save()
 
     def close(self) -> None:
@@ -233,15 +248,15 @@ class Allocation:
         job = commands.job(number)
         if job is None or not job.runs:
             raise LaunchError(f"job {number} does not run any more")
-        if len(job.hosts) < self._capacity.nodes:
-            raise LaunchError(
-                f"{self._capacity.nodes} nodes are asked for, job {number} has {len(job.hosts)}: "
-                "lower machine.nodes, or ask for a larger job",
-                ("machine", "nodes"),
-            )
-        if [block.job for block in self.blocks] != [number]:
+        if [block.job for block in self.blocks] != [number]:  # otherwise it may have lost some since
+            if len(job.hosts) < self._capacity.nodes:
+                raise LaunchError(
+                    f"{self._capacity.nodes} nodes are asked for, job {number} has {len(job.hosts)}: "
+                    "lower machine.nodes, or ask for a larger job",
+                    ("machine", "nodes"),
+                )
             self.blocks = [Block(number, list(range(len(job.hosts))))]
-        self._compare(self.blocks[0], job, Changes())
+        self._compare(self.blocks[0], job, Seen([]))
 
     def _find(self) -> None:
         """Jobs that a former controller has asked for, also when it died before it could write their numbers down."""
@@ -251,10 +266,10 @@ class Allocation:
             end(number)  # which nodes it was for, nobody knows any more
         for block in self.blocks:
             if jobs[block.job].runs:
-                self._compare(block, jobs[block.job], Changes())
-        self._ask_for_more()
+                self._compare(block, jobs[block.job], Seen([]))
+        self._ask_for_more(self.blocks)
 
-    def _compare(self, block: Block, job: Job, changes: Changes) -> None:
+    def _compare(self, block: Block, job: Job, seen: Seen) -> None:
         """Nodes of a job that runs: which are new, which have gone or come back."""
         if not block.hosts:
             block.hosts = dict(zip(block.nodes, job.hosts, strict=False))
@@ -264,13 +279,13 @@ class Allocation:
         there = {node for node, host in block.hosts.items() if host in job.hosts and host not in dead}
         gone = {node for node in block.hosts if node not in there and node not in block.lost}
         block.lost |= gone
-        changes.down += sorted(gone)
+        seen.down += sorted(gone)
         back = [] if block.ending else sorted(there & block.lost)
         if any(node not in block.cores for node in there):
             self._explore(block, sorted(node for node in there if node not in block.cores))
         back = [node for node in back if node in block.cores]
         block.lost -= set(back)
-        changes.up += back
+        seen.up += back
 
     def _explore(self, block: Block, nodes: Sequence[int]) -> None:
         """What tasks may use on these nodes, as tasks see it."""
@@ -307,38 +322,31 @@ class Allocation:
             block.cores[node] = _numbers(numbers) or list(range(int(cores)))
             block.gpus[node] = [name for name in gpus.split(",") if name]
 
-    def _ask_for_more(self) -> None:
-        have = {node for block in self.blocks for node in block.nodes}
+    def _ask_for_more(self, blocks: list[Block]) -> None:
+        have = {node for block in blocks for node in block.nodes}
         missing = [node for node in range(self._wanted) if node not in have]
         if missing:
-            self.blocks.append(Block(self._submit(len(missing)), missing))
+            blocks.append(Block(self._submit(len(missing)), missing))
 
     def _submit(self, nodes: int) -> int:
         capacity, request = self._capacity, self._request
         gpus = [f"--gres=gpu:{capacity.gpus}"] if capacity.gpus else []
         memory = [] if capacity.memory_mb is None else [f"--mem={capacity.memory_mb}M"]
-        beat, minutes = shlex.quote(str(self._life)), max(1, round(request.abandoned_s / 60))
-        script = f'#!/bin/sh\nwhile [ -n "$(find {beat} -mmin -{minutes} 2>/dev/null)" ]; do sleep 15; done\n'
-        command = [
-            "sbatch",
-            "--parsable",
+        flags = [
             f"--job-name={self.name}",
             f"--nodes={nodes}",
             "--ntasks-per-node=1",
             f"--cpus-per-task={capacity.cores}",
             "--no-kill",
             "--no-requeue",
-            "--output=/dev/null",
             f"--time={request.time_limit}",
             *gpus,
             *memory,
             *request.arguments,
         ]
-        done = subprocess.run(command, input=script, capture_output=True, text=True, cwd=self._workdir)
-        if done.returncode != 0:
-            said = (done.stderr.strip() or "nothing").splitlines()[-1]
-            raise LaunchError(f"sbatch refuses (it says: {said}): mend executor.options.submit")
-        return int(done.stdout.strip().partition(";")[0])
+        beat, minutes = shlex.quote(str(self._life)), max(1, round(request.abandoned_s / 60))
+        script = f'while [ -n "$(find {beat} -mmin -{minutes} 2>/dev/null)" ]; do sleep 15; done'
+        return (by_psij if request.through == "psij" else by_sbatch)(flags, script, self._workdir)
 
     def _shrink(self, block: Block, kept: list[int]) -> None:
         if block.hosts:
@@ -356,6 +364,42 @@ class Allocation:
     def _beat(self) -> None:
         if not self.inside:
             self._life.touch()
+
+
+def by_sbatch(flags: Sequence[str], script: str, workdir: Path) -> int:
+    """Submit a job.
+
+    Raises:
+        LaunchError: Slurm refuses; its own words.
+    """
+    command = ["sbatch", "--parsable", "--output=/dev/null", *flags]
+    done = subprocess.run(command, input=f"#!/bin/sh\n{script}\n", capture_output=True, text=True, cwd=workdir)
+    if done.returncode != 0:
+        said = (done.stderr.strip() or "nothing").splitlines()[-1]
+        raise LaunchError(f"sbatch refuses (it says: {said}): mend executor.options.submit")
+    return int(done.stdout.strip().partition(";")[0])
+
+
+def by_psij(flags: Sequence[str], script: str, workdir: Path) -> int:
+    """Submit a job through PSI/J, for sites that have set it up.
+
+    Raises:
+        LaunchError: it is not installed, or refuses.
+    """
+    try:
+        import psij
+    except ImportError as error:
+        raise LaunchError(f"PSI/J cannot be used ({error}): pip install psij-python, or leave out `through`") from error
+    named = (flag.removeprefix("--").partition("=") for flag in flags)
+    attributes = psij.JobAttributes(custom_attributes={f"slurm.{name}": value or "yes" for name, _, value in named})
+    attributes.duration = None  # as the flags say
+    spec = psij.JobSpec("/bin/sh", ["-c", script], directory=workdir, attributes=attributes, launcher="single")
+    job = psij.Job(spec)
+    try:
+        psij.JobExecutor.get_instance("slurm").submit(job)
+    except psij.SubmitException as error:
+        raise LaunchError(f"PSI/J refuses (it says: {error}): mend executor.options.submit") from error
+    return int(job.native_id)
 
 
 def own_job() -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from rlctl.executors.sharing import Share
 from rlctl.executors.slurm import commands
 from rlctl.executors.slurm.allocation import Allocation, Request, end
 from rlctl.executors.slurm.steps import StepProgram, StepWorker, pmi, srun, step_name
+from rlctl.executors.supervision import own
 from rlctl.executors.supervisor import GRACE_S, TASK
 from rlctl.executors.workers import Worker
 from rlctl.task import Failure, TaskSpec
@@ -90,7 +92,10 @@ class SlurmExecutor(LocalExecutor):
         workdir.mkdir(parents=True, exist_ok=True)
         if self._slurm.submit is None and share is not None and share.beside:
             raise LaunchError(f"pool {share.pool}: another pool has this job's nodes: start outside, or join the two")
-        self._allocation = Allocation(capacity, workdir, self._slurm.submit, "" if share is None else share.pool)
+        pool = "" if share is None else share.pool
+        self._allocation = Allocation(capacity, workdir, self._slurm.submit, pool)
+        # What is too long for a worker's input lies here, seen by all nodes.
+        self._letters = workdir / own(".calls", pool)
         self._ends = False
         self._looking = threading.Lock()
         self._doubt = threading.Event()  # whether to look now
@@ -109,6 +114,7 @@ class SlurmExecutor(LocalExecutor):
             share=share,
         )
         with self._mutex:
+            shutil.rmtree(self._letters, ignore_errors=True)  # of a controller that was killed, and its workers with it
             self._sweep()
         self._watcher = threading.Thread(target=self._watch, name="rlctl-slurm", daemon=True)
         self._watcher.start()
@@ -155,7 +161,7 @@ class SlurmExecutor(LocalExecutor):
         name = step_name(self._allocation, mark.partition(":")[2])
         step = srun(self._allocation, (Part(node, 1, 1),), name, talks=True, arguments=self._slurm.arguments)
         log = self._workdir / LOGS / "calls.out"
-        return StepWorker(step, environment, f"{TASK}={mark}", self._workdir, log, self._initializer)
+        return StepWorker(step, environment, self._letters, f"{TASK}={mark}", self._workdir, log, self._initializer)
 
     def _accept(self, spec: TaskSpec) -> None:
         need = spec.resources
@@ -193,6 +199,7 @@ class SlurmExecutor(LocalExecutor):
         if self._watcher is not threading.current_thread():
             self._watcher.join()
         self._sweep()
+        shutil.rmtree(self._letters, ignore_errors=True)
         self._allocation.close()
 
     # Nodes come and go.
@@ -224,20 +231,23 @@ class SlurmExecutor(LocalExecutor):
             self._doubt.clear()
             if self._let_go:
                 return
-            with self._looking:
-                try:
-                    changes = self._allocation.look()
-                except LaunchError as error:
-                    log.warning("%s", error)
-                    continue
-                with self._mutex:
-                    for node in changes.down:
-                        self._lose(node)
-                    for node in changes.up:
-                        self._books.pool.up(node)
-                    self._books.touch()
-                    self._foresee()
-                    self._pump()
+            try:
+                self._look()
+            except (LaunchError, OSError, ValueError) as error:  # what runs, runs on
+                log.warning("Slurm: %s", error)
+
+    def _look(self) -> None:
+        with self._looking:
+            seen = self._allocation.look()
+            with self._mutex:
+                self._allocation.commit(seen)
+                for node in seen.down:
+                    self._lose(node)
+                for node in seen.up:
+                    self._books.pool.up(node)
+                self._books.touch()
+                self._foresee()
+                self._pump()
 
     def _ended(self, task: Task, ending: Ending) -> None:
         if ending.failure is Failure.LOST:  # nothing more is started there until Slurm has been asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,7 @@ class SubmitOptions(BaseModel):
         time_limit: of each job, as ``sbatch --time`` has it; another job follows as long as the campaign goes on.
         arguments: further ones of ``sbatch``, e.g. ``[--partition=gpu, --account=abc]``.
         abandoned_s: the job ends by itself when no controller has shown itself for so long.
+        through: by which way; ``psij`` needs PSI/J, which is not installed with rlctl.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +36,7 @@ class SubmitOptions(BaseModel):
     time_limit: str = "1:00:00"
     arguments: tuple[str, ...] = ()
     abandoned_s: float = Field(default=900.0, ge=60.0, le=1e7)
+    through: Literal["sbatch", "psij"] = "sbatch"
 
 
 class Options(CommonOptions):
@@ -90,7 +92,7 @@ class Slurm:
         submit = options.submit
         request = None
         if own_job() is None and submit is not None:
-            request = Request(submit.time_limit, submit.arguments, submit.abandoned_s)
+            request = Request(submit.time_limit, submit.arguments, submit.abandoned_s, submit.through)
         return SlurmExecutor(
             capacity,
             workdir,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rlctl.executors import exchange
 from rlctl.executors.application import Application
 from rlctl.executors.launchers import DEVICES, Launch, Launcher, launch
 from rlctl.executors.mpi import library
@@ -222,11 +223,13 @@ class StepWorker(Worker):
     """A worker on a node. It talks over the input and output of ``srun``, so no port is open anywhere."""
 
     last_word = signal.SIGTERM
+    most = exchange.QUICK_BYTES
 
     def __init__(
         self,
         step: Sequence[str],
         environment: Mapping[str, str],
+        scratch: Path,
         mark: str,
         workdir: Path,
         log: Path,
@@ -235,13 +238,13 @@ class StepWorker(Worker):
         self._step = step
         self._first_told = float("inf")
         self._told_again = 0.0
-        super().__init__(environment, None, mark, workdir, log, initializer)
+        super().__init__(environment, scratch, mark, workdir, log, initializer)
 
     def start(
         self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
     ) -> subprocess.Popen[bytes]:
         """Start it by ``srun``, whose end is its own."""
-        command = [*self._step, sys.executable, "-m", "rlctl.executors.worker", "-", "-", ""]
+        command = [*self._step, sys.executable, "-m", "rlctl.executors.worker", "-", "-", str(self._scratch)]
         return subprocess.Popen(
             command,
             stdin=theirs.fileno(),
