@@ -39,6 +39,6 @@ nitpick_ignore_regex = [
     ("py:.*", r"(concurrent|contextlib)\..*"),
     # Names inside of the framework, and parts of annotations that Sphinx cuts in two.
     ("py:.*", r"(rlctl\.executors\.base\._T|rlctl\.executors\.booked\.BookedExecutor|rlctl\.driver\.TaskRunner)"),
-    ("py:.*", r"(Journal|TaskRunner|Past|tuple\[str)"),
+    ("py:.*", r"(Journal|TaskRunner|Past|Share|BookedExecutor|tuple\[str)"),
     ("py:.*", r"(NDArray|ArrayLike|Path|Any|Protocol|BaseModel|Callable|Mapping|Sequence|.*\.NDArray)(\[.*)?"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -201,6 +202,11 @@ class Pool:
     def states(self) -> Iterator[NodeState]:
         """Every node that is up."""
         return (self._state(node) for node, up in enumerate(self._up) if up)
+
+    @property
+    def free_cores(self) -> int:
+        """Of all nodes that are up."""
+        return sum(itertools.compress(self._count, self._up))
 
     def room(self, need: Resources) -> list[int]:
         """Ranks of a task that each node could take now."""

@@ -166,7 +166,7 @@ class PooledExecutor(Executor):
                 reasons.append(f"{name}: {str(error).removeprefix(f'task {spec.uid}').removeprefix(':').strip()}")
                 continue
             books = pool.books
-            cores, free = books.pool.nodes * self.capacity.cores, sum(node.free_cores for node in books.pool.states())
+            cores, free = books.pool.nodes * self.capacity.cores, books.pool.free_cores
             possible.append(PoolStatus(name, books.at_once(spec), cores, free, books.waiting_cores))
         if not possible:
             self._whole.check(spec)

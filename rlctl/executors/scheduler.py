@@ -21,6 +21,9 @@ from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, 
 LOSSES = 5
 """A task whose machine or worker goes away so often is FAILED: it may be what kills them."""
 
+TRIED = 100
+"""Behind so many waiting tasks nobody finds out whether another one would start at once."""
+
 WAITING = frozenset({TaskState.QUEUED, TaskState.HELD})
 
 
@@ -174,7 +177,7 @@ class Scheduler:
 
     def at_once(self, spec: TaskSpec) -> bool:
         """Whether there is room for a task now, besides all that wait."""
-        if self._waiting_cores + spec.resources.cores > sum(node.free_cores for node in self.pool.states()):
+        if self._waiting > TRIED or self._waiting_cores + spec.resources.cores > self.pool.free_cores:
             return False
         books = self.pool.copy()
         waiting = sorted((-task.priority, task.order, task.need) for task in self.queued())
