@@ -137,6 +137,23 @@ def test_nodes_that_go_are_the_last_ones_and_come_back_to_where_they_were(tmp_pa
         until(lambda: sum(r.state is TaskState.RUNNING for r in executor.status().running) == 3)
 
 
+def test_the_supervisor_of_one_pool_dies_and_no_other_pool_is_touched(tmp_path: Path) -> None:
+    with opened(tmp_path, (1, 1)) as executor:
+        executor.submit_tasks([task("first", pool="a"), task("second", pool="b")])
+        until(lambda: sum(r.state is TaskState.RUNNING for r in executor.status().running) == 2)
+        assert sorted(path.name for path in (tmp_path / "work").glob(".lease*")) == [".lease-a", ".lease-b"]
+        pool = executor.pools["b"]
+        assert isinstance(pool, LocalExecutor)
+        first, before = pool._supervision._process, executor.status().seq
+        assert first is not None
+        first.kill()
+        until(lambda: pool._supervision._process is not first)
+        assert executor.status().seq == before
+        executor.cancel(TaskId("second"), 0.0)
+        assert executor.submit_task(task("third", pool="b", seconds=0.0)).result(PATIENCE_S) == {}
+        assert {r.uid for r in executor.status().running} == {"first"}
+
+
 def test_a_pool_that_cannot_be_opened_closes_the_others(tmp_path: Path) -> None:
     closed: list[str] = []
 
