@@ -291,27 +291,32 @@ class BookedExecutor(Executor):
     def wait(self, timeout_s: float | None = None) -> list[Event]:
         """Start what fits, then wait for the next events; see ``Executor``."""
         end_s = None if timeout_s is None else self.now() + timeout_s
-        with self._mutex:
-            self._taken()
-            self._gate = True
-            self._pump()
-            self._gate = self._eager
+        first = True
         while True:
             with self._mutex:
                 self._fail_if_broken()
-                if self._untold or len(self._books.tasks) == self._books.held:
-                    break
+                if first:
+                    self._taken()
+                elif self._may_return():
+                    return self._take_events()
                 self._gate = True  # calls end without an event, so that others have room now
                 self._pump()
                 self._gate = self._eager
-                if self._untold:
-                    break
+                if self._may_return():
+                    return self._take_events()
+            first = False
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
             if not self._rest(left_s) or left_s == 0.0:
-                break
-        with self._mutex:
-            events = list(self._untold)
-            self._untold.clear()
+                with self._mutex:
+                    return self._take_events()
+
+    def _may_return(self) -> bool:
+        """Whether there is something to tell, or nothing to wait for."""
+        return bool(self._untold) or len(self._books.tasks) == self._books.held
+
+    def _take_events(self) -> list[Event]:
+        events = list(self._untold)
+        self._untold.clear()
         return events
 
     # For subclasses.
@@ -385,16 +390,15 @@ class BookedExecutor(Executor):
         if error is not None:
             self._break(error)
             return
-        with self._mutex:
-            future, now_s = task.future, self.now()
-            first = task.attempt == 1 or (future is not None and not future.running())
-            if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
-                task.stop = TaskState.CANCELED
-            if task.stop is not None:  # before it began
-                self._ended(task, Ending(stopped=True))
-                return
-            self._books.enter(task, TaskState.LAUNCHING, now_s)
-            self._launch(task)
+        future = task.future
+        first = task.attempt == 1 or (future is not None and not future.running())
+        if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
+            task.stop = TaskState.CANCELED
+        if task.stop is not None:  # before it began
+            self._ended(task, Ending(stopped=True))
+            return
+        self._books.enter(task, TaskState.LAUNCHING, self.now())
+        self._launch(task)
 
     def _stop(self, task: Task, grace_s: float) -> None:
         if task.state is not TaskState.SCHEDULED:  # otherwise ``_go`` finds out

@@ -373,7 +373,7 @@ def test_inside_a_job_whoever_decides_is_told_of_its_end(
         soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 15.0))
         bed.ask("scontrol", "update", f"JobId={number}", f"EndTime={soon}")
         with pytest.raises(AllocationEnds):
-            until(lambda: executor.wait(0.1) is None)
+            until(lambda: executor.wait() is None)
     finally:
         executor.close()
         bed.ask("scancel", str(number))

@@ -334,8 +334,7 @@ class Allocation:
             f"--nodes={nodes}",
             "--ntasks-per-node=1",
             f"--cpus-per-task={capacity.cores}",
-            "--no-kill",
-            "--no-requeue",
+            "--no-kill=set",
             f"--time={request.time_limit}",
             *gpus,
             *memory,
@@ -369,7 +368,7 @@ def by_sbatch(flags: Sequence[str], script: str, workdir: Path) -> int:
     Raises:
         LaunchError: Slurm refuses; its own words.
     """
-    command = ["sbatch", "--parsable", "--output=/dev/null", *flags]
+    command = ["sbatch", "--parsable", "--no-requeue", "--output=/dev/null", *flags]
     done = subprocess.run(command, input=f"#!/bin/sh\n{script}\n", capture_output=True, text=True, cwd=workdir)
     if done.returncode != 0:
         said = (done.stderr.strip() or "nothing").splitlines()[-1]
@@ -388,7 +387,7 @@ def by_psij(flags: Sequence[str], script: str, workdir: Path) -> int:
     except ImportError as error:
         raise LaunchError(f"PSI/J cannot be used ({error}): pip install psij-python, or leave out `through`") from error
     named = (flag.removeprefix("--").partition("=") for flag in flags)
-    attributes = psij.JobAttributes(custom_attributes={f"slurm.{name}": value or "yes" for name, _, value in named})
+    attributes = psij.JobAttributes(custom_attributes={f"slurm.{name}": value for name, _, value in named})
     attributes.duration = None  # as the flags say
     spec = psij.JobSpec("/bin/sh", ["-c", script], directory=workdir, attributes=attributes, launcher="single")
     job = psij.Job(spec)

@@ -127,9 +127,16 @@ class SlurmExecutor(LocalExecutor):
         Raises:
             AllocationEnds: the job that this process runs in comes to its end.
         """
+        self._heed_the_end()
+        return super().wait(timeout_s)
+
+    def _rest(self, timeout_s: float | None) -> bool:
+        self._heed_the_end()
+        return super()._rest(timeout_s)
+
+    def _heed_the_end(self) -> None:
         if self._ends and not self._closing:
             raise AllocationEnds
-        return super().wait(timeout_s)
 
     # What is different from this machine.
 
