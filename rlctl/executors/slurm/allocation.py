@@ -386,11 +386,22 @@ def by_psij(flags: Sequence[str], script: str, workdir: Path) -> int:
         import psij
     except ImportError as error:
         raise LaunchError(f"PSI/J cannot be used ({error}): pip install psij-python, or leave out `through`") from error
-    named = (flag.removeprefix("--").partition("=") for flag in flags)
-    attributes = psij.JobAttributes(custom_attributes={f"slurm.{name}": value for name, _, value in named})
+    named = {name: value for name, _, value in (flag.removeprefix("--").partition("=") for flag in flags)}
+    sizes = [int(named.pop(name)) for name in ("nodes", "ntasks-per-node", "cpus-per-task")]
+    attributes = psij.JobAttributes(custom_attributes={f"slurm.{name}": value for name, value in named.items()})
     attributes.duration = None  # as the flags say
-    spec = psij.JobSpec("/bin/sh", ["-c", script], directory=workdir, attributes=attributes, launcher="single")
-    job = psij.Job(spec)
+    job = psij.Job(
+        psij.JobSpec(
+            "/bin/sh",
+            ["-c", script],
+            directory=workdir,
+            resources=psij.ResourceSpecV1(
+                node_count=sizes[0], processes_per_node=sizes[1], cpu_cores_per_process=sizes[2]
+            ),
+            attributes=attributes,
+            launcher="single",
+        )
+    )
     try:
         psij.JobExecutor.get_instance("slurm").submit(job)
     except psij.SubmitException as error:
