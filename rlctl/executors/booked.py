@@ -269,30 +269,42 @@ class BookedExecutor(Executor):
     def wait(self, timeout_s: float | None = None) -> list[Event]:
         """Start what fits, then wait for the next events; see ``Executor``."""
         end_s = None if timeout_s is None else self.now() + timeout_s
-        with self._mutex:
-            self.begin_wait()
+        first = True
         while True:
             with self._mutex:
                 self.fail_if_broken()
-                if self._untold or self.idle:
-                    break
+                if first:
+                    self.begin_wait()
+                elif self._may_return():
+                    return self._take_events()
                 self.start_what_fits()  # calls end without an event, so that others have room now
-                if self._untold:
-                    break
+                if self._may_return():
+                    return self._take_events()
+            first = False
+            self.heed_the_end()
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
             if not self._rest(left_s) or left_s == 0.0:
-                break
-        with self._mutex:
-            events = list(self._untold)
-            self._untold.clear()
+                with self._mutex:
+                    return self._take_events()
+
+    def _may_return(self) -> bool:
+        """Whether there is something to tell, or nothing to wait for."""
+        return bool(self._untold) or self.idle
+
+    def _take_events(self) -> list[Event]:
+        events = list(self._untold)
+        self._untold.clear()
         return events
 
     # For subclasses, and for whoever waits for several pools; with the lock held.
 
     def begin_wait(self) -> None:
         """Somebody has recorded all that was told, and waits for more."""
+        self.heed_the_end()
         self._taken()
-        self.start_what_fits()
+
+    def heed_the_end(self) -> None:
+        """Interrupt whoever waits, if the machine is about to be taken away."""
 
     def start_what_fits(self) -> None:
         """Give places to what fits, and start it, though tasks may start in ``wait`` only."""
@@ -389,16 +401,15 @@ class BookedExecutor(Executor):
         if error is not None:
             self._break(error)
             return
-        with self._mutex:
-            future, now_s = task.future, self.now()
-            first = task.attempt == 1 or (future is not None and not future.running())
-            if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
-                task.stop = TaskState.CANCELED
-            if task.stop is not None:  # before it began
-                self._ended(task, Ending(stopped=True))
-                return
-            self._books.enter(task, TaskState.LAUNCHING, now_s)
-            self._launch(task)
+        future = task.future
+        first = task.attempt == 1 or (future is not None and not future.running())
+        if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
+            task.stop = TaskState.CANCELED
+        if task.stop is not None:  # before it began
+            self._ended(task, Ending(stopped=True))
+            return
+        self._books.enter(task, TaskState.LAUNCHING, self.now())
+        self._launch(task)
 
     def _stop(self, task: Task, grace_s: float) -> None:
         if task.state is not TaskState.SCHEDULED:  # otherwise ``_go`` finds out

@@ -260,6 +260,8 @@ class PooledExecutor(Executor):
                     pool.start_what_fits()
                 if self._common.untold or self._idle():
                     break
+            for pool in self._pools.values():
+                pool.heed_the_end()
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
             self._rest(left_s)
             if left_s == 0.0:

@@ -80,6 +80,7 @@ class Supervision:
         self._hello = {"epoch": epoch, "lease_s": lease_s, "environment": dict(environment)}
         self._input = bytearray()
         self._heard: list[dict[str, Any]] = []
+        self._found: set[str] = set()  # keys of exit files
         self._process: subprocess.Popen[bytes] | None = None
         self.left = Left()
         workdir.mkdir(parents=True, exist_ok=True)
@@ -243,6 +244,7 @@ class Supervision:
         for path in sorted(self._exits.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 ended = json.loads(path.read_bytes())
+                self._found.add(ended["key"])
                 if ended["key"] not in self.left.ended:
                     self.left.ended[ended["key"]] = ended
                     self.left.gone_s = max(self.left.gone_s, ended["gone_s"])
@@ -254,7 +256,8 @@ class Supervision:
     def forget_exit(self, key: str) -> None:
         """The end of this attempt is recorded."""
         self.send("acknowledge", key=key)
-        (self._exits / exit_file(key)).unlink(missing_ok=True)
+        if key in self._found:  # otherwise it is the supervisor's, if there is one
+            (self._exits / exit_file(key)).unlink(missing_ok=True)
 
 
 def own(file: str, name: str) -> str:

@@ -236,13 +236,29 @@ with Journal.open(path) if path.exists() else Journal.create(path, {}) as journa
 
 def controller(folder: Path, how: str, seconds: float, number: int | None) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({} if number is None else inside(number))
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", CONTROLLER, str(folder), how, str(seconds)],
         stdout=subprocess.PIPE,
         env=environment,
         text=True,
         start_new_session=True,
     )
+    started.append(process)
+    return process
+
+
+started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def end_controllers() -> Iterator[None]:
+    """Those of a test that has failed."""
+    yield
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            process.terminate()
+            process.wait(PATIENCE_S)
 
 
 def ran(folder: Path) -> dict[str, int]:
@@ -373,7 +389,7 @@ def test_inside_a_job_whoever_decides_is_told_of_its_end(
         soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 15.0))
         bed.ask("scontrol", "update", f"JobId={number}", f"EndTime={soon}")
         with pytest.raises(AllocationEnds):
-            until(lambda: executor.wait(0.1) is None)
+            until(lambda: executor.wait() is None)
     finally:
         executor.close()
         bed.ask("scancel", str(number))

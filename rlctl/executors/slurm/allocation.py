@@ -337,8 +337,7 @@ class Allocation:
             f"--nodes={nodes}",
             "--ntasks-per-node=1",
             f"--cpus-per-task={capacity.cores}",
-            "--no-kill",
-            "--no-requeue",
+            "--no-kill=set",
             f"--time={request.time_limit}",
             *gpus,
             *memory,
@@ -372,7 +371,7 @@ def by_sbatch(flags: Sequence[str], script: str, workdir: Path) -> int:
     Raises:
         LaunchError: Slurm refuses; its own words.
     """
-    command = ["sbatch", "--parsable", "--output=/dev/null", *flags]
+    command = ["sbatch", "--parsable", "--no-requeue", "--output=/dev/null", *flags]
     done = subprocess.run(command, input=f"#!/bin/sh\n{script}\n", capture_output=True, text=True, cwd=workdir)
     if done.returncode != 0:
         said = (done.stderr.strip() or "nothing").splitlines()[-1]
@@ -390,11 +389,22 @@ def by_psij(flags: Sequence[str], script: str, workdir: Path) -> int:
         import psij
     except ImportError as error:
         raise LaunchError(f"PSI/J cannot be used ({error}): pip install psij-python, or leave out `through`") from error
-    named = (flag.removeprefix("--").partition("=") for flag in flags)
-    attributes = psij.JobAttributes(custom_attributes={f"slurm.{name}": value or "yes" for name, _, value in named})
+    named = {name: value for name, _, value in (flag.removeprefix("--").partition("=") for flag in flags)}
+    sizes = [int(named.pop(name)) for name in ("nodes", "ntasks-per-node", "cpus-per-task")]
+    attributes = psij.JobAttributes(custom_attributes={f"slurm.{name}": value for name, value in named.items()})
     attributes.duration = None  # as the flags say
-    spec = psij.JobSpec("/bin/sh", ["-c", script], directory=workdir, attributes=attributes, launcher="single")
-    job = psij.Job(spec)
+    job = psij.Job(
+        psij.JobSpec(
+            "/bin/sh",
+            ["-c", script],
+            directory=workdir,
+            resources=psij.ResourceSpecV1(
+                node_count=sizes[0], processes_per_node=sizes[1], cpu_cores_per_process=sizes[2]
+            ),
+            attributes=attributes,
+            launcher="single",
+        )
+    )
     try:
         psij.JobExecutor.get_instance("slurm").submit(job)
     except psij.SubmitException as error:

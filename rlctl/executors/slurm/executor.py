@@ -129,15 +129,14 @@ class SlurmExecutor(LocalExecutor):
             self._gate = gate
             self._pump()
 
-    def begin_wait(self) -> None:
-        """Start what fits.
+    def heed_the_end(self) -> None:
+        """Interrupt whoever waits.
 
         Raises:
             AllocationEnds: the job that this process runs in comes to its end.
         """
         if self._ends and not self._closing:
             raise AllocationEnds
-        super().begin_wait()
 
     # What is different from this machine.
 
