@@ -127,14 +127,15 @@ def steps(number: int) -> dict[str, str]:
 SIGNAL_STEP = """
 number=$1 name=$2; shift 2
 for look in 1 2 3 4 5 6 7 8 9 10; do
-  step=$(squeue --noheader --steps --jobs="$number" --format='%i|%j' | sed -n "s/^ *\\([0-9.]*\\)|$name *$/\\1/p")
-  [ -z "$step" ] || break
+  found=$(squeue --noheader --steps --jobs="$number" --format='%i|%M|%j' | sed -n "s/^ *\\([0-9.]*|[0-9:-]*\\)|$name *$/\\1/p")
+  [ -z "$found" ] || break
   sleep 0.2
 done
-[ "$look" = 1 ] || sleep 0.2
-for signal; do [ -z "$step" ] || scancel --signal="$signal" "$step" 2>/dev/null; done
+case ${found#*|} in 0:00|0:01) sleep 0.3 ;; esac
+for signal; do [ -z "$found" ] || scancel --signal="$signal" "${found%|*}" 2>/dev/null; done
 """
 """Shell script: number of a job, name of a step, names of signals for all processes of that step.
 
-A step that has been asked for appears within moments, and its processes some moments later.
+A step that has been asked for appears within moments, and its processes some moments later: a signal to one that is a
+second old waits for them.
 """
