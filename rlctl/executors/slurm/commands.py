@@ -127,7 +127,8 @@ def steps(number: int) -> dict[str, str]:
 SIGNAL_STEP = """
 number=$1 name=$2; shift 2
 for look in 1 2 3 4 5 6 7 8 9 10; do
-  found=$(squeue --noheader --steps --jobs="$number" --format='%i|%M|%j' | sed -n "s/^ *\\([0-9.]*|[0-9:-]*\\)|$name *$/\\1/p")
+  found=$(squeue --noheader --steps --jobs="$number" --format='%i|%M|%j' |
+    sed -n "s/^ *\\([0-9.]*|[0-9:-]*\\)|$name *$/\\1/p")
   [ -z "$found" ] || break
   sleep 0.2
 done
