@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread per process: the programs bring their own parallelism, and shared machines punish oversubscription.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-faults test-slurm test-learning lint docs bench bench-executor clean
+.PHONY: demo test test-faults test-slurm test-learning lint docs bench bench-executor bench-slurm clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -47,6 +47,10 @@ bench: $(STAMP) bench-executor
 bench-executor: $(STAMP)
 	@$(PIP) -e '.[bench]'
 	@$(BIN)/python benchmarks/executor.py $(BENCH)
+
+# What rlctl adds to a bare srun; in a job, or on a Slurm of two nodes that is made for it.
+bench-slurm: $(STAMP)
+	@$(BIN)/python benchmarks/slurm.py $(BENCH)
 
 # Only what can be made again; your own runs stay.
 clean:
