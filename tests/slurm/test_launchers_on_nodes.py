@@ -18,7 +18,7 @@ RANKS = """
 import os
 from mpi4py import MPI
 world = MPI.COMM_WORLD
-print(world.rank, world.size, world.allreduce(1), os.environ["SLURMD_NODENAME"], flush=True)
+os.write(1, f"{world.rank} {world.size} {world.allreduce(1)} {os.environ['SLURMD_NODENAME']}\\n".encode())
 """
 PLAIN = ("sh", "-c", "echo $SLURM_PROCID $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES")
 
