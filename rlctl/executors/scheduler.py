@@ -210,22 +210,23 @@ class Scheduler:
         self._changed = False
         placed: list[Task] = []
         reserved: _Reservation | None = None
-        refused: set[tuple[int, bool]] = set()  # what does not fit anywhere, or not where nothing is reserved
+        nowhere, not_beside = set[int](), set[int]()  # what does not fit anywhere, or not beside what is reserved
         heads = self._heads()
         while heads:
             queue, need = heads[0][2:]
             task = queue[0][2]
             avoid: Collection[int] = ()
-            if reserved is not None and not self._ends_before(task, reserved.at_s, now_s):
-                avoid = reserved.nodes
-            narrow = bool(avoid)
-            known = (need, False) in refused or (need, narrow) in refused
+            if reserved is not None:
+                walltime_s = task.spec.walltime_s
+                if walltime_s is None or not now_s + walltime_s <= reserved.at_s < math.inf:
+                    avoid = reserved.nodes
+            known = need in nowhere or (avoid and need in not_beside)
             placement = None if known else self.pool.take(task.need, avoid)
             if placement is None:
                 heapq.heappop(heads)
                 if not self.backfill:
                     break
-                refused.add((need, narrow))
+                (not_beside if avoid else nowhere).add(need)
                 if reserved is None and heads:  # nobody else waits, nothing need be kept
                     reserved = self._reserve(task, now_s)
                 continue
@@ -389,14 +390,18 @@ class Scheduler:
 
     def _heads(self) -> list[tuple[float, int, _Queue, int]]:
         """A heap of the queues by their best task, with a number for what they ask for; empty ones are let go of."""
-        heads = []
-        for need, queues in list(self._queues.items()):
-            for length, queue in list(queues.items()):
-                if self._waits(queue):
-                    heads.append((*queue[0][:2], queue, id(need)))
+        heads, empty = [], []
+        for need, queues in self._queues.items():
+            number = id(need)
+            for length, queue in queues.items():
+                if self._waits(queue) if self._withdrawn else queue:
+                    priority, order = queue[0][:2]
+                    heads.append((priority, order, queue, number))
                 else:
-                    del queues[length]
-            if not queues:
+                    empty.append((need, length))
+        for need, length in empty:
+            del self._queues[need][length]
+            if not self._queues[need]:
                 del self._queues[need]
         heapq.heapify(heads)
         return heads
@@ -407,10 +412,6 @@ class Scheduler:
             heapq.heappop(queue)
             self._withdrawn -= 1
         return bool(queue)
-
-    def _ends_before(self, task: Task, at_s: float, now_s: float) -> bool:
-        walltime_s = task.spec.walltime_s
-        return walltime_s is not None and now_s + walltime_s <= at_s < math.inf
 
     def _reserve(self, task: Task, now_s: float) -> _Reservation | None:
         """Nodes for the first task that does not fit, and from when on it will fit there; None if nothing tells."""
