@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ def until(condition: Callable[[], Any], what: Callable[[], Any] = lambda: "") ->
         time.sleep(0.1)
 
 
-def submit(bed: Bed, script: str, folder: Path, *arguments: str, **variables: str) -> int:
+def submit(bed: Bed, script: str, folder: Path, *arguments: str, words: Sequence[str] = (), **variables: str) -> int:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | bed.environment | {"PATH": path, "OMP_NUM_THREADS": "1"} | variables
-    command = ["sbatch", "--parsable", f"--output={folder}/%j.log", *arguments, str(BATCH / script)]
+    command = ["sbatch", "--parsable", f"--output={folder}/%j.log", *arguments, str(BATCH / script), *words]
     return int(subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, text=True).stdout)
 
 
@@ -55,7 +55,7 @@ def free(bed: Bed) -> None:
 @pytest.mark.slurm
 def test_annealing_goes_on_in_a_second_job_and_comes_to_its_end(bed: Bed, free: None, tmp_path: Path) -> None:
     experiment = yaml.safe_load((ROOT / "configs" / "annealing.yaml").read_text())
-    experiment["campaign"]["options"] |= {"films": 1, "allocation_s": 45.0}
+    experiment["campaign"]["options"] |= {"films": 1}
     experiment["campaign"]["options"]["program"] |= {"grid": 256}
     experiment["machine"] = {"nodes": 2, "cores": 2, "gpus": 0}
     experiment["executor"] = {"name": "slurm", "options": {"poll_s": 0.5, "warning_s": 50.0}}
@@ -63,7 +63,8 @@ def test_annealing_goes_on_in_a_second_job_and_comes_to_its_end(bed: Bed, free: 
     config, run = tmp_path / "annealing.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(experiment))
     variables = {"CONFIG": str(config), "POLICY": "feedback", "RUN": str(run)}
-    first = submit(bed, "steer.slurm", tmp_path, **variables)
+    allocation = ("--set", "campaign.options.allocation_s=45")
+    first = submit(bed, "steer.slurm", tmp_path, words=allocation, **variables)
 
     def ends() -> int:
         if not (run / "journal.db").exists():

@@ -18,6 +18,7 @@ from rlctl.executors.local import Settings
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.sharing import Share
 from rlctl.executors.slurm.allocation import Request, own_job
+from rlctl.executors.slurm.commands import ask
 from rlctl.executors.slurm.executor import SlurmExecutor, SlurmSettings
 
 
@@ -83,6 +84,7 @@ class Slurm:
                 "this is no job of Slurm: start it by sbatch or salloc, or say here what to ask for",
                 ("executor", "options", "submit"),
             )
+        ask("sinfo", "--noheader", "--format=%P")  # whether anybody answers
 
     def open(
         self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float, share: Share | None = None
