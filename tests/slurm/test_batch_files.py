@@ -20,7 +20,7 @@ from rlctl.executors.journal import Journal
 
 ROOT = Path(__file__).parents[2]
 BATCH = ROOT / "scripts" / "batch"
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 def until(condition: Callable[[], Any], what: Callable[[], Any] = lambda: "") -> None:
@@ -93,7 +93,7 @@ def test_annealing_goes_on_in_a_second_job_and_comes_to_its_end(bed: Bed, free: 
 @pytest.mark.slurm
 def test_training_goes_on_in_a_second_job_and_comes_to_its_end(bed: Bed, free: None, tmp_path: Path) -> None:
     experiment = yaml.safe_load((ROOT / "configs" / "moldable_queue.yaml").read_text())
-    experiment["train"] |= {"decisions": 60_000, "validation_instances": 0}
+    experiment["train"] |= {"decisions": 40_000, "validation_instances": 0}
     experiment["policies"] = {}
     config, run = tmp_path / "queue.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(experiment))
