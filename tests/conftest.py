@@ -1,5 +1,6 @@
 """Fixtures of several folders of tests."""
 
+from mpich_venv import mpich
 from small_disk import disk
 
-__all__ = ["disk"]
+__all__ = ["disk", "mpich"]

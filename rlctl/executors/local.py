@@ -7,7 +7,6 @@ until nothing that it has started is alive.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import os
@@ -17,7 +16,6 @@ import signal
 import tempfile
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,13 +26,14 @@ from rlctl.errors import LaunchError, RlctlError
 from rlctl.executors import exchange, workers
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
-from rlctl.executors.booked import BookedExecutor
 from rlctl.executors.layout import Layout, Places, available_cores
 from rlctl.executors.mpi import clean_environment
+from rlctl.executors.naming import attempt_key
 from rlctl.executors.pool import Placement, Scoring
 from rlctl.executors.program import LOGS, Program, check_program
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.scheduler import Ending, Task
+from rlctl.executors.served import ServedExecutor, check_call
 from rlctl.executors.sharing import Clock, Share
 from rlctl.executors.supervision import Supervision
 from rlctl.executors.supervisor import GRACE_S, TASK
@@ -71,7 +70,7 @@ class Settings:
     applications: Mapping[str, Application] = field(default_factory=dict)
 
 
-class LocalExecutor(BookedExecutor):
+class LocalExecutor(ServedExecutor):
     """An executor on this machine; see ``rlctl.executors.base.Executor`` for the contract.
 
     ``LocalExecutor(max_workers=4)`` takes the place of a ``ProcessPoolExecutor``; ``LocalExecutor(Capacity(cores=4),
@@ -165,9 +164,7 @@ class LocalExecutor(BookedExecutor):
         os.set_blocking(self._waker, False)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._selector.register(self._supervision, selectors.EVENT_READ, self._hear)
-        self._thread = threading.Thread(target=self._serve, name="rlctl-executor", daemon=True)
-        self._thread.start()
-        self._at_exit = atexit.register(_finish, weakref.ref(self), os.getpid())
+        self._begin_serving()
 
     def now(self) -> float:
         """Seconds since the campaign began."""
@@ -178,24 +175,6 @@ class LocalExecutor(BookedExecutor):
         with self._mutex:
             super().attach(journal)
             self._keep_places()
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As ``concurrent.futures``; see ``Executor``."""
-        with self._mutex:
-            self._close_up(cancel_futures)
-            self._gate = self._eager = True  # nobody will wait any more
-            self._pump()
-        self._wake()
-        if wait and threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def close(self) -> None:
-        """Stop everything that still runs, confirm it, and let go of all; may be called twice."""
-        with self._mutex:
-            self._closing = True
-            for task in list(self._books.tasks.values()):
-                self.cancel(task.uid, GRACE_S)
-        self.shutdown()
 
     # What is different where tasks do not run on this machine.
 
@@ -224,12 +203,8 @@ class LocalExecutor(BookedExecutor):
     # The hooks.
 
     def _accept(self, spec: TaskSpec) -> None:
-        need = spec.resources
         if spec.function is not None:
-            if need.ranks > 1 or need.gpus_per_rank > 0.0:
-                raise LaunchError(
-                    f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead"
-                )
+            check_call(spec)
             return
         check_program(spec, self._settings.applications, self._bare)
 
@@ -240,7 +215,7 @@ class LocalExecutor(BookedExecutor):
         attempt = self._past.attempts.get(task.uid)
         if attempt is None:
             return False
-        key = _key(task.uid, attempt.number)
+        key = attempt_key(task.uid, attempt.number)
         with self._mutex:
             left = self._supervision.left
             if left.ended.get(key, {}).get("why") == "stopped":  # at the end of the lease: it did not come to its end
@@ -275,7 +250,7 @@ class LocalExecutor(BookedExecutor):
         if not self._eager:  # nothing starts before everything has been asked for
             return
         for uid, attempt in self._past.attempts.items():
-            key = _key(uid, attempt.number)
+            key = attempt_key(uid, attempt.number)
             if key in self._supervision.left.running and key not in self._kept:
                 placement = placement_of(attempt, self.capacity, first_node=self._first_node)
                 if placement is not None and self._books.pool.occupy(placement):
@@ -298,7 +273,7 @@ class LocalExecutor(BookedExecutor):
         if task.spec.function is not None:
             self._call(task, cores or [])
             return
-        key = key_of(task)
+        key = task.key
         try:
             run = self._program(task)
             request = run.prepare(self._layout.gpus(task.placement))
@@ -353,7 +328,7 @@ class LocalExecutor(BookedExecutor):
 
     def _halt(self, task: Task, grace_s: float) -> None:
         if task.spec.function is None:
-            self._supervision.send("stop", key=key_of(task), grace_s=grace_s)
+            self._supervision.send("stop", key=task.key, grace_s=grace_s)
             return
         worker = self._worker_of(task)
         if worker is not None:
@@ -363,18 +338,12 @@ class LocalExecutor(BookedExecutor):
 
     def _send(self, task: Task, number: int) -> None:
         if task.spec.function is None:
-            self._supervision.send("signal", key=key_of(task), number=int(number))
+            self._supervision.send("signal", key=task.key, number=int(number))
         elif (worker := self._worker_of(task)) is not None:
             worker.signal(number)
 
     def _suspend(self, task: Task, suspended: bool) -> None:
         self._send(task, signal.SIGSTOP if suspended else signal.SIGCONT)
-
-    def _rest(self, timeout_s: float | None) -> bool:
-        with self._mutex.lock:
-            if not self._untold and self._broken is None and len(self._books.tasks) > self._books.held:
-                self._news.wait(timeout_s)
-        return True
 
     def _where(self, placement: Placement) -> Mapping[str, Any]:
         return {**super()._where(placement), "nodes": [self._first_node + part.node for part in placement]}
@@ -456,10 +425,10 @@ class LocalExecutor(BookedExecutor):
 
     def _recorded(self, task: Task) -> None:
         if task.spec.function is None:
-            self._supervision.forget_exit(key_of(task))
+            self._supervision.forget_exit(task.key)
 
     def _note_start(self, task: Task, pid: int, start: int) -> None:
-        run = self._programs[key_of(task)]
+        run = self._programs[task.key]
         run.pid, run.start = pid, start
         if self._journal is not None and task.state is TaskState.LAUNCHING:
             data = {"uid": task.uid, "attempt": task.attempt, "pid": pid, "starttime": start, **_machine()}
@@ -558,41 +527,17 @@ class LocalExecutor(BookedExecutor):
             os.close(self._woken)
             os.close(self._waker)
             self._remove_temporary()
-        atexit.unregister(self._at_exit)
+        self._end_serving()
 
     def _remove_temporary(self) -> None:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
-
-    def _pump(self) -> None:
-        super()._pump()
-        if self._closing:
-            self._wake()
 
     def _wake(self) -> None:
         """End the sleep of the thread."""
         if threading.current_thread() is not self._thread and not self._let_go:
             with contextlib.suppress(OSError):  # full: awake anyway
                 os.write(self._waker, b"x")
-
-
-def _key(uid: str, attempt: int) -> str:
-    return f"{uid}.{attempt}"
-
-
-def key_of(task: Task) -> str:
-    """By which the supervisor knows the attempt of a task that runs."""
-    return _key(task.uid, task.attempt)
-
-
-def _finish(reference: weakref.ref[LocalExecutor], pid: int) -> None:
-    """At the end of the interpreter an eager one brings to its end what it has, as ``concurrent.futures`` do.
-
-    Nobody waits for the tasks of a campaign any more: they are stopped.
-    """
-    executor = reference()
-    if executor is not None and os.getpid() == pid:
-        (executor.shutdown if executor._eager else executor.close)()
 
 
 def _machine() -> dict[str, str]:

@@ -8,6 +8,11 @@ LONGEST = 200
 """Bytes; file systems allow 255, and there are endings such as ``.json.new``."""
 
 
+def attempt_key(uid: str, attempt: int) -> str:
+    """By which an attempt of a task is known to whoever runs it."""
+    return f"{uid}.{attempt}"
+
+
 def file_name(key: str) -> str:
     """The key where it can be the name of a file, else one that no other key has.
 

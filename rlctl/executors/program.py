@@ -75,7 +75,7 @@ class Program:
         self._workdir = workdir
         self._applications = applications
         self._bare = bare
-        self.name = f"{task.uid}.{task.attempt}"
+        self.name = task.key
         self.errors = str(workdir / LOGS / f"{file_name(self.name)}.err")
         self._lease_scratch = scratch
         self._scratch = scratch / file_name(self.name)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlctl.executors.naming import attempt_key
 from rlctl.executors.pool import Placement, Pool
 from rlctl.executors.sharing import Numbers
 from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
@@ -79,6 +80,11 @@ class Task:
     ticket: int = 0
     work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     future: Any = None
+
+    @property
+    def key(self) -> str:
+        """By which this attempt is known to whoever runs it."""
+        return attempt_key(self.uid, self.attempt)
 
 
 @dataclass(slots=True)

@@ -218,7 +218,7 @@ def call_message(task: Task, cores: list[int], scratch: Path | None) -> bytes:
     """
     if task.work is not None:
         return worker.CALL + exchange.dump(task.work, scratch)
-    spec, attempt = task.spec, f"{task.uid}.{task.attempt}"
+    spec, attempt = task.spec, task.key
     message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
     return worker.NAMED + json.dumps(message).encode()
 

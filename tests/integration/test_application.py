@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +37,6 @@ def program(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
-
-
-@pytest.fixture(scope="module")
-def mpich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A virtual environment with MPICH and an mpi4py that uses it."""
-    folder = tmp_path_factory.mktemp("mpich") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*command, "mpich", "mpi4py"], capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        pytest.skip(f"pip cannot install MPICH here: {done.stderr.strip().splitlines()[-1:]}")
-    yield folder
-    shutil.rmtree(folder)
 
 
 @needs_mpi

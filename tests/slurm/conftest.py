@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,13 +42,6 @@ def run(bed: Bed) -> Run:
 
 
 @pytest.fixture(scope="session")
-def mpich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """``bin`` of a virtual environment with MPICH and an mpi4py that uses it."""
-    folder = tmp_path_factory.mktemp("mpich") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*command, "mpich", "mpi4py"], capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        pytest.skip(f"pip cannot install MPICH here: {done.stderr.strip().splitlines()[-1:]}")
-    yield folder / "bin"
-    shutil.rmtree(folder)
+def mpich(mpich: Path) -> Path:
+    """``bin`` of the environment with MPICH."""
+    return mpich / "bin"

@@ -6,7 +6,6 @@ holds a queue. Large arrays travel whole, since there is no memory that hosts sh
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
@@ -17,7 +16,6 @@ import sys
 import threading
 import time
 import uuid
-import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -28,8 +26,8 @@ from rlctl.errors import LaunchError, RlctlError
 from rlctl.executors import exchange, workers
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
-from rlctl.executors.booked import BookedExecutor
 from rlctl.executors.mpi import clean_environment
+from rlctl.executors.naming import attempt_key
 from rlctl.executors.ownership import networked
 from rlctl.executors.parsl.blocks import Blocks
 from rlctl.executors.parsl.orders import FOLDER, Orders
@@ -40,7 +38,7 @@ from rlctl.executors.pool import Placement, Scoring
 from rlctl.executors.program import Program
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.scheduler import Ending, Task
-from rlctl.executors.supervisor import GRACE_S
+from rlctl.executors.served import ServedExecutor, check_call
 from rlctl.task import Failure, TaskSpec
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ class Settings:
     applications: Mapping[str, Application] | None = None
 
 
-class ParslExecutor(BookedExecutor):
+class ParslExecutor(ServedExecutor):
     """An executor on a ``HighThroughputExecutor`` of Parsl; see ``rlctl.executors.base.Executor`` for the contract."""
 
     def __init__(
@@ -146,11 +144,10 @@ class ParslExecutor(BookedExecutor):
             self._blocks.stop()
             raise
         self._enough = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="rlctl-executor", daemon=True)
         self._others = [threading.Thread(target=work, daemon=True) for work in (self._live, self._watch)]
-        for thread in (self._thread, *self._others):
+        self._begin_serving()
+        for thread in self._others:
             thread.start()
-        self._at_exit = atexit.register(_finish, weakref.ref(self), os.getpid())
 
     def _make_session(self, initialize: bytes | None) -> Session:
         return Session(
@@ -168,30 +165,10 @@ class ParslExecutor(BookedExecutor):
         """Seconds since the campaign began."""
         return time.monotonic() - self._origin
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As ``concurrent.futures``; see ``Executor``."""
-        with self._mutex:
-            self._close_up(cancel_futures)
-            self._gate = self._eager = True  # nobody will wait any more
-            self._pump()
-        self._wake()
-        if wait and threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def close(self) -> None:
-        """Stop everything that still runs, confirm it, and let go of all; may be called twice."""
-        with self._mutex:
-            self._closing = True
-            for task in list(self._books.tasks.values()):
-                self.cancel(task.uid, GRACE_S)
-        self.shutdown()
-
     # The hooks.
 
     def _accept(self, spec: TaskSpec) -> None:
-        need = spec.resources
-        if spec.function is not None and (need.ranks > 1 or need.gpus_per_rank > 0.0):
-            raise LaunchError(f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead")
+        check_call(spec)
         if spec.application is not None and spec.application not in self._applications:
             known = ", ".join(sorted(self._applications)) or "none"
             raise LaunchError(
@@ -206,7 +183,7 @@ class ParslExecutor(BookedExecutor):
         attempt = self._past.attempts.get(task.uid)
         if attempt is None or task.spec.function is not None:
             return False
-        key = _key(task.uid, attempt.number)
+        key = attempt_key(task.uid, attempt.number)
         ended = self._relics.ended(key)
         if ended is None:
             return False
@@ -231,7 +208,7 @@ class ParslExecutor(BookedExecutor):
             self._relics.forget(key)
 
     def _launch(self, task: Task) -> None:
-        key = _key(task.uid, task.attempt)
+        key = task.key
         request: Call | Exec
         if task.spec.function is not None:
             try:
@@ -260,19 +237,13 @@ class ParslExecutor(BookedExecutor):
         }
 
     def _halt(self, task: Task, grace_s: float) -> None:
-        self._orders.give(_key(task.uid, task.attempt), "stop", grace_s)
+        self._orders.give(task.key, "stop", grace_s)
 
     def _send(self, task: Task, number: int) -> None:
-        self._orders.give(_key(task.uid, task.attempt), "signal", int(number))
+        self._orders.give(task.key, "signal", int(number))
 
     def _suspend(self, task: Task, suspended: bool) -> None:
         self._send(task, signal.SIGSTOP if suspended else signal.SIGCONT)
-
-    def _rest(self, timeout_s: float | None) -> bool:
-        with self._mutex.lock:
-            if not self._untold and self._broken is None and len(self._books.tasks) > self._books.held:
-                self._news.wait(timeout_s)
-        return True
 
     def _where(self, placement: Placement) -> Mapping[str, Any]:
         return {**super()._where(placement), "nodes": [part.node for part in placement]}
@@ -372,7 +343,7 @@ class ParslExecutor(BookedExecutor):
             self._ended(task, Ending(failure=Failure.LOST, message=message))
 
     def _conclude(self, task: Task, ended: Mapping[str, Any]) -> None:
-        key = _key(task.uid, task.attempt)
+        key = task.key
         if ended["why"] == "stopped" and task.stop is None:
             self._orders.beat(at_once=True)
         program = Program(task, self._workdir, self._workdir / FOLDER / "none", self._applications, self._bare)
@@ -384,7 +355,7 @@ class ParslExecutor(BookedExecutor):
 
     def _recorded(self, task: Task) -> None:
         if task.spec.function is None:
-            self._relics.forget(_key(task.uid, task.attempt))
+            self._relics.forget(task.key)
 
     def _release_all(self) -> None:
         with self._mutex:
@@ -405,25 +376,9 @@ class ParslExecutor(BookedExecutor):
             self._blocks.stop()
         self._session.unlink(missing_ok=True)
         self._relics.tidy()
-        atexit.unregister(self._at_exit)
-
-    def _pump(self) -> None:
-        super()._pump()
-        if self._closing:
-            self._wake()
+        self._end_serving()
 
     def _wake(self) -> None:
         """End the sleep of the thread."""
         if threading.current_thread() is not self._thread:
             self._heard.put(("awake", 0))
-
-
-def _key(uid: str, attempt: int) -> str:
-    return f"{uid}.{attempt}"
-
-
-def _finish(reference: weakref.ref[ParslExecutor], pid: int) -> None:
-    """At the end of the interpreter an eager one brings to its end what it has; one of a campaign stops it."""
-    executor = reference()
-    if executor is not None and os.getpid() == pid:
-        (executor.shutdown if executor._eager else executor.close)()

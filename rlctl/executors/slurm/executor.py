@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlctl.errors import AllocationEnds, LaunchError
 from rlctl.executors.base import Capacity
-from rlctl.executors.local import LocalExecutor, Settings, key_of
+from rlctl.executors.local import LocalExecutor, Settings
 from rlctl.executors.mpi import without_job
 from rlctl.executors.pool import Part, Placement, Scoring, core_numbers
 from rlctl.executors.program import LOGS
 from rlctl.executors.recovery import Past
 from rlctl.executors.scheduler import Ending, Task
+from rlctl.executors.served import check_call
 from rlctl.executors.sharing import Share
 from rlctl.executors.slurm import commands
 from rlctl.executors.slurm.allocation import Allocation, Request, end
@@ -163,9 +164,7 @@ class SlurmExecutor(LocalExecutor):
         return StepWorker(step, environment, self._letters, f"{TASK}={mark}", self._workdir, log, self._initializer)
 
     def _accept(self, spec: TaskSpec) -> None:
-        need = spec.resources
-        if spec.function is not None and (need.ranks > 1 or need.gpus_per_rank > 0.0):
-            raise LaunchError(f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead")
+        check_call(spec)
         if (why := self.cannot_start(spec)) is not None:
             raise LaunchError(f"task {spec.uid}: {why}")
 
@@ -183,7 +182,7 @@ class SlurmExecutor(LocalExecutor):
         )
 
     def _send(self, task: Task, number: int) -> None:
-        run = self._programs.get(key_of(task))
+        run = self._programs.get(task.key)
         if isinstance(run, StepProgram):
             run.signalled = True
         super()._send(task, number)
@@ -265,10 +264,10 @@ class SlurmExecutor(LocalExecutor):
 
     def _lost(self, task: Task) -> None:
         if task.spec.function is None:
-            run = self._programs.get(key_of(task))
+            run = self._programs.get(task.key)
             if isinstance(run, StepProgram):
                 run.gone = "a node that it ran on was lost"
-                self._supervision.send("stop", key=key_of(task), grace_s=0.0)
+                self._supervision.send("stop", key=task.key, grace_s=0.0)
         elif (worker := self._worker_of(task)) is not None:
             worker.stopped = "lost"
             worker.kill()
