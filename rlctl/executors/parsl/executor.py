@@ -311,10 +311,9 @@ class ParslExecutor(ServedExecutor):
             answer = future.result()
             if answer[:1] == ENDED:
                 self._conclude(task, json.loads(answer[1:]))
-            elif answer[:1] == STOPPED and task.stop is None:
-                self._orders.beat(at_once=True)  # its worker's next task follows
-                self._ended(task, Ending(failure=Failure.LOST, message="its worker had lost touch with the controller"))
             elif answer[:1] == STOPPED:
+                if task.stop is None:  # its worker had not heard of us for too long, which is not the task's fault
+                    self._orders.beat(at_once=True)
                 self._ended(task, Ending(stopped=True))
             else:
                 self._ended(task, workers.ending(answer))

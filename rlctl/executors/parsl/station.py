@@ -246,7 +246,8 @@ class Station:
         """Have the supervisor run a program; how it ended."""
         key, obey = request.key, self._obeyed(request.key)
         self._hearing.look()
-        if self._hearing.over:  # the controller has gone since it sent this
+        if self._hearing.over:  # the controller has gone since it sent this, or comes back just now
+            time.sleep(self.session.poll_s)
             return STOPPED
         task = Task(TaskId(request.spec.uid), request.spec, request.need, 0.0, 0, request.attempt)
         try:
