@@ -23,6 +23,7 @@ def bed() -> Bed:
 @pytest.fixture
 def job(bed: Bed) -> Iterator[int]:
     """A job of the test's own, on two nodes."""
+    slurm_bed.end_whole()
     number = bed.job(2)
     yield number
     bed.ask("scancel", str(number))
