@@ -63,6 +63,72 @@ class ExecutorSection(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class EnvironmentSection(Section):
+    """What is done about environments that fail on an actor; each one that failed is made anew.
+
+    Attributes:
+        step_timeout_s: a step or reset that takes longer hangs; null: as long as it takes.
+        backoff_s: pause before a failed environment is made anew; doubled with each further failure in a row.
+        backoff_limit_s: and no longer than this.
+        diverged_reward: of the step in which a simulation blew up, which ends its episode.
+    """
+
+    step_timeout_s: float | None = Field(default=None, gt=0)
+    backoff_s: float = Field(default=1.0, ge=0)
+    backoff_limit_s: float = Field(default=60.0, ge=0)
+    diverged_reward: float = 0.0
+
+
+class AgentEntry(Section):
+    """One of several agents that learn side by side: what differs from ``train``.
+
+    Attributes:
+        seed: of this agent; if None, drawn from that of ``train`` and the agent's number.
+        options: merged into the learner's options.
+    """
+
+    seed: int | None = Field(default=None, ge=0)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class DistributedSection(Section):
+    """How training is spread over MPI ranks; of no effect in a single process, but for ``mode``.
+
+    Attributes:
+        mode: ``asynchronous``: actors decide with a copy of the policy and never wait for each other; ``lockstep``:
+            environments step together and the learner decides for all, which is reproducible to the bit.
+        agents: several that learn side by side, each with its own learners and actors; empty: one.
+        learners: of each agent; they average their gradients.
+        ranks_per_env: of each environment, which gets a communicator of so many.
+        envs_per_actor: that an actor steps together.
+        simulations: ``twin``, or ``executor``: each actor runs the campaign's real tasks, as ``executor`` says.
+        chunk_steps: steps after which an actor sends what it has; at the end of an episode it does so anyway if
+            ``chunk_episode``, and after ``chunk_s`` seconds.
+        chunk_s: see there.
+        chunk_episode: see there.
+        discount_s: seconds in which the future is discounted by ``gamma``; null: each step discounts alike.
+        weights: ``sent``: with each acknowledgement; ``window``: read from the learner's memory (MPI RMA).
+        lease_s: who has not been heard of for so long is gone.
+        respawn: how often lost actors are replaced while the training runs, where the MPI can.
+        environment: what is done about environments that fail.
+    """
+
+    mode: Literal["asynchronous", "lockstep"] = "asynchronous"
+    agents: list[AgentEntry] = Field(default_factory=list, max_length=1024)
+    learners: int = Field(default=1, ge=1, le=1024)
+    ranks_per_env: int = Field(default=1, ge=1, le=65_536)
+    envs_per_actor: int = Field(default=1, ge=1, le=65_536)
+    simulations: Literal["twin", "executor"] = "twin"
+    chunk_steps: int = Field(default=64, ge=1, le=1 << 20)
+    chunk_s: float = Field(default=10.0, gt=0)
+    chunk_episode: bool = False
+    discount_s: float | None = Field(default=None, gt=0)
+    weights: Literal["sent", "window"] = "sent"
+    lease_s: float = Field(default=60.0, gt=0)
+    respawn: int = Field(default=100, ge=0)
+    environment: EnvironmentSection = Field(default_factory=EnvironmentSection)
+
+
 class TrainSection(Section):
     """How a policy is learned; the learner checks the options.
 
@@ -73,6 +139,7 @@ class TrainSection(Section):
         seed: of the learner; the experiment's seed if None.
         checkpoint_decisions: decisions between two checkpoints, which is what a kill can cost.
         validation_instances: that the policy and every rule play at checkpoints, for the curves; 0: none.
+        distributed: over MPI ranks.
         options: the learner's own.
     """
 
@@ -82,6 +149,7 @@ class TrainSection(Section):
     seed: int | None = Field(default=None, ge=0)
     checkpoint_decisions: int = Field(default=100_000, ge=1)
     validation_instances: int = Field(default=4, ge=0, le=10_000)
+    distributed: DistributedSection = Field(default_factory=DistributedSection)
     options: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -1,0 +1,1 @@
+"""Learners and actors on MPI ranks: actors hold environments and a snapshot of the policy, learners the algorithm."""
