@@ -112,6 +112,7 @@ class Worlds(Protocol):
         layout: of rows and actions.
         observation_space, action_space: of one environment, as its maker declares them.
         failures: how often an environment failed, by kind; see ``rlctl.distributed.guard``.
+        episodes: of each environment, number of the episode that it is in, or will begin with.
     """
 
     count: int
@@ -119,6 +120,7 @@ class Worlds(Protocol):
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     failures: Mapping[str, int]
+    episodes: list[int]
 
     def begin(self) -> Float32:
         """Begin an episode in each; rows, [n, row]."""
