@@ -51,6 +51,7 @@ class Actor:
         lease_s: a learner that is silent for so long is gone.
         entropy: of the randomness of its actions.
         interrupt: called from another thread to get the main thread out of a step; None: nothing does.
+        newer: looks for a newer policy than the last one in the learner's memory; None: policies are sent.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class Actor:
         lease_s: float,
         entropy: list[int],
         interrupt: Callable[[], None] | None = None,
+        newer: Callable[[], Weights | None] | None = None,
     ) -> None:
         self.number, self.worlds, self.learner, self.cut = number, worlds, learner, cut
         self.stopped = False
         self.reason = ""
-        self._transport, self._entropy, self._interrupt = transport, entropy, interrupt
+        self._transport, self._entropy, self._interrupt, self._newer = transport, entropy, interrupt, newer
         self._lease = Lease(lease_s)
         self._inbox: deque[Message] = deque()
         self._draining = threading.Lock()
@@ -128,6 +130,8 @@ class Actor:
         began_s, busy_s = time.monotonic(), 0.0
         while True:
             self.listen()
+            if self._newer is not None and (found := self._newer()) is not None:
+                self._take_up(found)
             weights = self._weights
             answer = policy.act(rows, state, random, weights.exploration, weights.at_random)
             stepped_s = time.monotonic()
@@ -158,13 +162,16 @@ class Actor:
             case Kind.WELCOME:
                 self._welcome = Welcome.decode(message.data)
             case Kind.WEIGHTS:
-                self._weights = Weights.decode(message.data)
-                if self._policy is not None:
-                    self._policy.load(self._weights.flat)
+                self._take_up(Weights.decode(message.data))
             case Kind.ACK:
                 self._acknowledged = decode_ack(message.data)
             case _:
                 pass  # a sign of life
+
+    def _take_up(self, weights: Weights) -> None:
+        self._weights = weights
+        if self._policy is not None:
+            self._policy.load(weights.flat)
 
     def _drain(self) -> None:
         # Both threads do this; what they take must stay in order.

@@ -44,6 +44,8 @@ class End:
             yield queue.popleft()
 
     def lost(self):
+        if self.peer in self.board.dead:
+            return {LEARNER}  # so that the thread of a dead actor ends
         with self.board.lock:
             news = self.board.dead - self.board.told.setdefault(self.peer, set())
             self.board.told[self.peer] |= news

@@ -1,0 +1,224 @@
+"""Actors and their learner: nobody waits for the slow, nothing acknowledged is lost, and who is silent is gone."""
+
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from queues import LEARNER, Switchboard
+
+from rlctl.distributed.actor import Actor, Cut
+from rlctl.distributed.attendant import Attendant
+from rlctl.distributed.chunk_log import ChunkLog
+from rlctl.distributed.collector import Collector
+from rlctl.distributed.layout import Ended, Layout, Step
+from rlctl.distributed.roster import ActorsLostError, Roster
+from rlctl.distributed.transport import Kind
+
+LAYOUT = Layout(1, 0, 0, 1)
+SPEC = {"kind": "categorical", "heads": [2], "n_obs": 1, "n_mask": 0, "hidden": [], "activation": "tanh", "clip": None}
+WEIGHTS = np.zeros(4, np.float32)
+FOUR = Cut(4, 30.0)
+
+
+class Counting:
+    """Environments that show how many steps they have made; each episode is ``length`` long."""
+
+    def __init__(self, count=1, length=5, pace_s=0.0, hold=None):
+        self.count, self.length, self.pace_s, self.hold = count, length, pace_s, hold
+        self.layout = LAYOUT
+        self.observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self.failures = {}
+        self.episodes = [0] * count
+        self.age = 0
+        self.closed = False
+
+    def begin(self):
+        return np.zeros((self.count, 1), np.float32)
+
+    def step(self, actions):
+        time.sleep(self.pace_s)
+        if self.hold is not None:
+            self.hold.wait(20)
+        self.age += 1
+        over = np.full(self.count, self.age % self.length == 0)
+        rows = np.full((self.count, 1), self.age, np.float32)
+        ended = [Ended(i, rows[i], float(self.age), self.length) for i in np.flatnonzero(over)]
+        self.episodes = [n + bool(over[0]) for n in self.episodes]
+        ones = np.ones(self.count, np.float32)
+        return Step(rows, ones, ones, over, np.zeros_like(over), ended)
+
+    def close(self):
+        self.closed = True
+
+
+class Ensemble:
+    """Actors in threads, and their collector."""
+
+    def __init__(self, worlds, lease_s=30.0, cut=FOUR, chunk_log=None, replace=None):
+        self.board = Switchboard()
+        self.cut, self.lease_s = cut, lease_s
+        peers = {number: (0, number + 1) for number in range(len(worlds))}
+        self.roster = Roster(peers, lease_s, replace, 1)
+        self.collector = Collector(self.board.end(LEARNER), self.roster, lease_s, chunk_log)
+        self.actors, self.threads = {}, []
+        for number, world in enumerate(worlds):
+            self.start(number, peers[number], world)
+
+    def start(self, number, peer, world):
+        actor = Actor(number, world, self.board.end(peer), LEARNER, self.cut, self.lease_s, [1, 0, number])
+        self.actors[number] = actor
+        thread = threading.Thread(target=actor.run, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def publish(self):
+        self.collector.publish(SPEC, WEIGHTS)
+        self.collector.meet(lambda: False)
+
+    def gather(self, transitions):
+        until = time.monotonic() + 20
+        return self.collector.gather(transitions, lambda: time.monotonic() > until)
+
+    def stop(self):
+        left = self.collector.stop()
+        for thread in self.threads:
+            thread.join(10)
+        return left
+
+
+def test_a_slow_actor_holds_up_nobody():
+    ensemble = Ensemble([Counting(), Counting(), Counting(pace_s=3.0)])
+    ensemble.publish()
+    counts = Counter(chunk.actor for chunk in ensemble.gather(400))
+    assert counts[0] > 30
+    assert counts[1] > 30
+    assert counts[2] == 0
+    ensemble.board.cut((0, 3))
+    assert ensemble.stop() == []
+
+
+def test_every_step_arrives_once_and_in_order_with_the_policy_that_chose_it():
+    ensemble = Ensemble([Counting(count=2)])
+    ensemble.publish()
+    chunks = ensemble.gather(40)
+    ensemble.publish()
+    chunks += ensemble.gather(80)
+    assert [chunk.number for chunk in chunks] == list(range(len(chunks)))
+    seen = np.concatenate([chunk.rows[:, 0, 0] for chunk in chunks])
+    assert seen.tolist() == list(range(len(seen)))
+    versions = np.concatenate([chunk.versions for chunk in chunks])
+    assert (np.diff(versions) >= 0).all()
+    assert set(versions) == {1, 2}
+    assert sum(len(chunk.ended) for chunk in chunks) == 2 * (len(seen) // 5)
+    assert ensemble.stop() == []
+    assert ensemble.actors[0].worlds.closed
+
+
+def test_one_chunk_is_outstanding_and_no_more():
+    ensemble = Ensemble([Counting()])
+    ensemble.publish()
+    time.sleep(0.5)  # far longer than many chunks take
+    sent = [kind for source, _, kind in ensemble.board.sent if source == (0, 1)]
+    assert sent.count(Kind.CHUNK) == 1
+    assert ensemble.actors[0].worlds.age == 8  # and one more is ready
+    ensemble.gather(4)
+    assert ensemble.stop() == []
+
+
+@pytest.mark.parametrize(
+    ("cut", "sizes"), [(Cut(3, 30.0), {3}), (Cut(100, 30.0, episode=True), {5}), (Cut(100, 0.0), {1})]
+)
+def test_a_chunk_is_cut_by_steps_seconds_or_the_end_of_an_episode(cut, sizes):
+    ensemble = Ensemble([Counting()], cut=cut)
+    ensemble.publish()
+    assert {chunk.transitions for chunk in ensemble.gather(20)} == sizes
+    assert ensemble.stop() == []
+
+
+def test_the_dead_are_missed_by_nobody_and_replaced_where_that_can_be_done():
+    def replace(number):
+        peer = (1, number)
+        ensemble.start(number, peer, Counting(pace_s=0.001))
+        return peer
+
+    ensemble = Ensemble([Counting(pace_s=0.001), Counting(pace_s=0.001)], replace=replace)
+    ensemble.publish()
+    before = [c for c in ensemble.gather(40) if c.actor == 1]
+    ensemble.board.cut((0, 2))
+    after = ensemble.gather(200)
+    assert {chunk.actor for chunk in after} == {0, 1}
+    numbers = [chunk.number for chunk in [*before, *after] if chunk.actor == 1]
+    assert numbers == list(range(len(numbers)))  # the replacement goes on counting
+    assert ensemble.collector.figures()["distributed/restarts"] == 1.0
+    ensemble.board.cut((1, 1))
+    assert {chunk.actor for chunk in ensemble.gather(40)[-5:]} == {0}
+    ensemble.board.cut((0, 1))
+    with pytest.raises(ActorsLostError):
+        ensemble.gather(1000)
+
+
+def test_a_silent_actor_is_gone_when_its_lease_is_over():
+    hold = threading.Event()
+    ensemble = Ensemble([Counting(hold=hold), Counting(pace_s=0.01)], lease_s=1.0)
+    ensemble.actors[0]._transport.send = lambda *arguments: None  # as if its host had lost the network
+    with Attendant(ensemble.collector.attend, 1.0):
+        ensemble.publish()
+        began_s = time.monotonic()
+        while ensemble.roster.members[0].peer is not None and time.monotonic() - began_s < 15:
+            ensemble.gather(4)
+    assert 0.9 < time.monotonic() - began_s < 5
+    assert ensemble.roster.members[1].peer is not None
+    hold.set()
+    ensemble.stop()
+
+
+def test_a_busy_actor_is_not_taken_for_dead():
+    hold = threading.Event()
+    ensemble = Ensemble([Counting(hold=hold)], lease_s=1.0)
+    with Attendant(ensemble.collector.attend, 1.0):
+        ensemble.publish()
+        until = time.monotonic() + 3
+        assert ensemble.collector.gather(4, lambda: time.monotonic() > until) == []
+        assert ensemble.roster.members[0].peer is not None
+        hold.set()
+        assert len(ensemble.gather(4)) == 1
+    ensemble.stop()
+
+
+def test_an_actor_whose_learner_is_silent_leaves_and_closes_its_environments():
+    world = Counting(pace_s=0.01)
+    ensemble = Ensemble([world], lease_s=1.0)
+    ensemble.publish()
+    began_s = time.monotonic()
+    ensemble.threads[0].join(15)
+    assert 0.9 < time.monotonic() - began_s < 5
+    assert world.closed
+    assert "silent" in ensemble.actors[0].reason
+
+
+def test_a_learner_that_comes_back_loses_no_acknowledged_chunk(tmp_path):
+    ensemble = Ensemble([Counting(), Counting()], chunk_log=ChunkLog(tmp_path))
+    ensemble.publish()
+    learned = ensemble.gather(40)
+    state = ensemble.collector.state()
+    ensemble.collector.saved(state)
+    later = ensemble.gather(40)  # acknowledged, and then the learner is killed
+    ensemble.board.cut((0, 1))
+    ensemble.board.cut((0, 2))
+
+    roster = Roster({0: (0, 1), 1: (0, 2)}, 30.0)
+    again = Collector(Switchboard().end(LEARNER), roster, 30.0, ChunkLog(tmp_path))
+    assert again.restore(state, LAYOUT) >= len(later)
+    restored = again.gather(sum(chunk.transitions for chunk in later), lambda: False)
+    key = [(chunk.actor, chunk.number) for chunk in restored]
+    assert [(chunk.actor, chunk.number) for chunk in later] == key[: len(later)]
+    assert not set(key) & {(chunk.actor, chunk.number) for chunk in learned}
+    for chunk, known in zip(restored, later, strict=False):
+        assert np.array_equal(chunk.rows, known.rows)
+    # Whoever greets it now is told to go on after what is known.
+    for number, member in roster.members.items():
+        assert member.number == 1 + max(n for actor, n in key if actor == number)
