@@ -39,11 +39,14 @@ class Stop:
         return self.asked
 
     def listen(self, learner: bool) -> None:
-        """A learner notes SIGUSR1, SIGTERM and SIGINT; a further SIGTERM or SIGINT interrupts. Others mind no SIGUSR1.
+        """A learner notes SIGUSR1, SIGTERM and SIGINT, and a further SIGTERM or SIGINT interrupts it.
+
+        The others mind no SIGUSR1; SIGTERM and SIGINT interrupt them.
 
         Also asks the system to end this rank when the launcher has been killed: learners by SIGTERM, so that they write
         a checkpoint, others at once.
         """
+        interrupts.begin()
         signal.signal(signal.SIGUSR1, self._note if learner else _ignore)
         if learner:
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from rlctl import interrupts
 from rlctl.bugs import EXIT_CODE
+from rlctl.distributed import standing
 from rlctl.errors import RlctlError
 from rlctl.monitoring.terminal import one_line
 
@@ -31,21 +33,28 @@ _OPENMPI_DAEMONS = ("prterun", "prted", "mpiexec", "mpirun")
 
 
 @contextmanager
-def ends_together(label: str | None = None) -> Iterator[None]:
+def ends_together(label: str | None = None, spared: bool = False) -> Iterator[int]:
     """Any exception in here ends the whole job, once its traceback, or the one line of a ``RlctlError``, is written.
+
+    The context is the number of this rank.
 
     What goes wrong on many ranks of a machine is written by the first of them only.
 
     Args:
         label: who this rank is, for the message.
+        spared: the others can do without this rank: SIGTERM ends it alone, where the MPI survives that.
     """
     from mpi4py import MPI
 
     rank = MPI.COMM_WORLD.rank
     try:
-        yield
+        yield rank
     except (SystemExit, GeneratorExit):
         raise
+    except KeyboardInterrupt as error:
+        if spared and survives(MPI.COMM_WORLD):
+            os.kill(os.getpid(), signal.SIGKILL)  # any other end looks as if the rank were still there
+        abort(error, label or f"rank {rank}", first=rank == 0)
     except BaseException as error:
         abort(error, label or f"rank {rank}", first=rank == 0)
 
@@ -58,6 +67,7 @@ def abort(error: BaseException, label: str, first: bool) -> NoReturn:
         label: of this rank.
         first: of several ranks with an error that the user can mend, this one is to tell of it.
     """
+    interrupts.end()  # another rank may be ending the job already: launchers begin with SIGTERM
     if isinstance(error, RlctlError):
         # Wrong for all alike, most often: then rank 0 is to say it, as it is of no interest where.
         told = not first and _is_told(_PREFER_FIRST_S)
@@ -73,7 +83,8 @@ def abort(error: BaseException, label: str, first: bool) -> NoReturn:
 def end(code: int, text: str = "") -> NoReturn:
     """End the job with an exit code; ``text`` is written unless another rank of this machine has ended it already."""
     claim = _claim()
-    if claim is not None and text:
+    if claim is not None:
+        standing.tell_code(code)
         sys.stdout.flush()
         os.write(2, text.encode(errors="backslashreplace"))
     time.sleep(_DELIVERY_S if claim is not None else 1.0)  # what was written must be out before the launcher kills
@@ -88,7 +99,7 @@ def kill_job(code: int) -> NoReturn:
     """
     from mpi4py import MPI
 
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which launchers begin to end the rest
+    interrupts.end()
     parent = os.getppid()
     if survives(MPI.COMM_WORLD) and _program(parent) in _OPENMPI_DAEMONS:
         with suppress(ProcessLookupError):

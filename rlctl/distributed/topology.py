@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from rlctl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rlctl.schema import DistributedSection
 
 _KEY = ("train", "distributed")
 
@@ -38,6 +42,11 @@ class Shape:
     agents: int = 1
     learners: int = 1
     ranks_per_env: int = 1
+
+    @classmethod
+    def of(cls, section: DistributedSection) -> Shape:
+        """What ``train.distributed`` asks for."""
+        return cls(max(1, len(section.agents)), section.learners, section.ranks_per_env)
 
     @property
     def smallest(self) -> int:

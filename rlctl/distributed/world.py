@@ -1,18 +1,16 @@
-"""The MPI of this rank: whether there is one, its communicators, what it survives, and how the job ends.
-
-MPI is loaded by the functions that need it: to ask whether there are other ranks costs nothing.
-"""
+"""The MPI of this rank: its communicators, what it survives, and how the job ends."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rlctl.distributed import standing
 from rlctl.distributed.leaving import leave
 from rlctl.distributed.stopping import Stop
+from rlctl.distributed.surroundings import world_size
 from rlctl.distributed.together import ends_together, survives
 from rlctl.distributed.topology import Place, Role, Shape, split
 from rlctl.distributed.waiting import Asleep, limit_s
@@ -20,29 +18,6 @@ from rlctl.errors import LaunchError
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
-
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE")
-_STEP_SIZES = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
-_RANKS = ("PMIX_RANK", "PMI_RANK", "PMI_FD")
-
-
-def world_size(environment: Mapping[str, str] = os.environ) -> int:
-    """Ranks of the MPI job that this process is part of, by what its launcher has told it; 1 if of none.
-
-    >>> world_size({"OMPI_COMM_WORLD_SIZE": "4"}), world_size({"PMI_RANK": "1", "PMI_SIZE": "2"})
-    (4, 2)
-    >>> world_size({"SLURM_NTASKS": "8", "PMIX_RANK": "0"}), world_size({"SLURM_NTASKS": "8"})
-    (8, 1)
-    """
-    told = [environment[name] for name in _SIZES if name in environment]
-    if not told and any(name in environment for name in _RANKS):  # srun: only a step with MPI has these
-        told = [environment[name] for name in _STEP_SIZES if name in environment]
-    return int(told[0]) if told and told[0].isdigit() else 1
-
-
-def under_mpi(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is one of several ranks."""
-    return world_size(environment) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +68,14 @@ def bring_up(shape: Shape) -> Iterator[World]:
             )
         places = split(told, shape)
     place = places[MPI.COMM_WORLD.rank]
-    with ends_together(str(place)):
+    with ends_together(str(place), spared=place.role is not Role.LEARNER):
         stop = Stop()
         stop.listen(place.role is Role.LEARNER)
         Asleep(MPI.COMM_WORLD, limit_s(told)).barrier()  # what follows keeps cores busy until all are here
         world = _arrange(place, places, stop)
         control = world.comm.Dup()
+        if place.rank == 0:
+            standing.tell_ready()
         yield world
         if not stop.orphaned():
             learners = [other.rank for other in places if other.role is Role.LEARNER]
