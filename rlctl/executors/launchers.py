@@ -148,8 +148,8 @@ def _openmpi(what: Launch) -> _Told:
 
 
 def _mpich(what: Launch) -> _Told:
-    flags = ["-disable-auto-cleanup"] if what.survive else []  # of use where a rank leaves by itself, not by a signal
-    flags += ["-bind-to", f"core:{what.cores_per_rank}" if what.bind else "none"]
+    # Nothing to survive with: under -disable-auto-cleanup a killed rank takes all with it too, and others get SIGUSR1.
+    flags = ["-bind-to", f"core:{what.cores_per_rank}" if what.bind else "none"]
     if not what.hosts:
         return ["-launcher", "fork", *flags, "-n", str(what.total)], {}
     # In a Slurm job its daemons stand in Slurm's order of nodes, whatever the order here: give hosts in that order.

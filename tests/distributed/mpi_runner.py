@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from rlctl.errors import LaunchError
+from rlctl.executors import processes
 from rlctl.executors.launchers import Launch, Launcher, launch
-from rlctl.executors.mpi import clean_environment, flavour, scratch_environment
-from rlctl.executors.processes import send_signal, session_processes
+from rlctl.executors.mpi import clean_environment, scratch_environment
+from rlctl.executors.mpi import flavour as family_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +30,7 @@ def mpiexec() -> tuple[str, Launcher]:
     if not os.access(path, os.X_OK):
         pytest.skip(f"no {path}: pip install 'rlctl[mpi]'")
     try:
-        return str(path), flavour(str(path))
+        return str(path), family_of(str(path))
     except LaunchError as error:
         pytest.skip(str(error))
 
@@ -47,6 +50,8 @@ def run_ranks(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script on MPI ranks, with ``rlctl`` and the folder of this file to import from.
 
+    What a rank prints stays whole if it is flushed at the end of a line.
+
     Args:
         script: a file, or the source itself.
         ranks: how many.
@@ -62,6 +67,7 @@ def run_ranks(
     before, variables = launch(family, Launch(ranks, program=path, survive=survive))
     program = [str(script)] if isinstance(script, Path) else ["-c", script]
     folders = [str(ROOT), str(ROOT / "envs"), str(ROOT / "agents"), str(Path(__file__).parent)]
+    mark = f"RLCTL_TEST_RANKS={secrets.token_hex(8)}"
     scratch = Path(tempfile.mkdtemp(prefix="rlctl-test-", dir="/tmp"))  # short: names of sockets have a limit
     process = subprocess.Popen(
         [*before, sys.executable, *program, *arguments],
@@ -73,17 +79,26 @@ def run_ranks(
         env=clean_environment(os.environ)
         | variables
         | scratch_environment(scratch)
-        | {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUNBUFFERED": "1"}
+        | {"PYTHONPATH": os.pathsep.join(folders)}
+        | dict([mark.split("=")])
         | dict(environment or {}),
     )
     try:
         out, err = process.communicate(timeout=timeout_s)
     except BaseException as error:
-        send_signal(session_processes(process.pid), signal.SIGKILL)
+        _end(process, mark)
         out, err = process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
             pytest.fail(f"{ranks} ranks did not end in {timeout_s:g} s; out: {out[-2000:]}; err: {err[-4000:]}")
         raise
     finally:
+        _end(process, mark)
         shutil.rmtree(scratch, ignore_errors=True)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def _end(process: subprocess.Popen[str], mark: str) -> None:
+    """Ranks of MPICH are in sessions of their own; all have the mark."""
+    while alive := processes.family([process.pid], mark.encode()):
+        processes.send_signal(alive, signal.SIGKILL)
+        time.sleep(0.01)

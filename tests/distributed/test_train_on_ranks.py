@@ -15,7 +15,7 @@ import pytest
 from mpi_runner import ROOT, mpiexec, survives_a_dead_rank
 
 from rlctl.executors.mpi import clean_environment, mpiexec_command
-from rlctl.executors.processes import family, send_signal
+from rlctl.executors.processes import children_of, family, send_signal
 
 CONFIG = """
 schema: 1
@@ -152,9 +152,8 @@ def test_a_killed_learner_ends_the_job_and_the_message_says_how_to_go_on(
 def test_no_rank_outlives_a_killed_launcher(begin: Begin, tmp_path: Path, token: str) -> None:
     process = begin("wait")
     until_begun(tmp_path, process)
-    launchers = [pid for pid in family([], token.encode()) if os.getsid(pid) == pid and pid != process.pid]
-    assert len(launchers) == 1
-    os.kill(launchers[0], signal.SIGKILL)
+    (launcher,) = children_of(process.pid)
+    os.kill(launcher, signal.SIGKILL)
     code, _, err = ended(process)
     assert code in (70, 75), err
     assert "the ranks died before the training was over" in err

@@ -22,7 +22,7 @@ COMMANDS = [
     ),
     # MPICH's Hydra, mpiexec -help: -hosts, -bind-to, -launcher
     (Launcher.MPICH, Launch(4), "mpiexec -launcher fork -bind-to none -n 4"),
-    (Launcher.MPICH, Launch(2, survive=True), "mpiexec -launcher fork -disable-auto-cleanup -bind-to none -n 2"),
+    (Launcher.MPICH, Launch(2, survive=True), "mpiexec -launcher fork -bind-to none -n 2"),
     (Launcher.MPICH, Launch(UNEVEN), "mpiexec -bind-to none -hosts n1:2,n2:1 -n 3"),
     (Launcher.MPICH, Launch(TWO, cores_per_rank=2, bind=True), "mpiexec -bind-to core:2 -hosts n1:2,n2:2 -n 4"),
     # Slurm, srun(1)
