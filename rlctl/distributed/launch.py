@@ -20,6 +20,7 @@ from types import FrameType
 
 from rlctl.bugs import EXIT_CODE
 from rlctl.distributed import standing
+from rlctl.distributed.stopping import end_with_parent
 from rlctl.errors import LaunchError
 from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
 from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, library, scratch_environment
@@ -160,8 +161,15 @@ def run(
         told.touch()
         environment = {**start.environment, standing.VARIABLE: str(told.absolute()), _MARK: token}
         with _listening() as asked:
-            # A session of its own: Ctrl-C in a terminal would reach launcher and ranks directly.
-            process = subprocess.Popen([*start.command, *program], env=environment, start_new_session=True)
+            # A session of its own: Ctrl-C in a terminal would reach launcher and ranks directly. If this process is
+            # killed, the ranks are asked to end as by a first signal.
+            process = subprocess.Popen(
+                [*start.command, *program],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=lambda: end_with_parent(signal.SIGUSR1),
+            )
             try:
                 _stay(process, asked, told)
             finally:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlctl import interrupts
 from rlctl.bugs import EXIT_CODE
 from rlctl.distributed.together import kill_job
 from rlctl.distributed.waiting import Backoff, wait
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DONE, _END = 1, 2
-_OUT_S = 0.2
-"""After which ranks that were told to end are out."""
+_OUT_S = 0.5
+"""After which ranks that were told to end have written what they had to."""
+
+_KILLED_S = 10.0
+"""After which a rank that was to be ended goes by itself."""
 
 
 def leave(comm: Comm, learners: Collection[int], limit_s: float, patience_s: float = 30.0) -> None:
@@ -105,10 +109,14 @@ def _may_finalize(comm: Comm, limit_s: float) -> bool:
 
 
 def _end(first: bool) -> None:
-    """Without ``MPI_Finalize``: rank 0 ends those that hang, the others have nothing left to do."""
+    """Without ``MPI_Finalize``: rank 0 ends the job; the others, which have nothing left to do, wait for that.
+
+    Were they to leave by themselves, MPICH would end the job at once, with those that still write.
+    """
+    interrupts.end()
     sys.stdout.flush()
     sys.stderr.flush()
+    time.sleep(_OUT_S if first else _KILLED_S)
     if first:
-        time.sleep(_OUT_S)
         kill_job(0)
     os._exit(0)

@@ -53,7 +53,7 @@ class Stop:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self._note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-        _end_with_parent(signal.SIGTERM if learner else signal.SIGKILL)
+        end_with_parent(signal.SIGTERM if learner else signal.SIGKILL)
         if self.orphaned():
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -71,7 +71,8 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     """Not ``SIG_IGN``: that would be handed on to the programs that an environment starts."""
 
 
-def _end_with_parent(number: int) -> None:
+def end_with_parent(number: int) -> None:
+    """Have the system send this process a signal when its parent is gone, where it can (Linux)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)

@@ -79,7 +79,7 @@ def run_ranks(
         env=clean_environment(os.environ)
         | variables
         | scratch_environment(scratch)
-        | {"PYTHONPATH": os.pathsep.join(folders)}
+        | {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUNBUFFERED": ""}
         | dict([mark.split("=")])
         | dict(environment or {}),
     )

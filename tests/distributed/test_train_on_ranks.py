@@ -160,6 +160,20 @@ def test_no_rank_outlives_a_killed_launcher(begin: Begin, tmp_path: Path, token:
     assert_nothing_stays(tmp_path, token)
 
 
+def test_ranks_write_a_checkpoint_and_end_when_who_started_them_is_killed(
+    begin: Begin, tmp_path: Path, token: str
+) -> None:
+    process = begin("wait")
+    until_begun(tmp_path, process)
+    process.kill()
+    ended(process)  # its output is closed by the last of the ranks
+    assert (tmp_path / "runs/first/checkpoints/1").is_dir()
+    end = time.monotonic() + 10
+    while family([], token.encode()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_too_few_ranks_are_refused_before_any_is_started(begin: Begin, tmp_path: Path) -> None:
     more = ["--set", "train.distributed.learners=2", "--set", "train.distributed.ranks_per_env=2"]
     code, _, err = ended(begin(ranks=4, more=more))

@@ -139,5 +139,5 @@ def test_a_rank_that_died_keeps_nobody_from_leaving() -> None:
 @pytest.mark.parametrize("survive", [True, False])
 def test_a_rank_that_hangs_is_not_waited_for(survive: bool) -> None:
     done = run_ranks(LEAVE, 4, ["hangs"], survive=survive, timeout_s=30)
-    assert sorted(done.stdout.splitlines()) == ["out 0", "out 1", "out 3"]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("out")) == ["out 0", "out 1", "out 3"]
     assert "ranks that do not come to the end: 2" in done.stderr
