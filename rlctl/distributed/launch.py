@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from rlctl.bugs import EXIT_CODE
-from rlctl.distributed import standing
+from rlctl.distributed import relics, standing
 from rlctl.distributed.stopping import end_with_parent
 from rlctl.errors import LaunchError
 from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
@@ -156,6 +156,7 @@ def run(
     out.parent.mkdir(parents=True, exist_ok=True)
     told = out.parent / f".{out.name}.{token}.ranks"
     scratch = Path(tempfile.mkdtemp(prefix="rlctl-"))
+    before = relics.present()
     try:
         start = prepare(ranks, starter, scratch)
         told.touch()
@@ -178,6 +179,7 @@ def run(
             code = standing.read(told).code
         return _conclude(code, process.returncode, asked.numbers, start.name, again, resumable())
     finally:
+        relics.remove_since(before)
         told.unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mpi_runner import ROOT, mpiexec, survives_a_dead_rank
 
+from rlctl.distributed import relics
 from rlctl.executors.mpi import clean_environment, mpiexec_command
 from rlctl.executors.processes import children_of, family, send_signal
 
@@ -32,11 +33,19 @@ def token() -> str:
     return uuid.uuid4().hex
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_memory_stays_as_it_is() -> Iterator[None]:
+    before = relics.present()
+    yield
+    assert relics.present() <= before
+
+
 @pytest.fixture
 def begin(tmp_path: Path, token: str) -> Iterator[Begin]:
     """Begins ``rlctl train``; whatever happens, nothing of it survives the test."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "tmp").mkdir()
+    before = relics.present()
     folders = [Path(__file__).parent / "standin", ROOT, ROOT / "envs", ROOT / "agents"]
 
     def start(how: str = "", ranks: int = 3, before: Sequence[str] = (), more: Sequence[str] = ()) -> object:
@@ -62,6 +71,7 @@ def begin(tmp_path: Path, token: str) -> Iterator[Begin]:
 
     yield start  # type: ignore[misc]
     send_signal(family([], token.encode()), signal.SIGKILL)
+    relics.remove_since(before)
 
 
 def until_begun(tmp_path: Path, process: subprocess.Popen[str]) -> None:
@@ -78,6 +88,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def assert_nothing_stays(tmp_path: Path, token: str) -> None:
+    """No process, no temporary file, no shared memory."""
     assert family([], token.encode()) == []
     assert list((tmp_path / "tmp").iterdir()) == []
     assert [path.name for path in (tmp_path / "runs").glob(".*")] == []
