@@ -6,12 +6,17 @@ import sys
 from typing import NoReturn
 
 from rlctl import interrupts
+from rlctl.distributed import stopping
+from rlctl.distributed.surroundings import under_mpi
 
 
 def main() -> NoReturn:
     """Run the command line."""
     try:
-        interrupts.begin()
+        if under_mpi():
+            stopping.defer()
+        else:
+            interrupts.begin()
         from rlctl import cli
 
         cli.main()

@@ -20,6 +20,8 @@ import rlctl
 from rlctl import bugs, interrupts
 from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
+from rlctl.distributed.launch import Starter
+from rlctl.distributed.surroundings import under_mpi
 from rlctl.errors import AllocationEnds, RlctlError
 from rlctl.files import require_file, storage_error, write_whole
 from rlctl.monitoring import terminal
@@ -73,17 +75,36 @@ def _root(
 def train(
     config: ConfigFile,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for checkpoints, curves and the saved policy.")],
+    ranks: Annotated[
+        int | None, typer.Option("--ranks", metavar="N", min=1, help="MPI ranks to train on; 1 needs no MPI.")
+    ] = None,
+    launcher: Annotated[
+        Starter, typer.Option("--launcher", help="What starts them; auto: srun inside a Slurm job, else mpiexec.")
+    ] = Starter.AUTO,
     resume: Resume = False,
     sets: Sets = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
-    """Train a policy on the campaign's twin."""
-    try:
-        loaded = rlctl.load_config(config, sets or ())
-        folder = rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))
-    except KeyboardInterrupt:
-        _stopped(resume)
+    """Train a policy on the campaign's twin, on one or many processes: ``mpiexec -n N rlctl train`` works too."""
+    folder: Path | None
+    if under_mpi():
+        from rlctl.commands.ranks import be_rank
+
+        folder = be_rank(config, out, ranks, resume=resume, sets=sets or (), quiet=as_json)
+        if folder is None:
+            raise typer.Exit
+    else:
+        try:
+            loaded = rlctl.load_config(config, sets or ())
+            if ranks is not None and ranks > 1:
+                from rlctl.commands.ranks import start_ranks
+
+                options = ["--json"] * as_json + [f"--log-level={log_level}"]
+                sys.exit(start_ranks(loaded, out, ranks, launcher, resume, sets or (), options))
+            folder = rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))
+        except KeyboardInterrupt:
+            _stopped(resume)
     _say(as_json, {"policy": str(folder)}, f"saved the policy in {folder}")
 
 
@@ -251,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the user can mend becomes one line and exit code 2, a bug one line and 70."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        interrupts.begin()
+        if not under_mpi():  # ranks heed signals once they know their role
+            interrupts.begin()
         terminal.prepare()
         if not _has_folder():
             _fail("the current folder does not exist any more: change to one that does")

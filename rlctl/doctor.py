@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlctl.errors import LaunchError
+from rlctl.executors.launchers import Launch, Launcher, launch
 from rlctl.executors.layout import available_cores
-from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, mpiexec_command, scratch_environment
+from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, scratch_environment
 from rlctl.executors.processes import send_signal, session_processes
 
 _PATIENCE_S = 60.0
-_ASK_MPI = "from mpi4py import MPI; print('size', MPI.COMM_WORLD.size, MPI.Get_library_version().split(',')[0])"
+_ASK_MPI = (
+    "from mpi4py import MPI; from rlctl.distributed.together import survives; "
+    "print('size', MPI.COMM_WORLD.size, int(survives(MPI.COMM_WORLD)), MPI.Get_library_version().split(',')[0])"
+)
 _INSTALL_MPI = "pip install 'rlctl[mpi]'"
 
 
@@ -89,20 +93,22 @@ def mpi() -> Finding:
         return Finding("MPI", False, "no mpiexec", advice)
     try:
         which = f"{path} ({flavour(path)})"
-        command = [*mpiexec_command(2), sys.executable, "-c", _ASK_MPI]
+        survive = flavour(path) is Launcher.OPENMPI
+        command = [*launch(flavour(path), Launch(2, program=path, survive=survive))[0], sys.executable, "-c", _ASK_MPI]
     except LaunchError as error:
         return Finding("MPI", False, str(error), _INSTALL_MPI)
     with tempfile.TemporaryDirectory(prefix="rlctl-") as scratch:
         code, out, err = _run(command, clean_environment(os.environ) | scratch_environment(Path(scratch)))
-    answers = [line.split(maxsplit=2) for line in out.splitlines() if line.startswith("size ")]
+    answers = [line.split(maxsplit=3) for line in out.splitlines() if line.startswith("size ")]
     sizes = [int(answer[1]) for answer in answers]
     if code == 0 and sizes == [2, 2]:
-        return Finding("MPI", True, f"{which}, 2 ranks of mpi4py with {answers[0][2]}")
+        lives = "training goes on when a rank dies" if answers[0][2] == "1" else "a rank that dies ends the training"
+        return Finding("MPI", True, f"{which}, 2 ranks of mpi4py with {answers[0][3]}; {lives}")
     if code == 0 and sizes == [1, 1]:
         return Finding(
             "MPI",
             False,
-            f"{which} starts 2 ranks, but mpi4py ({answers[0][2]}) takes each for a program of its own",
+            f"{which} starts 2 ranks, but mpi4py ({answers[0][3]}) takes each for a program of its own",
             f"launcher and mpi4py belong to different MPIs: in a fresh environment install one only, {_INSTALL_MPI}",
         )
     if code is None:

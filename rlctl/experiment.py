@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.policy import Policy
+    from rlctl.schema import TrainSection
     from rlctl.steering import Summary
     from rlctl.steering.status import Status
     from rlctl.testing import Checked
@@ -72,6 +73,20 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
         ConfigError: there is no ``train`` section, the learner refuses it, or ``out`` is taken.
     """
     out = Path(out)
+    section = check_train(config, out, resume)
+    with config.source.located(), writing(out, "then go on with --resume"):
+        return learner(section.algorithm)(config, out, resume, progress or Silent())
+
+
+def check_train(config: Config, out: Path, resume: bool) -> TrainSection:
+    """Find out whether a training can begin.
+
+    Returns:
+        its section of the configuration.
+
+    Raises:
+        ConfigError: see ``train``.
+    """
     with config.source.located():
         if config.train is None:
             raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
@@ -80,8 +95,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
         with writing(out):
             if not resume and out.exists() and any(out.iterdir()):
                 raise ConfigError(f"{out} exists already: add --resume to go on with it, or give another folder")
-        with writing(out, "then go on with --resume"):
-            return learner(config.train.algorithm)(config, out, resume, progress or Silent())
+        return config.train
 
 
 def tune(

@@ -114,7 +114,7 @@ class Actor:
     def _play(self) -> None:
         backoff = Backoff()
         while self._welcome is None or self._weights is None:
-            backoff.sleep()
+            backoff.nap()
             self.listen()
         policy, worlds = actor_policy(self._welcome.spec), self.worlds
         recorder = Recorder(worlds.layout, self.number, worlds.count, self.cut.steps, policy.state_length)
@@ -149,7 +149,7 @@ class Actor:
             ):
                 backoff.reset()
                 while self._acknowledged < recorder.number - 1:
-                    backoff.sleep()
+                    backoff.nap()
                     self.listen()
                 now_s = time.monotonic()
                 chunk = recorder.encode(rows, worlds.failures, now_s - began_s, busy_s)

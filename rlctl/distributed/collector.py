@@ -95,7 +95,7 @@ class Collector:
                 if member.greeting is not None:
                     described = Spaces.model_validate(member.greeting.spaces)
                     return build(described.observation), build(described.action)
-            backoff.sleep()
+            backoff.nap()
         return None
 
     def publish(
@@ -126,7 +126,7 @@ class Collector:
             if count >= transitions or asked_to_stop():
                 return taken
             began_s = self._clock()
-            backoff.sleep()
+            backoff.nap()
             self._tally.waited_s += self._clock() - began_s
 
     def attend(self) -> None:
@@ -143,7 +143,7 @@ class Collector:
         backoff, until_s = Backoff(sleep=self._sleep), self._clock() + patience_s
         self._backlog.clear()
         while (left := [number for number, _, _ in self.roster.present()]) and self._clock() < until_s:
-            backoff.sleep()
+            backoff.nap()
             self._listen(alone=True)
         return left
 

@@ -57,6 +57,7 @@ class Launch:
         job: id of the allocation, for srun.
         pmi: how srun brings the ranks together: ``pmi2`` or ``cray_shasta`` for MPICH, ``pmix`` for Open MPI; None: the
             site's default.
+        survive: the other ranks go on when one is killed, where launcher and MPI can.
         program: path of the launcher.
         flags: more of its flags, set last.
     """
@@ -68,6 +69,7 @@ class Launch:
     bind: bool = False
     job: str | None = None
     pmi: str | None = None
+    survive: bool = False
     program: str | None = None
     flags: Sequence[str] = field(default_factory=tuple)
 
@@ -133,7 +135,8 @@ _Told = tuple[list[str], dict[str, str]]
 
 
 def _openmpi(what: Launch) -> _Told:
-    flags = ["--oversubscribe"] if not what.bind else []
+    flags = ["--with-ft", "ulfm"] if what.survive else []
+    flags += ["--oversubscribe"] if not what.bind else []
     if what.bind:
         flags += ["--map-by", f"slot:PE={what.cores_per_rank}", "--bind-to", "core"]
     else:
@@ -145,6 +148,7 @@ def _openmpi(what: Launch) -> _Told:
 
 
 def _mpich(what: Launch) -> _Told:
+    # Nothing to survive with: under -disable-auto-cleanup a killed rank takes all with it too, and others get SIGUSR1.
     flags = ["-bind-to", f"core:{what.cores_per_rank}" if what.bind else "none"]
     if not what.hosts:
         return ["-launcher", "fork", *flags, "-n", str(what.total)], {}
@@ -170,7 +174,8 @@ def _srun(what: Launch) -> _Told:
     if what.pmi is not None:
         flags += [f"--mpi={what.pmi}"]
     # One rank's end is the program's, as under mpiexec: the others would wait for it for ever.
-    flags += ["--kill-on-bad-exit=1", f"--nodes={len(what.hosts) or 1}", f"--ntasks={what.total}"]
+    flags += ["--kill-on-bad-exit=0", "--no-kill"] if what.survive else ["--kill-on-bad-exit=1"]
+    flags += [f"--nodes={len(what.hosts) or 1}", f"--ntasks={what.total}"]
     counts = set(what.hosts.values())
     if len(counts) == 1:
         flags += [f"--ntasks-per-node={counts.pop()}", f"--nodelist={','.join(what.hosts)}"]

@@ -8,6 +8,7 @@ import pytest
 
 from rlctl import doctor
 from rlctl.executors import mpi
+from rlctl.executors.launchers import Launcher
 
 
 def program(folder: Path, name: str, text: str) -> Path:
@@ -31,6 +32,8 @@ def test_two_ranks_are_really_started() -> None:
     finding = doctor.mpi()
     assert finding.ok, finding
     assert "2 ranks" in finding.detail
+    survives = mpi.flavour(str(mpi.find_mpiexec())) is Launcher.OPENMPI
+    assert finding.detail.endswith("goes on when a rank dies" if survives else "a rank that dies ends the training")
 
 
 def test_missing_mpiexec_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +44,7 @@ def test_missing_mpiexec_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_launcher_and_library_of_different_mpis_are_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    foreign = 'if [ "$1" = --version ]; then echo "HYDRA build details:"; exit; fi; echo size 1 X; echo size 1 X'
+    foreign = 'if [ "$1" = --version ]; then echo "HYDRA build details:"; exit; fi; echo size 1 0 X; echo size 1 0 X'
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     (tmp_path / "bin").mkdir()
     program(tmp_path / "bin", "mpiexec", foreign)

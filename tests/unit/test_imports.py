@@ -82,7 +82,9 @@ def forbidden(module: str, found: Import) -> str | None:
     if under(target, "torch") and not under(module, "rlctl_agents.ppo"):
         late = under(module, "rlctl_envs.block_copolymer") and found.in_function
         return None if late else "PyTorch is loaded where a network is trained, or on demand for a twin on a GPU"
-    if under(target, "mpi4py") and not under(module, *MPI_MODULES):
+    if under(target, "mpi4py") and under(module, "rlctl.distributed") and not found.in_function:
+        return "whoever asks whether there are other ranks has no MPI to load"
+    if under(target, "mpi4py") and not under(module, "rlctl.distributed", *MPI_MODULES):
         return "MPI is loaded by MPI programs only"
     return None
 
@@ -125,6 +127,7 @@ def test_every_package_is_looked_at() -> None:
         ("rlctl_envs.block_copolymer.twin", "import torch"),
         ("rlctl.env", "from stable_baselines3.common.vec_env import VecEnv"),
         ("rlctl.executors.local", "def f():\n    from mpi4py import MPI"),
+        ("rlctl.distributed.waiting", "from mpi4py import MPI"),
     ],
 )
 def test_the_check_sees_what_is_forbidden(module: str, source: str) -> None:
@@ -138,6 +141,7 @@ def test_the_check_sees_what_is_forbidden(module: str, source: str) -> None:
         ("rlctl.executors.local", "from rlctl.task import Event"),
         ("rlctl_envs.block_copolymer.twin", "def f():\n    import torch"),
         ("rlctl_agents.ppo.learner", "import torch"),
+        ("rlctl.distributed.world", "def f():\n    from mpi4py import MPI"),
         ("rlctl.steering", "from rlctl.executors.local import LocalExecutor"),
     ],
 )

@@ -12,6 +12,7 @@ INSIDE_SLURM = {"SLURM_OVERLAP": "1", "SLURM_CPU_BIND": "none"}
 COMMANDS = [
     # Open MPI 5, mpirun(1): --host, --map-by, --bind-to
     (Launcher.OPENMPI, Launch(4), "mpiexec --oversubscribe --bind-to none -n 4"),
+    (Launcher.OPENMPI, Launch(4, survive=True), "mpiexec --with-ft ulfm --oversubscribe --bind-to none -n 4"),
     (Launcher.OPENMPI, Launch(TWO), "mpiexec --oversubscribe --bind-to none --host n1:2,n2:2 -n 4"),
     (Launcher.OPENMPI, Launch(UNEVEN), "mpiexec --oversubscribe --bind-to none --host n1:2,n2:1 -n 3"),
     (
@@ -21,6 +22,7 @@ COMMANDS = [
     ),
     # MPICH's Hydra, mpiexec -help: -hosts, -bind-to, -launcher
     (Launcher.MPICH, Launch(4), "mpiexec -launcher fork -bind-to none -n 4"),
+    (Launcher.MPICH, Launch(2, survive=True), "mpiexec -launcher fork -bind-to none -n 2"),
     (Launcher.MPICH, Launch(UNEVEN), "mpiexec -bind-to none -hosts n1:2,n2:1 -n 3"),
     (Launcher.MPICH, Launch(TWO, cores_per_rank=2, bind=True), "mpiexec -bind-to core:2 -hosts n1:2,n2:2 -n 4"),
     # Slurm, srun(1)
@@ -52,6 +54,11 @@ COMMANDS = [
         Launcher.SRUN,
         Launch(2, bind=True),
         "srun --exact --cpus-per-task=1 --cpu-bind=cores --gres=none --kill-on-bad-exit=1 --nodes=1 --ntasks=2",
+    ),
+    (
+        Launcher.SRUN,
+        Launch(3, pmi="pmix", survive=True),
+        "srun --overlap --cpu-bind=none --mpi=pmix --kill-on-bad-exit=0 --no-kill --nodes=1 --ntasks=3",
     ),
     # IBM Job Step Manager, jsrun: one resource set to a rank
     (

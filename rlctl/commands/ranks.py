@@ -1,0 +1,70 @@
+"""``rlctl train`` on MPI ranks: the process that starts them, and what each of them does."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rlctl
+from rlctl.commands.shared import _progress
+from rlctl.config import Config
+from rlctl.distributed import launch, standing
+from rlctl.distributed.topology import Shape, split, waste
+from rlctl.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def start_ranks(
+    config: Config,
+    out: Path,
+    ranks: int,
+    starter: launch.Starter,
+    resume: bool,
+    sets: Sequence[str],
+    options: Sequence[str],
+) -> int:
+    """Find out first what would fail on every rank, then start them; their exit code, see ``launch.run``.
+
+    Args:
+        options: further ones of ``rlctl train`` for the ranks.
+    """
+    from rlctl.experiment import check_train
+
+    shape = Shape.of(check_train(config, out, resume).distributed)
+    with config.source.located():
+        split(ranks, shape)
+    if (said := waste(ranks, shape)) is not None:
+        log.warning("--ranks: %s", said)
+    program = [sys.executable, "-P", "-m", "rlctl", "train", str(config.source.path), f"--out={out}", *options]
+    program += ["--resume"] * resume + [f"--set={text}" for text in sets]
+    again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
+    return launch.run(program, ranks, starter, out, again, lambda: any(out.glob("checkpoints/*")))
+
+
+def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequence[str], quiet: bool) -> Path | None:
+    """What this process does as one of several MPI ranks; whatever goes wrong here ends the job on all of them.
+
+    Returns:
+        the folder of the saved policy, on the rank that is to tell of it; None on the others.
+    """
+    from rlctl.distributed.together import ends_together
+
+    with ends_together() as rank:
+        if ranks is not None:
+            raise ConfigError("--ranks: mpiexec or srun has started ranks already: leave --ranks out, or them")
+        loaded = rlctl.load_config(config, sets)
+        run_rank = importlib.import_module("rlctl.distributed.run").run_rank
+        folder: Path | None = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
+    if rank > 0:
+        return None
+    standing.tell_code(launch.INTERRUPTED if folder is None else 0)
+    if folder is None and not standing.watched():
+        again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
+        print(f"rlctl: stopped; to go on, on as many ranks: {shlex.join(again)}", file=sys.stderr)
+        sys.exit(launch.INTERRUPTED)
+    return folder

@@ -1,0 +1,93 @@
+"""Waits that sleep: what the collectives give, and how much of a core a waiting rank takes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from mpi_runner import run_ranks
+
+from rlctl.distributed.waiting import FIRST_S, LIMIT_S, Backoff, limit_s
+
+
+def test_naps_double_up_to_the_limit_and_are_short_again_once_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    naps: list[float] = []
+    monkeypatch.setattr("time.sleep", naps.append)
+    backoff = Backoff(limit_s=300e-6)
+    for _ in range(5):
+        backoff.nap()
+    backoff.reset()
+    backoff.nap()
+    assert naps == pytest.approx([50e-6, 100e-6, 200e-6, 300e-6, 300e-6, 50e-6])
+    assert naps[0] == FIRST_S
+
+
+def test_all_ranks_of_a_machine_together_look_no_more_often_than_sixteen() -> None:
+    assert [limit_s(ranks) for ranks in (1, 16, 32, 64)] == [LIMIT_S, LIMIT_S, 2 * LIMIT_S, 4 * LIMIT_S]
+    assert limit_s(100_000) == 0.1
+
+
+COLLECTIVES = """
+import json, time
+import numpy as np
+from mpi4py import MPI
+from rlctl.distributed.waiting import Asleep, wait
+
+world = MPI.COMM_WORLD
+asleep = Asleep(world)
+numbers = np.arange(5.0) if world.rank == 1 else np.zeros(5)
+asleep.bcast(numbers, root=1)
+total = np.full(3, world.rank, np.float32)
+asleep.allreduce(total)
+largest = np.array([world.rank])
+asleep.allreduce(largest, MPI.MAX)
+thing = asleep.bcast_object({"weights": [1, 2]} if world.rank == 0 else None)
+gathered = asleep.gather("x" * world.rank, root=2)
+late = world.Irecv(np.zeros(1), source=world.rank, tag=9)
+gave_up = not wait(late, until_s=0.05)
+late.Cancel()
+asleep.barrier()
+print(json.dumps([world.rank, numbers.tolist(), total.tolist(), largest.tolist(), thing, gathered, gave_up]))
+"""
+
+
+def test_collectives_give_what_blocking_ones_do() -> None:
+    done = run_ranks(COLLECTIVES, 3)
+    assert done.returncode == 0, done.stderr
+    told = {line[0]: line[1:] for line in map(json.loads, done.stdout.splitlines())}
+    assert set(told) == {0, 1, 2}
+    for rank, (numbers, total, largest, thing, gathered, gave_up) in told.items():
+        assert numbers == [0, 1, 2, 3, 4]
+        assert total == [3, 3, 3]
+        assert largest == [2]
+        assert thing == {"weights": [1, 2]}
+        assert gathered == (["", "x", "xx"] if rank == 2 else None)
+        assert gave_up
+
+
+CPU = """
+import resource, time
+from mpi4py import MPI
+from rlctl.distributed.waiting import Asleep
+
+def cpu_s():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+asleep = Asleep(MPI.COMM_WORLD)
+asleep.barrier()
+began, used = time.monotonic(), cpu_s()
+if MPI.COMM_WORLD.rank == 0:
+    time.sleep(3.0)
+asleep.barrier()
+share = (cpu_s() - used) / (time.monotonic() - began)
+shares = asleep.gather(share)
+if shares:
+    print(max(shares[1:]))
+"""
+
+
+def test_a_rank_that_waits_leaves_its_core_to_others() -> None:
+    done = run_ranks(CPU, 4)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 0.1  # a blocking wait takes 1.0; measured 0.012, on a machine with nothing else to do
