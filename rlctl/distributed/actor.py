@@ -19,8 +19,8 @@ from rlctl.bundle.spaces import describe
 from rlctl.distributed.attendant import Attendant, Lease
 from rlctl.distributed.chunk import Recorder
 from rlctl.distributed.layout import Worlds
+from rlctl.distributed.messages import Kind, Message, Peer, Transport
 from rlctl.distributed.policies import ActorPolicy, actor_policy
-from rlctl.distributed.transport import Kind, Message, Peer, Transport
 from rlctl.distributed.waiting import Backoff
 from rlctl.distributed.wire import Greeting, Weights, Welcome, decode_ack
 

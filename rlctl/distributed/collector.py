@@ -17,8 +17,8 @@ from rlctl.distributed.attendant import BEATS
 from rlctl.distributed.chunk import Chunk, decode
 from rlctl.distributed.chunk_log import ChunkLog
 from rlctl.distributed.layout import Float32, Layout
+from rlctl.distributed.messages import Bytes, Kind, Message, Peer, Transport
 from rlctl.distributed.roster import Member, Roster
-from rlctl.distributed.transport import Bytes, Kind, Message, Peer, Transport
 from rlctl.distributed.waiting import Backoff
 from rlctl.distributed.wire import Greeting, Weights, Welcome, encode_ack
 
@@ -72,6 +72,7 @@ class Collector:
         self._backlog: deque[Arrived] = deque()
         self._restored: deque[Arrived] = deque()
         self._inbox: deque[Message] = deque()
+        self._strangers: list[Message] = []
         self._draining = threading.Lock()
         self._tally = Tally(clock())
         self._looked_s = 0.0
@@ -217,15 +218,19 @@ class Collector:
         for peer in self._transport.lost():
             self.roster.lose(peer, "it has died")
         now_s = self._clock()
-        if now_s - self._looked_s > self._lease_s / BEATS / 4:
+        if now_s - self._looked_s > min(self._lease_s / BEATS, 1.0) / 4:
             self._looked_s = now_s
             self.roster.look()
+            self._inbox.extend(self._strangers)
+            self._strangers.clear()
         if not self._backlog and not alone:
             self.roster.require_some()
 
     def _hear(self, message: Message) -> bool:
         member = self.roster.heard(message.peer)
         if member is None:
+            if message.kind is Kind.HELLO:  # of a replacement, before who started it has said so
+                self._strangers.append(message)
             return False
         match message.kind:
             case Kind.HELLO:

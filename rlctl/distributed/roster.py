@@ -12,7 +12,7 @@ from typing import Any
 
 from rlctl.distributed.attendant import Lease
 from rlctl.distributed.chunk import Chunk
-from rlctl.distributed.transport import Peer
+from rlctl.distributed.messages import Peer
 from rlctl.distributed.wire import Greeting
 from rlctl.errors import RlctlError
 

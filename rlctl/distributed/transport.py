@@ -8,74 +8,23 @@ al. 2013, doi:10.1177/1094342013488238; Open MPI 5 with ``--with-ft ulfm``); els
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from enum import IntEnum
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mpi4py import MPI
-from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-EMPTY: Bytes = np.zeros(0, np.uint8)
+from rlctl.distributed.messages import EMPTY, Bytes, Kind, Message, Peer
 
-
-class Kind(IntEnum):
-    """Of a message; its MPI tag.
-
-    HELLO, CHUNK and BYE go from actors to learners, WELCOME, WEIGHTS, ACK and STOP the other way, BEAT both.
-    """
-
-    BEAT = 100
-    HELLO = 101
-    CHUNK = 102
-    BYE = 103
-    WELCOME = 104
-    WEIGHTS = 105
-    ACK = 106
-    STOP = 107
-
-
-class Message:
-    """One that has arrived.
-
-    Attributes:
-        peer: who sent it.
-        kind: what it is.
-        data: its bytes, the receiver's to keep.
-    """
-
-    __slots__ = ("data", "kind", "peer")
-
-    def __init__(self, peer: Peer, kind: Kind, data: Bytes) -> None:
-        self.peer, self.kind, self.data = peer, kind, data
-
-
-Peer = tuple[int, int]
-"""A communicator of a transport, by number, and a rank in it."""
-
-
-class Transport(Protocol):
-    """One end of the connections between a learner and its actors."""
-
-    def send(self, peer: Peer, kind: Kind, data: Bytes = EMPTY) -> None:
-        """Start to send; ``data`` must not change any more."""
-
-    def poll(self) -> Iterator[Message]:
-        """What has arrived; never waits."""
-
-    def lost(self) -> set[Peer]:
-        """Peers that were found dead since the last call."""
-
-
-_DEAD = tuple(
-    getattr(MPI, name) for name in ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING", "ERR_REVOKED") if hasattr(MPI, name)
-)
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 
 def of_the_dead(error: MPI.Exception) -> bool:
     """Whether an MPI call failed since a rank has died."""
-    return error.Get_error_class() in _DEAD
+    from mpi4py import MPI
+
+    names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING", "ERR_REVOKED")
+    return error.Get_error_class() in {getattr(MPI, name, None) for name in names}
 
 
 class MpiTransport:
@@ -85,12 +34,15 @@ class MpiTransport:
         comm: of the learner and its actors; used for nothing else.
     """
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
+    def __init__(self, comm: MPI.Comm) -> None:
+        from mpi4py import MPI
+
+        self._mpi: Any = MPI
         self._comms: list[MPI.Comm] = [comm]
         self._pending: dict[Peer, list[tuple[MPI.Request, Bytes]]] = {}
         self._dead: set[Peer] = set()
         self._news: set[Peer] = set()
-        self._status = MPI.Status()
+        self._status = self._mpi.Status()
         self._lock = threading.RLock()
 
     def send(self, peer: Peer, kind: Kind, data: Bytes = EMPTY) -> None:
@@ -99,8 +51,8 @@ class MpiTransport:
             if peer in self._dead:
                 return
             try:
-                request = self._comms[peer[0]].Isend([data, MPI.BYTE], peer[1], int(kind))
-            except MPI.Exception as error:
+                request = self._comms[peer[0]].Isend([data, self._mpi.BYTE], peer[1], int(kind))
+            except self._mpi.Exception as error:
                 self._failed(error, peer)
                 return
             waiting = self._pending.setdefault(peer, [])
@@ -125,18 +77,11 @@ class MpiTransport:
             self._dead.add(peer)
             self._pending.pop(peer, None)
 
-    def spawn(self, command: list[str], information: Callable[[], MPI.Info]) -> Peer:
-        """Start a process, and the connection with it.
-
-        Raises:
-            MPI.Exception: the MPI cannot do that here.
-        """
+    def add(self, comm: MPI.Comm) -> int:
+        """One more communicator; its number, for ``Peer``."""
         with self._lock:
-            info = information()
-            comm = MPI.COMM_SELF.Spawn(command[0], command[1:], 1, info)
-            info.Free()
             self._comms.append(comm)
-            return len(self._comms) - 1, 0
+            return len(self._comms) - 1
 
     def flushed(self) -> bool:
         """Whether everything that can arrive has been taken over by MPI."""
@@ -149,12 +94,16 @@ class MpiTransport:
         with self._lock:
             comm, status = self._comms[number], self._status
             try:
-                found = comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
+                found = comm.Improbe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status)
                 if found is None:
                     return None
-                source, kind, data = status.source, Kind(status.tag), np.empty(status.Get_count(MPI.BYTE), np.uint8)
-                found.Recv([data, MPI.BYTE])
-            except MPI.Exception as error:
+                source, kind, data = (
+                    status.source,
+                    Kind(status.tag),
+                    np.empty(status.Get_count(self._mpi.BYTE), np.uint8),
+                )
+                found.Recv([data, self._mpi.BYTE])
+            except self._mpi.Exception as error:
                 self._failed(error, None, number)
                 return None
             return Message((number, source), kind, data)
@@ -164,7 +113,7 @@ class MpiTransport:
             # In order, mostly: a later message seldom leaves before an earlier one.
             while waiting and waiting[0][0].Test():
                 waiting.pop(0)
-        except MPI.Exception as error:
+        except self._mpi.Exception as error:
             self._failed(error, peer)
 
     def _failed(self, error: MPI.Exception, peer: Peer | None, number: int = 0) -> None:
@@ -174,11 +123,11 @@ class MpiTransport:
             self._mark(peer)
             return
         comm: Any = self._comms[number]
-        if isinstance(comm, MPI.Intercomm):
+        if isinstance(comm, self._mpi.Intercomm):
             self._mark((number, 0))
             return
         failed = comm.Get_failed()
-        ranks = MPI.Group.Translate_ranks(failed, list(range(failed.size)), comm.Get_group())
+        ranks = self._mpi.Group.Translate_ranks(failed, list(range(failed.size)), comm.Get_group())
         comm.Ack_failed(failed.size)
         for rank in ranks:
             self._mark((number, rank))

@@ -7,12 +7,15 @@ acknowledgement. All ranks make the window together, so a replacement of a lost 
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mpi4py import MPI
 
-from rlctl.distributed.transport import Bytes
+from rlctl.distributed.messages import Bytes
 from rlctl.distributed.wire import Weights
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
 
 CAPACITY = 16 << 20
 """Bytes; a larger policy is sent."""
@@ -26,7 +29,10 @@ class Window:
         learner: whose memory this rank reads or, if it is its own rank, writes.
     """
 
-    def __init__(self, comm: MPI.Intracomm, learner: int) -> None:
+    def __init__(self, comm: Intracomm, learner: int) -> None:
+        from mpi4py import MPI
+
+        self._mpi: Any = MPI
         self._learner = learner
         size = CAPACITY + _LENGTH.size if comm.rank == learner else 0
         self._window = MPI.Win.Allocate(size, 1, comm=comm)
@@ -62,12 +68,12 @@ class Window:
         self._window.Free()
 
     def _read(self, into: Bytes, at: int) -> None:
-        self._window.Lock(self._learner, MPI.LOCK_SHARED)
-        self._window.Get([into, MPI.BYTE], self._learner, [at, len(into), MPI.BYTE])
+        self._window.Lock(self._learner, self._mpi.LOCK_SHARED)
+        self._window.Get([into, self._mpi.BYTE], self._learner, [at, len(into), self._mpi.BYTE])
         self._window.Unlock(self._learner)
 
     def _write(self, version: int, weights: Bytes) -> None:
         whole: Bytes = np.concatenate([np.frombuffer(_LENGTH.pack(version, len(weights)), np.uint8), weights])
-        self._window.Lock(self._learner, MPI.LOCK_EXCLUSIVE)
-        self._window.Put([whole, MPI.BYTE], self._learner, [0, len(whole), MPI.BYTE])
+        self._window.Lock(self._learner, self._mpi.LOCK_EXCLUSIVE)
+        self._window.Put([whole, self._mpi.BYTE], self._learner, [0, len(whole), self._mpi.BYTE])
         self._window.Unlock(self._learner)
