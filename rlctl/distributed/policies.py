@@ -245,7 +245,8 @@ class _Box:
 
     def unscaled(self, scaled: Float32) -> Float32:
         """From [-1, 1] to the bounds."""
-        return (self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)).astype(np.float32)
+        numbers: Float32 = (self.low + 0.5 * (scaled + 1.0) * (self.high - self.low)).astype(np.float32)
+        return numbers
 
     def at_random(
         self, count: int, masks: NDArray[np.bool_] | None, random: np.random.Generator
@@ -324,10 +325,10 @@ class Deterministic(_Box):
         self, outputs: Float32, masks: NDArray[np.bool_] | None, random: np.random.Generator, exploration: float
     ) -> tuple[NDArray[Any], Float32, Float32]:
         """The action plus noise, clipped to [-1, 1]."""
-        scaled = np.tanh(outputs)
+        scaled: Float32 = np.tanh(outputs)
         if exploration > 0.0:
             noise = random.standard_normal(scaled.shape, dtype=np.float32)
-            scaled = np.clip(scaled + np.float32(exploration) * noise, -1.0, 1.0).astype(np.float32)
+            scaled = np.clip(scaled + np.float32(exploration) * noise, np.float32(-1.0), np.float32(1.0))
         return self.unscaled(scaled), scaled, np.zeros(len(outputs), np.float32)
 
 
