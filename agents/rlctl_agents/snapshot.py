@@ -1,0 +1,135 @@
+"""From a model of Stable-Baselines3 to what an actor computes in NumPy; see ``rlctl.distributed.policies``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from stable_baselines3 import DQN, SAC, TD3
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import nn
+
+from rlctl.errors import ConfigError
+
+ACTIVATIONS = {nn.Tanh: "tanh", nn.ReLU: "relu"}
+OPTIONS = ("train", "options")
+
+
+def snapshot_spec(model: Any) -> dict[str, Any]:
+    """What the weights of ``snapshot_weights`` mean, JSON-ready.
+
+    Raises:
+        ConfigError: actors cannot compute this policy.
+    """
+    policy, space = model.policy, model.action_space
+    if not isinstance(model.observation_space, spaces.Box) or getattr(model, "use_sde", False):
+        raise ConfigError("actors compute policies of flat observations, and without gSDE: use lock-step", OPTIONS)
+    extractor = getattr(_actor(model), "features_extractor", None) or getattr(policy, "features_extractor", None)
+    if extractor is not None and not isinstance(extractor, FlattenExtractor):
+        raise ConfigError(f"actors cannot compute {type(extractor).__name__}: use lock-step", OPTIONS)
+    # A policy that reads rows of [observation, mask, privileged] says how long the parts are.
+    n_obs = int(getattr(policy, "n_obs", np.prod(model.observation_space.shape)))
+    n_mask = int(getattr(policy, "n_mask", 0)) or (_choices(space) if _is_maskable(policy) else 0)
+    hidden = [layer for layer in _layers(model)[:-1] if isinstance(layer, nn.Linear)]
+    spec: dict[str, Any] = {
+        **_head(model, space),
+        "n_obs": n_obs,
+        "n_mask": n_mask,
+        "hidden": [layer.out_features for layer in hidden],
+        "activation": _activation(model),
+        "clip": getattr(policy, "observation_clip", None),
+    }
+    if isinstance(policy, RecurrentActorCriticPolicy):
+        if policy.lstm_actor.num_layers != 1:
+            raise ConfigError("actors compute one recurrent layer: set n_lstm_layers to 1", OPTIONS)
+        spec["lstm"] = policy.lstm_actor.hidden_size
+    return spec
+
+
+def snapshot_weights(model: Any, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """The weights of what acts, flat, in the order of ``rlctl.distributed.policies.ActorPolicy``."""
+    with torch.no_grad():
+        flat = torch.cat([part.reshape(-1) for part in _parts(model)])
+        weights: NDArray[np.float32] = flat.cpu().numpy()
+    if out is None:
+        return weights
+    out[:] = weights
+    return out
+
+
+def _parts(model: Any) -> list[torch.Tensor]:
+    parts: list[torch.Tensor] = []
+    policy = model.policy
+    if isinstance(policy, RecurrentActorCriticPolicy):
+        lstm: Any = policy.lstm_actor
+        # PyTorch's order of the gates is input, forget, cell, output.
+        parts += [lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0]
+    layers = [layer for layer in _layers(model) if isinstance(layer, nn.Linear)]
+    if isinstance(model, SAC):  # its last layer are two: means, then logarithms of deviations
+        last = cast(Any, model.actor)
+        for layer in layers[:-1]:
+            parts += [layer.weight, layer.bias]
+        return [*parts, last.mu.weight, last.log_std.weight, last.mu.bias, last.log_std.bias]
+    for layer in layers:
+        parts += [layer.weight, layer.bias]
+    if isinstance(getattr(policy, "log_std", None), torch.Tensor):
+        parts.append(policy.log_std)
+    return parts
+
+
+def _actor(model: Any) -> Any:
+    """The part that acts, where it is one of its own."""
+    return model.q_net if isinstance(model, DQN) else model.actor if isinstance(model, SAC | TD3) else model.policy
+
+
+def _layers(model: Any) -> Sequence[nn.Module]:
+    """Of what acts, the last one linear; TD3's ends with a hyperbolic tangent, which belongs to the head."""
+    actor = _actor(model)
+    if isinstance(model, DQN):
+        return list(actor.q_net)
+    if isinstance(model, TD3):
+        return list(actor.mu)[:-1]
+    if isinstance(model, SAC):
+        return [*actor.latent_pi, actor.mu]
+    return [*actor.mlp_extractor.policy_net, actor.action_net]
+
+
+def _activation(model: Any) -> str:
+    kinds = {type(layer) for layer in _layers(model) if not isinstance(layer, nn.Linear)}
+    if len(kinds) > 1 or not kinds <= ACTIVATIONS.keys():
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise ConfigError(f"actors compute tanh or relu between linear layers, not {names}", OPTIONS)
+    return ACTIVATIONS[kinds.pop()] if kinds else "tanh"
+
+
+def _head(model: Any, space: spaces.Space[Any]) -> dict[str, Any]:
+    if isinstance(model, DQN):
+        return {"kind": "greedy", "heads": [int(cast(spaces.Discrete, space).n)]}
+    if isinstance(space, spaces.Box):
+        kind = (
+            "squashed_gaussian" if isinstance(model, SAC) else "deterministic" if isinstance(model, TD3) else "gaussian"
+        )
+        low, high = (np.ravel(bound).astype(float).tolist() for bound in (space.low, space.high))
+        return {"kind": kind, "low": low, "high": high}
+    if isinstance(space, spaces.MultiBinary):
+        return {"kind": "bernoulli", "outputs": int(np.prod(space.shape))}
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "categorical", "heads": [int(space.n)]}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "categorical", "heads": [int(n) for n in space.nvec]}
+    raise ConfigError(f"actors do not answer {space}", OPTIONS)
+
+
+def _choices(space: spaces.Space[Any]) -> int:
+    return int(np.sum(space.nvec)) if isinstance(space, spaces.MultiDiscrete) else int(cast(spaces.Discrete, space).n)
+
+
+def _is_maskable(policy: Any) -> bool:
+    from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+
+    return isinstance(policy, MaskableActorCriticPolicy)
