@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import gymnasium
 import numpy as np
@@ -83,13 +83,21 @@ def play(
     return [episode.figures() for episode in episodes]
 
 
+class EpisodeSeeds(Protocol):
+    """Where instances come from, if from elsewhere than the seed."""
+
+    def episode(self, environment: int, episode: int) -> int:
+        """The instance of an environment's n-th episode."""
+
+
 class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """``num_envs`` independent campaigns on simulated executors; a finished one begins anew in the same step.
 
     Instances are drawn from ``SeedSequence([seed, environment, episode])``. ``infos`` always holds ``action_mask``
-    [num_envs, choices] and ``privileged`` [num_envs, n] of the current states; where an episode ended,
-    ``final_obs`` and ``final_info`` as Gymnasium's own vector environments give them. With ``residual``, a rule without
-    memory, actions are choices around what the rule says, and masks are of these.
+    [num_envs, choices], ``privileged`` [num_envs, n] of the current states, and ``duration_s`` [num_envs], the time
+    that passed in each campaign since the decision before; where an episode ended, ``final_obs`` and ``final_info`` as
+    Gymnasium's own vector environments give them. With ``residual``, a rule without memory, actions are choices around
+    what the rule says, and masks are of these.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -106,6 +114,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     ) -> None:
         self.factory = factory
         self.residual = residual
+        self.seeds: EpisodeSeeds | None = None
         self.num_envs = num_envs
         self.capacity = capacity
         self.gamma = gamma
@@ -129,6 +138,8 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     def instance(self, environment: int, episode: int) -> int:
         """The instance that an environment plays in its n-th episode."""
+        if self.seeds is not None:
+            return self.seeds.episode(environment, episode)
         return int(np.random.SeedSequence([self._seed, environment, episode]).generate_state(1)[0])
 
     def reset(
@@ -138,7 +149,9 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         if seed is not None:
             self._seed = int(seed if isinstance(seed, int) else seed[0] or 0)
             self._began = [0] * self.num_envs
+        self._duration_s = np.zeros(self.num_envs)
         self.episodes = [self._begin(i) for i in range(self.num_envs)]
+        self._now_s = np.array([episode.executor.now() for episode in self.episodes])
         for i in range(self.num_envs):
             self._look(i)
         return self._observations.copy(), self._infos()
@@ -153,6 +166,8 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         # Every executor here is a simulated one: ``_begin`` made it.
         compute([e.executor for e in self.episodes if isinstance(e.executor, SimulatedExecutor)], self._batch)
         rewards = np.array([episode.reward() for episode in self.episodes])
+        now_s = np.array([episode.executor.now() for episode in self.episodes])
+        self._duration_s, self._now_s = now_s - self._now_s, now_s
         terminated = np.array([episode.terminated for episode in self.episodes])
         truncated = np.array([episode.truncated for episode in self.episodes])
         final: list[tuple[int, NDArray[np.float32], dict[str, Any]]] = []
@@ -161,6 +176,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             info = {"action_mask": ended.mask(), "privileged": self._privileged[i].copy(), **ended.figures()}
             final.append((i, ended.observation(), info))
             self.episodes[i] = self._begin(i)
+            self._now_s[i] = self.episodes[i].executor.now()
         for i in range(self.num_envs):
             self._look(i)
         infos = self._infos()
@@ -175,6 +191,10 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             infos |= {"final_obs": observations, "_final_obs": present, "final_info": final_info}
             infos["_final_info"] = present.copy()
         return self._observations.copy(), rewards, terminated, truncated, infos
+
+    def begin_at(self, episodes: Sequence[int]) -> None:
+        """The next episode of each environment has this number."""
+        self._began = list(episodes)
 
     @property
     def centre(self) -> tuple[int, ...]:
@@ -215,4 +235,6 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             "_action_mask": everyone,
             "privileged": self._privileged.copy(),
             "_privileged": everyone,
+            "duration_s": self._duration_s,
+            "_duration_s": everyone,
         }

@@ -305,7 +305,7 @@ class SquashedGaussian(_Box):
         """Squashed mean plus noise (Haarnoja et al., arXiv:1812.05905, appendix C)."""
         mean, log_std = outputs[:, : self._numbers], np.clip(outputs[:, self._numbers :], -20.0, 2.0)
         noise = random.standard_normal(mean.shape, dtype=np.float32)
-        scaled = np.tanh(mean + np.exp(log_std) * noise)
+        scaled: Float32 = np.tanh(mean + np.exp(log_std) * noise)
         normal = -0.5 * np.square(noise) - log_std - 0.5 * _LOG_2PI
         log_probs = (normal - np.log(1.0 - np.square(scaled) + _SMALL)).sum(axis=1)
         return self.unscaled(scaled), scaled, log_probs.astype(np.float32)
@@ -328,7 +328,7 @@ class Deterministic(_Box):
         scaled: Float32 = np.tanh(outputs)
         if exploration > 0.0:
             noise = random.standard_normal(scaled.shape, dtype=np.float32)
-            scaled = np.clip(scaled + np.float32(exploration) * noise, np.float32(-1.0), np.float32(1.0))
+            np.clip(scaled + np.float32(exploration) * noise, -1.0, 1.0, out=scaled)
         return self.unscaled(scaled), scaled, np.zeros(len(outputs), np.float32)
 
 

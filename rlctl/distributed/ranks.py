@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
     from rlctl.distributed.collector import Collector
+    from rlctl.distributed.stopping import Stop
 
 
 class AllLearners:
@@ -76,7 +76,7 @@ class Ranks:
     learners: AllLearners | None
     actors: list[int]
     environments: int
-    stop: Callable[[], bool]
+    stop: Stop
     collector: Collector | None
     comm: Intracomm
     workers: list[int]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from rlctl.distributed.topology import Place, Role, Shape
 from rlctl.distributed.transport import MpiTransport
 from rlctl.distributed.window import Window
 from rlctl.distributed.world import World, bring_up
+from rlctl.distributed.worlds import make_worlds
 from rlctl.errors import ConfigError
 from rlctl.files import writing
 from rlctl.registry import game_factory, learner
@@ -103,31 +103,21 @@ def act(
         peer: the learner's rank there.
         environment: all ranks of the environment.
     """
-    from rlctl.distributed.worlds import follow_worlds, make_worlds
-
     section = training(config)
     distributed = section.distributed
-    algorithm = learner(section.algorithm)
+    algorithm: Any = learner(section.algorithm)
     game = game_factory(config.campaign.name, config.campaign.options)
     seed = config.seed if section.seed is None else section.seed
     count = distributed.envs_per_actor
-    together = environment if environment is not None and environment.Get_size() > 1 else None
-    if place.role is Role.ENVIRONMENT:
-        follow_worlds(config, game, count, together)
-        return
     assert comm is not None
-    listening: list[Actor] = []
-    folder = out / "actors" / str(place.actor)
     worlds = make_worlds(
         config,
         game,
         Seeds(seed, place.agent, place.actor * count),
         count,
-        folder,
-        together,
-        with_mask=getattr(algorithm, "with_mask", True),
-        with_privileged=getattr(algorithm, "with_privileged", True),
-        idle=lambda: [actor.listen() for actor in listening] and None,
+        with_mask=algorithm.with_mask,
+        with_privileged=algorithm.with_privileged,
+        prepare=algorithm.prepare(config),
     )
     try:
         if distributed.mode == "lockstep":
@@ -140,11 +130,9 @@ def act(
         entropy = [seed, place.agent, place.actor]
         transport = MpiTransport(comm)
         actor = Actor(place.actor, worlds, transport, (0, peer), cut, distributed.lease_s, entropy, _interrupt, newer)
-        listening.append(actor)
         actor.run()
     finally:
         worlds.close()
-        shutil.rmtree(folder, ignore_errors=True) if folder.exists() and not any(folder.iterdir()) else None
 
 
 def _interrupt() -> None:

@@ -13,12 +13,14 @@ class Source(Protocol):
     """The actors of one learner.
 
     Attributes:
-        layout: of rows and actions.
         version: of the newest published policy; 0 before the first.
     """
 
-    layout: Layout
     version: int
+
+    @property
+    def layout(self) -> Layout:
+        """Of rows and actions."""
 
     def publish(
         self, spec: Mapping[str, Any], weights: Float32, exploration: float = 0.0, at_random: bool = False

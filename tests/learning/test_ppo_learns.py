@@ -17,10 +17,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rlctl import saved_policy
 from rlctl.campaign import Decision
 from rlctl.config import Config
+from rlctl.distributed.worlds import VectorWorlds
 from rlctl.errors import ConfigError
 from rlctl.monitoring.progress import Silent
 from rlctl_agents.ppo import learner
-from rlctl_agents.ppo.vec_env import SB3VecEnv
+from rlctl_agents.ppo.vec_env import WorldsVecEnv
 
 HEADS, COLOURS, LENGTH = (5, 3), 5, 8
 
@@ -191,7 +192,7 @@ def test_a_checkpoint_that_was_never_finished_is_passed_over(factory, tmp_path):
 
 
 def test_the_adapter_tells_stable_baselines3_how_episodes_ended():
-    env = SB3VecEnv(Colours(32, 0))
+    env = WorldsVecEnv(VectorWorlds(Colours(32, 0)))
     rows, ended = env.reset(), 0
     assert rows.shape == (32, COLOURS + sum(HEADS) + 1) == (32, *env.observation_space.shape)
     assert env.env_method("action_masks", indices=[3])[0].tolist() == rows[3, 5:13].astype(bool).tolist()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rlctl.distributed.source import Source
 
 Arrays = dict[str, NDArray[Any]]
-ATTACHED = ("source", "asked_to_stop", "total", "_spec", "_memory")
+ATTACHED = ("source", "asked_to_stop", "total", "bootstrap", "_spec", "_memory")
 """Attributes that are no part of a saved model."""
 
 
@@ -57,12 +57,22 @@ class FromActors:
     asked_to_stop: Callable[[], bool]
     total: Callable[[int], int]
     waited_s = 0.0
+    bootstrap = True
 
     def attach(
-        self, source: Source, asked_to_stop: Callable[[], bool] = lambda: False, total: Callable[[int], int] = alone
+        self,
+        source: Source,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+        total: Callable[[int], int] = alone,
+        bootstrap: bool = True,
     ) -> None:
-        """Learn from these actors; needed after construction and after ``load``."""
-        self.source, self.asked_to_stop, self.total = source, asked_to_stop, total
+        """Learn from these actors; needed after construction and after ``load``.
+
+        Args:
+            total: of a number, over all learners.
+            bootstrap: whether a truncated episode is worth what the critic thinks of its last state.
+        """
+        self.source, self.asked_to_stop, self.total, self.bootstrap = source, asked_to_stop, total, bootstrap
         self._spec = snapshot_spec(self)
         self._memory = Memory()
 
@@ -75,13 +85,14 @@ class FromActors:
         model = cast(Any, self)
         model.policy.set_training_mode(False)
         callback.on_rollout_start()
-        if self.asked_to_stop():
+        if self.total(int(self.asked_to_stop())):
             return False
         self.publish()
         began_s = time.monotonic()
         chunks = self.source.gather(n_rollout_steps, self.asked_to_stop)
         self.waited_s = time.monotonic() - began_s
-        if sum(chunk.transitions for chunk in chunks) < n_rollout_steps:
+        short = sum(chunk.transitions for chunk in chunks) < n_rollout_steps
+        if self.total(int(short)):
             return False
         batch = Batch(chunks)
         model.num_timesteps += self.total(len(batch))
@@ -110,12 +121,17 @@ class FromActors:
         following[np.arange(batch.columns), batch.lengths - 1] = last
         following[batch.cut_at[:, 0], batch.cut_at[:, 1]] = cut
         discounts = np.power(np.float32(model.gamma), batch.flat("durations")) * ~batch.flat("terminated")
-        if not getattr(self, "bootstrap", True):
+        if not self.bootstrap:
             discounts = discounts * ~batch.flat("truncated")
-        parts = (log_probs - batch.flat("log_probs"), values)
-        along = [batch.columned(part).T for part in parts]
-        rest = [batch.columned(part).T for part in (batch.flat("rewards"), discounts.astype(np.float32))]
-        targets, advantages = vtrace(*along, following.T, *rest, batch.goes_on, model.gae_lambda)
+        targets, advantages = vtrace(
+            batch.columned(log_probs - batch.flat("log_probs")).T,
+            columned.T,
+            following.T,
+            batch.columned(batch.flat("rewards")).T,
+            batch.columned(discounts.astype(np.float32)).T,
+            batch.goes_on,
+            model.gae_lambda,
+        )
         return {
             "observations": batch.rows,
             "actions": batch.actions.astype(model.action_space.dtype),
@@ -188,7 +204,7 @@ class AsyncRecurrentPPO(FromActors, RecurrentPPO):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        made = self.rollout_buffer
+        made: Any = self.rollout_buffer
         self.rollout_buffer = FilledRecurrentRolloutBuffer(
             1,
             self.observation_space,

@@ -197,7 +197,7 @@ def average_gradients(optimizer: torch.optim.Optimizer, reducer: Reducer) -> Non
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         flat = _flat(gradients)
         reducer.sum(flat)
-        _put(gradients, flat / reducer.size)
+        _put(gradients, flat / np.float32(reducer.size))
 
     optimizer.register_step_pre_hook(average)
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -19,12 +19,23 @@ from rlctl_agents.ppo.board import TrainingBoard, campaign_figures, write_choice
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
+    from rlctl.distributed.ranks import Ranks
     from rlctl.monitoring.progress import Progress
     from rlctl.policy import Policy
     from rlctl_agents.ppo.checkpoint import Checkpoints
 
 EPISODES = 200  # the figures are over the last so many campaigns
 HISTOGRAMS = 50  # of choices and returns, over a whole training
+
+
+class Asked(Protocol):
+    """Who knows whether the training is to end.
+
+    Attributes:
+        asked: it is.
+    """
+
+    asked: bool
 
 
 class Stop:
@@ -58,7 +69,9 @@ class TrainingCallback(BaseCallback):
 
     Args:
         every: decisions between two checkpoints.
+        board: None: another learner has it.
         make_policy: of the model, the policy as it would be deployed, for validation.
+        ranks: of a learner among MPI ranks.
     """
 
     def __init__(
@@ -67,12 +80,16 @@ class TrainingCallback(BaseCallback):
         every: int,
         progress: Progress,
         threads: int,
-        board: TrainingBoard,
+        board: TrainingBoard | None,
         make_policy: Callable[[PPO], Policy],
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
         self._threads = threads
-        self.stop = Stop()
+        self._ranks = ranks
+        self._first = ranks is None or ranks.first
+        self._collector = None if ranks is None else ranks.collector
+        self.stop: Asked = Stop()
         self._checkpoints = checkpoints
         self._every = every
         self._progress = progress
@@ -95,12 +112,25 @@ class TrainingCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         """An update is over: the model is whole."""
         torch.set_num_threads(self._threads)
-        self._progress.advance(self.model.num_timesteps - self._learned, self._note)
+        self._advance()
         self._learned = self.model.num_timesteps
         if self._learned - self._saved >= self._every:
-            self._checkpoints.save(cast("PPO", self.model))
+            self.save()
             self._saved = self._learned
             self._validate()
+
+    def save(self) -> None:
+        """Write a checkpoint; all learners do this together."""
+        if self._ranks is None or self._collector is None:
+            self._checkpoints.save(cast("PPO", self.model))
+            return
+        learners, state = self._ranks.learners, self._collector.state()
+        states = [state] if learners is None else learners.gather(state)
+        if self._first:
+            self._checkpoints.save(cast("PPO", self.model), states or ())
+        if learners is not None:
+            learners.told_by_first(True)
+        self._collector.saved(state)
 
     def _on_step(self) -> bool:
         # A twin that shares the OpenMP runtime (Numba's parallel loops do) sets its number of threads for PyTorch too;
@@ -111,7 +141,7 @@ class TrainingCallback(BaseCallback):
             ended = np.flatnonzero(self.locals["dones"])
             self._figures += [infos[i]["campaign"] for i in ended]
             self._returns += [infos[i]["episode"]["r"] for i in ended]
-        if self.stop.asked:
+        if self.stop.asked and self._collector is None:
             # What this rollout has gathered is not learned from any more.
             self.model.num_timesteps = self._learned
             return False
@@ -119,10 +149,16 @@ class TrainingCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         now_s, step = time.monotonic(), self.model.num_timesteps
-        board, figures = self._board.board, campaign_figures(self._figures)
+        figures: dict[str, float] = dict(campaign_figures(self._figures))
         figures["learning/decisions_per_s"] = (step - self._learned) / (now_s - self._updated_s)
-        figures["learning/lag"] = 0.0  # what an update learns from, its own policy has decided
+        if self._collector is None:
+            figures["learning/lag"] = 0.0  # what an update learns from, its own policy has decided
+        else:
+            figures |= self._collector.figures()
         self._updated_s = now_s
+        if self._board is None:
+            return
+        board = self._board.board
         if self._returns:
             figures["learning/return_std"] = float(np.std(self._returns))
         board.scalars(figures, step)
@@ -134,19 +170,26 @@ class TrainingCallback(BaseCallback):
             self._histograms(step)
 
     def _on_training_end(self) -> None:
-        self._progress.advance(self.model.num_timesteps - self._learned, self._note)
+        self._advance()
         if not self.stop.asked:
             self._validate(required=True)
+
+    def _advance(self) -> None:
+        if self._first:
+            self._progress.advance(self.model.num_timesteps - self._learned, self._note)
 
     def _histograms(self, step: int) -> None:
         model = cast("PPO", self.model)
         buffer, env = model.rollout_buffer, cast(Any, model.env)
         rows = buffer.observations.reshape(-1, buffer.observations.shape[-1])
         actions = buffer.actions.reshape(len(rows), -1)
+        assert self._board is not None
         write_choices(self._board.board, actions, rows[:, env.n_obs : env.n_obs + env.n_mask], step)
         self._board.board.histogram("learning/returns", list(self._returns), step)
 
     def _validate(self, required: bool = False) -> None:
+        if self._board is None:
+            return
         model = cast("PPO", self.model)
         decisions = model.num_timesteps
         self._board.validate(lambda: self._make_policy(model), decisions, required, lambda: self.stop.asked)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,12 @@ class Checkpoint:
     Attributes:
         model: Stable-Baselines3's zip, with the optimiser.
         decisions: learned from until then.
+        actors: of each learner, what it knew of its actors; empty where there were none.
     """
 
     model: Path
     decisions: int
+    actors: Sequence[Mapping[str, Any]] = ()
 
 
 class Checkpoints:
@@ -69,24 +72,27 @@ class Checkpoints:
             raise ConfigError(
                 f"{folder} was trained with another {', '.join(changed)}: restore it, or train into another folder"
             )
-        return Checkpoint(model=folder / "model.zip", decisions=int(state["decisions"]))
+        return Checkpoint(folder / "model.zip", int(state["decisions"]), state.get("actors", ()))
 
-    def save(self, model: PPO) -> None:
+    def save(self, model: PPO, actors: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write a checkpoint of the model as it stands, and remove what is of no more use."""
         final = self.folder / f"{model.num_timesteps:012d}"
+        if final.exists() and actors:  # it tells of chunks that are not there any more
+            final.rename(final.with_name(f".{final.name}"))
         if not final.exists():
-            self._write(model, final)
+            self._write(model, final, actors)
         for old in self._whole()[:-KEPT]:
             old.rename(old.with_name(f".{old.name}"))  # a kill leaves no half of it that looks like a checkpoint
         for left in self.folder.glob(".*"):  # also of a training that was killed while it wrote
             shutil.rmtree(left)
 
-    def _write(self, model: PPO, final: Path) -> None:
+    def _write(self, model: PPO, final: Path, actors: Sequence[Mapping[str, Any]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
         try:
             model.save(temporary / "model.zip")
             state = {"schema": SCHEMA, "decisions": model.num_timesteps, "settings": self._settings}
+            state["actors"] = list(actors)
             (temporary / "state.json").write_text(json.dumps(state, indent=2))
             for file in temporary.iterdir():
                 _flush(file)
@@ -102,7 +108,7 @@ class Checkpoints:
 def _settings(config: Config) -> dict[str, Any]:
     """What must be the same for a checkpoint to go on; the total, the interval and what is only shown may change."""
     data = config_data(config)
-    may_change = ("decisions", "checkpoint_decisions", "validation_instances")
+    may_change = ("decisions", "checkpoint_decisions", "validation_instances", "distributed")
     train = {k: v for k, v in data["train"].items() if k not in may_change}
     return {"seed": data["seed"], "campaign": data["campaign"], "machine": data["machine"], "train": train}
 

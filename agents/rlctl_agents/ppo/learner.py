@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +18,25 @@ from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.config import check_options, config_hash, provenance
+from rlctl.distributed.roster import ActorsLostError
+from rlctl.distributed.worlds import VectorWorlds
 from rlctl.errors import ConfigError
-from rlctl.registry import game_factory, load_policy, make_rule
-from rlctl.vector import CampaignVectorEnv
+from rlctl.registry import game_factory, load_policy
+from rlctl_agents.asynchronous.on_policy import AsyncPPO, alone
+from rlctl_agents.asynchronous.several import ParallelPPO
 from rlctl_agents.ppo.board import TrainingBoard
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
-from rlctl_agents.ppo.checkpoint import Checkpoints
+from rlctl_agents.ppo.checkpoint import Checkpoint, Checkpoints
 from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers, played_rows
 from rlctl_agents.ppo.network import PrivilegedPolicy
-from rlctl_agents.ppo.options import RESIDUAL, Options, require_bias
-from rlctl_agents.ppo.vec_env import SB3VecEnv
+from rlctl_agents.ppo.options import Options, require_bias
+from rlctl_agents.ppo.preparation import preparation
+from rlctl_agents.ppo.vec_env import RowsSpec, WorldsVecEnv
 
 if TYPE_CHECKING:
     from rlctl.config import Config
+    from rlctl.distributed.layout import Layout
+    from rlctl.distributed.ranks import Ranks
     from rlctl.monitoring.progress import Progress
     from rlctl.policy import Policy
     from rlctl.rewarded import Game
@@ -40,7 +47,7 @@ _UNFINISHED = ("_last_obs", "_last_episode_starts", "_last_original_obs", "ep_in
 """What PPO was in the midst of; nobody who loads the model needs it."""
 
 
-def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
+def train(config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks | None = None) -> Path | None:
     """Train into the folder ``out``; what stands in ``rlctl.learners`` as ``ppo``.
 
     It leaves ``out/tensorboard``, ``out/checkpoints`` and the saved policy ``out/policy`` with Stable-Baselines3's
@@ -48,13 +55,14 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
 
     Args:
         resume: go on from the newest checkpoint in ``out``, if there is one, up to the same total of decisions.
+        ranks: where a learner's rank calls this; None: everything happens in this process.
 
     Returns:
-        The folder of the saved policy.
+        The folder of the saved policy; on ranks None where the learner was asked to stop, or is not the first.
 
     Raises:
         ConfigError: the configuration cannot be used, or does not fit the checkpoint.
-        KeyboardInterrupt: it was stopped; the checkpoint is written.
+        KeyboardInterrupt: it was stopped; the checkpoint is written. Not raised on ranks.
     """
     if config.train is None:
         raise ConfigError("the configuration has no section 'train'")
@@ -70,56 +78,110 @@ def train(config: Config, out: Path, resume: bool, progress: Progress) -> Path:
 
     factory = game_factory(config.campaign.name, config.campaign.options)
     # A resumed training goes on in new campaigns: what was in progress in the old ones is lost.
-    sequence = np.random.SeedSequence([seed, done]).generate_state(2)
-    vector = factory.vector_env(section.num_envs, int(sequence[0]), config.machine.capacity())
-    if hasattr(vector, "gamma"):
-        vector.gamma = options.gamma
-    if options.residual is not None:
-        if not isinstance(vector, CampaignVectorEnv):
-            raise ConfigError(f"campaign {factory.name!r} does not offer it: leave it out", RESIDUAL)
-        vector.residual = make_rule(options.residual, "residual", RESIDUAL)
-    env = SB3VecEnv(vector, options.bootstrap)
+    entropy = [seed, done] if ranks is None else [seed, done, ranks.agent, ranks.number]
+    sequence = np.random.SeedSequence(entropy).generate_state(2)
+    env, centre = _environments(config, factory, options, int(sequence[0]), ranks)
     try:
         set_random_seed(int(sequence[1]))
-        model = PPO.load(start.model, env=env, device=options.device) if start else _new_model(env, options)
-        board = TrainingBoard(out / "tensorboard", config, factory, done)
-        model.set_logger(Logger(None, [board]))
+        kind = PPO if ranks is None or ranks.collector is None else AsyncPPO if ranks.learners is None else ParallelPPO
+        if start:
+            model = kind.load(start.model, env=env, device=options.device)
+        else:
+            model = _new_model(kind, env, options, centre, ranks)
+        if isinstance(model, AsyncPPO) and ranks is not None:
+            _attach(model, ranks, start, env.layout, options)
+        first = ranks is None or ranks.first
+        board = TrainingBoard(out / "tensorboard", config, factory, done) if first else None
+        model.set_logger(Logger(None, [board] if board else []))
 
         def deployed(model: PPO) -> Policy:
             # The environments are in use: the policy is checked on what they show now.
-            seen = np.asarray(model._last_obs)
+            seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
             with tempfile.TemporaryDirectory(prefix=".policy-", dir=out) as folder:
                 saved = export(model, Path(folder) / "policy", factory, env, config, options, rows)
                 return load_policy(config, str(saved))
 
         callback = TrainingCallback(
-            checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed
+            checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed, ranks
         )
-        progress.start("training", section.decisions, "decisions", done)
+        if first:
+            progress.start("training", section.decisions, "decisions", done)
+        asked = False
         try:
-            with Stop() as stop:
+            with Stop() if ranks is None else nullcontext(ranks.stop) as stop:
                 callback.stop = stop
                 model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
+                asked = stop.asked and model.num_timesteps < section.decisions
+        except ActorsLostError:
+            callback.save()
+            raise
         finally:
-            progress.stop()
-            board.finish(succeeded=not stop.asked)
+            if first:
+                progress.stop()
+            if board is not None:
+                board.finish(succeeded=not asked)
             model.logger.close()
-        if stop.asked:
-            checkpoints.save(model)
+        callback.save()
+        if asked and ranks is None:
             raise KeyboardInterrupt
-        checkpoints.save(model)
-        return export(model, out / "policy", factory, env, config, options)
+        if asked or not first:
+            return None
+        rows = _seen(model) if isinstance(model, AsyncPPO) else None
+        return export(model, out / "policy", factory, env, config, options, rows)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
+
+
+def _environments(
+    config: Config, factory: Game, options: Options, seed: int, ranks: Ranks | None
+) -> tuple[WorldsVecEnv | RowsSpec, tuple[int, ...]]:
+    """What the algorithm learns from, and the choices that mean "as the rule says", if there is a rule."""
+    prepare = preparation(options)
+    if ranks is None:
+        section = config.train
+        assert section is not None
+        vector = factory.vector_env(section.num_envs, seed, config.machine.capacity())
+        centre = prepare(vector, factory.name)
+        return WorldsVecEnv(VectorWorlds(vector), options.bootstrap), centre
+    assert ranks.collector is not None
+    assert ranks.spaces is not None
+    centre = ()
+    if options.residual is not None:
+        centre = prepare(factory.vector_env(1, seed, config.machine.capacity()), factory.name)
+    return RowsSpec(ranks.collector.layout, *ranks.spaces), centre
+
+
+def _attach(model: AsyncPPO, ranks: Ranks, start: Checkpoint | None, layout: Layout, options: Options) -> None:
+    assert ranks.collector is not None
+    if start is not None:
+        states = start.actors
+        if ranks.number < len(states):
+            ranks.collector.restore(states[ranks.number], layout)
+    total = alone if ranks.learners is None else ranks.learners.total
+    model.attach(ranks.collector, ranks.stop, total, options.bootstrap)
+    if isinstance(model, ParallelPPO) and ranks.learners is not None:
+        model.join(ranks.learners)
+
+
+def _seen(model: PPO) -> NDArray[np.float32]:
+    """Some rows that the model has seen."""
+    if not isinstance(model, AsyncPPO):
+        return np.asarray(model._last_obs)
+    buffer = model.rollout_buffer
+    if buffer.full and len(buffer.observations) >= MIN_PAIRS:
+        return np.asarray(buffer.observations[-2048:], np.float32)
+    # Nothing yet: ``model`` is as it was made.
+    shape = (MIN_PAIRS, *(model.observation_space.shape or ()))
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def export(
     model: PPO,
     folder: Path,
     factory: Game,
-    env: SB3VecEnv,
+    env: WorldsVecEnv | RowsSpec,
     config: Config,
     options: Options,
     rows: NDArray[np.float32] | None = None,
@@ -132,7 +194,7 @@ def export(
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",
         "campaign": {"name": factory.name, "version": factory.version},
-        "spaces": saved_policy.describe(env.env.single_observation_space, env.env.single_action_space),
+        "spaces": saved_policy.describe(*env.world_spaces),
         "network": actor_network(model, options.observation_clip),
         "deterministic": options.deterministic,
         "decisions": model.num_timesteps,
@@ -164,16 +226,21 @@ def _remove_unfinished(folder: Path) -> None:
         shutil.rmtree(left)
 
 
-def _new_model(env: SB3VecEnv, options: Options) -> PPO:
+def _new_model(
+    kind: type[PPO], env: WorldsVecEnv | RowsSpec, options: Options, centre: tuple[int, ...], ranks: Ranks | None
+) -> PPO:
     require_bias(options, env.n_mask)
-    bias = options.logit_bias or _favoured(env)
+    bias = options.logit_bias or _favoured(env, centre)
     rate = options.learning_rate
-    return PPO(
+    environments = env.num_envs if ranks is None else ranks.environments
+    learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
+    n_steps = options.n_steps * environments // env.num_envs
+    return kind(
         PrivilegedPolicy,
         env,
         learning_rate=LinearSchedule(rate, rate * options.final_learning_rate, 1.0),
-        n_steps=options.n_steps,
-        batch_size=min(options.batch_size, options.n_steps * env.num_envs),
+        n_steps=n_steps,
+        batch_size=max(2, min(options.batch_size // learners, n_steps * env.num_envs)),
         n_epochs=options.n_epochs,
         gamma=options.gamma,
         gae_lambda=options.gae_lambda,
@@ -201,9 +268,8 @@ def _require_device(name: str) -> None:
         )
 
 
-def _favoured(env: SB3VecEnv) -> list[float]:
+def _favoured(env: WorldsVecEnv | RowsSpec, centre: tuple[int, ...]) -> list[float]:
     """Biases that make a policy around a rule begin mostly as the rule; none for other policies."""
-    vector = env.env
-    if not isinstance(vector, CampaignVectorEnv) or not vector.centre:
+    if not centre:
         return []
-    return [FAVOUR if i == c else 0.0 for n, c in zip(env.heads, vector.centre, strict=True) for i in range(n)]
+    return [FAVOUR if i == c else 0.0 for n, c in zip(env.heads, centre, strict=True) for i in range(n)]

@@ -1,0 +1,308 @@
+"""The environments that an actor steps together, whatever they are, as rows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cloudpickle
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rlctl.bundle.actions import action_heads
+from rlctl.config import Config
+from rlctl.distributed.layout import Ended, Float32, Layout, Seeds, Step, Worlds
+from rlctl.rewarded import Game, rewarded
+from rlctl.vector import CampaignVectorEnv
+
+_NUMBER = (int, float, np.number, np.bool_)
+Environment = gymnasium.Env[Any, Any]
+
+
+class SingleWorlds:
+    """Gymnasium environments, stepped one after the other; each episode begins with a seed of its own.
+
+    Args:
+        makers: of the environments.
+        seeds: of their episodes.
+        with_mask: rows hold a mask, of all ones where the environment gives none (``info["action_mask"]``, or a method
+            ``action_masks``); only for choices.
+        with_privileged: rows hold ``info["privileged"]``.
+        discount_s: seconds of ``info["duration_s"]`` in a unit of the discount; None: each step is one.
+    """
+
+    def __init__(
+        self,
+        makers: Sequence[Callable[[], Environment]],
+        seeds: Seeds,
+        *,
+        with_mask: bool = True,
+        with_privileged: bool = True,
+        discount_s: float | None = None,
+    ) -> None:
+        self._makers, self._seeds, self._discount_s = makers, seeds, discount_s
+        self._with_privileged = with_privileged
+        self.count = len(makers)
+        self.envs = [maker() for maker in makers]
+        first = self.envs[0]
+        self.observation_space, self.action_space = first.observation_space, first.action_space
+        space = self.action_space
+        choices = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+        self.heads = action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
+        self._n_mask = sum(self.heads) if with_mask and choices else 0
+        self._n_obs = int(spaces.flatdim(self.observation_space))
+        self.failures: Mapping[str, int] = Counter()
+        self.episodes = [0] * self.count
+        self._rows = np.zeros((self.count, 0), np.float32)
+        self._returns = np.zeros(self.count)
+        self._lengths = np.zeros(self.count, np.int64)
+        # Only a reset tells how many privileged quantities there are.
+        self._probe: tuple[Any, dict[str, Any]] | None = first.reset(seed=seeds.episode(0, 0))
+        n_privileged = len(np.ravel(self._probe[1]["privileged"])) if self._has_privileged(self._probe[1]) else 0
+        n_action = len(self.heads) or int(np.prod(space.shape or (1,)))
+        self.layout = Layout(self._n_obs, self._n_mask, n_privileged, n_action)
+
+    def begin(self) -> Float32:
+        """Begin an episode in each; rows, [n, row]."""
+        self._rows = np.zeros((self.count, self.layout.row), np.float32)
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        for i in range(self.count):
+            self._begin(i)
+        return self._rows.copy()
+
+    def step(self, actions: NDArray[Any]) -> Step:
+        """Answer the open decision of each."""
+        rewards = np.zeros(self.count, np.float32)
+        durations = np.ones(self.count, np.float32)
+        terminated, truncated = np.zeros(self.count, np.bool_), np.zeros(self.count, np.bool_)
+        ended: list[Ended] = []
+        tasks: list[str] = []
+        for i, env in enumerate(self.envs):
+            observation, reward, terminated[i], truncated[i], info = env.step(self._action(actions[i]))
+            rewards[i] = reward
+            if self._discount_s is not None and "duration_s" in info:
+                durations[i] = float(info["duration_s"]) / self._discount_s
+            tasks += info.get("tasks", ())
+            self._rows[i] = self._row(env, observation, info)
+            self._returns[i] += rewards[i]
+            self._lengths[i] += 1
+            if terminated[i] or truncated[i]:
+                figures = {k: float(v) for k, v in info.items() if isinstance(v, _NUMBER) and math.isfinite(v)}
+                ended.append(Ended(i, self._rows[i].copy(), float(self._returns[i]), int(self._lengths[i]), figures))
+                self._returns[i], self._lengths[i] = 0.0, 0
+                self.episodes[i] += 1
+                self._begin(i)
+        return Step(self._rows.copy(), rewards, durations, terminated, truncated, ended, tasks)
+
+    def save(self) -> bytes | None:
+        """Everything that the future depends on; None where an environment cannot be saved."""
+        try:
+            data: bytes = cloudpickle.dumps((self.envs, self.episodes, self._rows, self._returns, self._lengths))
+            cloudpickle.loads(data)
+        except Exception:  # whatever an environment holds: sockets, processes, generators
+            return None
+        return data
+
+    def restore(self, state: bytes) -> Float32:
+        """Go on where ``save`` was called; rows, [n, row]."""
+        self.close()
+        self.envs, self.episodes, self._rows, self._returns, self._lengths = cloudpickle.loads(state)
+        self._probe = None
+        return self._rows.copy()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for env in self.envs:
+            env.close()
+
+    def _begin(self, i: int) -> None:
+        seed = self._seeds.episode(i, self.episodes[i])
+        fresh, self._probe = (self._probe, None) if i == 0 and self.episodes[0] == 0 else (None, self._probe)
+        observation, info = fresh or self.envs[i].reset(seed=seed)
+        self._rows[i] = self._row(self.envs[i], observation, info)
+
+    def _row(self, env: Environment, observation: Any, info: Mapping[str, Any]) -> Float32:
+        flat: Any = spaces.flatten(env.observation_space, observation)
+        parts = [np.ravel(flat).astype(np.float32)]
+        if self._n_mask:
+            parts.append(self._mask(env, info))
+        if self.layout.n_privileged:
+            parts.append(np.ravel(info["privileged"]).astype(np.float32))
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _mask(self, env: Environment, info: Mapping[str, Any]) -> Float32:
+        mask = info.get("action_mask")
+        if mask is None and env.has_wrapper_attr("action_masks"):
+            mask = env.get_wrapper_attr("action_masks")()
+        return np.ones(self._n_mask, np.float32) if mask is None else np.ravel(mask).astype(np.float32)
+
+    def _has_privileged(self, info: Mapping[str, Any]) -> bool:
+        return self._with_privileged and "privileged" in info
+
+    def _action(self, action: NDArray[Any]) -> Any:
+        space = self.action_space
+        if isinstance(space, spaces.Discrete):
+            return int(action[0]) + int(space.start)
+        return np.asarray(action, space.dtype).reshape(space.shape or ())
+
+
+class VectorWorlds:
+    """A Gymnasium ``VectorEnv`` with autoreset in the same step, as the twins of campaigns are.
+
+    Masks and privileged quantities come from ``infos["action_mask"]`` and ``infos["privileged"]``, [n, ...] each;
+    durations from ``infos["duration_s"]``.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.vector.VectorEnv[Any, Any, Any],
+        *,
+        with_mask: bool = True,
+        with_privileged: bool = True,
+        discount_s: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.env, self.count = env, env.num_envs
+        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+        self._discount_s, self._with_privileged = discount_s, with_privileged
+        space = self.action_space
+        self._first_choice = int(space.start) if isinstance(space, spaces.Discrete) else None
+        self.heads = action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
+        self._n_mask = sum(self.heads) if with_mask else 0
+        self._n_obs = int(np.prod(self.observation_space.shape or ()))
+        self.failures: Mapping[str, int] = {}
+        self.episodes = [0] * self.count
+        self._returns = np.zeros(self.count)
+        self._lengths = np.zeros(self.count, np.int64)
+        self.masks: NDArray[np.bool_] = np.ones((self.count, self._n_mask), np.bool_)
+        self._last: Float32 = np.zeros((self.count, 0), np.float32)
+        # Only a reset tells how many privileged quantities there are.
+        self._first: Float32 | None = self._reset(seed)
+        n_action = len(self.heads) or int(np.prod(space.shape or (1,)))
+        rest = self._first.shape[1] - self._n_obs - self._n_mask
+        self.layout = Layout(self._n_obs, self._n_mask, rest, n_action)
+
+    def begin(self, seed: int | None = None) -> Float32:
+        """Begin an episode in each; rows, [n, row]."""
+        first, self._first = self._first, None
+        if any(self.episodes) and isinstance(self.env, CampaignVectorEnv):
+            first = None
+            self.env.begin_at(self.episodes)
+        return first if first is not None and seed is None else self._reset(seed)
+
+    def step(self, actions: NDArray[Any]) -> Step:
+        """Answer the open decision of each."""
+        answers = np.asarray(actions)
+        if self._first_choice is not None:
+            answers = answers.reshape(self.count) + self._first_choice
+        observations, rewards, terminated, truncated, infos = self.env.step(answers)
+        rows = self._rows(observations, infos)
+        rewards = np.asarray(rewards, dtype=np.float32)
+        self._returns += rewards
+        self._lengths += 1
+        done = np.logical_or(terminated, truncated)
+        ended: list[Ended] = []
+        if done.any():
+            ended = [self._end(int(i), infos) for i in np.flatnonzero(done)]
+            self._returns[done] = 0.0
+            self._lengths[done] = 0
+        if self._discount_s is not None and "duration_s" in infos:
+            durations = np.asarray(infos["duration_s"], np.float32) / np.float32(self._discount_s)
+        else:
+            durations = np.ones(self.count, np.float32)
+        tasks = infos.get("tasks", ())
+        return Step(rows, rewards, durations, np.asarray(terminated), np.asarray(truncated), ended, tasks)
+
+    def save(self) -> bytes | None:
+        """Everything that the future depends on; None where the environment cannot be pickled."""
+        try:
+            data: bytes = cloudpickle.dumps((self.env, self.episodes, self._returns, self._lengths, self._last))
+            cloudpickle.loads(data)
+        except Exception:
+            return None
+        return data
+
+    def restore(self, state: bytes) -> Float32:
+        """Go on where ``save`` was called; rows, [n, row]."""
+        self.env.close()
+        self.env, self.episodes, self._returns, self._lengths, self._last = cloudpickle.loads(state)
+        self._first = None
+        return self._last.copy()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.env.close()
+
+    def _reset(self, seed: int | None) -> Float32:
+        observations, infos = self.env.reset(seed=seed)
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        return self._rows(observations, infos)
+
+    def _rows(self, observations: Any, infos: dict[str, Any]) -> Float32:
+        parts = [np.reshape(observations, (self.count, -1))]
+        if self._n_mask:
+            mask = infos.get("action_mask")
+            self.masks = np.ones((self.count, self._n_mask), np.bool_) if mask is None else np.asarray(mask, np.bool_)
+            parts.append(self.masks)
+        if self._with_privileged and "privileged" in infos:
+            parts.append(infos["privileged"])
+        self._last = np.concatenate(parts, axis=1, dtype=np.float32)
+        return self._last
+
+    def _end(self, i: int, infos: dict[str, Any]) -> Ended:
+        final = _entry(infos.get("final_info", {}), i)
+        parts = [np.ravel(infos["final_obs"][i])]
+        mask = final.pop("action_mask", np.ones(self._n_mask))
+        if self._n_mask:
+            parts.append(np.ravel(mask))
+        privileged = final.pop("privileged", None)
+        if self.layout.n_privileged:
+            parts.append(np.ravel(privileged))
+        figures = {k: float(v) for k, v in final.items() if isinstance(v, _NUMBER)}
+        self.episodes[i] += 1
+        row = np.concatenate(parts, dtype=np.float32)
+        return Ended(i, row, float(self._returns[i]), int(self._lengths[i]), figures)
+
+
+def make_worlds(
+    config: Config,
+    game: Game,
+    seeds: Seeds,
+    count: int,
+    *,
+    with_mask: bool = True,
+    with_privileged: bool = True,
+    prepare: Callable[[Any, str], Any] = lambda vector, name: None,
+) -> Worlds:
+    """The environments that a configuration asks for, on the twin.
+
+    Args:
+        prepare: called with a vector environment and the campaign's name before it is used.
+    """
+    assert config.train is not None
+    discount_s = config.train.distributed.discount_s
+    options: dict[str, Any] = {"with_mask": with_mask, "with_privileged": with_privileged, "discount_s": discount_s}
+    if rewarded(game):
+        return SingleWorlds([game.environment] * count, seeds, **options)
+    vector = game.vector_env(count, seeds.seed, config.machine.capacity())
+    if isinstance(vector, CampaignVectorEnv):
+        vector.seeds = seeds
+    prepare(vector, game.name)
+    return VectorWorlds(vector, **options)
+
+
+def _entry(infos: Any, i: int) -> dict[str, Any]:
+    """What a vector environment's infos say of environment ``i``: from a dict of arrays, or from an array of dicts."""
+    if not isinstance(infos, dict):
+        return dict(infos[i] or {})
+    return {
+        key: _entry(value, i) if isinstance(value, dict) else value[i]
+        for key, value in infos.items()
+        if not key.startswith("_") and np.all(infos.get(f"_{key}", np.ones(i + 1))[i])
+    }
