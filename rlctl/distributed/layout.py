@@ -135,8 +135,8 @@ class Worlds(Protocol):
     def save(self) -> bytes | None:
         """Everything that the future depends on; None where an environment cannot be saved."""
 
-    def restore(self, state: bytes) -> Float32:
-        """Go on where ``save`` was called; rows, [n, row]."""
+    def restore(self, state: bytes) -> Float32 | None:
+        """Go on where ``save`` was called; rows, [n, row], or None where some environment could not be saved."""
 
     def close(self) -> None:
         """Let go of everything."""

@@ -265,11 +265,12 @@ class Gaussian(_Box):
     def __init__(self, spec: Mapping[str, Any]) -> None:
         super().__init__(spec)
         self.extra = self.outputs
-        self._log_std = np.zeros(self.outputs, np.float32)
+        self._std: Float32 = np.ones(self.outputs, np.float32)
+        self._constant = 0.0
 
     def load(self, extra: Float32) -> None:
         """The standard deviations."""
-        self._log_std = extra
+
         self._std = np.exp(extra)
         self._constant = float(extra.sum()) + 0.5 * _LOG_2PI * self.outputs
 

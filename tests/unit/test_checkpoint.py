@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rlctl.config import Config
-from rlctl_agents.ppo.checkpoint import KEPT, Checkpoints
+from rlctl_agents.checkpoint import KEPT, Checkpoints
 
 
 def model(decisions: int) -> Any:

@@ -19,13 +19,16 @@ from rlctl_agents.ppo.board import TrainingBoard, campaign_figures, write_choice
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
+    from rlctl.distributed.layout import Worlds
     from rlctl.distributed.ranks import Ranks
     from rlctl.monitoring.progress import Progress
     from rlctl.policy import Policy
-    from rlctl_agents.ppo.checkpoint import Checkpoints
+    from rlctl_agents.checkpoint import Checkpoints
 
 EPISODES = 200  # the figures are over the last so many campaigns
 HISTOGRAMS = 50  # of choices and returns, over a whole training
+PATIENCE_S = 20.0
+"""In which a rollout that has begun may come to its end, when the training is asked to stop."""
 
 
 class Asked(Protocol):
@@ -102,6 +105,12 @@ class TrainingCallback(BaseCallback):
         self._learned = 0
         self._saved = 0
         self._note = ""
+        self._over = False
+        self._asked_s = 0.0
+
+    @property
+    def _worlds(self) -> Worlds | None:
+        return getattr(self.model.get_env(), "worlds", None)
 
     def _on_training_start(self) -> None:
         self._learned = self._saved = self.model.num_timesteps
@@ -114,7 +123,10 @@ class TrainingCallback(BaseCallback):
         torch.set_num_threads(self._threads)
         self._advance()
         self._learned = self.model.num_timesteps
-        if self._learned - self._saved >= self._every:
+        if self.stop.asked and self._collector is None:
+            self.save()
+            self._over = True
+        elif self._learned - self._saved >= self._every:
             self.save()
             self._saved = self._learned
             self._validate()
@@ -122,12 +134,13 @@ class TrainingCallback(BaseCallback):
     def save(self) -> None:
         """Write a checkpoint; all learners do this together."""
         if self._ranks is None or self._collector is None:
-            self._checkpoints.save(cast("PPO", self.model))
+            if not self._over:  # then it is saved already, before what was gathered since
+                self._checkpoints.save(self.model, self._worlds.save() if self._worlds is not None else None)
             return
         learners, state = self._ranks.learners, self._collector.state()
         states = [state] if learners is None else learners.gather(state)
         if self._first:
-            self._checkpoints.save(cast("PPO", self.model), states or ())
+            self._checkpoints.save(self.model, None, states or ())
         if learners is not None:
             learners.told_by_first(True)
         self._collector.saved(state)
@@ -141,11 +154,17 @@ class TrainingCallback(BaseCallback):
             ended = np.flatnonzero(self.locals["dones"])
             self._figures += [infos[i]["campaign"] for i in ended]
             self._returns += [infos[i]["episode"]["r"] for i in ended]
-        if self.stop.asked and self._collector is None:
+        if self._collector is None and self.stop.asked and not self._goes_on():
             # What this rollout has gathered is not learned from any more.
             self.model.num_timesteps = self._learned
             return False
         return True
+
+    def _goes_on(self) -> bool:
+        """Whether a rollout is gathered to its end, now that the training is to stop: then nothing of it is lost."""
+        now_s = time.monotonic()
+        self._asked_s = self._asked_s or now_s
+        return not self._over and now_s - self._asked_s < PATIENCE_S
 
     def _on_rollout_end(self) -> None:
         now_s, step = time.monotonic(), self.model.num_timesteps

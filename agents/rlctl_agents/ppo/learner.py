@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from contextlib import nullcontext
@@ -18,15 +19,16 @@ from stable_baselines3.common.utils import LinearSchedule, set_random_seed
 from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.config import check_options, config_hash, provenance
+from rlctl.distributed.lockstep import RemoteWorlds
 from rlctl.distributed.roster import ActorsLostError
 from rlctl.distributed.worlds import VectorWorlds
 from rlctl.errors import ConfigError
 from rlctl.registry import game_factory, load_policy
 from rlctl_agents.asynchronous.on_policy import AsyncPPO, alone
 from rlctl_agents.asynchronous.several import ParallelPPO
+from rlctl_agents.checkpoint import Checkpoint, Checkpoints
 from rlctl_agents.ppo.board import TrainingBoard
 from rlctl_agents.ppo.callback import Stop, TrainingCallback
-from rlctl_agents.ppo.checkpoint import Checkpoint, Checkpoints
 from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers, played_rows
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.ppo.options import Options, require_bias
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
     from rlctl.policy import Policy
     from rlctl.rewarded import Game
+
+log = logging.getLogger(__name__)
 
 FAVOUR = 4.0
 """Initial logit of "as the rule says", in each head, above that of every other choice."""
@@ -77,7 +81,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress, ranks: Ra
     done = start.decisions if start else 0
 
     factory = game_factory(config.campaign.name, config.campaign.options)
-    # A resumed training goes on in new campaigns: what was in progress in the old ones is lost.
+    # Where environments cannot be saved, a resumed training goes on in new ones.
     entropy = [seed, done] if ranks is None else [seed, done, ranks.agent, ranks.number]
     sequence = np.random.SeedSequence(entropy).generate_state(2)
     env, centre = _environments(config, factory, options, int(sequence[0]), ranks)
@@ -85,11 +89,13 @@ def train(config: Config, out: Path, resume: bool, progress: Progress, ranks: Ra
         set_random_seed(int(sequence[1]))
         kind = PPO if ranks is None or ranks.collector is None else AsyncPPO if ranks.learners is None else ParallelPPO
         if start:
-            model = kind.load(start.model, env=env, device=options.device)
+            model = kind.load(start.model, env=env, device=options.device, force_reset=False)
         else:
             model = _new_model(kind, env, options, centre, ranks)
         if isinstance(model, AsyncPPO) and ranks is not None:
             _attach(model, ranks, start, env.layout, options)
+        if start:
+            _go_on(model, start, env)
         first = ranks is None or ranks.first
         board = TrainingBoard(out / "tensorboard", config, factory, done) if first else None
         model.set_logger(Logger(None, [board] if board else []))
@@ -145,11 +151,12 @@ def _environments(
         vector = factory.vector_env(section.num_envs, seed, config.machine.capacity())
         centre = prepare(vector, factory.name)
         return WorldsVecEnv(VectorWorlds(vector), options.bootstrap), centre
-    assert ranks.collector is not None
-    assert ranks.spaces is not None
     centre = ()
     if options.residual is not None:
         centre = prepare(factory.vector_env(1, seed, config.machine.capacity()), factory.name)
+    if ranks.collector is None:
+        return WorldsVecEnv(RemoteWorlds(ranks.comm, ranks.workers, ranks.limit_s), options.bootstrap), centre
+    assert ranks.spaces is not None
     return RowsSpec(ranks.collector.layout, *ranks.spaces), centre
 
 
@@ -163,6 +170,19 @@ def _attach(model: AsyncPPO, ranks: Ranks, start: Checkpoint | None, layout: Lay
     model.attach(ranks.collector, ranks.stop, total, options.bootstrap)
     if isinstance(model, ParallelPPO) and ranks.learners is not None:
         model.join(ranks.learners)
+
+
+def _go_on(model: PPO, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
+    """Take up what the checkpoint holds besides the model."""
+    if isinstance(env, WorldsVecEnv):
+        saved = start.environments()
+        rows = None if saved is None else env.worlds.restore(saved)
+        if rows is None:
+            log.warning("the environments could not be saved: they begin new episodes")
+            rows = env.reset()
+            model._last_episode_starts = np.ones(env.num_envs, np.bool_)
+        model._last_obs = rows
+    start.restore(model)
 
 
 def _seen(model: PPO) -> NDArray[np.float32]:
