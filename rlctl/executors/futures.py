@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,14 @@ class TaskFuture(Future[Any]):
         self.state = TaskState.NEW
         self.attempt = 1
         self._executor = executor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a simulation that is saved: without the lock, and without those who wait in this process."""
+        return {**self.__dict__, "_condition": None, "_waiters": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """With a lock of its own."""
+        self.__dict__.update(state, _condition=threading.Condition())
 
     def cancel(self) -> bool:
         """Withdraw the task unless it has started."""

@@ -33,6 +33,10 @@ class Mutex:
         self._after: deque[Callable[[], None]] = deque()
         self._depth = 0
 
+    def __reduce__(self) -> tuple[type[Mutex], tuple[()]]:
+        """A copy of what it guards, as of a simulation that is saved, gets a lock of its own."""
+        return Mutex, ()
+
     def after(self, work: Callable[[], None]) -> None:
         """Do this when the lock has been given back."""
         self._after.append(work)
@@ -49,6 +53,18 @@ class Mutex:
             while self._after:
                 with suppress(IndexError):  # another thread did it
                     self._after.popleft()()
+
+
+class News(threading.Condition):
+    """Notified of whatever somebody may wait for, with the lock of a mutex."""
+
+    def __init__(self, mutex: Mutex) -> None:
+        super().__init__(mutex.lock)
+        self._mutex = mutex
+
+    def __reduce__(self) -> tuple[type[News], tuple[Mutex]]:
+        """As for the mutex."""
+        return News, (self._mutex,)
 
 
 class Clock:
@@ -92,7 +108,7 @@ class Common:
 
     def __init__(self, eager: bool) -> None:
         self.mutex = Mutex()
-        self.news = threading.Condition(self.mutex.lock)
+        self.news = News(self.mutex)
         self.log: deque[Event] = deque(maxlen=KEPT)
         self.untold: deque[Event] = deque(maxlen=KEPT if eager else None)
         self.numbers = Numbers()
