@@ -12,6 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv
 class SpecVecEnv(VecEnv):
     """One environment that cannot be stepped; ``reset`` gives zeros."""
 
+    render_mode = None
+
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
         super().__init__(1, observation_space, action_space)
 

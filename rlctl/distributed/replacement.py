@@ -26,7 +26,6 @@ def main() -> None:
         role = Role.ENVIRONMENT if world.rank else Role.ACTOR
         place = Place(-1, role, told["agent"], told["learner"], told["actor"], world.rank)
         act(config, Path(told["out"]), place, parent if world.rank == 0 else None, 0, world)
-        parent.Disconnect()
 
 
 if __name__ == "__main__":
