@@ -96,13 +96,11 @@ class FromActors:
             return False
         batch = Batch(chunks)
         model.num_timesteps += self.total(len(batch))
+        infos, dones = ended_infos(chunks)
+        model._update_info_buffer(infos, dones)
         callback.update_locals(locals())
-        for chunk in chunks:
-            infos, dones = ended_infos(chunk)
-            model._update_info_buffer(infos, dones)
-            callback.update_locals({"infos": infos, "dones": dones})
-            if not callback.on_step():
-                return False
+        if not callback.on_step():
+            return False
         rollout_buffer.fill(self._arrays(batch))
         for name, value in lag_figures(chunks, self.source.version).items():
             model.logger.record(name, value)

@@ -5,6 +5,7 @@ Gradients are averaged by the number of samples, so that together they are one l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -52,11 +53,7 @@ class Together:
     def join(self, reducer: Reducer) -> None:
         """Learn together with others; all begin with the weights of the first."""
         self.reducer = reducer
-        flat = _flat(cast(Any, self).policy.parameters())
-        if reducer.rank:
-            flat[:] = 0.0
-        reducer.sum(flat)
-        _put(cast(Any, self).policy.parameters(), flat)
+        same_weights(cast(Any, self).policy.parameters(), reducer)
 
     def train(self) -> None:
         """One update."""
@@ -184,6 +181,16 @@ class ParallelMaskablePPO(Together, AsyncMaskablePPO):
             data.observations, actions, action_masks=data.action_masks
         )
         return found
+
+
+def same_weights(parameters: Iterable[torch.Tensor], reducer: Reducer) -> None:
+    """Everyone gets those of the first learner."""
+    parameters = list(parameters)
+    flat = _flat(parameters)
+    if reducer.rank:
+        flat[:] = 0.0
+    reducer.sum(flat)
+    _put(parameters, flat)
 
 
 def average_gradients(optimizer: torch.optim.Optimizer, reducer: Reducer) -> None:

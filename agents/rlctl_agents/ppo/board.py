@@ -21,7 +21,7 @@ from rlctl.monitoring.board import Board
 from rlctl.monitoring.machine import write_machine
 from rlctl.monitoring.progress import Silent
 from rlctl.monitoring.standing import anew, results, standing, write_against_cost, write_rules
-from rlctl.monitoring.tags import POLICY
+from rlctl.monitoring.tags import POLICY, find
 from rlctl.monitoring.timeline import Timeline
 from rlctl.records import RecordList
 from rlctl.rewarded import rewarded
@@ -98,7 +98,7 @@ class TrainingBoard(KVWriter):
         figures: dict[str, float] = {}
         for key, value in key_values.items():
             if not key.startswith("time/"):
-                tag = _NAMES.get(key) or f"learning/other/{key.replace('/', '_')}"
+                tag = _NAMES.get(key) or (key if find(key) else None) or f"learning/other/{key.replace('/', '_')}"
                 figures[tag] = -value if key == "train/entropy_loss" else value
         self.board.scalars(figures, step)
 
