@@ -44,15 +44,20 @@ def action_heads(space: spaces.MultiDiscrete | spaces.Discrete) -> tuple[int, ..
     return (int(space.n),) if isinstance(space, spaces.Discrete) else tuple(int(n) for n in space.nvec)
 
 
-def answers(space: spaces.Space[Any], log_std: Float32 | None = None) -> Answers:
+def answers(space: spaces.Space[Any], log_std: Float32 | None = None, output: str = "plain") -> Answers:
     """What an action space needs.
 
     Args:
         log_std: for Box: logarithm of the standard deviation of each number.
+        output: see ``rlctl.bundle.manifest.Network``.
 
     Raises:
         PolicyError: the space cannot be answered.
     """
+    if output != "plain":
+        if isinstance(space, spaces.Box) and np.isfinite([space.low, space.high]).all():
+            return Squashed(space, drawn=output == "squashed_gaussian")
+        raise PolicyError(f"actions of {space} have no bounds to be scaled to")
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         return Categorical(action_heads(space))
     if isinstance(space, spaces.MultiBinary):
@@ -138,6 +143,42 @@ class Gaussian:
     def margin(self, outputs: Float32, mask: Mask | None) -> float:
         """There are no indices."""
         return np.inf
+
+
+class Squashed:
+    """The hyperbolic tangent of the outputs, scaled to the space's bounds, as in SAC and TD3.
+
+    Args:
+        drawn: the outputs are means, then logarithms of standard deviations.
+    """
+
+    def __init__(self, space: spaces.Box, drawn: bool) -> None:
+        self._numbers = int(np.prod(space.shape))
+        self.outputs = self._numbers * (2 if drawn else 1)
+        self._low, self._high = space.low.reshape(-1), space.high.reshape(-1)
+        self._drawn = drawn
+        self.dtype: np.dtype[Any] = np.dtype(cast(Any, space.dtype))
+
+    def likeliest(self, outputs: Float32, mask: Mask | None) -> NDArray[Any]:
+        """The tangent of the mean."""
+        _refuse(mask)
+        return self._scaled(outputs[: self._numbers])
+
+    def draw(self, outputs: Float32, mask: Mask | None, random: np.random.Generator) -> NDArray[Any]:
+        """The tangent of mean plus noise; what has no deviation has no noise."""
+        _refuse(mask)
+        mean = outputs[: self._numbers]
+        if self._drawn:
+            std = np.exp(np.clip(outputs[self._numbers :], -20.0, 2.0))
+            mean = mean + std * random.standard_normal(self._numbers).astype(np.float32)
+        return self._scaled(mean)
+
+    def margin(self, outputs: Float32, mask: Mask | None) -> float:
+        """There are no indices."""
+        return np.inf
+
+    def _scaled(self, mean: Float32) -> NDArray[Any]:
+        return (self._low + 0.5 * (np.tanh(mean) + 1.0) * (self._high - self._low)).astype(self.dtype)
 
 
 def _refuse(mask: Mask | None) -> None:

@@ -72,7 +72,10 @@ def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
         "observations": ((pairs, length(manifest.spaces.observation)), np.float32),
         "logits": ((pairs, outputs), np.float32),
-        "actions": ((pairs, len(policy.heads) if categorical else outputs), policy.answers.dtype),
+        "actions": (
+            (pairs, len(policy.heads) if categorical else length(manifest.spaces.action)),
+            policy.answers.dtype,
+        ),
     }
     return arrays | ({"masks": ((pairs, outputs), np.bool_)} if categorical else {})
 
@@ -102,10 +105,16 @@ def tolerance(policy: NumpyPolicy, observations: NDArray[np.float32]) -> NDArray
     A sum of n products in any order is off by at most ``c sqrt(n) u`` times the sum of their absolute values, except
     with a probability that vanishes with c (Higham and Mary 2019, doi:10.1137/18M1226312; c = 4 here). What the units
     of a layer are off by is independent and passes through the next layer's weights in quadrature; tanh and relu do not
-    stretch it, and tanh itself is good to 4 u. Twice all that, since both computations round.
+    stretch it, and tanh itself is good to 4 u. Twice all that, since both computations round. What a recurrent layer
+    gives, numbers within -1 and 1 from sums in tangents, counts as off by what its largest sum may be.
     """
     x = policy.clipped(np.asarray(observations)).astype(np.float64)
     variance = np.zeros_like(x)
+    if policy.lstm is not None:
+        rows = x.astype(np.float32)
+        sums = np.abs(x).max() * policy.lstm.inputs + 1.0
+        x = policy.lstm(rows, np.zeros((len(rows), 2 * policy.lstm.units), np.float32))[0].astype(np.float64)
+        variance = np.full_like(x, (16.0 * np.sqrt(policy.lstm.inputs + 1) * UNIT * sums) ** 2)
     for i, (weight, bias) in enumerate(policy.layers):
         last = i == len(policy.layers) - 1
         size = np.abs(weight.astype(np.float64))

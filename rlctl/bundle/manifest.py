@@ -38,16 +38,21 @@ class Campaign(_Part):
 
 
 class Network(_Part):
-    """A multilayer perceptron.
+    """A multilayer perceptron, perhaps behind a recurrent layer.
 
     Attributes:
         hidden: widths of the hidden layers.
         observation_clip: the flat observation is clipped to plus or minus this.
+        output: of Box actions: ``plain`` numbers, or the hyperbolic tangent of the outputs scaled to the bounds, which
+            are the means and logarithms of deviations of a ``squashed_gaussian``, or just ``squashed``.
+        lstm: units of a layer of long short-term memory before the hidden ones; 0: there is none.
     """
 
     hidden: list[Width] = Field(max_length=32)
     activation: Literal["tanh", "relu"] = "tanh"
     observation_clip: float | None = Field(default=None, gt=0)
+    output: Literal["plain", "squashed", "squashed_gaussian"] = "plain"
+    lstm: int = Field(default=0, ge=0, le=65536)
 
 
 class Residual(_Part):
@@ -172,8 +177,12 @@ def to_bytes(data: dict[str, Any]) -> bytes:
 
 
 def as_data(manifest: Manifest) -> dict[str, Any]:
-    """What the manifest says, JSON-ready."""
-    return manifest.model_dump(mode="json", by_alias=True)
+    """What the manifest says, JSON-ready; what policies before them did not have is left out where it is not used."""
+    data = manifest.model_dump(mode="json", by_alias=True)
+    for key in ("output", "lstm"):
+        if data["network"][key] == Network.model_fields[key].default:
+            del data["network"][key]
+    return data
 
 
 def digest(manifest: Manifest) -> str:

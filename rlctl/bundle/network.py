@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rlctl.bundle.actions import Categorical, Float32, Mask, answers
 from rlctl.bundle.arrays import Declared
 from rlctl.bundle.manifest import Manifest, as_data, digest
+from rlctl.bundle.recurrent import Lstm
 from rlctl.bundle.spaces import build, describe, length
 from rlctl.campaign import Decision
 from rlctl.errors import PolicyError
@@ -54,7 +55,7 @@ class NumpyPolicy:
         self.observation_space: spaces.Space[Any] = build(manifest.spaces.observation)
         self.action_space: spaces.Space[Any] = build(manifest.spaces.action)
         self.observation_length = length(manifest.spaces.observation)
-        self.answers = answers(self.action_space, weights.get("log_std"))
+        self.answers = answers(self.action_space, weights.get("log_std"), manifest.network.output)
         figures = manifest.observations
         if {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)} != {self.observation_length}:
             raise PolicyError(f"policy {self.name}: statistics of other than {self.observation_length} numbers")
@@ -69,6 +70,12 @@ class NumpyPolicy:
         self.relu = manifest.network.activation == "relu"
         self._clip = manifest.network.observation_clip
         self._random = np.random.default_rng(0)
+        units = manifest.network.lstm
+        self.lstm: Lstm | None = None
+        if units:
+            self.lstm = Lstm(self.observation_length, units)
+            self.lstm.view(np.concatenate([weights[f"lstm.{name}"].ravel() for name in ("input", "recurrent", "bias")]))
+        self._memory: dict[str, Float32] = {}
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -96,8 +103,18 @@ class NumpyPolicy:
             )
 
     def logits(self, observation: NDArray[Any]) -> Float32:
-        """Outputs of the last layer, before any mask; for one flat observation or rows of them."""
+        """Outputs of the last layer, before any mask; for one flat observation or rows of them.
+
+        A recurrent network remembers nothing here.
+        """
         x = self.clipped(np.asarray(observation, dtype=np.float32))
+        if self.lstm is not None:
+            rows = np.atleast_2d(x)
+            x = self.lstm(rows, np.zeros((len(rows), 2 * self.lstm.units), np.float32))[0].reshape((*x.shape[:-1], -1))
+        return self._behind(x)
+
+    def _behind(self, x: Float32) -> Float32:
+        """Outputs of the last layer for what the recurrent layer gives, or the observation without one."""
         for weight, bias in self.layers[:-1]:
             x = x @ weight
             x += bias
@@ -121,29 +138,44 @@ class NumpyPolicy:
             PolicyError: the observation does not fit its space.
         """
         flat = self._flat(observation)
-        answer = self._answer(flat, None if mask is None else np.asarray(mask, np.bool_))
+        answer = self._answer(flat, None if mask is None else np.asarray(mask, np.bool_), "")
         if isinstance(self.action_space, spaces.Discrete):
             return answer[0] + self.action_space.start
         return answer.reshape(self.action_space.shape or ())
 
     def act(self, decision: Decision) -> NDArray[Any]:
         """The answer, flat: an allowed index for each head (the first of a head that allows nothing), or numbers."""
-        return self._answer(decision.observation, decision.mask)
+        return self._answer(decision.observation, decision.mask, decision.subject)
 
     def reset(self, seed: int) -> None:
-        """Start the randomness anew; there is no other memory."""
+        """Start the randomness anew, and forget all subjects."""
         self._random = np.random.default_rng(seed)
+        self._memory = {}
 
     def state(self) -> Mapping[str, Any]:
-        """The state of the random generator."""
-        return {"random": self._random.bit_generator.state}
+        """The state of the random generator, and what a recurrent network remembers of each subject."""
+        state: dict[str, Any] = {"random": self._random.bit_generator.state}
+        if self.lstm is not None:
+            state["memory"] = {subject: memory.tolist() for subject, memory in self._memory.items()}
+        return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         self._random.bit_generator.state = state["random"]
+        memory = state.get("memory", {})
+        self._memory = {subject: np.asarray(numbers, np.float32) for subject, numbers in memory.items()}
 
-    def _answer(self, flat: NDArray[Any], mask: Mask | None) -> NDArray[Any]:
-        outputs = self.logits(flat)
+    def _answer(self, flat: NDArray[Any], mask: Mask | None, subject: str) -> NDArray[Any]:
+        if self.lstm is None:
+            outputs = self.logits(flat)
+        else:
+            before = self._memory.get(subject)
+            if before is None:
+                before = np.zeros(2 * self.lstm.units, np.float32)
+            x = self.clipped(np.asarray(flat, np.float32))
+            hidden, after = self.lstm(x[None], before[None])
+            self._memory[subject] = after[0]
+            outputs = self._behind(hidden[0])
         if self.deterministic:
             return self.answers.likeliest(outputs, mask)
         return self.answers.draw(outputs, mask, self._random)
@@ -168,14 +200,20 @@ def declared_weights(manifest: Manifest) -> Declared:
     Raises:
         PolicyError: they would be too many.
     """
-    outputs = length(manifest.spaces.action)
-    widths: Sequence[int] = [length(manifest.spaces.observation), *manifest.network.hidden, outputs]
-    if sum((a + 1) * b for a, b in pairwise(widths)) > MAX_PARAMETERS:
+    network, inputs = manifest.network, length(manifest.spaces.observation)
+    outputs = length(manifest.spaces.action) * (2 if network.output == "squashed_gaussian" else 1)
+    widths: Sequence[int] = [network.lstm or inputs, *network.hidden, outputs]
+    recurrent = 4 * network.lstm * (inputs + network.lstm + 1)
+    if recurrent + sum((a + 1) * b for a, b in pairwise(widths)) > MAX_PARAMETERS:
         raise PolicyError(f"the network has more than {MAX_PARAMETERS:,} weights")
     declared: dict[str, tuple[tuple[int, ...], Any]] = {}
+    if network.lstm:
+        declared["lstm.input"] = ((4 * network.lstm, inputs), np.float32)
+        declared["lstm.recurrent"] = ((4 * network.lstm, network.lstm), np.float32)
+        declared["lstm.bias"] = ((4 * network.lstm,), np.float32)
     for i, (inputs, units) in enumerate(pairwise(widths)):
         declared[f"{i}.weight"] = ((units, inputs), np.float32)
         declared[f"{i}.bias"] = ((units,), np.float32)
-    if manifest.spaces.action.type == "Box":
+    if manifest.spaces.action.type == "Box" and network.output == "plain":
         declared["log_std"] = ((outputs,), np.float32)
     return declared

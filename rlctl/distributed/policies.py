@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.bundle.recurrent import Lstm
 from rlctl.distributed.layout import Float32
-from rlctl.distributed.networks import Lstm, Perceptron
+from rlctl.distributed.networks import Perceptron
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _SMALL = 1e-6

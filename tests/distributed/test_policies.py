@@ -7,7 +7,7 @@ from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO, SAC, TD3
 
-from rlctl.distributed.networks import Lstm
+from rlctl.bundle.recurrent import Lstm
 from rlctl.distributed.policies import actor_policy
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
