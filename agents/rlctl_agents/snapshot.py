@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import DQN, SAC, TD3
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import nn
 
 from rlctl.errors import ConfigError
@@ -27,13 +28,13 @@ def snapshot_spec(model: Any) -> dict[str, Any]:
         ConfigError: actors cannot compute this policy.
     """
     policy, space = model.policy, model.action_space
-    if not isinstance(model.observation_space, spaces.Box) or getattr(model, "use_sde", False):
-        raise ConfigError("actors compute policies of flat observations, and without gSDE: use lock-step", OPTIONS)
+    if getattr(model, "use_sde", False):
+        raise ConfigError("actors do not compute gSDE: use lock-step", OPTIONS)
     extractor = getattr(_actor(model), "features_extractor", None) or getattr(policy, "features_extractor", None)
-    if extractor is not None and not isinstance(extractor, FlattenExtractor):
+    if extractor is not None and not isinstance(extractor, FlattenExtractor | CombinedExtractor):
         raise ConfigError(f"actors cannot compute {type(extractor).__name__}: use lock-step", OPTIONS)
     # A policy that reads rows of [observation, mask, privileged] says how long the parts are.
-    n_obs = int(getattr(policy, "n_obs", np.prod(model.observation_space.shape)))
+    n_obs = int(getattr(policy, "n_obs", spaces.flatdim(model.observation_space)))
     n_mask = int(getattr(policy, "n_mask", 0)) or (_choices(space) if _is_maskable(policy) else 0)
     hidden = [layer for layer in _layers(model)[:-1] if isinstance(layer, nn.Linear)]
     spec: dict[str, Any] = {
@@ -54,7 +55,7 @@ def snapshot_spec(model: Any) -> dict[str, Any]:
 def snapshot_weights(model: Any, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """The weights of what acts, flat, in the order of ``rlctl.distributed.policies.ActorPolicy``."""
     with torch.no_grad():
-        flat = torch.cat([part.reshape(-1) for part in _parts(model)])
+        flat = torch.cat([tensor.reshape(-1) for _, tensors in parts(model) for tensor in tensors])
         weights: NDArray[np.float32] = flat.cpu().numpy()
     if out is None:
         return weights
@@ -62,24 +63,32 @@ def snapshot_weights(model: Any, out: NDArray[np.float32] | None = None) -> NDAr
     return out
 
 
-def _parts(model: Any) -> list[torch.Tensor]:
-    parts: list[torch.Tensor] = []
+class Part(StrEnum):
+    """Of what acts."""
+
+    LSTM = "lstm"
+    LAYER = "layer"
+    LOG_STD = "log_std"
+
+
+def parts(model: Any) -> list[tuple[Part, tuple[torch.Tensor, ...]]]:
+    """Weights of what acts, in order: a recurrent layer's, matrix and bias of each layer, deviations of their own."""
+    found: list[tuple[Part, tuple[torch.Tensor, ...]]] = []
     policy = model.policy
     if isinstance(policy, RecurrentActorCriticPolicy):
         lstm: Any = policy.lstm_actor
         # PyTorch's order of the gates is input, forget, cell, output.
-        parts += [lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0]
-    layers = [layer for layer in _layers(model) if isinstance(layer, nn.Linear)]
+        found.append((Part.LSTM, (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)))
+    layers: list[tuple[torch.Tensor, ...]] = [
+        (layer.weight, layer.bias) for layer in _layers(model) if isinstance(layer, nn.Linear)
+    ]
     if isinstance(model, SAC):  # its last layer are two: means, then logarithms of deviations
-        last = cast(Any, model.actor)
-        for layer in layers[:-1]:
-            parts += [layer.weight, layer.bias]
-        return [*parts, last.mu.weight, last.log_std.weight, last.mu.bias, last.log_std.bias]
-    for layer in layers:
-        parts += [layer.weight, layer.bias]
+        mean, std = cast(Any, model.actor).mu, cast(Any, model.actor).log_std
+        layers[-1] = (torch.cat([mean.weight, std.weight]), torch.cat([mean.bias, std.bias]))
+    found += [(Part.LAYER, layer) for layer in layers]
     if isinstance(getattr(policy, "log_std", None), torch.Tensor):
-        parts.append(policy.log_std)
-    return parts
+        found.append((Part.LOG_STD, (policy.log_std,)))
+    return found
 
 
 def _actor(model: Any) -> Any:

@@ -61,7 +61,7 @@ class Collector:
         chunk_log: ChunkLog | None = None,
         window: Callable[[int, Bytes], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.roster, self.version = roster, 0
         self._transport, self._lease_s, self._log, self._window = transport, lease_s, chunk_log, window

@@ -37,17 +37,17 @@ class Backoff:
 
     Args:
         limit_s: the longest nap.
-        sleep: in the time that is waited in.
+        sleep: in the time that is waited in; None: real time.
     """
 
-    def __init__(self, limit_s: float = LIMIT_S, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, limit_s: float = LIMIT_S, sleep: Callable[[float], None] | None = None) -> None:
         self.limit_s = limit_s
         self._next_s = FIRST_S
         self._sleep = sleep
 
     def nap(self) -> None:
         """Sleep; the next nap is twice as long."""
-        self._sleep(self._next_s)
+        (self._sleep or time.sleep)(self._next_s)
         self._next_s = min(2.0 * self._next_s, self.limit_s)
 
     def reset(self) -> None:

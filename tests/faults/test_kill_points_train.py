@@ -37,7 +37,7 @@ SHORT, LONG = 192, 1536
 MODULES = (
     "torch._dynamo",
     "rlctl.experiment",
-    "rlctl_agents.ppo.learner",
+    "rlctl_agents.training",
     "rlctl_envs.moldable_queue.factory",
     "rlctl.cli",
 )

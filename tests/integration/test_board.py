@@ -24,7 +24,7 @@ from rlctl.errors import ConfigError
 from rlctl.monitoring.server import serve
 from rlctl.monitoring.tags import LAYOUT, METRICS, find
 from rlctl.registry import game_factory
-from rlctl_agents.ppo.board import TrainingBoard
+from rlctl_agents.board import TrainingBoard
 
 CONFIG = """
 schema: 1

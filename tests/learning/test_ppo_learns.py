@@ -20,8 +20,9 @@ from rlctl.config import Config
 from rlctl.distributed.worlds import VectorWorlds
 from rlctl.errors import ConfigError
 from rlctl.monitoring.progress import Silent
-from rlctl_agents.ppo import learner
-from rlctl_agents.ppo.vec_env import WorldsVecEnv
+from rlctl_agents import training as learner
+from rlctl_agents.ppo.recipe import recipe
+from rlctl_agents.vec_env import WorldsVecEnv
 
 HEADS, COLOURS, LENGTH = (5, 3), 5, 8
 
@@ -107,7 +108,7 @@ def score(policy, count=400):
 
 
 def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
-    folder = learner.train(config(), tmp_path / "run", False, Silent())
+    folder = learner.train(recipe, config(), tmp_path / "run", False, Silent())
     policy = saved_policy.load(folder)
     random = np.random.default_rng(0)
 
@@ -124,7 +125,7 @@ def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
     assert factory.made[0].gamma == 0.99
     assert torch.get_num_threads() == 1
     with pytest.raises(ConfigError, match="already holds a training"):
-        learner.train(config(), tmp_path / "run", False, Silent())
+        learner.train(recipe, config(), tmp_path / "run", False, Silent())
 
 
 def learning_rates(folder):
@@ -157,16 +158,16 @@ class Interrupts(Silent):
 def test_a_signal_saves_and_stops_and_resume_goes_on_to_the_same_total(factory, tmp_path, number):
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
-        learner.train(config(6000), tmp_path, False, Interrupts(number, 3000))
+        learner.train(recipe, config(6000), tmp_path, False, Interrupts(number, 3000))
     assert signal.getsignal(number) == before
     saved = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
     assert saved == [f"{2048:012d}", f"{3072:012d}"]
     assert not (tmp_path / "policy").exists()
 
     with pytest.raises(ConfigError, match="another train"):
-        learner.train(config(6000, gamma=0.5), tmp_path, True, Silent())
+        learner.train(recipe, config(6000, gamma=0.5), tmp_path, True, Silent())
     again = Interrupts(None, 0)
-    folder = learner.train(config(6000), tmp_path, True, again)
+    folder = learner.train(recipe, config(6000), tmp_path, True, again)
     assert again.total == 6144
     model = PPO.load(folder / "model.zip")
     assert model.num_timesteps == 6144
@@ -182,11 +183,11 @@ def test_a_signal_saves_and_stops_and_resume_goes_on_to_the_same_total(factory, 
 
 def test_a_checkpoint_that_was_never_finished_is_passed_over(factory, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        learner.train(config(6000), tmp_path, False, Interrupts(signal.SIGTERM, 3000))
+        learner.train(recipe, config(6000), tmp_path, False, Interrupts(signal.SIGTERM, 3000))
     (tmp_path / "checkpoints" / ".torn").mkdir()
     (tmp_path / "checkpoints" / ".torn" / "model.zip").write_text("half")
     again = Interrupts(None, 0)
-    learner.train(config(4000), tmp_path, True, again)
+    learner.train(recipe, config(4000), tmp_path, True, again)
     assert again.total == 4096
     assert not (tmp_path / "checkpoints" / ".torn").exists()
 
@@ -218,5 +219,5 @@ def test_the_adapter_tells_stable_baselines3_how_episodes_ended():
 @pytest.mark.parametrize("options", [{"gama": 0.9}, {"gamma": 2.0}, {"logit_bias": [1.0]}])
 def test_options_that_cannot_be_used_are_refused_in_one_line(factory, tmp_path, options):
     with pytest.raises(ConfigError, match=rf"train\.options\.{next(iter(options))}") as error:
-        learner.train(config(**options), tmp_path, False, Silent())
+        learner.train(recipe, config(**options), tmp_path, False, Silent())
     assert "\n" not in str(error.value)

@@ -16,7 +16,7 @@ from torch import nn
 from rlctl import saved_policy
 from rlctl.bundle.spaces import Space, build, describe_space
 from rlctl.errors import PolicyError
-from rlctl_agents.ppo.export import actor_network, actor_weights
+from rlctl_agents.export import actor_network, actor_weights
 
 ACTIONS = [
     spaces.Discrete(5),
@@ -65,7 +65,7 @@ def saved(model, folder, deterministic=True):
         "name": "blank",
         "campaign": {"name": "blank", "version": 1},
         "spaces": saved_policy.describe(model.observation_space, model.action_space),
-        "network": actor_network(model, None),
+        "network": actor_network(model),
         "deterministic": deterministic,
     }
     saved_policy.save(folder, actor_weights(model), manifest, observed(model.observation_space))
@@ -116,7 +116,7 @@ def test_a_space_is_the_same_after_its_description(space):
 def test_structured_observations_are_flattened(tmp_path):
     flat = spaces.flatten_space(OTHERS[0])
     model = trained(flat, spaces.Discrete(3))
-    weights, network = actor_weights(model), actor_network(model, None)
+    weights, network = actor_weights(model), actor_network(model)
     manifest = {"name": "p", "campaign": {"name": "c", "version": 1}, "network": network, "deterministic": True}
     manifest["spaces"] = saved_policy.describe(OTHERS[0], spaces.Discrete(3))
     saved_policy.save(tmp_path / "p", weights, manifest, observed(OTHERS[0]))

@@ -18,6 +18,18 @@ CORE = ("task", "errors", "campaign", "policy", "records", "driver", "env", "vec
 UPPER = ("steering", "evaluation", "monitoring", "cli", "experiment", "demo")
 EXECUTORS_MAY = ("rlctl.task", "rlctl.errors", "rlctl.records", "rlctl.config", "rlctl.plugins", "rlctl.executors")
 SB3 = ("stable_baselines3", "sb3_contrib")
+LIGHT_AGENTS = (
+    "rlctl_agents.rules",
+    "rlctl_agents.entry",
+    "rlctl_agents.recipe",
+    "rlctl_agents.ppo.description",
+    "rlctl_agents.ppo.options",
+    "rlctl_agents.ppo.preparation",
+    "rlctl_agents.maskable_ppo.description",
+    "rlctl_agents.recurrent_ppo.description",
+    "rlctl_agents.off_policy.description",
+    "rlctl_agents.off_policy.options",
+)
 MPI_MODULES = ("rlctl_envs.block_copolymer.simulate", "rlctl_envs.block_copolymer.slab", "rlctl.doctor")
 
 
@@ -77,9 +89,11 @@ def forbidden(module: str, found: Import) -> str | None:
     if under(module, "rlctl.executors") and target != "rlctl" and under(target, "rlctl"):  # noqa: SIM102
         if not under(target, *EXECUTORS_MAY):
             return "executors know tasks, and nothing of campaigns and policies"
-    if under(target, *SB3) and not under(module, "rlctl_agents.ppo"):
+    if under(target, *SB3) and not under(module, "rlctl_agents"):
         return "Stable-Baselines3 is the learner's business"
-    if under(target, "torch") and not under(module, "rlctl_agents.ppo"):
+    if under(target, "torch", *SB3) and under(module, *LIGHT_AGENTS) and not found.in_function:
+        return "options are checked, and actors started, without PyTorch"
+    if under(target, "torch") and not under(module, "rlctl_agents"):
         late = under(module, "rlctl_envs.block_copolymer") and found.in_function
         return None if late else "PyTorch is loaded where a network is trained, or on demand for a twin on a GPU"
     if under(target, "mpi4py") and under(module, "rlctl.distributed") and not found.in_function:
@@ -140,7 +154,7 @@ def test_the_check_sees_what_is_forbidden(module: str, source: str) -> None:
         ("rlctl.campaign", "if TYPE_CHECKING:\n    from rlctl.monitoring.progress import Progress"),
         ("rlctl.executors.local", "from rlctl.task import Event"),
         ("rlctl_envs.block_copolymer.twin", "def f():\n    import torch"),
-        ("rlctl_agents.ppo.learner", "import torch"),
+        ("rlctl_agents.training", "import torch"),
         ("rlctl.distributed.world", "def f():\n    from mpi4py import MPI"),
         ("rlctl.steering", "from rlctl.executors.local import LocalExecutor"),
     ],

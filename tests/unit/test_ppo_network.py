@@ -8,7 +8,7 @@ from stable_baselines3.common.logger import Logger
 
 from rlctl import saved_policy
 from rlctl.campaign import Decision
-from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers
+from rlctl_agents.export import actor_network, actor_weights, check_same_answers
 from rlctl_agents.ppo.network import MaskedHeads, PrivilegedPolicy
 
 N_OBS, HEADS, N_PRIVILEGED = 6, (4, 3, 2), 5
@@ -57,7 +57,7 @@ def manifest(model):
         "name": "blank",
         "campaign": {"name": "blank", "version": 1},
         "spaces": saved_policy.describe(spaces.Box(-np.inf, np.inf, (N_OBS,), np.float32), Blank.action_space),
-        "network": actor_network(model, None),
+        "network": actor_network(model),
         "deterministic": True,
     }
 

@@ -24,8 +24,8 @@ _Width = Annotated[int, Field(ge=1, le=16_384)]
 _Logit = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
-class Options(BaseModel):
-    """``train.options`` of the configuration.
+class PlainOptions(BaseModel):
+    """What PPO and its kin have in common, under ``train.options`` of the configuration.
 
     Attributes:
         n_steps: decisions per environment between two updates.
@@ -42,10 +42,7 @@ class Options(BaseModel):
         vf_coef: weight of the critic in the loss.
         max_grad_norm: gradients are clipped to this norm.
         net_arch: hidden widths of actor and critic.
-        logit_bias: initial biases of the logits, flat over the heads; empty: none.
-        observation_clip: observations are clipped to plus or minus this.
         deterministic: whether the saved policy takes the likeliest choice; otherwise it draws.
-        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
         device: of the network; for networks this small a CPU is as fast.
         threads: of PyTorch.
     """
@@ -65,12 +62,23 @@ class Options(BaseModel):
     clip: float = Field(default=0.2, gt=0, le=1e6)
     max_grad_norm: float = Field(default=0.5, gt=0, le=1e6)
     net_arch: list[_Width] = Field(default_factory=lambda: [128, 128], min_length=1, max_length=16)
-    logit_bias: list[_Logit] = Field(default_factory=list)
-    observation_clip: float | None = Field(default=None, gt=0, le=1e6)
     deterministic: bool = True
-    residual: RuleEntry | None = None
     device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d{1,3})?|mps)$")
     threads: int = Field(default=1, ge=1, le=4096)
+
+
+class Options(PlainOptions):
+    """``train.options`` of PPO.
+
+    Attributes:
+        logit_bias: initial biases of the logits, flat over the heads; empty: none.
+        observation_clip: observations are clipped to plus or minus this.
+        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
+    """
+
+    logit_bias: list[_Logit] = Field(default_factory=list)
+    observation_clip: float | None = Field(default=None, gt=0, le=1e6)
+    residual: RuleEntry | None = None
 
 
 def require_bias(options: Options, choices: int) -> None:
@@ -87,6 +95,21 @@ def require_bias(options: Options, choices: int) -> None:
         )
 
 
+def check_plain(config: Config, options: PlainOptions) -> None:
+    """Refuse more decisions between two updates than memory holds.
+
+    Raises:
+        ConfigError: there are.
+    """
+    count = config.train.num_envs if config.train else 1
+    if options.n_steps * count > MOST_DECISIONS:
+        raise ConfigError(
+            f"n_steps of {options.n_steps} times train.num_envs of {count} are more than {MOST_DECISIONS} "
+            "decisions between two updates: lower one of them",
+            ("train", "options", "n_steps"),
+        )
+
+
 def check(config: Config, factory: Game) -> Options:
     """The options of ``train``, if they go together with each other and with the campaign.
 
@@ -97,12 +120,7 @@ def check(config: Config, factory: Game) -> Options:
     if section is None:
         raise ConfigError("the configuration has no section 'train'")
     options = check_options(Options, section.options, "train.options")
-    if options.n_steps * section.num_envs > MOST_DECISIONS:
-        raise ConfigError(
-            f"n_steps of {options.n_steps} times train.num_envs of {section.num_envs} are more than {MOST_DECISIONS} "
-            "decisions between two updates: lower one of them",
-            ("train", "options", "n_steps"),
-        )
+    check_plain(config, options)
     _, actions = game_spaces(factory, config.seed)
     choices = sum(action_heads(actions)) if isinstance(actions, Discrete | MultiDiscrete) else 0
     require_bias(options, choices)

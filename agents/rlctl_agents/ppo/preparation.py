@@ -1,26 +1,32 @@
-"""What PPO's options ask of the environments, wherever they are stepped; loads no PyTorch."""
+"""What options ask of the environments, wherever they are stepped; loads no PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from rlctl.errors import ConfigError
 from rlctl.registry import make_rule
 from rlctl.vector import CampaignVectorEnv
 from rlctl_agents.ppo.options import RESIDUAL, Options
+from rlctl_agents.recipe import Prepare
 
 
-def preparation(options: Options) -> Callable[[Any, str], tuple[int, ...]]:
-    """Gives environments the discount that shapes rewards, and the rule around which choices are made.
-
-    It is called with a vector environment and the campaign's name, and returns the choices that mean "as the rule
-    says"; none without a rule.
-    """
+def discounted(gamma: float) -> Prepare:
+    """Gives environments the discount that shapes rewards."""
 
     def prepare(vector: Any, name: str) -> tuple[int, ...]:
         if hasattr(vector, "gamma"):
-            vector.gamma = options.gamma
+            vector.gamma = gamma
+        return ()
+
+    return prepare
+
+
+def preparation(options: Options) -> Prepare:
+    """Gives environments the discount that shapes rewards, and the rule around which choices are made."""
+
+    def prepare(vector: Any, name: str) -> tuple[int, ...]:
+        discounted(options.gamma)(vector, name)
         if options.residual is None:
             return ()
         if not isinstance(vector, CampaignVectorEnv):

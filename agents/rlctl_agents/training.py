@@ -1,4 +1,4 @@
-"""Trains a policy with Stable-Baselines3's PPO on many campaigns of the twin at once."""
+"""Trains a policy with an algorithm of Stable-Baselines3, in this process or among MPI ranks."""
 
 from __future__ import annotations
 
@@ -12,52 +12,53 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import LinearSchedule, set_random_seed
+from stable_baselines3.common.utils import set_random_seed
 
 from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.config import check_options, config_hash, provenance
+from rlctl.config import config_hash, provenance
 from rlctl.distributed.lockstep import RemoteWorlds
 from rlctl.distributed.roster import ActorsLostError
 from rlctl.distributed.worlds import VectorWorlds
 from rlctl.errors import ConfigError
 from rlctl.registry import game_factory, load_policy
-from rlctl_agents.asynchronous.on_policy import AsyncPPO, alone
-from rlctl_agents.asynchronous.several import ParallelPPO
+from rlctl.rewarded import rewarded
+from rlctl_agents.board import TrainingBoard
+from rlctl_agents.callback import Stop, TrainingCallback
 from rlctl_agents.checkpoint import Checkpoint, Checkpoints
-from rlctl_agents.ppo.board import TrainingBoard
-from rlctl_agents.ppo.callback import Stop, TrainingCallback
-from rlctl_agents.ppo.export import actor_network, actor_weights, check_same_answers, played_rows
-from rlctl_agents.ppo.network import PrivilegedPolicy
-from rlctl_agents.ppo.options import Options, require_bias
-from rlctl_agents.ppo.preparation import preparation
-from rlctl_agents.ppo.vec_env import RowsSpec, WorldsVecEnv
+from rlctl_agents.export import actor_network, actor_weights, check_same_answers, played_rows
+from rlctl_agents.recipe import How, Recipe, Setting
+from rlctl_agents.spec_env import SpecVecEnv
+from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 if TYPE_CHECKING:
     from rlctl.config import Config
-    from rlctl.distributed.layout import Layout
     from rlctl.distributed.ranks import Ranks
     from rlctl.monitoring.progress import Progress
     from rlctl.policy import Policy
     from rlctl.rewarded import Game
+    from rlctl.schema import TrainSection
 
 log = logging.getLogger(__name__)
 
-FAVOUR = 4.0
-"""Initial logit of "as the rule says", in each head, above that of every other choice."""
+ROWS = 2048
+"""That statistics and golden pairs are made of."""
 _UNFINISHED = ("_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
 """What PPO was in the midst of; nobody who loads the model needs it."""
 
 
-def train(config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks | None = None) -> Path | None:
-    """Train into the folder ``out``; what stands in ``rlctl.learners`` as ``ppo``.
+def train(
+    recipe: Recipe, config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks | None = None
+) -> Path | None:
+    """Train into the folder ``out``.
 
     It leaves ``out/tensorboard``, ``out/checkpoints`` and the saved policy ``out/policy`` with Stable-Baselines3's
     ``model.zip`` beside the weights. SIGTERM and Ctrl-C write a checkpoint first.
 
     Args:
+        recipe: of the algorithm.
         resume: go on from the newest checkpoint in ``out``, if there is one, up to the same total of decisions.
         ranks: where a learner's rank calls this; None: everything happens in this process.
 
@@ -68,9 +69,7 @@ def train(config: Config, out: Path, resume: bool, progress: Progress, ranks: Ra
         ConfigError: the configuration cannot be used, or does not fit the checkpoint.
         KeyboardInterrupt: it was stopped; the checkpoint is written. Not raised on ranks.
     """
-    if config.train is None:
-        raise ConfigError("the configuration has no section 'train'")
-    section, options = config.train, check_options(Options, config.train.options, "train.options")
+    section, options = _section(config), recipe.options(config)
     _require_device(options.device)
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
@@ -84,28 +83,34 @@ def train(config: Config, out: Path, resume: bool, progress: Progress, ranks: Ra
     # Where environments cannot be saved, a resumed training goes on in new ones.
     entropy = [seed, done] if ranks is None else [seed, done, ranks.agent, ranks.number]
     sequence = np.random.SeedSequence(entropy).generate_state(2)
-    env, centre = _environments(config, factory, options, int(sequence[0]), ranks)
+    env, centre = _environments(recipe, config, factory, options, int(sequence[0]), ranks)
+    how = How.TOGETHER
+    if ranks is not None and ranks.collector is not None:
+        how = How.ASYNCHRONOUS if ranks.learners is None else How.SEVERAL
     try:
         set_random_seed(int(sequence[1]))
-        kind = PPO if ranks is None or ranks.collector is None else AsyncPPO if ranks.learners is None else ParallelPPO
         if start:
-            model = kind.load(start.model, env=env, device=options.device, force_reset=False)
+            model = recipe.kind(how).load(start.model, env=env, device=options.device, force_reset=False)
         else:
-            model = _new_model(kind, env, options, centre, ranks)
-        if isinstance(model, AsyncPPO) and ranks is not None:
-            _attach(model, ranks, start, env.layout, options)
+            environments = env.num_envs if ranks is None else ranks.environments
+            learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
+            model = recipe.make(how, Setting(env, centre, environments, learners), options)
+        if ranks is not None and ranks.collector is not None:
+            if start and ranks.number < len(start.actors):
+                ranks.collector.restore(start.actors[ranks.number], env.layout)
+            recipe.attach(model, ranks, options)
         if start:
             _go_on(model, start, env)
         first = ranks is None or ranks.first
         board = TrainingBoard(out / "tensorboard", config, factory, done) if first else None
         model.set_logger(Logger(None, [board] if board else []))
 
-        def deployed(model: PPO) -> Policy:
+        def deployed(model: Any) -> Policy:
             # The environments are in use: the policy is checked on what they show now.
             seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
             with tempfile.TemporaryDirectory(prefix=".policy-", dir=out) as folder:
-                saved = export(model, Path(folder) / "policy", factory, env, config, options, rows)
+                saved = export(model, recipe, Path(folder) / "policy", factory, env, config, options, rows)
                 return load_policy(config, str(saved))
 
         callback = TrainingCallback(
@@ -133,46 +138,39 @@ def train(config: Config, out: Path, resume: bool, progress: Progress, ranks: Ra
             raise KeyboardInterrupt
         if asked or not first:
             return None
-        rows = _seen(model) if isinstance(model, AsyncPPO) else None
-        return export(model, out / "policy", factory, env, config, options, rows)
+        rows = _seen(model) if isinstance(env, RowsSpec) else None
+        return export(model, recipe, out / "policy", factory, env, config, options, rows)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
 
 
+def _section(config: Config) -> TrainSection:
+    if config.train is None:
+        raise ConfigError("the configuration has no section 'train'")
+    return config.train
+
+
 def _environments(
-    config: Config, factory: Game, options: Options, seed: int, ranks: Ranks | None
+    recipe: Recipe, config: Config, factory: Game, options: Any, seed: int, ranks: Ranks | None
 ) -> tuple[WorldsVecEnv | RowsSpec, tuple[int, ...]]:
     """What the algorithm learns from, and the choices that mean "as the rule says", if there is a rule."""
-    prepare = preparation(options)
+    prepare, capacity = recipe.prepare(options), config.machine.capacity()
+    bootstrap = getattr(options, "bootstrap", True)
     if ranks is None:
-        section = config.train
-        assert section is not None
-        vector = factory.vector_env(section.num_envs, seed, config.machine.capacity())
+        vector = factory.vector_env(_section(config).num_envs, seed, capacity)
         centre = prepare(vector, factory.name)
-        return WorldsVecEnv(VectorWorlds(vector), options.bootstrap), centre
-    centre = ()
-    if options.residual is not None:
-        centre = prepare(factory.vector_env(1, seed, config.machine.capacity()), factory.name)
+        worlds = VectorWorlds(vector, with_mask=recipe.with_mask, with_privileged=recipe.with_privileged)
+        return WorldsVecEnv(worlds, bootstrap, recipe.mask_in_row), centre
+    centre = prepare(factory.vector_env(1, seed, capacity), factory.name) if not rewarded(factory) else ()
     if ranks.collector is None:
-        return WorldsVecEnv(RemoteWorlds(ranks.comm, ranks.workers, ranks.limit_s), options.bootstrap), centre
+        remote = RemoteWorlds(ranks.comm, ranks.workers, ranks.limit_s)
+        return WorldsVecEnv(remote, bootstrap, recipe.mask_in_row), centre
     assert ranks.spaces is not None
-    return RowsSpec(ranks.collector.layout, *ranks.spaces), centre
+    return RowsSpec(ranks.collector.layout, *ranks.spaces, recipe.mask_in_row), centre
 
 
-def _attach(model: AsyncPPO, ranks: Ranks, start: Checkpoint | None, layout: Layout, options: Options) -> None:
-    assert ranks.collector is not None
-    if start is not None:
-        states = start.actors
-        if ranks.number < len(states):
-            ranks.collector.restore(states[ranks.number], layout)
-    total = alone if ranks.learners is None else ranks.learners.total
-    model.attach(ranks.collector, ranks.stop, total, options.bootstrap)
-    if isinstance(model, ParallelPPO) and ranks.learners is not None:
-        model.join(ranks.learners)
-
-
-def _go_on(model: PPO, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
+def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
     """Take up what the checkpoint holds besides the model."""
     if isinstance(env, WorldsVecEnv):
         saved = start.environments()
@@ -185,25 +183,27 @@ def _go_on(model: PPO, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
     start.restore(model)
 
 
-def _seen(model: PPO) -> NDArray[np.float32]:
-    """Some rows that the model has seen."""
-    if not isinstance(model, AsyncPPO):
-        return np.asarray(model._last_obs)
-    buffer = model.rollout_buffer
-    if buffer.full and len(buffer.observations) >= MIN_PAIRS:
-        return np.asarray(buffer.observations[-2048:], np.float32)
-    # Nothing yet: ``model`` is as it was made.
+def _seen(model: Any) -> NDArray[np.float32]:
+    """Some rows that the model has seen; none yet: random ones."""
+    buffer = getattr(model, "replay_buffer", None) or model.rollout_buffer
+    if not isinstance(model.get_env(), SpecVecEnv):
+        return np.asarray(model._last_obs, np.float32)
+    count = buffer.size()
+    rows = np.reshape(buffer.observations, (-1, buffer.observations.shape[-1]))[max(0, count - ROWS) : count]
+    if len(rows) >= MIN_PAIRS and (isinstance(buffer, ReplayBuffer) or buffer.full):
+        return np.asarray(rows, np.float32)
     shape = (MIN_PAIRS, *(model.observation_space.shape or ()))
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def export(
-    model: PPO,
+    model: Any,
+    recipe: Recipe,
     folder: Path,
     factory: Game,
     env: WorldsVecEnv | RowsSpec,
     config: Config,
-    options: Options,
+    options: Any,
     rows: NDArray[np.float32] | None = None,
 ) -> Path:
     """Write the saved policy and check that it answers as the model does.
@@ -215,22 +215,23 @@ def export(
         "name": config.train.algorithm if config.train else "ppo",
         "campaign": {"name": factory.name, "version": factory.version},
         "spaces": saved_policy.describe(*env.world_spaces),
-        "network": actor_network(model, options.observation_clip),
+        "network": actor_network(model),
         "deterministic": options.deterministic,
         "decisions": model.num_timesteps,
         "seed": config.seed,
         "config_hash": config_hash(config),
         **provenance(),
     }
-    if options.residual is not None:
-        manifest["residual"] = options.residual.model_dump()
+    manifest |= recipe.manifest(options)
     _remove_unfinished(folder)  # of a training that was killed while it wrote
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             zipped = Path(temporary) / "model.zip"
             model.save(zipped, exclude=_UNFINISHED)
-            rows = played_rows(model, env, options.deterministic) if rows is None else rows
-            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5
+            if rows is None:
+                assert isinstance(env, WorldsVecEnv)
+                rows = played_rows(model, env, options.deterministic)
+            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if recipe.mask_in_row else None
             saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=[zipped])
     except KeyboardInterrupt:
         _remove_unfinished(folder)  # it may have struck while that was being removed
@@ -246,50 +247,9 @@ def _remove_unfinished(folder: Path) -> None:
         shutil.rmtree(left)
 
 
-def _new_model(
-    kind: type[PPO], env: WorldsVecEnv | RowsSpec, options: Options, centre: tuple[int, ...], ranks: Ranks | None
-) -> PPO:
-    require_bias(options, env.n_mask)
-    bias = options.logit_bias or _favoured(env, centre)
-    rate = options.learning_rate
-    environments = env.num_envs if ranks is None else ranks.environments
-    learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
-    n_steps = options.n_steps * environments // env.num_envs
-    return kind(
-        PrivilegedPolicy,
-        env,
-        learning_rate=LinearSchedule(rate, rate * options.final_learning_rate, 1.0),
-        n_steps=n_steps,
-        batch_size=max(2, min(options.batch_size // learners, n_steps * env.num_envs)),
-        n_epochs=options.n_epochs,
-        gamma=options.gamma,
-        gae_lambda=options.gae_lambda,
-        clip_range=options.clip,
-        ent_coef=options.ent_coef,
-        vf_coef=options.vf_coef,
-        max_grad_norm=options.max_grad_norm,
-        policy_kwargs={
-            "n_obs": env.n_obs,
-            "n_mask": env.n_mask,
-            "net_arch": options.net_arch,
-            "logit_bias": bias or None,
-            "observation_clip": options.observation_clip,
-            "optimizer_kwargs": {"eps": 1e-5, "fused": True},
-        },
-        device=options.device,
-    )
-
-
 def _require_device(name: str) -> None:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(name.partition(":")[0], True):
         raise ConfigError(
             f"{name!r} is asked for, but PyTorch sees none here: set it to cpu", ("train", "options", "device")
         )
-
-
-def _favoured(env: WorldsVecEnv | RowsSpec, centre: tuple[int, ...]) -> list[float]:
-    """Biases that make a policy around a rule begin mostly as the rule; none for other policies."""
-    if not centre:
-        return []
-    return [FAVOUR if i == c else 0.0 for n, c in zip(env.heads, centre, strict=True) for i in range(n)]

@@ -43,6 +43,8 @@ _NAMES = {
     "rollout/ep_len_mean": "learning/decisions_per_campaign",
     "train/policy_gradient_loss": "learning/policy_loss",
     "train/value_loss": "learning/value_loss",
+    "train/actor_loss": "learning/policy_loss",
+    "train/critic_loss": "learning/value_loss",
     "train/loss": "learning/loss",
     "train/entropy_loss": "learning/entropy",
     "train/approx_kl": "learning/approx_kl",
@@ -194,8 +196,11 @@ def write_choices(board: Board, actions: np.ndarray[Any, Any], masks: np.ndarray
         actions: [decision, head].
         masks: [decision, choice], above 0.5 where a choice was allowed.
     """
-    for head, column in enumerate(actions.astype(np.int64).T):
+    whole = np.array_equal(actions, np.rint(actions))
+    for head, column in enumerate(actions.astype(np.int64 if whole else np.float64).T):
         board.histogram(f"learning/actions/head_{head}", column, step)
+    if not masks.shape[1]:
+        return
     shares = (masks <= 0.5).mean(axis=1)
     board.histogram("learning/masked_shares", shares, step)
     board.scalars({"learning/masked_share": float(shares.mean())}, step)

@@ -20,25 +20,26 @@ Float32 = NDArray[np.float32]
 
 
 def learner_spaces(
-    layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any]
+    layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool
 ) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
     """What an algorithm sees of environments whose rows have this layout.
 
-    Where rows hold masks, choices are several heads, however many there are.
+    Where it reads rows with masks, choices are several heads, however many there are.
     """
-    bare = not layout.n_mask and not layout.n_privileged
-    if bare and isinstance(observation, spaces.Box) and observation.shape == (layout.n_obs,):
-        row: spaces.Space[Any] = observation
+    whole = mask_in_row and layout.row > layout.n_obs
+    if not whole and isinstance(observation, spaces.Box) and observation.shape == (layout.n_obs,):
+        row = spaces.Box(observation.low.astype(np.float32), observation.high.astype(np.float32), dtype=np.float32)
     else:
-        row = spaces.Box(-np.inf, np.inf, (layout.row,), np.float32)
-    heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-    return row, spaces.MultiDiscrete(list(heads)) if layout.n_mask else action
+        row = spaces.Box(-np.inf, np.inf, (layout.row if whole else layout.n_obs,), np.float32)
+    if mask_in_row and layout.n_mask and isinstance(action, spaces.Discrete | spaces.MultiDiscrete):
+        return row, spaces.MultiDiscrete(list(action_heads(action)))
+    return row, spaces.Discrete(int(action.n)) if isinstance(action, spaces.Discrete) else action
 
 
-def end_info(ended: Ended, truncated: bool, began_s: float) -> dict[str, Any]:
+def end_info(ended: Ended, truncated: bool, began_s: float, seen: Float32) -> dict[str, Any]:
     """The info of an episode's last step."""
     return {
-        "terminal_observation": ended.row,
+        "terminal_observation": seen,
         "TimeLimit.truncated": truncated,
         "episode": {"r": ended.ret, "l": ended.length, "t": time.monotonic() - began_s},
         "campaign": dict(ended.figures),
@@ -54,16 +55,17 @@ class WorldsVecEnv(VecEnv):
     Args:
         bootstrap: whether a truncated episode is worth what the critic thinks of its last state; otherwise nothing
             follows it.
+        mask_in_row: whether observations are whole rows; otherwise masks are asked for by ``action_masks``.
     """
 
-    def __init__(self, worlds: Worlds, bootstrap: bool = True) -> None:
+    def __init__(self, worlds: Worlds, bootstrap: bool = True, mask_in_row: bool = True) -> None:
         self.worlds = worlds
-        self._bootstrap = bootstrap
+        self._bootstrap, self._whole = bootstrap, mask_in_row
         layout, action = worlds.layout, worlds.action_space
         self.layout, self.world_spaces = layout, (worlds.observation_space, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
         self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-        super().__init__(worlds.count, *learner_spaces(layout, worlds.observation_space, action))
+        super().__init__(worlds.count, *learner_spaces(layout, worlds.observation_space, action, mask_in_row))
         self._goes_on: dict[str, Any] = {}
         self._infos = [self._goes_on] * worlds.count
         self._actions: NDArray[Any] = np.zeros((worlds.count, layout.n_action), dtype=np.int64)
@@ -82,8 +84,7 @@ class WorldsVecEnv(VecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remember the actions."""
-        start = self.action_space.start if isinstance(self.action_space, spaces.Discrete) else 0
-        self._actions = np.reshape(actions - start if start else actions, (self.num_envs, -1))
+        self._actions = np.reshape(actions, (self.num_envs, -1))
 
     def step_wait(self) -> tuple[Float32, Float32, NDArray[np.bool_], list[dict[str, Any]]]:
         """Answer one decision in every environment."""
@@ -95,7 +96,7 @@ class WorldsVecEnv(VecEnv):
             for ended in step.ended:
                 i = ended.environment
                 cut = bool(self._bootstrap and step.truncated[i] and not step.terminated[i])
-                out[i] = end_info(ended, cut, self._began_s)
+                out[i] = end_info(ended, cut, self._began_s, ended.row if self._whole else ended.row[: self.n_obs])
         return self._seen(step.rows), step.rewards, dones, out
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -138,14 +139,16 @@ class WorldsVecEnv(VecEnv):
     def _seen(self, rows: Float32) -> Float32:
         if self.n_mask:
             self._masks = rows[:, self.n_obs : self.n_obs + self.n_mask] > 0.5
-        return rows
+        return rows if self._whole else rows[:, : self.n_obs]
 
 
 class RowsSpec(SpecVecEnv):
     """What is known of environments that actors hold."""
 
-    def __init__(self, layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
+    def __init__(
+        self, layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool = True
+    ) -> None:
         self.layout, self.world_spaces = layout, (observation, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
         self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-        super().__init__(*learner_spaces(layout, observation, action))
+        super().__init__(*learner_spaces(layout, observation, action, mask_in_row))

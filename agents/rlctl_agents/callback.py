@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlctl_agents.ppo.board import TrainingBoard, campaign_figures, write_choices
+from rlctl_agents.board import TrainingBoard, campaign_figures, write_choices
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 EPISODES = 200  # the figures are over the last so many campaigns
 HISTOGRAMS = 50  # of choices and returns, over a whole training
+FIGURES = 500  # decisions between two looks at an algorithm that learns all the time
+NEWEST = 2048  # decisions of a replay buffer that a histogram is made of
 PATIENCE_S = 20.0
 """In which a rollout that has begun may come to its end, when the training is asked to stop."""
 
@@ -104,6 +107,7 @@ class TrainingCallback(BaseCallback):
         self._drawn = -1
         self._learned = 0
         self._saved = 0
+        self._shown = 0
         self._note = ""
         self._over = False
         self._asked_s = 0.0
@@ -112,8 +116,13 @@ class TrainingCallback(BaseCallback):
     def _worlds(self) -> Worlds | None:
         return getattr(self.model.get_env(), "worlds", None)
 
+    @property
+    def _buffer(self) -> ReplayBuffer | None:
+        """Of an algorithm that learns from one."""
+        return getattr(self.model, "replay_buffer", None)
+
     def _on_training_start(self) -> None:
-        self._learned = self._saved = self.model.num_timesteps
+        self._learned = self._saved = self._shown = self.model.num_timesteps
         if not self._learned:
             self._validate(required=True)
         self._updated_s = time.monotonic()
@@ -168,8 +177,11 @@ class TrainingCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         now_s, step = time.monotonic(), self.model.num_timesteps
+        if self._buffer is not None and step - self._shown < FIGURES:
+            return
         figures: dict[str, float] = dict(campaign_figures(self._figures))
-        figures["learning/decisions_per_s"] = (step - self._learned) / (now_s - self._updated_s)
+        figures["learning/decisions_per_s"] = (step - self._shown) / (now_s - self._updated_s)
+        self._shown = step
         if self._collector is None:
             figures["learning/lag"] = 0.0  # what an update learns from, its own policy has decided
         else:
@@ -198,10 +210,11 @@ class TrainingCallback(BaseCallback):
             self._progress.advance(self.model.num_timesteps - self._learned, self._note)
 
     def _histograms(self, step: int) -> None:
-        model = cast("PPO", self.model)
-        buffer, env = model.rollout_buffer, cast(Any, model.env)
-        rows = buffer.observations.reshape(-1, buffer.observations.shape[-1])
-        actions = buffer.actions.reshape(len(rows), -1)
+        env = cast(Any, self.model.env)
+        buffer = self._buffer or cast(Any, self.model).rollout_buffer
+        newest = slice(max(0, buffer.pos - NEWEST), buffer.pos) if self._buffer else slice(None)
+        rows = buffer.observations[newest].reshape(-1, buffer.observations.shape[-1])
+        actions = buffer.actions[newest].reshape(len(rows), -1)
         assert self._board is not None
         write_choices(self._board.board, actions, rows[:, env.n_obs : env.n_obs + env.n_mask], step)
         self._board.board.histogram("learning/returns", list(self._returns), step)

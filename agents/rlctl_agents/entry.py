@@ -1,0 +1,55 @@
+"""What stands under ``rlctl.learners``: options are checked without PyTorch, which loads to learn."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from rlctl.rewarded import Game
+from rlctl.schema import Config
+from rlctl_agents.recipe import Description, Prepare, Recipe
+
+if TYPE_CHECKING:
+    from rlctl.distributed.ranks import Ranks
+    from rlctl.monitoring.progress import Progress
+
+
+class Learner:
+    """See ``rlctl.registry.Learner``.
+
+    Args:
+        description: of the algorithm.
+        recipe: ``module:name`` of its recipe, which is imported to learn.
+    """
+
+    def __init__(self, description: Description, recipe: str) -> None:
+        self._description, self._recipe = description, recipe
+        self.with_mask, self.with_privileged = description.with_mask, description.with_privileged
+
+    def __call__(self, config: Config, out: Path, resume: bool, progress: Progress) -> Path:
+        """Train; see ``rlctl_agents.training.train``."""
+        return cast(Path, self._train(config, out, resume, progress, None))
+
+    def on_ranks(self, config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks) -> Path | None:
+        """Train on a learner's rank."""
+        return self._train(config, out, resume, progress, ranks)
+
+    def check(self, config: Config, factory: Game) -> None:
+        """Refuse what cannot be used.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        self._description.check(config, factory)
+
+    def prepare(self, config: Config) -> Prepare:
+        """What actors do with their environments first."""
+        return self._description.prepare(self._description.options(config))
+
+    def _train(self, config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks | None) -> Path | None:
+        from rlctl_agents.training import train
+
+        module, _, name = self._recipe.partition(":")
+        recipe: Recipe = getattr(importlib.import_module(module), name)
+        return train(recipe, config, out, resume, progress, ranks)

@@ -1,0 +1,100 @@
+"""From the trained network to plain arrays, for a policy that is saved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO
+
+from rlctl_agents.snapshot import Part, parts, snapshot_spec
+
+if TYPE_CHECKING:
+    from rlctl.saved_policy import NumpyPolicy
+    from rlctl_agents.vec_env import WorldsVecEnv
+
+NEAR_TIE = 1e-4
+_OUTPUTS = {"squashed_gaussian": "squashed_gaussian", "deterministic": "squashed"}
+
+
+def actor_network(model: Any) -> dict[str, Any]:
+    """What the actor computes, as the manifest of a saved policy tells it.
+
+    Raises:
+        ConfigError: no saved policy can compute that.
+    """
+    spec = snapshot_spec(model)
+    network = {name: spec[name] for name in ("hidden", "activation")} | {"observation_clip": spec["clip"]}
+    if spec["kind"] in _OUTPUTS:
+        network["output"] = _OUTPUTS[spec["kind"]]
+    if "lstm" in spec:
+        network["lstm"] = spec["lstm"]
+    return network
+
+
+def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
+    """The actor's weights, as ``rlctl.saved_policy.save`` takes them."""
+    weights: dict[str, NDArray[np.float32]] = {}
+    layer = 0
+    for part, tensors in parts(model):
+        arrays = [tensor.detach().cpu().numpy().astype(np.float32) for tensor in tensors]
+        if part is Part.LSTM:
+            weights |= dict(zip(("lstm.input", "lstm.recurrent", "lstm.bias"), arrays, strict=True))
+        elif part is Part.LOG_STD:
+            weights["log_std"] = arrays[0]
+        else:
+            weights |= {f"{layer}.weight": arrays[0], f"{layer}.bias": arrays[1]}
+            layer += 1
+    return weights
+
+
+def played_rows(model: Any, env: WorldsVecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
+    """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them."""
+    rows = env.reset() if model._last_obs is None else model._last_obs
+    seen = [rows]
+    state, starts = None, np.ones(len(rows), np.bool_)
+    while len(seen) * len(rows) < count:
+        more = {"action_masks": env.action_masks()} if isinstance(model, MaskablePPO) else {}
+        actions, state = model.predict(rows, state, starts, deterministic=deterministic, **more)
+        rows, _, starts, _ = env.step(actions)
+        seen.append(rows)
+    found: NDArray[np.float32] = np.concatenate(seen, axis=0)
+    return found
+
+
+def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32] | None = None) -> None:
+    """Compare ``policy``, which must be deterministic, with ``model.predict``; recurrent ones at a first step.
+
+    Where rounding by ``NEAR_TIE`` may exchange two choices, either counts as right.
+
+    Args:
+        rows: as the model reads them; None: random ones.
+
+    Raises:
+        RuntimeError: an answer differs.
+    """
+    width = int(np.prod(model.observation_space.shape))
+    n_obs = policy.observation_length
+    n_mask = sum(policy.heads) if width > n_obs else 0
+    rows = _random_rows(policy, width, n_mask) if rows is None else rows
+    expected, _ = model.predict(rows, deterministic=True)
+    for row, answer in zip(rows, expected, strict=True):
+        mask = row[n_obs : n_obs + n_mask] > 0.5 if n_mask else None
+        outputs = policy.logits(row[:n_obs])
+        if policy.answers.margin(outputs, mask) <= NEAR_TIE:
+            continue
+        theirs, ours = np.ravel(answer), policy.answers.likeliest(outputs, mask)
+        if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
+            raise RuntimeError(f"the saved policy answers {ours}, {type(model).__name__}.predict {theirs}")
+
+
+def _random_rows(policy: NumpyPolicy, width: int, n_mask: int, count: int = 256, seed: int = 0) -> NDArray[np.float32]:
+    random = np.random.default_rng(seed)
+    observations = random.normal(size=(count, policy.observation_length)).astype(np.float32)
+    masks = random.random((count, n_mask)) < 0.6
+    if n_mask:
+        first = np.cumsum((0, *policy.heads[:-1]))
+        masks[:, first + random.integers(policy.heads)] = True  # every head keeps a choice
+    privileged = random.normal(size=(count, width - policy.observation_length - n_mask)).astype(np.float32)
+    return np.concatenate([observations, masks, privileged], axis=1, dtype=np.float32)

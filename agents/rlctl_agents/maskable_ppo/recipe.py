@@ -1,0 +1,47 @@
+"""How MaskablePPO is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sb3_contrib import MaskablePPO
+
+from rlctl_agents.asynchronous.on_policy import AsyncMaskablePPO
+from rlctl_agents.asynchronous.several import ParallelMaskablePPO
+from rlctl_agents.maskable_ppo.description import MaskableDescription
+from rlctl_agents.ppo.options import PlainOptions
+from rlctl_agents.ppo.recipe import attach, on_policy
+from rlctl_agents.recipe import How, Setting
+
+if TYPE_CHECKING:
+    from rlctl.distributed.ranks import Ranks
+
+KINDS: dict[How, type[MaskablePPO]] = {
+    How.TOGETHER: MaskablePPO,
+    How.ASYNCHRONOUS: AsyncMaskablePPO,
+    How.SEVERAL: ParallelMaskablePPO,
+}
+
+
+class MaskableRecipe(MaskableDescription):
+    """See ``rlctl_agents.recipe.Recipe``."""
+
+    def kind(self, how: How) -> type[Any]:
+        """The class."""
+        return KINDS[how]
+
+    def make(self, how: How, setting: Setting, options: PlainOptions) -> Any:
+        """A new model."""
+        kwargs = {"net_arch": options.net_arch}
+        return KINDS[how]("MlpPolicy", setting.env, policy_kwargs=kwargs, **on_policy(setting, options))
+
+    def attach(self, model: Any, ranks: Ranks, options: PlainOptions) -> None:
+        """Give the model its actors."""
+        attach(model, ranks, options)
+
+    def manifest(self, options: PlainOptions) -> dict[str, Any]:
+        """Nothing more."""
+        return {}
+
+
+recipe = MaskableRecipe()

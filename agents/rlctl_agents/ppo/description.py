@@ -1,0 +1,34 @@
+"""PPO, as far as it can be told without PyTorch."""
+
+from __future__ import annotations
+
+from rlctl.complaints import check_options
+from rlctl.rewarded import Game
+from rlctl.schema import Config
+from rlctl_agents.entry import Learner
+from rlctl_agents.ppo.options import Options, check
+from rlctl_agents.ppo.preparation import preparation
+from rlctl_agents.recipe import Prepare
+
+
+class PPODescription:
+    """See ``rlctl_agents.recipe.Description``."""
+
+    with_mask = True
+    with_privileged = True
+    mask_in_row = True
+
+    def options(self, config: Config) -> Options:
+        """``train.options``."""
+        return check_options(Options, config.train.options if config.train else {}, "train.options")
+
+    def check(self, config: Config, factory: Game) -> None:
+        """See ``rlctl_agents.ppo.options.check``."""
+        check(config, factory)
+
+    def prepare(self, options: Options) -> Prepare:
+        """See ``rlctl_agents.ppo.preparation``."""
+        return preparation(options)
+
+
+ppo = Learner(PPODescription(), "rlctl_agents.ppo.recipe:recipe")

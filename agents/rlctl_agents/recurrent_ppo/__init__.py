@@ -1,0 +1,1 @@
+"""RecurrentPPO of sb3-contrib, for what must be remembered."""
