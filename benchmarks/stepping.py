@@ -35,7 +35,6 @@ def main() -> None:
 def asynchronous(times_s: np.ndarray, seconds: float) -> dict[str, float] | None:
     """The actors of rlctl, and the collector that its learners have; nothing is learned, the policy goes round."""
     from mpi4py import MPI
-    from rlctl.distributed.worlds import SingleWorlds
 
     from rlctl.distributed.actor import Actor, Cut
     from rlctl.distributed.attendant import Attendant
@@ -43,6 +42,7 @@ def asynchronous(times_s: np.ndarray, seconds: float) -> dict[str, float] | None
     from rlctl.distributed.layout import Seeds
     from rlctl.distributed.policies import actor_policy
     from rlctl.distributed.transport import MpiTransport
+    from rlctl.distributed.worlds import SingleWorlds
 
     comm = MPI.COMM_WORLD
     transport = MpiTransport(comm)
