@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlctl.config import load_config
     from rlctl.doctor import diagnose
+    from rlctl.errors import SimulationDiverged
     from rlctl.experiment import check, evaluate, report, status, steer, trace, train, tune
     from rlctl.factory import SimpleFactory
     from rlctl.policy import SimpleRule
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "SimpleFactory",
     "SimpleRule",
+    "SimulationDiverged",
     "check",
     "diagnose",
     "evaluate",
@@ -52,6 +54,7 @@ _HOMES = {
     "steer": "rlctl.experiment",
     "SimpleFactory": "rlctl.factory",
     "SimpleRule": "rlctl.policy",
+    "SimulationDiverged": "rlctl.errors",
     "report": "rlctl.experiment",
     "trace": "rlctl.experiment",
     "status": "rlctl.experiment",

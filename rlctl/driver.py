@@ -84,6 +84,7 @@ class Driver:
     Attributes:
         ledger: allocated and occupied time so far.
         decisions: number of decisions answered so far.
+        started: tasks that the last answer has started.
     """
 
     def __init__(self, campaign: Campaign, executor: TaskRunner, recorder: Recorder | None = None) -> None:
@@ -92,6 +93,7 @@ class Driver:
         self.recorder = recorder
         self.ledger = Ledger(executor.capacity.nodes)
         self.decisions = 0
+        self.started: list[TaskId] = []
         self._open: dict[TaskId, TaskSpec] = {}
         self._canceled: set[TaskId] = set()
         self._charged = 0.0
@@ -195,8 +197,10 @@ class Driver:
 
     def _apply(self, action: Action, *, submit: bool) -> None:
         self.decisions += 1
+        self.started = []
         for command in self.campaign.apply(action):
             if isinstance(command, Start):
+                self.started.append(command.spec.uid)
                 self._open[command.spec.uid] = command.spec
                 if submit:
                     self.executor.submit_task(command.spec)

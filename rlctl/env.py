@@ -9,10 +9,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Campaign, CampaignFactory, Decision
+from rlctl.campaign import Action, Around, Campaign, CampaignFactory, Decision
 from rlctl.driver import Driver, TaskRunner
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor
+from rlctl.policy import Policy
+from rlctl.residual import around_rule
 
 Observation = NDArray[np.float32]
 Info = dict[str, Any]
@@ -94,7 +96,9 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         executor: makes the executor of an instance; None: simulated, with the factory's task model.
         gamma: discount of the learner, which the shaping must share.
 
-    ``info`` holds ``action_mask``, ``privileged``, and the figures of the campaign so far.
+    ``info`` holds ``action_mask``, ``privileged``, ``duration_s`` since the decision before, ``tasks`` that it has
+    started, and the figures of the campaign so far. With ``residual``, a rule without memory, actions are choices
+    around what the rule says, and masks are of these.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own convention)
@@ -109,6 +113,9 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self.factory = factory
         self.capacity = capacity
         self.gamma = gamma
+        self.residual: Policy | None = None
+        self._around: Around | None = None
+        self._now_s = 0.0
         self._executor = executor
         probe = factory.campaign(0)
         self.observation_space = cast(gymnasium.Space[Observation], probe.observation_space)
@@ -139,6 +146,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
             executor = SimulatedExecutor(self.capacity, self.factory.task_model(instance))
         self._episode = Episode(self.factory.campaign(instance), executor, self.gamma)
         self._episode.begin()
+        self._now_s = executor.now()
         return self._episode.observation(), self._info()
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, Info]:
@@ -146,13 +154,15 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         episode = self.episode
         if not isinstance(action, Mapping) and isinstance(self.action_space, gymnasium.spaces.Discrete):
             action = np.asarray([action], np.int64).reshape(-1)
+        if self._around is not None:
+            action = self._around.named(np.asarray(action, np.int64))
         episode.driver.answer(action)
         reward = episode.reward()
         return episode.observation(), reward, episode.terminated, episode.truncated, self._info()
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Allowed choices, flat over the heads, as sb3-contrib asks for them."""
-        return self.episode.mask()
+        return self.episode.mask() if self._around is None else self._around.mask
 
     def close(self) -> None:
         """Stop the executor of the campaign in play."""
@@ -160,10 +170,16 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
             self._episode.executor.close()
 
     def _info(self) -> Info:
+        episode, before_s = self.episode, self._now_s
+        self._now_s = episode.executor.now()
+        rule, decision = self.residual, episode.decision
+        self._around = None if rule is None or decision is None else around_rule(decision, rule)
         return {
-            "action_mask": self.episode.mask(),
+            "action_mask": self.action_masks(),
             "privileged": self.factory.privileged(self._instance),
-            **self.episode.figures(),
+            "duration_s": self._now_s - before_s,
+            "tasks": tuple(episode.driver.started),
+            **episode.figures(),
         }
 
 

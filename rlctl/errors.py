@@ -47,5 +47,9 @@ class StorageError(RlctlError):
     """A file or folder that cannot be read or written."""
 
 
+class SimulationDiverged(RlctlError):
+    """For environments to raise when the simulated system has blown up: the episode ends, by the policy's fault."""
+
+
 class AllocationEnds(KeyboardInterrupt):
     """The batch job comes to its end: like an interrupt, but the campaign is to go on in another job."""

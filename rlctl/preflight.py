@@ -69,6 +69,11 @@ def check_training(config: Config, factory: Game) -> None:
     """
     if config.train is None:
         raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+    if rewarded(factory) and config.train.distributed.simulations != "twin":
+        raise ConfigError(
+            f"campaign {factory.name!r} has no tasks that could be run: leave it out",
+            ("train", "distributed", "simulations"),
+        )
     asked = getattr(learner(config.train.algorithm), "check", None)
     if asked is not None:
         asked(config, factory)

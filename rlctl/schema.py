@@ -70,12 +70,15 @@ class EnvironmentSection(Section):
         step_timeout_s: a step or reset that takes longer hangs; null: as long as it takes.
         backoff_s: pause before a failed environment is made anew; doubled with each further failure in a row.
         backoff_limit_s: and no longer than this.
-        diverged_reward: of the step in which a simulation blew up, which ends its episode.
+        give_up: failures in a row after which the actor leaves; in lock-step the job ends.
+        diverged_reward: of the step in which a simulation blew up (it raised ``rlctl.SimulationDiverged``, or gave
+            numbers that are not finite), which ends its episode.
     """
 
     step_timeout_s: float | None = Field(default=None, gt=0)
     backoff_s: float = Field(default=1.0, ge=0)
     backoff_limit_s: float = Field(default=60.0, ge=0)
+    give_up: int = Field(default=10, ge=1)
     diverged_reward: float = 0.0
 
 
@@ -101,7 +104,9 @@ class DistributedSection(Section):
         learners: of each agent; they average their gradients.
         ranks_per_env: of each environment, which gets a communicator of so many.
         envs_per_actor: that an actor steps together.
-        simulations: ``twin``, or ``executor``: each actor runs the campaign's real tasks, as ``executor`` says.
+        simulations: ``twin``, or ``executor``: each environment runs the campaign's real tasks, as ``executor`` says,
+            on an allocation of its own as ``machine`` says.
+        keep_simulations: whether the files of real tasks stay when their episode has ended.
         chunk_steps: steps after which an actor sends what it has; at the end of an episode it does so anyway if
             ``chunk_episode``, and after ``chunk_s`` seconds.
         chunk_s: see there.
@@ -119,6 +124,7 @@ class DistributedSection(Section):
     ranks_per_env: int = Field(default=1, ge=1, le=65_536)
     envs_per_actor: int = Field(default=1, ge=1, le=65_536)
     simulations: Literal["twin", "executor"] = "twin"
+    keep_simulations: bool = False
     chunk_steps: int = Field(default=64, ge=1, le=1 << 20)
     chunk_s: float = Field(default=10.0, gt=0)
     chunk_episode: bool = False

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rlctl.distributed.ranks import Ranks
     from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
-Prepare = Callable[[Any, str], tuple[int, ...]]
-"""Called with a vector environment and the campaign's name before use; the choices that mean "as the rule says"."""
+Prepare = Callable[[Any, str], None]
+"""Called with an environment, or a vector of them, and the campaign's name before it is used."""
 
 
 class How(StrEnum):

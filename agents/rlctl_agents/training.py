@@ -157,17 +157,30 @@ def _environments(
     """What the algorithm learns from, and the choices that mean "as the rule says", if there is a rule."""
     prepare, capacity = recipe.prepare(options), config.machine.capacity()
     bootstrap = getattr(options, "bootstrap", True)
+    centre: tuple[int, ...] = ()
     if ranks is None:
         vector = factory.vector_env(_section(config).num_envs, seed, capacity)
-        centre = prepare(vector, factory.name)
+        prepare(vector, factory.name)
+        centre = _centre(vector)
         worlds = VectorWorlds(vector, with_mask=recipe.with_mask, with_privileged=recipe.with_privileged)
         return WorldsVecEnv(worlds, bootstrap, recipe.mask_in_row), centre
-    centre = prepare(factory.vector_env(1, seed, capacity), factory.name) if not rewarded(factory) else ()
+    if not rewarded(factory):
+        vector = factory.vector_env(1, seed, capacity)
+        prepare(vector, factory.name)
+        centre = _centre(vector)
     if ranks.collector is None:
         remote = RemoteWorlds(ranks.comm, ranks.workers, ranks.limit_s)
         return WorldsVecEnv(remote, bootstrap, recipe.mask_in_row), centre
     assert ranks.spaces is not None
     return RowsSpec(ranks.collector.layout, *ranks.spaces, recipe.mask_in_row), centre
+
+
+def _centre(vector: Any) -> tuple[int, ...]:
+    """The choices that mean "as the rule says"; empty without a rule."""
+    if getattr(vector, "residual", None) is None:
+        return ()
+    vector.reset()  # only a decision tells
+    return tuple(vector.centre)
 
 
 def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:

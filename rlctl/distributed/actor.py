@@ -18,6 +18,7 @@ import numpy as np
 from rlctl.bundle.spaces import describe
 from rlctl.distributed.attendant import Attendant, Lease
 from rlctl.distributed.chunk import Recorder
+from rlctl.distributed.failing import BrokenEnvironmentError
 from rlctl.distributed.layout import Worlds
 from rlctl.distributed.messages import Kind, Message, Peer, Transport
 from rlctl.distributed.policies import ActorPolicy, actor_policy
@@ -87,17 +88,20 @@ class Actor:
         spaces = describe(worlds.observation_space, worlds.action_space)
         greeting = Greeting(self.number, worlds.count, worlds.layout, spaces, where)
         self._transport.send(self.learner, Kind.HELLO, greeting.encode())
+        why = ""
         with Attendant(self._attend, self._lease.lease_s):
             try:
                 self._play()
             except LeaveError:
                 pass
+            except BrokenEnvironmentError as error:
+                why = str(error)
             except KeyboardInterrupt:
                 if self._leaving_s is None:
                     raise
             finally:
                 worlds.close()
-        self._transport.send(self.learner, Kind.BYE)
+        self._transport.send(self.learner, Kind.BYE, np.frombuffer(why.encode(), np.uint8))
 
     def listen(self) -> None:
         """Take in what the learner has said; for those who wait for something else, too.

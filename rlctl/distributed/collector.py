@@ -242,7 +242,7 @@ class Collector:
             case Kind.CHUNK:
                 return self._receive(member, message.data)
             case Kind.BYE:
-                self.roster.leave(message.peer)
+                self.roster.leave(message.peer, message.data.tobytes().decode())
             case _:
                 pass  # a sign of life
         return False

@@ -111,7 +111,7 @@ class Worlds(Protocol):
         count: how many, n.
         layout: of rows and actions.
         observation_space, action_space: of one environment, as its maker declares them.
-        failures: how often an environment failed, by kind; see ``rlctl.distributed.guard``.
+        failures: how often an environment failed, by kind; see ``rlctl.distributed.failing``.
         episodes: of each environment, number of the episode that it is in, or will begin with.
     """
 

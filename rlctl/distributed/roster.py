@@ -115,9 +115,12 @@ class Roster:
         member.lease.heard(self._clock())
         return member
 
-    def leave(self, peer: Peer) -> None:
-        """An actor has left, as it should."""
-        self.members[self._by_peer.pop(peer)].peer = None
+    def leave(self, peer: Peer, why: str = "") -> None:
+        """An actor has left by itself."""
+        number = self._by_peer.pop(peer)
+        self.members[number].peer = None
+        if why:
+            log.warning("actor %d has left: %s", number, why)
 
     def lose(self, peer: Peer, why: str) -> None:
         """An actor is gone, and is replaced if that can be done."""

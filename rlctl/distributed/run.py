@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from rlctl.monitoring.progress import Progress
 
+SIMULATIONS = "simulations"
 REPLACEMENT = "rlctl.distributed.replacement"
 
 
@@ -115,6 +116,7 @@ def act(
         game,
         Seeds(seed, place.agent, place.actor * count),
         count,
+        out / SIMULATIONS / f"actor-{place.actor}",
         with_mask=algorithm.with_mask,
         with_privileged=algorithm.with_privileged,
         prepare=algorithm.prepare(config),

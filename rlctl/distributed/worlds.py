@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -14,13 +16,16 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlctl.bundle.actions import action_heads
+from rlctl.campaign import CampaignFactory
 from rlctl.config import Config
+from rlctl.distributed.failing import Environment, Guard
 from rlctl.distributed.layout import Ended, Float32, Layout, Seeds, Step, Worlds
+from rlctl.distributed.simulations import RealCampaigns
 from rlctl.rewarded import Game, rewarded
+from rlctl.schema import EnvironmentSection
 from rlctl.vector import CampaignVectorEnv
 
 _NUMBER = (int, float, np.number, np.bool_)
-Environment = gymnasium.Env[Any, Any]
 
 
 class SingleWorlds:
@@ -33,6 +38,7 @@ class SingleWorlds:
             ``action_masks``); only for choices.
         with_privileged: rows hold ``info["privileged"]``.
         discount_s: seconds of ``info["duration_s"]`` in a unit of the discount; None: each step is one.
+        section: what is done about those that fail.
     """
 
     def __init__(
@@ -43,28 +49,36 @@ class SingleWorlds:
         with_mask: bool = True,
         with_privileged: bool = True,
         discount_s: float | None = None,
+        section: EnvironmentSection | None = None,
     ) -> None:
-        self._makers, self._seeds, self._discount_s = makers, seeds, discount_s
+        self._seeds, self._discount_s = seeds, discount_s
         self._with_privileged = with_privileged
         self.count = len(makers)
-        self.envs = [maker() for maker in makers]
-        first = self.envs[0]
+        failures: Counter[str] = Counter()
+        self.failures: Mapping[str, int] = failures
+        self._guards = [Guard(maker, section or EnvironmentSection(), failures) for maker in makers]
+        first = self._guards[0].env
+        assert first is not None
         self.observation_space, self.action_space = first.observation_space, first.action_space
         space = self.action_space
         choices = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
         self.heads = action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
         self._n_mask = sum(self.heads) if with_mask and choices else 0
         self._n_obs = int(spaces.flatdim(self.observation_space))
-        self.failures: Mapping[str, int] = Counter()
         self.episodes = [0] * self.count
         self._rows = np.zeros((self.count, 0), np.float32)
         self._returns = np.zeros(self.count)
         self._lengths = np.zeros(self.count, np.int64)
         # Only a reset tells how many privileged quantities there are.
-        self._probe: tuple[Any, dict[str, Any]] | None = first.reset(seed=seeds.episode(0, 0))
-        n_privileged = len(np.ravel(self._probe[1]["privileged"])) if self._has_privileged(self._probe[1]) else 0
         n_action = len(self.heads) or int(np.prod(space.shape or (1,)))
-        self.layout = Layout(self._n_obs, self._n_mask, n_privileged, n_action)
+        self.layout = Layout(self._n_obs, self._n_mask, 0, n_action)
+        self._probe: Float32 | None = None
+        self._probe, info = self._reset(0)
+        if self._with_privileged and "privileged" in info:
+            privileged = np.ravel(info["privileged"]).astype(np.float32)
+            self.layout = Layout(self._n_obs, self._n_mask, len(privileged), n_action)
+            self._probe = np.concatenate([self._probe, privileged])
+        self._probed = self.episodes[0]
 
     def begin(self) -> Float32:
         """Begin an episode in each; rows, [n, row]."""
@@ -82,13 +96,13 @@ class SingleWorlds:
         terminated, truncated = np.zeros(self.count, np.bool_), np.zeros(self.count, np.bool_)
         ended: list[Ended] = []
         tasks: list[str] = []
-        for i, env in enumerate(self.envs):
-            observation, reward, terminated[i], truncated[i], info = env.step(self._action(actions[i]))
-            rewards[i] = reward
+        for i, guard in enumerate(self._guards):
+            action = self._action(actions[i])
+            row, rewards[i], terminated[i], truncated[i], info = guard.step(action, self._row, self._rows[i])
             if self._discount_s is not None and "duration_s" in info:
                 durations[i] = float(info["duration_s"]) / self._discount_s
             tasks += info.get("tasks", ())
-            self._rows[i] = self._row(env, observation, info)
+            self._rows[i] = row
             self._returns[i] += rewards[i]
             self._lengths[i] += 1
             if terminated[i] or truncated[i]:
@@ -101,8 +115,9 @@ class SingleWorlds:
 
     def save(self) -> bytes | None:
         """Everything that the future depends on; None where an environment cannot be saved."""
+        envs = [guard.env for guard in self._guards]
         try:
-            data: bytes = cloudpickle.dumps((self.envs, self.episodes, self._rows, self._returns, self._lengths))
+            data: bytes = cloudpickle.dumps((envs, self.episodes, self._rows, self._returns, self._lengths))
             cloudpickle.loads(data)
         except Exception:  # whatever an environment holds: sockets, processes, generators
             return None
@@ -111,20 +126,30 @@ class SingleWorlds:
     def restore(self, state: bytes) -> Float32:
         """Go on where ``save`` was called; rows, [n, row]."""
         self.close()
-        self.envs, self.episodes, self._rows, self._returns, self._lengths = cloudpickle.loads(state)
+        envs, self.episodes, self._rows, self._returns, self._lengths = cloudpickle.loads(state)
+        for guard, env in zip(self._guards, envs, strict=True):
+            guard.env = env
         self._probe = None
         return self._rows.copy()
 
     def close(self) -> None:
         """Let go of everything."""
-        for env in self.envs:
-            env.close()
+        for guard in self._guards:
+            guard.close()
 
     def _begin(self, i: int) -> None:
-        seed = self._seeds.episode(i, self.episodes[i])
-        fresh, self._probe = (self._probe, None) if i == 0 and self.episodes[0] == 0 else (None, self._probe)
-        observation, info = fresh or self.envs[i].reset(seed=seed)
-        self._rows[i] = self._row(self.envs[i], observation, info)
+        fresh, self._probe = (self._probe, None) if i == 0 and self.episodes[0] == self._probed else (None, self._probe)
+        self._rows[i] = self._reset(i)[0] if fresh is None else fresh
+
+    def _reset(self, i: int) -> tuple[Float32, Mapping[str, Any]]:
+        """Begin the next episode that can begin."""
+        self.episodes[i] -= 1
+
+        def seed() -> int:
+            self.episodes[i] += 1
+            return self._seeds.episode(i, self.episodes[i])
+
+        return self._guards[i].reset(seed, self._row)
 
     def _row(self, env: Environment, observation: Any, info: Mapping[str, Any]) -> Float32:
         flat: Any = spaces.flatten(env.observation_space, observation)
@@ -133,16 +158,16 @@ class SingleWorlds:
             parts.append(self._mask(env, info))
         if self.layout.n_privileged:
             parts.append(np.ravel(info["privileged"]).astype(np.float32))
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        row = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        if len(row) != self.layout.row:
+            raise ValueError(f"{len(row)} numbers (observation, mask, privileged), not {self.layout.row}")
+        return row
 
     def _mask(self, env: Environment, info: Mapping[str, Any]) -> Float32:
         mask = info.get("action_mask")
         if mask is None and env.has_wrapper_attr("action_masks"):
             mask = env.get_wrapper_attr("action_masks")()
         return np.ones(self._n_mask, np.float32) if mask is None else np.ravel(mask).astype(np.float32)
-
-    def _has_privileged(self, info: Mapping[str, Any]) -> bool:
-        return self._with_privileged and "privileged" in info
 
     def _action(self, action: NDArray[Any]) -> Any:
         space = self.action_space
@@ -275,21 +300,37 @@ def make_worlds(
     game: Game,
     seeds: Seeds,
     count: int,
+    folder: Path,
     *,
     with_mask: bool = True,
     with_privileged: bool = True,
-    prepare: Callable[[Any, str], Any] = lambda vector, name: None,
+    prepare: Callable[[Any, str], None] = lambda environment, name: None,
 ) -> Worlds:
-    """The environments that a configuration asks for, on the twin.
+    """The environments that a configuration asks for.
 
     Args:
-        prepare: called with a vector environment and the campaign's name before it is used.
+        folder: for the files of real tasks.
+        prepare: called with each environment, or with a vector of them, and the campaign's name before it is used.
     """
     assert config.train is not None
-    discount_s = config.train.distributed.discount_s
-    options: dict[str, Any] = {"with_mask": with_mask, "with_privileged": with_privileged, "discount_s": discount_s}
+    distributed = config.train.distributed
+    options: dict[str, Any] = {
+        "with_mask": with_mask,
+        "with_privileged": with_privileged,
+        "discount_s": distributed.discount_s,
+    }
     if rewarded(game):
-        return SingleWorlds([game.environment] * count, seeds, **options)
+        return SingleWorlds([game.environment] * count, seeds, section=distributed.environment, **options)
+    campaigns: CampaignFactory = game  # type: ignore[assignment]
+    if distributed.simulations == "executor":
+
+        def maker(real: RealCampaigns) -> Environment:
+            environment = real.environment()
+            prepare(environment, game.name)
+            return environment
+
+        makers = [partial(maker, RealCampaigns(config, campaigns, folder / str(i))) for i in range(count)]
+        return SingleWorlds(makers, seeds, section=distributed.environment, **options)
     vector = game.vector_env(count, seeds.seed, config.machine.capacity())
     if isinstance(vector, CampaignVectorEnv):
         vector.seeds = seeds

@@ -215,7 +215,7 @@ def test_a_learner_that_comes_back_loses_no_acknowledged_chunk(tmp_path):
     roster = Roster({0: (0, 1), 1: (0, 2)}, 30.0)
     again = Collector(Switchboard().end(LEARNER), roster, 30.0, ChunkLog(tmp_path))
     assert again.restore(state, LAYOUT) >= len(later)
-    restored = again.gather(sum(chunk.transitions for chunk in later), lambda: False)
+    restored = again.gather(1 << 30, lambda: True)  # all that is there
     key = [(chunk.actor, chunk.number) for chunk in restored]
     assert [(chunk.actor, chunk.number) for chunk in later] == key[: len(later)]
     assert not set(key) & {(chunk.actor, chunk.number) for chunk in learned}

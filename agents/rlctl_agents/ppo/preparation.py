@@ -6,7 +6,6 @@ from typing import Any
 
 from rlctl.errors import ConfigError
 from rlctl.registry import make_rule
-from rlctl.vector import CampaignVectorEnv
 from rlctl_agents.ppo.options import RESIDUAL, Options
 from rlctl_agents.recipe import Prepare
 
@@ -14,10 +13,9 @@ from rlctl_agents.recipe import Prepare
 def discounted(gamma: float) -> Prepare:
     """Gives environments the discount that shapes rewards."""
 
-    def prepare(vector: Any, name: str) -> tuple[int, ...]:
-        if hasattr(vector, "gamma"):
-            vector.gamma = gamma
-        return ()
+    def prepare(environment: Any, name: str) -> None:
+        if hasattr(environment, "gamma"):
+            environment.gamma = gamma
 
     return prepare
 
@@ -25,14 +23,12 @@ def discounted(gamma: float) -> Prepare:
 def preparation(options: Options) -> Prepare:
     """Gives environments the discount that shapes rewards, and the rule around which choices are made."""
 
-    def prepare(vector: Any, name: str) -> tuple[int, ...]:
-        discounted(options.gamma)(vector, name)
+    def prepare(environment: Any, name: str) -> None:
+        discounted(options.gamma)(environment, name)
         if options.residual is None:
-            return ()
-        if not isinstance(vector, CampaignVectorEnv):
+            return
+        if not hasattr(environment, "residual"):
             raise ConfigError(f"campaign {name!r} does not offer it: leave it out", RESIDUAL)
-        vector.residual = make_rule(options.residual, "residual", RESIDUAL)
-        vector.reset()
-        return vector.centre
+        environment.residual = make_rule(options.residual, "residual", RESIDUAL)
 
     return prepare
