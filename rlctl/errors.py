@@ -47,6 +47,10 @@ class StorageError(RlctlError):
     """A file or folder that cannot be read or written."""
 
 
+class RanksLostError(RlctlError):
+    """Ranks that a training cannot do without are gone; it goes on from its newest checkpoint."""
+
+
 class SimulationDiverged(RlctlError):
     """For environments to raise when the simulated system has blown up: the episode ends, by the policy's fault."""
 

@@ -154,6 +154,14 @@ class TrainingCallback(BaseCallback):
             learners.told_by_first(True)
         self._collector.saved(state)
 
+    def save_what_is_left(self) -> None:
+        """Ranks were lost. In lock-step the newest checkpoint stands, if there is one: it has their environments."""
+        if self._collector is not None:
+            self.save()
+        elif self._checkpoints.none and self._learned:
+            self.model.num_timesteps = self._learned
+            self._checkpoints.save(self.model)
+
     def _on_step(self) -> bool:
         # A twin that shares the OpenMP runtime (Numba's parallel loops do) sets its number of threads for PyTorch too;
         # operations as small as ours are several times slower on more than one.

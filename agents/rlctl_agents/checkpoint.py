@@ -77,13 +77,18 @@ class Checkpoints:
         self._settings, self._hash = _settings(config), config_hash(config)
         self._kept = CheckpointFolder(folder, KEPT)
 
+    @property
+    def none(self) -> bool:
+        """Whether there is no checkpoint yet."""
+        return not self._kept.names()
+
     def require_none(self) -> None:
         """A new training begins here.
 
         Raises:
             ConfigError: another one has begun here already.
         """
-        if self._kept.names():
+        if not self.none:
             raise ConfigError(f"{self.folder.parent} already holds a training: resume it, or give another folder")
 
     def newest(self) -> Checkpoint | None:

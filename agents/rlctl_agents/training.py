@@ -20,9 +20,8 @@ from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.config import config_hash, provenance
 from rlctl.distributed.lockstep import RemoteWorlds
-from rlctl.distributed.roster import ActorsLostError
 from rlctl.distributed.worlds import VectorWorlds
-from rlctl.errors import ConfigError
+from rlctl.errors import ConfigError, RanksLostError
 from rlctl.registry import game_factory, load_policy
 from rlctl.rewarded import rewarded
 from rlctl_agents.board import TrainingBoard
@@ -30,7 +29,6 @@ from rlctl_agents.callback import Stop, TrainingCallback
 from rlctl_agents.checkpoint import Checkpoint, Checkpoints
 from rlctl_agents.export import actor_network, actor_weights, check_same_answers, played_rows
 from rlctl_agents.recipe import How, Recipe, Setting
-from rlctl_agents.spec_env import SpecVecEnv
 from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 if TYPE_CHECKING:
@@ -124,8 +122,8 @@ def train(
                 callback.stop = stop
                 model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
                 asked = stop.asked and model.num_timesteps < section.decisions
-        except ActorsLostError:
-            callback.save()
+        except RanksLostError:
+            callback.save_what_is_left()
             raise
         finally:
             if first:
@@ -138,7 +136,7 @@ def train(
             raise KeyboardInterrupt
         if asked or not first:
             return None
-        rows = _seen(model) if isinstance(env, RowsSpec) else None
+        rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
         return export(model, recipe, out / "policy", factory, env, config, options, rows)
     finally:
         env.close()
@@ -199,7 +197,8 @@ def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
 def _seen(model: Any) -> NDArray[np.float32]:
     """Some rows that the model has seen; none yet: random ones."""
     buffer = getattr(model, "replay_buffer", None) or model.rollout_buffer
-    if not isinstance(model.get_env(), SpecVecEnv):
+    env = model.get_env()
+    if isinstance(env, WorldsVecEnv) and isinstance(env.worlds, VectorWorlds):
         return np.asarray(model._last_obs, np.float32)
     count = buffer.size()
     rows = np.reshape(buffer.observations, (-1, buffer.observations.shape[-1]))[max(0, count - ROWS) : count]

@@ -110,7 +110,8 @@ class WorldsVecEnv(VecEnv):
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The attribute of all environments together, once per environment."""
         owner = self if attr_name == "action_masks" else self._owner
-        return [getattr(owner, attr_name)] * len(self._chosen(indices))
+        found = getattr(owner, attr_name, None) if attr_name == "render_mode" else getattr(owner, attr_name)
+        return [found] * len(self._chosen(indices))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         """Set an attribute of all environments together."""

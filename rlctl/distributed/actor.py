@@ -101,7 +101,8 @@ class Actor:
                     raise
             finally:
                 worlds.close()
-        self._transport.send(self.learner, Kind.BYE, np.frombuffer(why.encode(), np.uint8))
+        if self.stopped or why:  # a learner that was silent for too long, and is back, has lost this one
+            self._transport.send(self.learner, Kind.BYE, np.frombuffer(why.encode(), np.uint8))
 
     def listen(self) -> None:
         """Take in what the learner has said; for those who wait for something else, too.

@@ -21,6 +21,7 @@ from types import FrameType
 from rlctl.bugs import EXIT_CODE
 from rlctl.distributed import relics, standing
 from rlctl.distributed.stopping import end_with_parent
+from rlctl.distributed.together import GO_ON
 from rlctl.errors import LaunchError
 from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
 from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, library, scratch_environment
@@ -28,9 +29,6 @@ from rlctl.executors.processes import reap, send_signal
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""
-
-GO_ON = 75
-"""Exit code where training is not over, and goes on with ``--resume``."""
 
 _MARK = "RLCTL_RANKS_OF"
 _LOOK_S = 0.1

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Collection
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,18 @@ _KILLED_S = 10.0
 """After which a rank that was to be ended goes by itself."""
 
 
+class How(IntEnum):
+    """How the processes of the job end."""
+
+    FINALIZED = 1
+    """By ``MPI_Finalize``."""
+    LEFT = 2
+    """Without it, since some have died: it may wait for them."""
+    KILLED = 3
+    """By the launcher, at rank 0's word, since some hang. Were others to leave before, MPICH would end the job at once,
+    with those that still write."""
+
+
 def leave(comm: Comm, learners: Collection[int], limit_s: float, patience_s: float = 30.0) -> None:
     """Wait asleep until the job may end; each rank calls it once, last of all.
 
@@ -46,19 +59,20 @@ def leave(comm: Comm, learners: Collection[int], limit_s: float, patience_s: flo
         patience_s: that the others have after the last learner has come.
     """
     if comm.rank != 0:
-        if not _may_finalize(comm, limit_s):
-            atexit.register(_end, False)
-        return
-    dead, hanging = _collect(comm, learners, limit_s, patience_s)
-    for what, ranks in (("have died", dead), ("do not come to the end", hanging)):
-        if ranks:
-            log.warning("ranks that %s: %s", what, ", ".join(map(str, sorted(ranks))))
-    if hanging:
-        atexit.register(_end, True)
+        how = _told(comm, limit_s)
+    else:
+        how, dead, hanging = _collect(comm, learners, limit_s, patience_s)
+        for what, ranks in (("have died", dead), ("do not come to the end", hanging)):
+            if ranks:
+                log.warning("ranks that %s: %s", what, ", ".join(map(str, sorted(ranks))))
+    if how is not How.FINALIZED:
+        atexit.register(_end, how, comm.rank == 0)
 
 
-def _collect(comm: Comm, learners: Collection[int], limit_s: float, patience_s: float) -> tuple[set[int], set[int]]:
-    """Rank 0: those that died, and those that did not come, after all others were told to end."""
+def _collect(
+    comm: Comm, learners: Collection[int], limit_s: float, patience_s: float
+) -> tuple[How, set[int], set[int]]:
+    """Rank 0: how all end, which the others were told; those that died, and those that did not come."""
     from mpi4py import MPI
 
     word = np.zeros(comm.size, np.uint8)
@@ -84,17 +98,18 @@ def _collect(comm: Comm, learners: Collection[int], limit_s: float, patience_s: 
             backoff.nap()
     for request in waited.values():
         request.Cancel()
-    flag = np.array([not waited], np.uint8)
+    how = How.KILLED if waited else How.LEFT if dead else How.FINALIZED
+    flag = np.array([how], np.uint8)
     for rank in set(range(1, comm.size)) - dead - set(waited):
         try:
             wait(comm.Isend(flag, rank, _END), limit_s, until_s=1.0)
         except MPI.Exception:
             dead.add(rank)
-    return dead, set(waited)
+    return how, dead, set(waited)
 
 
-def _may_finalize(comm: Comm, limit_s: float) -> bool:
-    """Any other rank: says that it is done, and waits for the word of rank 0: whether all alive came."""
+def _told(comm: Comm, limit_s: float) -> How:
+    """Any other rank: says that it is done, and waits for the word of rank 0."""
     from mpi4py import MPI
 
     flag = np.zeros(1, np.uint8)
@@ -105,18 +120,15 @@ def _may_finalize(comm: Comm, limit_s: float) -> bool:
         log.debug("rank 0 is dead")
         sys.stdout.flush()
         os._exit(EXIT_CODE)
-    return bool(flag[0])
+    return How(int(flag[0]))
 
 
-def _end(first: bool) -> None:
-    """Without ``MPI_Finalize``: rank 0 ends the job; the others, which have nothing left to do, wait for that.
-
-    Were they to leave by themselves, MPICH would end the job at once, with those that still write.
-    """
+def _end(how: How, first: bool) -> None:
     interrupts.end()
     sys.stdout.flush()
     sys.stderr.flush()
-    time.sleep(_OUT_S if first else _KILLED_S)
-    if first:
-        kill_job(0)
+    if how is How.KILLED:
+        time.sleep(_OUT_S if first else _KILLED_S)
+        if first:
+            kill_job(0)
     os._exit(0)

@@ -17,7 +17,7 @@ from rlctl.distributed.layout import Ended, Float32, Layout, Step, Worlds
 from rlctl.distributed.messages import Bytes
 from rlctl.distributed.transport import of_the_dead
 from rlctl.distributed.waiting import LIMIT_S, Backoff
-from rlctl.errors import RlctlError
+from rlctl.errors import RanksLostError
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ASK, _ANSWER = 201, 202
 
 
-class WorkersLostError(RlctlError):
+class WorkersLostError(RanksLostError):
     """A rank that held environments is gone."""
 
 

@@ -14,12 +14,12 @@ from rlctl.distributed.attendant import Lease
 from rlctl.distributed.chunk import Chunk
 from rlctl.distributed.messages import Peer
 from rlctl.distributed.wire import Greeting
-from rlctl.errors import RlctlError
+from rlctl.errors import RanksLostError
 
 log = logging.getLogger(__name__)
 
 
-class ActorsLostError(RlctlError):
+class ActorsLostError(RanksLostError):
     """There is no actor any more, and none can be started."""
 
 

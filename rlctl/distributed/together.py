@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rlctl import interrupts
 from rlctl.bugs import EXIT_CODE
 from rlctl.distributed import standing
-from rlctl.errors import RlctlError
+from rlctl.errors import RanksLostError, RlctlError
 from rlctl.monitoring.terminal import one_line
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MENDABLE = 2
 """Exit code of what the user can mend."""
+
+GO_ON = 75
+"""Exit code where training is not over, and goes on with ``--resume``."""
 
 _INTERRUPTED = 130
 _PREFER_FIRST_S = 0.3
@@ -60,7 +63,7 @@ def ends_together(label: str | None = None, spared: bool = False) -> Iterator[in
 
 
 def abort(error: BaseException, label: str, first: bool) -> NoReturn:
-    """End the job: exit code 2 for what the user can mend, 130 for an interrupt, else 70.
+    """End the job: exit code 2 for what the user can mend, 75 where ranks were lost, 130 for an interrupt, else 70.
 
     Args:
         error: why.
@@ -72,7 +75,7 @@ def abort(error: BaseException, label: str, first: bool) -> NoReturn:
         # Wrong for all alike, most often: then rank 0 is to say it, as it is of no interest where.
         told = not first and _is_told(_PREFER_FIRST_S)
         text = "" if told else f"rlctl: {'' if first else f'{label}: '}{one_line(str(error))}\n"
-        code = MENDABLE
+        code = GO_ON if isinstance(error, RanksLostError) else MENDABLE
     elif isinstance(error, KeyboardInterrupt):
         text, code = "", _INTERRUPTED
     else:

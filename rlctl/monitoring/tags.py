@@ -125,12 +125,15 @@ LAYOUT: dict[str, tuple[Chart, ...]] = {
         Chart("share of the core-seconds by purpose", ("machine/share/{purpose}",)),
         Chart("tasks by state", ("machine/tasks/{state}",)),
         Chart("busy cores and queued tasks", ("machine/busy_cores", "machine/queued_tasks")),
+        Chart("decision latency, ms", ("machine/latency_p50_ms", "machine/latency_p99_ms")),
+    ),
+    "Are the ranks busy?": (
         Chart(
             "learner idle, actors busy, shares of their time", ("distributed/learner_idle", "distributed/actor_busy")
         ),
         Chart("actors, and those that replaced lost ones", ("distributed/actors", "distributed/restarts")),
         Chart("failures of environments", ("distributed/failures/{kind}",)),
-        Chart("decision latency, ms", ("machine/latency_p50_ms", "machine/latency_p99_ms")),
+        Chart("size of a chunk, transitions", ("distributed/chunk_transitions",)),
     ),
 }
 """Charts of the custom scalars, by the question that they answer."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -20,8 +22,14 @@ class Faulty(gymnasium.Env):
     steps = 0
     resets = 0
 
-    def __init__(self, faults=None, reset_faults=(), hang_s=30.0):
+    broken = False
+
+    def __init__(self, faults=None, reset_faults=(), hang_s=30.0, pace_s=0.0, mark=False):
         type(self).made += 1
+        self.pace_s = pace_s
+        self.mark = Path(f"open-{os.getpid()}") if mark else None
+        if self.mark is not None:
+            self.mark.touch()
         self.faults = {int(k): v for k, v in (faults or {}).items()}
         self.reset_faults, self.hang_s = tuple(reset_faults), hang_s
         self.closed = False
@@ -30,7 +38,7 @@ class Faulty(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         type(self).resets += 1
-        if Faulty.resets in self.reset_faults:
+        if Faulty.broken or Faulty.resets in self.reset_faults:
             raise OSError("no such file: field.npz")
         self.age = 0
         return self._seen(), {}
@@ -39,7 +47,11 @@ class Faulty(gymnasium.Env):
         type(self).steps += 1
         fault = self.faults.get(Faulty.steps)
         self.age += 1
+        time.sleep(self.pace_s)
         match fault:
+            case "break":
+                type(self).broken = True
+                raise RuntimeError("the file system is gone")
             case "raise":
                 raise RuntimeError("the licence server is away")
             case "diverge":
@@ -58,6 +70,8 @@ class Faulty(gymnasium.Env):
 
     def close(self):
         self.closed = True
+        if self.mark is not None:
+            self.mark.unlink(missing_ok=True)
 
     def _seen(self):
         return np.full(3, self.age, np.float32)

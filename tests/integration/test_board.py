@@ -120,7 +120,8 @@ def test_every_tag_stands_in_the_vocabulary_and_the_pages_are_laid_out(
     layout = layout_pb2.Layout.FromString(curves.strings(".", OURS[0])[0])
     assert [category.title for category in layout.category] == list(LAYOUT)
     # Each question is answered by some chart that is not empty.
-    for category in layout.category[0 if kind == "trained" else 1 :]:
+    skipped = {"Are the ranks busy?"} | ({"Is it learning?"} if kind == "steered" else set())
+    for category in (found for found in layout.category if found.title not in skipped):
         shown = [
             chart.title
             for chart in category.chart
