@@ -87,12 +87,11 @@ def train(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Train a policy on the campaign's twin, on one or many processes: ``mpiexec -n N rlctl train`` works too."""
-    folder: Path | None
     if under_mpi():
         from rlctl.commands.ranks import be_rank
 
-        folder = be_rank(config, out, ranks, resume=resume, sets=sets or (), quiet=as_json)
-        if folder is None:
+        folders = be_rank(config, out, ranks, resume=resume, sets=sets or (), quiet=as_json)
+        if not folders:
             raise typer.Exit
     else:
         try:
@@ -102,10 +101,12 @@ def train(
 
                 options = ["--json"] * as_json + [f"--log-level={log_level}"]
                 sys.exit(start_ranks(loaded, out, ranks, launcher, resume, sets or (), options))
-            folder = rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))
+            folders = [rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))]
         except KeyboardInterrupt:
             _stopped(resume)
-    _say(as_json, {"policy": str(folder)}, f"saved the policy in {folder}")
+    names = [str(folder) for folder in folders]
+    text = "\n".join(f"saved the policy in {name}" for name in names)
+    _say(as_json, {"policies": names} if len(names) > 1 else {"policy": names[0]}, text)
 
 
 @app.command(epilog="Example: rlctl tune feedback configs/annealing.yaml --out feedback.yaml")

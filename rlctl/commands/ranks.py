@@ -13,8 +13,10 @@ import rlctl
 from rlctl.commands.shared import _progress
 from rlctl.config import Config
 from rlctl.distributed import launch, standing
+from rlctl.distributed.agents import each_agent
 from rlctl.distributed.topology import Shape, split, waste
 from rlctl.errors import ConfigError
+from rlctl.preflight import check_game, check_training
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ def start_ranks(
     shape = Shape.of(check_train(config, out, resume).distributed)
     with config.source.located():
         split(ranks, shape)
+        game = check_game(config)
+        for one in each_agent(config):
+            check_training(one, game)
     if (said := waste(ranks, shape)) is not None:
         log.warning("--ranks: %s", said)
     program = [sys.executable, "-P", "-m", "rlctl", "train", str(config.source.path), f"--out={out}", *options]
@@ -46,11 +51,11 @@ def start_ranks(
     return launch.run(program, ranks, starter, out, again, lambda: any(out.glob("checkpoints/*")))
 
 
-def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequence[str], quiet: bool) -> Path | None:
+def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequence[str], quiet: bool) -> list[Path]:
     """What this process does as one of several MPI ranks; whatever goes wrong here ends the job on all of them.
 
     Returns:
-        the folder of the saved policy, on the rank that is to tell of it; None on the others.
+        the folder of each agent's saved policy, on the rank that is to tell of them; nothing on the others.
     """
     from rlctl.distributed.together import ends_together
 
@@ -61,10 +66,13 @@ def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequ
         run_rank = importlib.import_module("rlctl.distributed.run").run_rank
         folder: Path | None = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
     if rank > 0:
-        return None
+        return []
     standing.tell_code(launch.INTERRUPTED if folder is None else 0)
     if folder is None and not standing.watched():
         again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
         print(f"rlctl: stopped; to go on, on as many ranks: {shlex.join(again)}", file=sys.stderr)
         sys.exit(launch.INTERRUPTED)
-    return folder
+    if folder is None:
+        return []
+    agents = len(loaded.train.distributed.agents) if loaded.train is not None else 0
+    return [out / f"agent-{agent}" / folder.name for agent in range(agents)] or [folder]

@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rlctl.config import Config, config_data
 from rlctl.distributed.actor import Actor, Cut
+from rlctl.distributed.agents import of_agent, training
 from rlctl.distributed.attendant import Attendant
 from rlctl.distributed.chunk_log import ChunkLog
 from rlctl.distributed.collector import Collector
@@ -27,7 +26,7 @@ from rlctl.distributed.worlds import make_worlds
 from rlctl.errors import ConfigError
 from rlctl.files import writing
 from rlctl.registry import game_factory, learner
-from rlctl.schema import DistributedSection, TrainSection
+from rlctl.schema import DistributedSection
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -59,33 +58,6 @@ def run_rank(config: Config, out: Path, resume: bool, progress: Progress) -> Pat
                 window = Window(world.agent, place.learner) if with_window and world.agent is not None else None
                 act(config, out, place, world.agent, place.learner, world.environment, window)
     return None
-
-
-def training(config: Config) -> TrainSection:
-    """The section that says how to learn.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if config.train is None:
-        raise ConfigError("the configuration has no section 'train'")
-    return config.train
-
-
-def of_agent(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
-    """Configuration and folder of one of several agents; of the only one, those that are given."""
-    section = training(config)
-    entries = section.distributed.agents
-    if not entries or agent < 0:
-        return config, out
-    entry = entries[agent]
-    seed = config.seed if section.seed is None else section.seed
-    own = int(np.random.SeedSequence([seed, agent]).generate_state(1)[0]) if entry.seed is None else entry.seed
-    data = config_data(config)
-    data["train"] |= {"seed": own, "options": {**section.options, **entry.options}}
-    made = Config.model_validate(data)
-    made._source = config.source
-    return made, out / f"agent-{agent}"
 
 
 def act(
