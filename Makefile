@@ -35,7 +35,7 @@ test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm tests
 
 test-learning: $(STAMP)
-	$(BIN)/python -m pytest tests/learning
+	RLCTL_LEARNING=full $(BIN)/python -m pytest tests/learning -s
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

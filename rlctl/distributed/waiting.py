@@ -1,7 +1,8 @@
 """Waiting asleep: an MPI call that blocks keeps a core busy, and ranks that wait share their cores with simulations.
 
-A wait looks again after 50 us, then after twice as long each time, up to a limit: it notices at most as late as it has
-waited already. Collectives are begun, and then waited for in the same way.
+A wait looks again after 50 us, and then each time after an eighth of what it has waited already, up to a limit. So it
+notices at most an eighth too late: were it much more, two ranks that answer each other would each wait for the other's
+delay, and both delays would grow. Collectives are begun, and then waited for in the same way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FIRST_S = 50e-6
 LIMIT_S = 5e-3
+_SHARE = 1 / 8
 _RANKS_AT_LIMIT = 16
 _LONGEST_S = 0.1
 
@@ -42,17 +44,18 @@ class Backoff:
 
     def __init__(self, limit_s: float = LIMIT_S, sleep: Callable[[float], None] | None = None) -> None:
         self.limit_s = limit_s
-        self._next_s = FIRST_S
+        self._waited_s = 0.0
         self._sleep = sleep
 
     def nap(self) -> None:
-        """Sleep; the next nap is twice as long."""
-        (self._sleep or time.sleep)(self._next_s)
-        self._next_s = min(2.0 * self._next_s, self.limit_s)
+        """Sleep for a share of what was waited already."""
+        nap_s = min(max(FIRST_S, _SHARE * self._waited_s), self.limit_s)
+        (self._sleep or time.sleep)(nap_s)
+        self._waited_s += nap_s
 
     def reset(self) -> None:
         """Something was found: the next nap is short again."""
-        self._next_s = FIRST_S
+        self._waited_s = 0.0
 
 
 def wait(request: Request, limit_s: float = LIMIT_S, until_s: float | None = None) -> bool:

@@ -10,16 +10,18 @@ from mpi_runner import run_ranks
 from rlctl.distributed.waiting import FIRST_S, LIMIT_S, Backoff, limit_s
 
 
-def test_naps_double_up_to_the_limit_and_are_short_again_once_something_came(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_naps_are_an_eighth_of_the_wait_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
     monkeypatch.setattr("time.sleep", naps.append)
     backoff = Backoff(limit_s=300e-6)
-    for _ in range(5):
+    for _ in range(30):
         backoff.nap()
+    for number, nap in enumerate(naps):
+        assert nap == pytest.approx(min(max(FIRST_S, sum(naps[:number]) / 8), 300e-6))
+    assert (naps[0], naps[-1]) == (FIRST_S, 300e-6)
     backoff.reset()
     backoff.nap()
-    assert naps == pytest.approx([50e-6, 100e-6, 200e-6, 300e-6, 300e-6, 50e-6])
-    assert naps[0] == FIRST_S
+    assert naps[-1] == FIRST_S
 
 
 def test_all_ranks_of_a_machine_together_look_no_more_often_than_sixteen() -> None:
