@@ -93,6 +93,7 @@ def train(
             environments = env.num_envs if ranks is None else ranks.environments
             learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
             model = recipe.make(how, Setting(env, centre, environments, learners), options)
+            model.action_space.seed(int(sequence[1]))
         if ranks is not None and ranks.collector is not None:
             if start and ranks.number < len(start.actors):
                 ranks.collector.restore(start.actors[ranks.number], env.layout)

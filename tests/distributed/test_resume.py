@@ -37,6 +37,32 @@ train:
   distributed: {{mode: lockstep, envs_per_actor: 2}}
   options: {{n_steps: 16, n_epochs: 2, batch_size: 32, net_arch: [8]}}
 """,
+    "dqn": """
+schema: 1
+seed: 3
+campaign: {{name: gymnasium, options: {{id: CartPole-v1}}}}
+train:
+  algorithm: dqn
+  decisions: 512
+  num_envs: 4
+  validation_instances: 0
+  checkpoint_decisions: {every}
+  distributed: {{mode: lockstep, envs_per_actor: 2}}
+  options: {{learning_starts: 32, batch_size: 32, train_freq: 16, target_update: 8, net_arch: [8]}}
+""",
+    "sac": """
+schema: 1
+seed: 3
+campaign: {{name: gymnasium, options: {{id: Pendulum-v1}}}}
+train:
+  algorithm: sac
+  decisions: 512
+  num_envs: 4
+  validation_instances: 0
+  checkpoint_decisions: {every}
+  distributed: {{mode: lockstep, envs_per_actor: 2}}
+  options: {{learning_starts: 32, batch_size: 32, net_arch: [8]}}
+""",
 }
 
 
