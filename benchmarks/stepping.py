@@ -1,7 +1,8 @@
 """One system steps paced environments for a while; ``benchmarks/distributed.py`` starts it. Prints a line of JSON.
 
-``python stepping.py SYSTEM ENVIRONMENTS KIND SECONDS``; ``asynchronous`` and ``lockstep`` under mpiexec with one rank
-more than environments. Steps count from the first second on; ``slept_s`` is what the counted steps took.
+``python stepping.py SYSTEM ENVIRONMENTS KIND MEAN SECONDS``; those of rlctl under mpiexec, with one rank more than
+environments. Steps count from when all have made some; ``busy`` is what the counted steps took, over elapsed time times
+environments.
 """
 
 from __future__ import annotations
@@ -17,23 +18,28 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from paced import MEAN_S, Paced, durations
+from paced import Paced, durations
 
-WARM_UP_S = 3.0
+WARM_UP_S = 2.0
+CUT = (64, 1.0)
+"""Steps and seconds after which an actor sends a chunk."""
 NETWORK = {"kind": "categorical", "heads": [2], "n_obs": 4, "n_mask": 0, "hidden": [64, 64], "activation": "tanh"}
+NETWORK["clip"] = None
+
+Figures = dict[str, float]
 
 
 def main() -> None:
     """Run one system."""
-    system, environments, kind, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
-    times_s = durations(environments, kind)
-    found = SYSTEMS[system](times_s, seconds)
+    system, environments, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    mean_s, seconds = float(sys.argv[4]), float(sys.argv[5])
+    found = SYSTEMS[system](durations(environments, kind, mean_s), seconds)
     if found is not None:
         print(json.dumps(found), flush=True)
 
 
-def asynchronous(times_s: np.ndarray, seconds: float) -> dict[str, float] | None:
-    """The actors of rlctl, and the collector that its learners have; nothing is learned, the policy goes round."""
+def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Figures | None:
+    """The actors of rlctl, and the collector that its learners have; nothing is learned, a policy goes round."""
     from mpi4py import MPI
 
     from rlctl.distributed.actor import Actor, Cut
@@ -41,118 +47,112 @@ def asynchronous(times_s: np.ndarray, seconds: float) -> dict[str, float] | None
     from rlctl.distributed.collector import Collector
     from rlctl.distributed.layout import Seeds
     from rlctl.distributed.policies import actor_policy
+    from rlctl.distributed.roster import Roster
     from rlctl.distributed.transport import MpiTransport
+    from rlctl.distributed.window import Window
     from rlctl.distributed.worlds import SingleWorlds
 
     comm = MPI.COMM_WORLD
-    transport = MpiTransport(comm)
+    transport, window = MpiTransport(comm), Window(comm, 0) if with_window else None
     if comm.rank:
         number = comm.rank - 1
         worlds = SingleWorlds([lambda: Paced(times_s[number])], Seeds(0, 0, number))
-        Actor(number, worlds, transport, (0, 0), Cut(16, 2.0), 60.0, [0, number]).run()
+        newer = None if window is None else window.newer
+        Actor(number, worlds, transport, (0, 0), Cut(*CUT), 60.0, [0, number], newer=newer).run()
         return None
-    collector = Collector(transport, {n: (0, n + 1) for n in range(comm.size - 1)}, 60.0)
+    roster = Roster({number: (0, number + 1) for number in range(comm.size - 1)}, 60.0)
+    collector = Collector(transport, roster, 60.0, window=None if window is None else window.put)
     weights = np.random.default_rng(0).normal(size=actor_policy(NETWORK).length).astype(np.float32)
     counts = np.zeros(comm.size - 1, np.int64)
-    lags: list[int] = []
-    until_s = [0.0]
+    lags: list[float] = []
+    until_s = float("inf")
+    published = 0
 
     def gather() -> None:
-        for chunk in collector.gather(comm.size - 1, lambda: time.monotonic() > until_s[0]):
+        nonlocal published
+        for chunk in collector.gather(comm.size - 1, lambda: time.monotonic() > until_s):
             counts[chunk.actor] += chunk.transitions
-            lags.extend(collector.version - chunk.versions)
+            lags.append(float(np.mean(collector.version - chunk.versions)))
         collector.publish(NETWORK, weights)
+        published += 1
 
     with Attendant(collector.attend, 60.0):
         collector.publish(NETWORK, weights)
-        until_s[0] = float("inf")
-        while not all(counts):  # everybody is there
+        while not all(counts):
             gather()
-        begun, lags[:] = counts.copy(), []
+        begun, published = counts.copy(), 0
+        lags.clear()
         began_s, worked_s = time.monotonic(), time.process_time()
-        until_s[0] = began_s + seconds
-        while time.monotonic() < until_s[0]:
+        until_s = began_s + seconds
+        while time.monotonic() < until_s:
             gather()
         found = _found(times_s, begun, counts, time.monotonic() - began_s, time.process_time() - worked_s)
-        found["lag"] = float(np.mean(lags))
         collector.stop()
-    return found
+    return found | {"lag": float(np.mean(lags)), "published": float(published)}
 
 
-def lockstep(times_s: np.ndarray, seconds: float) -> dict[str, float] | None:
-    """rlctl's ranks, stepped together."""
+def in_step(times_s: np.ndarray, seconds: float) -> Figures | None:
+    """The ranks of rlctl, stepped together."""
     from mpi4py import MPI
+
+    from rlctl_agents.ranks_vec_env import RanksVecEnv, serve
 
     comm = MPI.COMM_WORLD
     if comm.rank:
-        from rlctl.distributed.lockstep import serve
-
         serve(comm, [lambda: Paced(times_s[comm.rank - 1])])
         return None
-    from rlctl_agents.lockstep import RanksVecEnv
-
     env = RanksVecEnv(comm)
-    return _in_step(times_s, seconds, env.reset, env.step, env.close)
+    return _together(times_s, seconds, env)
 
 
-def subproc(times_s: np.ndarray, seconds: float) -> dict[str, float]:
+def subproc(times_s: np.ndarray, seconds: float) -> Figures:
     """Stable-Baselines3's SubprocVecEnv."""
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
-    makers = [partial(Paced, row) for row in times_s]
-    env = SubprocVecEnv(makers, start_method="fork" if len(times_s) > 16 else None)
-    return _in_step(times_s, seconds, env.reset, env.step, env.close)
+    makers: list[Callable[[], Any]] = [partial(Paced, row) for row in times_s]
+    return _together(times_s, seconds, SubprocVecEnv(makers, start_method="fork"))
 
 
-def gymnasium(times_s: np.ndarray, seconds: float) -> dict[str, float]:
+def gymnasium(times_s: np.ndarray, seconds: float) -> Figures:
     """Gymnasium's AsyncVectorEnv."""
     from gymnasium.vector import AsyncVectorEnv
 
-    env = AsyncVectorEnv([partial(Paced, row) for row in times_s], context="fork" if len(times_s) > 16 else None)
-    return _in_step(times_s, seconds, env.reset, env.step, env.close)
+    return _together(times_s, seconds, AsyncVectorEnv([partial(Paced, row) for row in times_s], context="fork"))
 
 
-def _in_step(
-    times_s: np.ndarray,
-    seconds: float,
-    reset: Callable[[], Any],
-    step: Callable[[Any], Any],
-    close: Callable[[], Any],
-) -> dict[str, float]:
-    reset()
-    counts = np.zeros(len(times_s), np.int64)
-    actions = np.zeros(len(times_s), np.int64)
-    until_s = time.monotonic() + WARM_UP_S
-    while time.monotonic() < until_s:
-        step(actions)
-        counts += 1
+def _together(times_s: np.ndarray, seconds: float, env: Any) -> Figures:
+    env.reset()
+    counts, actions = np.zeros(len(times_s), np.int64), np.zeros(len(times_s), np.int64)
+
+    def step(for_s: float) -> None:
+        until_s = time.monotonic() + for_s
+        while time.monotonic() < until_s:
+            env.step(actions)
+            counts[:] += 1
+
+    step(WARM_UP_S)
     begun, began_s, worked_s = counts.copy(), time.monotonic(), time.process_time()
-    while time.monotonic() < began_s + seconds:
-        step(actions)
-        counts += 1
+    step(seconds)
     found = _found(times_s, begun, counts, time.monotonic() - began_s, time.process_time() - worked_s)
-    close()
+    env.close()
     return found
 
 
-def _found(
-    times_s: np.ndarray, begun: np.ndarray, counts: np.ndarray, elapsed_s: float, worked_s: float
-) -> dict[str, float]:
+def _found(times_s: np.ndarray, begun: np.ndarray, counts: np.ndarray, elapsed_s: float, worked_s: float) -> Figures:
     slept_s = sum(float(row[a:b].sum()) for row, a, b in zip(times_s, begun, counts, strict=True))
     steps = float((counts - begun).sum())
     return {
-        "steps_per_s": steps / elapsed_s,
-        "of_n_over_mean": steps / elapsed_s * MEAN_S / len(times_s),
+        "rate": steps / elapsed_s,
         "busy": slept_s / elapsed_s / len(times_s),
-        "learner_us": 1e6 * worked_s / max(steps, 1.0),
-        "learner_cpu": worked_s / elapsed_s,
-        "load": os.getloadavg()[0],
+        "cpu_us": 1e6 * worked_s / max(steps, 1.0),
+        "core": worked_s / elapsed_s,
     }
 
 
-SYSTEMS: dict[str, Callable[[np.ndarray, float], dict[str, float] | None]] = {
-    "asynchronous": asynchronous,
-    "lockstep": lockstep,
+SYSTEMS: dict[str, Callable[[np.ndarray, float], Figures | None]] = {
+    "actors": actors,
+    "actors, weights in a window": partial(actors, with_window=True),
+    "lock-step": in_step,
     "SubprocVecEnv": subproc,
     "AsyncVectorEnv": gymnasium,
 }
