@@ -12,7 +12,8 @@ from rlctl.config import Config
 from rlctl.errors import ConfigError, Key, PolicyError
 from rlctl.policy import Policy
 from rlctl.registry import campaign_factory, game_factory, learner, load_policy
-from rlctl.rewarded import Game, rewarded
+from rlctl.rewarded import Game, collective, rewarded
+from rlctl.schema import TrainSection
 
 
 def check(config: Config) -> None:
@@ -74,9 +75,33 @@ def check_training(config: Config, factory: Game) -> None:
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
             ("train", "distributed", "simulations"),
         )
+    check_group(config.train, factory)
     asked = getattr(learner(config.train.algorithm), "check", None)
     if asked is not None:
         asked(config, factory)
+
+
+def check_group(section: TrainSection, factory: Game) -> None:
+    """Refuse environments of several ranks where they cannot be.
+
+    Raises:
+        ConfigError: they take no communicator, or a step that hangs would have to be left behind.
+    """
+    ranks = section.distributed.ranks_per_env
+    if ranks == 1:
+        return
+    if not collective(factory):
+        advice = "name the argument that takes it in campaign.options.communicator, or " if rewarded(factory) else ""
+        raise ConfigError(
+            f"environments of {factory.name} take no MPI communicator, so they cannot span {ranks} ranks: {advice}"
+            "leave it out",
+            ("train", "distributed", "ranks_per_env"),
+        )
+    if section.distributed.environment.step_timeout_s is not None:
+        raise ConfigError(
+            f"a step that hangs on {ranks} ranks cannot be left behind: leave it out, or ranks_per_env",
+            ("train", "distributed", "environment", "step_timeout_s"),
+        )
 
 
 def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:

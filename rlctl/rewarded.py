@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import gymnasium
 
 from rlctl.campaign import CampaignFactory
 from rlctl.executors.base import Capacity
 
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
+
 
 class RewardFactory(Protocol):
     """What a package may register under ``rlctl.campaigns`` in place of a ``CampaignFactory``.
 
     It has no tasks, hence no task model, no cost and nothing to steer.
+
+    It may have an attribute ``collective``: whether its environments take the communicator of the MPI ranks that they
+    span; without it they do not.
     """
 
     name: str
@@ -21,8 +27,13 @@ class RewardFactory(Protocol):
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
 
-    def environment(self) -> gymnasium.Env[Any, Any]:
-        """One environment, observations in a row."""
+    def environment(self, comm: Intracomm | None = None) -> gymnasium.Env[Any, Any]:
+        """One environment, observations in a row.
+
+        Args:
+            comm: of the ranks that make it together, and call the same on it; None: this process alone. Given only
+                where ``collective`` is true.
+        """
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Many of them, with autoreset in the same step."""
@@ -35,6 +46,11 @@ Game = CampaignFactory | RewardFactory
 def rewarded(game: Game) -> TypeGuard[RewardFactory]:
     """Whether it is an environment with rewards."""
     return hasattr(game, "environment")
+
+
+def collective(game: Game) -> TypeGuard[RewardFactory]:
+    """Whether its environments can span several MPI ranks."""
+    return rewarded(game) and bool(getattr(game, "collective", False))
 
 
 def game_spaces(game: Game, seed: int) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:

@@ -1,4 +1,4 @@
-"""Registers the campaigns with Gymnasium, on the simulated executor, when it is imported.
+"""Registers the campaigns with Gymnasium, on the simulated executor, and the film, when it is imported.
 
 Gymnasium 1 has no plug-ins, but an id may name the module that registers it:
 
@@ -13,3 +13,4 @@ import gymnasium
 
 for _name, _campaign in (("BlockCopolymer", "block_copolymer"), ("MoldableQueue", "moldable_queue")):
     gymnasium.register(id=f"rlctl/{_name}-v0", entry_point="rlctl.env:make_env", kwargs={"campaign": _campaign})
+gymnasium.register(id="rlctl/BlockCopolymerFilm-v0", entry_point="rlctl_envs.block_copolymer.film_env:FilmEnv")

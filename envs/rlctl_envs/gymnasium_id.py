@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium import spaces
@@ -23,7 +23,11 @@ from rlctl.config import check_options, shown
 from rlctl.errors import ConfigError, PolicyError
 from rlctl.executors.base import Capacity
 
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
+
 _ID = ("campaign", "options", "id")
+_COMMUNICATOR = ("campaign", "options", "communicator")
 
 
 class Options(BaseModel):
@@ -33,6 +37,8 @@ class Options(BaseModel):
         id: as for ``gymnasium.make``; ``module:Name-v0`` imports the module first.
         kwargs: of the environment.
         module: imported first, for ids that it registers.
+        communicator: the environment's argument that takes the MPI communicator of the ranks that it spans, as many as
+            ``train.distributed.ranks_per_env``, or None for a process alone; null: it spans one rank only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +46,7 @@ class Options(BaseModel):
     id: str = Field(min_length=1)
     kwargs: dict[str, Any] = Field(default_factory=dict)
     module: str | None = None
+    communicator: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
 
 
 class GymnasiumId:
@@ -53,6 +60,11 @@ class GymnasiumId:
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(Options, options, "campaign.options")
+        self.collective = self.options.communicator is not None
+        if self.options.communicator in self.options.kwargs:
+            raise ConfigError(
+                f"{shown(self.options.communicator)} stands in kwargs as well: leave it out there", _COMMUNICATOR
+            )
         # A saved policy knows its environment by this name, which may not hold all that an id may.
         self.name = ("gymnasium " + re.sub(r"[^\w.+-]", ".", self.options.id))[:100]
         if self.options.module is not None:
@@ -65,10 +77,14 @@ class GymnasiumId:
         probe.close()
         _require_known(self.observation_space, self.action_space)
 
-    def environment(self) -> gymnasium.Env[Any, Any]:
-        """One environment, its observations in a row."""
+    def environment(self, comm: Intracomm | None = None) -> gymnasium.Env[Any, Any]:
+        """One environment, its observations in a row.
+
+        Args:
+            comm: of the ranks that it spans, for the argument that ``communicator`` names.
+        """
         try:
-            return flat(gymnasium.make(self.options.id, **self.options.kwargs))
+            return flat(gymnasium.make(self.options.id, **self._kwargs(comm)))
         except gymnasium.error.Error as error:
             raise ConfigError(_said(error), _ID) from error
         except ImportError as error:
@@ -86,9 +102,13 @@ class GymnasiumId:
             vectorization_mode=gymnasium.VectorizeMode.SYNC,
             vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
             wrappers=(flat,),
-            **self.options.kwargs,
+            **self._kwargs(None),
         )
         return Seeded(vector, seed)
+
+    def _kwargs(self, comm: Intracomm | None) -> dict[str, Any]:
+        name = self.options.communicator
+        return dict(self.options.kwargs) if name is None else {**self.options.kwargs, name: comm}
 
 
 class Seeded(gymnasium.vector.VectorWrapper):

@@ -14,6 +14,7 @@ from rlctl.distributed.agents import of_agent, training
 from rlctl.distributed.attendant import Attendant
 from rlctl.distributed.chunk_log import ChunkLog
 from rlctl.distributed.collector import Collector
+from rlctl.distributed.group import Leader, follow
 from rlctl.distributed.layout import Seeds
 from rlctl.distributed.messages import Peer
 from rlctl.distributed.ranks import AllLearners, Ranks
@@ -25,11 +26,13 @@ from rlctl.distributed.world import World, bring_up
 from rlctl.distributed.worlds import make_worlds
 from rlctl.errors import ConfigError
 from rlctl.files import writing
+from rlctl.preflight import check_group
 from rlctl.registry import game_factory, learner
+from rlctl.rewarded import collective
 from rlctl.schema import DistributedSection
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Comm
+    from mpi4py.MPI import Comm, Intracomm
 
     from rlctl.monitoring.progress import Progress
 
@@ -66,7 +69,7 @@ def act(
     place: Place,
     comm: Comm | None,
     peer: int,
-    environment: Comm | None,
+    environment: Intracomm | None,
     window: Window | None = None,
 ) -> None:
     """Be an actor, or another rank of its environment, until the learner says stop.
@@ -80,9 +83,17 @@ def act(
     distributed = section.distributed
     algorithm: Any = learner(section.algorithm)
     game = game_factory(config.campaign.name, config.campaign.options)
+    with config.source.located():
+        check_group(section, game)
+    if place.role is Role.ENVIRONMENT:
+        assert environment is not None
+        assert collective(game)
+        follow(game.environment, environment)
+        return
     seed = config.seed if section.seed is None else section.seed
     count = distributed.envs_per_actor
     assert comm is not None
+    leader = Leader(environment) if environment is not None and collective(game) else None
     worlds = make_worlds(
         config,
         game,
@@ -92,6 +103,7 @@ def act(
         with_mask=algorithm.with_mask,
         with_privileged=algorithm.with_privileged,
         prepare=algorithm.prepare(config),
+        leader=leader,
     )
     try:
         if distributed.mode == "lockstep":
@@ -103,10 +115,14 @@ def act(
         newer = None if window is None else window.newer
         entropy = [seed, place.agent, place.actor]
         transport = MpiTransport(comm)
-        actor = Actor(place.actor, worlds, transport, (0, peer), cut, distributed.lease_s, entropy, _interrupt, newer)
+        # A step on several ranks comes to its end: they would wait in it for the one that was interrupted.
+        interrupt = _interrupt if distributed.ranks_per_env == 1 else None
+        actor = Actor(place.actor, worlds, transport, (0, peer), cut, distributed.lease_s, entropy, interrupt, newer)
         actor.run()
     finally:
         worlds.close()
+        if leader is not None:
+            leader.dismiss()
 
 
 def _interrupt() -> None:

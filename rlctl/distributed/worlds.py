@@ -19,6 +19,7 @@ from rlctl.bundle.actions import action_heads
 from rlctl.campaign import CampaignFactory
 from rlctl.config import Config
 from rlctl.distributed.failing import Environment, Guard
+from rlctl.distributed.group import Leader
 from rlctl.distributed.layout import Ended, Float32, Layout, Seeds, Step, Worlds
 from rlctl.distributed.simulations import RealCampaigns
 from rlctl.rewarded import Game, rewarded
@@ -305,12 +306,14 @@ def make_worlds(
     with_mask: bool = True,
     with_privileged: bool = True,
     prepare: Callable[[Any, str], None] = lambda environment, name: None,
+    leader: Leader | None = None,
 ) -> Worlds:
     """The environments that a configuration asks for.
 
     Args:
         folder: for the files of real tasks.
         prepare: called with each environment, or with a vector of them, and the campaign's name before it is used.
+        leader: of the ranks that each environment spans; None: this process alone.
     """
     assert config.train is not None
     distributed = config.train.distributed
@@ -320,7 +323,8 @@ def make_worlds(
         "discount_s": distributed.discount_s,
     }
     if rewarded(game):
-        return SingleWorlds([game.environment] * count, seeds, section=distributed.environment, **options)
+        envs = [game.environment] * count if leader is None else leader.lead(game.environment, count)
+        return SingleWorlds(envs, seeds, section=distributed.environment, **options)
     campaigns: CampaignFactory = game  # type: ignore[assignment]
     if distributed.simulations == "executor":
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rlctl.campaign import Action, Around, Command, Decision, Outcome, Start
 from rlctl.executors.base import Capacity
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
-from rlctl_envs.block_copolymer.film import RECENT, Film, Memory, Seen
+from rlctl_envs.block_copolymer.film import Film, Memory, Seen
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
 from rlctl_envs.block_copolymer.observation import OBSERVED, observe
 from rlctl_envs.block_copolymer.options import Options
@@ -249,12 +249,7 @@ class AnnealingCampaign:
     def _measured(self, film: Film, seen: Seen, good: bool) -> None:
         before = film.recent[-1].q if film.recent else 0.0
         self.memory.measured(seen, before, T_MIN, T_MAX)
-        film.failures = 0
-        film.temperature = seen.temperature
-        film.measured += 1
-        film.age += seen.steps
-        film.highest_q = max(film.highest_q, seen.q)
-        film.recent = [*film.recent[1 - RECENT :], seen]
+        film.add(seen)
         if good:
             self._close(film, good=True)
             self._open()

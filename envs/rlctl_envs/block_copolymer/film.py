@@ -65,6 +65,15 @@ class Film:
         """Whether nothing was measured of it yet."""
         return not self.recent
 
+    def add(self, seen: Seen) -> None:
+        """It was measured."""
+        self.failures = 0
+        self.temperature = seen.temperature
+        self.measured += 1
+        self.age += seen.steps
+        self.highest_q = max(self.highest_q, seen.q)
+        self.recent = [*self.recent[1 - RECENT :], seen]
+
 
 @dataclass(slots=True)
 class _Bin:

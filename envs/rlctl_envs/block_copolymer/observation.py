@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from rlctl_envs.block_copolymer.film import BINS, RECENT, Film, Memory
 
 RECENT_WIDTH = 4
-OBSERVED = 4 + RECENT * RECENT_WIDTH + 7 + 6 + 4 * BINS + 8 + 2 + 6
+FILM_OBSERVED = 4 + RECENT * RECENT_WIDTH + 7
+OBSERVED = FILM_OBSERVED + 6 + 4 * BINS + 8 + 2 + 6
 
 
 def observe(
@@ -30,19 +31,7 @@ def observe(
         [OBSERVED] float32.
     """
     reference = math.log(max(memory.largest_amplitude, 1e-3))
-    x = [
-        float(film.fresh),
-        0.0 if film.temperature is None else 2.0 * (film.temperature - 1.5),
-        math.log1p(film.age / 400.0),
-        film.highest_q,
-    ]
-    x += _recent(film, reference)
-    if film.recent:
-        last = film.recent[-1]
-        x += [0.5 * b + 1.0 for b in last.bands]
-        x += [4.0 * (last.wavenumber - 0.7), math.log(max(last.amplitude, 1e-3)) + 1.0]
-    else:
-        x += [0.0] * 7
+    x = observe_film(film, memory.largest_amplitude)
     seen = [f for f in others if f.recent]
     if seen:
         best = max(seen, key=lambda f: f.recent[-1].q)
@@ -75,6 +64,31 @@ def observe(
         free,
     ]
     return np.clip(np.array(x, np.float32), -10.0, 10.0)
+
+
+def observe_film(film: Film, largest_amplitude: float) -> list[float]:
+    """One film alone: age, temperature, its last measurements.
+
+    Args:
+        largest_amplitude: that was measured of its material, which its own are compared with.
+
+    Returns:
+        [FILM_OBSERVED].
+    """
+    x = [
+        float(film.fresh),
+        0.0 if film.temperature is None else 2.0 * (film.temperature - 1.5),
+        math.log1p(film.age / 400.0),
+        film.highest_q,
+    ]
+    x += _recent(film, math.log(max(largest_amplitude, 1e-3)))
+    if film.recent:
+        last = film.recent[-1]
+        x += [0.5 * b + 1.0 for b in last.bands]
+        x += [4.0 * (last.wavenumber - 0.7), math.log(max(last.amplitude, 1e-3)) + 1.0]
+    else:
+        x += [0.0] * 7
+    return x
 
 
 def _recent(film: Film, reference: float) -> list[float]:
