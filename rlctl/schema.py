@@ -108,7 +108,8 @@ class DistributedSection(Section):
             on an allocation of its own as ``machine`` says.
         keep_simulations: whether the files of real tasks stay when their episode has ended.
         chunk_steps: steps after which an actor sends what it has; at the end of an episode it does so anyway if
-            ``chunk_episode``, and after ``chunk_s`` seconds.
+            ``chunk_episode``, and after ``chunk_s`` seconds. null: an eighth of ``train.options.n_steps``, so that what
+            PPO learns from is less than an update old; 64 for algorithms that learn from a replay buffer.
         chunk_s: see there.
         chunk_episode: see there.
         discount_s: seconds in which the future is discounted by ``gamma``; null: each step discounts alike.
@@ -125,7 +126,7 @@ class DistributedSection(Section):
     envs_per_actor: int = Field(default=1, ge=1, le=65_536)
     simulations: Literal["twin", "executor"] = "twin"
     keep_simulations: bool = False
-    chunk_steps: int = Field(default=64, ge=1, le=1 << 20)
+    chunk_steps: int | None = Field(default=None, ge=1, le=1 << 20)
     chunk_s: float = Field(default=10.0, gt=0)
     chunk_episode: bool = False
     discount_s: float | None = Field(default=None, gt=0)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
 
 
+CHUNK_STEPS = 64
+
+
 class Learner:
     """See ``rlctl.registry.Learner``.
 
@@ -46,6 +49,14 @@ class Learner:
     def prepare(self, config: Config) -> Prepare:
         """What actors do with their environments first."""
         return self._description.prepare(self._description.options(config))
+
+    def chunk_steps(self, config: Config) -> int:
+        """Steps of a chunk, unless the configuration says: small for those who learn from their newest steps only.
+
+        Of each actor one chunk is under way and one is being made, together a quarter of what an update learns from.
+        """
+        n_steps = getattr(self._description.options(config), "n_steps", None)
+        return CHUNK_STEPS if n_steps is None else max(1, n_steps // 8)
 
     def _train(self, config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks | None) -> Path | None:
         from rlctl_agents.training import train

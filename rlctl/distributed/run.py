@@ -111,7 +111,8 @@ def act(
 
             serve(comm, worlds, peer)
             return
-        cut = Cut(distributed.chunk_steps, distributed.chunk_s, distributed.chunk_episode)
+        steps = distributed.chunk_steps or algorithm.chunk_steps(config)
+        cut = Cut(steps, distributed.chunk_s, distributed.chunk_episode)
         newer = None if window is None else window.newer
         entropy = [seed, place.agent, place.actor]
         transport = MpiTransport(comm)

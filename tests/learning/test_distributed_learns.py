@@ -90,7 +90,7 @@ LOCKSTEP = [*PPO, "train.distributed.mode=lockstep"]
         pytest.param("PPO CartPole, lock-step", "cartpole", 9, 2, LOCKSTEP, 475, marks=full),
         pytest.param("PPO CartPole, lock-step", "cartpole", 9, 3, LOCKSTEP, 475, marks=full),
         pytest.param(
-            "PPO CartPole, two learners", "cartpole", 10, 1, [*PPO, "train.distributed.learners=2"], 475, marks=full
+            "PPO CartPole, two learners", "cartpole", 10, 1, [*PPO, "train.distributed.learners=2"], 400, marks=full
         ),
         pytest.param(
             "PPO CartPole, weights by RMA",
@@ -117,7 +117,7 @@ def test_a_policy_learned_over_ranks_reaches_its_target(
 @full
 def test_a_campaign_is_learned_over_ranks_as_well_as_in_one_process(tmp_path: Path, table: list[Row]) -> None:
     decisions = [f"train.decisions={600_000}", "train.checkpoint_decisions=600000"]
-    over_ranks = [*decisions, "train.distributed.envs_per_actor=128", "train.distributed.chunk_steps=32"]
+    over_ranks = [*decisions, "train.distributed.envs_per_actor=128"]
     paths = {}
     for what, ranks, sets in (("annealing, one process", 1, decisions), ("annealing, over ranks", 3, over_ranks)):
         (tmp_path / str(ranks)).mkdir()
