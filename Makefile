@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 # The same tests on another MPI need an environment of their own: two MPIs in one are mixed up.
 MPICH := .venv-mpich
 
-.PHONY: demo test test-mpich test-faults test-slurm test-learning lint docs bench bench-executor bench-slurm clean
+.PHONY: demo test test-mpich test-faults test-slurm test-learning lint docs bench bench-executor bench-distributed bench-slurm clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -34,6 +34,7 @@ test-faults: $(STAMP)
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm tests
 
+# All that is claimed of learning: twenty minutes; `make test` takes a share of it.
 test-learning: $(STAMP)
 	RLCTL_LEARNING=full $(BIN)/python -m pytest tests/learning -s
 
@@ -54,6 +55,10 @@ bench: $(STAMP) bench-executor
 bench-executor: $(STAMP)
 	@$(PIP) -e '.[bench]'
 	@$(BIN)/python benchmarks/executor.py $(BENCH)
+
+# Actors against environments that step together, on MPI ranks. BENCH=--quick takes five minutes instead of half an hour.
+bench-distributed: $(STAMP)
+	@$(BIN)/python benchmarks/distributed.py $(BENCH)
 
 # What rlctl adds to a bare srun; in a job, or on a Slurm of two nodes that is made for it.
 bench-slurm: $(STAMP)

@@ -11,59 +11,32 @@ from mpi_runner import mpiexec
 import rlctl
 from rlctl.monitoring.progress import Silent
 
+CONFIG = """
+schema: 1
+seed: 3
+campaign: {{{{name: gymnasium, options: {{{{id: {id}}}}}}}}}
+train:
+  algorithm: {algorithm}
+  decisions: 512
+  num_envs: 4
+  validation_instances: 0
+  checkpoint_decisions: {{every}}
+  distributed: {{{{mode: lockstep, envs_per_actor: 2}}}}
+  options: {options}
+"""
+PPO = "{{n_steps: 16, n_epochs: 2, batch_size: 32, net_arch: [8]}}"
+REPLAY = "learning_starts: 32, batch_size: 32, net_arch: [8]"
 CONFIGS = {
-    "campaign": """
-schema: 1
-seed: 3
-campaign: {{name: moldable_queue, options: {{tasks: [4, 6]}}}}
-machine: {{nodes: 8, cores: 1}}
-train:
-  decisions: 512
-  num_envs: 4
-  validation_instances: 0
-  checkpoint_decisions: {every}
-  distributed: {{mode: lockstep, envs_per_actor: 2}}
-  options: {{n_steps: 16, n_epochs: 2, batch_size: 32, net_arch: [8]}}
-""",
-    "gymnasium": """
-schema: 1
-seed: 3
-campaign: {{name: gymnasium, options: {{id: CartPole-v1}}}}
-train:
-  decisions: 512
-  num_envs: 4
-  validation_instances: 0
-  checkpoint_decisions: {every}
-  distributed: {{mode: lockstep, envs_per_actor: 2}}
-  options: {{n_steps: 16, n_epochs: 2, batch_size: 32, net_arch: [8]}}
-""",
-    "dqn": """
-schema: 1
-seed: 3
-campaign: {{name: gymnasium, options: {{id: CartPole-v1}}}}
-train:
-  algorithm: dqn
-  decisions: 512
-  num_envs: 4
-  validation_instances: 0
-  checkpoint_decisions: {every}
-  distributed: {{mode: lockstep, envs_per_actor: 2}}
-  options: {{learning_starts: 32, batch_size: 32, train_freq: 16, target_update: 8, net_arch: [8]}}
-""",
-    "sac": """
-schema: 1
-seed: 3
-campaign: {{name: gymnasium, options: {{id: Pendulum-v1}}}}
-train:
-  algorithm: sac
-  decisions: 512
-  num_envs: 4
-  validation_instances: 0
-  checkpoint_decisions: {every}
-  distributed: {{mode: lockstep, envs_per_actor: 2}}
-  options: {{learning_starts: 32, batch_size: 32, net_arch: [8]}}
-""",
+    "gymnasium": CONFIG.format(id="CartPole-v1", algorithm="ppo", options=PPO),
+    "dqn": CONFIG.format(
+        id="CartPole-v1", algorithm="dqn", options=f"{{{{{REPLAY}, train_freq: 16, target_update: 8}}}}"
+    ),
+    "sac": CONFIG.format(id="Pendulum-v1", algorithm="sac", options=f"{{{{{REPLAY}}}}}"),
 }
+CONFIGS["campaign"] = CONFIGS["gymnasium"].replace(
+    "{{name: gymnasium, options: {{id: CartPole-v1}}}}",
+    "{{name: moldable_queue, options: {{tasks: [4, 6]}}}}\nmachine: {{nodes: 8, cores: 1}}",
+)
 
 
 def config(folder: Path, name: str, every: int = 100_000) -> Path:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rlctl.complaints import check_options
 from rlctl.errors import ConfigError
 from rlctl.rewarded import Game, game_spaces
 from rlctl.schema import Config
+from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
 from rlctl_agents.off_policy.options import DQNOptions, ReplayOptions, SACOptions, TD3Options
-from rlctl_agents.ppo.preparation import discounted
-from rlctl_agents.recipe import Prepare
 
 O = TypeVar("O", bound=ReplayOptions)  # noqa: E741
 
 
-class ReplayDescription(Generic[O]):
+class ReplayDescription(Described[O]):
     """See ``rlctl_agents.recipe.Description``.
 
     Args:
@@ -32,11 +30,7 @@ class ReplayDescription(Generic[O]):
     mask_in_row = False
 
     def __init__(self, name: str, kind: type[O]) -> None:
-        self.name, self._kind = name, kind
-
-    def options(self, config: Config) -> O:
-        """``train.options``."""
-        return check_options(self._kind, config.train.options if config.train else {}, "train.options")
+        self.name, self.options_kind = name, kind
 
     def check(self, config: Config, factory: Game) -> None:
         """Refuse actions that the algorithm does not know.
@@ -57,10 +51,6 @@ class ReplayDescription(Generic[O]):
             raise ConfigError(f"{self.name} wants numbers within bounds (Box), not {actions}: use ppo or dqn", key)
         if isinstance(options, SACOptions) and isinstance(options.ent_coef, str) and options.ent_coef != "auto":
             raise ConfigError(f"must be a number or auto, got {options.ent_coef!r}", ("train", "options", "ent_coef"))
-
-    def prepare(self, options: O) -> Prepare:
-        """The discount that shapes rewards."""
-        return discounted(options.gamma)
 
 
 SAC = ReplayDescription("sac", SACOptions)

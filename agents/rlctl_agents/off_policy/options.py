@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field
-
-_Width = Annotated[int, Field(ge=1, le=16_384)]
+from rlctl_agents.described import LearnerOptions, Width
 
 
-class ReplayOptions(BaseModel):
+class ReplayOptions(LearnerOptions):
     """What the three have in common.
 
     Attributes:
@@ -17,28 +15,18 @@ class ReplayOptions(BaseModel):
         buffer_size: decisions that are kept to learn from.
         learning_starts: decisions before the first update; SAC and TD3 decide at random until then.
         batch_size: decisions per gradient step.
-        gamma: discount per decision, or per ``train.distributed.discount_s``.
         train_freq: decisions between two updates.
         updates_per_decision: gradient steps in an update, for each decision since the last one.
         net_arch: hidden widths of each network.
-        deterministic: whether the saved policy takes the likeliest action; otherwise it draws.
-        device: of the networks; for networks this small a CPU is as fast.
-        threads: of PyTorch.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: float = Field(default=3e-4, gt=0, le=10)
     buffer_size: int = Field(default=100_000, ge=1, le=1 << 28)
     learning_starts: int = Field(default=1000, ge=0)
     batch_size: int = Field(default=256, ge=2, le=1 << 20)
-    gamma: float = Field(default=0.99, gt=0, le=1)
     train_freq: int = Field(default=1, ge=1, le=1 << 20)
     updates_per_decision: float = Field(default=1.0, gt=0, le=1000)
-    net_arch: list[_Width] = Field(default_factory=lambda: [256, 256], max_length=16)
-    deterministic: bool = True
-    device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d{1,3})?|mps)$")
-    threads: int = Field(default=1, ge=1, le=4096)
+    net_arch: list[Width] = Field(default_factory=lambda: [256, 256], max_length=16)
 
 
 class SACOptions(ReplayOptions):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from rlctl.complaints import check_options
 from rlctl.rewarded import Game
 from rlctl.schema import Config
+from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
 from rlctl_agents.ppo.options import Options, check
 from rlctl_agents.ppo.preparation import preparation
 from rlctl_agents.recipe import Prepare
 
 
-class PPODescription:
+class PPODescription(Described[Options]):
     """See ``rlctl_agents.recipe.Description``."""
 
+    options_kind = Options
     with_mask = True
     with_privileged = True
     mask_in_row = True
-
-    def options(self, config: Config) -> Options:
-        """``train.options``."""
-        return check_options(Options, config.train.options if config.train else {}, "train.options")
 
     def check(self, config: Config, factory: Game) -> None:
         """See ``rlctl_agents.ppo.options.check``."""

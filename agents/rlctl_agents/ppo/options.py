@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, cast
 
 from gymnasium.spaces import Discrete, MultiDiscrete
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from rlctl.campaign import CampaignFactory
 from rlctl.complaints import check_options
@@ -15,16 +15,16 @@ from rlctl.residual import around_rule
 from rlctl.rewarded import Game, game_spaces, rewarded
 from rlctl.saved_policy import action_heads
 from rlctl.schema import Config, RuleEntry
+from rlctl_agents.described import LearnerOptions, Width
 
 RESIDUAL = ("train", "options", "residual")
 MOST_DECISIONS = 1 << 26
 """Between two updates; they are all in memory."""
 
-_Width = Annotated[int, Field(ge=1, le=16_384)]
 _Logit = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
-class PlainOptions(BaseModel):
+class PlainOptions(LearnerOptions):
     """What PPO and its kin have in common, under ``train.options`` of the configuration.
 
     Attributes:
@@ -33,7 +33,6 @@ class PlainOptions(BaseModel):
         batch_size: decisions per gradient step; at most as many as there are between two updates.
         learning_rate: at the start; it falls linearly to ``final_learning_rate`` times this.
         final_learning_rate: the share of ``learning_rate`` that is left at the end.
-        gamma: discount per decision; the shaping of the rewards takes the same.
         bootstrap: whether the critic values what would follow the end of an allocation; False: it is worth the
             campaign's potential then, which suits gamma = 1.
         gae_lambda: decay of generalised advantage estimation, PPO's lambda.
@@ -42,29 +41,20 @@ class PlainOptions(BaseModel):
         vf_coef: weight of the critic in the loss.
         max_grad_norm: gradients are clipped to this norm.
         net_arch: hidden widths of actor and critic.
-        deterministic: whether the saved policy takes the likeliest choice; otherwise it draws.
-        device: of the network; for networks this small a CPU is as fast.
-        threads: of PyTorch.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     n_steps: int = Field(default=32, ge=2, le=1 << 20)
     n_epochs: int = Field(default=4, ge=1, le=1000)
     batch_size: int = Field(default=1024, ge=2, le=1 << 24)
     learning_rate: float = Field(default=7e-4, gt=0, le=10)
     final_learning_rate: float = Field(default=0.05, ge=0, le=1)
-    gamma: float = Field(default=0.99, gt=0, le=1)
     bootstrap: bool = True
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     ent_coef: float = Field(default=0.003, ge=0, le=1e6)
     vf_coef: float = Field(default=0.5, ge=0, le=1e6)
     clip: float = Field(default=0.2, gt=0, le=1e6)
     max_grad_norm: float = Field(default=0.5, gt=0, le=1e6)
-    net_arch: list[_Width] = Field(default_factory=lambda: [128, 128], min_length=1, max_length=16)
-    deterministic: bool = True
-    device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d{1,3})?|mps)$")
-    threads: int = Field(default=1, ge=1, le=4096)
+    net_arch: list[Width] = Field(default_factory=lambda: [128, 128], min_length=1, max_length=16)
 
 
 class Options(PlainOptions):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rlctl.complaints import check_options
 from rlctl.errors import ConfigError
 from rlctl.rewarded import Game
 from rlctl.schema import Config
+from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
 from rlctl_agents.ppo.options import PlainOptions, check_plain
-from rlctl_agents.ppo.preparation import discounted
-from rlctl_agents.recipe import Prepare
 
 
 class RecurrentOptions(PlainOptions):
@@ -24,16 +22,13 @@ class RecurrentOptions(PlainOptions):
     lstm_units: int = Field(default=64, ge=1, le=16_384)
 
 
-class RecurrentDescription:
+class RecurrentDescription(Described[RecurrentOptions]):
     """See ``rlctl_agents.recipe.Description``. It knows no masks: what they forbid, the campaign must put up with."""
 
+    options_kind = RecurrentOptions
     with_mask = False
     with_privileged = False
     mask_in_row = False
-
-    def options(self, config: Config) -> RecurrentOptions:
-        """``train.options``."""
-        return check_options(RecurrentOptions, config.train.options if config.train else {}, "train.options")
 
     def check(self, config: Config, factory: Game) -> None:
         """Refuse several learners.
@@ -44,10 +39,6 @@ class RecurrentDescription:
         check_plain(config, self.options(config))
         if config.train is not None and config.train.distributed.learners > 1:
             raise ConfigError("recurrent_ppo learns on one learner: set it to 1", ("train", "distributed", "learners"))
-
-    def prepare(self, options: RecurrentOptions) -> Prepare:
-        """The discount that shapes rewards."""
-        return discounted(options.gamma)
 
 
 recurrent_ppo = Learner(RecurrentDescription(), "rlctl_agents.recurrent_ppo.recipe:recipe")
