@@ -58,6 +58,24 @@ def ulfm() -> None:
         pytest.skip("this MPI does not survive a dead rank")
 
 
+FILM = """
+schema: 1
+seed: 1
+campaign:
+  name: gymnasium
+  options:
+    id: "rlctl_envs.gym:rlctl/BlockCopolymerFilm-v0"
+    kwargs: {{grid: 32, steps: 20, segments: 20}}
+    communicator: communicator
+train:
+  decisions: {decisions}
+  checkpoint_decisions: 100
+  validation_instances: 0
+  distributed: {{ranks_per_env: 2, lease_s: 5.0}}
+  options: {{n_steps: 16, batch_size: 32, net_arch: [16]}}
+"""
+
+
 class Training:
     """``rlctl train --ranks``, what it says and when."""
 
@@ -68,11 +86,11 @@ class Training:
         (folder / "tmp").mkdir()
         self._relics = relics.present()
 
-    def begin(self, resume: bool = False, ranks: int = 4, **settings: object) -> None:
+    def begin(self, resume: bool = False, ranks: int = 4, config: str = CONFIG, **settings: object) -> None:
         mpiexec()  # or skip
         known = {"seed": 1, "pace_s": 0.005, "faults": "{}", "decisions": 1 << 20, "lease_s": 5.0}
         known |= {"mode": "asynchronous", **settings}
-        (self.folder / "config.yaml").write_text(CONFIG.format(**known))
+        (self.folder / "config.yaml").write_text(config.format(**known))
         folders = [ROOT, ROOT / "envs", ROOT / "agents", ROOT / "tests" / "distributed"]
         self.said = []
         self.process = subprocess.Popen(
@@ -206,6 +224,21 @@ def test_a_killed_actor_is_replaced_and_the_training_goes_on(training: Training,
     # The replacement is one of three again, before the end.
     assert scalars(training.folder, "distributed/actors")[-1] == 3.0
     table.add("kill -9 of an actor", "replaced, goes on to the end", noticed_s - struck_s)
+
+
+@pytest.mark.usefixtures("ulfm")
+def test_an_actor_that_lost_a_rank_of_its_environment_is_replaced_with_all_of_them(
+    training: Training, table: Table
+) -> None:
+    training.begin(ranks=5, config=FILM, decisions=1500)
+    training.until_checkpoint()
+    os.kill(training.rank(4), signal.SIGKILL)  # the second rank of the second environment
+    struck_s = time.monotonic()
+    noticed_s = training.until(r"actor 1 is gone")
+    assert training.ended() == 0, training.text
+    assert max(scalars(training.folder, "distributed/restarts")) == 1.0
+    assert scalars(training.folder, "distributed/actors")[-1] == 2.0
+    table.add("kill -9 of an environment's second rank", "replaced, goes on to the end", noticed_s - struck_s)
 
 
 @pytest.mark.usefixtures("ulfm")
