@@ -65,7 +65,7 @@ def lognormal(quick: bool) -> list[Row]:
     """Durations with sigma 1."""
     rows = []
     for count, ideal, factor in ((16, 0.95, 4.0),) if quick else ((16, 0.95, 4.0), (64, 0.90, 6.0)):
-        found = stepped((OURS, *PEERS), count, "lognormal", MEAN_S, 15.0 if quick else 30.0, 1 if quick else 3)
+        found = stepped((OURS, *PEERS), count, "lognormal", MEAN_S, 15.0 if quick else 20.0, 1 if quick else 3)
         name = f"log-normal 0.2 s, {count} environments"
         for system, runs in found.items():
             busy = [one["busy"] for one in runs]
@@ -82,7 +82,7 @@ def lognormal(quick: bool) -> list[Row]:
 def constant(quick: bool) -> list[Row]:
     """Durations that are all alike: nothing is to be gained, and nothing should be lost."""
     systems = (OURS, IN_STEP, *PEERS)
-    found = stepped(systems, 16, "constant", MEAN_S, 10.0 if quick else 20.0, 1 if quick else 3)
+    found = stepped(systems, 16, "constant", MEAN_S, 10.0 if quick else 12.0, 1 if quick else 3)
     name = "constant 0.2 s, 16 environments"
     rows = [row(f"{name}: share of ideal", system, [one["busy"] for one in found[system]], "") for system in systems]
     for peer in systems[1:]:
@@ -95,7 +95,7 @@ def transport(quick: bool) -> list[Row]:
     """What a transition costs the learner, updates apart."""
     rows = []
     for count, mean_s, what in ((8, 0.002, "2 ms, 8 actors"), (16, 0.02, "20 ms, 16 actors")):
-        found = stepped((OURS,), count, "constant", mean_s, 5.0 if quick else 15.0, 1 if quick else 3)[OURS]
+        found = stepped((OURS,), count, "constant", mean_s, 5.0 if quick else 10.0, 1 if quick else 3)[OURS]
         rows.append(row("learner's transport CPU per transition", what, [one["cpu_us"] for one in found], "us", 50.0))
         rows.append(row("transitions per second", what, [one["rate"] for one in found], "1/s"))
     return rows
@@ -105,7 +105,7 @@ def window(quick: bool) -> list[Row]:
     """Weights with each acknowledgement, against weights that actors read from the learner's memory."""
     rows = []
     for count in (4, 16) if quick else (4, 16, 64):
-        found = stepped((OURS, WINDOW), count, "lognormal", 0.05, 5.0 if quick else 15.0, 1 if quick else 3)
+        found = stepped((OURS, WINDOW), count, "lognormal", 0.05, 5.0 if quick else 8.0, 1 if quick else 3)
         name = f"weights, {count} actors"
         for system, runs in found.items():
             rows.append(row(f"{name}: lag, policies", system, [one["lag"] for one in runs], ""))

@@ -90,9 +90,10 @@ class GymnasiumId:
         except ImportError as error:
             raise ConfigError(f"{shown(self.options.id)} cannot be imported: {_said(error)}", _ID) from error
         except (TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{shown(self.options.id)} refuses them: {_said(error)}", ("campaign", "options", "kwargs")
-            ) from error
+            said = str(error)
+            refused = [name for name in self.options.kwargs if f"'{name}'" in said.partition(" was raised from")[0]]
+            key = ("campaign", "options", "kwargs", *refused[:1])
+            raise ConfigError(f"{shown(self.options.id)} refuses it: {_said(error)}", key) from error
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Environments stepped one after the other; those that end begin anew in the same step."""

@@ -186,17 +186,16 @@ def test_ranks_write_a_checkpoint_and_end_when_who_started_them_is_killed(
 
 
 def test_too_few_ranks_are_refused_before_any_is_started(begin: Begin, tmp_path: Path) -> None:
-    more = ["--set", "train.distributed.learners=2", "--set", "train.distributed.ranks_per_env=2"]
-    code, _, err = ended(begin(ranks=4, more=more))
+    code, _, err = ended(begin(ranks=4, more=["--set", "train.distributed.learners=3"]))
     assert code == 2
     assert "want at least 6 ranks, not 4" in err
     assert len(err.splitlines()) == 1
 
 
 def test_ranks_without_work_are_named(begin: Begin, tmp_path: Path) -> None:
-    code, _, err = ended(begin(ranks=4, more=["--set", "train.distributed.ranks_per_env=2"]))
+    code, _, err = ended(begin(ranks=5, more=["--set", "train.distributed.agents=[{}, {}]"]))
     assert code == 0, err
-    assert "1 of 4 ranks has nothing to do: 3 or 5 ranks would all be used" in err
+    assert "1 of 5 ranks has nothing to do: 4 or 6 ranks would all be used" in err
 
 
 def test_ranks_that_mpiexec_started_find_themselves(begin: Begin, tmp_path: Path) -> None:
