@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ import yaml
 from rows import Row, machine, parser, report, row
 
 from rlctl.distributed import launch, relics
+from rlctl.executors.journal import Journal
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 PACKAGES = ("numpy", "torch", "stable-baselines3", "gymnasium", "mpi4py")
@@ -116,35 +119,39 @@ def window(quick: bool) -> list[Row]:
 
 
 def cartpole(quick: bool) -> list[Row]:
-    """PPO on CartPole, from the start of the process to the saved policy, and what it then scores."""
+    """PPO on CartPole with eight environments: from the first step to the last update, with starts, and the score."""
     config = yaml.safe_load((ROOT / "configs" / "cartpole.yaml").read_text())["train"]["options"]
-    own = "Stable-Baselines3, 8 environments"
-    found: dict[str, list[Figures]] = {}
+    own, ours = "Stable-Baselines3, 8 environments", "rlctl, 8 actors"
+    found: dict[str, list[Figures]] = {own: [], ours: []}
     for seed in range(1, 2 if quick else 4):
         arguments = ["100000", str(seed), json.dumps(config)]
-        found.setdefault(own, []).append(timed([sys.executable, str(HERE / "cartpole.py"), *arguments]))
-        for ranks in (3, 9):
-            found.setdefault(f"rlctl, {ranks} ranks", []).append(trained(ranks, seed))
+        found[own].append(timed([sys.executable, str(HERE / "cartpole.py"), *arguments]))
+        found[ours].append(trained(seed))
     rows = []
+    for key, what in (("wall_s", "training"), ("process_s", "whole command")):
+        for system, runs in found.items():
+            rows.append(row(f"CartPole 100k, {what}: wall", system, [one[key] for one in runs], "s"))
+        ratio = [a[key] / b[key] for a, b in zip(found[ours], found[own], strict=True)]
+        rows.append(row(f"CartPole 100k, {what}: wall / Stable-Baselines3", ours, ratio, "", 1.2))
     for system, runs in found.items():
-        ratio = [a["process_s"] / b["process_s"] for a, b in zip(runs, found[own], strict=True)]
-        rows.append(row("CartPole 100k: wall / Stable-Baselines3", system, ratio, "", None if system == own else 1.2))
-    for system, runs in found.items():
-        rows.append(row("CartPole 100k: wall", system, [one["process_s"] for one in runs], "s"))
         rows.append(row("CartPole 100k: score", system, [one["score"] for one in runs], "", 475.0, least=True))
     return rows
 
 
-def trained(ranks: int, seed: int) -> Figures:
+def trained(seed: int) -> Figures:
     """``rlctl train`` on CartPole."""
     with tempfile.TemporaryDirectory(prefix="rlctl-bench-") as folder:
         config, out = str(ROOT / "configs" / "cartpole.yaml"), f"{folder}/run"
         rlctl = [sys.executable, "-m", "rlctl"]
         sets = [f"--set=seed={seed}", "--set=train.decisions=100000", "--set=train.validation_instances=0"]
-        found = timed([*rlctl, "train", config, f"--out={out}", f"--ranks={ranks}", "--json", *sets])
+        began_s = time.monotonic()
+        said = output([*rlctl, "train", config, f"--out={out}", "--ranks=9", *sets], both=True)
+        process_s = time.monotonic() - began_s
+        done = re.findall(r"([\d,]+) of [\d,]+ decisions, ([\d,]+)/s, took", said)[-1]
+        decisions, rate = (float(number.replace(",", "")) for number in done)
         play = [*rlctl, "evaluate", config, f"--policy={out}/policy", "--against=random", "--instances=20", "--json"]
         score = json.loads(output(play))["rows"][0]["mean"]
-    return {**found, "score": score}
+    return {"wall_s": decisions / rate, "process_s": process_s, "score": score}
 
 
 def slots(quick: bool) -> list[Row]:
@@ -185,13 +192,30 @@ def slot_time(folder: Path) -> float:
     """Share of the time from an actor's first simulation to the end of its last one in which one of them ran."""
     ran_s = there_s = 0.0
     for actor in sorted(folder.iterdir()):
-        spans = []
-        for path in actor.glob("*/*/work/film*.json"):
-            seconds, ended_s = json.loads(path.read_text())["seconds"]["total"], path.stat().st_mtime
-            spans.append((ended_s - seconds, ended_s))
+        spans = [span for path in actor.glob("*/*/journal.db") for span in simulations(path)]
         ran_s += sum(ended_s - began_s for began_s, ended_s in spans)
         there_s += max(ended_s for _, ended_s in spans) - min(began_s for began_s, _ in spans)
     return ran_s / there_s
+
+
+def simulations(path: Path) -> list[tuple[float, float]]:
+    """When the simulations of an episode with one slot began and ended, as the wall clock has it.
+
+    One without a result (it diverged, or was stopped when the allocation ended) ended when the next one was submitted.
+    """
+    with contextlib.closing(Journal.open(path, read_only=True)) as journal:
+        records = journal.records(kinds=["submitted", "started"])
+    began = {record.data["uid"]: record.time_s for record in records if record.kind == "started"}
+    results = {uid: path.parent / "work" / f"{uid}.json" for uid in began}
+    told = {uid: (file.stat().st_mtime, json.loads(file.read_text())) for uid, file in results.items() if file.exists()}
+    origin_s = statistics.median(end - found["seconds"]["total"] - began[uid] for uid, (end, found) in told.items())
+    submitted = sorted(origin_s + record.time_s for record in records if record.kind == "submitted")
+    spans = []
+    for uid, time_s in began.items():
+        later = [at for at in submitted if at > origin_s + time_s]
+        ended_s = told[uid][0] if uid in told else min(later, default=path.stat().st_mtime)
+        spans.append((origin_s + time_s, ended_s))
+    return spans
 
 
 def virtual(quick: bool) -> list[Row]:
@@ -242,9 +266,13 @@ def timed(command: list[str]) -> Figures:
     return {**found, "process_s": wall_s}
 
 
-def output(command: list[str], ranks: int = 0) -> str:
-    """What a program prints, on so many MPI ranks if any; it ends with this one, and nothing of it stays."""
-    with started(command, ranks) as process:
+def output(command: list[str], ranks: int = 0, both: bool = False) -> str:
+    """What a program prints, on so many MPI ranks if any; it ends with this one, and nothing of it stays.
+
+    Args:
+        both: what it says to standard error, too.
+    """
+    with started(command, ranks, both) as process:
         text, _ = process.communicate(timeout=900)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
@@ -252,7 +280,7 @@ def output(command: list[str], ranks: int = 0) -> str:
 
 
 @contextlib.contextmanager
-def started(command: list[str], ranks: int) -> Iterator[subprocess.Popen[str]]:
+def started(command: list[str], ranks: int, both: bool) -> Iterator[subprocess.Popen[str]]:
     """A process in a session of its own, which is ended with it."""
     before = relics.present()
     with tempfile.TemporaryDirectory(prefix="rlctl-") as scratch:
@@ -260,7 +288,11 @@ def started(command: list[str], ranks: int) -> Iterator[subprocess.Popen[str]]:
         if ranks:
             start = launch.prepare(ranks, launch.Starter.MPIEXEC, Path(scratch))
             command, environment = [*start.command, *command], {**environment, **start.environment}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        errors = subprocess.STDOUT if both else None
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            command, env=environment, stdout=pipe, stderr=errors, text=True, start_new_session=True
+        )
         try:
             yield process
         finally:

@@ -64,6 +64,7 @@ def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Fi
     collector = Collector(transport, roster, 60.0, window=None if window is None else window.put)
     weights = np.random.default_rng(0).normal(size=actor_policy(NETWORK).length).astype(np.float32)
     counts = np.zeros(comm.size - 1, np.int64)
+    heard_s = np.zeros(comm.size - 1)
     lags: list[float] = []
     until_s = float("inf")
     published = 0
@@ -72,6 +73,7 @@ def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Fi
         nonlocal published
         for chunk in collector.gather(comm.size - 1, lambda: time.monotonic() > until_s):
             counts[chunk.actor] += chunk.transitions
+            heard_s[chunk.actor] = time.monotonic()
             lags.append(float(np.mean(collector.version - chunk.versions)))
         collector.publish(NETWORK, weights)
         published += 1
@@ -80,13 +82,17 @@ def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Fi
         collector.publish(NETWORK, weights)
         while not all(counts):
             gather()
-        begun, published = counts.copy(), 0
+        begun, since_s, published = counts.copy(), heard_s.copy(), 0
         lags.clear()
         began_s, worked_s = time.monotonic(), time.process_time()
         until_s = began_s + seconds
         while time.monotonic() < until_s:
             gather()
         found = _found(times_s, begun, counts, time.monotonic() - began_s, time.process_time() - worked_s)
+        # From chunk to chunk of each actor: what is under way at the end is not known.
+        slept_s = [times_s[i, a:b].sum() for i, (a, b) in enumerate(zip(begun, counts, strict=True))]
+        found["busy"] = float(np.mean(slept_s / (heard_s - since_s)))
+        found["rate"] = float(np.sum((counts - begun) / (heard_s - since_s)))
         collector.stop()
     return found | {"lag": float(np.mean(lags)), "published": float(published)}
 
