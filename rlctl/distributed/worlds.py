@@ -21,7 +21,6 @@ from rlctl.config import Config
 from rlctl.distributed.failing import Environment, Guard
 from rlctl.distributed.group import Leader
 from rlctl.distributed.layout import Ended, Float32, Layout, Seeds, Step, Worlds
-from rlctl.distributed.simulations import RealCampaigns
 from rlctl.rewarded import Game, rewarded
 from rlctl.schema import EnvironmentSection
 from rlctl.vector import CampaignVectorEnv
@@ -327,6 +326,8 @@ def make_worlds(
         return SingleWorlds(envs, seeds, section=distributed.environment, **options)
     campaigns: CampaignFactory = game  # type: ignore[assignment]
     if distributed.simulations == "executor":
+        # Executors are twenty megabytes that other actors do without.
+        from rlctl.distributed.simulations import RealCampaigns
 
         def maker(real: RealCampaigns) -> Environment:
             environment = real.environment()
