@@ -75,6 +75,12 @@ def check_training(config: Config, factory: Game) -> None:
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
             ("train", "distributed", "simulations"),
         )
+    distributed = config.train.distributed
+    if distributed.mode == "lockstep" and distributed.learners > 1:
+        raise ConfigError(
+            "several learners have actors that do not step together: leave it out, or mode: lockstep",
+            ("train", "distributed", "learners"),
+        )
     check_group(config.train, factory)
     asked = getattr(learner(config.train.algorithm), "check", None)
     if asked is not None:

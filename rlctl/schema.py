@@ -101,7 +101,7 @@ class DistributedSection(Section):
         mode: ``asynchronous``: actors decide with a copy of the policy and never wait for each other; ``lockstep``:
             environments step together and the learner decides for all, which is reproducible to the bit.
         agents: several that learn side by side, each with its own learners and actors; empty: one.
-        learners: of each agent; they average their gradients.
+        learners: of each agent; they average their gradients. One in lock-step.
         ranks_per_env: of each environment, which gets a communicator of so many.
         envs_per_actor: that an actor steps together.
         simulations: ``twin``, or ``executor``: each environment runs the campaign's real tasks, as ``executor`` says,
