@@ -29,7 +29,9 @@ sys.path.insert(0, str(ROOT / "tests" / "distributed"))
 
 from mpi_runner import mpiexec, survives_a_dead_rank  # noqa: E402
 
-TRIES = 3 if os.environ.get("RLCTL_FAULTS") == "full" else 1
+FULL = os.environ.get("RLCTL_FAULTS") == "full"
+TRIES = 3 if FULL else 1
+full = pytest.mark.skipif(not FULL, reason="takes a minute: make test-faults")
 PATIENCE_S = 90.0
 
 CONFIG = """
@@ -241,6 +243,7 @@ def test_an_actor_that_lost_a_rank_of_its_environment_is_replaced_with_all_of_th
     table.add("kill -9 of an environment's second rank", "replaced, goes on to the end", noticed_s - struck_s)
 
 
+@full
 @pytest.mark.usefixtures("ulfm")
 def test_a_silent_actor_is_replaced_when_its_lease_is_over(training: Training, table: Table) -> None:
     training.begin(decisions=8000, lease_s=2.0)
@@ -299,8 +302,15 @@ def test_failing_environments_are_counted_by_kind(training: Training, table: Tab
     assert time.monotonic() - began_s < PATIENCE_S
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 130), (signal.SIGUSR1, 75)])
-@pytest.mark.parametrize("mode", ["asynchronous", "lockstep"])
+@pytest.mark.parametrize(
+    ("number", "code", "mode"),
+    [
+        (signal.SIGTERM, 130, "asynchronous"),
+        pytest.param(signal.SIGUSR1, 75, "asynchronous", marks=full),
+        pytest.param(signal.SIGTERM, 130, "lockstep", marks=full),
+        (signal.SIGUSR1, 75, "lockstep"),
+    ],
+)
 def test_a_signal_writes_a_checkpoint_and_resume_goes_on(
     training: Training, table: Table, number: signal.Signals, code: int, mode: str
 ) -> None:
