@@ -98,7 +98,7 @@ def test_actors_run_the_real_simulations_of_a_campaign(tmp_path: Path) -> None:
     done = train(tmp_path, FILMS, 3, "--set=train.distributed.keep_simulations=true")
     assert done.returncode == 0, done.stderr
     results = list((tmp_path / "run" / "simulations").glob("actor-*/0/*/work/film*.json"))
-    assert len(results) >= 20
+    assert len(results) >= 8  # give-ups and the last tasks leave none
     assert {path.parts[-5] for path in results} == {"actor-0", "actor-1"}
     assert 0.0 < json.loads(results[0].read_text())["seconds"]["total"] < 20.0
 
