@@ -284,7 +284,11 @@ def started(command: list[str], ranks: int, both: bool) -> Iterator[subprocess.P
     """A process in a session of its own, which is ended with it."""
     before = relics.present()
     with tempfile.TemporaryDirectory(prefix="rlctl-") as scratch:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+        environment = {
+            **os.environ,
+            "SB3_LOGDIR": scratch,
+            "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+        }
         if ranks:
             start = launch.prepare(ranks, launch.Starter.MPIEXEC, Path(scratch))
             command, environment = [*start.command, *command], {**environment, **start.environment}
