@@ -11,11 +11,11 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.task import Event, TaskId, TaskSpec
+from rlctl.task import Event, Resources, TaskId, TaskSpec
 
 if TYPE_CHECKING:
-    from rlctl.executors.base import Capacity
-    from rlctl.executors.simulated import TaskModel
+    from rlctl.executors.base import Capacity, Machine
+    from rlctl.executors.simulated import Outage, TaskModel
     from rlctl.records import Record
 
 Action = NDArray[np.int64] | Mapping[str, Any]
@@ -37,11 +37,19 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """Have a task run on other resources: a running one is stopped, and started again where it left its checkpoint."""
+
+    uid: TaskId
+    resources: Resources
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Do nothing until the next event."""
 
 
-Command = Start | Cancel | Wait
+Command = Start | Cancel | Update | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +60,19 @@ class Around:
         centre: for each head, the index that means "as the rule says".
         mask: as in ``Decision``, for these choices.
         named: named quantities of indices.
+        observation: what the network reads, the rule's proposal included; None: as in ``Decision``.
     """
 
     centre: tuple[int, ...]
     mask: NDArray[np.bool_]
     named: Callable[[NDArray[np.int64]], Mapping[str, Any]]
+    observation: NDArray[np.float32] | None = None
 
 
-@dataclass(slots=True)
+Seen = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""An observation and a mask."""
+
+
 class Decision:
     """A question to a policy.
 
@@ -72,16 +85,54 @@ class Decision:
         cost: allocated node-seconds since the previous decision (set by the driver).
         number: 0, 1, 2 ... within the campaign (set by the driver).
         around: makes the choices around a rule's answer; None where the campaign offers none.
+
+    Args:
+        look: makes observation and mask when somebody asks for them, which rules do not; then those are not given.
     """
 
-    subject: str
-    time_s: float
-    fields: Mapping[str, Any]
-    observation: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    cost: float = 0.0
-    number: int = 0
-    around: Callable[[Mapping[str, Any]], Around] | None = None
+    __slots__ = ("_look", "_seen", "around", "cost", "fields", "number", "subject", "time_s")
+
+    def __init__(
+        self,
+        subject: str,
+        time_s: float,
+        fields: Mapping[str, Any],
+        observation: NDArray[np.float32] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        cost: float = 0.0,
+        number: int = 0,
+        around: Callable[[Mapping[str, Any]], Around] | None = None,
+        look: Callable[[], Seen] | None = None,
+    ) -> None:
+        self.subject, self.time_s, self.fields = subject, time_s, fields
+        self.cost, self.number, self.around = cost, number, around
+        self._look = look
+        self._seen: Seen | None = None
+        if observation is not None and mask is not None:
+            self._seen = observation, mask
+        elif look is None:
+            raise TypeError("a decision needs an observation and a mask, or a function that makes both")
+
+    @property
+    def observation(self) -> NDArray[np.float32]:
+        """See the class."""
+        return self._both()[0]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """See the class."""
+        return self._both()[1]
+
+    def seen(self, around: Around) -> Decision:
+        """The same question, as a policy sees it that corrects a rule."""
+        observation = self.observation if around.observation is None else around.observation
+        return Decision(self.subject, self.time_s, self.fields, observation, around.mask, self.cost, self.number)
+
+    def _both(self) -> Seen:
+        if self._seen is None:
+            assert self._look is not None
+            self._seen = self._look()
+        return self._seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +145,8 @@ class Outcome:
         successes: units of the goal so far (good films, finished tasks).
         potential: the shaping potential of the present state, in units of reward; 0 once the goal is reached.
         extra: figures for reports.
+        price: what the campaign has cost so far, where its objective is another than allocated node-seconds; it is
+            what ``Campaign.reward_scale`` scales and comparisons divide by successes.
     """
 
     ended: bool
@@ -101,6 +154,7 @@ class Outcome:
     successes: int
     potential: float = 0.0
     extra: Mapping[str, float] = field(default_factory=dict)
+    price: float | None = None
 
 
 class Campaign(Protocol):
@@ -121,7 +175,7 @@ class Campaign(Protocol):
 
     @property
     def reward_scale(self) -> float:
-        """Reward for one allocated node-second is minus this."""
+        """Reward for one allocated node-second, or one unit of ``Outcome.price``, is minus this."""
 
     @property
     def deadline_s(self) -> float:
@@ -144,6 +198,23 @@ class Campaign(Protocol):
 
     def outcome(self) -> Outcome:
         """How the campaign stands."""
+
+
+@runtime_checkable
+class Waking(Protocol):
+    """What a campaign may offer besides, if something happens in it at a time that it knows: tasks arrive, say."""
+
+    @property
+    def wake_s(self) -> float:
+        """When ``on_time`` is to be called at the latest, seconds since the campaign began; infinite: whenever."""
+
+
+@runtime_checkable
+class Elastic(Protocol):
+    """What a campaign may offer besides, if it wants to know of nodes that are lost, regained, added or taken away."""
+
+    def on_machine(self, machine: Machine) -> None:
+        """These nodes are there now; it is called when that changes. Events of tasks that were lost come before."""
 
 
 @runtime_checkable
@@ -183,6 +254,14 @@ class CampaignFactory(Protocol):
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Many campaigns stepped together."""
+
+
+@runtime_checkable
+class Unsteady(Protocol):
+    """What a factory may offer besides, if nodes come and go on its twins."""
+
+    def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
+        """When nodes are not there, in instance ``seed``."""
 
 
 @runtime_checkable

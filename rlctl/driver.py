@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
-from rlctl.campaign import Action, Campaign, Cancel, Decision, Outcome, Start
+from rlctl.campaign import Action, Campaign, Cancel, Decision, Elastic, Outcome, Start, Update
 from rlctl.errors import JournalError
-from rlctl.executors.base import Capacity
+from rlctl.executors.base import Capacity, Machine
 from rlctl.records import Record, action_from_json, action_to_json, event_from_json, event_to_json
-from rlctl.task import Event, TaskId, TaskSpec
+from rlctl.task import Event, Resources, TaskId, TaskSpec
 
 
 class Recorder(Protocol):
@@ -42,7 +44,13 @@ class TaskRunner(Protocol):
     def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
         """Stop a task."""
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
+    def update(self, uid: TaskId, *, resources: Resources | None = None) -> None:
+        """Change what a task asks for."""
+
+    def machine(self) -> Machine:
+        """Which nodes are there now."""
+
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits, then wait for the next events."""
 
     def close(self) -> None:
@@ -53,6 +61,7 @@ class Ledger:
     """Adds up what was allocated and what was used.
 
     Attributes:
+        nodes: that are allocated now.
         node_seconds: allocated so far: nodes of the allocation times elapsed time, whoever was busy.
         core_seconds: occupied by tasks that have ended.
     """
@@ -92,6 +101,8 @@ class Driver:
         self.executor = executor
         self.recorder = recorder
         self.ledger = Ledger(executor.capacity.nodes)
+        self._elastic = campaign if isinstance(campaign, Elastic) else None
+        self._whole = self._machine = Machine(executor.capacity.nodes, frozenset(), executor.capacity.nodes)
         self.decisions = 0
         self.started: list[TaskId] = []
         self._open: dict[TaskId, TaskSpec] = {}
@@ -103,6 +114,7 @@ class Driver:
     def begin(self) -> Decision | None:
         """Start the campaign and run to its first decision."""
         self.campaign.begin(self.executor.capacity)
+        self._look_at_machine()
         return self.advance()
 
     def step(self, action: Action) -> Decision | None:
@@ -136,13 +148,15 @@ class Driver:
                         "successes": self.campaign.outcome().successes,
                     }
                 return decision
-            left = self.campaign.deadline_s - self.executor.now()
-            events = self.executor.wait(max(left, 0.0))
-            if not events:
-                if self.executor.now() < self.campaign.deadline_s and not self._open:
+            until_s = self._until_s()
+            whole = self._machine == self._whole
+            idle = until_s < self.campaign.deadline_s or not whole or bool(self._elastic and self._open)
+            events = self.executor.wait(max(until_s - self.executor.now(), 0.0), idle=idle)
+            self._take(events)
+            if not self._look_at_machine() and not events:
+                if self.executor.now() < until_s and not self._open and not idle:
                     raise RuntimeError("the campaign neither asks nor runs anything before its deadline")
                 self._time(self.executor.now())
-            self._take(events)
         self._finish()
         return None
 
@@ -182,6 +196,9 @@ class Driver:
                 self._settle(event_from_json(record.data))
             elif record.kind == "event":
                 self._fold(event_from_json(record.data))
+            elif record.kind == "machine":
+                data = record.data
+                self._fold_machine(record.time_s, Machine(data["nodes"], frozenset(data["down"]), data["paid"]))
             elif record.kind == "time":
                 self.ledger.elapse(record.time_s)
                 if not self.campaign.outcome().ended:  # else an interrupt, while the last tasks were being stopped
@@ -191,6 +208,7 @@ class Driver:
                 self.executor.submit_task(spec, attempts.get(uid, 0) + 1)
                 if uid in self._canceled:
                     self.executor.cancel(uid)
+            self._look_at_machine()
         else:
             self._open.clear()
         return self.advance()
@@ -208,9 +226,14 @@ class Driver:
                 self._canceled.add(command.uid)
                 if submit:
                     self.executor.cancel(command.uid)
+            elif isinstance(command, Update):
+                if command.uid in self._open:  # for a task that has to be submitted again
+                    self._open[command.uid] = replace(self._open[command.uid], resources=command.resources)
+                if submit:
+                    self.executor.update(command.uid, resources=command.resources)
 
     def _take(self, events: Sequence[Event]) -> None:
-        with nullcontext() if self.recorder is None else self.recorder.batch():
+        with nullcontext() if self.recorder is None or not events else self.recorder.batch():
             for event in events:
                 self._record("event", event.time_s, event_to_json(event))
         for event in events:
@@ -231,6 +254,28 @@ class Driver:
         self._settle(event)
         self.campaign.on_time(event.time_s)
         self.campaign.on_event(event)
+
+    def _until_s(self) -> float:
+        """When the campaign is to be told the time, whatever happens before."""
+        return min(self.campaign.deadline_s, getattr(self.campaign, "wake_s", math.inf))
+
+    def _look_at_machine(self) -> bool:
+        """Tell the campaign if nodes have come or gone."""
+        machine = self.executor.machine()
+        if machine == self._machine:
+            return False
+        now_s = self.executor.now()
+        self._record("machine", now_s, {**machine._asdict(), "down": sorted(machine.down)})
+        self._fold_machine(now_s, machine)
+        return True
+
+    def _fold_machine(self, time_s: float, machine: Machine) -> None:
+        self.ledger.elapse(time_s)
+        self.ledger.nodes, self._machine = machine.paid, machine
+        if not self.campaign.outcome().ended:
+            self.campaign.on_time(time_s)
+            if self._elastic is not None:
+                self._elastic.on_machine(self._machine)
 
     def _time(self, time_s: float) -> None:
         self._record("time", time_s, {})

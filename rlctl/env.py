@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Around, Campaign, CampaignFactory, Decision
+from rlctl.campaign import Action, Around, Campaign, CampaignFactory, Decision, Unsteady
 from rlctl.driver import Driver, TaskRunner
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor
@@ -23,7 +23,8 @@ Info = dict[str, Any]
 class Episode:
     """One campaign as a sequence of rewards.
 
-    The reward of a decision is minus the node-seconds allocated until the next decision, scaled, plus the difference
+    The reward of a decision is minus the node-seconds allocated until the next decision, or what the campaign's price
+    has risen by, scaled, plus the difference
     of the campaign's potential, ``gamma * after - before`` (Ng, Harada, Russell 1999), which leaves the best policy
     what it was. Reaching the goal terminates; the end of the allocation truncates, and the potential stays that of the
     state then, since the campaign would go on in another allocation.
@@ -39,17 +40,22 @@ class Episode:
         self.terminated = False
         self.truncated = False
         self._potential = 0.0
+        self._price = 0.0
 
     def begin(self) -> None:
         """Run to the first decision."""
         self.decision = self.driver.begin()
-        self._potential = self.campaign.outcome().potential
+        outcome = self.campaign.outcome()
+        self._potential, self._price = outcome.potential, outcome.price or 0.0
 
     def reward(self) -> float:
         """Go on to the next decision after ``driver.answer``; returns the reward of that answer."""
         self.decision = self.driver.advance()
         outcome = self.campaign.outcome()
-        cost = self.driver.uncharged() if self.decision is None else self.decision.cost
+        if outcome.price is not None:
+            cost, self._price = outcome.price - self._price, outcome.price
+        else:
+            cost = self.driver.uncharged() if self.decision is None else self.decision.cost
         self.terminated = outcome.reached
         self.truncated = outcome.ended and not outcome.reached
         before, self._potential = self._potential, outcome.potential
@@ -70,15 +76,22 @@ class Episode:
         """The result so far, for logs and tables."""
         outcome, ledger = self.campaign.outcome(), self.driver.ledger
         capacity = self.executor.capacity
-        allocated = ledger.node_seconds * capacity.cores
+        allocated = ledger.node_seconds * capacity.total_cores / capacity.nodes
         return {
             "successes": float(outcome.successes),
             "reached": float(outcome.reached),
             "node_seconds": ledger.node_seconds,
+            "price": ledger.node_seconds if outcome.price is None else outcome.price,
             "utilisation": ledger.core_seconds / allocated if allocated > 0.0 else 0.0,
             "decisions": float(self.driver.decisions),
             **outcome.extra,
         }
+
+
+def twin(factory: CampaignFactory, capacity: Capacity, instance: int) -> SimulatedExecutor:
+    """The simulated executor of an instance, with what happens to its nodes."""
+    outages = factory.outages(instance, capacity) if isinstance(factory, Unsteady) else ()
+    return SimulatedExecutor(capacity, factory.task_model(instance), outages=outages)
 
 
 def choices(campaign: Campaign) -> int:
@@ -143,11 +156,12 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         if self._executor is not None:
             executor = self._executor(instance)
         else:
-            executor = SimulatedExecutor(self.capacity, self.factory.task_model(instance))
+            executor = twin(self.factory, self.capacity, instance)
         self._episode = Episode(self.factory.campaign(instance), executor, self.gamma)
         self._episode.begin()
         self._now_s = executor.now()
-        return self._episode.observation(), self._info()
+        info = self._info()
+        return self._observation(), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, Info]:
         """Answer the open decision."""
@@ -158,7 +172,8 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
             action = self._around.named(np.asarray(action, np.int64))
         episode.driver.answer(action)
         reward = episode.reward()
-        return episode.observation(), reward, episode.terminated, episode.truncated, self._info()
+        info = self._info()
+        return self._observation(), reward, episode.terminated, episode.truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Allowed choices, flat over the heads, as sb3-contrib asks for them."""
@@ -168,6 +183,10 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         """Stop the executor of the campaign in play."""
         if self._episode is not None:
             self._episode.executor.close()
+
+    def _observation(self) -> Observation:
+        around = self._around
+        return self.episode.observation() if around is None or around.observation is None else around.observation
 
     def _info(self) -> Info:
         episode, before_s = self.episode, self._now_s

@@ -20,8 +20,8 @@ class Record:
     Attributes:
         seq: 1, 2, 3 ... without gaps.
         time_s: seconds on the executor's clock.
-        kind: ``submitted``, ``launching``, ``started`` (by executors); ``decision``, ``event``, ``time`` (by the
-            driver); ``epoch``, ``policy``, ``fallback``, ``ended`` (by steering).
+        kind: ``submitted``, ``launching``, ``started`` (by executors); ``decision``, ``event``, ``time``, ``machine``
+            (by the driver); ``epoch``, ``policy``, ``fallback``, ``ended`` (by steering).
         data: JSON-ready.
     """
 
@@ -65,6 +65,8 @@ def event_to_json(event: Event) -> dict[str, Any]:
         "state": event.state.value,
         "attempt": event.attempt,
     }
+    if event.progress is not None:
+        data["progress"] = dict(event.progress)
     if event.result is not None:
         r = event.result
         data["result"] = {
@@ -95,7 +97,8 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
             ended_s=r["ended_s"],
             cores=r["cores"],
         )
-    return Event(time_s=data["time_s"], uid=uid, state=state, attempt=attempt, result=result)
+    progress = data.get("progress")
+    return Event(data["time_s"], uid, state, attempt, result, progress=progress)
 
 
 def action_to_json(action: Action) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ class ResidualPolicy:
     def act(self, decision: Decision) -> Action:
         """The corrected answer, in named quantities."""
         around = around_rule(decision, self.rule)
-        choice = self.network.act(replace(decision, mask=around.mask))
+        choice = self.network.act(decision.seen(around))
         return around.named(np.asarray(choice, np.int64))
 
     def reset(self, seed: int) -> None:

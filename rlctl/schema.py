@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
 
-from rlctl.executors.base import Capacity
+from rlctl.executors.base import Capacity, NodeGroup
 from rlctl.yaml_source import Source
 
 SCHEMA = 1
@@ -31,8 +31,8 @@ class CampaignSection(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class MachineSection(Section):
-    """The allocation: equal nodes.
+class GroupSection(Section):
+    """Equal nodes.
 
     Attributes:
         nodes: how many.
@@ -46,8 +46,27 @@ class MachineSection(Section):
     gpus: int = Field(default=0, ge=0, le=1_000)
     memory_mb: int | None = Field(default=None, ge=1)
 
+
+class MachineSection(GroupSection):
+    """The allocation: equal nodes, or groups of them.
+
+    Attributes:
+        groups: of unequal nodes, which only the simulated executor has; the other keys are left out then.
+    """
+
+    groups: list[GroupSection] = Field(default_factory=list, max_length=64)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> MachineSection:
+        beside = self.model_fields_set - {"groups"}
+        if self.groups and beside:
+            raise ValueError(f"groups say it all: leave out {', '.join(sorted(beside))}")
+        return self
+
     def capacity(self) -> Capacity:
         """The same, as executors want it."""
+        if self.groups:
+            return Capacity.of([NodeGroup(**dict(group)) for group in self.groups])
         return Capacity(nodes=self.nodes, cores=self.cores, gpus=self.gpus, memory_mb=self.memory_mb)
 
 

@@ -95,6 +95,8 @@ class TaskSpec:
         priority: larger starts first; equal ones in order of submission.
         retries: how often a failed attempt is repeated before the task is FAILED.
         result_file: JSON file that an exec leaves, relative to the run folder; None: no result is read.
+        progress_file: file to which an exec appends a JSON object a line while it runs, relative to the run folder;
+            whoever decides is told of the newest one. None: it does not report.
         failure_codes: exit codes of the program that mean a certain failure, e.g. ``((3, Failure.DIVERGED),)``.
         environment: variables added to the program's environment.
         application: name of the environment that an exec needs, as the executor's configuration describes it (see
@@ -113,6 +115,7 @@ class TaskSpec:
     priority: float = 0.0
     retries: int = 0
     result_file: str | None = None
+    progress_file: str | None = None
     failure_codes: tuple[tuple[int, Failure], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     application: str | None = None
@@ -149,10 +152,11 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of a task's state, as an executor reports it.
+    """A change of a task's state, or of its progress, as an executor reports it.
 
     Attributes:
         time_s: seconds on the executor's clock.
+        progress: what a task that goes on running reports of itself; None: its state has changed.
         result: set if and only if ``state`` is final.
         seq: 1, 2, 3 ... in the order in which the executor reports; what ``events(since)`` counts by.
     """
@@ -163,3 +167,4 @@ class Event:
     attempt: int = 1
     result: TaskResult | None = None
     seq: int = 0
+    progress: Mapping[str, Any] | None = None

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from rlctl.campaign import Around, CampaignFactory
-from rlctl.env import Episode, choices
+from rlctl.env import Episode, choices, twin
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Launch, Simulated, SimulatedExecutor, TaskModel
 from rlctl.policy import Policy
@@ -60,7 +60,7 @@ def play(
         ``Episode.figures`` of each campaign, in order.
     """
     together = cast(Batch, batch or getattr(factory, "outcomes", one_by_one))
-    executors = [SimulatedExecutor(capacity, factory.task_model(instance)) for instance, _ in players]
+    executors = [twin(factory, capacity, instance) for instance, _ in players]
     episodes = [Episode(factory.campaign(i), e, 1.0) for (i, _), e in zip(players, executors, strict=True)]
     for (instance, policy), episode in zip(players, episodes, strict=True):
         policy.reset(instance)
@@ -213,20 +213,21 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def _begin(self, i: int) -> Episode:
         instance = self.instance(i, self._began[i])
         self._began[i] += 1
-        executor = SimulatedExecutor(self.capacity, self.factory.task_model(instance))
+        executor = twin(self.factory, self.capacity, instance)
         episode = Episode(self.factory.campaign(instance), executor, self.gamma)
         episode.begin()
         self._privileged[i] = self.factory.privileged(instance)
         return episode
 
     def _look(self, i: int) -> None:
-        self._observations[i] = self.episodes[i].observation()
         decision = self.episodes[i].decision
+        self._observations[i] = self.episodes[i].observation()
         if self.residual is None or decision is None:
             self._masks[i] = self.episodes[i].mask()
-        else:
-            self._arounds[i] = around = around_rule(decision, self.residual)
-            self._masks[i] = around.mask
+            return
+        self._arounds[i] = around = around_rule(decision, self.residual)
+        seen = decision.seen(around)
+        self._observations[i], self._masks[i] = seen.observation, seen.mask
 
     def _infos(self) -> dict[str, Any]:
         everyone = np.ones(self.num_envs, np.bool_)

@@ -10,12 +10,12 @@ from rlctl.campaign import CampaignFactory
 from rlctl.config import Config
 from rlctl.driver import TaskRunner
 from rlctl.env import CampaignEnv
-from rlctl.executors.base import ExecutorFactory
+from rlctl.executors.base import ExecutorFactory, Machine
 from rlctl.executors.journal import Journal
 from rlctl.provenance import provenance
 from rlctl.registry import executor_factory, executor_options
 from rlctl.steering.run_folder import JOURNAL, WORK
-from rlctl.task import Event, TaskId, TaskSpec
+from rlctl.task import Event, Resources, TaskId, TaskSpec
 
 _ALONE = {"lease_s": 0.0, "pin": False}
 """Nobody takes over the tasks of a dead actor, and actors of one host do not know of each other's cores."""
@@ -93,9 +93,17 @@ class OneEpisode:
         """Stop a task."""
         self._executor.cancel(uid, grace_s)
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
+    def update(self, uid: TaskId, *, resources: Resources | None = None) -> None:
+        """Change what a task asks for."""
+        self._executor.update(uid, resources=resources)
+
+    def machine(self) -> Machine:
+        """Which nodes are there now."""
+        return self._executor.machine()
+
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits, then wait for the next events."""
-        return self._executor.wait(timeout_s)
+        return self._executor.wait(timeout_s, idle=idle)
 
     def close(self) -> None:
         """Stop everything that still runs, and let go of it."""

@@ -33,7 +33,7 @@ class Row:
     """One policy over all instances.
 
     Attributes:
-        ert: node-seconds per success, with its 95 % interval.
+        ert: price of a success (node-seconds, unless the campaign counts otherwise), with its 95 % interval.
         ratio: ``ert`` over that of the reference, with its 95 % paired interval; 1 for the reference itself.
         no_success: share of instances without any success.
         reached: share of instances that reached the goal.
@@ -63,13 +63,13 @@ class Comparison:
     Attributes:
         plays: by policy; instances in the same order for all.
         reference: the policy that ratios are relative to.
-        cores: cores of one node of the allocation.
+        cores: cores of a node of the allocation, on average.
         seed: what the instances and the bootstrap were drawn from.
     """
 
     plays: Mapping[str, Sequence[Play]]
     reference: str
-    cores: int
+    cores: float
     seed: int
 
     @cached_property
@@ -98,7 +98,8 @@ class Comparison:
             if name != best:
                 value, (low, high) = self.ratio(name, best)
                 (dearer if low > 1.0 else alike).append(f"{name} {value:.2f} [{low:.2f}, {high:.2f}]")
-        parts = [f"preferred: {best}, with the fewest node-seconds per success"]
+        least = "fewest node-seconds" if self._unit == "node-seconds" else "least cost"
+        parts = [f"preferred: {best}, with the {least} per success"]
         if dearer:
             parts.append(f"dearer by a factor whose 95 % interval excludes 1: {', '.join(dearer)}")
         if alike:
@@ -121,7 +122,7 @@ class Comparison:
     def table(self) -> Table:
         """For a terminal, 80 columns wide."""
         count = len(next(iter(self.plays.values())))
-        title = f"node-seconds per success, {count} held-out instances"
+        title = f"{self._unit} per success, {count} held-out instances"
         table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
         table.caption, table.caption_justify = self.verdict(), "left"
         table.add_column("policy")
@@ -146,18 +147,25 @@ class Comparison:
             )
         return table
 
+    @property
+    def _unit(self) -> str:
+        """What the price is counted in."""
+        plain = all(play.price == play.node_seconds for plays in self.plays.values() for play in plays)
+        return "node-seconds" if plain else "cost"
+
     def _row(self, name: str) -> Row:
         plays = self.plays[name]
-        node_seconds, successes = self._columns(name)
+        prices, successes = self._columns(name)
+        node_seconds = math.fsum(play.node_seconds for play in plays)
         value, interval = self.ratio(name, self.reference)
-        allocated = float(node_seconds.sum()) * self.cores
+        allocated = node_seconds * self.cores
         return Row(
             policy=name,
             instances=len(plays),
             successes=int(successes.sum()),
-            node_seconds=float(node_seconds.sum()),
-            ert=ert(node_seconds, successes),
-            ert_interval=ert_interval(node_seconds, successes, self.seed),
+            node_seconds=node_seconds,
+            ert=ert(prices, successes),
+            ert_interval=ert_interval(prices, successes, self.seed),
             ratio=value,
             ratio_interval=interval,
             no_success=float(np.mean(successes == 0)),
@@ -169,7 +177,7 @@ class Comparison:
 
     def _columns(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         plays = self.plays[name]
-        return np.array([play.node_seconds for play in plays]), np.array([float(play.successes) for play in plays])
+        return np.array([play.price for play in plays]), np.array([float(play.successes) for play in plays])
 
 
 def evaluate(
@@ -215,7 +223,8 @@ def compare(
     finally:
         progress.stop()
     ordered = {name: [done[i] for i in range(n, len(pairs), len(policies))] for n, name in enumerate(policies)}
-    return Comparison(plays=ordered, reference=next(iter(policies)), cores=capacity.cores, seed=seed)
+    cores = capacity.total_cores / capacity.nodes
+    return Comparison(plays=ordered, reference=next(iter(policies)), cores=cores, seed=seed)
 
 
 def _with_interval(value: float, interval: Interval, form: str) -> str:

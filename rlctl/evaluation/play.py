@@ -38,6 +38,7 @@ class Play:
         node_seconds: allocated from the beginning until everything had stopped.
         core_seconds: occupied by tasks.
         latency_s: median wall time of the policy's answers.
+        price: what the campaign counts as its cost; node-seconds, if it counts nothing else.
     """
 
     instance: int
@@ -47,6 +48,7 @@ class Play:
     core_seconds: float
     decisions: int
     latency_s: float
+    price: float
 
 
 def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[int]:
@@ -130,9 +132,10 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
         successes=int(figures["successes"]),
         reached=bool(figures["reached"]),
         node_seconds=node_seconds,
-        core_seconds=figures["utilisation"] * node_seconds * capacity.cores,
+        core_seconds=figures["utilisation"] * node_seconds * capacity.total_cores / capacity.nodes,
         decisions=int(figures["decisions"]),
         latency_s=float(np.median(timed.latencies_s)) if timed.latencies_s else 0.0,
+        price=figures["price"],
     )
 
 

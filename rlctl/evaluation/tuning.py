@@ -38,17 +38,17 @@ Parameters = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What a candidate cost over some instances."""
+    """What a candidate cost over some instances; see ``Play.price``."""
 
-    node_seconds: float
+    price: float
     successes: int
     episodes: int
     decisions: int
 
     @property
     def cost(self) -> float:
-        """Logarithm of node-seconds per success; half a success more keeps it finite where there was none."""
-        return math.log(self.node_seconds / (self.successes + 0.5))
+        """Logarithm of the price of a success; half a success more keeps it finite where there was none."""
+        return math.log(self.price / (self.successes + 0.5))
 
 
 Evaluate = Callable[[Sequence[Parameters], Sequence[int]], Sequence[Tally]]
@@ -238,7 +238,7 @@ def _record(config: Config, settings: Settings, tuned: Tuned) -> dict[str, Any]:
 
 def _tally(plays: Sequence[Play]) -> Tally:
     return Tally(
-        node_seconds=math.fsum(play.node_seconds for play in plays),
+        price=math.fsum(play.price for play in plays),
         successes=sum(play.successes for play in plays),
         episodes=len(plays),
         decisions=sum(play.decisions for play in plays),

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from rlctl.errors import LaunchError
 from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
@@ -22,22 +22,71 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
+class NodeGroup:
+    """Equal nodes among others; see ``Capacity``."""
+
+    nodes: int
+    cores: int
+    gpus: int = 0
+    memory_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """An allocation: ``nodes`` equal nodes of ``cores`` cores, ``gpus`` GPUs and ``memory_mb`` MiB each.
 
+    One of unequal nodes is made by ``Capacity.of``; its ``cores``, ``gpus`` and ``memory_mb`` are those of the largest.
+
     Attributes:
         memory_mb: None: memory is not booked.
+        groups: of unequal nodes, in the order in which the nodes are numbered; empty: all are equal.
+
+    >>> machine = Capacity.of([NodeGroup(4, cores=8), NodeGroup(2, cores=16, gpus=4)])
+    >>> machine.nodes, machine.total_cores, machine.total_gpus
+    (6, 64, 8)
     """
 
     nodes: int = 1
     cores: int = 2
     gpus: int = 0
     memory_mb: int | None = None
+    groups: tuple[NodeGroup, ...] = ()
+
+    @classmethod
+    def of(cls, groups: Sequence[NodeGroup]) -> Capacity:
+        """An allocation of unequal nodes."""
+        memories = [group.memory_mb for group in groups]
+        return cls(
+            sum(group.nodes for group in groups),
+            max(group.cores for group in groups),
+            max(group.gpus for group in groups),
+            None if None in memories else max(memory for memory in memories if memory is not None),
+            tuple(groups),
+        )
+
+    @property
+    def kinds(self) -> tuple[NodeGroup, ...]:
+        """The groups; equal nodes are one."""
+        return self.groups or (NodeGroup(self.nodes, self.cores, self.gpus, self.memory_mb),)
 
     @property
     def total_cores(self) -> int:
         """Cores of all nodes."""
-        return self.nodes * self.cores
+        return sum(group.nodes * group.cores for group in self.kinds)
+
+    @property
+    def total_gpus(self) -> int:
+        """GPUs of all nodes."""
+        return sum(group.nodes * group.gpus for group in self.kinds)
+
+    def require_equal(self, who: str) -> None:
+        """Refuse unequal nodes.
+
+        Raises:
+            LaunchError: they are.
+        """
+        if self.groups:
+            raise LaunchError(f"{who} has equal nodes: leave machine.groups out, or use several pools")
 
     def node(self) -> str:
         """One node in words.
@@ -46,7 +95,7 @@ class Capacity:
         '8 cores and 2 GPUs'
         """
         memory = "" if self.memory_mb is None else f", {self.memory_mb} MiB"
-        return f"{self.cores} cores{memory} and {self.gpus} GPUs"
+        return f"{'at most ' if self.groups else ''}{self.cores} cores{memory} and {self.gpus} GPUs"
 
     def check(self, spec: TaskSpec) -> None:
         """Refuse what can never run.
@@ -55,11 +104,25 @@ class Capacity:
             LaunchError: the task asks for more than the whole allocation.
         """
         need = spec.resources
-        if need.cores > self.total_cores or need.gpus > self.nodes * self.gpus:
+        if need.cores > self.total_cores or need.gpus > self.total_gpus:
             raise LaunchError(
                 f"task {spec.uid} needs {need.cores} cores and {need.gpus:g} GPUs; the allocation has "
-                f"{self.total_cores} cores and {self.nodes * self.gpus} GPUs: ask for less or allocate more"
+                f"{self.total_cores} cores and {self.total_gpus} GPUs: ask for less or allocate more"
             )
+
+
+class Machine(NamedTuple):
+    """Which nodes of an allocation are there.
+
+    Attributes:
+        nodes: how many are numbered, those that are down included.
+        down: numbers of those that cannot be used now.
+        paid: how many are paid for: lost ones are, those that have not come yet or were given back are not.
+    """
+
+    nodes: int
+    down: frozenset[int]
+    paid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +261,18 @@ class Executor(concurrent.futures.Executor):
         """
 
     @abstractmethod
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
+    def machine(self) -> Machine:
+        """Which nodes are there now."""
+
+    @abstractmethod
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits, then wait for the next events of tasks and return them in order.
 
-        These are starts, ends, suspensions, preemptions and repeated attempts. Returns an empty list when the timeout
-        passes, or at once when nothing is queued or running.
+        These are starts, ends, suspensions, preemptions, repeated attempts, and progress. Returns an empty list when
+        the timeout passes, or at once when nothing is queued or running.
+
+        Args:
+            idle: wait also where nothing is queued or running, but return when nodes come or go.
         """
 
     @abstractmethod

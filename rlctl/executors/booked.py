@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rlctl.errors import JournalError, RlctlError
-from rlctl.executors.base import Capacity, Executor, ExecutorStatus, RunningTask
+from rlctl.executors.base import Capacity, Executor, ExecutorStatus, Machine, RunningTask
 from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Placement, Pool, Scoring, core_numbers
 from rlctl.executors.recovery import KINDS, Past
@@ -33,6 +33,9 @@ _TOLD = frozenset(
     }
 )
 
+
+PROGRESS_S = 0.25
+"""How often the files are looked at to which tasks report."""
 
 ASIDE = frozenset({TaskState.HELD, TaskState.SUSPENDED})
 
@@ -82,6 +85,7 @@ class BookedExecutor(Executor):
         self._records_ends = False
         self._known: dict[TaskId, TaskFuture] = {}
         self._log, self._untold = common.log, common.untold
+        self._version = self._books.pool.version
         self._closing = False
         self._broken: RlctlError | None = None
         self._past = Past()
@@ -109,8 +113,12 @@ class BookedExecutor(Executor):
         """Refuse, by ``LaunchError``, what can never run here for another reason than its size."""
 
     @abstractmethod
-    def _rest(self, timeout_s: float | None) -> bool:
-        """Sleep until something may have changed, at most so long; False if nothing can happen within that time."""
+    def _rest(self, timeout_s: float | None, idle: bool = False) -> bool:
+        """Sleep until something may have changed, at most so long; False if nothing can happen within that time.
+
+        Args:
+            idle: also where nothing is queued or running.
+        """
 
     # What users do; see ``Executor``.
 
@@ -266,7 +274,13 @@ class BookedExecutor(Executor):
                 self._past = Past.read(journal.records(kinds=KINDS))
             self._journal, self._records_ends = journal, True
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
+    def machine(self) -> Machine:
+        """Which nodes are there now; see ``Executor``."""
+        with self._mutex:
+            pool = self._books.pool
+            return Machine(pool.nodes, pool.absent, pool.nodes)
+
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits, then wait for the next events; see ``Executor``."""
         end_s = None if timeout_s is None else self.now() + timeout_s
         first = True
@@ -275,28 +289,60 @@ class BookedExecutor(Executor):
                 self.fail_if_broken()
                 if first:
                     self.begin_wait()
-                elif self._may_return():
+                elif self._may_return(idle):
                     return self._take_events()
                 self.start_what_fits()  # calls end without an event, so that others have room now
-                if self._may_return():
+                reads = self.look_at_progress()
+                if self._may_return(idle):
                     return self._take_events()
             first = False
             self.heed_the_end()
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
-            if not self._rest(left_s) or left_s == 0.0:
+            rest_s = min(left_s or PROGRESS_S, PROGRESS_S) if reads and left_s != 0.0 else left_s
+            if not self._rest(rest_s, idle) or left_s == 0.0:
                 with self._mutex:
                     return self._take_events()
 
-    def _may_return(self) -> bool:
+    def _may_return(self, idle: bool) -> bool:
         """Whether there is something to tell, or nothing to wait for."""
-        return bool(self._untold) or self.idle
+        return bool(self._untold) or (self.machine_changed if idle else self.idle)
+
+    @property
+    def machine_changed(self) -> bool:
+        """Whether nodes have come or gone since events were taken last."""
+        return self._books.pool.version != self._version
 
     def _take_events(self) -> list[Event]:
         events = list(self._untold)
         self._untold.clear()
+        self.note_machine()
         return events
 
     # For subclasses, and for whoever waits for several pools; with the lock held.
+
+    def note_machine(self) -> None:
+        """Whoever takes events looks at the machine as well."""
+        self._version = self._books.pool.version
+
+    def look_at_progress(self) -> bool:
+        """Tell what running tasks have reported; False if none of them reports to a file."""
+        reports = False
+        for task in self._books.running.values():
+            if task.spec.progress_file is not None and task.state is TaskState.RUNNING:
+                reports = True
+                if (progress := self._progress(task)) is not None:
+                    self._reported(task, progress)
+        return reports
+
+    def _progress(self, task: Task) -> Mapping[str, Any] | None:
+        """What a running task has reported since the last look; None: nothing, or nobody reads it."""
+        return None
+
+    def _reported(self, task: Task, progress: Mapping[str, Any]) -> None:
+        """A task that goes on running says how far it is."""
+        event = self._books.event(task, self.now(), progress)
+        self._log.append(event)
+        self._untold.append(event)
 
     def begin_wait(self) -> None:
         """Somebody has recorded all that was told, and waits for more."""

@@ -103,6 +103,7 @@ class Local:
         Raises:
             LaunchError: this machine has less.
         """
+        capacity.require_equal("the local executor")
         Layout(capacity, oversubscribe=self.options.oversubscribe)
 
     def open(

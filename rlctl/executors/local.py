@@ -32,6 +32,7 @@ from rlctl.executors.naming import attempt_key
 from rlctl.executors.pool import Placement, Scoring
 from rlctl.executors.program import LOGS, Program, check_program
 from rlctl.executors.recovery import Past, placement_of
+from rlctl.executors.reports import Reports
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.executors.served import ServedExecutor, check_call
 from rlctl.executors.sharing import Clock, Share
@@ -140,6 +141,7 @@ class LocalExecutor(ServedExecutor):
         self._clock = Clock(start_s) if share is None else share.clock
         self._temporary = tempfile.mkdtemp(prefix="rlctl-") if workdir is None else None
         self._workdir = Path(self._temporary or workdir or "").absolute()
+        self._reports = Reports(self._workdir)
         self._initializer = None if initializer is None else exchange.dump((initializer, initargs, {}), None)
         self._past = past or (Past() if share is None else share.past)
         self._kept: dict[str, Placement] = {}  # of programs that nobody has asked for yet
@@ -341,6 +343,9 @@ class LocalExecutor(ServedExecutor):
             self._supervision.send("signal", key=task.key, number=int(number))
         elif (worker := self._worker_of(task)) is not None:
             worker.signal(number)
+
+    def _progress(self, task: Task) -> Mapping[str, Any] | None:
+        return self._reports.newest(task.spec)
 
     def _suspend(self, task: Task, suspended: bool) -> None:
         self._send(task, signal.SIGSTOP if suspended else signal.SIGCONT)

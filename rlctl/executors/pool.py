@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from rlctl.errors import LaunchError
-from rlctl.executors.base import Capacity
+from rlctl.executors.base import Capacity, NodeGroup
 from rlctl.task import Resources, TaskSpec
 
 WHOLE = 1000
@@ -94,6 +94,7 @@ class Pool:
 
     Attributes:
         nodes: how many there are, those that are down included.
+        version: rises whenever nodes come or go.
 
     >>> pool = Pool(Capacity(nodes=2, cores=2, gpus=1))
     >>> pool.take(Resources(ranks=3))
@@ -112,15 +113,27 @@ class Pool:
         self._devices: list[int] = []  # devices of which nothing is taken
         self._memory: list[int] = []
         self._up: list[bool] = []
+        self._kinds = [kind for kind in capacity.kinds for _ in range(kind.nodes)]
         self.nodes = capacity.nodes
+        self.version = 0
+        self._absent: tuple[int, frozenset[int]] = (0, frozenset())
         for _ in range(capacity.nodes):
             self._add()
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if nothing were taken and no node were down."""
-        empty = Pool(Capacity(self.nodes, *self._shape()), None)
+        empty = Pool(replace(self.capacity, nodes=0), None)
+        for _ in range(self.nodes):
+            empty._add()
         empty.group = self.group
         return empty.take(need) is not None
+
+    @property
+    def absent(self) -> frozenset[int]:
+        """Numbers of the nodes that are down."""
+        if self._absent[0] != self.version:
+            self._absent = self.version, frozenset(n for n in range(self.nodes) if not self._up[n])
+        return self._absent[1]
 
     def check(self, spec: TaskSpec) -> None:
         """Refuse what can never run.
@@ -183,15 +196,18 @@ class Pool:
 
     def down(self, node: int) -> None:
         """Nothing more is placed on this node; what it holds is given back by whoever ends it."""
+        self.version += self._up[node]
         self._up[node] = False
 
     def up(self, node: int) -> None:
         """The node is there again."""
+        self.version += not self._up[node]
         self._up[node] = True
 
     def resize(self, nodes: int) -> list[int]:
         """Have so many nodes, the first ones; returns those that go."""
         gone = [node for node in range(nodes, len(self._up)) if self._up[node]]
+        self.version += nodes != self.nodes
         self.nodes = nodes
         while len(self._up) < nodes:
             self._add()
@@ -215,7 +231,7 @@ class Pool:
 
     def copy(self) -> Pool:
         """The same books, to try what would be."""
-        other = Pool(Capacity(0, *self._shape()), self.scoring)
+        other = Pool(replace(self.capacity, nodes=0), self.scoring)
         self._copy_into(other)
         return other
 
@@ -225,21 +241,24 @@ class Pool:
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
         other._memory, other._up, other.nodes = list(self._memory), list(self._up), self.nodes
 
-    def _shape(self) -> tuple[int, int, int | None]:
-        return self.capacity.cores, self.capacity.gpus, self.capacity.memory_mb
+    def kind(self, node: int) -> NodeGroup:
+        """What a node has when nothing of it is taken; nodes beyond those of the capacity are like its last."""
+        return self._kinds[node] if node < len(self._kinds) else self.capacity.kinds[-1]
 
     def _add(self) -> None:
-        self._cores.append((1 << self.capacity.cores) - 1)
-        self._count.append(self.capacity.cores)
-        self._gpus.append([WHOLE] * self.capacity.gpus)
-        self._devices.append(self.capacity.gpus)
-        self._memory.append(1 << 62 if self.capacity.memory_mb is None else self.capacity.memory_mb)
+        kind = self.kind(len(self._up))
+        self._cores.append((1 << kind.cores) - 1)
+        self._count.append(kind.cores)
+        self._gpus.append([WHOLE] * kind.gpus)
+        self._devices.append(kind.gpus)
+        self._memory.append(1 << 62 if kind.memory_mb is None else kind.memory_mb)
         self._up.append(True)
 
     def _state(self, node: int) -> NodeState:
-        memory = None if self.capacity.memory_mb is None else self._memory[node]
+        kind = self.kind(node)
+        memory = None if kind.memory_mb is None else self._memory[node]
         free = sum(self._gpus[node]) / WHOLE
-        return NodeState(node, self.capacity.cores, self._count[node], self.capacity.gpus, free, memory)
+        return NodeState(node, kind.cores, self._count[node], kind.gpus, free, memory)
 
     def _fit(self, node: int, want: Demand) -> int:
         """How many ranks a node can take now."""

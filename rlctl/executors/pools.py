@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rlctl.errors import LaunchError
-from rlctl.executors.base import Capacity, Executor, ExecutorStatus
-from rlctl.executors.booked import CALL, BookedExecutor
+from rlctl.executors.base import Capacity, Executor, ExecutorStatus, Machine
+from rlctl.executors.booked import CALL, PROGRESS_S, BookedExecutor
 from rlctl.executors.choice import Choice, FirstFree, PoolStatus
 from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Pool
@@ -247,7 +247,13 @@ class PooledExecutor(Executor):
             for pool in self._pools.values():
                 pool.attach(journal)
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
+    def machine(self) -> Machine:
+        """Which nodes are there now, of all pools."""
+        of = {name: pool.machine() for name, pool in self._pools.items()}
+        down = frozenset(self._first_nodes[name] + node for name, machine in of.items() for node in machine.down)
+        return Machine(sum(m.nodes for m in of.values()), down, sum(m.paid for m in of.values()))
+
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits in every pool, then wait for the next events; see ``Executor``."""
         end_s = None if timeout_s is None else self.now() + timeout_s
         with self._mutex:
@@ -255,29 +261,36 @@ class PooledExecutor(Executor):
                 pool.begin_wait()
         while True:
             with self._mutex:
+                reads = False
                 for pool in self._pools.values():
                     pool.fail_if_broken()
                     pool.start_what_fits()
-                if self._common.untold or self._idle():
+                    reads |= pool.look_at_progress()
+                if self._common.untold or (self._changed() if idle else self._idle()):
                     break
             for pool in self._pools.values():
                 pool.heed_the_end()
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
-            self._rest(left_s)
+            self._rest(min(left_s or PROGRESS_S, PROGRESS_S) if reads and left_s != 0.0 else left_s, idle)
             if left_s == 0.0:
                 break
         with self._mutex:
             events = list(self._common.untold)
             self._common.untold.clear()
+            for pool in self._pools.values():
+                pool.note_machine()
         return events
+
+    def _changed(self) -> bool:
+        return any(pool.machine_changed for pool in self._pools.values())
 
     def _idle(self) -> bool:
         return all(pool.idle for pool in self._pools.values())
 
-    def _rest(self, timeout_s: float | None) -> None:
+    def _rest(self, timeout_s: float | None, idle: bool) -> None:
         with self._mutex.lock:
             broken = any(pool.broken for pool in self._pools.values())
-            if not self._common.untold and not broken and not self._idle():
+            if not self._common.untold and not broken and not (self._changed() if idle else self._idle()):
                 self._common.news.wait(timeout_s)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -106,6 +106,7 @@ class Pools:
             ConfigError: the pools have another number of nodes than the machine.
             LaunchError: there is less than a pool wants.
         """
+        capacity.require_equal("each pool")
         nodes = sum(pool.nodes for pool in self.options.pools)
         if nodes != capacity.nodes:
             raise ConfigError(f"they have {nodes} nodes, machine.nodes is {capacity.nodes}: make these equal", _HERE)

@@ -252,6 +252,11 @@ class Scheduler:
             self._reservation = None
         return placed
 
+    def event(self, task: Task, now_s: float, progress: Mapping[str, Any]) -> Event:
+        """What a running task reports of itself."""
+        self._numbers.last += 1
+        return Event(now_s, task.uid, task.state, task.attempt, None, self._numbers.last, progress)
+
     def enter(
         self,
         task: Task,

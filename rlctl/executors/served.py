@@ -48,9 +48,9 @@ class ServedExecutor(BookedExecutor):
                 self.cancel(task.uid, GRACE_S)
         self.shutdown()
 
-    def _rest(self, timeout_s: float | None) -> bool:
+    def _rest(self, timeout_s: float | None, idle: bool = False) -> bool:
         with self._mutex.lock:
-            if not self._untold and not self.broken and not self.idle:
+            if not self._untold and not self.broken and not (self.machine_changed if idle else self.idle):
                 self._news.wait(timeout_s)
         return True
 

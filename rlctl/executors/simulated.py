@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rlctl.executors.base import Capacity
+from rlctl.executors.base import Capacity, Machine
 from rlctl.executors.booked import BookedExecutor, function_name
 from rlctl.executors.pool import Scoring
 from rlctl.executors.scheduler import Ending, Task
@@ -38,12 +38,14 @@ class Simulated:
     Attributes:
         duration_s: how long it occupies its resources, start-up included; infinite: it hangs.
         values: its result, unless it fails.
+        progress: what it reports of itself, each with the seconds since its launch, rising.
     """
 
     duration_s: float
     values: Mapping[str, Any] = field(default_factory=dict)
     failure: Failure | None = None
     message: str = ""
+    progress: Sequence[tuple[float, Mapping[str, Any]]] = ()
 
 
 class TaskModel(Protocol):
@@ -51,6 +53,19 @@ class TaskModel(Protocol):
 
     def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
         """One for each launch; deterministic for a seed and a sequence of launches."""
+
+
+@runtime_checkable
+class Checkpointing(Protocol):
+    """What a model may offer besides, if its tasks go on where an attempt that was stopped has left them."""
+
+    def stopped(self, launch: Launch, ran_s: float, asked: bool) -> None:
+        """An attempt did not come to its end; ``outcomes`` may be asked for the next.
+
+        Args:
+            ran_s: seconds since its launch.
+            asked: whether it was asked to stop, and could write a checkpoint; otherwise it was killed or lost.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +105,13 @@ class Outage:
         node: number of the node.
         from_s: virtual seconds.
         to_s: likewise; infinite: it does not come back.
+        paid: whether it is paid for all the same, as a node is that has failed.
     """
 
     node: int
     from_s: float
     to_s: float = math.inf
+    paid: bool = True
 
 
 class SimulatedExecutor(BookedExecutor):
@@ -139,12 +156,18 @@ class SimulatedExecutor(BookedExecutor):
         self._heap: list[tuple[float, int, TaskId, int]] = []  # (end, order, uid, attempt)
         self._left: dict[TaskId, float] = {}  # seconds that suspended tasks still have to run
         self._pushed = 0
+        self._checkpoints = model if isinstance(model, Checkpointing) else None
+        self._reports: list[tuple[float, int, TaskId, int, int]] = []  # (time, order, uid, attempt, number)
+        self._launched_s: dict[TaskId, float] = {}
+        self._ran_on: dict[TaskId, Resources] = {}
+        self._unpaid = 0
         self._changes = sorted(
-            [(o.from_s, o.node, False) for o in outages]
-            + [(o.to_s, o.node, True) for o in outages if o.to_s < math.inf]
+            [(o.from_s, o.node, False, o.paid) for o in outages]
+            + [(o.to_s, o.node, True, o.paid) for o in outages if o.to_s < math.inf]
         )
         self._thread: threading.Thread | None = None
         self._change()
+        self.note_machine()
 
     def now(self) -> float:
         """Virtual seconds since the campaign began."""
@@ -160,12 +183,17 @@ class SimulatedExecutor(BookedExecutor):
         self._computed.update(zip(self._uncomputed, simulated, strict=True))
         self._uncomputed.clear()
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
+    def machine(self) -> Machine:
+        """Which nodes are there now; see ``Executor``."""
+        pool = self._books.pool
+        return Machine(pool.nodes, pool.absent, pool.nodes - self._unpaid)
+
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits and move the clock to the next events, or by the timeout if none comes before."""
         with self._mutex:
             if self._uncomputed:
                 self.deliver(self.model.outcomes(self.uncomputed))
-        return super().wait(timeout_s)
+        return super().wait(timeout_s, idle=idle)
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
         """Change what a task asks for; what it will do is asked again."""
@@ -214,7 +242,11 @@ class SimulatedExecutor(BookedExecutor):
             self.deliver(self.model.outcomes(self.uncomputed))
             simulated = self._computed.pop(task.uid)
         self._does[task.uid] = simulated
+        self._launched_s[task.uid] = self._now
+        if self._checkpoints is not None:
+            self._ran_on[task.uid] = task.need
         self._push(task, min(simulated.duration_s, task.spec.walltime_s or math.inf))
+        self._push_report(task, 0)
         self._started(task)
 
     def _push(self, task: Task, seconds: float) -> None:
@@ -222,14 +254,29 @@ class SimulatedExecutor(BookedExecutor):
             self._pushed += 1
             heapq.heappush(self._heap, (self._now + seconds, self._pushed, task.uid, task.attempt))
 
+    def _push_report(self, task: Task, number: int) -> None:
+        """The next thing that a running task says of itself."""
+        reports = self._does[task.uid].progress
+        if number < len(reports):
+            self._pushed += 1
+            due_s = self._launched_s[task.uid] + reports[number][0]
+            heapq.heappush(self._reports, (due_s, self._pushed, task.uid, task.attempt, number))
+
+    def _interrupted(self, task: Task, asked: bool) -> None:
+        """It does not come to its end; a model with checkpoints wants to know how far it came."""
+        if self._does.pop(task.uid, None) is not None and self._checkpoints is not None:
+            # Not the resources that it may be going to have.
+            spec = replace(task.spec, resources=self._ran_on.get(task.uid, task.spec.resources))
+            self._checkpoints.stopped(Launch(spec, task.attempt), self._now - self._launched_s[task.uid], asked)
+
     def _halt(self, task: Task, grace_s: float) -> None:
-        self._does.pop(task.uid, None)
+        self._interrupted(task, True)
         self._left.pop(task.uid, None)
         self._ended(task, Ending(stopped=True))
 
     def _send(self, task: Task, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
-            self._does.pop(task.uid, None)
+            self._interrupted(task, number != signal.SIGKILL)
             name = signal.Signals(number).name
             self._ended(task, Ending(failure=Failure.SIGNAL, message=f"killed by {name}"))
 
@@ -242,33 +289,46 @@ class SimulatedExecutor(BookedExecutor):
         else:
             self._push(task, self._left.pop(task.uid))
 
-    def _rest(self, timeout_s: float | None) -> bool:
+    def _rest(self, timeout_s: float | None, idle: bool = False) -> bool:
         """Move the clock to whatever comes first."""
         with self._mutex:
             limit = math.inf if timeout_s is None else self._now + timeout_s
             while self._heap and not self._stands(self._heap[0]):
                 heapq.heappop(self._heap)
             end = self._heap[0][0] if self._heap else math.inf
+            while self._reports and not self._stands(self._reports[0]):
+                heapq.heappop(self._reports)
+            report = self._reports[0][0] if self._reports else math.inf
             change = self._changes[0][0] if self._changes else math.inf
-            if min(end, change) > limit or min(end, change) == math.inf:
+            first = min(end, change, report)
+            if first > limit or first == math.inf:
                 self._now = self._now if limit == math.inf else limit
                 return False
-            self._now = max(min(end, change), self._now)
+            self._now = max(first, self._now)
             self._change()
+            while self._reports and self._reports[0][0] <= self._now:
+                _, _, uid, attempt, number = heapq.heappop(self._reports)
+                task = self._books.running.get(uid)
+                if task is not None and task.attempt == attempt and uid in self._does:
+                    if task.state is not TaskState.RUNNING:
+                        continue  # what is suspended says no more
+                    self._reported(task, self._does[uid].progress[number][1])
+                    self._push_report(task, number + 1)
             while self._heap and self._heap[0][0] <= self._now:
                 entry = heapq.heappop(self._heap)
                 if self._stands(entry):
                     self._arrive(self._books.tasks[entry[2]])
             return True
 
-    def _stands(self, entry: tuple[float, int, TaskId, int]) -> bool:
+    def _stands(self, entry: tuple[Any, ...]) -> bool:
         task = self._books.running.get(entry[2])
         return task is not None and task.attempt == entry[3] and entry[2] in self._does
 
     def _change(self) -> None:
         """Nodes go and come."""
         while self._changes and self._changes[0][0] <= self._now:
-            _, node, up = self._changes.pop(0)
+            _, node, up, paid = self._changes.pop(0)
+            self._unpaid += 0 if paid else -1 if up else 1
             if up:
                 self._books.pool.up(node)
                 self._books.touch()
@@ -276,7 +336,7 @@ class SimulatedExecutor(BookedExecutor):
                 continue
             self._books.pool.down(node)
             for task in self._books.on_nodes([node]):
-                self._does.pop(task.uid, None)
+                self._interrupted(task, False)
                 self._ended(task, Ending(failure=Failure.LOST, message=f"node {node} was lost"))
 
     def _arrive(self, task: Task) -> None:
@@ -308,14 +368,19 @@ class SimulatedExecutor(BookedExecutor):
     def _ask(self, task: Task) -> None:
         """What this attempt will do has to be known before it starts."""
         if task.uid not in self._uncomputed and task.uid not in self._computed:
-            spec = task.spec
-            if task.work is not None:
-                spec = replace(spec, uid=task.uid, function=function_name(task.work[0]))
-            elif task.need is not spec.resources:
-                spec = replace(spec, resources=task.need)
-            self._uncomputed[task.uid] = Launch(spec, task.attempt)
+            self._uncomputed[task.uid] = self._launch_of(task)
+
+    def _launch_of(self, task: Task) -> Launch:
+        spec = task.spec
+        if task.work is not None:
+            spec = replace(spec, uid=task.uid, function=function_name(task.work[0]))
+        elif task.need is not spec.resources:
+            spec = replace(spec, resources=task.need)
+        return Launch(spec, task.attempt)
 
     def _forget(self, uid: TaskId) -> None:
+        self._launched_s.pop(uid, None)
+        self._ran_on.pop(uid, None)
         self._computed.pop(uid, None)
         self._uncomputed.pop(uid, None)
 

@@ -26,9 +26,8 @@ def write_about(board: Board, config: Config, factory: object, run: Mapping[str,
     data, machine = config_data(config), config.machine
     said = (inspect.getdoc(type(factory)) or "").partition("\n")[0]
     who = ", ".join(f"{key} {value}" for key, value in run.items())
-    goal = (
-        f"**{config.campaign.name}** - {said}\n\n{who}\n\n"
-        f"{machine.nodes} nodes with {machine.cores} cores and {machine.gpus} GPUs each"
+    goal = f"**{config.campaign.name}** - {said}\n\n{who}\n\n" + "; ".join(
+        f"{g.nodes} nodes with {g.cores} cores and {g.gpus} GPUs each" for g in machine.capacity().kinds
     )
     board.layout()
     board.text("about/goal", goal)

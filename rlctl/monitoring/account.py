@@ -90,7 +90,7 @@ def account(timeline: Timeline, end_s: float | None = None) -> Account:
     """Add up a timeline until ``end_s``; None: as far as the allocation is charged."""
     end_s = timeline.charged_s if end_s is None else end_s
     capacity = timeline.capacity
-    totals = (float(capacity.total_cores), float(capacity.nodes * capacity.gpus))
+    totals = (float(capacity.total_cores), float(capacity.total_gpus))
     sums: list[dict[Purpose, list[float]]] = [{purpose: [] for purpose in Purpose} for _ in totals]
     # What changes at which time: occupied cores and GPUs by purpose, and how many reasons there are for a free core.
     held = [dict.fromkeys((Purpose.BOOT, Purpose.USEFUL, Purpose.WASTED), 0.0) for _ in totals]

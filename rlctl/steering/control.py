@@ -182,9 +182,10 @@ class _Loop:
     def _end(self) -> Summary:
         outcome, ledger = self._driver.outcome(), self._driver.ledger
         tasks, failures, fallbacks = task_counts(self._journal.records())
-        allocated_s = ledger.node_seconds * self._config.machine.cores
+        capacity = self._config.machine.capacity()
+        allocated_s = ledger.node_seconds * capacity.total_cores / capacity.nodes
         timeline = Timeline.read(self._journal.records(), self._executor.capacity)
-        booked = account(timeline, ledger.node_seconds / ledger.nodes)
+        booked = account(timeline, ledger.node_seconds / capacity.nodes)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],

@@ -156,15 +156,16 @@ class SteeringCurves:
         return self._records
 
     def _utilisation(self) -> float:
-        ledger = self._driver.ledger
-        allocated = ledger.node_seconds * self._config.machine.cores
+        ledger, capacity = self._driver.ledger, self._config.machine.capacity()
+        allocated = ledger.node_seconds * capacity.total_cores / capacity.nodes
         return ledger.core_seconds / allocated if allocated else 0.0
 
     def _return(self, node_seconds: float) -> float:
         campaign, fresh = self._driver.campaign, self._factory.campaign(int(self._identity["instance"]))
         fresh.begin(self._config.machine.capacity())
-        gained = campaign.outcome().potential - fresh.outcome().potential
-        return gained - campaign.reward_scale * node_seconds
+        outcome = campaign.outcome()
+        cost = node_seconds if outcome.price is None else outcome.price
+        return outcome.potential - fresh.outcome().potential - campaign.reward_scale * cost
 
     def _rules(self, instance: int) -> dict[str, list[Curve]]:
         if not self._config.steer.rules_on_twin or not hasattr(self._factory, "task_model"):

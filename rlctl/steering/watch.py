@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rlctl.driver import TaskRunner
-from rlctl.task import Event, TaskId, TaskSpec, TaskState
+from rlctl.executors.base import Machine
+from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
 
 _LOOK_UP_S = 0.25
 
@@ -82,7 +83,17 @@ class WatchedExecutor:
         """Stop a task."""
         self._executor.cancel(uid, grace_s)
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
+    def update(self, uid: TaskId, *, resources: Resources | None = None) -> None:
+        """Change what a task asks for."""
+        self._executor.update(uid, resources=resources)
+        if resources is not None and uid in self._cores:
+            self._cores[uid] = resources.cores
+
+    def machine(self) -> Machine:
+        """Which nodes are there now."""
+        return self._executor.machine()
+
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Wait for the next events.
 
         Raises:
@@ -94,12 +105,12 @@ class WatchedExecutor:
             self._look_up()
             slice_s = _LOOK_UP_S if end_s is None else min(_LOOK_UP_S, max(end_s - self.now(), 0.0))
             asked_s = time.monotonic()
-            events = self._executor.wait(slice_s)
-            # Back before the slice is over means that nothing is queued or running.
-            idle = time.monotonic() - asked_s < 0.5 * slice_s
+            events = self._executor.wait(slice_s, idle=idle)
+            # Back before the slice is over means that nothing is queued or running, or that nodes came or went.
+            early = time.monotonic() - asked_s < 0.5 * slice_s
             for event in events:
                 self._note(event)
-            if events or idle or (end_s is not None and self.now() >= end_s):
+            if events or early or (end_s is not None and self.now() >= end_s):
                 return events
 
     @property
@@ -114,6 +125,8 @@ class WatchedExecutor:
     def _note(self, event: Event) -> None:
         if event.state is TaskState.RUNNING:
             self.busy[event.uid] = self._cores.get(event.uid, 0)
+        elif event.state in (TaskState.PREEMPTED, TaskState.QUEUED):
+            self.busy.pop(event.uid, None)
         elif event.state.final:
             self.busy.pop(event.uid, None)
             self._cores.pop(event.uid, None)

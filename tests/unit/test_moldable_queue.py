@@ -29,8 +29,8 @@ class Watched(SimulatedExecutor):
         super().__init__(capacity, MoldableQueue().task_model(seed))
         self.history: list[Event] = []
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
-        events = super().wait(timeout_s)
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
+        events = super().wait(timeout_s, idle=idle)
         self.history += events
         return events
 

@@ -10,7 +10,7 @@ import pytest
 from rlctl.campaign import Action, Cancel, Command, Decision, Outcome, Start
 from rlctl.driver import Driver
 from rlctl.errors import JournalError
-from rlctl.executors.base import Capacity
+from rlctl.executors.base import Capacity, Machine
 from rlctl.records import Record, event_from_json, event_to_json
 from rlctl.task import Event, TaskId, TaskResult, TaskSpec, TaskState
 
@@ -69,8 +69,11 @@ class Listening:
     def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
         self.asked.append(("cancel", uid, 0))
 
-    def wait(self, timeout_s: float | None = None) -> list[Event]:
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         raise InterruptedError
+
+    def machine(self) -> Machine:
+        return Machine(1, frozenset(), 1)
 
     def shutdown(self) -> None: ...
 
@@ -133,7 +136,7 @@ def test_an_interrupt_after_the_end_is_paid_for_and_the_campaign_is_not_told() -
 
 def test_what_comes_with_the_event_that_ends_a_campaign_counts_as_in_its_replay() -> None:
     class Both(Listening):
-        def wait(self, timeout_s: float | None = None) -> list[Event]:
+        def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
             return [event_from_json(done("1", 2.0)), event_from_json(done("2", 2.0))]
 
     driver = Driver(Pair(), Both())

@@ -9,7 +9,7 @@ from rlctl.evaluation.statistics import ert, ert_interval, ert_ratio, resampled_
 def plays(node_seconds, successes, instances=None):
     instances = range(len(node_seconds)) if instances is None else instances
     return [
-        Play(i, int(s), bool(s >= 2), float(n), float(n), 10, 1e-5)
+        Play(i, int(s), bool(s >= 2), float(n), float(n), 10, 1e-5, float(n))
         for i, n, s in zip(instances, node_seconds, successes, strict=True)
     ]
 

@@ -68,6 +68,7 @@ class Parsl:
             ConfigError: there is no such executor of Parsl.
             LaunchError: it can never have so many workers.
         """
+        capacity.require_equal("the parsl executor")
         executor = load(self.options.config, self.options.label)
         look_over(executor)
         provider, most = executor.provider, executor.max_workers_per_node

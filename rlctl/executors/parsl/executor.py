@@ -37,6 +37,7 @@ from rlctl.executors.parsl.station import ENDED, STOPPED, Call, Exec, Session, w
 from rlctl.executors.pool import Placement, Scoring
 from rlctl.executors.program import Program
 from rlctl.executors.recovery import Past, placement_of
+from rlctl.executors.reports import Reports
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.executors.served import ServedExecutor, check_call
 from rlctl.task import Failure, TaskSpec
@@ -118,6 +119,7 @@ class ParslExecutor(ServedExecutor):
         )
         self._origin = time.monotonic() - start_s
         self._workdir = workdir.absolute()
+        self._reports = Reports(self._workdir)
         self._past = past or Past()
         self._applications = dict(self._settings.applications or {})
         self._bare = clean_environment(os.environ)
@@ -241,6 +243,9 @@ class ParslExecutor(ServedExecutor):
 
     def _send(self, task: Task, number: int) -> None:
         self._orders.give(task.key, "signal", int(number))
+
+    def _progress(self, task: Task) -> Mapping[str, Any] | None:
+        return self._reports.newest(task.spec)
 
     def _suspend(self, task: Task, suspended: bool) -> None:
         self._send(task, signal.SIGSTOP if suspended else signal.SIGCONT)

@@ -54,7 +54,7 @@ class WorkerPool(Pool):
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if all workers were there and free."""
-        pool = WorkerPool(Capacity(self.nodes, *self._shape()), None, self._per_node)
+        pool = WorkerPool(replace(self.capacity, nodes=self.nodes), None, self._per_node)
         pool.connected(self.nodes * self._per_node)
         return pool.take(need) is not None
 
@@ -95,7 +95,7 @@ class WorkerPool(Pool):
 
     def copy(self) -> WorkerPool:
         """The same books, to try what would be."""
-        other = WorkerPool(Capacity(0, *self._shape()), self.scoring, self._per_node)
+        other = WorkerPool(replace(self.capacity, nodes=0), self.scoring, self._per_node)
         self._copy_into(other)
         other._free, other._busy = list(self._free), self._busy
         other.workers = self.workers

@@ -246,6 +246,8 @@ class SlurmExecutor(LocalExecutor):
                 self._books.touch()
                 self._foresee()
                 self._pump()
+                if self.machine_changed:
+                    self._news.notify_all()
 
     def _ended(self, task: Task, ending: Ending) -> None:
         if ending.failure is Failure.LOST:  # nothing more is started there until Slurm has been asked

@@ -76,6 +76,7 @@ class Slurm:
         Raises:
             LaunchError: so it is.
         """
+        capacity.require_equal("the slurm executor")
         for program in ("srun", "squeue", "sinfo", "scontrol"):
             if shutil.which(program) is None:
                 raise LaunchError(f"there is no {program}: run where Slurm is, or choose another executor")

@@ -1,0 +1,309 @@
+"""Rules for ensembles: a score says which task is next, a width on how much of the machine.
+
+They answer with the named quantities ``start``, ``ranks`` and ``gpu``, ``stop``, or ``wait``, and read the field
+``state``, of which ``Board`` says what they use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from rlctl.campaign import Action, Decision
+from rlctl.policy import SimpleRule
+
+
+class Shape(Protocol):
+    """What a task is started on."""
+
+    @property
+    def ranks(self) -> int:
+        """Each has a core."""
+
+    @property
+    def gpu(self) -> bool:
+        """And a GPU, perhaps."""
+
+
+class Job(Protocol):
+    """A task as submitted."""
+
+    @property
+    def number(self) -> int:
+        """Its name."""
+
+    @property
+    def memory_mb(self) -> float:
+        """Over all ranks."""
+
+
+class Task(Protocol):
+    """A task that has arrived."""
+
+    job: Job
+    shape: Shape
+    shapes: Sequence[Shape]
+    started_s: float
+    expected_s: float
+    begun: float
+    reports: Sequence[Any]
+    work_left_s: float
+    shape_ranks: int
+
+
+class Board(Protocol):
+    """The state of an ensemble, as far as these rules read it."""
+
+    now_s: float
+    waiting: Mapping[int, Any]
+    running: Mapping[int, Any]
+    ended: Sequence[Any]
+    reported: Any
+    total_cores: int
+    free_cores: int
+    free_gpus: int
+    up_gpus: int
+    may_wait: bool
+
+    def order(self, name: str, task: Any) -> float:
+        """A score that orders waiting tasks."""
+
+    def efficiency(self, task: Any, shape: Any) -> float:
+        """As far as is known."""
+
+    def true_efficiency(self, task: Any, shape: Any) -> float:
+        """As it is."""
+
+    def seconds(self, task: Any, shape: Any) -> float:
+        """That are left of a task, as far as is known."""
+
+    def fits(self, task: Any, shape: Any) -> bool:
+        """Whether it can start so now."""
+
+    def charge(self, shape: Any) -> float:
+        """Its share of the machine, in nodes."""
+
+
+SPACE: Mapping[str, tuple[Any, ...]] = {
+    "efficiency": (0.05, 0.95),
+    "most": (0.02, 1.0, "log"),
+    "part": (0.2, 8.0, "log"),
+    "patience": (1.0, 30.0, "log"),
+    "backfill": (0, 1, "int"),
+}
+
+
+class EnsembleRule(SimpleRule):
+    """The waiting task with the highest score first, on the widest shape that the width allows.
+
+    Args:
+        efficiency: least share of a task's rank-seconds that is not lost to scaling, as far as is known.
+        most: a task gets at most this share of the machine.
+        part: and at most so many times what would be its part if all open tasks had the same (equipartition, McCann,
+            Vaswani and Zahorjan 1993).
+        patience: a task that is faster on GPUs but can do without does so where it takes at most so many times longer.
+        backfill: whether others may start where the first one does not fit; otherwise it is waited for.
+    """
+
+    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = SPACE
+
+    def __init__(
+        self,
+        efficiency: float = 0.4,
+        most: float = 0.5,
+        part: float = 8.0,
+        patience: float = 4.0,
+        backfill: float = 1,
+    ) -> None:
+        self.efficiency, self.most, self.part = efficiency, most, part
+        self.patience, self.backfill = patience, round(backfill)
+
+    def score(self, state: Board, task: Any) -> float:
+        """The highest starts first."""
+        raise NotImplementedError
+
+    def efficient(self, state: Board, task: Any, shape: Any) -> bool:
+        """Whether a task uses a shape well enough."""
+        return state.efficiency(task, shape) >= self.efficiency
+
+    def wanted(self, state: Board, task: Any) -> list[Any]:
+        """Shapes that a task should have, the best first."""
+        open_tasks = len(state.waiting) + len(state.running)
+        limit = state.total_cores * min(self.most, self.part / max(1, open_tasks))
+        best: dict[bool, Any] = {}
+        for shape in task.shapes:  # few ranks first
+            narrow = shape.ranks <= max(1.0, limit) and self.efficient(state, task, shape)
+            if shape.gpu not in best or narrow:
+                best[shape.gpu] = shape
+        if True not in best or False not in best:
+            return list(best.values())
+        slower = state.seconds(task, best[False]) / max(state.seconds(task, best[True]), 1e-9)
+        if slower <= 1.0:
+            return [best[False]]
+        return [best[True], best[False]] if slower <= self.patience else [best[True]]
+
+    def act(self, decision: Decision) -> Action:
+        """See ``rlctl.policy.Policy``."""
+        return self.choose(decision.fields["state"])
+
+    def choose(self, state: Board) -> Mapping[str, Any]:
+        """The first task that fits, in order."""
+        waiting = sorted(state.waiting.values(), key=lambda task: -self.score(state, task))
+        for task in waiting:
+            for shape in self.wanted(state, task):
+                if state.fits(task, shape):
+                    return start(task, shape)
+            if not self.backfill:
+                break
+        return self.rest(state, waiting)
+
+    def rest(self, state: Board, waiting: Sequence[Any]) -> Mapping[str, Any]:
+        """Wait; if nothing would happen then, start what fits, as wide as it can be."""
+        if not state.may_wait:
+            for task in waiting:
+                fitting = [shape for shape in task.shapes if state.fits(task, shape)]
+                if fitting:
+                    return start(task, fitting[-1])
+        return {"wait": True}
+
+
+def start(task: Any, shape: Any) -> Mapping[str, Any]:
+    """The answer that starts a task."""
+    return {"start": task.job.number, "ranks": shape.ranks, "gpu": shape.gpu}
+
+
+class _Ordered(EnsembleRule):
+    ORDER: ClassVar[str]
+
+    def score(self, state: Board, task: Any) -> float:
+        return state.order(self.ORDER, task)
+
+
+class Fifo(_Ordered):
+    """First come, first served."""
+
+    name = ORDER = "fifo"
+
+
+class Sjf(_Ordered):
+    """Shortest estimated work first."""
+
+    name = ORDER = "sjf"
+
+
+class Lpt(_Ordered):
+    """Longest estimated work first (Graham 1969)."""
+
+    name = ORDER = "lpt"
+
+
+class Wfp3(_Ordered):
+    """``(wait / run)^3 ranks`` (Tang, Lan, Desai, Buettner 2009)."""
+
+    name = ORDER = "wfp3"
+
+
+class F1(_Ordered):
+    """``log10(run) ranks + 870 log10(arrival)``, smallest first (Carastan-Santos and de Camargo 2017)."""
+
+    name = ORDER = "f1"
+
+
+class Due(_Ordered):
+    """Highest priority first, then earliest deadline."""
+
+    name = ORDER = "due"
+
+
+class Critical(_Ordered):
+    """List scheduling: the longest chain of tasks that wait for each other first (Hu 1961)."""
+
+    name = ORDER = "critical"
+
+
+class SameEfficiency(_Ordered):
+    """The largest task first, each on as many ranks as it uses with the same efficiency, as far as is known."""
+
+    name = "same_efficiency"
+    ORDER = "lpt"
+    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {key: SPACE[key] for key in ("efficiency", "patience", "backfill")}
+
+    def __init__(self, efficiency: float = 0.5, patience: float = 4.0, backfill: float = 1) -> None:
+        super().__init__(efficiency, 1.0, 1e9, patience, backfill)
+
+
+class KnownEfficiency(SameEfficiency):
+    """The same with the efficiencies as they are, which only a clairvoyant twin tells; for comparison."""
+
+    name = "known_efficiency"
+
+    def efficient(self, state: Board, task: Any, shape: Any) -> bool:
+        """Whether a task really uses a shape well enough."""
+        return state.true_efficiency(task, shape) >= self.efficiency
+
+
+class Tetris(EnsembleRule):
+    """What aligns best with what is free, and what has little left (Grandl et al. 2014, equation 1 and section 3.3).
+
+    Args:
+        short: weight of the work that is left, against the alignment.
+    """
+
+    name = "tetris"
+    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {**SPACE, "short": (0.01, 10.0, "log")}
+
+    def __init__(self, short: float = 0.3, **shared: float) -> None:
+        super().__init__(**shared)
+        self.short = short
+
+    def score(self, state: Board, task: Any) -> float:
+        """Inner product of demand and what is free, each over the machine's; less the time that is left."""
+        shape = self.wanted(state, task)[0]
+        cores = shape.ranks / state.total_cores * state.free_cores / state.total_cores
+        gpus = shape.ranks * shape.gpu / max(1, state.up_gpus) * state.free_gpus / max(1, state.up_gpus)
+        works = [other.work_left_s for other in state.waiting.values()]
+        return cores + gpus - self.short * task.work_left_s / max(max(works), 1e-9)
+
+
+class Easy(Fifo):
+    """First come, first served, and others where they do not delay the first (EASY backfilling, Lifka 1995).
+
+    Walltimes are the estimates; when the first one can start is told by the expected ends of those that run.
+    """
+
+    name = "easy"
+    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        key: SPACE[key] for key in ("efficiency", "most", "part", "patience")
+    }
+
+    def __init__(self, efficiency: float = 0.4, most: float = 0.5, part: float = 8.0, patience: float = 4.0) -> None:
+        super().__init__(efficiency, most, part, patience, 0)
+
+    def choose(self, state: Board) -> Mapping[str, Any]:
+        """The first; where it does not fit, the next that ends before it could start, or leaves it enough."""
+        waiting = sorted(state.waiting.values(), key=lambda task: -self.score(state, task))
+        if not waiting:
+            return self.rest(state, waiting)
+        first, shape = waiting[0], self.wanted(state, waiting[0])[0]
+        if state.fits(first, shape):
+            return start(first, shape)
+        shadow_s, spare = _shadow(state, shape)
+        for task in waiting[1:]:
+            for other in self.wanted(state, task):
+                if not state.fits(task, other):
+                    continue
+                in_time = state.now_s + state.seconds(task, other) <= shadow_s
+                if in_time or (other.ranks <= spare and not (other.gpu and shape.gpu)):
+                    return start(task, other)
+        return self.rest(state, waiting)
+
+
+def _shadow(state: Board, shape: Any) -> tuple[float, int]:
+    """When a shape will fit, as far as is known, and the cores that will be left besides."""
+    cores, gpus = state.free_cores, state.free_gpus
+    for task in sorted(state.running.values(), key=lambda task: task.expected_s):
+        cores += task.shape.ranks
+        gpus += task.shape.ranks * task.shape.gpu
+        if cores >= shape.ranks and (not shape.gpu or gpus >= shape.ranks):
+            return max(task.expected_s, state.now_s), cores - shape.ranks
+    return float("inf"), 0

@@ -1,0 +1,1 @@
+"""Ensembles of unequal tasks that share an allocation."""

@@ -1,0 +1,125 @@
+"""What an ensemble costs, and what its present state is worth."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+
+from rlctl_envs.ensemble.live import Live, Status
+from rlctl_envs.ensemble.options import Objective
+from rlctl_envs.ensemble.state import State
+
+MOST_CREDIT = 0.9
+"""Of a success, for a task that is still running."""
+
+
+class Account:
+    """Adds up prices, and holds what the potential is made of.
+
+    Args:
+        objective: what costs what.
+        state: of the ensemble.
+        areas: node-seconds that each task of the workload is thought to need at best.
+
+    Attributes:
+        price: so far; None where allocated node-seconds, which the driver counts, are all that costs.
+        successes: tasks that are done and worth having, within the window if there is one.
+        scale: reward for one unit of price is minus this; it makes returns about -1.
+    """
+
+    def __init__(self, objective: Objective, state: State, areas: list[float]) -> None:
+        self._objective, self._state = objective, state
+        self._paid = state.capacity.nodes
+        self._at_s = 0.0
+        self._sum = 0.0
+        self._rate = 0.0  # of all tasks' slowdowns, per second
+        self._gpus = 0
+        self._waiting = 0.0  # node-seconds
+        self._promised = 0.0  # sum of charge times expected end, of running tasks
+        self._charged = 0.0  # sum of their charges
+        self._begun = 0.0  # sum of charge times start
+        self._done = 0.0  # node-seconds of work that has been done, within the window
+        self.successes = 0
+        o = objective
+        self._plain = o.node_second == 1.0 and o.gpu_second == o.slowdown == 0.0 and o.window_s is None
+        self._typical = median(areas) if areas else 1.0
+        if o.window_s is not None:
+            whole = o.node_second * state.capacity.nodes * (o.window_s[1] - o.window_s[0])
+        elif o.goal is not None:
+            whole = o.node_second * o.goal * self._typical
+        else:
+            whole = o.node_second * math.fsum(areas)
+        self.scale = 1.0 / max(whole + o.slowdown * 2.0 * len(areas), 1e-9)
+
+    @property
+    def price(self) -> float | None:
+        """See the class."""
+        return None if self._plain else self._sum
+
+    def elapse(self, now_s: float) -> None:
+        """The clock stands at ``now_s``."""
+        objective, since_s = self._objective, self._at_s
+        self._at_s = now_s
+        if objective.window_s is not None:
+            since_s, now_s = max(since_s, objective.window_s[0]), min(now_s, objective.window_s[1])
+        if now_s > since_s:
+            rate = objective.node_second * self._paid + objective.gpu_second * self._gpus
+            self._sum += (now_s - since_s) * (rate + objective.slowdown * self._rate)
+
+    def paid(self, nodes: int) -> None:
+        """So many nodes are paid for now."""
+        self._paid = nodes
+
+    def arrived(self, task: Live) -> None:
+        """It is in the system from now on."""
+        self._rate += 1.0 / max(task.reference_s, self._objective.bound_s)
+
+    def queued(self, task: Live) -> None:
+        """It waits."""
+        task.area = self._state.least_area(task)
+        self._waiting += task.area
+
+    def unqueued(self, task: Live) -> None:
+        """It waits no longer."""
+        self._waiting -= task.area
+
+    def started(self, task: Live) -> None:
+        """It runs, on ``task.shape`` from ``task.started_s`` to ``task.expected_s``."""
+        self._promised += task.charge * task.expected_s
+        self._begun += task.charge * task.started_s
+        self._charged += task.charge
+        self._gpus += task.shape.ranks * task.shape.gpu
+
+    def let_go(self, task: Live) -> None:
+        """The opposite."""
+        self._promised -= task.charge * task.expected_s
+        self._begun -= task.charge * task.started_s
+        self._charged -= task.charge
+        self._gpus -= task.shape.ranks * task.shape.gpu
+
+    def ended(self, task: Live, worth: bool, now_s: float) -> None:
+        """It is in a final state."""
+        bound_s = max(task.reference_s, self._objective.bound_s)
+        self._rate -= 1.0 / bound_s
+        self._sum += self._objective.slowdown * max(0.0, 1.0 - (now_s - task.arrived_s) / bound_s)
+        window = self._objective.window_s
+        if task.status is Status.DONE and worth and (window is None or window[0] <= now_s <= window[1]):
+            self.successes += 1
+            self._done += task.area
+
+    def potential(self, over: bool) -> float:
+        """Of the present state, in units of reward; see ``rlctl.env.Episode``.
+
+        Where all tasks have to end, what is left of them costs node-seconds. Where some have to succeed, so many are
+        missing; a running one counts for the share that is done. In a window, work that is done has been gained.
+        """
+        objective = self._objective
+        if over or objective.node_second == 0.0:
+            return 0.0
+        weight = objective.node_second * self.scale
+        if objective.window_s is not None:
+            return weight * (self._done + self._charged * self._at_s - self._begun)
+        if objective.goal is not None:
+            partly = sum(min(task.done, MOST_CREDIT) for task in self._state.running.values())
+            return -weight * self._typical * max(0.0, objective.goal - self.successes - partly)
+        return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))

@@ -1,0 +1,462 @@
+"""The game of an ensemble: which task next, on how much of the machine, and which to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.campaign import Action, Around, Cancel, Command, Decision, Outcome, Seen, Start, Update, Wait
+from rlctl.executors.base import Capacity, Machine
+from rlctl.task import Event, TaskId, TaskSpec, TaskState
+from rlctl_envs.ensemble.account import Account
+from rlctl_envs.ensemble.choices import WAITING, Choice, Kind, shortlist
+from rlctl_envs.ensemble.features import CHOICE, GLOBALS, length, observe
+from rlctl_envs.ensemble.job import Gpu, Job, Shape
+from rlctl_envs.ensemble.live import Live, Report, Status
+from rlctl_envs.ensemble.options import Options
+from rlctl_envs.ensemble.scaling import Scaling
+from rlctl_envs.ensemble.state import State, Truth
+
+SOON = 1e-6
+"""What is due within this share of the time that has passed is due now: clocks round."""
+
+Specify = Callable[[Job, Shape, TaskId], TaskSpec]
+"""The task that a start becomes."""
+
+WORTH = 0.6
+"""A task has succeeded if it says that its quality is at least this; one that says nothing has."""
+
+
+class EnsembleCampaign:
+    """See ``rlctl.campaign.Campaign``; also ``Waking`` and ``Elastic``. Its one subject is ``ensemble``.
+
+    Action: Discrete, a choice of ``choices.shortlist``; or named quantities: ``start`` (number of a task) with
+    ``ranks`` and ``gpu``, ``stop`` (a number), ``resize`` (a number) with ``ranks`` and ``gpu``, or ``wait: True``. An
+    answer that is not allowed becomes waiting, or, where nothing would happen then, the first start that is offered.
+
+    A decision is due when a task arrives, ends or reports, or when nodes come or go, provided that anything but waiting
+    is possible.
+
+    Args:
+        options: the game.
+        jobs: every task that may ever arrive, by number; the policy learns of one when it arrives.
+        specify: makes the task that a start becomes.
+        truth: what tasks really take, for rules that are there for comparison; None: nobody knows.
+    """
+
+    observation_space: gymnasium.spaces.Box
+    action_space: gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete
+
+    def __init__(self, options: Options, jobs: Sequence[Job], specify: Specify, truth: Truth | None = None) -> None:
+        self.options = options
+        window = options.objective.window_s
+        self.deadline_s = options.allocation_s if window is None else min(options.allocation_s, window[1])
+        self.action_space = gymnasium.spaces.Discrete(options.slots)
+        self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (length(options),), np.float32)
+        self.masked = 0
+        self.failures = 0
+        self.resizes = 0
+        self._jobs = jobs
+        self._specify = specify
+        self._truth = truth
+        self._uids: dict[TaskId, Live] = {}
+        self._coming: list[tuple[float, int]] = []  # arrivals, the next one last
+        self._stirred = True
+        self._decision: Decision | None = None
+        self._choices: list[Choice | None] | None = None
+        self.state = State(options, Capacity(), truth)
+        self.account = Account(options.objective, self.state, [])
+
+    # The driver's calls.
+
+    def begin(self, capacity: Capacity) -> None:
+        """Learn the machine; those tasks arrive that are there at the beginning."""
+        self.state = state = State(self.options, capacity, self._truth)
+        w = self.options.workload
+        power = float(capacity.total_cores)
+        if w.gpus.need + w.gpus.gain > 0.0:
+            power += capacity.total_gpus * math.sqrt(w.gpus.gains.low * w.gpus.gains.high)
+        for job in self._jobs:
+            known = state.scalings.get(job.kind)
+            if known is None:
+                state.scalings[job.kind] = Scaling(w.serial, w.kappa, job.gain if job.gpu is not Gpu.NO else 1.0)
+        areas = [state.least_area(Live(job, 0.0, 0.0, state.shapes(job))) for job in self._jobs]
+        self.account = Account(self.options.objective, state, [area for area in areas if area < math.inf])
+        arrivals = [(job.arrives + job.offered / power, job.number) for job in self._jobs if job.parent is None]
+        self._coming = sorted(arrivals, reverse=True)
+        self._arrivals()
+
+    def on_time(self, time_s: float) -> None:
+        """The clock stands at ``time_s``; tasks may have arrived."""
+        if time_s > self.state.now_s:
+            self.state.now_s = time_s
+            self.account.elapse(time_s)
+        self._arrivals()
+
+    @property
+    def wake_s(self) -> float:
+        """When the next task arrives."""
+        return self._coming[-1][0] if self._coming else math.inf
+
+    def on_machine(self, machine: Machine) -> None:
+        """Nodes have come or gone. What was on those that went has to be placed anew."""
+        self.account.paid(machine.paid)
+        for task in self.state.on_machine(machine):
+            self._displaced(task)
+        self._place_again()
+        self._stirred = True
+
+    def on_event(self, event: Event) -> None:
+        """A task started, reported, was lost, or ended."""
+        task = self._uids.get(event.uid)
+        if task is None or task.uid != event.uid:
+            return
+        if event.progress is not None:
+            self._heard(task, event)
+        elif event.result is not None:
+            self._ended(task, event)
+        elif event.state is TaskState.RUNNING:
+            self._running(task, event.time_s)
+        elif event.state is TaskState.PREEMPTED and not task.resizing:
+            self._displaced(task)
+
+    def decision(self) -> Decision | None:
+        """What next, while anything but waiting is possible and something has happened."""
+        if self._decision is None and self._stirred and not self.outcome().ended:
+            self.state.may_wait = bool(self.state.running or self._coming) or not self._whole()
+            if self._possible():
+                fields = {"state": self.state}
+                self._choices = None
+                self._decision = Decision("ensemble", self.state.now_s, fields, look=self._look, around=self._around)
+            else:
+                self._stirred = False
+                self.state.reported = None
+        return self._decision
+
+    def apply(self, action: Action) -> list[Command]:
+        """Start, stop or change a task, or wait."""
+        choice = self._chosen(action)
+        if choice is None:
+            self.masked += 1
+            choice = self._default()
+        self._decision, self._choices = None, None
+        if choice.task is None:
+            self._stirred, self.state.reported = False, None
+            return [Wait()]
+        if choice.kind is Kind.STOP:
+            return self._stop(choice.task)
+        if choice.kind is Kind.RESIZE:
+            return self._resize(choice.task, choice.shape)
+        return self._start(choice.task, choice.shape)
+
+    def outcome(self) -> Outcome:
+        """How it stands; over when the goal is reached, nothing is left, or the allocation or the window ends."""
+        state, goal = self.state, self.options.objective.goal
+        left = bool(state.waiting or state.running or state.blocked or self._coming)
+        window = self.options.objective.window_s
+        reached = window is None and (not left if goal is None else self.account.successes >= goal)
+        ended = reached or not left or state.now_s >= self.deadline_s
+        extra = {
+            "masked_actions": float(self.masked),
+            "tasks": float(state.works),
+            "tasks_failed": float(self.counts[Status.FAILED]),
+            "tasks_stopped": float(self.counts[Status.STOPPED]),
+            "attempts_failed": float(self.failures),
+            "resizes": float(self.resizes),
+        }
+        potential = self.account.potential(reached)
+        return Outcome(ended, reached, self.account.successes, potential, extra, self.account.price)
+
+    @property
+    def reward_scale(self) -> float:
+        """Such that returns are about -1."""
+        return self.account.scale
+
+    @property
+    def counts(self) -> Mapping[Status, int]:
+        """Ended tasks by their state."""
+        return self.state.counts
+
+    # Decisions.
+
+    def _whole(self) -> bool:
+        return not self.state.pool.absent and self.state.pool.nodes == self.state.capacity.nodes
+
+    def _possible(self) -> bool:
+        """Whether anything but waiting is."""
+        state = self.state
+        if any(task.waits_again for task in state.running.values()):
+            return False  # it is the executor's first in the queue: nothing may overtake it
+        if state.free_cores > 0 and any(state.fits(t, s) for t in state.waiting.values() for s in t.shapes):
+            return True
+        if state.reported is not None and (self.options.stop or (self.options.resize and state.wider(state.reported))):
+            return True
+        if self.options.resize and state.free_cores > 0 and not state.waiting:
+            return any(s.ranks > t.shape.ranks for t in state.running.values() for s in state.wider(t))
+        return False
+
+    def _offered(self) -> list[Choice | None]:
+        if self._choices is None:
+            self._choices = shortlist(self.state)
+        return self._choices
+
+    def _look(self) -> Seen:
+        choices = self._offered()
+        return observe(self.state, choices, self._goal_left()), _mask(choices)
+
+    def _around(self, proposal: Mapping[str, Any]) -> Around:
+        """The same choices, and what a rule would do among them and marked."""
+        decision = self._decision
+        assert decision is not None
+        choices = list(self._offered())
+        wanted = self._named(proposal) or self._default()
+        if wanted in choices:
+            index = choices.index(wanted)
+            observation, mask = decision.observation.copy(), decision.mask
+        else:  # in place of the last start
+            index = len(choices) - 1 if None not in choices[1:] else 1 + choices[1:].index(None)
+            choices[index] = wanted
+            observation, mask = observe(self.state, choices, self._goal_left()), _mask(choices)
+        observation[GLOBALS + (index + 1) * CHOICE - 1] = 1.0
+
+        def named(indices: NDArray[np.int64]) -> Mapping[str, Any]:
+            index = int(indices[0])
+            choice = choices[index] if 0 <= index < len(choices) else None
+            return {"choice": index} if choice is None else choice.named()
+
+        return Around((), mask, named, observation)
+
+    def _goal_left(self) -> float:
+        goal = self.options.objective.goal
+        return 0.0 if goal is None else 1.0 - self.account.successes / goal
+
+    def _default(self) -> Choice:
+        if self.state.may_wait:
+            return WAITING
+        starts = (
+            Choice(Kind.START, task, shape)
+            for task in self.state.waiting.values()
+            for shape in task.shapes
+            if self.state.fits(task, shape)
+        )
+        return next(starts, WAITING)
+
+    def _chosen(self, action: Action) -> Choice | None:
+        """What an answer means; None if it is not allowed."""
+        if isinstance(action, Mapping):
+            return self._named(action)
+        index, offered = int(np.asarray(action).reshape(-1)[0]), self._offered()
+        return offered[index] if 0 <= index < len(offered) else None
+
+    def _named(self, named: Mapping[str, Any]) -> Choice | None:
+        state = self.state
+        if named.get("wait"):
+            return WAITING if state.may_wait else None
+        if "stop" in named:
+            task = state.running.get(named["stop"])
+            allowed = task is not None and self.options.stop and not task.waits_again
+            return Choice(Kind.STOP, task) if allowed else None
+        shape = Shape(int(named.get("ranks", 1)), bool(named.get("gpu", False)))
+        if "start" in named:
+            task = state.waiting.get(named["start"])
+            fits = task is not None and shape in task.shapes and state.fits(task, shape)
+            return Choice(Kind.START, task, shape) if fits else None
+        task = state.running.get(named.get("resize", -1))
+        if task is None or not self.options.resize or shape not in state.wider(task):
+            return None
+        return Choice(Kind.RESIZE, task, shape)
+
+    # What is done.
+
+    def _start(self, task: Live, shape: Shape) -> list[Command]:
+        state = self.state
+        seconds = state.seconds(task, shape)
+        if not state.place(task, shape):  # the ranks fit, but not so on these nodes
+            self._stirred = False
+            return [Wait()]
+        self.account.unqueued(task)
+        del state.waiting[task.job.number]
+        state.running[task.job.number] = task
+        task.status, task.uid = Status.RUNNING, TaskId(f"task{task.job.number:05d}-{task.starts:02d}")
+        task.starts += 1
+        task.begun, task.started_s, task.expected_s = task.done, state.now_s, state.now_s + seconds
+        task.reports.clear()
+        self._uids[task.uid] = task
+        self.account.started(task)
+        return [Start(self._specify(task.job, shape, task.uid))]
+
+    def _stop(self, task: Live) -> list[Command]:
+        assert task.uid is not None
+        uid = task.uid
+        self._leave(task)
+        self._finish(task, Status.STOPPED)
+        self.state.reported = None
+        return [Cancel(uid)]
+
+    def _resize(self, task: Live, shape: Shape) -> list[Command]:
+        state = self.state
+        assert task.uid is not None
+        task.done = max(task.done, self._believed(task))
+        self.account.let_go(task)
+        before = task.shape
+        state.release(task)
+        placed = state.place(task, shape)
+        if not placed and not state.place(task, before):
+            raise RuntimeError(f"task {task.uid} had a place and has none")
+        if placed:
+            task.resizing = True
+            task.begun, task.started_s = task.done, state.now_s
+            task.expected_s = state.now_s + state.seconds(task, shape)
+            self.resizes += 1
+        self.account.started(task)
+        state.reported = None
+        self._stirred = placed
+        return [Update(task.uid, task.job.need(shape))] if placed else [Wait()]
+
+    def _believed(self, task: Live) -> float:
+        """The share of its work that a running task has probably done; it was asked nothing since its last report."""
+        passed = (self.state.now_s - task.started_s) / max(task.expected_s - task.started_s, 1e-9)
+        linear = task.begun + (1.0 - task.begun) * min(passed, 1.0)
+        if task.reports:
+            return max(task.reports[-1].fraction, task.begun)
+        return min(linear, 0.95)
+
+    # What happens.
+
+    def _arrivals(self) -> None:
+        state = self.state
+        while self._coming and self._coming[-1][0] <= state.now_s * (1.0 + SOON) + 1e-9:
+            self._arrive(self._jobs[self._coming.pop()[1]])
+
+    def _arrive(self, job: Job) -> None:
+        state = self.state
+        requested = Shape(job.requested_ranks, job.gpu is Gpu.NEED)
+        reference_s = state.scalings[job.kind].seconds(job.estimate_s, requested.ranks, requested.gpu)
+        due_s = state.now_s + job.due * reference_s if job.due > 0.0 else math.inf
+        task = Live(job, state.now_s, reference_s, state.shapes(job), due_s, reference_s)
+        state.arrive(task)
+        state.tasks[job.number] = task
+        self.account.arrived(task)
+        before = [state.tasks[n] for n in job.after if n in state.tasks]
+        if not task.shapes or any(other.status in (Status.FAILED, Status.STOPPED) for other in before):
+            self._finish(task, Status.FAILED)
+            return
+        task.blockers = {other.job.number for other in before if not other.final}
+        for other in before:
+            other.path_s = max(other.path_s, other.reference_s + task.path_s)
+        if task.blockers:
+            state.blocked[job.number] = task
+        else:
+            self._enqueue(task)
+
+    def _enqueue(self, task: Live) -> None:
+        task.status, task.uid = Status.WAITING, None
+        self.state.waiting[task.job.number] = task
+        self.account.queued(task)
+        self._stirred = True
+
+    def _heard(self, task: Live, event: Event) -> None:
+        assert event.progress is not None
+        fraction, value = event.progress.get("fraction"), event.progress.get("value")
+        if not isinstance(fraction, int | float) or not 0.0 <= fraction <= 1.0:
+            return
+        good = isinstance(value, int | float) and math.isfinite(value)
+        task.reports.append(Report(event.time_s, float(fraction), float(value) if good and value is not None else None))
+        task.done = max(task.done, float(fraction)) if task.job.resizable else float(fraction)
+        if self.options.stop or self.options.resize:
+            self.state.reported, self._stirred = task, True
+
+    def _running(self, task: Live, time_s: float) -> None:
+        """It runs now; what it does until its end is expected from here on."""
+        self.account.let_go(task)
+        shift_s = time_s - task.started_s
+        task.started_s, task.expected_s = time_s, task.expected_s + shift_s
+        self.account.started(task)
+        task.resizing = False
+        if task.waits_again:  # it has found a place, wherever that is
+            task.waits_again = not self.state.place(task, task.shape)
+
+    def _displaced(self, task: Live) -> None:
+        """It was lost with its node; the executor runs it again where it fits."""
+        if task.waits_again:
+            return
+        self.state.release(task)
+        if not task.job.resizable:
+            task.done = 0.0
+        task.begun = task.done
+        task.waits_again = not self.state.place(task, task.shape)
+
+    def _place_again(self) -> None:
+        for task in self.state.running.values():
+            if task.waits_again:
+                task.waits_again = not self.state.place(task, task.shape)
+
+    def _ended(self, task: Live, event: Event) -> None:
+        result = event.result
+        assert result is not None
+        self._leave(task)
+        self._stirred = True
+        if self.state.reported is task:
+            self.state.reported = None
+        if result.state is TaskState.CANCELED:
+            self._finish(task, Status.STOPPED)
+        elif result.state is TaskState.DONE and (read := self._read(result.values)) is not None:
+            worth, children = read
+            if task.begun == 0.0 and event.attempt == 1:
+                self.state.learn(task, result.ended_s - result.started_s)
+            self._finish(task, Status.DONE, worth)
+            for number in children:
+                self._arrive(self._jobs[number])
+        else:
+            self.failures += 1
+            task.failures += 1
+            task.done = task.done if task.job.resizable else 0.0
+            if task.failures > self.options.retries:
+                self._finish(task, Status.FAILED)
+            else:
+                self._enqueue(task)
+        self._place_again()
+
+    def _read(self, values: Mapping[str, Any]) -> tuple[bool, list[int]] | None:
+        """Whether a result is worth having, and the tasks that it brings forth; None: it makes no sense."""
+        try:
+            quality = float(values.get("quality", 1.0))
+            children = [int(number) for number in values.get("children", ())]
+        except (TypeError, ValueError):
+            return None
+        new = all(0 <= n < len(self._jobs) and n not in self.state.tasks for n in children)
+        return (quality >= WORTH, children) if new else None
+
+    def _leave(self, task: Live) -> None:
+        """It does not run any more."""
+        self.account.let_go(task)
+        if not task.waits_again:
+            self.state.release(task)
+        task.waits_again = task.resizing = False
+        del self.state.running[task.job.number]
+        if task.uid is not None:
+            self._uids.pop(task.uid, None)
+
+    def _finish(self, task: Live, status: Status, worth: bool = True) -> None:
+        state = self.state
+        task.status, task.ended_s, task.uid = status, state.now_s, None
+        self.account.ended(task, worth, state.now_s)
+        state.ended.append(task)
+        state.counts[status] += 1
+        for other in [t for t in state.blocked.values() if task.job.number in t.blockers]:
+            other.blockers.discard(task.job.number)
+            if status is not Status.DONE:
+                del state.blocked[other.job.number]
+                self._finish(other, Status.FAILED)
+            elif not other.blockers:
+                del state.blocked[other.job.number]
+                self._enqueue(other)
+
+
+def _mask(choices: Sequence[Choice | None]) -> NDArray[np.bool_]:
+    return np.array([choice is not None for choice in choices], np.bool_)

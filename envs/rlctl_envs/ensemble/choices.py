@@ -1,0 +1,107 @@
+"""The choices that a decision offers to networks: a fixed number, shortlisted from all tasks and shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from rlctl_envs.ensemble.job import Shape
+from rlctl_envs.ensemble.live import Live
+from rlctl_envs.ensemble.state import State
+
+SHORTLISTS = ("fifo", "sjf", "lpt", "wfp3", "f1", "due", "critical")
+"""Orders whose first tasks are offered."""
+
+
+class Kind(IntEnum):
+    """What a choice does."""
+
+    WAIT = 0
+    STOP = 1
+    RESIZE = 2
+    START = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One choice; ``task`` is None for waiting."""
+
+    kind: Kind
+    task: Live | None = None
+    shape: Shape = Shape(1)
+
+    def named(self) -> Mapping[str, Any]:
+        """The same as named quantities."""
+        if self.task is None:
+            return {"wait": True}
+        number = self.task.job.number
+        if self.kind is Kind.STOP:
+            return {"stop": number}
+        verb = "start" if self.kind is Kind.START else "resize"
+        return {verb: number, "ranks": self.shape.ranks, "gpu": self.shape.gpu}
+
+
+WAITING = Choice(Kind.WAIT)
+
+
+def shortlist(state: State) -> list[Choice | None]:
+    """As many as ``options.slots``, None where there is none: waiting, then stops and changes of size, then starts."""
+    options = state.options
+    found: list[Choice | None] = [WAITING if state.may_wait else None]
+    control = _controls(state)[: options.control_slots]
+    found += control
+    found += [None] * (options.control_slots - len(control))
+    found += _starts(state, options.slots - len(found))
+    return found + [None] * (options.slots - len(found))
+
+
+def _controls(state: State) -> list[Choice]:
+    """Of the task that has just reported; where nothing waits, of those that could use what is free."""
+    options, reported = state.options, state.reported
+    found: list[Choice] = []
+    if reported is not None and not (reported.resizing or reported.waits_again):
+        if options.stop:
+            found.append(Choice(Kind.STOP, reported))
+        if options.resize:
+            now = math.log2(reported.shape.ranks)
+            near = sorted(state.wider(reported), key=lambda shape: abs(math.log2(shape.ranks) - now))
+            found += [Choice(Kind.RESIZE, reported, shape) for shape in near[:3]]
+    elif options.resize and not state.waiting and state.free_cores > 0:
+        late = sorted(state.running.values(), key=lambda task: -task.expected_s)[:3]
+        for task in late:
+            more = [shape for shape in state.wider(task) if shape.ranks > task.shape.ranks]
+            found += [Choice(Kind.RESIZE, task, shape) for shape in more[:2]]
+    return found
+
+
+def _starts(state: State, room: int) -> list[Choice]:
+    """Of the first task by each order, the shapes nearest to the widest that is still half efficient."""
+    tasks: dict[int, Live] = {}
+    waiting = [task for task in state.waiting.values() if state.fits(task, task.shapes[0]) or state.fitting(task)]
+    for name in SHORTLISTS:
+        if waiting:
+            best = max(waiting, key=lambda task: state.order(name, task))
+            tasks[best.job.number] = best
+    if len(tasks) < len(waiting) and len(tasks) * 4 <= room:  # and one in the middle, as many orders agree
+        middle = sorted(waiting, key=lambda task: task.work_left_s)[len(waiting) // 2]
+        tasks[middle.job.number] = middle
+    if not tasks:
+        return []
+    each = max(1, room // len(tasks))
+    found: list[Choice] = []
+    for task in list(tasks.values())[:room]:
+        found += [Choice(Kind.START, task, shape) for shape in _nearest(state, task, state.fitting(task), each)]
+    return found[:room]
+
+
+def _nearest(state: State, task: Live, shapes: Sequence[Shape], count: int) -> Sequence[Shape]:
+    if len(shapes) <= count:
+        return shapes
+    good = [shape.ranks for shape in shapes if state.efficiency(task, shape) >= 0.5]
+    centre = math.log2(max(good, default=shapes[0].ranks))
+    # One with a GPU before one without.
+    near = sorted(shapes, key=lambda shape: (abs(math.log2(shape.ranks) - centre), not shape.gpu))[:count]
+    return sorted(near, key=lambda shape: (shape.gpu, shape.ranks))

@@ -1,0 +1,91 @@
+"""A task of the ensemble as far as the campaign knows it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rlctl.executors.pool import Placement
+from rlctl.task import TaskId
+from rlctl_envs.ensemble.job import Job, Shape
+
+
+class Status(StrEnum):
+    """Life of a task; the last three are final, and a task has exactly one of them in the end."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a running task has said of itself.
+
+    Attributes:
+        time_s: when it was heard.
+        fraction: of its work that is done.
+        value: of what it will be worth; None: it does not say.
+    """
+
+    time_s: float
+    fraction: float
+    value: float | None
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A task that has arrived.
+
+    Attributes:
+        arrived_s: when it arrived.
+        reference_s: its estimated time on the ranks that it was submitted for.
+        shapes: what it can be started on, few ranks first.
+        deadline_s: when it is due; infinite: never.
+        path_s: estimated time until the last of those that wait for it can end.
+        blockers: tasks that must end before it starts.
+        shape, started_s, expected_s: of the attempt that runs: on what, since when, and its expected end.
+        begun: share of the work that was done when this attempt began, as far as is known.
+        done: share of the work that is done, likewise.
+        waits_again: a running attempt was lost with its node, and the executor will run it again where it fits.
+        resizing: it is being stopped to go on with other ranks.
+        charge: its share of the machine while it runs, in nodes.
+        area: node-seconds that its remaining work was thought to need when it was queued last.
+    """
+
+    job: Job
+    arrived_s: float
+    reference_s: float
+    shapes: tuple[Shape, ...]
+    deadline_s: float = math.inf
+    path_s: float = 0.0
+    blockers: set[int] = field(default_factory=set)
+    status: Status = Status.WAITING
+    uid: TaskId | None = None
+    shape: Shape = Shape(1)
+    placement: Placement = ()
+    started_s: float = 0.0
+    expected_s: float = 0.0
+    begun: float = 0.0
+    done: float = 0.0
+    starts: int = 0
+    failures: int = 0
+    waits_again: bool = False
+    resizing: bool = False
+    charge: float = 0.0
+    area: float = 0.0
+    ended_s: float = 0.0
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def work_left_s(self) -> float:
+        """Estimated work that is left, seconds on one rank."""
+        return self.job.estimate_s * (1.0 - self.done)
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can follow."""
+        return self.status not in (Status.WAITING, Status.RUNNING)

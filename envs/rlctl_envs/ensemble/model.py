@@ -1,0 +1,88 @@
+"""The twin's tasks: what each attempt would do, on the ranks that it is given, from where the last one stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlctl.executors.simulated import Launch, Simulated
+from rlctl.task import Failure, TaskId
+from rlctl_envs.ensemble.options import Options
+from rlctl_envs.ensemble.signal import signal
+from rlctl_envs.ensemble.workload import Truth, Workload
+
+MOST_REPORTS = 200
+"""Of one attempt: one that is stuck for good would fill memory."""
+
+
+class EnsembleModel:
+    """The task model of a workload; see ``rlctl.executors.simulated.TaskModel`` and ``Checkpointing``."""
+
+    def __init__(self, workload: Workload, options: Options, seed: int) -> None:
+        self.workload = workload
+        self._options = options
+        self._seed = seed
+        self._done: dict[int, float] = {}
+        self._attempts: dict[int, int] = {}
+        self._under_way: dict[TaskId, tuple[int, float]] = {}
+
+    def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
+        """Durations, reports, and in ``values`` the numbers of new tasks and what the task is worth."""
+        return [self._outcome(launch) for launch in launches]
+
+    def stopped(self, launch: Launch, ran_s: float, asked: bool) -> None:
+        """One that writes checkpoints goes on from the last one: that of the moment, if it was asked to stop."""
+        number, attempt = self._under_way.pop(launch.spec.uid)
+        job, truth = self.workload.jobs[number], self.workload.truths[number]
+        if not job.resizable:
+            return
+        start_up_s, whole_s = self._times(launch, number, int(attempt))
+        worked_s = max(ran_s - start_up_s, 0.0)
+        if not asked:
+            worked_s -= math.fmod(worked_s, self._options.workload.checkpoint_s)
+        self._done[number] = truth.reached(self._done.get(number, 0.0), worked_s / whole_s)
+
+    def _times(self, launch: Launch, number: int, attempt: int) -> tuple[float, float]:
+        """Seconds to start up, and for all of the work."""
+        need, truth = launch.spec.resources, self.workload.truths[number]
+        whole_s = self.workload.duration_s(number, need.ranks, need.gpus_per_rank > 0.0)
+        alone_s, mpi_s = self._options.program.start_up_s
+        return mpi_s if need.ranks > 1 else alone_s, whole_s * truth.slowness[attempt % len(truth.slowness)]
+
+    def _outcome(self, launch: Launch) -> Simulated:
+        spec = launch.spec
+        number = int(spec.parameters["task"])
+        truth = self.workload.truths[number]
+        attempt = self._attempts[number] = self._attempts.get(number, -1) + 1
+        self._under_way[spec.uid] = number, attempt
+        done = self._done.get(number, 0.0)
+        start_up_s, whole_s = self._times(launch, number, attempt)
+        duration_s = start_up_s + whole_s * truth.time_at(done, 1.0)
+        rate = self._options.workload.trouble.failures_per_rank_s * spec.resources.ranks
+        dies_s = truth.luck[attempt % len(truth.luck)] / rate if rate > 0.0 else math.inf
+        reports = self._reports(truth, number, done, start_up_s, whole_s, min(duration_s, dies_s))
+        if dies_s < duration_s:
+            job = self.workload.jobs[number]
+            if job.resizable:  # it goes on from its last checkpoint
+                worked_s = max(dies_s - start_up_s, 0.0)
+                worked_s -= math.fmod(worked_s, self._options.workload.checkpoint_s)
+                self._done[number] = truth.reached(done, worked_s / whole_s)
+            return Simulated(dies_s, failure=Failure.SIGNAL, message="killed by SIGSEGV", progress=reports)
+        values = {"children": list(truth.children), "quality": truth.quality}
+        return Simulated(duration_s, values, progress=reports)
+
+    def _reports(
+        self, truth: Truth, number: int, done: float, start_up_s: float, whole_s: float, end_s: float
+    ) -> Sequence[tuple[float, Mapping[str, Any]]]:
+        w = self._options.workload
+        if not w.reports:
+            return ()
+        every_s = max(whole_s / (w.reports + 1), end_s / MOST_REPORTS)
+        found = []
+        for i in range(1, math.ceil((end_s - start_up_s) / every_s)):
+            fraction = truth.reached(done, i * every_s / whole_s)
+            value = signal(self._seed, number, fraction, truth.quality, w.noise)
+            elapsed_s = start_up_s + i * every_s
+            found.append((elapsed_s, {"fraction": fraction, "elapsed_s": elapsed_s, "value": value}))
+        return found

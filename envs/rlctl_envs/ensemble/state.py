@@ -1,0 +1,245 @@
+"""The ensemble as far as its users know it: what rules read, and what the game is played on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from rlctl.executors.base import Capacity, Machine, NodeGroup
+from rlctl.executors.pool import Pool
+from rlctl.task import Resources
+from rlctl_envs.ensemble.job import Gpu, Job, Shape
+from rlctl_envs.ensemble.live import Live, Status
+from rlctl_envs.ensemble.options import Options
+from rlctl_envs.ensemble.orders import ORDERS
+from rlctl_envs.ensemble.scaling import Scaling
+
+Truth = Callable[[int, Shape], float]
+"""Seconds that a task really takes on a shape, from its beginning."""
+
+
+class Group:
+    """Equal nodes, and what is free on those of them that are there.
+
+    Attributes:
+        nodes: how many are there.
+    """
+
+    def __init__(self, kind: NodeGroup) -> None:
+        self.kind = kind
+        self.nodes = kind.nodes
+        self.free_cores, self.free_gpus = kind.nodes * kind.cores, kind.nodes * kind.gpus
+
+
+class State:
+    """Tasks, machine and clock.
+
+    Attributes:
+        waiting: tasks that can start, by number.
+        blocked: tasks that wait for others to end, by number.
+        running: tasks that run, by number, oldest first.
+        ended: tasks in a final state, in order of their ends.
+        tasks: all that have arrived, by number.
+        counts: ended tasks, by state.
+        reported: the running task that has just reported how far it is; None: it was something else that happened.
+        scalings: what is known of each kind.
+        groups: the nodes.
+        free_cores, free_gpus: not taken, on nodes that are there.
+        may_wait: whether anything will happen if nothing is started.
+        truth: what tasks really take; None: nobody may know.
+    """
+
+    def __init__(self, options: Options, capacity: Capacity, truth: Truth | None = None) -> None:
+        self.options = options
+        self.capacity = capacity
+        self.now_s = 0.0
+        self.waiting: dict[int, Live] = {}
+        self.blocked: dict[int, Live] = {}
+        self.running: dict[int, Live] = {}
+        self.ended: list[Live] = []
+        self.tasks: dict[int, Live] = {}
+        self.counts = dict.fromkeys((Status.DONE, Status.FAILED, Status.STOPPED), 0)
+        self.reported: Live | None = None
+        self.scalings: dict[int, Scaling] = {}
+        self.pool = Pool(capacity)
+        self.groups = [Group(kind) for kind in capacity.kinds]
+        self._group_of = [group for group in self.groups for _ in range(group.kind.nodes)]
+        self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
+        self.free_cores, self.free_gpus = self.up_cores, self.up_gpus
+        self.work_log, self.works = 0.0, 0
+        self.may_wait = False
+        self.truth = truth
+        self._rooms: dict[tuple[bool, int | None], int] = {}
+        cores = max(1.0, capacity.total_cores / capacity.nodes)
+        gpus = max((group.gpus for group in capacity.kinds), default=0)
+        self._node_of_core, self._node_of_gpu = 1.0 / cores, max(1.0 / gpus if gpus else 0.0, 1.0 / cores)
+
+    # What rules ask.
+
+    @property
+    def total_cores(self) -> int:
+        """Of the nodes that are there."""
+        return self.up_cores
+
+    @property
+    def time_left_s(self) -> float:
+        """Of the allocation."""
+        return self.options.allocation_s - self.now_s
+
+    @property
+    def unit_s(self) -> float:
+        """Geometric mean of the estimates of all tasks that have arrived: what times are compared with."""
+        return math.exp(self.work_log / self.works) if self.works else 1.0
+
+    def order(self, name: str, task: Live) -> float:
+        """A task's score by one of ``orders.ORDERS``; the highest starts first."""
+        return ORDERS[name](task, self.now_s)
+
+    def efficiency(self, task: Live, shape: Shape) -> float:
+        """Of what it would take of the machine, the share that is not lost to scaling, as far as is known; up to 1."""
+        return 1.0 / self.scalings[task.job.kind].loss(shape.ranks)
+
+    def true_efficiency(self, task: Live, shape: Shape) -> float:
+        """The same as it really is; for comparison only.
+
+        Raises:
+            ValueError: nobody may know.
+        """
+        if self.truth is None:
+            raise ValueError("only a twin whose options say 'clairvoyant: true' knows how tasks really scale")
+        one = Shape(task.shapes[0].ranks, shape.gpu)
+        return self.truth(task.job.number, one) * one.ranks / (self.truth(task.job.number, shape) * shape.ranks)
+
+    def seconds(self, task: Live, shape: Shape) -> float:
+        """What is left of a task on this shape, start-up included, as far as is known."""
+        start_up_s = self.options.program.start_up_s[shape.ranks > 1]
+        return start_up_s + self.scalings[task.job.kind].seconds(task.work_left_s, shape.ranks, shape.gpu)
+
+    def fits(self, task: Live, shape: Shape) -> bool:
+        """Whether it can be started so now."""
+        if shape.ranks > self.free_cores or (shape.gpu and shape.ranks > self.free_gpus):
+            return False
+        need = task.job.need(shape)
+        if not shape.gpu and need.memory_per_rank_mb is None:
+            return True
+        key = (shape.gpu, need.memory_per_rank_mb)
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = sum(self.pool.room(Resources(1, 1, need.gpus_per_rank, key[1])))
+        return room >= shape.ranks
+
+    def fitting(self, task: Live) -> list[Shape]:
+        """What it can be started on now, few ranks first."""
+        return [shape for shape in task.shapes if self.fits(task, shape)]
+
+    def wider(self, task: Live) -> list[Shape]:
+        """Other shapes on which a running task could go on now; none if it cannot."""
+        if not task.job.resizable or task.resizing or task.waits_again:
+            return []
+        free = self.free_cores + task.shape.ranks
+        gpus = self.free_gpus + task.shape.ranks * task.shape.gpu
+        return [s for s in task.shapes if s != task.shape and s.ranks <= free and (not s.gpu or s.ranks <= gpus)]
+
+    # What the game changes.
+
+    def arrive(self, task: Live) -> None:
+        """Nobody knew of this task before."""
+        self.work_log += math.log(max(task.job.estimate_s, 1e-9))
+        self.works += 1
+
+    def shapes(self, job: Job) -> tuple[Shape, ...]:
+        """What a task can ever be started on."""
+        found = []
+        for gpu in (False, True):
+            if job.gpu is (Gpu.NO if gpu else Gpu.NEED):
+                continue
+            for ranks in self.options.ranks:
+                need = job.need(Shape(ranks, gpu))
+                if ranks <= _room(self.capacity, gpu, need.memory_per_rank_mb):
+                    found.append(Shape(ranks, gpu))
+        return tuple(sorted(found, key=lambda shape: shape.ranks))
+
+    def charge(self, shape: Shape) -> float:
+        """Its share of the machine, in nodes."""
+        return shape.ranks * (self._node_of_gpu if shape.gpu else self._node_of_core)
+
+    def least_area(self, task: Live) -> float:
+        """Node-seconds that what is left of a task takes at best, as far as is known; infinite: it can never run."""
+        scaling = self.scalings[task.job.kind]
+        return min(
+            (scaling.seconds(task.work_left_s, s.ranks, s.gpu) * self.charge(s) for s in task.shapes), default=math.inf
+        )
+
+    def place(self, task: Live, shape: Shape) -> bool:
+        """Take what a task needs; False if it is not free."""
+        placement = self.pool.take(task.job.need(shape))
+        if placement is None:
+            return False
+        task.placement, task.shape = placement, shape
+        task.charge = self.charge(shape)
+        self._count(task, -1)
+        return True
+
+    def release(self, task: Live) -> None:
+        """Give back what a task had, as far as its nodes are there."""
+        self.pool.give(task.placement)
+        self._count(task, 1)
+        task.placement = ()
+
+    def on_machine(self, machine: Machine) -> list[Live]:
+        """Nodes have come or gone; running tasks that were placed on those that went are returned."""
+        if machine.nodes != self.pool.nodes:
+            self.pool.resize(machine.nodes)
+        for node in range(machine.nodes):
+            (self.pool.down if node in machine.down else self.pool.up)(node)
+        self._group_of += [self.groups[-1]] * (machine.nodes - len(self._group_of))
+        for group in self.groups:
+            group.nodes = group.free_cores = group.free_gpus = 0
+        for state in self.pool.states():
+            group = self._group_of[state.index]
+            group.nodes += 1
+            group.free_cores += state.free_cores
+            group.free_gpus += round(state.free_gpus)
+        self.up_cores = sum(group.nodes * group.kind.cores for group in self.groups)
+        self.up_gpus = sum(group.nodes * group.kind.gpus for group in self.groups)
+        self.free_cores = sum(group.free_cores for group in self.groups)
+        self.free_gpus = sum(group.free_gpus for group in self.groups)
+        self._rooms.clear()
+        gone = self.pool.absent | set(range(machine.nodes, self.capacity.nodes))
+        return [task for task in self.running.values() if any(part.node in gone for part in task.placement)]
+
+    def learn(self, task: Live, seconds: float) -> None:
+        """A task has run from its beginning to its end, on one shape, in so many seconds."""
+        start_up_s = self.options.program.start_up_s[task.shape.ranks > 1]
+        scaling = self.scalings[task.job.kind]
+        scaling.learn(task.job.estimate_s, task.shape.ranks, task.shape.gpu, max(seconds - start_up_s, 1e-9))
+
+    def all_open(self) -> Iterable[Live]:
+        """Tasks that have arrived and are in no final state."""
+        yield from self.waiting.values()
+        yield from self.blocked.values()
+        yield from self.running.values()
+
+    def _count(self, task: Live, sign: int) -> None:
+        absent = self.pool.absent
+        for part in task.placement:
+            if part.node in absent:
+                continue
+            cores, gpus = sign * part.cores.bit_count(), sign * part.ranks * task.shape.gpu
+            group = self._group_of[part.node]
+            group.free_cores += cores
+            group.free_gpus += gpus
+            self.free_cores += cores
+            self.free_gpus += gpus
+        self._rooms.clear()
+
+
+def _room(capacity: Capacity, gpu: bool, memory_mb: int | None) -> int:
+    """Ranks of a task that the empty machine has room for."""
+    total = 0
+    for group in capacity.kinds:
+        fit = min(group.cores, group.gpus) if gpu else group.cores
+        if memory_mb and group.memory_mb is not None:
+            fit = min(fit, group.memory_mb // memory_mb)
+        total += group.nodes * fit
+    return total

@@ -1,0 +1,246 @@
+"""What is hidden from the campaign: the true work of each task, how it scales, what goes wrong, what it brings forth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.executors.base import Capacity
+from rlctl.executors.simulated import Outage
+from rlctl_envs.ensemble.job import Gpu, Job
+from rlctl_envs.ensemble.law import loss, seconds
+from rlctl_envs.ensemble.options import Options, Range
+
+ATTEMPTS = 8
+"""Attempts whose luck is drawn beforehand; later ones have that of the first ones again."""
+WORTH = 0.6
+"""A task is worth having if its quality is at least this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How tasks of a kind scale; see ``law.py``."""
+
+    serial: float
+    kappa: float
+    gain: float
+    gpu: Gpu
+    resizable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What a task really is.
+
+    Attributes:
+        work_s: seconds on one rank.
+        children: numbers of the tasks that it brings forth.
+        traps: where in its work it is stuck, and how long, as shares of the time that it takes otherwise.
+        quality: what it is worth, 0 to 1.
+        slowness: factors of its attempts' times.
+        luck: of its attempts, exponentially distributed: one dies when its rank-seconds times the rate of failures
+            exceed this.
+    """
+
+    work_s: float
+    children: tuple[int, ...]
+    traps: tuple[tuple[float, float], ...]
+    quality: float
+    slowness: tuple[float, ...]
+    luck: tuple[float, ...]
+
+    def time_at(self, done: float, upto: float) -> float:
+        """Time from the share ``done`` of the work to the share ``upto``, over the time of all work without traps."""
+        return upto - done + sum(length for at, length in self.traps if done < at <= upto)
+
+    def reached(self, done: float, passed: float) -> float:
+        """The share of the work that is done ``passed`` later, in the same unit: the inverse of ``time_at``."""
+        for at, length in self.traps:
+            if at <= done:
+                continue
+            if passed < at - done:
+                break
+            passed -= at - done
+            done = at
+            if passed <= length:
+                return done
+            passed -= length
+        return min(1.0, done + passed)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """An instance: every task that there will be, as submitted and as it is."""
+
+    jobs: tuple[Job, ...]
+    truths: tuple[Truth, ...]
+    kinds: tuple[Kind, ...]
+    spread: float
+    error: float
+    traps: float
+
+    @classmethod
+    def draw(cls, options: Options, seed: int) -> Workload:
+        """The instance ``seed``; what a task brings forth does not depend on when or how it runs."""
+        w = options.workload
+        rng = np.random.default_rng(np.random.SeedSequence([seed, 0xE75E]))
+        spread, error, traps = (_uniform(rng, r) for r in (w.spread, w.error, w.trouble.traps_per_work))
+        trap_work = _uniform(rng, w.trouble.trap_work)
+        kinds = _kinds(rng, options)
+        initial = int(rng.integers(w.tasks[0], w.tasks[1] + 1))
+        parents: list[int | None] = [None] * initial
+        children: list[tuple[int, ...]] = []
+        while len(children) < len(parents):
+            spawns = rng.random() < w.spawn_probability and len(parents) < w.most_tasks
+            children.append((len(parents),) if spawns else ())
+            parents += [len(children) - 1] * spawns
+        count = len(parents)
+        kind = rng.integers(len(kinds), size=count)
+        works = w.work_s * np.exp(spread * rng.standard_normal(count))
+        estimates = works * np.exp(error * rng.standard_normal(count))
+        told = np.exp(w.gpus.told * rng.standard_normal(len(kinds)))
+        requested = rng.choice(options.ranks, size=count)
+        memory = _log_uniform(rng, w.memory_mb, count) if w.memory_mb.high > 0.0 else np.zeros(count)
+        priorities = rng.integers(w.priorities + 1, size=count)
+        due = rng.uniform(w.deadline.low, w.deadline.high, count) if w.deadline.high > 0.0 else np.zeros(count)
+        offered = np.zeros(count)
+        if w.load > 0.0:
+            offered[:initial] = np.cumsum(rng.exponential(size=initial)) * float(np.mean(works)) / w.load
+        depends = rng.random(count) < w.depend_probability
+        earlier = rng.random(count)
+        worth = rng.random(count) < w.quality
+        quality = np.where(worth, rng.uniform(WORTH, 1.0, count), rng.uniform(0.0, WORTH, count))
+        slowness = np.exp(w.trouble.scatter * rng.standard_normal((count, ATTEMPTS)))
+        luck = rng.exponential(size=(count, ATTEMPTS))
+        stuck = rng.poisson(traps, count)
+        jobs, truths = [], []
+        for i in range(count):
+            k = kinds[kind[i]]
+            first = i < initial and i > 0 and bool(depends[i])
+            jobs.append(
+                Job(
+                    number=i,
+                    kind=int(kind[i]),
+                    estimate_s=float(estimates[i]),
+                    requested_ranks=int(requested[i]),
+                    gpu=k.gpu,
+                    gain=max(1.0, k.gain * float(told[kind[i]])) if k.gpu is not Gpu.NO else 1.0,
+                    memory_mb=float(memory[i]),
+                    resizable=k.resizable,
+                    priority=int(priorities[i]),
+                    after=(int(earlier[i] * i),) if first else (),
+                    parent=parents[i],
+                    offered=float(offered[i]),
+                    due=float(due[i]),
+                )
+            )
+            at = sorted(rng.random(stuck[i]).tolist()) if stuck[i] else []
+            lengths = rng.exponential(trap_work, len(at)).tolist() if at else []
+            truths.append(
+                Truth(
+                    float(works[i]),
+                    children[i],
+                    tuple(zip(at, lengths, strict=True)),
+                    float(quality[i]),
+                    tuple(slowness[i].tolist()),
+                    tuple(luck[i].tolist()),
+                )
+            )
+        return cls(tuple(jobs), tuple(truths), kinds, spread, error, traps)
+
+    def duration_s(self, number: int, ranks: int, gpu: bool = False) -> float:
+        """Seconds that a task takes on so many ranks, if nothing goes wrong."""
+        kind = self.kinds[self.jobs[number].kind]
+        gain = kind.gain if gpu else 1.0
+        return seconds(self.truths[number].work_s, ranks, kind.serial, kind.kappa, gain)
+
+    def as_array(self, options: Options) -> NDArray[np.float32]:
+        """Hidden quantities, [8], each number about within -1 to 1."""
+        work = sum(truth.work_s for truth in self.truths)
+        estimated = sum(job.estimate_s for job in self.jobs)
+        stuck = sum(length for truth in self.truths for _, length in truth.traps)
+        return np.array(
+            [
+                np.mean([math.log10(kind.serial) for kind in self.kinds]) + 2.0,
+                4.0 * np.mean([kind.kappa for kind in self.kinds]) - 1.0,
+                2.0 * self.spread - 2.3,
+                3.0 * self.error - 1.2,
+                math.log10(work / estimated),
+                math.log10(work / (options.workload.work_s * sum(options.workload.tasks))),
+                np.mean([math.log10(kind.gain) for kind in self.kinds]),
+                math.log1p(stuck / len(self.truths)) - 0.5,
+            ],
+            np.float32,
+        )
+
+
+def bound_s(workload: Workload, ranks: Sequence[int], cores: int) -> float:
+    """No schedule on ``cores`` equal cores without GPUs ends all tasks earlier.
+
+    The largest of: the least rank-seconds of all tasks over the cores (area), and for each task the shortest time in
+    which it and those before it can end (critical path). Ludwig and Tiwari (1994) call the two average work and length.
+    """
+    area, ends = 0.0, dict[int, float]()
+    for job, truth in zip(workload.jobs, workload.truths, strict=True):  # parents and predecessors come first
+        kind = workload.kinds[job.kind]
+        possible = [n for n in ranks if n <= cores]
+        area += min(truth.work_s * loss(n, kind.serial, kind.kappa) for n in possible)
+        before = [*job.after, *(() if job.parent is None else (job.parent,))]
+        shortest = min(workload.duration_s(job.number, n) for n in possible)
+        ends[job.number] = max((ends[n] for n in before), default=0.0) + shortest
+    return max(area / cores, max(ends.values()))
+
+
+def outages(options: Options, seed: int, capacity: Capacity) -> list[Outage]:
+    """When nodes are not there, in instance ``seed``."""
+    n = options.nodes
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x0A7A]))
+    found: list[Outage] = []
+    begin_s = _uniform(rng, n.queue_s)
+    if begin_s > 0.0:
+        found += [Outage(node, 0.0, begin_s, paid=False) for node in range(capacity.nodes)]
+    end_s = options.allocation_s
+    if n.change_s > 0.0 and n.changed > 0.0:
+        leaving = round(n.changed * capacity.nodes)
+        time_s = begin_s + rng.exponential(n.change_s)
+        while time_s < end_s and leaving:
+            back_s = time_s + rng.exponential(n.change_s)
+            found += [
+                Outage(node, time_s, back_s, paid=False) for node in range(capacity.nodes - leaving, capacity.nodes)
+            ]
+            time_s = back_s + rng.exponential(n.change_s)
+    if n.losses_per_node_s > 0.0:
+        away = {o.node: o for o in found if o.from_s > 0.0}
+        for node in range(capacity.nodes):
+            time_s = begin_s + rng.exponential(1.0 / n.losses_per_node_s)
+            while time_s < end_s and node not in away:
+                found.append(Outage(node, time_s, time_s + n.repair_s))
+                time_s += n.repair_s + rng.exponential(1.0 / n.losses_per_node_s)
+    return found
+
+
+def _kinds(rng: np.random.Generator, options: Options) -> tuple[Kind, ...]:
+    w = options.workload
+    count = int(rng.integers(w.kinds[0], w.kinds[1] + 1))
+    serial, kappa = _log_uniform(rng, w.serial, count), rng.uniform(w.kappa.low, w.kappa.high, count)
+    gains, gpu, resizable = _log_uniform(rng, w.gpus.gains, count), rng.random(count), rng.random(count)
+
+    def of(i: int) -> Kind:
+        what = Gpu.NEED if gpu[i] < w.gpus.need else Gpu.GAIN if gpu[i] < w.gpus.need + w.gpus.gain else Gpu.NO
+        gain = float(gains[i]) if what is not Gpu.NO else 1.0
+        return Kind(float(serial[i]), float(kappa[i]), gain, what, bool(resizable[i] < w.resizable))
+
+    return tuple(of(i) for i in range(count))
+
+
+def _uniform(rng: np.random.Generator, bounds: Range) -> float:
+    return float(rng.uniform(bounds.low, bounds.high))
+
+
+def _log_uniform(rng: np.random.Generator, bounds: Range, count: int) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.exp(rng.uniform(math.log(bounds.low), math.log(bounds.high), count))
+    return values
