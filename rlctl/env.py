@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.campaign import Action, Around, Campaign, CampaignFactory, Decision, Unsteady
-from rlctl.driver import Driver, TaskRunner
+from rlctl.driver import Driver, Recorder, TaskRunner
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor
 from rlctl.policy import Policy
@@ -88,10 +88,16 @@ class Episode:
         }
 
 
-def twin(factory: CampaignFactory, capacity: Capacity, instance: int) -> SimulatedExecutor:
-    """The simulated executor of an instance, with what happens to its nodes."""
+def twin(
+    factory: CampaignFactory, capacity: Capacity, instance: int, journal: Recorder | None = None
+) -> SimulatedExecutor:
+    """The simulated executor of an instance, with what happens to its nodes.
+
+    Args:
+        journal: is told of submissions and launches, as by a real executor.
+    """
     outages = factory.outages(instance, capacity) if isinstance(factory, Unsteady) else ()
-    return SimulatedExecutor(capacity, factory.task_model(instance), outages=outages)
+    return SimulatedExecutor(capacity, factory.task_model(instance), journal, outages=outages)
 
 
 def choices(campaign: Campaign) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 
+from rlctl.bundle.network import ATTENTION
 from rlctl_agents.snapshot import Part, parts, snapshot_spec
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ def actor_network(model: Any) -> dict[str, Any]:
     network = {name: spec[name] for name in ("hidden", "activation")} | {"observation_clip": spec["clip"]}
     if spec["kind"] in _OUTPUTS:
         network["output"] = _OUTPUTS[spec["kind"]]
-    if "lstm" in spec:
-        network["lstm"] = spec["lstm"]
+    network |= {name: spec[name] for name in ("lstm", "attention") if name in spec}
     return network
 
 
@@ -41,6 +41,9 @@ def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
         arrays = [tensor.detach().cpu().numpy().astype(np.float32) for tensor in tensors]
         if part is Part.LSTM:
             weights |= dict(zip(("lstm.input", "lstm.recurrent", "lstm.bias"), arrays, strict=True))
+        elif part is Part.ATTENTION:
+            names = model.policy.mlp_extractor.actor.spec.shapes()
+            weights |= {f"{ATTENTION}{name}": array for name, array in zip(names, arrays, strict=True)}
         elif part is Part.LOG_STD:
             weights["log_std"] = arrays[0]
         else:

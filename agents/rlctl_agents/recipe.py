@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rlctl.rewarded import Game
 from rlctl.schema import Config
+from rlctl.sets import SetLayout
 
 if TYPE_CHECKING:
     from rlctl.distributed.ranks import Ranks
@@ -35,12 +36,14 @@ class Setting:
         centre: choices that mean "as the rule says"; empty without a rule.
         environments: how many, of this learner.
         learners: of this policy.
+        layout: of observations that are made of sets; None: they are not.
     """
 
     env: WorldsVecEnv | RowsSpec
     centre: tuple[int, ...]
     environments: int
     learners: int
+    layout: SetLayout | None = None
 
 
 class Options(Protocol):

@@ -36,15 +36,18 @@ def snapshot_spec(model: Any) -> dict[str, Any]:
     # A policy that reads rows of [observation, mask, privileged] says how long the parts are.
     n_obs = int(getattr(policy, "n_obs", spaces.flatdim(model.observation_space)))
     n_mask = int(getattr(policy, "n_mask", 0)) or (_choices(space) if _is_maskable(policy) else 0)
-    hidden = [layer for layer in _layers(model)[:-1] if isinstance(layer, nn.Linear)]
+    sets = _attention(model)
+    hidden = [] if sets else [layer for layer in _layers(model)[:-1] if isinstance(layer, nn.Linear)]
     spec: dict[str, Any] = {
         **_head(model, space),
         "n_obs": n_obs,
         "n_mask": n_mask,
         "hidden": [layer.out_features for layer in hidden],
-        "activation": _activation(model),
+        "activation": "tanh" if sets else _activation(model),
         "clip": getattr(policy, "observation_clip", None),
     }
+    if sets is not None:
+        spec["attention"] = sets.spec.model_dump()
     if isinstance(policy, RecurrentActorCriticPolicy):
         if policy.lstm_actor.num_layers != 1:
             raise ConfigError("actors compute one recurrent layer: set n_lstm_layers to 1", OPTIONS)
@@ -67,6 +70,7 @@ class Part(StrEnum):
     """Of what acts."""
 
     LSTM = "lstm"
+    ATTENTION = "attention"
     LAYER = "layer"
     LOG_STD = "log_std"
 
@@ -79,6 +83,8 @@ def parts(model: Any) -> list[tuple[Part, tuple[torch.Tensor, ...]]]:
         lstm: Any = policy.lstm_actor
         # PyTorch's order of the gates is input, forget, cell, output.
         found.append((Part.LSTM, (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)))
+    if (sets := _attention(model)) is not None:
+        return [*found, (Part.ATTENTION, tuple(tensor for _, tensor in sets.weights()))]
     layers: list[tuple[torch.Tensor, ...]] = [
         (layer.weight, layer.bias) for layer in _layers(model) if isinstance(layer, nn.Linear)
     ]
@@ -89,6 +95,11 @@ def parts(model: Any) -> list[tuple[Part, tuple[torch.Tensor, ...]]]:
     if isinstance(getattr(policy, "log_std", None), torch.Tensor):
         found.append((Part.LOG_STD, (policy.log_std,)))
     return found
+
+
+def _attention(model: Any) -> Any:
+    """What acts, if it attends to sets."""
+    return getattr(getattr(model.policy, "mlp_extractor", None), "actor", None)
 
 
 def _actor(model: Any) -> Any:

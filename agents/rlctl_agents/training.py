@@ -28,6 +28,7 @@ from rlctl_agents.board import TrainingBoard
 from rlctl_agents.callback import Stop, TrainingCallback
 from rlctl_agents.checkpoint import Checkpoint, Checkpoints
 from rlctl_agents.export import actor_network, actor_weights, check_same_answers, played_rows
+from rlctl_agents.ppo.options import layout
 from rlctl_agents.recipe import How, Recipe, Setting
 from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
@@ -92,7 +93,9 @@ def train(
         else:
             environments = env.num_envs if ranks is None else ranks.environments
             learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
-            model = recipe.make(how, Setting(env, centre, environments, learners), options)
+            sets = layout(factory, config.seed)
+            setting = Setting(env, centre, environments, learners, sets)
+            model = recipe.make(how, setting, options)
             model.action_space.seed(int(sequence[1]))
         if ranks is not None and ranks.collector is not None:
             if start and ranks.number < len(start.actors):

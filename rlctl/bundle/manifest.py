@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rlctl.bundle.attention import AttentionSpec
 from rlctl.bundle.spaces import Spaces
 from rlctl.errors import PolicyError
 
@@ -46,6 +47,7 @@ class Network(_Part):
         output: of Box actions: ``plain`` numbers, or the hyperbolic tangent of the outputs scaled to the bounds, which
             are the means and logarithms of deviations of a ``squashed_gaussian``, or just ``squashed``.
         lstm: units of a layer of long short-term memory before the hidden ones; 0: there is none.
+        attention: attention over sets, in place of all of this; None: there is none.
     """
 
     hidden: list[Width] = Field(max_length=32)
@@ -53,6 +55,7 @@ class Network(_Part):
     observation_clip: float | None = Field(default=None, gt=0)
     output: Literal["plain", "squashed", "squashed_gaussian"] = "plain"
     lstm: int = Field(default=0, ge=0, le=65536)
+    attention: AttentionSpec | None = None
 
 
 class Residual(_Part):
@@ -179,7 +182,7 @@ def to_bytes(data: dict[str, Any]) -> bytes:
 def as_data(manifest: Manifest) -> dict[str, Any]:
     """What the manifest says, JSON-ready; what policies before them did not have is left out where it is not used."""
     data = manifest.model_dump(mode="json", by_alias=True)
-    for key in ("output", "lstm"):
+    for key in ("output", "lstm", "attention"):
         if data["network"][key] == Network.model_fields[key].default:
             del data["network"][key]
     return data

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rlctl.bundle.actions import Categorical, Float32, Mask, answers
 from rlctl.bundle.arrays import Declared
+from rlctl.bundle.attention import Attention, AttentionSpec
 from rlctl.bundle.manifest import Manifest, as_data, digest
 from rlctl.bundle.recurrent import Lstm
 from rlctl.bundle.spaces import build, describe, length
@@ -20,6 +21,8 @@ from rlctl.campaign import Decision
 from rlctl.errors import PolicyError
 
 MAX_PARAMETERS = 1 << 24
+ATTENTION = "attention."
+"""What the names of the weights of attention begin with."""
 
 
 class NumpyPolicy:
@@ -31,6 +34,7 @@ class NumpyPolicy:
         digest: tells this bundle from all others; see ``rlctl.bundle.manifest.digest``.
         observation_space, action_space: what it was trained for.
         deterministic: whether it takes the likeliest answer, or draws one.
+        attention: over sets, in place of ``layers``; None: there is none.
         layers: (inputs, outputs) matrix and bias of each layer.
         relu: whether the activation is relu; otherwise it is tanh.
     """
@@ -62,7 +66,13 @@ class NumpyPolicy:
         for name, array in weights.items():
             if not np.isfinite(array).all():
                 raise PolicyError(f"policy {self.name}: {name} has numbers that are not finite")
-        count = len(manifest.network.hidden) + 1
+        sets = manifest.network.attention
+        self.attention: Attention | None = None
+        if sets is not None:
+            self.attention = Attention(sets)
+            parts = [weights[f"{ATTENTION}{name}"].astype(np.float32).ravel() for name in sets.shapes()]
+            self.attention.view(np.concatenate(parts))
+        count = 0 if sets is not None else len(manifest.network.hidden) + 1
         self.layers = [
             (np.ascontiguousarray(weights[f"{i}.weight"].T, np.float32), weights[f"{i}.bias"].astype(np.float32))
             for i in range(count)
@@ -108,6 +118,9 @@ class NumpyPolicy:
         A recurrent network remembers nothing here.
         """
         x = self.clipped(np.asarray(observation, dtype=np.float32))
+        if self.attention is not None:
+            outputs: Float32 = self.attention(np.atleast_2d(x)).reshape((*x.shape[:-1], -1))
+            return outputs
         if self.lstm is not None:
             rows = np.atleast_2d(x)
             x = self.lstm(rows, np.zeros((len(rows), 2 * self.lstm.units), np.float32))[0].reshape((*x.shape[:-1], -1))
@@ -194,6 +207,20 @@ class NumpyPolicy:
         return flat
 
 
+def _attention_weights(manifest: Manifest, spec: AttentionSpec) -> Declared:
+    problem = spec.problem()
+    if problem is not None:
+        raise PolicyError(problem)
+    inputs, outputs = length(manifest.spaces.observation), length(manifest.spaces.action)
+    if spec.layout.length != inputs or manifest.spaces.action.type == "Box":
+        raise PolicyError(f"sets of {spec.layout.length} numbers for observations of {inputs}, or no choices")
+    if spec.layout.choices != outputs or manifest.network.hidden or manifest.network.lstm:
+        raise PolicyError(f"{spec.layout.choices} rows for {outputs} choices, or layers beside the attention")
+    if spec.length > MAX_PARAMETERS:
+        raise PolicyError(f"the network has more than {MAX_PARAMETERS:,} weights")
+    return {f"{ATTENTION}{name}": (shape, np.float32) for name, shape in spec.shapes().items()}
+
+
 def declared_weights(manifest: Manifest) -> Declared:
     """Names, shapes and type of the weights that spaces and network call for, first layer first.
 
@@ -201,6 +228,8 @@ def declared_weights(manifest: Manifest) -> Declared:
         PolicyError: they would be too many.
     """
     network, inputs = manifest.network, length(manifest.spaces.observation)
+    if network.attention is not None:
+        return _attention_weights(manifest, network.attention)
     outputs = length(manifest.spaces.action) * (2 if network.output == "squashed_gaussian" else 1)
     widths: Sequence[int] = [network.lstm or inputs, *network.hidden, outputs]
     recurrent = 4 * network.lstm * (inputs + network.lstm + 1)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.bundle.attention import Attention, AttentionSpec
 from rlctl.bundle.recurrent import Lstm
 from rlctl.distributed.layout import Float32
 from rlctl.distributed.networks import Perceptron
@@ -70,7 +71,8 @@ class ActorPolicy:
 
     Args:
         spec: ``kind`` of the head and what it needs; ``n_obs``, ``n_mask``, ``hidden``, ``activation``; ``clip`` of the
-            observation, or None; ``lstm``: units of a recurrent layer before the hidden ones, or 0.
+            observation, or None; ``lstm``: units of a recurrent layer before the hidden ones, or 0; ``attention``: what
+            ``rlctl.bundle.attention.AttentionSpec`` says, in place of hidden layers, or None.
 
     Attributes:
         length: numbers of the flat weights: recurrent layer, hidden layers, last layer, extra of the head; each layer
@@ -85,8 +87,13 @@ class ActorPolicy:
         self.head: Head = HEADS[spec["kind"]](spec)
         units = int(spec.get("lstm") or 0)
         self._lstm = Lstm(self.n_obs, units) if units else None
-        widths = [units or self.n_obs, *spec["hidden"], self.head.outputs]
-        self._network = Perceptron(widths, spec.get("activation", "tanh"))
+        sets = spec.get("attention")
+        self._network: Perceptron | Attention
+        if sets is not None:
+            self._network = Attention(AttentionSpec.model_validate(sets))
+        else:
+            widths = [units or self.n_obs, *spec["hidden"], self.head.outputs]
+            self._network = Perceptron(widths, spec.get("activation", "tanh"))
         self._split = self._lstm.length if self._lstm else 0
         self._end = self._split + self._network.length
         self.length = self._end + self.head.extra

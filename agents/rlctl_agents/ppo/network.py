@@ -124,6 +124,8 @@ class PrivilegedPolicy(ActorCriticPolicy):
         net_arch: hidden widths of each tower.
         logit_bias: initial biases of the flat logits; None means 0.
         observation_clip: the observation is clipped to plus or minus this.
+        attention: ``rlctl.bundle.attention.AttentionSpec`` as a mapping, for observations that are made of sets; then
+            ``net_arch`` does not count. None: perceptrons.
     """
 
     def __init__(
@@ -137,8 +139,10 @@ class PrivilegedPolicy(ActorCriticPolicy):
         net_arch: list[int] | None = None,
         logit_bias: list[float] | None = None,
         observation_clip: float | None = None,
+        attention: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.attention = attention
         choices = int(np.sum(action_space.nvec)) if isinstance(action_space, spaces.MultiDiscrete) else 0
         if n_mask != choices:
             raise ValueError(f"n_mask is {n_mask}, but the heads have {choices} choices")
@@ -178,7 +182,7 @@ class PrivilegedPolicy(ActorCriticPolicy):
 
     @property
     def towers(self) -> Towers:
-        """The hidden layers; Stable-Baselines3 calls them its extractor."""
+        """The hidden layers, or what stands for them; Stable-Baselines3 calls them its extractor."""
         return cast(Towers, self.mlp_extractor)
 
     def _rows(self, obs: PyTorchObs) -> torch.Tensor:
@@ -196,12 +200,24 @@ class PrivilegedPolicy(ActorCriticPolicy):
 
     def _build_mlp_extractor(self) -> None:
         widths = cast(list[int], self.net_arch)
+        if self.attention is not None:
+            from rlctl.bundle.attention import AttentionSpec
+            from rlctl_agents.ppo.attention import SetTowers
+
+            spec = AttentionSpec.model_validate(self.attention)
+            sets = SetTowers(self.features_dim, self.n_obs, self.n_mask, spec, self.observation_clip)
+            self.mlp_extractor = cast(Any, sets)
+            return
         towers = Towers(self.features_dim, self.n_obs, self.n_mask, widths, self.observation_clip)
         self.mlp_extractor = cast(Any, towers)
 
     def _build(self, lr_schedule: Any) -> None:
         """Build as Stable-Baselines3 does (orthogonal, small action head), then exchange the distribution."""
         super()._build(lr_schedule)
+        if self.attention is not None:
+            from rlctl_agents.ppo.attention import take_logits
+
+            take_logits(self, lr_schedule)
         if isinstance(self.action_space, spaces.MultiDiscrete):
             self.action_dist = MaskedHeads(tuple(int(n) for n in self.action_space.nvec))
         if self.logit_bias is not None:
@@ -210,7 +226,7 @@ class PrivilegedPolicy(ActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data: dict[str, Any] = super()._get_constructor_parameters()
-        names = ("n_obs", "n_mask", "logit_bias", "observation_clip")
+        names = ("n_obs", "n_mask", "logit_bias", "observation_clip", "attention")
         return data | {name: getattr(self, name) for name in names}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated, Any, Literal, cast
 
 from gymnasium.spaces import Discrete, MultiDiscrete
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from rlctl.bundle.attention import AttentionSpec
 from rlctl.campaign import CampaignFactory
 from rlctl.complaints import check_options
 from rlctl.errors import ConfigError
@@ -15,13 +16,31 @@ from rlctl.residual import around_rule
 from rlctl.rewarded import Game, game_spaces, rewarded
 from rlctl.saved_policy import action_heads
 from rlctl.schema import Config, RuleEntry
+from rlctl.sets import SetLayout, Structured
 from rlctl_agents.described import LearnerOptions, Width
 
-RESIDUAL = ("train", "options", "residual")
+OPTIONS = ("train", "options")
+RESIDUAL = (*OPTIONS, "residual")
 MOST_DECISIONS = 1 << 26
 """Between two updates; they are all in memory."""
 
 _Logit = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
+class AttentionOptions(BaseModel):
+    """Of the network that attends.
+
+    Attributes:
+        width: numbers that stand for a choice, a task or a group of nodes.
+        heads: that these are divided among.
+        layers: how often the choices look at everything.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(default=32, ge=1, le=4096)
+    heads: int = Field(default=2, ge=1, le=64)
+    layers: int = Field(default=1, ge=1, le=16)
 
 
 class PlainOptions(LearnerOptions):
@@ -41,6 +60,9 @@ class PlainOptions(LearnerOptions):
         vf_coef: weight of the critic in the loss.
         max_grad_norm: gradients are clipped to this norm.
         net_arch: hidden widths of actor and critic.
+        network: ``perceptron``, or ``attention`` over the sets that the campaign's observation is made of.
+        attention: of the latter.
+        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
     """
 
     n_steps: int = Field(default=32, ge=2, le=1 << 20)
@@ -55,6 +77,9 @@ class PlainOptions(LearnerOptions):
     clip: float = Field(default=0.2, gt=0, le=1e6)
     max_grad_norm: float = Field(default=0.5, gt=0, le=1e6)
     net_arch: list[Width] = Field(default_factory=lambda: [128, 128], min_length=1, max_length=16)
+    network: Literal["perceptron", "attention"] = "perceptron"
+    attention: AttentionOptions = AttentionOptions()
+    residual: RuleEntry | None = None
 
 
 class Options(PlainOptions):
@@ -63,12 +88,10 @@ class Options(PlainOptions):
     Attributes:
         logit_bias: initial biases of the logits, flat over the heads; empty: none.
         observation_clip: observations are clipped to plus or minus this.
-        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
     """
 
     logit_bias: list[_Logit] = Field(default_factory=list)
     observation_clip: float | None = Field(default=None, gt=0, le=1e6)
-    residual: RuleEntry | None = None
 
 
 def require_bias(options: Options, choices: int) -> None:
@@ -100,6 +123,67 @@ def check_plain(config: Config, options: PlainOptions) -> None:
         )
 
 
+def check_network(config: Config, options: PlainOptions, factory: Game) -> None:
+    """Refuse attention where there are no sets.
+
+    Raises:
+        ConfigError: there are none, or its numbers do not go together.
+    """
+    if options.network == "attention":
+        network_spec(options, layout(factory, config.seed))
+
+
+def layout(factory: Game, seed: int) -> SetLayout | None:
+    """Of the campaign's observations; None where they are not made of sets."""
+    if rewarded(factory):
+        return None
+    campaign = cast(CampaignFactory, factory).campaign(seed)
+    return campaign.layout if isinstance(campaign, Structured) else None
+
+
+def network_spec(options: PlainOptions, sets: SetLayout | None) -> dict[str, Any] | None:
+    """``rlctl.bundle.attention.AttentionSpec`` as a mapping; None: a perceptron.
+
+    Raises:
+        ConfigError: there can be no such network.
+    """
+    if options.network == "perceptron":
+        return None
+    if sets is None:
+        raise ConfigError("this campaign's observation is not made of sets: use perceptron", (*OPTIONS, "network"))
+    data = {"once": sets.once, "sets": [list(shape) for shape in sets.sets], "prior": sets.prior}
+    spec = data | options.attention.model_dump()
+    problem = AttentionSpec.model_validate(spec).problem()
+    if problem is not None:
+        raise ConfigError(problem, (*OPTIONS, "attention"))
+    return spec
+
+
+def check_rule(config: Config, options: PlainOptions, factory: Game) -> None:
+    """Refuse a rule that cannot be corrected.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if options.residual is None:
+        return
+    rule = make_rule(options.residual, "residual", RESIDUAL)
+    if rewarded(factory):
+        raise ConfigError(f"{factory.name} offers no choices around a rule's answer: leave it out", RESIDUAL)
+    campaign = cast(CampaignFactory, factory).campaign(config.seed)
+    campaign.begin(config.machine.capacity())
+    decision = campaign.decision()
+    try:
+        if decision is not None:
+            around_rule(decision, rule)
+    except (ConfigError, KeyError) as error:
+        raise ConfigError(
+            f"rule {options.residual.rule!r} is of no use here ({error}): choose a rule of campaign "
+            f"{factory.name}, or leave it out",
+            RESIDUAL,
+        ) from error
+
+
 def check(config: Config, factory: Game) -> Options:
     """The options of ``train``, if they go together with each other and with the campaign.
 
@@ -114,20 +198,6 @@ def check(config: Config, factory: Game) -> Options:
     _, actions = game_spaces(factory, config.seed)
     choices = sum(action_heads(actions)) if isinstance(actions, Discrete | MultiDiscrete) else 0
     require_bias(options, choices)
-    if options.residual is not None:
-        rule = make_rule(options.residual, "residual", RESIDUAL)
-        if rewarded(factory):
-            raise ConfigError(f"{factory.name} offers no choices around a rule's answer: leave it out", RESIDUAL)
-        campaign = cast(CampaignFactory, factory).campaign(config.seed)
-        campaign.begin(config.machine.capacity())
-        decision = campaign.decision()
-        try:
-            if decision is not None:
-                around_rule(decision, rule)
-        except (ConfigError, KeyError) as error:
-            raise ConfigError(
-                f"rule {options.residual.rule!r} is of no use here ({error}): choose a rule of campaign "
-                f"{factory.name}, or leave it out",
-                RESIDUAL,
-            ) from error
+    check_network(config, options, factory)
+    check_rule(config, options, factory)
     return options

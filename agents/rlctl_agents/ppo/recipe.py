@@ -11,7 +11,7 @@ from rlctl_agents.asynchronous.on_policy import AsyncPPO, alone
 from rlctl_agents.asynchronous.several import ParallelPPO
 from rlctl_agents.ppo.description import PPODescription
 from rlctl_agents.ppo.network import PrivilegedPolicy
-from rlctl_agents.ppo.options import Options, PlainOptions, require_bias
+from rlctl_agents.ppo.options import Options, PlainOptions, network_spec, require_bias
 from rlctl_agents.recipe import How, Setting
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class PPORecipe(PPODescription):
             "net_arch": options.net_arch,
             "logit_bias": options.logit_bias or favoured(env, setting.centre) or None,
             "observation_clip": options.observation_clip,
+            "attention": network_spec(options, setting.layout),
             "optimizer_kwargs": {"eps": 1e-5, "fused": True},
         }
         return KINDS[how](PrivilegedPolicy, env, policy_kwargs=policy_kwargs, **on_policy(setting, options))

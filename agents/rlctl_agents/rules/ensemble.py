@@ -262,7 +262,7 @@ class Tetris(EnsembleRule):
         cores = shape.ranks / state.total_cores * state.free_cores / state.total_cores
         gpus = shape.ranks * shape.gpu / max(1, state.up_gpus) * state.free_gpus / max(1, state.up_gpus)
         works = [other.work_left_s for other in state.waiting.values()]
-        return cores + gpus - self.short * task.work_left_s / max(max(works), 1e-9)
+        return float(cores + gpus - self.short * task.work_left_s / max(max(works), 1e-9))
 
 
 class Easy(Fifo):

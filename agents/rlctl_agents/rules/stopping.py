@@ -73,14 +73,14 @@ class Renewal(Lpt):
         lately = (last.fraction - earlier.fraction) / span_s if span_s > 0.0 else whole
         speed = self.recent * lately + (1.0 - self.recent) * whole
         rest = (1.0 - last.fraction) / max(speed, 1e-12) * task.charge
-        return rest > self.patient * self._per_success(state, task)
+        return bool(rest > self.patient * self._per_success(state, task))
 
     def _per_success(self, state: Board, task: Any) -> float:
         """Machine time that a success has cost so far, node-seconds."""
         expected = (task.expected_s - task.started_s) * task.charge
         spent = sum((other.ended_s - other.started_s) * other.charge for other in state.ended)
         good = sum(other.status == "done" for other in state.ended)
-        return (spent + self.prior * expected) / (good + self.prior)
+        return float((spent + self.prior * expected) / (good + self.prior))
 
 
 class MedianStopping(Lpt):

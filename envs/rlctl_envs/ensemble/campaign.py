@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from rlctl.campaign import Action, Around, Cancel, Command, Decision, Outcome, Seen, Start, Update, Wait
 from rlctl.executors.base import Capacity, Machine
+from rlctl.sets import SetLayout
 from rlctl.task import Event, TaskId, TaskSpec, TaskState
 from rlctl_envs.ensemble.account import Account
 from rlctl_envs.ensemble.choices import WAITING, Choice, Kind, shortlist
-from rlctl_envs.ensemble.features import CHOICE, GLOBALS, length, observe
+from rlctl_envs.ensemble.features import CHOICE, GLOBALS, layout, observe
 from rlctl_envs.ensemble.job import Gpu, Job, Shape
 from rlctl_envs.ensemble.live import Live, Report, Status
 from rlctl_envs.ensemble.options import Options
@@ -57,7 +58,7 @@ class EnsembleCampaign:
         window = options.objective.window_s
         self.deadline_s = options.allocation_s if window is None else min(options.allocation_s, window[1])
         self.action_space = gymnasium.spaces.Discrete(options.slots)
-        self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (length(options),), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (layout(options).length,), np.float32)
         self.masked = 0
         self.failures = 0
         self.resizes = 0
@@ -171,6 +172,11 @@ class EnsembleCampaign:
         }
         potential = self.account.potential(reached)
         return Outcome(ended, reached, self.account.successes, potential, extra, self.account.price)
+
+    @property
+    def layout(self) -> SetLayout:
+        """How the observation lies; see ``features``."""
+        return layout(self.options)
 
     @property
     def reward_scale(self) -> float:

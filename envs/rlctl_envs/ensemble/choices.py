@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from rlctl_envs.ensemble.job import Shape
+from rlctl_envs.ensemble.job import ONE, Shape
 from rlctl_envs.ensemble.live import Live
 from rlctl_envs.ensemble.state import State
 
@@ -31,7 +31,7 @@ class Choice:
 
     kind: Kind
     task: Live | None = None
-    shape: Shape = Shape(1)
+    shape: Shape = ONE
 
     def named(self) -> Mapping[str, Any]:
         """The same as named quantities."""

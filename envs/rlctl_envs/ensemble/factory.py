@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from rlctl.complaints import check_options
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Outage
+from rlctl.task import TaskId, TaskSpec
 from rlctl.vector import CampaignVectorEnv
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.job import Job, Shape
 from rlctl_envs.ensemble.model import EnsembleModel
 from rlctl_envs.ensemble.options import Options
 from rlctl_envs.ensemble.workload import Workload, outages
-from rlctl.task import TaskId, TaskSpec
 
 
 class Ensemble:

@@ -11,6 +11,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.sets import SetLayout
 from rlctl_envs.ensemble.choices import SHORTLISTS, Choice, Kind
 from rlctl_envs.ensemble.live import Live
 from rlctl_envs.ensemble.options import Options
@@ -23,16 +24,17 @@ RUNNING = 11
 GROUP = 9
 
 
-def length(options: Options) -> int:
-    """Of an observation."""
-    return GLOBALS + options.slots * CHOICE + options.observed * RUNNING + options.groups * GROUP
+def layout(options: Options) -> SetLayout:
+    """What is there once, then the choices, the running tasks, and the groups of nodes."""
+    sets = ((options.slots, CHOICE), (options.observed, RUNNING), (options.groups, GROUP))
+    return SetLayout(GLOBALS, sets, prior=CHOICE - 1)
 
 
 def observe(state: State, choices: Sequence[Choice | None], goal_left: float) -> NDArray[np.float32]:
     """The observation: what there is once, then the choices, running tasks and groups of nodes, row by row."""
     options = state.options
     view = _View(state)
-    x = np.zeros(length(options), np.float32)
+    x = np.zeros(layout(options).length, np.float32)
     x[:GLOBALS] = view.globals(goal_left)
     at = GLOBALS
     firsts = view.firsts(choices)
@@ -82,9 +84,8 @@ class _View:
     def globals(self, goal_left: float) -> list[float]:
         state = self.state
         kinds = {task.job.kind for task in state.waiting.values()} or set(state.scalings)
-        scalings = [state.scalings[kind] for kind in kinds] or [None]
+        known = [state.scalings[kind] for kind in kinds]
         left = [max(task.expected_s - state.now_s, 0.0) for task in state.running.values()]
-        known = [s for s in scalings if s is not None]
         count = max(1, len(known))
         return [
             math.log1p(len(state.waiting)) / 3.0,

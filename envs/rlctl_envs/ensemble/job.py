@@ -24,6 +24,9 @@ class Shape:
     gpu: bool = False
 
 
+ONE = Shape(1)
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A task as it is submitted.

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from rlctl.executors.pool import Placement
 from rlctl.task import TaskId
-from rlctl_envs.ensemble.job import Job, Shape
+from rlctl_envs.ensemble.job import ONE, Job, Shape
 
 
 class Status(StrEnum):
@@ -65,7 +65,7 @@ class Live:
     blockers: set[int] = field(default_factory=set)
     status: Status = Status.WAITING
     uid: TaskId | None = None
-    shape: Shape = Shape(1)
+    shape: Shape = ONE
     placement: Placement = ()
     started_s: float = 0.0
     expected_s: float = 0.0

@@ -99,8 +99,8 @@ class WorkloadOptions(Part):
     """Which tasks there are.
 
     Attributes:
-        source: ``generator``: drawn as below; ``lublin``: arrivals, sizes and run times after Lublin and Feitelson (2003);
-            ``swf``: a log in the Standard Workload Format; ``journal``: what a steered campaign of one's own has run.
+        source: ``generator``: drawn as below; ``lublin``: arrivals, sizes and run times after Lublin and Feitelson
+            (2003); ``swf``: a log in the Standard Workload Format; ``journal``: what a steered campaign of one's own has run.
         file: of ``swf``; run folder of ``journal``.
         tasks: least and greatest number of tasks.
         most_tasks: no more are brought forth once there are so many.
@@ -112,7 +112,7 @@ class WorkloadOptions(Part):
         kappa: cost of communication, for each kind; see ``law.py``.
         spawn_probability: chance that a task that ends brings forth another.
         depend_probability: chance that a task waits for an earlier one.
-        load: offered work over what the machine could do, if tasks arrive one by one; 0: all are there at the beginning.
+        load: offered work over what the machine could do, if tasks arrive one by one; 0: all are there at first.
         resizable: share of the kinds whose tasks write checkpoints and can go on with other ranks.
         checkpoint_s: how often these write one by themselves.
         memory_mb: memory of a task over all ranks, log-uniform; 0: not limited.
@@ -174,8 +174,8 @@ class Objective(Part):
     Attributes:
         node_second: of an allocated node-second, whoever uses it.
         gpu_second: of a GPU-second that tasks use.
-        slowdown: of one unit of a task's bounded slowdown: the time from its arrival to its end, over its estimated time
-            on the ranks that it was submitted for, or over ``bound_s`` if that is longer; at least 1 (Feitelson 2001).
+        slowdown: of one unit of a task's bounded slowdown: the time from its arrival to its end, over its estimated
+            time on the ranks that it was submitted for, or ``bound_s`` if that is longer; at least 1 (Feitelson 2001).
         bound_s: see there.
         goal: the campaign ends when so many tasks have succeeded; null: when all have ended.
         window_s: only what happens between these seconds counts, and the campaign ends with them: throughput of a

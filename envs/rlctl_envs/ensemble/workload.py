@@ -1,4 +1,4 @@
-"""What is hidden from the campaign: the true work of each task, how it scales, what goes wrong, what it brings forth."""
+"""What is hidden from the campaign: true work, how it scales, what goes wrong, what it brings forth."""
 
 from __future__ import annotations
 

@@ -1,0 +1,146 @@
+"""Attention over sets, in NumPy: one logit for each choice, whatever the order of the rows.
+
+Each row becomes a token; what is there once is added to all. Choices look at all tokens (Vaswani et al. 2017,
+arXiv:1706.03762; over sets as in Lee et al. 2019, arXiv:1810.00825) and have a logit each. What a rule favours is
+added to it, times a factor that is learned as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlctl.sets import SetLayout
+
+Float32 = NDArray[np.float32]
+
+ABSENT = np.float32(-1e9)
+"""Score of a row that is empty."""
+
+
+class AttentionSpec(BaseModel):
+    """What determines the shapes of the weights.
+
+    Attributes:
+        once, sets, prior: see ``rlctl.sets.SetLayout``.
+        width: numbers of a token.
+        heads: that ``width`` is divided among.
+        layers: how often the choices look at all tokens.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    once: int = Field(ge=0, le=1 << 16)
+    sets: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(min_length=1, max_length=16)
+    prior: int | None = Field(default=None, ge=0)
+    width: int = Field(ge=1, le=4096)
+    heads: int = Field(ge=1, le=64)
+    layers: int = Field(ge=1, le=16)
+
+    @property
+    def layout(self) -> SetLayout:
+        """The part that is about the observation."""
+        return SetLayout(self.once, tuple((rows, numbers) for rows, numbers in self.sets), self.prior)
+
+    def problem(self) -> str | None:
+        """Why no such network can be; None: it can."""
+        if any(not 1 <= n <= 1 << 16 for row in self.sets for n in row):
+            return "sets of rows or numbers other than 1 to 65536"
+        if self.width % self.heads:
+            return f"a width of {self.width} cannot be divided among {self.heads} heads"
+        if self.prior is not None and self.prior >= self.sets[0][1]:
+            return f"prior {self.prior} is beyond the {self.sets[0][1]} numbers of a choice"
+        return None
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Names and shapes of the weights, in their order; matrices are (outputs, inputs)."""
+        w = self.width
+        shapes: dict[str, tuple[int, ...]] = {"once.weight": (w, self.once)} if self.once else {}
+        for i, (_, numbers) in enumerate(self.sets):
+            shapes |= {f"set{i}.weight": (w, numbers), f"set{i}.bias": (w,)}
+        for i in range(self.layers):
+            for name, (outputs, inputs) in {
+                "query": (w, w),
+                "key": (w, w),
+                "value": (w, w),
+                "out": (w, w),
+                "wide": (2 * w, w),
+                "narrow": (w, 2 * w),
+            }.items():
+                shapes[f"layer{i}.{name}.weight"] = (outputs, inputs)
+                shapes[f"layer{i}.{name}.bias"] = (outputs,)
+        shapes |= {"score.weight": (1, w), "score.bias": (1,), "favour": (1,)}
+        return shapes
+
+    @property
+    def length(self) -> int:
+        """Numbers of all weights."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
+
+
+class Attention:
+    """The network over a flat vector of weights, which it views."""
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        self.spec = spec
+        self.length = spec.length
+        self._weights: dict[str, Float32] = {}
+
+    def view(self, flat: Float32) -> None:
+        """The weights lie here from now on."""
+        at = 0
+        for name, shape in self.spec.shapes().items():
+            count = math.prod(shape)
+            array = flat[at : at + count].reshape(shape)
+            self._weights[name] = array.T if array.ndim == 2 else array
+            at += count
+
+    def __call__(self, rows: Float32) -> Float32:
+        """Logits [n, choices] of observations [n, length]; those of empty rows mean nothing."""
+        spec, w = self.spec, self._weights
+        n, choices = len(rows), spec.sets[0][0]
+        once = rows[:, : spec.once] @ w["once.weight"] if spec.once else np.zeros((n, spec.width), np.float32)
+        parts, there, at = [], [], spec.once
+        for i, (count, numbers) in enumerate(spec.sets):
+            x = rows[:, at : at + count * numbers].reshape(n, count, numbers)
+            at += count * numbers
+            there.append(x[:, :, 0] > 0.5)
+            token = x @ w[f"set{i}.weight"]
+            token += w[f"set{i}.bias"]
+            token += once[:, None]
+            parts.append(np.maximum(token, 0.0, out=token))
+            if i == 0:
+                favoured = None if spec.prior is None else x[:, :, spec.prior]
+        absent = np.where(np.concatenate(there, axis=1), np.float32(0.0), ABSENT)[:, None, None]
+        heads, each = spec.heads, spec.width // spec.heads
+        scale = np.float32(1.0 / math.sqrt(each))
+        for i in range(spec.layers):
+            x, tokens = parts[0], np.concatenate(parts, axis=1)
+
+            def of(name: str, x: Float32, i: int = i) -> Float32:
+                y: Float32 = x @ w[f"layer{i}.{name}.weight"]
+                y += w[f"layer{i}.{name}.bias"]
+                return y
+
+            query = of("query", x).reshape(n, choices, heads, each).transpose(0, 2, 1, 3)
+            key = of("key", tokens).reshape(n, -1, heads, each).transpose(0, 2, 3, 1)
+            value = of("value", tokens).reshape(n, -1, heads, each).transpose(0, 2, 1, 3)
+            scores = query @ key
+            scores *= scale
+            scores += absent
+            scores -= scores.max(axis=3, keepdims=True)
+            np.exp(scores, out=scores)
+            scores /= scores.sum(axis=3, keepdims=True)
+            seen = (scores @ value).transpose(0, 2, 1, 3).reshape(n, choices, spec.width)
+            x = x + of("out", np.asarray(seen, np.float32))
+            wide = of("wide", x)
+            parts[0] = x + of("narrow", np.maximum(wide, 0.0, out=wide))
+        logits: Float32 = (parts[0] @ w["score.weight"])[:, :, 0] + w["score.bias"]
+        if favoured is not None:
+            logits += w["favour"] * favoured
+        return logits
