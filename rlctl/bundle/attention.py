@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,47 +100,55 @@ class Attention:
             self._weights[name] = array.T if array.ndim == 2 else array
             at += count
 
+    def exact(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same in float64."""
+        return np.asarray(_logits(self.spec, {k: v.astype(np.float64) for k, v in self._weights.items()}, rows))
+
     def __call__(self, rows: Float32) -> Float32:
         """Logits [n, choices] of observations [n, length]; those of empty rows mean nothing."""
-        spec, w = self.spec, self._weights
-        n, choices = len(rows), spec.sets[0][0]
-        once = rows[:, : spec.once] @ w["once.weight"] if spec.once else np.zeros((n, spec.width), np.float32)
-        parts, there, at = [], [], spec.once
-        for i, (count, numbers) in enumerate(spec.sets):
-            x = rows[:, at : at + count * numbers].reshape(n, count, numbers)
-            at += count * numbers
-            there.append(x[:, :, 0] > 0.5)
-            token = x @ w[f"set{i}.weight"]
-            token += w[f"set{i}.bias"]
-            token += once[:, None]
-            parts.append(np.maximum(token, 0.0, out=token))
-            if i == 0:
-                favoured = None if spec.prior is None else x[:, :, spec.prior]
-        absent = np.where(np.concatenate(there, axis=1), np.float32(0.0), ABSENT)[:, None, None]
-        heads, each = spec.heads, spec.width // spec.heads
-        scale = np.float32(1.0 / math.sqrt(each))
-        for i in range(spec.layers):
-            x, tokens = parts[0], np.concatenate(parts, axis=1)
-
-            def of(name: str, x: Float32, i: int = i) -> Float32:
-                y: Float32 = x @ w[f"layer{i}.{name}.weight"]
-                y += w[f"layer{i}.{name}.bias"]
-                return y
-
-            query = of("query", x).reshape(n, choices, heads, each).transpose(0, 2, 1, 3)
-            key = of("key", tokens).reshape(n, -1, heads, each).transpose(0, 2, 3, 1)
-            value = of("value", tokens).reshape(n, -1, heads, each).transpose(0, 2, 1, 3)
-            scores = query @ key
-            scores *= scale
-            scores += absent
-            scores -= scores.max(axis=3, keepdims=True)
-            np.exp(scores, out=scores)
-            scores /= scores.sum(axis=3, keepdims=True)
-            seen = (scores @ value).transpose(0, 2, 1, 3).reshape(n, choices, spec.width)
-            x = x + of("out", np.asarray(seen, np.float32))
-            wide = of("wide", x)
-            parts[0] = x + of("narrow", np.maximum(wide, 0.0, out=wide))
-        logits: Float32 = (parts[0] @ w["score.weight"])[:, :, 0] + w["score.bias"]
-        if favoured is not None:
-            logits += w["favour"] * favoured
+        logits: Float32 = _logits(self.spec, self._weights, rows)
         return logits
+
+
+def _logits(spec: AttentionSpec, w: Mapping[str, NDArray[Any]], rows: NDArray[Any]) -> NDArray[Any]:
+    n, choices = len(rows), spec.sets[0][0]
+    once = rows[:, : spec.once] @ w["once.weight"] if spec.once else np.zeros((n, spec.width), rows.dtype)
+    parts, there, at = [], [], spec.once
+    for i, (count, numbers) in enumerate(spec.sets):
+        x = rows[:, at : at + count * numbers].reshape(n, count, numbers)
+        at += count * numbers
+        there.append(x[:, :, 0] > 0.5)
+        token = x @ w[f"set{i}.weight"]
+        token += w[f"set{i}.bias"]
+        token += once[:, None]
+        parts.append(np.maximum(token, 0.0, out=token))
+        if i == 0:
+            favoured = None if spec.prior is None else x[:, :, spec.prior]
+    absent = np.where(np.concatenate(there, axis=1), np.float32(0.0), ABSENT).astype(rows.dtype)[:, None, None]
+    heads, each = spec.heads, spec.width // spec.heads
+    scale = rows.dtype.type(1.0 / math.sqrt(each))
+    for i in range(spec.layers):
+        x, tokens = parts[0], np.concatenate(parts, axis=1)
+
+        def of(name: str, x: NDArray[Any], i: int = i) -> NDArray[Any]:
+            y: NDArray[Any] = x @ w[f"layer{i}.{name}.weight"]
+            y += w[f"layer{i}.{name}.bias"]
+            return y
+
+        query = of("query", x).reshape(n, choices, heads, each).transpose(0, 2, 1, 3)
+        key = of("key", tokens).reshape(n, -1, heads, each).transpose(0, 2, 3, 1)
+        value = of("value", tokens).reshape(n, -1, heads, each).transpose(0, 2, 1, 3)
+        scores = query @ key
+        scores *= scale
+        scores += absent
+        scores -= scores.max(axis=3, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=3, keepdims=True)
+        seen = (scores @ value).transpose(0, 2, 1, 3).reshape(n, choices, spec.width)
+        x = x + of("out", seen)
+        wide = of("wide", x)
+        parts[0] = x + of("narrow", np.maximum(wide, 0.0, out=wide))
+    logits: NDArray[Any] = (parts[0] @ w["score.weight"])[:, :, 0] + w["score.bias"]
+    if favoured is not None:
+        logits += w["favour"] * favoured
+    return logits

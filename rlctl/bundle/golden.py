@@ -106,9 +106,16 @@ def tolerance(policy: NumpyPolicy, observations: NDArray[np.float32]) -> NDArray
     with a probability that vanishes with c (Higham and Mary 2019, doi:10.1137/18M1226312; c = 4 here). What the units
     of a layer are off by is independent and passes through the next layer's weights in quadrature; tanh and relu do not
     stretch it, and tanh itself is good to 4 u. Twice all that, since both computations round. What a recurrent layer
-    gives, numbers within -1 and 1 from sums in tangents, counts as off by what its largest sum may be.
+    gives, numbers within -1 and 1 from sums in tangents, counts as off by what its largest sum may be. For attention no
+    such bound is of use: there it is 20 times what float32 is off from float64 in the row's worst logit, and at least
+    1e-5 of its largest.
     """
     x = policy.clipped(np.asarray(observations)).astype(np.float64)
+    if policy.attention is not None:
+        exact = policy.attention.exact(x)
+        off = np.abs(policy.attention(x.astype(np.float32)) - exact).max(axis=1, keepdims=True)
+        least = 1e-5 * np.maximum(1.0, np.abs(exact).max(axis=1, keepdims=True))
+        return np.asarray(np.broadcast_to(np.maximum(20.0 * off, least), exact.shape), np.float64)
     variance = np.zeros_like(x)
     if policy.lstm is not None:
         rows = x.astype(np.float32)

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         comm, rank = None, _rank()
         options = _parse(argv)
-        comm = _communicator()
+        comm = communicator()
         return _run(options, comm)
     except (InputError, OSError) as error:
         if rank == 0:
@@ -216,7 +216,7 @@ def _rank() -> int:
     return 0
 
 
-def _communicator() -> Any:
+def communicator() -> Any:
     """All ranks, or None for a single process, which then starts without MPI."""
     sizes = [os.environ[name] for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") if name in os.environ]
     # A launcher that speaks PMIx alone says the rank but not the size: ask MPI.

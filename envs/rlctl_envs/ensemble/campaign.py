@@ -22,15 +22,13 @@ from rlctl_envs.ensemble.live import Live, Report, Status
 from rlctl_envs.ensemble.options import Options
 from rlctl_envs.ensemble.scaling import Scaling
 from rlctl_envs.ensemble.state import State, Truth
+from rlctl_envs.ensemble.truth import WORTH
 
 SOON = 1e-6
 """What is due within this share of the time that has passed is due now: clocks round."""
 
-Specify = Callable[[Job, Shape, TaskId], TaskSpec]
-"""The task that a start becomes."""
-
-WORTH = 0.6
-"""A task has succeeded if it says that its quality is at least this; one that says nothing has."""
+Specify = Callable[[Job, Shape, TaskId, int, float], TaskSpec]
+"""The task that a start becomes: job, shape, name, number of the attempt, seconds between reports (0: none)."""
 
 
 class EnsembleCampaign:
@@ -46,7 +44,8 @@ class EnsembleCampaign:
     Args:
         options: the game.
         jobs: every task that may ever arrive, by number; the policy learns of one when it arrives.
-        specify: makes the task that a start becomes.
+        specify: makes the task that a start becomes. A task has succeeded if it says that its ``quality`` is worth it,
+            or says nothing of it.
         truth: what tasks really take, for rules that are there for comparison; None: nobody knows.
     """
 
@@ -294,7 +293,9 @@ class EnsembleCampaign:
         task.reports.clear()
         self._uids[task.uid] = task
         self.account.started(task)
-        return [Start(self._specify(task.job, shape, task.uid))]
+        reports = self.options.workload.reports
+        every_s = seconds / (reports + 1) if reports else 0.0
+        return [Start(self._specify(task.job, shape, task.uid, task.starts - 1, every_s))]
 
     def _stop(self, task: Live) -> list[Command]:
         assert task.uid is not None

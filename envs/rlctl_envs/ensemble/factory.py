@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.complaints import check_options
+from rlctl.errors import ConfigError, LaunchError
 from rlctl.executors.base import Capacity
+from rlctl.executors.mpi import mpiexec_command
 from rlctl.executors.simulated import Outage
 from rlctl.task import TaskId, TaskSpec
 from rlctl.vector import CampaignVectorEnv
@@ -19,7 +22,11 @@ from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.job import Job, Shape
 from rlctl_envs.ensemble.model import EnsembleModel
 from rlctl_envs.ensemble.options import Options
+from rlctl_envs.ensemble.program.kernels import units_per_second
 from rlctl_envs.ensemble.workload import Workload, outages
+
+JOBS = "jobs.json"
+"""What the programs of real tasks read."""
 
 
 class Ensemble:
@@ -41,7 +48,25 @@ class Ensemble:
         self._key = self.options.model_dump_json()
 
     def check(self, capacity: Capacity, real: bool) -> None:
-        """Refuse a machine that the campaign cannot be played on."""
+        """Refuse a machine that no task can run on, and real programs where they cannot be.
+
+        Raises:
+            ConfigError: so it is.
+            LaunchError: ``real``, several ranks, and no mpiexec.
+        """
+        key = ("campaign", "options")
+        if self.options.ranks[0] > capacity.total_cores:
+            raise ConfigError(f"at least {self.options.ranks[0]} ranks, and no so many cores", (*key, "ranks"))
+        if not real:
+            return
+        if self.options.clairvoyant:
+            raise ConfigError("only a twin is clairvoyant: leave it out", (*key, "clairvoyant"))
+        most = max((ranks for ranks in self.options.ranks if ranks <= capacity.total_cores), default=1)
+        if most > 1:
+            try:
+                mpiexec_command(most)
+            except LaunchError as error:
+                raise LaunchError(f"{most} ranks want MPI: {error}; or set it to [1]", (*key, "ranks")) from error
 
     def campaign(self, seed: int) -> EnsembleCampaign:
         """The game of instance ``seed``."""
@@ -69,15 +94,49 @@ class Ensemble:
         return self.workload(seed).as_array(self.options)
 
     def prepare(self, folder: Path, seed: int) -> None:
-        """Write what the programs of instance ``seed`` need."""
+        """Write ``jobs.json``, which the programs read and the policy does not; what computes is measured first."""
+        rates = units_per_second(tuple(sorted(set(self.options.program.kinds) - {"paced"})))
+        data = self.workload(seed).to_json(self.options, seed, rates)
+        (folder / JOBS).write_text(json.dumps(data) + "\n")
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity, gamma: float = 1.0) -> CampaignVectorEnv:
         """Many ensembles stepped together."""
         return CampaignVectorEnv(self, num_envs, seed, capacity, gamma=gamma)
 
-    def _spec(self, job: Job, shape: Shape, uid: TaskId) -> TaskSpec:
-        parameters = {"task": job.number, "ranks": shape.ranks, "gpu": shape.gpu}
-        return TaskSpec(uid, function="time:sleep", parameters=parameters, resources=job.need(shape))
+    def _spec(self, job: Job, shape: Shape, uid: TaskId, attempt: int, report_s: float) -> TaskSpec:
+        program = self.options.program
+        name = f"task{job.number:05d}"
+        arguments = [
+            "-m",
+            "rlctl_envs.ensemble.program",
+            f"--jobs={JOBS}",
+            f"--task={job.number}",
+            f"--attempt={attempt}",
+            f"--kind={program.kinds[job.kind % len(program.kinds)]}",
+            f"--result={name}.json",
+        ]
+        if shape.gpu:
+            arguments.append("--gpu")
+        if report_s > 0.0:
+            arguments += [f"--progress={uid}.jsonl", f"--report-s={report_s:.6g}"]
+        if job.resizable:
+            arguments += [f"--checkpoint={name}.npz", f"--checkpoint-s={self.options.workload.checkpoint_s:.6g}"]
+        return TaskSpec(
+            uid,
+            executable="python",
+            arguments=tuple(arguments),
+            parameters={
+                "task": job.number,
+                "ranks": shape.ranks,
+                "gpu": shape.gpu,
+                "estimate_s": job.estimate_s,
+                "report_s": report_s,
+            },
+            resources=job.need(shape),
+            walltime_s=program.walltime_s,
+            result_file=f"{name}.json",
+            progress_file=f"{uid}.jsonl" if report_s > 0.0 else None,
+        )
 
 
 @lru_cache(maxsize=4096)

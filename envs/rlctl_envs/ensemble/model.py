@@ -10,7 +10,8 @@ from rlctl.executors.simulated import Launch, Simulated
 from rlctl.task import Failure, TaskId
 from rlctl_envs.ensemble.options import Options
 from rlctl_envs.ensemble.signal import signal
-from rlctl_envs.ensemble.workload import Truth, Workload
+from rlctl_envs.ensemble.truth import Truth
+from rlctl_envs.ensemble.workload import Workload
 
 MOST_REPORTS = 200
 """Of one attempt: one that is stuck for good would fill memory."""
@@ -61,7 +62,8 @@ class EnsembleModel:
         duration_s = start_up_s + whole_s * truth.time_at(done, 1.0)
         rate = self._options.workload.trouble.failures_per_rank_s * spec.resources.ranks
         dies_s = truth.luck[attempt % len(truth.luck)] / rate if rate > 0.0 else math.inf
-        reports = self._reports(truth, number, done, start_up_s, whole_s, min(duration_s, dies_s))
+        every_s = float(spec.parameters["report_s"])
+        reports = self._reports(truth, number, done, start_up_s, whole_s, min(duration_s, dies_s), every_s)
         if dies_s < duration_s:
             job = self.workload.jobs[number]
             if job.resizable:  # it goes on from its last checkpoint
@@ -73,12 +75,12 @@ class EnsembleModel:
         return Simulated(duration_s, values, progress=reports)
 
     def _reports(
-        self, truth: Truth, number: int, done: float, start_up_s: float, whole_s: float, end_s: float
+        self, truth: Truth, number: int, done: float, start_up_s: float, whole_s: float, end_s: float, every_s: float
     ) -> Sequence[tuple[float, Mapping[str, Any]]]:
         w = self._options.workload
-        if not w.reports:
+        if every_s <= 0.0:
             return ()
-        every_s = max(whole_s / (w.reports + 1), end_s / MOST_REPORTS)
+        every_s = max(every_s, end_s / MOST_REPORTS)
         found = []
         for i in range(1, math.ceil((end_s - start_up_s) / every_s)):
             fraction = truth.reached(done, i * every_s / whole_s)

@@ -100,7 +100,7 @@ class WorkloadOptions(Part):
 
     Attributes:
         source: ``generator``: drawn as below; ``lublin``: arrivals, sizes and run times after Lublin and Feitelson
-            (2003); ``swf``: a log in the Standard Workload Format; ``journal``: what a steered campaign of one's own has run.
+            (2003); ``swf``: a log in the Standard Workload Format; ``journal``: what a campaign of one's own has run.
         file: of ``swf``; run folder of ``journal``.
         tasks: least and greatest number of tasks.
         most_tasks: no more are brought forth once there are so many.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,10 @@ from rlctl.executors.simulated import Outage
 from rlctl_envs.ensemble.job import Gpu, Job
 from rlctl_envs.ensemble.law import loss, seconds
 from rlctl_envs.ensemble.options import Options, Range
+from rlctl_envs.ensemble.truth import WORTH, Truth
 
 ATTEMPTS = 8
 """Attempts whose luck is drawn beforehand; later ones have that of the first ones again."""
-WORTH = 0.6
-"""A task is worth having if its quality is at least this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,46 +30,6 @@ class Kind:
     gain: float
     gpu: Gpu
     resizable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What a task really is.
-
-    Attributes:
-        work_s: seconds on one rank.
-        children: numbers of the tasks that it brings forth.
-        traps: where in its work it is stuck, and how long, as shares of the time that it takes otherwise.
-        quality: what it is worth, 0 to 1.
-        slowness: factors of its attempts' times.
-        luck: of its attempts, exponentially distributed: one dies when its rank-seconds times the rate of failures
-            exceed this.
-    """
-
-    work_s: float
-    children: tuple[int, ...]
-    traps: tuple[tuple[float, float], ...]
-    quality: float
-    slowness: tuple[float, ...]
-    luck: tuple[float, ...]
-
-    def time_at(self, done: float, upto: float) -> float:
-        """Time from the share ``done`` of the work to the share ``upto``, over the time of all work without traps."""
-        return upto - done + sum(length for at, length in self.traps if done < at <= upto)
-
-    def reached(self, done: float, passed: float) -> float:
-        """The share of the work that is done ``passed`` later, in the same unit: the inverse of ``time_at``."""
-        for at, length in self.traps:
-            if at <= done:
-                continue
-            if passed < at - done:
-                break
-            passed -= at - done
-            done = at
-            if passed <= length:
-                return done
-            passed -= length
-        return min(1.0, done + passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +117,21 @@ class Workload:
         kind = self.kinds[self.jobs[number].kind]
         gain = kind.gain if gpu else 1.0
         return seconds(self.truths[number].work_s, ranks, kind.serial, kind.kappa, gain)
+
+    def to_json(self, options: Options, seed: int, units_per_second: Mapping[str, float]) -> dict[str, Any]:
+        """What the programs of real tasks read."""
+        tasks = []
+        for job, truth in zip(self.jobs, self.truths, strict=True):
+            kind = self.kinds[job.kind]
+            scaling = {"serial": kind.serial, "kappa": kind.kappa, "gain": kind.gain, "memory_mb": job.memory_mb}
+            tasks.append({**asdict(truth), **scaling})
+        return {
+            "seed": seed,
+            "noise": options.workload.noise,
+            "failures_per_rank_s": options.workload.trouble.failures_per_rank_s,
+            "units_per_second": dict(units_per_second),
+            "tasks": tasks,
+        }
 
     def as_array(self, options: Options) -> NDArray[np.float32]:
         """Hidden quantities, [8], each number about within -1 to 1."""

@@ -1,0 +1,66 @@
+"""What a task really is, which its program knows and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WORTH = 0.6
+"""A task is worth having if its quality is at least this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What a task really is.
+
+    Attributes:
+        work_s: seconds on one rank.
+        children: numbers of the tasks that it brings forth.
+        traps: where in its work it is stuck, and how long, as shares of the time that it takes otherwise.
+        quality: what it is worth, 0 to 1.
+        slowness: factors of its attempts' times.
+        luck: of its attempts, exponentially distributed: one dies when its rank-seconds times the rate of failures
+            exceed this.
+    """
+
+    work_s: float
+    children: tuple[int, ...]
+    traps: tuple[tuple[float, float], ...]
+    quality: float
+    slowness: tuple[float, ...]
+    luck: tuple[float, ...]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Truth:
+        """What ``Workload.to_json`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing, or no number.
+        """
+        return cls(
+            float(data["work_s"]),
+            tuple(int(number) for number in data["children"]),
+            tuple((float(at), float(length)) for at, length in data["traps"]),
+            float(data["quality"]),
+            tuple(float(factor) for factor in data["slowness"]),
+            tuple(float(luck) for luck in data["luck"]),
+        )
+
+    def time_at(self, done: float, upto: float) -> float:
+        """Time from the share ``done`` of the work to the share ``upto``, over the time of all work without traps."""
+        return upto - done + sum(length for at, length in self.traps if done < at <= upto)
+
+    def reached(self, done: float, passed: float) -> float:
+        """The share of the work that is done ``passed`` later, in the same unit: the inverse of ``time_at``."""
+        for at, length in self.traps:
+            if at <= done:
+                continue
+            if passed < at - done:
+                break
+            passed -= at - done
+            done = at
+            if passed <= length:
+                return done
+            passed -= length
+        return min(1.0, done + passed)
