@@ -9,7 +9,9 @@ from rlctl.rewarded import Game, game_spaces
 from rlctl.schema import Config
 from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
-from rlctl_agents.ppo.options import PlainOptions, check_plain
+from rlctl_agents.ppo.options import PlainOptions, check_network, check_plain, check_rule
+from rlctl_agents.ppo.preparation import preparation
+from rlctl_agents.recipe import Prepare
 
 
 class MaskableDescription(Described[PlainOptions]):
@@ -26,10 +28,17 @@ class MaskableDescription(Described[PlainOptions]):
         Raises:
             ConfigError: they are not.
         """
-        check_plain(config, self.options(config))
+        options = self.options(config)
+        check_plain(config, options)
         actions = game_spaces(factory, config.seed)[1]
         if not isinstance(actions, Discrete | MultiDiscrete):
             raise ConfigError(f"maskable_ppo wants choices, not {actions}: use ppo", ("train", "algorithm"))
+        check_network(config, options, factory)
+        check_rule(config, options, factory)
+
+    def prepare(self, options: PlainOptions) -> Prepare:
+        """See ``rlctl_agents.ppo.preparation``."""
+        return preparation(options)
 
 
 maskable_ppo = Learner(MaskableDescription(), "rlctl_agents.maskable_ppo.recipe:recipe")

@@ -51,7 +51,12 @@ class PPORecipe(PPODescription):
 
     def manifest(self, options: Options) -> dict[str, Any]:
         """The rule, if there is one."""
-        return {} if options.residual is None else {"residual": options.residual.model_dump()}
+        return residual(options)
+
+
+def residual(options: PlainOptions) -> dict[str, Any]:
+    """What the manifest says of the rule; nothing, if there is none."""
+    return {} if options.residual is None else {"residual": options.residual.model_dump()}
 
 
 def on_policy(setting: Setting, options: PlainOptions) -> dict[str, Any]:

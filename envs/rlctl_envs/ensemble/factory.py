@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.complaints import check_options
+from rlctl.complaints import check_options, under
 from rlctl.errors import ConfigError, LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.mpi import mpiexec_command
@@ -45,6 +45,12 @@ class Ensemble:
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(Options, options, "campaign.options")
         self.capacity = Capacity(nodes=32, cores=1)
+        if self.options.workload.file is not None:
+            with under(("campaign", "options", "workload")):
+                try:
+                    self.options.workload.jobs()
+                except ConfigError as error:
+                    raise ConfigError(error.problem, ("file",)) from error
         self._key = self.options.model_dump_json()
 
     def check(self, capacity: Capacity, real: bool) -> None:
@@ -90,7 +96,7 @@ class Ensemble:
         return outages(self.options, seed, capacity)
 
     def privileged(self, seed: int) -> NDArray[np.float32]:
-        """Scaling, spreads, total work and troubles, [8], each number about within -1 to 1."""
+        """Scaling, spreads, total and longest work, troubles, [10], each number about within -1 to 1."""
         return self.workload(seed).as_array(self.options)
 
     def prepare(self, folder: Path, seed: int) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlctl.errors import ConfigError
+from rlctl_envs.ensemble.workloads.history import read_history
+from rlctl_envs.ensemble.workloads.logged import LoggedJob
+from rlctl_envs.ensemble.workloads.swf import read_swf
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, le=1e12)]
@@ -101,7 +106,9 @@ class WorkloadOptions(Part):
     Attributes:
         source: ``generator``: drawn as below; ``lublin``: arrivals, sizes and run times after Lublin and Feitelson
             (2003); ``swf``: a log in the Standard Workload Format; ``journal``: what a campaign of one's own has run.
-        file: of ``swf``; run folder of ``journal``.
+        file: of ``swf``; run folder of ``journal``. Of their jobs each instance takes as many as ``tasks`` says, one
+            after the other, from a random one on; scaling, estimates that are not known, and all else are drawn.
+        processors: of the machine that ``lublin`` makes jobs for.
         tasks: least and greatest number of tasks.
         most_tasks: no more are brought forth once there are so many.
         kinds: least and greatest number of kinds of tasks; tasks of a kind scale alike.
@@ -127,6 +134,7 @@ class WorkloadOptions(Part):
 
     source: Literal["generator", "lublin", "swf", "journal"] = "generator"
     file: Path | None = None
+    processors: int = Field(default=128, ge=2, le=1 << 20)
     tasks: tuple[int, int] = (16, 24)
     most_tasks: int = Field(default=48, ge=1, le=100_000)
     kinds: tuple[int, int] = (1, 3)
@@ -149,6 +157,14 @@ class WorkloadOptions(Part):
     gpus: Gpus = Gpus()
     trouble: Trouble = Trouble()
 
+    def jobs(self) -> Sequence[LoggedJob]:
+        """Those of ``file``.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        return _read(self.source, str(self.file))
+
     @model_validator(mode="after")
     def _consistent(self) -> WorkloadOptions:
         for name in ("tasks", "kinds"):
@@ -166,6 +182,11 @@ class WorkloadOptions(Part):
         if self.gpus.need + self.gpus.gain > 1.0:
             raise ConfigError("need and gain are shares of all tasks: more than 1 together", ("workload", "gpus"))
         return self
+
+
+@lru_cache(maxsize=16)
+def _read(source: str, file: str) -> Sequence[LoggedJob]:
+    return read_swf(Path(file)) if source == "swf" else read_history(Path(file))
 
 
 class Objective(Part):

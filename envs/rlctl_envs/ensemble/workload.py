@@ -14,8 +14,10 @@ from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Outage
 from rlctl_envs.ensemble.job import Gpu, Job
 from rlctl_envs.ensemble.law import loss, seconds
-from rlctl_envs.ensemble.options import Options, Range
+from rlctl_envs.ensemble.options import Options, Range, WorkloadOptions
 from rlctl_envs.ensemble.truth import WORTH, Truth
+from rlctl_envs.ensemble.workloads.logged import LoggedJob, window
+from rlctl_envs.ensemble.workloads.lublin import lublin
 
 ATTEMPTS = 8
 """Attempts whose luck is drawn beforehand; later ones have that of the first ones again."""
@@ -61,9 +63,21 @@ class Workload:
         count = len(parents)
         kind = rng.integers(len(kinds), size=count)
         works = w.work_s * np.exp(spread * rng.standard_normal(count))
+        logged = _logged(rng, w, count)
+        arrives = np.zeros(count)
+        for i, job in enumerate(logged):
+            k = kind[i] = job.kind % len(kinds)
+            ranks = min(options.ranks, key=lambda n, job=job: abs(math.log(n / job.ranks)))  # type: ignore[misc]
+            works[i] = job.run_s * ranks / loss(ranks, kinds[k].serial, kinds[k].kappa)
+            arrives[i] = job.submit_s if i < initial and w.load == 0.0 else 0.0
         estimates = works * np.exp(error * rng.standard_normal(count))
+        for i, job in enumerate(logged):
+            if job.estimate_s is not None:
+                estimates[i] = works[i] * job.estimate_s / job.run_s
         told = np.exp(w.gpus.told * rng.standard_normal(len(kinds)))
         requested = rng.choice(options.ranks, size=count)
+        for i, job in enumerate(logged):
+            requested[i] = min(options.ranks, key=lambda n, job=job: abs(math.log(n / job.ranks)))  # type: ignore[misc]
         memory = _log_uniform(rng, w.memory_mb, count) if w.memory_mb.high > 0.0 else np.zeros(count)
         priorities = rng.integers(w.priorities + 1, size=count)
         due = rng.uniform(w.deadline.low, w.deadline.high, count) if w.deadline.high > 0.0 else np.zeros(count)
@@ -94,6 +108,7 @@ class Workload:
                     priority=int(priorities[i]),
                     after=(int(earlier[i] * i),) if first else (),
                     parent=parents[i],
+                    arrives=float(arrives[i]),
                     offered=float(offered[i]),
                     due=float(due[i]),
                 )
@@ -134,7 +149,7 @@ class Workload:
         }
 
     def as_array(self, options: Options) -> NDArray[np.float32]:
-        """Hidden quantities, [8], each number about within -1 to 1."""
+        """Hidden quantities, [10], each number about within -1 to 1."""
         work = sum(truth.work_s for truth in self.truths)
         estimated = sum(job.estimate_s for job in self.jobs)
         stuck = sum(length for truth in self.truths for _, length in truth.traps)
@@ -148,6 +163,8 @@ class Workload:
                 math.log10(work / (options.workload.work_s * sum(options.workload.tasks))),
                 np.mean([math.log10(kind.gain) for kind in self.kinds]),
                 math.log1p(stuck / len(self.truths)) - 0.5,
+                math.log10(max(truth.work_s for truth in self.truths) / options.workload.work_s) - 1.0,
+                math.log10(len(self.truths) / sum(options.workload.tasks)) + 0.2,
             ],
             np.float32,
         )
@@ -196,6 +213,16 @@ def outages(options: Options, seed: int, capacity: Capacity) -> list[Outage]:
                 found.append(Outage(node, time_s, time_s + n.repair_s))
                 time_s += n.repair_s + rng.exponential(1.0 / n.losses_per_node_s)
     return found
+
+
+def _logged(rng: np.random.Generator, options: WorkloadOptions, count: int) -> list[LoggedJob]:
+    """Jobs of a model or a log; none if tasks are drawn otherwise."""
+    if options.source == "generator":
+        return []
+    if options.source == "lublin":
+        return window(lublin(rng, count, options.processors), 0, count)
+    jobs = options.jobs()
+    return window(jobs, int(rng.integers(len(jobs))), count)
 
 
 def _kinds(rng: np.random.Generator, options: Options) -> tuple[Kind, ...]:
