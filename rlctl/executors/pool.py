@@ -227,7 +227,14 @@ class Pool:
     def room(self, need: Resources) -> list[int]:
         """Ranks of a task that each node could take now."""
         want = demand(need)
-        return [self._fit(node, want) for node in range(len(self._up))]
+        if want.share or want.memory_mb or not want.cores:
+            return [self._fit(node, want) for node in range(len(self._up))]
+        cores, devices = want.cores, want.devices
+        rows = zip(self._count, self._devices, self._up, strict=True)
+        return [
+            0 if not up else min(count // cores, left // devices) if devices else count // cores
+            for count, left, up in rows
+        ]
 
     def copy(self) -> Pool:
         """The same books, to try what would be."""
@@ -329,7 +336,16 @@ class Pool:
 
     def _scored(self, need: Resources, want: Demand, avoid: Collection[int]) -> list[tuple[int, int]]:
         """(node, ranks that fit) of all with room, best first."""
-        room = [(n, fit) for n in range(len(self._up)) if n not in avoid and (fit := self._fit(n, want))]
+        cores, devices = want.cores, want.devices
+        if avoid or want.share or want.memory_mb or not cores:
+            room = [(n, fit) for n in range(len(self._up)) if n not in avoid and (fit := self._fit(n, want))]
+        else:  # most often; one call for each of hundreds of nodes would take most of the time
+            free = enumerate(zip(self._count, self._devices, self._up, strict=True))
+            room = [
+                (n, min(count // cores, left // devices) if devices else count // cores)
+                for n, (count, left, up) in free
+                if up and count >= cores and left >= devices
+            ]
         scoring = self.scoring
         if scoring is None:
             room.sort(key=lambda entry: (self._devices[entry[0]], self._count[entry[0]]))

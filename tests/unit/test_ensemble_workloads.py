@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def test_most_jobs_arrive_in_the_afternoon_and_few_at_night() -> None:
     hours = np.array([job.submit_s / 3600.0 % 24.0 for job in jobs])
     day, night = np.mean((hours >= 12) & (hours < 18)), np.mean(hours < 6)
     assert day > 2.0 * night
-    assert all(a.submit_s <= b.submit_s for a, b in zip(jobs, jobs[1:], strict=False))
+    assert all(a.submit_s <= b.submit_s for a, b in itertools.pairwise(jobs))
 
 
 def test_ones_own_campaign_is_a_workload(tmp_path: Path) -> None:

@@ -148,13 +148,16 @@ class EnsembleRule(SimpleRule):
 
     def choose(self, state: Board) -> Mapping[str, Any]:
         """The first task that fits, in order."""
+        if state.waiting:  # most often the first fits: no need to sort
+            first = max(state.waiting.values(), key=lambda task: self.score(state, task))
+            for shape in self.wanted(state, first):
+                if state.fits(first, shape):
+                    return start(first, shape)
         waiting = sorted(state.waiting.values(), key=lambda task: -self.score(state, task))
-        for task in waiting:
+        for task in waiting[1:] if self.backfill and state.free_cores > 0 else ():
             for shape in self.wanted(state, task):
                 if state.fits(task, shape):
                     return start(task, shape)
-            if not self.backfill:
-                break
         return self.rest(state, waiting)
 
     def rest(self, state: Board, waiting: Sequence[Any]) -> Mapping[str, Any]:

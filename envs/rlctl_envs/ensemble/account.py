@@ -78,13 +78,17 @@ class Account:
         """It waits."""
         task.area = self._state.least_area(task)
         self._waiting += task.area
+        self._state.waiting_work_s += task.work_left_s
 
     def unqueued(self, task: Live) -> None:
         """It waits no longer."""
         self._waiting -= task.area
+        self._state.waiting_work_s -= task.work_left_s
 
     def started(self, task: Live) -> None:
         """It runs, on ``task.shape`` from ``task.started_s`` to ``task.expected_s``."""
+        self._state.promised_rank_s += task.shape.ranks * task.expected_s
+        self._state.busy_ranks += task.shape.ranks
         self._promised += task.charge * task.expected_s
         self._begun += task.charge * task.started_s
         self._charged += task.charge
@@ -92,6 +96,8 @@ class Account:
 
     def let_go(self, task: Live) -> None:
         """The opposite."""
+        self._state.promised_rank_s -= task.shape.ranks * task.expected_s
+        self._state.busy_ranks -= task.shape.ranks
         self._promised -= task.charge * task.expected_s
         self._begun -= task.charge * task.started_s
         self._charged -= task.charge

@@ -66,6 +66,7 @@ class EnsembleCampaign:
         self._truth = truth
         self._uids: dict[TaskId, Live] = {}
         self._coming: list[tuple[float, int]] = []  # arrivals, the next one last
+        self._again: set[Live] = set()  # those that wait to be run again
         self._stirred = True
         self._decision: Decision | None = None
         self._choices: list[Choice | None] | None = None
@@ -195,7 +196,7 @@ class EnsembleCampaign:
     def _possible(self) -> bool:
         """Whether anything but waiting is."""
         state = self.state
-        if any(task.waits_again for task in state.running.values()):
+        if self._again:
             return False  # it is the executor's first in the queue: nothing may overtake it
         if state.free_cores > 0 and any(state.fits(t, s) for t in state.waiting.values() for s in t.shapes):
             return True
@@ -386,7 +387,7 @@ class EnsembleCampaign:
         self.account.started(task)
         task.resizing = False
         if task.waits_again:  # it has found a place, wherever that is
-            task.waits_again = not self.state.place(task, task.shape)
+            self._place(task)
 
     def _displaced(self, task: Live) -> None:
         """It was lost with its node; the executor runs it again where it fits."""
@@ -396,12 +397,15 @@ class EnsembleCampaign:
         if not task.job.resizable:
             task.done = 0.0
         task.begun = task.done
+        self._place(task)
+
+    def _place(self, task: Live) -> None:
         task.waits_again = not self.state.place(task, task.shape)
+        (self._again.add if task.waits_again else self._again.discard)(task)
 
     def _place_again(self) -> None:
-        for task in self.state.running.values():
-            if task.waits_again:
-                task.waits_again = not self.state.place(task, task.shape)
+        for task in sorted(self._again, key=lambda task: task.started_s):
+            self._place(task)
 
     def _ended(self, task: Live, event: Event) -> None:
         result = event.result
@@ -445,6 +449,7 @@ class EnsembleCampaign:
         if not task.waits_again:
             self.state.release(task)
         task.waits_again = task.resizing = False
+        self._again.discard(task)
         del self.state.running[task.job.number]
         if task.uid is not None:
             self._uids.pop(task.uid, None)

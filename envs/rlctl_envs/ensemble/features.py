@@ -70,12 +70,15 @@ class _View:
         self.state = state
         self.unit_s = state.unit_s
         self.cores = max(1, state.up_cores)
-        waiting = sum(task.work_left_s for task in state.waiting.values())
-        running = sum(max(task.expected_s - state.now_s, 0.0) * task.shape.ranks for task in state.running.values())
+        waiting = state.waiting_work_s
+        running = max(state.promised_rank_s - state.busy_ranks * state.now_s, 0.0)
+        self._areas: dict[int, float] = {}
         self.waiting_work = waiting / (self.cores * self.unit_s)
         self.horizon_s = max((waiting + running) / self.cores, 1e-6 * self.unit_s)
-        values = [task.reports[-1].value for task in state.running.values() if task.reports]
-        self.value = median([value for value in values if value is not None] or [0.0])
+        self.value = 0.0
+        if state.options.workload.reports:
+            values = [task.reports[-1].value for task in state.running.values() if task.reports]
+            self.value = median([value for value in values if value is not None] or [0.0])
 
     def log(self, seconds: float) -> float:
         """A time in units, as a logarithm."""
@@ -83,9 +86,8 @@ class _View:
 
     def globals(self, goal_left: float) -> list[float]:
         state = self.state
-        kinds = {task.job.kind for task in state.waiting.values()} or set(state.scalings)
-        known = [state.scalings[kind] for kind in kinds]
-        left = [max(task.expected_s - state.now_s, 0.0) for task in state.running.values()]
+        known = list(state.scalings.values())
+        last_s = max(map(attrgetter("expected_s"), state.running.values()), default=state.now_s)
         count = max(1, len(known))
         return [
             math.log1p(len(state.waiting)) / 3.0,
@@ -104,7 +106,7 @@ class _View:
             sum(math.log(s.gain) / 2.0 for s in known) / count,
             goal_left,
             float(state.reported is not None),
-            self.log(max(left, default=0.0)),
+            self.log(max(last_s - state.now_s, 0.0)),
             float(state.may_wait),
         ]
 
@@ -139,7 +141,7 @@ class _View:
             state.efficiency(task, shape),
             self.log(seconds),
             math.log(max(seconds, 1e-6) / self.horizon_s) / 3.0,
-            math.log(max(area, 1e-9) / max(state.least_area(task), 1e-9)),
+            math.log(max(area, 1e-9) / self._least(task)),
             math.log1p((state.now_s - task.arrived_s) / max(task.reference_s, 1e-3 * self.unit_s)) / 3.0,
             task.job.priority / (1.0 + state.options.workload.priorities),
             0.0 if slack_s == math.inf else math.tanh(slack_s / (10.0 * self.unit_s)),
@@ -148,6 +150,12 @@ class _View:
             math.log1p(task.failures),
             0.0,
         ]
+
+    def _least(self, task: Live) -> float:
+        area = self._areas.get(task.job.number)
+        if area is None:
+            area = self._areas[task.job.number] = max(self.state.least_area(task), 1e-9)
+        return area
 
     def running(self, task: Live) -> list[float]:
         state = self.state

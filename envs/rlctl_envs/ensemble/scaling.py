@@ -36,6 +36,7 @@ class Scaling:
         self._gain_weight, self._gain_sum = 1.0 / GAIN_SCATTER**2, math.log(gain) / GAIN_SCATTER**2
         self.gain = gain
         self.measured = 0
+        self._losses: dict[int, float] = {}
 
     def learn(self, estimate_s: float, ranks: int, gpu: bool, seconds: float) -> None:
         """A task with this estimate has taken so long."""
@@ -59,10 +60,14 @@ class Scaling:
         determinant = self._aa * self._bb - self._ab**2
         self.serial = max(0.0, (self._bb * self._ay - self._ab * self._by) / determinant)
         self.kappa = max(0.0, (self._aa * self._by - self._ab * self._ay) / determinant)
+        self._losses.clear()
 
     def loss(self, ranks: int) -> float:
         """Rank-seconds on so many ranks over those on one, as far as is known."""
-        return loss(ranks, min(self.serial, 1.0), self.kappa)
+        known = self._losses.get(ranks)
+        if known is None:
+            known = self._losses[ranks] = loss(ranks, min(self.serial, 1.0), self.kappa)
+        return known
 
     def seconds(self, work_s: float, ranks: int, gpu: bool) -> float:
         """What ``work_s`` seconds of one rank will take, as far as is known."""

@@ -47,6 +47,9 @@ class State:
         free_cores, free_gpus: not taken, on nodes that are there.
         may_wait: whether anything will happen if nothing is started.
         truth: what tasks really take; None: nobody may know.
+        works: how many tasks have arrived.
+        waiting_work_s: estimated work of all that wait.
+        busy_ranks, promised_rank_s: ranks of running tasks, and the sum of these times their tasks' expected ends.
     """
 
     def __init__(self, options: Options, capacity: Capacity, truth: Truth | None = None) -> None:
@@ -67,6 +70,8 @@ class State:
         self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
         self.free_cores, self.free_gpus = self.up_cores, self.up_gpus
         self.work_log, self.works = 0.0, 0
+        self.waiting_work_s = self.promised_rank_s = 0.0
+        self.busy_ranks = 0
         self.may_wait = False
         self.truth = truth
         self._rooms: dict[tuple[bool, int | None], int] = {}

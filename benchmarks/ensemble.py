@@ -1,0 +1,197 @@
+"""Ensembles: is the twin right, is it fast, and who wins?
+
+``python benchmarks/ensemble.py twin``: the same workloads and rules on the twin and for real, on this machine.
+``... speed``: decisions per second from end to end, at 32 and at 600 nodes, with a rule and with a network.
+``... compare CONFIG POLICY RULE ...``: policies on held-out instances, with the best of the rules in hindsight, and
+with what no schedule can beat.
+``... real CONFIG POLICY RULE RULE``: the same instance for real, by turns.
+
+``--quick``: fewer of each. Each command prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import pstats
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from rlctl.config import load_config
+from rlctl.evaluation.play import EVALUATION, Players, draw_instances
+from rlctl.evaluation.statistics import ert_ratio
+from rlctl.executors.base import Capacity
+from rlctl.registry import campaign_factory, load_policy
+from rlctl.steering.control import steer
+from rlctl.vector import play
+from rlctl_envs.ensemble.factory import Ensemble
+from rlctl_envs.ensemble.workload import bound_s
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def main() -> None:
+    """Run one of the commands."""
+    parser = argparse.ArgumentParser(description="Benchmarks of ensembles.")
+    parser.add_argument("what", choices=["twin", "speed", "compare", "real"])
+    parser.add_argument("config", nargs="?")
+    parser.add_argument("policies", nargs="*")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--instances", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--instance", type=int, default=0)
+    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[])
+    options = parser.parse_args()
+    {"twin": twin, "speed": speed, "compare": compare, "real": real}[options.what](options)
+
+
+def twin(options: argparse.Namespace) -> None:
+    """Median of real over simulated makespans, by rule."""
+    config = load_config(Path(options.config or CONFIGS / "ensemble_paced.yaml"), options.set)
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    rules = options.policies or list(config.policies)
+    count = 2 if options.quick else 10
+    ratios: dict[str, list[float]] = {rule: [] for rule in rules}
+    print(f"{'workload':>8} {'rule':>8} {'real s':>8} {'twin s':>8} {'ratio':>6}")
+    for instance in range(count):
+        for rule in rules:
+            real_s = _steered(config, rule, instance) / config.machine.capacity().nodes
+            policy = load_policy(config, rule)
+            figures = play(factory, config.machine.capacity(), [(instance, policy)])[0]
+            twin_s = figures["node_seconds"] / config.machine.capacity().nodes
+            ratios[rule].append(real_s / twin_s)
+            print(f"{instance:8d} {rule:>8} {real_s:8.2f} {twin_s:8.2f} {real_s / twin_s:6.3f}", flush=True)
+    for rule, values in ratios.items():
+        low, middle, high = np.quantile(values, (0.0, 0.5, 1.0))
+        print(f"{rule:>8}: real / twin {middle:.3f} [{low:.3f}, {high:.3f}] of {len(values)}")
+    everything = [value for values in ratios.values() for value in values]
+    print(f"     all: real / twin {np.median(everything):.3f}, mean {np.mean(everything):.3f} of {len(everything)}")
+
+
+def real(options: argparse.Namespace) -> None:
+    """The same instance for real, by turns."""
+    config = load_config(Path(options.config), options.set)
+    took: dict[str, list[float]] = {name: [] for name in options.policies}
+    for turn in range(options.times):
+        for name in options.policies:
+            took[name].append(_steered(config, name, options.instance))
+            print(f"turn {turn + 1} {name}: {took[name][-1]:.1f} node-seconds", flush=True)
+    first = np.median(took[options.policies[0]])
+    for name, values in took.items():
+        low, middle, high = np.quantile(values, (0.0, 0.5, 1.0))
+        print(f"{name}: {middle:.1f} [{low:.1f}, {high:.1f}] node-seconds, {middle / first:.2f} times the first")
+
+
+def _steered(config: Any, name: str, instance: int) -> float:
+    folder = Path(tempfile.mkdtemp(prefix="rlctl-ensemble-"))
+    try:
+        return steer(config, load_policy(config, name), folder / "run", instance).node_seconds
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Decisions per second of CPU time, and what most of it goes to."""
+    from rlctl.saved_policy import load
+
+    small, large = Capacity(32, 1), Capacity(600, 24, gpus=6)
+    steady = load_config(CONFIGS / "ensemble_steady.yaml")
+    busy = steady.campaign.options | {"objective": {"window_s": [1000.0, 4000.0 if options.quick else 12000.0]}}
+    cases = [("32 nodes", Ensemble(), small, 64, 4), ("600 nodes x 6 GPUs", Ensemble(busy), large, 1, 1)]
+    network = None if not options.policies else load(Path(options.policies[0]))
+    print(f"{'machine':>20} {'who decides':>14} {'decisions':>9} {'per s of CPU':>12}")
+    for name, factory, capacity, together, rounds in cases:
+        for who, policy in [("rule", _rule("lpt")), ("network", _Network(network))]:
+            decisions, began_s = 0.0, time.process_time()
+            for turn in range(1 if options.quick else rounds):
+                players = [(turn * together + i, policy) for i in range(together)]
+                decisions += sum(figures["decisions"] for figures in play(factory, capacity, players))
+            rate = decisions / (time.process_time() - began_s)
+            print(f"{name:>20} {who:>14} {decisions:9.0f} {rate:12.0f}", flush=True)
+        with cProfile.Profile() as profile:
+            play(factory, capacity, [(i, _Network(network)) for i in range(min(together, 16))])
+        stats = pstats.Stats(profile, stream=sys.stdout)
+        stats.strip_dirs().sort_stats("tottime").print_stats(12)
+
+
+class _Network:
+    """A network of the usual size, or the one that is given, that takes what a rule would where it has no say."""
+
+    name = "network"
+
+    def __init__(self, network: Any = None) -> None:
+        from rlctl.bundle.attention import Attention, AttentionSpec
+        from rlctl_envs.ensemble.features import layout
+        from rlctl_envs.ensemble.options import Options
+
+        self._network = network
+        sets = layout(Options())
+        shapes = [list(shape) for shape in sets.sets]
+        spec = {"once": sets.once, "sets": shapes, "prior": sets.prior, "width": 32, "heads": 2, "layers": 1}
+        self._attention = Attention(AttentionSpec.model_validate(spec))
+        self._attention.view(np.random.default_rng(0).normal(0, 0.2, self._attention.length).astype(np.float32))
+        self._rule = _rule("lpt")
+
+    def act(self, decision: Any) -> Any:
+        around = decision.around(self._rule.act(decision))
+        observation, mask = around.observation, around.mask
+        logits = self._network.logits(observation) if self._network else self._attention(observation[None])[0]
+        self._last = int(np.where(mask, logits, -1e9).argmax())
+        return self._rule.act(decision)  # so that all play the same game
+
+    def reset(self, seed: int) -> None: ...
+
+
+def _rule(name: str) -> Any:
+    from rlctl.registry import make_rule
+    from rlctl.schema import RuleEntry
+
+    return make_rule(RuleEntry(rule=name), name, ("policies", name))
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Paired ratios of mean prices to those of the best rule, with 95 % intervals by bootstrap."""
+    config = load_config(Path(options.config), options.set)
+    factory, capacity = campaign_factory(config.campaign.name, config.campaign.options), config.machine.capacity()
+    instances = draw_instances(config.evaluate.seed, EVALUATION, 20 if options.quick else options.instances)
+    policies = {name: load_policy(config, name) for name in options.policies}
+    entries = [(policies[name], instance) for instance in instances for name in policies]
+    done: dict[int, Any] = {}
+    with Players(factory, capacity, options.workers) as players:
+        for part in players.run(entries):
+            done |= part
+    count = len(policies)
+    price = {n: np.array([done[i].price for i in range(k, len(entries), count)]) for k, n in enumerate(policies)}
+    good = {n: np.array([done[i].successes for i in range(k, len(entries), count)]) for k, n in enumerate(policies)}
+    rules = [name for name in policies if not Path(name).is_dir()]
+    each = {name: price[name].sum() / good[name].sum() for name in policies}
+    best = min(rules, key=lambda name: each[name])
+    if len(rules) > 1:
+        chosen = np.argmin([price[name] / np.maximum(good[name], 0.5) for name in rules], axis=0)
+        for table in (price, good):
+            table["best rule in hindsight"] = np.array([table[rules[k]][i] for i, k in enumerate(chosen)])
+    print(f"{len(instances)} held-out instances; best rule: {best}")
+    print(f"{'policy':>40} {'per success':>11} {'best rule / this [95 % interval]':>34} {'successes':>9}")
+    for name in price:
+        value, (low, high) = ert_ratio(price[best], good[best], price[name], good[name], seed=0)
+        cost = price[name].sum() / good[name].sum()
+        shown = "1" if name == best else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        print(f"{name[-40:]:>40} {cost:11.4g} {shown:>34} {good[name].sum():9.0f}")
+    if isinstance(factory, Ensemble) and not capacity.groups and config.campaign.options.get("objective") is None:
+        ranks, cores = factory.options.ranks, capacity.total_cores
+        bounds = [bound_s(factory.workload(i), ranks, cores) * capacity.nodes for i in instances]
+        print(f"{'no schedule beats':>40} {np.sum(bounds) / good[best].sum():11.4g}")
+
+
+if __name__ == "__main__":
+    main()
