@@ -110,7 +110,7 @@ class EnsembleCampaign:
         for task in self.state.on_machine(machine):
             self._displaced(task)
         self._place_again()
-        self._stirred = True
+        self._stir()
 
     def on_event(self, event: Event) -> None:
         """A task started, reported, was lost, or ended."""
@@ -136,7 +136,6 @@ class EnsembleCampaign:
                 self._decision = Decision("ensemble", self.state.now_s, fields, look=self._look, around=self._around)
             else:
                 self._stirred = False
-                self.state.reported = None
         return self._decision
 
     def apply(self, action: Action) -> list[Command]:
@@ -366,7 +365,11 @@ class EnsembleCampaign:
         task.status, task.uid = Status.WAITING, None
         self.state.waiting[task.job.number] = task
         self.account.queued(task)
-        self._stirred = True
+        self._stir()
+
+    def _stir(self) -> None:
+        """Something has happened, other than that a task has reported."""
+        self._stirred, self.state.reported = True, None
 
     def _heard(self, task: Live, event: Event) -> None:
         assert event.progress is not None
@@ -404,16 +407,14 @@ class EnsembleCampaign:
         (self._again.add if task.waits_again else self._again.discard)(task)
 
     def _place_again(self) -> None:
-        for task in sorted(self._again, key=lambda task: task.started_s):
+        for task in sorted(self._again, key=lambda task: (task.started_s, task.job.number)):
             self._place(task)
 
     def _ended(self, task: Live, event: Event) -> None:
         result = event.result
         assert result is not None
         self._leave(task)
-        self._stirred = True
-        if self.state.reported is task:
-            self.state.reported = None
+        self._stir()
         if result.state is TaskState.CANCELED:
             self._finish(task, Status.STOPPED)
         elif result.state is TaskState.DONE and (read := self._read(result.values)) is not None:
