@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -94,6 +95,7 @@ class Driver:
         ledger: allocated and occupied time so far.
         decisions: number of decisions answered so far.
         started: tasks that the last answer has started.
+        commands: how many there were of each kind.
     """
 
     def __init__(self, campaign: Campaign, executor: TaskRunner, recorder: Recorder | None = None) -> None:
@@ -105,6 +107,7 @@ class Driver:
         self._whole = self._machine = Machine(executor.capacity.nodes, frozenset(), executor.capacity.nodes)
         self.decisions = 0
         self.started: list[TaskId] = []
+        self.commands: Counter[str] = Counter()
         self._open: dict[TaskId, TaskSpec] = {}
         self._canceled: set[TaskId] = set()
         self._charged = 0.0
@@ -217,6 +220,7 @@ class Driver:
         self.decisions += 1
         self.started = []
         for command in self.campaign.apply(action):
+            self.commands[type(command).__name__.lower()] += 1
             if isinstance(command, Start):
                 self.started.append(command.spec.uid)
                 self._open[command.spec.uid] = command.spec

@@ -44,6 +44,7 @@ class Curve:
         end: node-seconds when it ended, or as far as it has come.
         ended: whether it has ended.
         reached: whether it ended by reaching its goal.
+        price: what the campaign counts as its cost, where that is not node-seconds.
     """
 
     policy: str
@@ -52,6 +53,7 @@ class Curve:
     end: float
     ended: bool = True
     reached: bool = False
+    price: float | None = None
 
     @property
     def successes(self) -> int:
@@ -163,7 +165,14 @@ def _play(
 
     figures = vector.play(factory, capacity, players, watch=watch)
     return [
-        Curve(policy.name, instance, _rises(points), ended["node_seconds"], reached=bool(ended["reached"]))
+        Curve(
+            policy.name,
+            instance,
+            _rises(points),
+            ended["node_seconds"],
+            reached=bool(ended["reached"]),
+            price=None if ended["price"] == ended["node_seconds"] else ended["price"],
+        )
         for (instance, policy), points, ended in zip(players, seen, figures, strict=True)
     ]
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from rlctl.executors.base import Capacity
 from rlctl.monitoring.account import Purpose, account
 from rlctl.monitoring.board import Board
 from rlctl.monitoring.timeline import Timeline
@@ -35,6 +37,8 @@ COLOURS: dict[Purpose, tuple[int, int, int]] = {
 }
 _PURPOSES = tuple(Purpose)
 _DARKER = len(_PURPOSES)
+_GOLDEN = 0.618034
+"""Of a turn of the colour circle, from a task to the next."""
 
 
 def write_machine(board: Board, timeline: Timeline, step: int) -> None:
@@ -48,11 +52,21 @@ def write_machine(board: Board, timeline: Timeline, step: int) -> None:
     board.histogram("machine/task_s", [(a.ended_s or 0.0) - (a.launched_s or 0.0) for a in ended], step)
     if timeline.end_s > 0.0:
         board.image("machine/allocation", allocation_png(timeline), step)
+        board.image("machine/tasks", tasks_png(timeline), step)
 
 
 def allocation_png(timeline: Timeline) -> bytes:
     """Cores or nodes down, seconds across, coloured by purpose, with axes and a legend."""
-    cells = allocation(timeline, _WIDTH)
+    return _picture(timeline, allocation(timeline, _WIDTH), [purpose.value for purpose in _PURPOSES], _palette())
+
+
+def tasks_png(timeline: Timeline) -> bytes:
+    """The same, coloured by task; white where none was."""
+    return _picture(timeline, tasks(timeline, _WIDTH), [], _tasks_palette())
+
+
+def _picture(timeline: Timeline, cells: NDArray[np.uint8], legend: Sequence[str], palette: list[int]) -> bytes:
+    """A PNG of numbers of colours, with axes; the first colours have the names of the legend."""
     rows, end_s, capacity = cells.shape[0], timeline.end_s, timeline.capacity
     tall = max(_HEIGHT // rows, 1)
     height = tall * rows
@@ -60,11 +74,14 @@ def allocation_png(timeline: Timeline) -> bytes:
     colours[_TOP : _TOP + height, _LEFT : _LEFT + _WIDTH] = np.repeat(cells, tall, axis=0)
     ink = Image.new("L", colours.shape[::-1])  # drawn apart, in shades of grey, and laid over the colours
     draw, font = ImageDraw.Draw(ink), ImageFont.load_default(_FONT)
-    for n, purpose in enumerate(_PURPOSES):
+    for n, name in enumerate(legend):
         x, y = 8 + n % 3 * (ink.width // 3), 6 + n // 3 * (_FONT + 8)
         colours[y + 3 : y + 3 + _FONT, x : x + _FONT] = n
         draw.rectangle((x, y + 3, x + _FONT, y + 3 + _FONT), outline=255)
-        draw.text((x + _FONT + 8, y), purpose.value, fill=255, font=font)
+        draw.text((x + _FONT + 8, y), name, fill=255, font=font)
+    if not legend:
+        count = len({attempt.uid for attempt in timeline.attempts if attempt.launched_s is not None})
+        draw.text((8, 6), f"{count} tasks, a colour each", fill=255, font=font)
     draw.rectangle((_LEFT - 1, _TOP - 1, _LEFT + _WIDTH, _TOP + height), outline=255)
     for tick_s in _ticks(end_s):
         at = _LEFT + round(tick_s / end_s * _WIDTH)
@@ -78,7 +95,7 @@ def allocation_png(timeline: Timeline) -> bytes:
         draw.text(at_row, f"{what} {row * count // rows}", fill=255, font=font, anchor="rm")
     shades = np.asarray(ink) // 16
     picture = Image.fromarray(np.where(shades > 0, _PAPER + shades, colours).astype(np.uint8), "L")
-    picture.putpalette(_palette())  # a third of the bytes of full colours, and their checksum is computed in Python
+    picture.putpalette(palette)  # a third of the bytes of full colours, and their checksum is computed in Python
     out = io.BytesIO()
     picture.save(out, "PNG")
     return out.getvalue()
@@ -92,10 +109,38 @@ def _palette() -> list[int]:
     return [*used, *[0] * (3 * _PAPER - len(used)), *greys]
 
 
+def _tasks_palette() -> list[int]:
+    """Nothing, then colours that neighbours in time do not share, and from paper to ink."""
+    turns = [colorsys.hls_to_rgb(n * _GOLDEN % 1.0, 0.42 + 0.2 * (n % 2), 0.65) for n in range(_PAPER - 1)]
+    used = [255, 255, 255, *(int(255 * part) for turn in turns for part in turn)]
+    greys = [255 - 14 * grey for grey in range(16) for _ in range(3)]
+    return [*used, *greys]
+
+
+def tasks(timeline: Timeline, columns: int) -> NDArray[np.uint8]:
+    """[row, column]: 0 where no task was, else a number from 1 to 15 that a task keeps."""
+    capacity, end_s = timeline.capacity, timeline.end_s
+    cells = np.zeros((capacity.nodes * capacity.cores, columns), np.uint8)
+    numbers: dict[str, int] = {}
+    for attempt in timeline.attempts:
+        if attempt.launched_s is None:
+            continue
+        number = 1 + numbers.setdefault(attempt.uid, len(numbers)) % (_PAPER - 1)
+        first = min(int(attempt.launched_s / end_s * columns), columns - 1)
+        last = columns if attempt.ended_s is None else max(first + 1, round(attempt.ended_s / end_s * columns))
+        cells[list(attempt.cores), first:last] = number
+    return cells if len(cells) <= MOST_ROWS else np.ascontiguousarray(cells[:: _step(capacity)])
+
+
+def _step(capacity: Capacity) -> int:
+    """Of a node, and of a group of nodes, the first core stands for all."""
+    return capacity.cores * math.ceil(capacity.nodes / 4 / MOST_ROWS)
+
+
 def allocation(timeline: Timeline, columns: int) -> NDArray[np.uint8]:
     """[row, column]: number of the purpose that a core or node had then, plus ``len(Purpose)`` where darker."""
     capacity, end_s = timeline.capacity, timeline.end_s
-    total = capacity.total_cores
+    total = capacity.nodes * capacity.cores  # unequal nodes are numbered as if all were the largest
     cells = np.full((total, columns), _PURPOSES.index(Purpose.IDLE), np.uint8)
 
     def span(from_s: float, to_s: float | None) -> slice:
@@ -118,9 +163,7 @@ def allocation(timeline: Timeline, columns: int) -> NDArray[np.uint8]:
             cells[cores, span(launched_s, running_s)] = _PURPOSES.index(Purpose.BOOT) + shade
     if total <= MOST_ROWS:
         return cells
-    # Of a node, and of a group of nodes, the first core stands for all.
-    step = capacity.cores * math.ceil(capacity.nodes / 4 / MOST_ROWS)
-    return np.ascontiguousarray(cells[::step])
+    return np.ascontiguousarray(cells[:: _step(capacity)])
 
 
 def _covered(spans: Iterable[tuple[float, float]], end_s: float, columns: int) -> NDArray[np.float64]:

@@ -27,6 +27,9 @@ def standing(curves: Sequence[Curve]) -> dict[str, float]:
     }
     if successes:
         figures["winning/node_seconds_per_success"] = sum(curve.end for curve in curves) / successes
+        prices = [curve.price for curve in curves if curve.price is not None]
+        if len(prices) == len(curves):
+            figures["winning/cost_per_success"] = sum(prices) / successes
     return figures
 
 

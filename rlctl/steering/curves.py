@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +89,12 @@ class SteeringCurves:
             "machine/node_seconds": ledger.node_seconds,
             "machine/utilisation": self._utilisation(),
         }
+        values |= {f"machine/answers/{command}": n for command, n in self._driver.commands.items()}
+        price = self._driver.outcome().price
         if successes:
             values["winning/node_seconds_per_success"] = ledger.node_seconds / successes
+            if price is not None:
+                values["winning/cost_per_success"] = price / successes
         self._board.scalars(values, decision.number)
         self._policy.scalars({"winning/successes": successes}, round(ledger.node_seconds))
 
@@ -124,6 +129,7 @@ class SteeringCurves:
 
     def _end(self, summary: Summary) -> None:
         step, curve = self._driver.decisions, run_curve(self._machine(), summary.policy, summary.instance)
+        curve = replace(curve, price=self._driver.outcome().price)
         figures = standing([curve]) | {
             "machine/node_seconds": summary.node_seconds,
             "machine/utilisation": summary.utilisation,

@@ -131,7 +131,16 @@ class EnsembleCampaign:
         if self._decision is None and self._stirred and not self.outcome().ended:
             self.state.may_wait = bool(self.state.running or self._coming) or not self._whole()
             if self._possible():
-                fields = {"state": self.state}
+                state = self.state
+                fields = {
+                    "state": state,  # what rules read; the rest is for curves
+                    "waiting": len(state.waiting),
+                    "blocked": len(state.blocked),
+                    "running": len(state.running),
+                    "ended": len(state.ended),
+                    "free_cores": state.free_cores,
+                    "free_gpus": state.free_gpus,
+                }
                 self._choices = None
                 self._decision = Decision("ensemble", self.state.now_s, fields, look=self._look, around=self._around)
             else:
