@@ -30,7 +30,17 @@ LIGHT_AGENTS = (
     "rlctl_agents.off_policy.description",
     "rlctl_agents.off_policy.options",
 )
-MPI_MODULES = ("rlctl_envs.block_copolymer.simulate", "rlctl_envs.block_copolymer.slab", "rlctl.doctor")
+MPI_MODULES = (
+    "rlctl_envs.block_copolymer.simulate",
+    "rlctl_envs.block_copolymer.slab",
+    "rlctl_envs.ensemble.program.__main__",
+    "rlctl.doctor",
+)
+    "rlctl_envs.ensemble.program.__main__",
+    "rlctl_envs.block_copolymer.simulate",
+    "rlctl_envs.block_copolymer.slab",
+    "rlctl.doctor",
+)
 
 
 @dataclass(frozen=True)

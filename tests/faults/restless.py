@@ -1,0 +1,52 @@
+"""Steers an ensemble by a policy that stops and resizes as often as it starts: ``python restless.py CONFIG RUN``.
+
+It goes on with the run if there is one. The policy answers at random, and its randomness is saved with the campaign.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlctl.campaign import Action, Decision
+from rlctl.config import load_config
+from rlctl.steering.control import steer
+
+
+class Restless:
+    """Each verb that is allowed is as likely, and of its choices each."""
+
+    name = "restless"
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def reset(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def act(self, decision: Decision) -> Action:
+        controls = decision.fields["state"].options.control_slots
+        allowed = np.flatnonzero(decision.mask)
+        parts = [part for part in (allowed[allowed == 0], allowed[(allowed > 0) & (allowed <= controls)]) if part.size]
+        starts = allowed[allowed > controls]
+        if starts.size:  # waiting before anything runs would only take time
+            parts = [part for part in parts if part[0] != 0] + [starts]
+        part = parts[self.rng.integers(len(parts))]
+        return np.array([self.rng.choice(part)])
+
+    def state(self) -> dict[str, Any]:
+        return {"random": self.rng.bit_generator.state}
+
+    def restore(self, state: Any) -> None:
+        self.rng.bit_generator.state = state["random"]
+
+
+if __name__ == "__main__":
+    run = Path(sys.argv[2])
+    try:
+        steer(load_config(Path(sys.argv[1])), Restless(), run, resume=(run / "journal.db").exists())
+    except KeyboardInterrupt:
+        sys.exit(130)

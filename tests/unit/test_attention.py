@@ -1,0 +1,205 @@
+"""The network that attends to sets: what PyTorch trains is what NumPy computes, whatever the order of the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from stable_baselines3 import PPO
+
+from rlctl import saved_policy
+from rlctl.bundle.attention import Attention, AttentionSpec
+from rlctl.bundle.network import ATTENTION, NumpyPolicy
+from rlctl.campaign import Decision
+from rlctl.config import load_config
+from rlctl.distributed.policies import actor_policy
+from rlctl.errors import ConfigError, PolicyError
+from rlctl.experiment import train
+from rlctl.registry import load_policy
+from rlctl.sets import SetLayout
+from rlctl_agents.ppo.attention import FAVOUR, AttentionActor
+from rlctl_agents.ppo.network import PrivilegedPolicy
+from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
+
+SPEC = AttentionSpec(once=3, sets=[[5, 4], [4, 3], [2, 2]], prior=3, width=8, heads=2, layers=2)
+LENGTH = SPEC.layout.length
+ROOT = Path(__file__).parents[2]
+
+
+def rows(count: int, seed: int = 0, spec: AttentionSpec = SPEC) -> NDArray[np.float32]:
+    """Observations with rows that are empty; in the last ones all of the second set."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, spec.layout.length)).astype(np.float32)
+    at = spec.once
+    for i, (number, width) in enumerate(spec.sets):
+        part = x[:, at : at + number * width].reshape(count, number, width)
+        there = rng.random((count, number)) < 0.6
+        there[:, 0] |= i != 1
+        if i == 1:
+            there[-count // 4 :] = False
+        part *= there[:, :, None]
+        part[:, :, 0] = there
+        at += number * width
+    return x
+
+
+def actor(spec: AttentionSpec = SPEC) -> AttentionActor:
+    torch.manual_seed(0)
+    return AttentionActor(spec)
+
+
+def in_numpy(net: AttentionActor) -> Attention:
+    found = Attention(net.spec)
+    found.view(np.concatenate([tensor.detach().numpy().ravel() for _, tensor in net.weights()]))
+    return found
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("prior", [None, 3])
+def test_numpy_computes_what_pytorch_does(layers: int, prior: int | None) -> None:
+    spec = SPEC.model_copy(update={"layers": layers, "prior": prior})
+    net, x = actor(spec), rows(64, spec=spec)
+    with torch.no_grad():
+        theirs = net(torch.from_numpy(x)).numpy()
+    ours = in_numpy(net)(x)
+    assert np.isfinite(ours).all()
+    assert np.abs(ours - theirs).max() < 1e-5
+    assert np.abs(in_numpy(net).exact(x.astype(np.float64)) - theirs).max() < 1e-5
+
+
+def test_the_order_of_rows_does_not_matter_but_to_the_choices() -> None:
+    net, x = in_numpy(actor()), rows(32)
+    logits = net(x)
+    rng = np.random.default_rng(1)
+    moved, at = x.copy(), SPEC.once
+    order = rng.permutation(5)
+    for i, (number, width) in enumerate(SPEC.sets):
+        new = order if i == 0 else rng.permutation(number)
+        part = moved[:, at : at + number * width].reshape(len(x), number, width)
+        part[:] = part[:, new].copy()
+        at += number * width
+    assert np.abs(net(moved) - logits[:, order]).max() < 1e-5
+
+
+def test_it_looks_at_the_other_sets() -> None:
+    net, x = in_numpy(actor()), rows(32)
+    other = x.copy()
+    other[:, -1] += 1.0
+    filled = x[:, -2] > 0.5
+    assert filled.any()
+    assert np.abs(net(other) - net(x))[filled].max() > 1e-4
+
+
+def model(prior: int | None = 3) -> PPO:
+    spec = SPEC.model_copy(update={"prior": prior})
+
+    class Env(gymnasium.Env[Any, Any]):
+        observation_space = gymnasium.spaces.Box(-9, 9, (LENGTH + 5 + 2,), np.float32)
+        action_space = gymnasium.spaces.MultiDiscrete([5])
+
+        def reset(self, **_: Any) -> Any:
+            return np.zeros(LENGTH + 7, np.float32), {}
+
+    kwargs = {"n_obs": LENGTH, "n_mask": 5, "attention": spec.model_dump()}
+    return PPO(PrivilegedPolicy, Env(), policy_kwargs=kwargs, n_steps=4, batch_size=2, device="cpu")
+
+
+def test_a_policy_begins_as_the_rule_says() -> None:
+    x = rows(16)
+    at = SPEC.once
+    choices = x[:, at : at + 20].reshape(16, 5, 4)
+    choices[:, :, 3] = 0.0
+    choices[np.arange(16), 0, 3] = 1.0
+    seen = np.concatenate([x, np.ones((16, 5)), np.zeros((16, 2))], axis=1, dtype=np.float32)
+    policy: Any = model().policy
+    logits = policy.towers.forward_actor(torch.from_numpy(seen)).detach().numpy()
+    assert logits[:, 0] == pytest.approx(FAVOUR)
+    assert logits[:, 1:] == pytest.approx(0.0)
+    assert model().predict(seen, deterministic=True)[0].ravel().tolist() == [0] * 16
+
+
+def test_what_actors_compute_and_what_is_saved_is_the_model(tmp_path: Path) -> None:
+    trained = model()
+    actor_net: Any = trained.policy.mlp_extractor.actor
+    with torch.no_grad():
+        for _, tensor in actor_net.weights():
+            tensor.add_(0.1 * torch.randn_like(tensor))
+    x = rows(64)
+    with torch.no_grad():
+        theirs = actor_net(torch.from_numpy(x)).numpy()
+    policy = actor_policy(snapshot_spec(trained))
+    policy.load(snapshot_weights(trained))
+    seen = np.concatenate([x, np.ones((64, 5)), np.zeros((64, 2))], axis=1, dtype=np.float32)
+    assert np.abs(policy.outputs(seen, policy.begin(64))[0] - theirs).max() < 1e-4
+    trained.save(tmp_path / "model.zip")
+    again = PPO.load(tmp_path / "model.zip", device="cpu")
+    assert (again.predict(seen, deterministic=True)[0] == trained.predict(seen, deterministic=True)[0]).all()
+    weights = {f"{ATTENTION}{n}": t.detach().numpy() for n, t in actor_net.weights()}
+    saved_policy.save(tmp_path / "policy", weights, manifest(), x, None)
+    saved = saved_policy.load(tmp_path / "policy")
+    assert np.abs(saved.logits(x) - theirs).max() < 1e-4
+    assert np.abs(saved.logits(x[3]) - theirs[3]).max() < 1e-4
+    answer = saved.act(Decision("", 0.0, {}, x[0], np.array([False, True, True, False, True])))
+    assert answer[0] in (1, 2, 4)
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    spaces = saved_policy.describe(gymnasium.spaces.Box(-9, 9, (LENGTH,), np.float32), gymnasium.spaces.Discrete(5))
+    network = {"hidden": [], "attention": SPEC.model_dump() | changes}
+    campaign = {"name": "toy", "version": 1}
+    return {"name": "toy", "campaign": campaign, "spaces": spaces, "network": network, "deterministic": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"once": 4}, "sets of 45 numbers for observations of 39"),
+        ({"sets": [[4, 5], [4, 3], [2, 2]]}, "4 rows for 5 choices"),
+        ({"heads": 3}, "cannot be divided among 3 heads"),
+        ({"prior": 4}, "prior 4 is beyond"),
+        ({"width": 4096, "layers": 16}, "more than"),
+        ({"sets": [[5, 0], [4, 3], [2, 2]]}, "rows or numbers"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    weights = {f"{ATTENTION}{n}": t.detach().numpy() for n, t in actor().weights()}
+    with pytest.raises(PolicyError, match=said if changes != {"once": 4} else "sets of 40 numbers") as caught:
+        saved_policy.save(tmp_path / "policy", weights, manifest(**changes), rows(64), None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
+def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algorithm: str) -> None:
+    settings = [
+        f"train.algorithm={algorithm}",
+        "train.decisions=512",
+        "train.num_envs=8",
+        "train.options.n_steps=32",
+        "train.options.batch_size=64",
+        "train.options.n_epochs=1",
+    ]
+    config = load_config(ROOT / "configs" / "ensemble.yaml", settings)
+    folder = train(config, tmp_path / "run")
+    policy = load_policy(config, str(folder))
+    network: Any = policy
+    assert isinstance(network.network, NumpyPolicy)
+    assert network.network.attention is not None
+    assert type(network.rule).__name__ == "Sjf"
+
+
+def test_where_there_are_no_sets_it_is_refused(tmp_path: Path) -> None:
+    config = load_config(ROOT / "configs" / "moldable_queue.yaml", ["train.options.network=attention"])
+    with pytest.raises(ConfigError, match="is not made of sets"):
+        train(config, tmp_path / "run")
+    config = load_config(ROOT / "configs" / "ensemble.yaml", ["train.options.attention.heads=3"])
+    with pytest.raises(ConfigError, match="divided among 3 heads"):
+        train(config, tmp_path / "run")
+
+
+def test_the_layout_counts_what_there_is() -> None:
+    assert SetLayout(3, ((5, 4), (4, 3), (2, 2))).length == LENGTH == 39
