@@ -36,11 +36,6 @@ MPI_MODULES = (
     "rlctl_envs.ensemble.program.__main__",
     "rlctl.doctor",
 )
-    "rlctl_envs.ensemble.program.__main__",
-    "rlctl_envs.block_copolymer.simulate",
-    "rlctl_envs.block_copolymer.slab",
-    "rlctl.doctor",
-)
 
 
 @dataclass(frozen=True)
