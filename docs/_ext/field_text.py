@@ -7,6 +7,7 @@ import json
 import re
 import types
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -29,6 +30,10 @@ def type_text(annotation: Any) -> str:
         return "null"
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return "section"
+    if inspect.isclass(annotation) and issubclass(annotation, Path):
+        return "path"
+    if inspect.isclass(annotation) and issubclass(annotation, tuple):  # with names
+        return f"list of {len(annotation._fields)} numbers, {' and '.join(annotation._fields)}"
     if origin is Annotated:
         return type_text(inner[0])
     if origin is Literal:

@@ -83,6 +83,9 @@ class Board(Protocol):
     def charge(self, shape: Any) -> float:
         """Its share of the machine, in nodes."""
 
+    def wider(self, task: Any) -> Sequence[Any]:
+        """Other shapes on which a running task could go on now."""
+
 
 SPACE: Mapping[str, tuple[Any, ...]] = {
     "efficiency": (0.05, 0.95),
@@ -310,3 +313,31 @@ def _shadow(state: Board, shape: Any) -> tuple[float, int]:
         if cores >= shape.ranks and (not shape.gpu or gpus >= shape.ranks):
             return max(task.expected_s, state.now_s), cores - shape.ranks
     return float("inf"), 0
+
+
+class Malleable(Sjf):
+    """Shortest work first; what is free when nothing waits goes to the running task that would end last.
+
+    Args:
+        gain: it gets other ranks only if it then ends in at most this share of the time that it would take otherwise.
+    """
+
+    name = "malleable"
+    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {**SPACE, "gain": (0.2, 0.98)}
+
+    def __init__(self, gain: float = 0.7, **shared: float) -> None:
+        super().__init__(**shared)
+        self.gain = gain
+
+    def choose(self, state: Board) -> Mapping[str, Any]:
+        """Start what fits; where nothing waits, widen the last."""
+        if state.waiting or state.free_cores <= 0:
+            return super().choose(state)
+        for task in sorted(state.running.values(), key=lambda task: -task.expected_s)[:3]:
+            left_s = max(task.expected_s - state.now_s, 0.0)
+            wider = [shape for shape in state.wider(task) if shape.ranks > task.shape.ranks]
+            good = [shape for shape in wider if state.seconds(task, shape) <= self.gain * left_s]
+            if good:
+                best = min(good, key=lambda shape: state.seconds(task, shape))
+                return {"resize": task.job.number, "ranks": best.ranks, "gpu": best.gpu}
+        return super().choose(state)

@@ -317,7 +317,7 @@ class EnsembleCampaign:
     def _resize(self, task: Live, shape: Shape) -> list[Command]:
         state = self.state
         assert task.uid is not None
-        task.done = max(task.done, self._believed(task))
+        task.done = max(task.done, state.believed(task))
         self.account.let_go(task)
         before = task.shape
         state.release(task)
@@ -333,14 +333,6 @@ class EnsembleCampaign:
         state.reported = None
         self._stirred = placed
         return [Update(task.uid, task.job.need(shape))] if placed else [Wait()]
-
-    def _believed(self, task: Live) -> float:
-        """The share of its work that a running task has probably done; it was asked nothing since its last report."""
-        passed = (self.state.now_s - task.started_s) / max(task.expected_s - task.started_s, 1e-9)
-        linear = task.begun + (1.0 - task.begun) * min(passed, 1.0)
-        if task.reports:
-            return max(task.reports[-1].fraction, task.begun)
-        return min(linear, 0.95)
 
     # What happens.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from rlctl.errors import ConfigError
 from rlctl_envs.ensemble.workloads.history import read_history
@@ -24,29 +24,20 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Range(Part):
-    """From ``low`` to ``high``; also written as a list of both."""
+class Range(NamedTuple):
+    """From ``low`` to ``high``."""
 
     low: float
     high: float
 
-    @model_validator(mode="before")
-    @classmethod
-    def _pair(cls, value: object) -> object:
-        if isinstance(value, list | tuple) and len(value) == 2:
-            return {"low": value[0], "high": value[1]}
-        return {"low": value, "high": value} if isinstance(value, int | float) else value
 
-    @model_validator(mode="after")
-    def _rising(self) -> Range:
-        if self.low > self.high:
-            raise ValueError(f"from {self.low:g} to {self.high:g} is no range")
-        return self
+def _rising(value: Range) -> Range:
+    if not value.low <= value.high:
+        raise ValueError(f"from {value.low:g} to {value.high:g} is no range")
+    return value
 
 
-def between(low: float, high: float) -> Range:
-    """The range."""
-    return Range(low=low, high=high)
+Interval = Annotated[Range, AfterValidator(_rising)]
 
 
 class Gpus(Part):
@@ -61,7 +52,7 @@ class Gpus(Part):
 
     need: Share = 0.0
     gain: Share = 0.0
-    gains: Range = between(3.0, 12.0)
+    gains: Interval = Range(3.0, 12.0)
     told: float = Field(default=0.4, ge=0.0, le=3.0)
 
 
@@ -77,8 +68,8 @@ class Trouble(Part):
     """
 
     failures_per_rank_s: float = Field(default=0.0, ge=0.0, le=1.0)
-    traps_per_work: Range = between(0.0, 0.0)
-    trap_work: Range = between(1.0, 1.0)
+    traps_per_work: Interval = Range(0.0, 0.0)
+    trap_work: Interval = Range(1.0, 1.0)
     scatter: float = Field(default=0.0, ge=0.0, le=3.0)
 
 
@@ -93,7 +84,7 @@ class Nodes(Part):
         changed: share of the nodes that leave the allocation, and come back with the change after.
     """
 
-    queue_s: Range = between(0.0, 0.0)
+    queue_s: Interval = Range(0.0, 0.0)
     losses_per_node_s: float = Field(default=0.0, ge=0.0, le=1.0)
     repair_s: Seconds = 3600.0
     change_s: Seconds = 0.0
@@ -139,18 +130,18 @@ class WorkloadOptions(Part):
     most_tasks: int = Field(default=48, ge=1, le=100_000)
     kinds: tuple[int, int] = (1, 3)
     work_s: float = Field(default=600.0, gt=1e-6, le=1e9)
-    spread: Range = between(0.7, 1.6)
-    error: Range = between(0.1, 0.7)
-    serial: Range = between(0.002, 0.1)
-    kappa: Range = between(0.0, 0.5)
+    spread: Interval = Range(0.7, 1.6)
+    error: Interval = Range(0.1, 0.7)
+    serial: Interval = Range(0.002, 0.1)
+    kappa: Interval = Range(0.0, 0.5)
     spawn_probability: Share = 0.35
     depend_probability: Share = 0.0
     load: float = Field(default=0.0, ge=0.0, le=10.0)
     resizable: Share = 0.0
     checkpoint_s: float = Field(default=300.0, gt=0.0, le=1e9)
-    memory_mb: Range = between(0.0, 0.0)
+    memory_mb: Interval = Range(0.0, 0.0)
     priorities: int = Field(default=0, ge=0, le=100)
-    deadline: Range = between(0.0, 0.0)
+    deadline: Interval = Range(0.0, 0.0)
     quality: Share = 1.0
     noise: float = Field(default=0.3, ge=0.0, le=10.0)
     reports: int = Field(default=0, ge=0, le=1000)

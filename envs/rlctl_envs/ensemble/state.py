@@ -118,7 +118,17 @@ class State:
     def seconds(self, task: Live, shape: Shape) -> float:
         """What is left of a task on this shape, start-up included, as far as is known."""
         start_up_s = self.options.program.start_up_s[shape.ranks > 1]
-        return start_up_s + self.scalings[task.job.kind].seconds(task.work_left_s, shape.ranks, shape.gpu)
+        left_s = task.job.estimate_s * (1.0 - self.believed(task))
+        return start_up_s + self.scalings[task.job.kind].seconds(left_s, shape.ranks, shape.gpu)
+
+    def believed(self, task: Live) -> float:
+        """The share of its work that a task has probably done: as its last report says, or as time has passed."""
+        if task.status is not Status.RUNNING or task.starts == 0:
+            return task.done
+        if task.reports:
+            return max(task.reports[-1].fraction, task.begun)
+        passed = (self.now_s - task.started_s) / max(task.expected_s - task.started_s, 1e-9)
+        return min(task.begun + (1.0 - task.begun) * min(max(passed, 0.0), 1.0), 0.95)
 
     def fits(self, task: Live, shape: Shape) -> bool:
         """Whether it can be started so now."""
