@@ -5,6 +5,7 @@
 ``... compare CONFIG POLICY RULE ...``: policies on held-out instances, with the best of the rules in hindsight, and
 with what no schedule can beat.
 ``... real CONFIG POLICY RULE RULE``: the same instance for real, by turns.
+``... placement CONFIG RULE``: learns which nodes tasks go to, and compares it with the default on held-out instances.
 
 ``--quick``: fewer of each. Each command prints a table.
 """
@@ -29,7 +30,9 @@ import numpy as np
 from rlctl.config import load_config
 from rlctl.evaluation.play import EVALUATION, Players, draw_instances
 from rlctl.evaluation.statistics import ert_ratio
+from rlctl.evaluation.tuning import Settings, Space, Tally, search
 from rlctl.executors.base import Capacity
+from rlctl.monitoring.progress import Silent
 from rlctl.registry import campaign_factory, load_policy
 from rlctl.steering.control import steer
 from rlctl.vector import play
@@ -42,7 +45,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 def main() -> None:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description="Benchmarks of ensembles.")
-    parser.add_argument("what", choices=["twin", "speed", "compare", "real"])
+    parser.add_argument("what", choices=["twin", "speed", "compare", "real", "placement"])
     parser.add_argument("config", nargs="?")
     parser.add_argument("policies", nargs="*")
     parser.add_argument("--quick", action="store_true")
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
-    {"twin": twin, "speed": speed, "compare": compare, "real": real}[options.what](options)
+    {"twin": twin, "speed": speed, "compare": compare, "real": real, "placement": placement}[options.what](options)
 
 
 def twin(options: argparse.Namespace) -> None:
@@ -157,6 +160,37 @@ def _rule(name: str) -> Any:
     from rlctl.schema import RuleEntry
 
     return make_rule(RuleEntry(rule=name), name, ("policies", name))
+
+
+def placement(options: argparse.Namespace) -> None:
+    """CMA-ES on the weights of ``linear``, on training instances; then both on held-out ones."""
+    config = load_config(Path(options.config), options.set)
+    policy, capacity = load_policy(config, options.policies[0]), config.machine.capacity()
+
+    def played(weights: dict[str, float] | None, instances: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        place = {} if weights is None else {"placement": {"rule": "linear", "parameters": weights}}
+        factory = campaign_factory(config.campaign.name, config.campaign.options | place)
+        figures = play(factory, capacity, [(instance, policy) for instance in instances])
+        return np.array([f["price"] for f in figures]), np.array([f["successes"] for f in figures])
+
+    def evaluate(candidates: Any, instances: Any) -> list[Tally]:
+        tallies = []
+        for candidate in candidates:
+            price, good = played(candidate, list(instances))
+            tallies.append(Tally(float(price.sum()), int(good.sum()), len(price), 0))
+        return tallies
+
+    names = ("cores", "gpus", "spoiled", "whole")
+    space = Space(dict.fromkeys(names, (-8.0, 8.0)))
+    start = {"cores": -1.0, "gpus": -1.0, "spoiled": -4.0, "whole": 0.0}
+    settings = Settings(generations=2 if options.quick else 12, instances=24, validation=96, seed=config.seed)
+    found = search(space, evaluate, settings, start, Silent())
+    instances = draw_instances(config.evaluate.seed, EVALUATION, 20 if options.quick else options.instances)
+    default, learned, packing = played(None, instances), played(found.parameters, instances), played(start, instances)
+    print(f"learned weights: {found.parameters}, {found.episodes} episodes")
+    for name, table in (("learned", learned), ("tight, keeps GPUs", packing)):
+        value, (low, high) = ert_ratio(*default, *table, seed=0)
+        print(f"default / {name}: {value:.3f} [{low:.3f}, {high:.3f}] over {len(instances)} held-out instances")
 
 
 def compare(options: argparse.Namespace) -> None:

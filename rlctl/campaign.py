@@ -15,6 +15,7 @@ from rlctl.task import Event, Resources, TaskId, TaskSpec
 
 if TYPE_CHECKING:
     from rlctl.executors.base import Capacity, Machine
+    from rlctl.executors.pool import Scoring
     from rlctl.executors.simulated import Outage, TaskModel
     from rlctl.records import Record
 
@@ -262,6 +263,15 @@ class Unsteady(Protocol):
 
     def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
         """When nodes are not there, in instance ``seed``."""
+
+
+@runtime_checkable
+class Placing(Protocol):
+    """What a factory may offer besides, if its campaigns have a say in which nodes tasks go to."""
+
+    @property
+    def scoring(self) -> Scoring | None:
+        """Says where; None: where the least is left for others."""
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Around, Campaign, CampaignFactory, Decision, Unsteady
+from rlctl.campaign import Action, Around, Campaign, CampaignFactory, Decision, Placing, Unsteady
 from rlctl.driver import Driver, Recorder, TaskRunner
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor
@@ -97,7 +97,8 @@ def twin(
         journal: is told of submissions and launches, as by a real executor.
     """
     outages = factory.outages(instance, capacity) if isinstance(factory, Unsteady) else ()
-    return SimulatedExecutor(capacity, factory.task_model(instance), journal, outages=outages)
+    scoring = factory.scoring if isinstance(factory, Placing) else None
+    return SimulatedExecutor(capacity, factory.task_model(instance), journal, outages=outages, scoring=scoring)
 
 
 def choices(campaign: Campaign) -> int:

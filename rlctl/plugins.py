@@ -11,7 +11,14 @@ from rlctl.complaints import did_you_mean, shown
 from rlctl.errors import ConfigError, Key, RlctlError
 
 CAMPAIGNS, POLICIES, EXECUTORS, LEARNERS = "rlctl.campaigns", "rlctl.policies", "rlctl.executors", "rlctl.learners"
-_WHAT = {CAMPAIGNS: "campaign", POLICIES: "rule", EXECUTORS: "executor", LEARNERS: "algorithm"}
+PLACEMENTS = "rlctl.placements"
+_WHAT = {
+    CAMPAIGNS: "campaign",
+    POLICIES: "rule",
+    EXECUTORS: "executor",
+    LEARNERS: "algorithm",
+    PLACEMENTS: "placement",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from rlctl.complaints import under
 from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file, shown
 from rlctl.errors import ConfigError, Key, RlctlError
 from rlctl.executors.base import ExecutorFactory
-from rlctl.plugins import CAMPAIGNS, EXECUTORS, LEARNERS, POLICIES, Registered, load, names, reason
+from rlctl.executors.pool import Scoring
+from rlctl.plugins import CAMPAIGNS, EXECUTORS, LEARNERS, PLACEMENTS, POLICIES, Registered, load, names, reason
 from rlctl.policy import Policy
 from rlctl.residual import ResidualPolicy
 from rlctl.rewarded import Game, game_spaces, rewarded
@@ -128,6 +129,22 @@ def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
     factory = registered.make(options)
     registered.require(factory, ("check", "open"), "see rlctl.executors.base.ExecutorFactory")
     return cast(ExecutorFactory, factory)
+
+
+def make_placement(entry: RuleEntry, where: Key) -> Scoring:
+    """What chooses nodes, with its parameters.
+
+    Args:
+        where: the key that it stands at in its file, for complaints.
+
+    Raises:
+        ConfigError: there is no such placement, or it refuses the parameters.
+    """
+    with under(where):
+        registered = load(PLACEMENTS, entry.rule, ("rule",))
+        placement = registered.make(entry.parameters)
+        registered.require(placement, ("score",), "see rlctl.executors.pool.Scoring")
+    return cast(Scoring, placement)
 
 
 def executor_options(config: Config) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlctl.driver import Recorder, TaskRunner
     from rlctl.executors.futures import TaskFuture
     from rlctl.executors.journal import Journal
+    from rlctl.executors.pool import Scoring
 
 _T = TypeVar("_T")
 
@@ -259,6 +260,10 @@ class Executor(concurrent.futures.Executor):
 
         Tasks that the journal knows as ended are not run again: ``submit_task`` returns their result.
         """
+
+    @abstractmethod
+    def place_by(self, scoring: Scoring) -> None:
+        """From now on, let this say which nodes tasks go to."""
 
     @abstractmethod
     def machine(self) -> Machine:

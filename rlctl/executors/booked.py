@@ -274,6 +274,11 @@ class BookedExecutor(Executor):
                 self._past = Past.read(journal.records(kinds=KINDS))
             self._journal, self._records_ends = journal, True
 
+    def place_by(self, scoring: Scoring) -> None:
+        """Let this say which nodes tasks go to; see ``Executor``."""
+        with self._mutex:
+            self._books.pool.scoring = scoring
+
     def machine(self) -> Machine:
         """Which nodes are there now; see ``Executor``."""
         with self._mutex:

@@ -18,7 +18,7 @@ from rlctl.executors.base import Capacity, Executor, ExecutorStatus, Machine
 from rlctl.executors.booked import CALL, PROGRESS_S, BookedExecutor
 from rlctl.executors.choice import Choice, FirstFree, PoolStatus
 from rlctl.executors.futures import TaskFuture
-from rlctl.executors.pool import Pool
+from rlctl.executors.pool import Pool, Scoring
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.sharing import Clock, Common, Share
 from rlctl.executors.supervisor import GRACE_S
@@ -246,6 +246,11 @@ class PooledExecutor(Executor):
                 self._past = Past.read(journal.records(kinds=KINDS))
             for pool in self._pools.values():
                 pool.attach(journal)
+
+    def place_by(self, scoring: Scoring) -> None:
+        """Let this say which nodes tasks go to, in each pool."""
+        for pool in self._pools.values():
+            pool.place_by(scoring)
 
     def machine(self) -> Machine:
         """Which nodes are there now, of all pools."""

@@ -12,11 +12,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rlctl.campaign import CampaignFactory
+from rlctl.campaign import CampaignFactory, Placing
 from rlctl.config import Config, config_hash, provenance, write_config
 from rlctl.driver import Driver
 from rlctl.errors import JournalError
-from rlctl.executors.base import ExecutorFactory
+from rlctl.executors.base import Executor, ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
 from rlctl.monitoring.account import account
 from rlctl.monitoring.progress import Progress, Silent
@@ -131,6 +131,9 @@ class _Loop:
         capacity = self._config.machine.capacity()
         with stop_requests() as stop:
             executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s + boot_s)
+            if isinstance(self._factory, Placing) and self._factory.scoring is not None:
+                assert isinstance(executor, Executor)
+                executor.place_by(self._factory.scoring)
             self._executor = WatchedExecutor(executor, stop, self._show)
             self._driver = Driver(self._campaign, self._executor, self._journal)
             self._curves = SteeringCurves(

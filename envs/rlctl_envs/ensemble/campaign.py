@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rlctl.campaign import Action, Around, Cancel, Command, Decision, Outcome, Seen, Start, Update, Wait
 from rlctl.executors.base import Capacity, Machine
+from rlctl.executors.pool import Scoring
 from rlctl.sets import SetLayout
 from rlctl.task import Event, TaskId, TaskSpec, TaskState
 from rlctl_envs.ensemble.account import Account
@@ -47,12 +48,20 @@ class EnsembleCampaign:
         specify: makes the task that a start becomes. A task has succeeded if it says that its ``quality`` is worth it,
             or says nothing of it.
         truth: what tasks really take, for rules that are there for comparison; None: nobody knows.
+        scoring: which nodes tasks go to, as the executor has it.
     """
 
     observation_space: gymnasium.spaces.Box
     action_space: gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete
 
-    def __init__(self, options: Options, jobs: Sequence[Job], specify: Specify, truth: Truth | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        jobs: Sequence[Job],
+        specify: Specify,
+        truth: Truth | None = None,
+        scoring: Scoring | None = None,
+    ) -> None:
         self.options = options
         window = options.objective.window_s
         self.deadline_s = options.allocation_s if window is None else min(options.allocation_s, window[1])
@@ -64,6 +73,7 @@ class EnsembleCampaign:
         self._jobs = jobs
         self._specify = specify
         self._truth = truth
+        self._scoring = scoring
         self._uids: dict[TaskId, Live] = {}
         self._coming: list[tuple[float, int]] = []  # arrivals, the next one last
         self._again: set[Live] = set()  # those that wait to be run again
@@ -77,7 +87,7 @@ class EnsembleCampaign:
 
     def begin(self, capacity: Capacity) -> None:
         """Learn the machine; those tasks arrive that are there at the beginning."""
-        self.state = state = State(self.options, capacity, self._truth)
+        self.state = state = State(self.options, capacity, self._truth, self._scoring)
         w = self.options.workload
         power = float(capacity.total_cores)
         if w.gpus.need + w.gpus.gain > 0.0:

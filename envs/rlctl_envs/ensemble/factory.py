@@ -16,6 +16,7 @@ from rlctl.errors import ConfigError, LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.mpi import mpiexec_command
 from rlctl.executors.simulated import Outage
+from rlctl.registry import make_placement
 from rlctl.task import TaskId, TaskSpec
 from rlctl.vector import CampaignVectorEnv
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
@@ -51,6 +52,8 @@ class Ensemble:
                     self.options.workload.jobs()
                 except ConfigError as error:
                     raise ConfigError(error.problem, ("file",)) from error
+        place, key = self.options.placement, ("campaign", "options", "placement")
+        self.scoring = None if place is None else make_placement(place, key)
         self._key = self.options.model_dump_json()
 
     def check(self, capacity: Capacity, real: bool) -> None:
@@ -81,7 +84,9 @@ class Ensemble:
         def truth(number: int, shape: Shape) -> float:
             return workload.duration_s(number, shape.ranks, shape.gpu)
 
-        return EnsembleCampaign(self.options, workload.jobs, self._spec, truth if self.options.clairvoyant else None)
+        return EnsembleCampaign(
+            self.options, workload.jobs, self._spec, truth if self.options.clairvoyant else None, self.scoring
+        )
 
     def workload(self, seed: int) -> Workload:
         """What is hidden of instance ``seed``."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from rlctl.errors import ConfigError
+from rlctl.schema import RuleEntry
 from rlctl_envs.ensemble.workloads.history import read_history
 from rlctl_envs.ensemble.workloads.logged import LoggedJob
 from rlctl_envs.ensemble.workloads.swf import read_swf
@@ -241,6 +242,8 @@ class Options(Part):
         control_slots: of these, at most so many are stops and changes of size.
         observed: running tasks that a policy sees.
         groups: groups of nodes that a policy sees.
+        placement: which nodes tasks go to: ``rule``, registered under ``rlctl.placements``, and its ``parameters``.
+            null: where the least is left for others.
         clairvoyant: whether decisions hold what only the twin knows, for rules that are there for comparison.
     """
 
@@ -257,6 +260,7 @@ class Options(Part):
     control_slots: int = Field(default=6, ge=0, le=128)
     observed: int = Field(default=12, ge=1, le=256)
     groups: int = Field(default=4, ge=1, le=64)
+    placement: RuleEntry | None = None
     clairvoyant: bool = False
 
     @model_validator(mode="after")

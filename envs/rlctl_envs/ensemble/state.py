@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from rlctl.executors.base import Capacity, Machine, NodeGroup
-from rlctl.executors.pool import Pool
+from rlctl.executors.pool import Pool, Scoring
 from rlctl.task import Resources
 from rlctl_envs.ensemble.job import Gpu, Job, Shape
 from rlctl_envs.ensemble.live import Live, Status
@@ -52,7 +52,9 @@ class State:
         busy_ranks, promised_rank_s: ranks of running tasks, and the sum of these times their tasks' expected ends.
     """
 
-    def __init__(self, options: Options, capacity: Capacity, truth: Truth | None = None) -> None:
+    def __init__(
+        self, options: Options, capacity: Capacity, truth: Truth | None = None, scoring: Scoring | None = None
+    ) -> None:
         self.options = options
         self.capacity = capacity
         self.now_s = 0.0
@@ -64,7 +66,7 @@ class State:
         self.counts = dict.fromkeys((Status.DONE, Status.FAILED, Status.STOPPED), 0)
         self.reported: Live | None = None
         self.scalings: dict[int, Scaling] = {}
-        self.pool = Pool(capacity)
+        self.pool = Pool(capacity, scoring)
         self.groups = [Group(kind) for kind in capacity.kinds]
         self._group_of = [group for group in self.groups for _ in range(group.kind.nodes)]
         self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
