@@ -48,8 +48,8 @@ class EnsembleModel:
         """Seconds to start up, and for all of the work."""
         need, truth = launch.spec.resources, self.workload.truths[number]
         whole_s = self.workload.duration_s(number, need.ranks, need.gpus_per_rank > 0.0)
-        alone_s, mpi_s = self._options.program.start_up_s
-        return mpi_s if need.ranks > 1 else alone_s, whole_s * truth.slowness[attempt % len(truth.slowness)]
+        start_up_s = self._options.program.start_up(need.ranks)
+        return start_up_s, whole_s * truth.slowness[attempt % len(truth.slowness)]
 
     def _outcome(self, launch: Launch) -> Simulated:
         spec = launch.spec

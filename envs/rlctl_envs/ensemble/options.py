@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from rlctl.errors import ConfigError
@@ -216,13 +218,25 @@ class Program(Part):
 
     Attributes:
         kinds: what the kinds of tasks are, in turn.
-        start_up_s: seconds that the twin takes a task to need before it begins to work, by itself and with MPI.
+        start_up_s: seconds before a task begins to work, by its ranks, as ``python -m
+            rlctl_envs.ensemble.program.calibrate`` measures them; between the numbers of ranks given, in proportion to
+            their logarithms.
         walltime_s: after which a task is stopped; null: never.
     """
 
     kinds: tuple[Literal["paced", "compute", "communication", "memory", "film"], ...] = ("paced",)
-    start_up_s: tuple[float, float] = (0.0, 0.0)
+    start_up_s: dict[Annotated[int, Field(ge=1)], Seconds] = Field(default_factory=lambda: {1: 0.0}, min_length=1)
     walltime_s: float | None = Field(default=None, gt=0.0)
+
+    def start_up(self, ranks: int) -> float:
+        """Seconds, of so many ranks.
+
+        >>> Program(start_up_s={1: 0.1, 2: 0.3, 8: 0.7}).start_up(4)
+        0.5
+        """
+        known = sorted(self.start_up_s)
+        times = [self.start_up_s[number] for number in known]
+        return float(np.interp(math.log2(ranks), [math.log2(number) for number in known], times))
 
 
 class Options(Part):

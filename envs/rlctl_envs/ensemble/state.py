@@ -76,6 +76,7 @@ class State:
         self.busy_ranks = 0
         self.may_wait = False
         self.truth = truth
+        self._start_up_s = {ranks: options.program.start_up(ranks) for ranks in options.ranks}
         self._rooms: dict[tuple[bool, int | None], int] = {}
         cores = max(1.0, capacity.total_cores / capacity.nodes)
         gpus = max((group.gpus for group in capacity.kinds), default=0)
@@ -119,7 +120,7 @@ class State:
 
     def seconds(self, task: Live, shape: Shape) -> float:
         """What is left of a task on this shape, start-up included, as far as is known."""
-        start_up_s = self.options.program.start_up_s[shape.ranks > 1]
+        start_up_s = self._start_up_s[shape.ranks]
         left_s = task.job.estimate_s * (1.0 - self.believed(task))
         return start_up_s + self.scalings[task.job.kind].seconds(left_s, shape.ranks, shape.gpu)
 
@@ -227,7 +228,7 @@ class State:
 
     def learn(self, task: Live, seconds: float) -> None:
         """A task has run from its beginning to its end, on one shape, in so many seconds."""
-        start_up_s = self.options.program.start_up_s[task.shape.ranks > 1]
+        start_up_s = self._start_up_s[task.shape.ranks]
         scaling = self.scalings[task.job.kind]
         scaling.learn(task.job.estimate_s, task.shape.ranks, task.shape.gpu, max(seconds - start_up_s, 1e-9))
 
