@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 # The same tests on another MPI need an environment of their own: two MPIs in one are mixed up.
 MPICH := .venv-mpich
 
-.PHONY: demo test test-mpich test-faults test-slurm test-learning lint docs bench bench-executor bench-distributed bench-slurm clean
+.PHONY: demo test test-mpich test-faults test-slurm test-learning lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -59,6 +59,10 @@ bench-executor: $(STAMP)
 # Actors against environments that step together, on MPI ranks. BENCH=--quick takes five minutes instead of half an hour.
 bench-distributed: $(STAMP)
 	@$(BIN)/python benchmarks/distributed.py $(BENCH)
+
+# Ensembles: real programs against their twin, and how fast the twin is. BENCH=--quick takes two minutes instead of ten.
+bench-ensemble: $(STAMP)
+	@for what in twin speed; do $(BIN)/python benchmarks/ensemble.py $$what $(BENCH) || exit 1; done
 
 # What rlctl adds to a bare srun; in a job, or on a Slurm of two nodes that is made for it.
 bench-slurm: $(STAMP)
