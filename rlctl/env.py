@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rlctl.campaign import Action, Around, Campaign, CampaignFactory, Decision, Placing, Unsteady
 from rlctl.driver import Driver, Recorder, TaskRunner
 from rlctl.executors.base import Capacity
-from rlctl.executors.simulated import SimulatedExecutor
+from rlctl.executors.simulated import SimulatedExecutor, TaskModel
 from rlctl.policy import Policy
 from rlctl.residual import around_rule
 
@@ -89,16 +89,22 @@ class Episode:
 
 
 def twin(
-    factory: CampaignFactory, capacity: Capacity, instance: int, journal: Recorder | None = None
+    factory: CampaignFactory,
+    capacity: Capacity,
+    instance: int,
+    journal: Recorder | None = None,
+    model: TaskModel | None = None,
 ) -> SimulatedExecutor:
     """The simulated executor of an instance, with what happens to its nodes.
 
     Args:
         journal: is told of submissions and launches, as by a real executor.
+        model: in place of the factory's.
     """
     outages = factory.outages(instance, capacity) if isinstance(factory, Unsteady) else ()
     scoring = factory.scoring if isinstance(factory, Placing) else None
-    return SimulatedExecutor(capacity, factory.task_model(instance), journal, outages=outages, scoring=scoring)
+    model = factory.task_model(instance) if model is None else model
+    return SimulatedExecutor(capacity, model, journal, outages=outages, scoring=scoring)
 
 
 def choices(campaign: Campaign) -> int:

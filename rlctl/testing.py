@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,11 +20,24 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Campaign, CampaignFactory, Cancel, Command, Decision, Outcome, Start, Wait
+from rlctl.campaign import (
+    Action,
+    Campaign,
+    CampaignFactory,
+    Cancel,
+    Command,
+    Decision,
+    Elastic,
+    Outcome,
+    Start,
+    Update,
+    Wait,
+)
 from rlctl.driver import Driver
+from rlctl.env import twin
 from rlctl.errors import ContractError, RlctlError
-from rlctl.executors.base import Capacity
-from rlctl.executors.simulated import Launch, Simulated, SimulatedExecutor, TaskModel
+from rlctl.executors.base import Capacity, Machine
+from rlctl.executors.simulated import Launch, Simulated, TaskModel
 from rlctl.plugins import reason
 from rlctl.policy import Policy
 from rlctl.records import RecordList, action_to_json
@@ -215,6 +229,13 @@ class _Watched:
         values = f" with values {dict(event.result.values)}" if event.result is not None and not about else ""
         _call(f"on_event() of a task that is {event.state.value}{about}{values}", self.campaign.on_event, event)
 
+    @property
+    def wake_s(self) -> float:
+        wake_s = _call("wake_s", lambda: getattr(self.campaign, "wake_s", math.inf))
+        if not isinstance(wake_s, float | int) or math.isnan(wake_s):
+            raise ContractError(f"wake_s is {wake_s!r}, it should be a number of seconds, or infinite")
+        return float(wake_s)
+
     def decision(self) -> Decision | None:
         decision = _call("decision()", self.campaign.decision)
         if decision is not None:
@@ -228,7 +249,9 @@ class _Watched:
     def apply(self, action: Action) -> list[Command]:
         commands = _call(f"apply({action!r})", self.campaign.apply, action)
         if not isinstance(commands, list):
-            raise ContractError(f"apply() returned {commands!r}, it should return a list of Start, Cancel and Wait")
+            raise ContractError(
+                f"apply() returned {commands!r}, it should return a list of Start, Cancel, Update, Wait"
+            )
         for command in commands:
             self._check_command(command)
         return commands
@@ -254,8 +277,11 @@ class _Watched:
         elif isinstance(command, Cancel):
             if command.uid not in self._uids:
                 raise ContractError(f"apply() cancels task {command.uid!r}, which it never started")
+        elif isinstance(command, Update):
+            if command.uid not in self._uids:
+                raise ContractError(f"apply() changes task {command.uid!r}, which it never started")
         elif not isinstance(command, Wait):
-            raise ContractError(f"apply() returned {command!r}, which is no Start, Cancel or Wait")
+            raise ContractError(f"apply() returned {command!r}, which is no Start, Cancel, Update or Wait")
 
     def _tell_of_strangers(self, decision: Decision) -> None:
         """Events of a task that the campaign never started; whether they change anything shows in comparison."""
@@ -263,6 +289,14 @@ class _Watched:
         for state, failure in ((TaskState.RUNNING, None), (TaskState.DONE, None), (TaskState.FAILED, Failure.EXIT)):
             result = TaskResult(uid, state, 1, {}, failure) if state.final else None
             self.on_event(Event(decision.time_s, uid, state, 1, result))
+
+
+class _WatchedElastic(_Watched):
+    """One that hears of nodes."""
+
+    def on_machine(self, machine: Machine) -> None:
+        assert isinstance(self.campaign, Elastic)
+        _call(f"on_machine({machine})", self.campaign.on_machine, machine)
 
 
 class _Game:
@@ -280,9 +314,10 @@ class _Game:
         if faults:
             model = _Faulty(model, instance)
         self.instance = instance
-        self.watched = _Watched(_call(f"campaign({instance})", factory.campaign, instance), capacity, strangers)
+        campaign = _call(f"campaign({instance})", factory.campaign, instance)
+        self.watched = (_WatchedElastic if isinstance(campaign, Elastic) else _Watched)(campaign, capacity, strangers)
         self.journal = _Records()
-        self.driver = Driver(self.watched, SimulatedExecutor(capacity, model), self.journal)
+        self.driver = Driver(self.watched, twin(factory, capacity, instance, model=model), self.journal)
         self.decisions: list[Any] = []
         self.masks: list[NDArray[np.bool_]] = []
         self.outcome = Outcome(False, False, 0)

@@ -45,9 +45,7 @@ CONFIG = {
 }
 
 
-def test_an_ensemble_is_stopped_and_resized_on_the_nodes_of_a_job(
-    bed: Bed, job: int, run: Run, tmp_path: Path
-) -> None:
+def test_an_ensemble_is_stopped_and_resized_on_the_nodes_of_a_job(bed: Bed, job: int, run: Run, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     restless = Path(__file__).parents[1] / "faults" / "restless.py"
     command = f"cd {tmp_path} && exec {sys.executable} {restless} config.yaml run"

@@ -82,6 +82,13 @@ class State:
         gpus = max((group.gpus for group in capacity.kinds), default=0)
         self._node_of_core, self._node_of_gpu = 1.0 / cores, max(1.0 / gpus if gpus else 0.0, 1.0 / cores)
 
+    def __repr__(self) -> str:
+        sets = (self.waiting, self.blocked, self.running)
+        open_tasks = ", ".join(
+            f"{name} {sorted(of)}" for name, of in zip(("waiting", "blocked", "running"), sets, strict=True)
+        )
+        return f"<ensemble at {self.now_s:g} s: {open_tasks}, {len(self.ended)} ended, {self.free_cores} cores free>"
+
     # What rules ask.
 
     @property
