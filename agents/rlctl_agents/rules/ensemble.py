@@ -56,6 +56,7 @@ class Board(Protocol):
 
     now_s: float
     waiting: Mapping[int, Any]
+    alike: Mapping[Any, Mapping[int, Any]]
     running: Mapping[int, Any]
     ended: Sequence[Any]
     reported: Any
@@ -150,23 +151,25 @@ class EnsembleRule(SimpleRule):
         return self.choose(decision.fields["state"])
 
     def choose(self, state: Board) -> Mapping[str, Any]:
-        """The first task that fits, in order."""
-        if state.waiting:  # most often the first fits: no need to sort
-            first = max(state.waiting.values(), key=lambda task: self.score(state, task))
-            for shape in self.wanted(state, first):
-                if state.fits(first, shape):
-                    return start(first, shape)
-        waiting = sorted(state.waiting.values(), key=lambda task: -self.score(state, task))
-        for task in waiting[1:] if self.backfill and state.free_cores > 0 else ():
-            for shape in self.wanted(state, task):
-                if state.fits(task, shape):
-                    return start(task, shape)
-        return self.rest(state, waiting)
+        """The first task that fits, in order; tasks that are alike fit alike, so that one of them tells of all."""
+        best: tuple[float, Any, Any] | None = None
+        for group in state.alike.values():
+            one = next(iter(group.values()))
+            shape = next((shape for shape in self.wanted(state, one) if state.fits(one, shape)), None)
+            if shape is None and self.backfill:
+                continue
+            task = max(group.values(), key=lambda task: self.score(state, task))
+            score = self.score(state, task)
+            if best is None or score > best[0]:
+                best = score, task, shape
+        if best is None or best[2] is None:
+            return self.rest(state)
+        return start(best[1], best[2])
 
-    def rest(self, state: Board, waiting: Sequence[Any]) -> Mapping[str, Any]:
+    def rest(self, state: Board) -> Mapping[str, Any]:
         """Wait; if nothing would happen then, start what fits, as wide as it can be."""
         if not state.may_wait:
-            for task in waiting:
+            for task in sorted(state.waiting.values(), key=lambda task: -self.score(state, task)):
                 fitting = [shape for shape in task.shapes if state.fits(task, shape)]
                 if fitting:
                     return start(task, fitting[-1])
@@ -261,14 +264,19 @@ class Tetris(EnsembleRule):
     def __init__(self, short: float = 0.3, **shared: float) -> None:
         super().__init__(**shared)
         self.short = short
+        self._largest_s = 1.0
+
+    def choose(self, state: Board) -> Mapping[str, Any]:
+        """See the class."""
+        self._largest_s = max((task.work_left_s for task in state.waiting.values()), default=1.0)
+        return super().choose(state)
 
     def score(self, state: Board, task: Any) -> float:
         """Inner product of demand and what is free, each over the machine's; less the time that is left."""
         shape = self.wanted(state, task)[0]
         cores = shape.ranks / state.total_cores * state.free_cores / state.total_cores
         gpus = shape.ranks * shape.gpu / max(1, state.up_gpus) * state.free_gpus / max(1, state.up_gpus)
-        works = [other.work_left_s for other in state.waiting.values()]
-        return float(cores + gpus - self.short * task.work_left_s / max(max(works), 1e-9))
+        return float(cores + gpus - self.short * task.work_left_s / max(self._largest_s, 1e-9))
 
 
 class Easy(Fifo):
@@ -289,7 +297,7 @@ class Easy(Fifo):
         """The first; where it does not fit, the next that ends before it could start, or leaves it enough."""
         waiting = sorted(state.waiting.values(), key=lambda task: -self.score(state, task))
         if not waiting:
-            return self.rest(state, waiting)
+            return self.rest(state)
         first, shape = waiting[0], self.wanted(state, waiting[0])[0]
         if state.fits(first, shape):
             return start(first, shape)
@@ -301,7 +309,7 @@ class Easy(Fifo):
                 in_time = state.now_s + state.seconds(task, other) <= shadow_s
                 if in_time or (other.ranks <= spare and not (other.gpu and shape.gpu)):
                     return start(task, other)
-        return self.rest(state, waiting)
+        return self.rest(state)
 
 
 def _shadow(state: Board, shape: Any) -> tuple[float, int]:

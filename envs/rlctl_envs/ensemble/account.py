@@ -13,6 +13,10 @@ MOST_CREDIT = 0.9
 """Of a success, for a task that is still running."""
 
 
+FULL = 0.98
+"""Occupancy of a machine that counts as full, as MuMMI reports it (Bhatia et al. 2021)."""
+
+
 class Account:
     """Adds up prices, and holds what the potential is made of.
 
@@ -25,6 +29,9 @@ class Account:
         price: so far; None where allocated node-seconds, which the driver counts, are all that costs.
         successes: tasks that are done and worth having, within the window if there is one.
         scale: reward for one unit of price is minus this; it makes returns about -1.
+        watched_s: time so far, within the window if there is one.
+        occupied_s: of it, weighted with the share of the GPUs that tasks held; of the cores, where there are no GPUs.
+        full_s: of it, while that share was at least ``FULL``.
     """
 
     def __init__(self, objective: Objective, state: State, areas: list[float]) -> None:
@@ -40,6 +47,7 @@ class Account:
         self._begun = 0.0  # sum of charge times start
         self._done = 0.0  # node-seconds of work that has been done, within the window
         self.successes = 0
+        self.watched_s = self.occupied_s = self.full_s = 0.0
         o = objective
         self._plain = o.node_second == 1.0 and o.gpu_second == o.slowdown == 0.0 and o.window_s is None
         self._typical = median(areas) if areas else 1.0
@@ -63,6 +71,12 @@ class Account:
         if objective.window_s is not None:
             since_s, now_s = max(since_s, objective.window_s[0]), min(now_s, objective.window_s[1])
         if now_s > since_s:
+            state = self._state
+            busy, there = (self._gpus, state.up_gpus) if state.up_gpus else (state.busy_ranks, state.up_cores)
+            share = busy / there if there else 0.0
+            self.watched_s += now_s - since_s
+            self.occupied_s += share * (now_s - since_s)
+            self.full_s += (now_s - since_s) * (share >= FULL)
             rate = objective.node_second * self._paid + objective.gpu_second * self._gpus
             self._sum += (now_s - since_s) * (rate + objective.slowdown * self._rate)
 

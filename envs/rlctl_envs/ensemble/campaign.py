@@ -175,10 +175,10 @@ class EnsembleCampaign:
 
     def outcome(self) -> Outcome:
         """How it stands; over when the goal is reached, nothing is left, or the allocation or the window ends."""
-        state, goal = self.state, self.options.objective.goal
+        state, account, goal = self.state, self.account, self.options.objective.goal
         left = bool(state.waiting or state.running or state.blocked or self._coming)
         window = self.options.objective.window_s
-        reached = window is None and (not left if goal is None else self.account.successes >= goal)
+        reached = window is None and (not left if goal is None else account.successes >= goal)
         ended = reached or not left or state.now_s >= self.deadline_s
         extra = {
             "masked_actions": float(self.masked),
@@ -187,9 +187,11 @@ class EnsembleCampaign:
             "tasks_stopped": float(self.counts[Status.STOPPED]),
             "attempts_failed": float(self.failures),
             "resizes": float(self.resizes),
+            "occupancy": account.occupied_s / max(account.watched_s, 1e-9),
+            "full": account.full_s / max(account.watched_s, 1e-9),
         }
-        potential = self.account.potential(reached)
-        return Outcome(ended, reached, self.account.successes, potential, extra, self.account.price)
+        potential = account.potential(reached)
+        return Outcome(ended, reached, account.successes, potential, extra, account.price)
 
     @property
     def layout(self) -> SetLayout:
@@ -216,7 +218,7 @@ class EnsembleCampaign:
         state = self.state
         if self._again:
             return False  # it is the executor's first in the queue: nothing may overtake it
-        if state.free_cores > 0 and any(state.fits(t, s) for t in state.waiting.values() for s in t.shapes):
+        if state.free_cores > 0 and next(state.startable(), None) is not None:
             return True
         if state.reported is not None and (self.options.stop or (self.options.resize and state.wider(state.reported))):
             return True
@@ -262,13 +264,10 @@ class EnsembleCampaign:
     def _default(self) -> Choice:
         if self.state.may_wait:
             return WAITING
-        starts = (
-            Choice(Kind.START, task, shape)
-            for task in self.state.waiting.values()
-            for shape in task.shapes
-            if self.state.fits(task, shape)
-        )
-        return next(starts, WAITING)
+        for group in self.state.startable():
+            task = next(iter(group.values()))
+            return Choice(Kind.START, task, self.state.fitting(task)[0])
+        return WAITING
 
     def _chosen(self, action: Action) -> Choice | None:
         """What an answer means; None if it is not allowed."""
@@ -304,7 +303,7 @@ class EnsembleCampaign:
             self._stirred = False
             return [Wait()]
         self.account.unqueued(task)
-        del state.waiting[task.job.number]
+        state.dequeue(task)
         state.running[task.job.number] = task
         task.status, task.uid = Status.RUNNING, TaskId(f"task{task.job.number:05d}-{task.starts:02d}")
         task.starts += 1
@@ -374,7 +373,7 @@ class EnsembleCampaign:
 
     def _enqueue(self, task: Live) -> None:
         task.status, task.uid = Status.WAITING, None
-        self.state.waiting[task.job.number] = task
+        self.state.enqueue(task)
         self.account.queued(task)
         self._stir()
 

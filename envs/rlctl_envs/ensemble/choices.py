@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import attrgetter
 from typing import Any
 
 from rlctl_envs.ensemble.job import ONE, Shape
 from rlctl_envs.ensemble.live import Live
 from rlctl_envs.ensemble.state import State
+
+MANY = 64
+"""Of more tasks that are alike not all are looked at."""
 
 SHORTLISTS = ("fifo", "sjf", "lpt", "wfp3", "f1", "due", "critical")
 """Orders whose first tasks are offered."""
@@ -80,7 +85,7 @@ def _controls(state: State) -> list[Choice]:
 def _starts(state: State, room: int) -> list[Choice]:
     """Of the first task by each order, the shapes nearest to the widest that is still half efficient."""
     tasks: dict[int, Live] = {}
-    waiting = [task for task in state.waiting.values() if state.fits(task, task.shapes[0]) or state.fitting(task)]
+    waiting = [task for group in state.startable() for task in _few(group)]
     for name in SHORTLISTS:
         if waiting:
             best = max(waiting, key=lambda task: state.order(name, task))
@@ -95,6 +100,17 @@ def _starts(state: State, room: int) -> list[Choice]:
     for task in list(tasks.values())[:room]:
         found += [Choice(Kind.START, task, shape) for shape in _nearest(state, task, state.fitting(task), each)]
     return found[:room]
+
+
+def _few(group: Mapping[int, Live]) -> list[Live]:
+    """Of many that are alike, those that any order might put first: old and new, large and small ones."""
+    tasks = list(group.values())
+    if len(tasks) <= MANY:
+        return tasks
+    part = MANY // 4
+    small = heapq.nsmallest(part, tasks, key=attrgetter("work_left_s"))
+    large = heapq.nlargest(part, tasks, key=attrgetter("work_left_s"))
+    return list(dict.fromkeys([*tasks[:part], *tasks[-part:], *small, *large]))
 
 
 def _nearest(state: State, task: Live, shapes: Sequence[Shape], count: int) -> Sequence[Shape]:

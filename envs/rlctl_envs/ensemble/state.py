@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from rlctl.executors.base import Capacity, Machine, NodeGroup
 from rlctl.executors.pool import Pool, Scoring
@@ -13,6 +13,9 @@ from rlctl_envs.ensemble.live import Live, Status
 from rlctl_envs.ensemble.options import Options
 from rlctl_envs.ensemble.orders import ORDERS
 from rlctl_envs.ensemble.scaling import Scaling
+
+Alike = tuple[int, tuple[Shape, ...], float]
+"""Kind, shapes and memory."""
 
 Truth = Callable[[int, Shape], float]
 """Seconds that a task really takes on a shape, from its beginning."""
@@ -36,6 +39,7 @@ class State:
 
     Attributes:
         waiting: tasks that can start, by number.
+        alike: the same, those together that scale alike and fit alike; there may be thousands of tasks, but few kinds.
         blocked: tasks that wait for others to end, by number.
         running: tasks that run, by number, oldest first.
         ended: tasks in a final state, in order of their ends.
@@ -59,6 +63,7 @@ class State:
         self.capacity = capacity
         self.now_s = 0.0
         self.waiting: dict[int, Live] = {}
+        self.alike: dict[Alike, dict[int, Live]] = {}
         self.blocked: dict[int, Live] = {}
         self.running: dict[int, Live] = {}
         self.ended: list[Live] = []
@@ -83,11 +88,9 @@ class State:
         self._node_of_core, self._node_of_gpu = 1.0 / cores, max(1.0 / gpus if gpus else 0.0, 1.0 / cores)
 
     def __repr__(self) -> str:
-        sets = (self.waiting, self.blocked, self.running)
-        open_tasks = ", ".join(
-            f"{name} {sorted(of)}" for name, of in zip(("waiting", "blocked", "running"), sets, strict=True)
-        )
-        return f"<ensemble at {self.now_s:g} s: {open_tasks}, {len(self.ended)} ended, {self.free_cores} cores free>"
+        waiting, blocked, running = sorted(self.waiting), sorted(self.blocked), sorted(self.running)
+        tasks = f"waiting {waiting}, blocked {blocked}, running {running}, {len(self.ended)} ended"
+        return f"<ensemble at {self.now_s:g} s: {tasks}, {self.free_cores} cores free>"
 
     # What rules ask.
 
@@ -144,14 +147,23 @@ class State:
         """Whether it can be started so now."""
         if shape.ranks > self.free_cores or (shape.gpu and shape.ranks > self.free_gpus):
             return False
-        need = task.job.need(shape)
-        if not shape.gpu and need.memory_per_rank_mb is None:
-            return True
-        key = (shape.gpu, need.memory_per_rank_mb)
+        if task.job.memory_mb <= 0.0:
+            if not shape.gpu:
+                return True
+            key: tuple[bool, int | None] = (True, None)
+        else:
+            key = (shape.gpu, task.job.need(shape).memory_per_rank_mb)
         room = self._rooms.get(key)
         if room is None:
-            room = self._rooms[key] = sum(self.pool.room(Resources(1, 1, need.gpus_per_rank, key[1])))
+            room = self._rooms[key] = sum(self.pool.room(Resources(1, 1, float(shape.gpu), key[1])))
         return room >= shape.ranks
+
+    def startable(self) -> Iterator[dict[int, Live]]:
+        """Groups of waiting tasks that are alike, of which some shape fits now."""
+        for group in self.alike.values():
+            first = next(iter(group.values()))
+            if any(self.fits(first, shape) for shape in first.shapes):
+                yield group
 
     def fitting(self, task: Live) -> list[Shape]:
         """What it can be started on now, few ranks first."""
@@ -166,6 +178,19 @@ class State:
         return [s for s in task.shapes if s != task.shape and s.ranks <= free and (not s.gpu or s.ranks <= gpus)]
 
     # What the game changes.
+
+    def enqueue(self, task: Live) -> None:
+        """It waits."""
+        self.waiting[task.job.number] = task
+        self.alike.setdefault(_alike(task), {})[task.job.number] = task
+
+    def dequeue(self, task: Live) -> None:
+        """It does not wait any more."""
+        del self.waiting[task.job.number]
+        group = self.alike[_alike(task)]
+        del group[task.job.number]
+        if not group:
+            del self.alike[_alike(task)]
 
     def arrive(self, task: Live) -> None:
         """Nobody knew of this task before."""
@@ -257,6 +282,10 @@ class State:
             self.free_cores += cores
             self.free_gpus += gpus
         self._rooms.clear()
+
+
+def _alike(task: Live) -> Alike:
+    return task.job.kind, task.shapes, task.job.memory_mb
 
 
 def _room(capacity: Capacity, gpu: bool, memory_mb: int | None) -> int:
