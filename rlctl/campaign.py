@@ -271,7 +271,7 @@ class Placing(Protocol):
 
     @property
     def scoring(self) -> Scoring | None:
-        """Says where; None: where the least is left for others."""
+        """What says where, or None for where the least is left for others."""
 
 
 @runtime_checkable

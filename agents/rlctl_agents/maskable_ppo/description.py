@@ -9,15 +9,15 @@ from rlctl.rewarded import Game, game_spaces
 from rlctl.schema import Config
 from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
-from rlctl_agents.ppo.options import PlainOptions, check_network, check_plain, check_rule
+from rlctl_agents.ppo.options import ChoosingOptions, check_network, check_plain, check_rule
 from rlctl_agents.ppo.preparation import preparation
 from rlctl_agents.recipe import Prepare
 
 
-class MaskableDescription(Described[PlainOptions]):
+class MaskableDescription(Described[ChoosingOptions]):
     """See ``rlctl_agents.recipe.Description``."""
 
-    options_kind = PlainOptions
+    options_kind = ChoosingOptions
     with_mask = True
     with_privileged = False
     mask_in_row = False
@@ -36,7 +36,7 @@ class MaskableDescription(Described[PlainOptions]):
         check_network(config, options, factory)
         check_rule(config, options, factory)
 
-    def prepare(self, options: PlainOptions) -> Prepare:
+    def prepare(self, options: ChoosingOptions) -> Prepare:
         """See ``rlctl_agents.ppo.preparation``."""
         return preparation(options)
 

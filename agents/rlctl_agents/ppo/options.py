@@ -60,9 +60,6 @@ class PlainOptions(LearnerOptions):
         vf_coef: weight of the critic in the loss.
         max_grad_norm: gradients are clipped to this norm.
         net_arch: hidden widths of actor and critic.
-        network: ``perceptron``, or ``attention`` over the sets that the campaign's observation is made of.
-        attention: of the latter.
-        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
     """
 
     n_steps: int = Field(default=32, ge=2, le=1 << 20)
@@ -77,12 +74,23 @@ class PlainOptions(LearnerOptions):
     clip: float = Field(default=0.2, gt=0, le=1e6)
     max_grad_norm: float = Field(default=0.5, gt=0, le=1e6)
     net_arch: list[Width] = Field(default_factory=lambda: [128, 128], min_length=1, max_length=16)
+
+
+class ChoosingOptions(PlainOptions):
+    """What those have besides that learn to choose.
+
+    Attributes:
+        network: ``perceptron``, or ``attention`` over the sets that the campaign's observation is made of.
+        attention: of the latter.
+        residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
+    """
+
     network: Literal["perceptron", "attention"] = "perceptron"
     attention: AttentionOptions = AttentionOptions()
     residual: RuleEntry | None = None
 
 
-class Options(PlainOptions):
+class Options(ChoosingOptions):
     """``train.options`` of PPO.
 
     Attributes:
@@ -123,7 +131,7 @@ def check_plain(config: Config, options: PlainOptions) -> None:
         )
 
 
-def check_network(config: Config, options: PlainOptions, factory: Game) -> None:
+def check_network(config: Config, options: ChoosingOptions, factory: Game) -> None:
     """Refuse attention where there are no sets.
 
     Raises:
@@ -141,7 +149,7 @@ def layout(factory: Game, seed: int) -> SetLayout | None:
     return campaign.layout if isinstance(campaign, Structured) else None
 
 
-def network_spec(options: PlainOptions, sets: SetLayout | None) -> dict[str, Any] | None:
+def network_spec(options: ChoosingOptions, sets: SetLayout | None) -> dict[str, Any] | None:
     """``rlctl.bundle.attention.AttentionSpec`` as a mapping; None: a perceptron.
 
     Raises:
@@ -159,7 +167,7 @@ def network_spec(options: PlainOptions, sets: SetLayout | None) -> dict[str, Any
     return spec
 
 
-def check_rule(config: Config, options: PlainOptions, factory: Game) -> None:
+def check_rule(config: Config, options: ChoosingOptions, factory: Game) -> None:
     """Refuse a rule that cannot be corrected.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlctl.errors import ConfigError
 from rlctl.registry import make_rule
-from rlctl_agents.ppo.options import RESIDUAL, PlainOptions
+from rlctl_agents.ppo.options import RESIDUAL, ChoosingOptions
 from rlctl_agents.recipe import Prepare
 
 
@@ -20,7 +20,7 @@ def discounted(gamma: float) -> Prepare:
     return prepare
 
 
-def preparation(options: PlainOptions) -> Prepare:
+def preparation(options: ChoosingOptions) -> Prepare:
     """Gives environments the discount that shapes rewards, and the rule around which choices are made."""
 
     def prepare(environment: Any, name: str) -> None:

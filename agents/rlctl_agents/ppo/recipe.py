@@ -11,7 +11,7 @@ from rlctl_agents.asynchronous.on_policy import AsyncPPO, alone
 from rlctl_agents.asynchronous.several import ParallelPPO
 from rlctl_agents.ppo.description import PPODescription
 from rlctl_agents.ppo.network import PrivilegedPolicy
-from rlctl_agents.ppo.options import Options, PlainOptions, network_spec, require_bias
+from rlctl_agents.ppo.options import ChoosingOptions, Options, PlainOptions, network_spec, require_bias
 from rlctl_agents.recipe import How, Setting
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class PPORecipe(PPODescription):
         return residual(options)
 
 
-def residual(options: PlainOptions) -> dict[str, Any]:
+def residual(options: ChoosingOptions) -> dict[str, Any]:
     """What the manifest says of the rule; nothing, if there is none."""
     return {} if options.residual is None else {"residual": options.residual.model_dump()}
 
