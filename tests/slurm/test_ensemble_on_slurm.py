@@ -25,7 +25,7 @@ CONFIG = {
                 "tasks": [6, 6],
                 "most_tasks": 8,
                 "kinds": [2, 2],
-                "work_s": 4.0,
+                "work_s": 2.0,
                 "spread": [0.4, 0.4],
                 "resizable": 1.0,
                 "checkpoint_s": 1.0,
