@@ -93,7 +93,8 @@ def train(
         else:
             environments = env.num_envs if ranks is None else ranks.environments
             learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
-            sets = layout(factory, config.seed)
+            attends = getattr(options, "network", None) == "attention"
+            sets = layout(factory, config.seed) if attends else None
             setting = Setting(env, centre, environments, learners, sets)
             model = recipe.make(how, setting, options)
             model.action_space.seed(int(sequence[1]))

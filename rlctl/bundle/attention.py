@@ -21,6 +21,11 @@ Float32 = NDArray[np.float32]
 
 ABSENT = np.float32(-1e9)
 """Score of a row that is empty."""
+MAX_WEIGHTS = 1 << 24
+MAX_SCORES = 1 << 22
+"""Of all heads in a decision; they are in memory together."""
+MAX_WORK = 1 << 28
+"""Multiplications in a decision; they take a tenth of a second or so."""
 
 
 class AttentionSpec(BaseModel):
@@ -55,6 +60,10 @@ class AttentionSpec(BaseModel):
             return f"a width of {self.width} cannot be divided among {self.heads} heads"
         if self.prior is not None and self.prior >= self.sets[0][1]:
             return f"prior {self.prior} is beyond the {self.sets[0][1]} numbers of a choice"
+        if self.length > MAX_WEIGHTS:
+            return f"the network has more than {MAX_WEIGHTS:,} weights"
+        if self.scores > MAX_SCORES or self.work > MAX_WORK:
+            return f"attention of {self.layout.choices} choices to {self.tokens} rows is too much for a decision"
         return None
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -81,6 +90,21 @@ class AttentionSpec(BaseModel):
     def length(self) -> int:
         """Numbers of all weights."""
         return sum(math.prod(shape) for shape in self.shapes().values())
+
+    @property
+    def tokens(self) -> int:
+        """Rows of all sets."""
+        return sum(rows for rows, _ in self.sets)
+
+    @property
+    def scores(self) -> int:
+        """How many a layer computes in a decision."""
+        return self.heads * self.layout.choices * self.tokens
+
+    @property
+    def work(self) -> int:
+        """Multiplications in a decision are no more than this."""
+        return self.tokens * (self.length + 2 * self.layout.choices * self.width * self.layers)
 
 
 class Attention:
@@ -124,7 +148,7 @@ def _logits(spec: AttentionSpec, w: Mapping[str, NDArray[Any]], rows: NDArray[An
         parts.append(np.maximum(token, 0.0, out=token))
         if i == 0:
             favoured = None if spec.prior is None else x[:, :, spec.prior]
-    absent = np.where(np.concatenate(there, axis=1), np.float32(0.0), ABSENT).astype(rows.dtype)[:, None, None]
+    absent = ~np.concatenate(there, axis=1)[:, None, None]
     heads, each = spec.heads, spec.width // spec.heads
     scale = rows.dtype.type(1.0 / math.sqrt(each))
     for i in range(spec.layers):
@@ -140,7 +164,7 @@ def _logits(spec: AttentionSpec, w: Mapping[str, NDArray[Any]], rows: NDArray[An
         value = of("value", tokens).reshape(n, -1, heads, each).transpose(0, 2, 1, 3)
         scores = query @ key
         scores *= scale
-        scores += absent
+        np.copyto(scores, ABSENT, where=absent)
         scores -= scores.max(axis=3, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=3, keepdims=True)

@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from rlctl.bundle.actions import Categorical
 from rlctl.bundle.arrays import Declared
+from rlctl.bundle.attention import MAX_SCORES
 from rlctl.bundle.manifest import MIN_PAIRS, Manifest
 from rlctl.bundle.network import MAX_PARAMETERS, NumpyPolicy
 from rlctl.bundle.spaces import length
 from rlctl.errors import PolicyError
 
 PAIRS = 128
+MAX_WORK = 1 << 36
+"""Multiplications for all pairs where the network attends; about those of 4096 pairs of the largest perceptron."""
 UNIT = float(np.finfo(np.float32).eps) / 2.0
 """Unit roundoff of float32."""
 
@@ -68,6 +71,8 @@ def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
     pairs, outputs = manifest.golden_pairs, policy.answers.outputs
     if pairs * (policy.observation_length + 2 * outputs) > MAX_PARAMETERS:
         raise PolicyError(f"the golden pairs have more than {MAX_PARAMETERS:,} numbers")
+    if policy.attention is not None and pairs * policy.attention.spec.work > MAX_WORK:
+        raise PolicyError(f"{pairs} golden pairs would take too long to compute")
     categorical = isinstance(policy.answers, Categorical)
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
         "observations": ((pairs, length(manifest.spaces.observation)), np.float32),
@@ -112,8 +117,11 @@ def tolerance(policy: NumpyPolicy, observations: NDArray[np.float32]) -> NDArray
     """
     x = policy.clipped(np.asarray(observations)).astype(np.float64)
     if policy.attention is not None:
-        exact = policy.attention.exact(x)
-        off = np.abs(policy.attention(x.astype(np.float32)) - exact).max(axis=1, keepdims=True)
+        some = max(1, MAX_SCORES // policy.attention.spec.scores)  # at a time: the scores of a row may be many
+        parts = [x[i : i + some] for i in range(0, len(x), some)]
+        exact = np.concatenate([policy.attention.exact(part) for part in parts])
+        rounded = np.concatenate([policy.attention(part.astype(np.float32)) for part in parts])
+        off = np.abs(rounded - exact).max(axis=1, keepdims=True)
         least = 1e-5 * np.maximum(1.0, np.abs(exact).max(axis=1, keepdims=True))
         return np.asarray(np.broadcast_to(np.maximum(20.0 * off, least), exact.shape), np.float64)
     variance = np.zeros_like(x)

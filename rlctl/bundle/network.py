@@ -216,8 +216,6 @@ def _attention_weights(manifest: Manifest, spec: AttentionSpec) -> Declared:
         raise PolicyError(f"sets of {spec.layout.length} numbers for observations of {inputs}, or no choices")
     if spec.layout.choices != outputs or manifest.network.hidden or manifest.network.lstm:
         raise PolicyError(f"{spec.layout.choices} rows for {outputs} choices, or layers beside the attention")
-    if spec.length > MAX_PARAMETERS:
-        raise PolicyError(f"the network has more than {MAX_PARAMETERS:,} weights")
     return {f"{ATTENTION}{name}": (shape, np.float32) for name, shape in spec.shapes().items()}
 
 

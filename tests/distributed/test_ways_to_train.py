@@ -24,6 +24,17 @@ train:
   validation_instances: 0
   options: {n_steps: 32, batch_size: 32, net_arch: [8]}
 """
+SETS = """
+schema: 1
+seed: 1
+campaign: {name: ensemble, options: {workload: {tasks: [4, 6]}}}
+machine: {nodes: 8, cores: 1}
+train:
+  decisions: 600
+  checkpoint_decisions: 200
+  validation_instances: 0
+  options: {n_steps: 32, batch_size: 32, network: attention, attention: {width: 8}, residual: {rule: sjf}}
+"""
 FILMS = """
 schema: 1
 seed: 1
@@ -92,6 +103,19 @@ def test_it_trains_and_goes_on(tmp_path: Path, ranks: int, way: str) -> None:
     assert done.returncode == 0, done.stderr
     assert int(sorted((tmp_path / "run" / "checkpoints").iterdir())[-1].name) >= 900
     assert not np.array_equal(before["0.weight"], weights(tmp_path / "run" / "policy")["0.weight"])
+
+
+@pytest.mark.parametrize(("ranks", "algorithm"), [(4, "ppo"), (3, "maskable_ppo")])
+def test_it_attends_on_ranks(tmp_path: Path, ranks: int, algorithm: str) -> None:
+    sets = [f"--set=train.algorithm={algorithm}", f"--set=train.distributed.learners={ranks - 2}"]
+    done = train(tmp_path, SETS, ranks, *sets)
+    assert done.returncode == 0, done.stderr
+    before = weights(tmp_path / "run" / "policy")
+    assert before["attention.layer0.query.weight"].shape == (8, 8)
+    done = train(tmp_path, SETS, ranks, *sets, "--set=train.decisions=900", "--resume")
+    assert done.returncode == 0, done.stderr
+    after = weights(tmp_path / "run" / "policy")
+    assert all(not np.array_equal(before[name], after[name]) for name in ("attention.score.weight", "attention.favour"))
 
 
 def test_actors_run_the_real_simulations_of_a_campaign(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -13,10 +15,12 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
 from rlctl import saved_policy
+from rlctl.bundle import golden
 from rlctl.bundle.attention import Attention, AttentionSpec
-from rlctl.bundle.network import ATTENTION, NumpyPolicy
+from rlctl.bundle.manifest import as_data, validate
+from rlctl.bundle.network import ATTENTION, NumpyPolicy, declared_weights
 from rlctl.campaign import Decision
-from rlctl.config import load_config
+from rlctl.config import Config, load_config
 from rlctl.distributed.policies import actor_policy
 from rlctl.errors import ConfigError, PolicyError
 from rlctl.experiment import train
@@ -24,6 +28,7 @@ from rlctl.registry import load_policy
 from rlctl.sets import SetLayout
 from rlctl_agents.ppo.attention import FAVOUR, AttentionActor
 from rlctl_agents.ppo.network import PrivilegedPolicy
+from rlctl_agents.ppo.options import Options, check_network
 from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
 
 SPEC = AttentionSpec(once=3, sets=[[5, 4], [4, 3], [2, 2]], prior=3, width=8, heads=2, layers=2)
@@ -84,6 +89,16 @@ def test_the_order_of_rows_does_not_matter_but_to_the_choices() -> None:
         part[:] = part[:, new].copy()
         at += number * width
     assert np.abs(net(moved) - logits[:, order]).max() < 1e-5
+
+
+def test_where_nothing_is_there_all_compute_the_same() -> None:
+    net, x = actor(), rows(8)
+    x[:, SPEC.once :] = 0.0
+    with torch.no_grad():
+        theirs = net(torch.from_numpy(x)).numpy()
+    assert np.isfinite(theirs).all()
+    assert np.abs(in_numpy(net)(x) - theirs).max() < 1e-5
+    assert np.abs(in_numpy(net).exact(x.astype(np.float64)) - theirs).max() < 1e-5
 
 
 def test_it_looks_at_the_other_sets() -> None:
@@ -173,6 +188,84 @@ def test_a_bundle_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str
     assert "\n" not in str(caught.value)
 
 
+def claim(data: dict[str, Any], pairs: int = 64) -> Any:
+    """A manifest with figures that fit, and nothing behind it."""
+    figures = {name: [0.0] * data["spaces"]["observation"]["shape"][0] for name in ("mean", "std", "min", "max")}
+    more = {"schema": 2, "observations": {"count": 1, **figures}, "golden_pairs": pairs, "files": {}}
+    return validate(data | more, Path("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("sets", "width"), [([[30000, 1], [30000, 1]], 8), ([[2000, 1]], 1024), ([[2, 1], [65536, 1]], 64)]
+)
+def test_what_would_take_gigabytes_or_hours_is_refused_before_anything_is_made(
+    sets: list[list[int]], width: int
+) -> None:
+    spec = {"once": 0, "sets": sets, "prior": None, "width": width, "heads": 2, "layers": 1}
+    length, choices = sum(rows * numbers for rows, numbers in sets), sets[0][0]
+    observation = gymnasium.spaces.Box(-9, 9, (length,), np.float32)
+    spaces = saved_policy.describe(observation, gymnasium.spaces.Discrete(choices))
+    claimed = claim(manifest() | {"spaces": spaces, "network": {"hidden": [], "attention": spec}})
+    tracemalloc.start()
+    try:
+        with pytest.raises(PolicyError, match="too much for a decision"):
+            declared_weights(claimed)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_golden_pairs_that_would_take_hours_are_refused() -> None:
+    claimed = claim(manifest(width=512), pairs=4096)
+    weights = {name: np.zeros(shape, dtype) for name, (shape, dtype) in declared_weights(claimed).items()}
+    policy = NumpyPolicy(weights, claimed)
+    with pytest.raises(PolicyError, match="4096 golden pairs would take too long"):
+        golden.declared(claimed, policy)
+    golden.declared(claim(manifest(width=512), pairs=golden.PAIRS), policy)
+
+
+@pytest.mark.parametrize("more", [{"hidden": [8]}, {"hidden": [], "lstm": 4}])
+def test_layers_beside_the_attention_are_refused(more: dict[str, Any]) -> None:
+    data = manifest()
+    with pytest.raises(PolicyError, match="layers beside the attention"):
+        declared_weights(claim(data | {"network": data["network"] | more}))
+
+
+def test_numbers_are_no_choices() -> None:
+    box = gymnasium.spaces.Box(-9, 9, (LENGTH,), np.float32)
+    spaces = saved_policy.describe(box, gymnasium.spaces.Box(-1, 1, (5,), np.float32))
+    with pytest.raises(PolicyError, match="or no choices"):
+        declared_weights(claim(manifest() | {"spaces": spaces}))
+
+
+def test_manifests_without_attention_stay_as_they_were() -> None:
+    assert "attention" in as_data(claim(manifest()))["network"]
+    assert "attention" not in as_data(claim(manifest() | {"network": {"hidden": [8]}}))["network"]
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [
+        (LENGTH + 1, gymnasium.spaces.Discrete(5)),
+        (LENGTH, gymnasium.spaces.Discrete(4)),
+        (LENGTH, gymnasium.spaces.MultiDiscrete([5, 2])),
+    ],
+)
+def test_a_campaign_whose_layout_does_not_fit_its_spaces_is_refused(
+    observation: int, action: gymnasium.spaces.Space[Any]
+) -> None:
+    box = gymnasium.spaces.Box(-9, 9, (observation,), np.float32)
+    campaign = SimpleNamespace(layout=SPEC.layout, observation_space=box, action_space=action)
+    factory = cast(Any, SimpleNamespace(name="toy", campaign=lambda seed: campaign))
+    config = Config.model_validate({"schema": 1, "seed": 1, "campaign": {"name": "toy"}})
+    with pytest.raises(ConfigError, match="mend the campaign's layout") as caught:
+        check_network(config, Options(network="attention"), factory)
+    assert "\n" not in str(caught.value)
+    campaign.observation_space = gymnasium.spaces.Box(-9, 9, (LENGTH,), np.float32)
+    campaign.action_space = gymnasium.spaces.MultiDiscrete([5])
+    check_network(config, Options(network="attention"), factory)
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
 def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algorithm: str) -> None:
     settings = [
@@ -199,6 +292,21 @@ def test_where_there_are_no_sets_it_is_refused(tmp_path: Path) -> None:
     config = load_config(ROOT / "configs" / "ensemble.yaml", ["train.options.attention.heads=3"])
     with pytest.raises(ConfigError, match="divided among 3 heads"):
         train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["train.options.logit_bias=[0.0, 1.0]"], "one bias: leave it out"),
+        (["train.options.attention={width: 4096, layers: 16}"], "more than 16,777,216 weights"),
+        (["train.options.attention={width: 0}"], "greater than or equal to 1"),
+        (["train.options.network=recurrent"], "'perceptron' or 'attention'"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_one_line(tmp_path: Path, sets: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        train(load_config(ROOT / "configs" / "ensemble.yaml", sets), tmp_path / "run")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_layout_counts_what_there_is() -> None:

@@ -34,13 +34,13 @@ class Layer(nn.Module):
         Args:
             x: [n, choices, width].
             tokens: [n, all, width].
-            absent: [n, 1, 1, all], added to the scores.
+            absent: [n, 1, 1, all], which tokens stand for nothing.
         """
         n, choices, width = x.shape
         query = self.query(x).view(n, choices, self.heads, self.each).transpose(1, 2)
         key = self.key(tokens).view(n, -1, self.heads, self.each).permute(0, 2, 3, 1)
         value = self.value(tokens).view(n, -1, self.heads, self.each).transpose(1, 2)
-        scores = torch.softmax(query @ key / math.sqrt(self.each) + absent, dim=3)
+        scores = torch.softmax((query @ key / math.sqrt(self.each)).masked_fill(absent, float(ABSENT)), dim=3)
         x = x + self.out((scores @ value).transpose(1, 2).reshape(n, choices, width))
         x = x + self.narrow(torch.relu(self.wide(x)))
         return x
@@ -73,8 +73,7 @@ class AttentionActor(nn.Module):
             once = self.once(observation[:, : spec.once])[:, None]
             tokens = [token + once for token in tokens]
         tokens = [torch.relu(token) for token in tokens]
-        there = torch.cat([x[:, :, 0] > 0.5 for x in sets], dim=1)
-        absent = torch.where(there, 0.0, float(ABSENT))[:, None, None]
+        absent = ~torch.cat([x[:, :, 0] > 0.5 for x in sets], dim=1)[:, None, None]
         for layer in self.layers:
             tokens[0] = layer(tokens[0], torch.cat(tokens, dim=1), absent)
         logits: torch.Tensor = self.score(tokens[0]).squeeze(2)

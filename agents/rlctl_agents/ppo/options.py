@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from gymnasium.spaces import Discrete, MultiDiscrete
+from gymnasium.spaces import Discrete, MultiDiscrete, flatdim
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.attention import AttentionSpec
@@ -103,16 +103,19 @@ class Options(ChoosingOptions):
 
 
 def require_bias(options: Options, choices: int) -> None:
-    """Refuse initial biases that are not one for each choice.
+    """Refuse initial biases that are not one for each choice, or of a network that has none.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: so they are.
     """
+    where = (*OPTIONS, "logit_bias")
+    if options.logit_bias and options.network == "attention":
+        raise ConfigError("attention gives all choices one bias: leave it out", where)
     if options.logit_bias and len(options.logit_bias) != choices:
         raise ConfigError(
             f"{len(options.logit_bias)} numbers, but the campaign (campaign.options) offers {choices} choices: "
             "give one for each, or leave it out",
-            ("train", "options", "logit_bias"),
+            where,
         )
 
 
@@ -135,10 +138,22 @@ def check_network(config: Config, options: ChoosingOptions, factory: Game) -> No
     """Refuse attention where there are no sets.
 
     Raises:
-        ConfigError: there are none, or its numbers do not go together.
+        ConfigError: there are none, or the numbers do not go together.
     """
-    if options.network == "attention":
-        network_spec(options, layout(factory, config.seed))
+    if options.network == "perceptron":
+        return
+    sets = layout(factory, config.seed)
+    network_spec(options, sets)
+    assert sets is not None
+    observation, actions = game_spaces(factory, config.seed)
+    numbers = flatdim(observation)
+    heads = action_heads(actions) if isinstance(actions, Discrete | MultiDiscrete) else ()
+    if numbers != sets.length or heads != (sets.choices,):
+        raise ConfigError(
+            f"sets of {sets.length} numbers and {sets.choices} choices, but campaign {factory.name} shows {numbers} "
+            f"numbers and offers {actions}: use perceptron, or mend the campaign's layout",
+            (*OPTIONS, "network"),
+        )
 
 
 def layout(factory: Game, seed: int) -> SetLayout | None:
