@@ -157,7 +157,7 @@ def _double(data: bytes, tree: dict[str, Any], choice: random.Random) -> Mutant 
     """The same key twice in one mapping."""
     lines, found = emit(tree)
     key = _leaf(tree, choice)
-    if key is None or isinstance(key[-1], int) or not isinstance(_parent(tree, key), dict):
+    if key is None or isinstance(key[-1], int) or not isinstance(_parent(tree, key), dict) or key not in found:
         return None
     line = found[key]
     value = _parent(tree, key)[key[-1]]
