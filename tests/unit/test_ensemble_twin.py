@@ -15,11 +15,12 @@ from rlctl.campaign import Action, Decision
 from rlctl.driver import Driver
 from rlctl.env import CampaignEnv, twin
 from rlctl.executors.base import Capacity, NodeGroup
+from rlctl.executors.simulated import Launch
 from rlctl.policy import Policy
 from rlctl.records import Record, RecordList
 from rlctl.registry import make_rule
 from rlctl.schema import RuleEntry
-from rlctl.task import TaskState
+from rlctl.task import TaskId, TaskSpec, TaskState
 from rlctl_envs.ensemble.factory import Ensemble
 from rlctl_envs.ensemble.live import Status
 
@@ -291,4 +292,87 @@ def test_canceled_by_hand_is_stopped() -> None:
     while decision is not None:
         decision = driver.step(lpt.act(decision))
     assert driver.campaign.counts == {Status.DONE: 1, Status.FAILED: 0, Status.STOPPED: 1}
-    assert TaskState.CANCELED.final
+    canceled = [event.uid for event in executor.events() if event.state is TaskState.CANCELED]
+    assert len(canceled) == 1
+
+
+def test_a_task_that_was_stopped_before_it_would_have_died_goes_on_from_there() -> None:
+    """It does not go on from the checkpoint that it would have written later."""
+    options: dict[str, Any] = {
+        "workload": {
+            "tasks": [1, 1],
+            "spawn_probability": 0.0,
+            "resizable": 1.0,
+            "checkpoint_s": 1e-3,
+            "trouble": {"failures_per_rank_s": 1e-9},
+        },
+        "ranks": [1],
+    }
+    factory = Ensemble(options)
+    # One that is lucky the second time; a rate at which it dies after nine tenths of its work the first time.
+    lucks = ((n, factory.workload(n).truths[0].luck) for n in range(100))
+    instance, luck = next((n, luck) for n, luck in lucks if luck[1] > luck[0])
+    whole_s = factory.workload(instance).duration_s(0, 1)
+    options["workload"]["trouble"] = {"failures_per_rank_s": luck[0] / (0.9 * whole_s)}
+    model = Ensemble(options).task_model(instance)
+    spec = TaskSpec(TaskId("a"), executable="true", parameters={"task": 0, "report_s": 0.0})
+    (first,) = model.outcomes([Launch(spec, 1)])
+    assert first.failure is not None
+    assert first.duration_s == pytest.approx(0.9 * whole_s)
+    model.stopped(Launch(spec, 1), 0.25 * whole_s, True)
+    (second,) = model.outcomes([Launch(spec, 2)])
+    assert second.failure is None
+    assert second.duration_s == pytest.approx(0.75 * whole_s)
+
+
+def test_a_task_that_died_goes_on_from_its_last_checkpoint() -> None:
+    options: dict[str, Any] = {"workload": {"tasks": [1, 1], "spawn_probability": 0.0, "resizable": 1.0}, "ranks": [1]}
+    factory = Ensemble(options)
+    lucks = ((n, factory.workload(n).truths[0].luck) for n in range(100))
+    instance, luck = next((n, luck) for n, luck in lucks if luck[1] > luck[0])
+    whole_s = factory.workload(instance).duration_s(0, 1)
+    trouble = {"failures_per_rank_s": luck[0] / (0.9 * whole_s)}
+    options["workload"] |= {"trouble": trouble, "checkpoint_s": 0.4 * whole_s}
+    model = Ensemble(options).task_model(instance)
+    spec = TaskSpec(TaskId("a"), executable="true", parameters={"task": 0, "report_s": 0.0})
+    assert model.outcomes([Launch(spec, 1)])[0].failure is not None
+    assert model.outcomes([Launch(spec, 2)])[0].duration_s == pytest.approx(0.2 * whole_s)
+
+
+def test_where_all_tasks_have_to_end_stopping_one_does_not_end_it() -> None:
+    exact = {"tasks": [2, 2], "spawn_probability": 0.0, "reports": 3, "error": [0, 0], "serial": [1.0, 1.0]}
+    options = {"workload": exact, "ranks": [1], "stop": True}
+
+    class StopsOnce:
+        name = "stops_once"
+
+        def __init__(self) -> None:
+            self.stopped: set[int] = set()
+            self.rule = rule("lpt")
+
+        def reset(self, seed: int) -> None: ...
+
+        def act(self, decision: Decision) -> Action:
+            reported = decision.fields["state"].reported
+            if reported is not None and reported.job.number not in self.stopped:
+                self.stopped.add(reported.job.number)
+                return {"stop": reported.job.number}
+            return self.rule.act(decision)
+
+    for goal, counts in ((None, (2, 0)), (2, (0, 2))):
+        factory = Ensemble(options | {"objective": {"goal": goal}})
+        driver, records, _ = played(factory, EQUAL, StopsOnce(), 2)
+        state = driver.campaign.state
+        assert (state.counts[Status.DONE], state.counts[Status.STOPPED]) == counts
+        assert driver.outcome().reached is (goal is None)
+        canceled = [r for r in records if r.kind == "event" and r.data["state"] == "canceled"]
+        assert len(canceled) == 2
+
+
+def test_the_price_of_waiting_does_not_depend_on_what_a_policy_has_measured() -> None:
+    factory = Ensemble({"workload": {"tasks": [8, 8], "load": 0.5}, "ranks": [1, 2, 4, 8]})
+    references = []
+    for name in ("lpt", "any_allowed"):
+        driver, _, _ = played(factory, EQUAL, policy(name), 4)
+        references.append({task.job.number: task.reference_s for task in driver.campaign.state.ended})
+    assert references[0] == references[1]

@@ -74,6 +74,7 @@ class EnsembleCampaign:
         self._specify = specify
         self._truth = truth
         self._scoring = scoring
+        self._references_s: list[float] = []  # estimated time of each job on the ranks that it was submitted for
         self._uids: dict[TaskId, Live] = {}
         self._coming: list[tuple[float, int]] = []  # arrivals, the next one last
         self._again: set[Live] = set()  # those that wait to be run again
@@ -93,9 +94,13 @@ class EnsembleCampaign:
         if w.gpus.need + w.gpus.gain > 0.0:
             power += capacity.total_gpus * math.sqrt(w.gpus.gains.low * w.gpus.gains.high)
         for job in self._jobs:
-            known = state.scalings.get(job.kind)
-            if known is None:
+            if job.kind not in state.scalings:
                 state.scalings[job.kind] = Scaling(w.serial, w.kappa, job.gain if job.gpu is not Gpu.NO else 1.0)
+        # By what is believed before any has run: the price of waiting must not depend on what a policy measures.
+        self._references_s = [
+            state.scalings[job.kind].seconds(job.estimate_s, job.requested_ranks, job.gpu is Gpu.NEED)
+            for job in self._jobs
+        ]
         areas = [state.least_area(Live(job, 0.0, 0.0, state.shapes(job))) for job in self._jobs]
         self.account = Account(self.options.objective, state, [area for area in areas if area < math.inf])
         arrivals = [(job.arrives + job.offered / power, job.number) for job in self._jobs if job.parent is None]
@@ -220,7 +225,8 @@ class EnsembleCampaign:
             return False  # it is the executor's first in the queue: nothing may overtake it
         if state.free_cores > 0 and next(state.startable(), None) is not None:
             return True
-        if state.reported is not None and (self.options.stop or (self.options.resize and state.wider(state.reported))):
+        told = state.reported
+        if told is not None and told.settled and (self.options.stop or (self.options.resize and state.wider(told))):
             return True
         if self.options.resize and state.free_cores > 0 and not state.waiting:
             return any(s.ranks > t.shape.ranks for t in state.running.values() for s in state.wider(t))
@@ -282,7 +288,7 @@ class EnsembleCampaign:
             return WAITING if state.may_wait else None
         if "stop" in named:
             task = state.running.get(named["stop"])
-            allowed = task is not None and self.options.stop and not task.waits_again
+            allowed = task is not None and self.options.stop and task.settled
             return Choice(Kind.STOP, task) if allowed else None
         shape = Shape(int(named.get("ranks", 1)), bool(named.get("gpu", False)))
         if "start" in named:
@@ -317,11 +323,9 @@ class EnsembleCampaign:
 
     def _stop(self, task: Live) -> list[Command]:
         assert task.uid is not None
-        uid = task.uid
-        self._leave(task)
-        self._finish(task, Status.STOPPED)
+        task.stopping = True
         self.state.reported = None
-        return [Cancel(uid)]
+        return [Cancel(task.uid)]
 
     def _resize(self, task: Live, shape: Shape) -> list[Command]:
         state = self.state
@@ -352,8 +356,7 @@ class EnsembleCampaign:
 
     def _arrive(self, job: Job) -> None:
         state = self.state
-        requested = Shape(job.requested_ranks, job.gpu is Gpu.NEED)
-        reference_s = state.scalings[job.kind].seconds(job.estimate_s, requested.ranks, requested.gpu)
+        reference_s = self._references_s[job.number]
         due_s = state.now_s + job.due * reference_s if job.due > 0.0 else math.inf
         task = Live(job, state.now_s, reference_s, state.shapes(job), due_s, reference_s)
         state.arrive(task)
@@ -423,10 +426,11 @@ class EnsembleCampaign:
     def _ended(self, task: Live, event: Event) -> None:
         result = event.result
         assert result is not None
+        asked = task.stopping
         self._leave(task)
         self._stir()
         if result.state is TaskState.CANCELED:
-            self._finish(task, Status.STOPPED)
+            self._stopped(task, asked)
         elif result.state is TaskState.DONE and (read := self._read(result.values)) is not None:
             worth, children = read
             if task.begun == 0.0 and event.attempt == 1:
@@ -444,6 +448,15 @@ class EnsembleCampaign:
                 self._enqueue(task)
         self._place_again()
 
+    def _stopped(self, task: Live, asked: bool) -> None:
+        """Where all tasks have to end, one that the policy has stopped waits again; otherwise it is over."""
+        objective = self.options.objective
+        if asked and objective.goal is None and objective.window_s is None:
+            task.done = task.done if task.job.resizable else 0.0
+            self._enqueue(task)
+        else:
+            self._finish(task, Status.STOPPED)
+
     def _read(self, values: Mapping[str, Any]) -> tuple[bool, list[int]] | None:
         """Whether a result is worth having, and the tasks that it brings forth; None: it makes no sense."""
         try:
@@ -459,7 +472,7 @@ class EnsembleCampaign:
         self.account.let_go(task)
         if not task.waits_again:
             self.state.release(task)
-        task.waits_again = task.resizing = False
+        task.waits_again = task.resizing = task.stopping = False
         self._again.discard(task)
         del self.state.running[task.job.number]
         if task.uid is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from operator import attrgetter
 from typing import Any
@@ -32,11 +32,17 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One choice; ``task`` is None for waiting."""
+    """One choice.
+
+    Attributes:
+        task: None for waiting.
+        first: for each of ``SHORTLISTS``, whether the task is the first of those that may start.
+    """
 
     kind: Kind
     task: Live | None = None
     shape: Shape = ONE
+    first: tuple[bool, ...] = field(default=(False,) * len(SHORTLISTS), compare=False)
 
     def named(self) -> Mapping[str, Any]:
         """The same as named quantities."""
@@ -67,7 +73,7 @@ def _controls(state: State) -> list[Choice]:
     """Of the task that has just reported; where nothing waits, of those that could use what is free."""
     options, reported = state.options, state.reported
     found: list[Choice] = []
-    if reported is not None and not (reported.resizing or reported.waits_again):
+    if reported is not None and reported.settled:
         if options.stop:
             found.append(Choice(Kind.STOP, reported))
         if options.resize:
@@ -84,21 +90,20 @@ def _controls(state: State) -> list[Choice]:
 
 def _starts(state: State, room: int) -> list[Choice]:
     """Of the first task by each order, the shapes nearest to the widest that is still half efficient."""
-    tasks: dict[int, Live] = {}
     waiting = [task for group in state.startable() for task in _few(group)]
-    for name in SHORTLISTS:
-        if waiting:
-            best = max(waiting, key=lambda task: state.order(name, task))
-            tasks[best.job.number] = best
+    if not waiting:
+        return []
+    firsts = [max(waiting, key=lambda task: state.order(name, task)) for name in SHORTLISTS]
+    tasks = {task.job.number: task for task in firsts}
     if len(tasks) < len(waiting) and len(tasks) * 4 <= room:  # and one in the middle, as many orders agree
         middle = sorted(waiting, key=lambda task: task.work_left_s)[len(waiting) // 2]
         tasks[middle.job.number] = middle
-    if not tasks:
-        return []
     each = max(1, room // len(tasks))
     found: list[Choice] = []
     for task in list(tasks.values())[:room]:
-        found += [Choice(Kind.START, task, shape) for shape in _nearest(state, task, state.fitting(task), each)]
+        first = tuple(task is other for other in firsts)
+        shapes = _nearest(state, task, state.fitting(task), each)
+        found += [Choice(Kind.START, task, shape, first) for shape in shapes]
     return found[:room]
 
 

@@ -37,10 +37,9 @@ def observe(state: State, choices: Sequence[Choice | None], goal_left: float) ->
     x = np.zeros(layout(options).length, np.float32)
     x[:GLOBALS] = view.globals(goal_left)
     at = GLOBALS
-    firsts = view.firsts(choices)
     for choice in choices:
         if choice is not None:
-            x[at : at + CHOICE] = view.choice(choice, firsts)
+            x[at : at + CHOICE] = view.choice(choice)
         at += CHOICE
     for task in heapq.nsmallest(options.observed, state.running.values(), key=attrgetter("expected_s")):
         x[at : at + RUNNING] = view.running(task)
@@ -110,18 +109,7 @@ class _View:
             float(state.may_wait),
         ]
 
-    def firsts(self, choices: Sequence[Choice | None]) -> dict[int, list[float]]:
-        """For each task that may start, of which orders it is the first."""
-        tasks = {c.task.job.number: c.task for c in choices if c is not None and c.task is not None}
-        tasks = {number: task for number, task in tasks.items() if number in self.state.waiting}
-        found = {number: [0.0] * len(SHORTLISTS) for number in tasks}
-        for i, name in enumerate(SHORTLISTS):
-            if tasks:
-                best = max(tasks.values(), key=lambda task: self.state.order(name, task))
-                found[best.job.number][i] = 1.0
-        return found
-
-    def choice(self, choice: Choice, firsts: dict[int, list[float]]) -> list[float]:
+    def choice(self, choice: Choice) -> list[float]:
         state, kind, task = self.state, choice.kind, choice.task
         kinds = [float(kind is other) for other in Kind]
         if task is None:
@@ -145,7 +133,7 @@ class _View:
             math.log1p((state.now_s - task.arrived_s) / max(task.reference_s, 1e-3 * self.unit_s)) / 3.0,
             task.job.priority / (1.0 + state.options.workload.priorities),
             0.0 if slack_s == math.inf else math.tanh(slack_s / (10.0 * self.unit_s)),
-            *firsts.get(task.job.number, [0.0] * len(SHORTLISTS)),
+            *choice.first,
             *self._progress(task),
             math.log1p(task.failures),
             0.0,

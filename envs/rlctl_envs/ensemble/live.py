@@ -52,6 +52,7 @@ class Live:
         done: share of the work that is done, likewise.
         waits_again: a running attempt was lost with its node, and the executor will run it again where it fits.
         resizing: it is being stopped to go on with other ranks.
+        stopping: it is being stopped, and will not run on.
         charge: its share of the machine while it runs, in nodes.
         area: node-seconds that its remaining work was thought to need when it was queued last.
     """
@@ -75,6 +76,7 @@ class Live:
     failures: int = 0
     waits_again: bool = False
     resizing: bool = False
+    stopping: bool = False
     charge: float = 0.0
     area: float = 0.0
     ended_s: float = 0.0
@@ -84,6 +86,11 @@ class Live:
     def work_left_s(self) -> float:
         """Estimated work that is left, seconds on one rank."""
         return self.job.estimate_s * (1.0 - self.done)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it runs and nothing is being done about it."""
+        return self.status is Status.RUNNING and not (self.waits_again or self.resizing or self.stopping)
 
     @property
     def final(self) -> bool:

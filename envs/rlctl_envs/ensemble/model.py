@@ -26,7 +26,8 @@ class EnsembleModel:
         self._seed = seed
         self._done: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
-        self._under_way: dict[TaskId, tuple[int, float]] = {}
+        self._under_way: dict[TaskId, tuple[int, int]] = {}
+        self._dying: dict[int, float] = {}
 
     def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
         """Durations, reports, and in ``values`` the numbers of new tasks and what the task is worth."""
@@ -35,14 +36,18 @@ class EnsembleModel:
     def stopped(self, launch: Launch, ran_s: float, asked: bool) -> None:
         """One that writes checkpoints goes on from the last one: that of the moment, if it was asked to stop."""
         number, attempt = self._under_way.pop(launch.spec.uid)
-        job, truth = self.workload.jobs[number], self.workload.truths[number]
-        if not job.resizable:
-            return
-        start_up_s, whole_s = self._times(launch, number, int(attempt))
+        self._dying.pop(number, None)  # it would have, later
+        self._done[number] = self._saved(launch, number, attempt, ran_s, asked)
+
+    def _saved(self, launch: Launch, number: int, attempt: int, ran_s: float, asked: bool) -> float:
+        """The share of the work from which the next attempt goes on."""
+        if not self.workload.jobs[number].resizable:
+            return 0.0
+        start_up_s, whole_s = self._times(launch, number, attempt)
         worked_s = max(ran_s - start_up_s, 0.0)
         if not asked:
             worked_s -= math.fmod(worked_s, self._options.workload.checkpoint_s)
-        self._done[number] = truth.reached(self._done.get(number, 0.0), worked_s / whole_s)
+        return self.workload.truths[number].reached(self._done.get(number, 0.0), worked_s / whole_s)
 
     def _times(self, launch: Launch, number: int, attempt: int) -> tuple[float, float]:
         """Seconds to start up, and for all of the work."""
@@ -57,6 +62,8 @@ class EnsembleModel:
         truth = self.workload.truths[number]
         attempt = self._attempts[number] = self._attempts.get(number, -1) + 1
         self._under_way[spec.uid] = number, attempt
+        if number in self._dying:  # so the last attempt has
+            self._done[number] = self._dying.pop(number)
         done = self._done.get(number, 0.0)
         start_up_s, whole_s = self._times(launch, number, attempt)
         duration_s = start_up_s + whole_s * truth.time_at(done, 1.0)
@@ -65,11 +72,7 @@ class EnsembleModel:
         every_s = float(spec.parameters["report_s"])
         reports = self._reports(truth, number, done, start_up_s, whole_s, min(duration_s, dies_s), every_s)
         if dies_s < duration_s:
-            job = self.workload.jobs[number]
-            if job.resizable:  # it goes on from its last checkpoint
-                worked_s = max(dies_s - start_up_s, 0.0)
-                worked_s -= math.fmod(worked_s, self._options.workload.checkpoint_s)
-                self._done[number] = truth.reached(done, worked_s / whole_s)
+            self._dying[number] = self._saved(launch, number, attempt, dies_s, asked=False)
             return Simulated(dies_s, failure=Failure.SIGNAL, message="killed by SIGSEGV", progress=reports)
         values = {"children": list(truth.children), "quality": truth.quality}
         return Simulated(duration_s, values, progress=reports)

@@ -248,7 +248,8 @@ class Options(Part):
         objective: what the campaign is to cost least of.
         program: what real tasks run.
         ranks: how many a task may have.
-        stop: whether running tasks may be stopped for good.
+        stop: whether running tasks may be stopped; for good where some have to succeed or in a window, otherwise they
+            wait again.
         resize: whether running tasks that can may get other ranks.
         retries: how often a task that failed is run again.
         allocation_s: end of the allocation, seconds.

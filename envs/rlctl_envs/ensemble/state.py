@@ -171,7 +171,7 @@ class State:
 
     def wider(self, task: Live) -> list[Shape]:
         """Other shapes on which a running task could go on now; none if it cannot."""
-        if not task.job.resizable or task.resizing or task.waits_again:
+        if not task.job.resizable or not task.settled:
             return []
         free = self.free_cores + task.shape.ranks
         gpus = self.free_gpus + task.shape.ranks * task.shape.gpu
