@@ -146,11 +146,12 @@ class _Network:
         self._rule = _rule("lpt")
 
     def act(self, decision: Any) -> Any:
-        around = decision.around(self._rule.act(decision))
+        proposal = self._rule.act(decision)
+        around = decision.around(proposal)
         observation, mask = around.observation, around.mask
         logits = self._network.logits(observation) if self._network else self._attention(observation[None])[0]
         self._last = int(np.where(mask, logits, -1e9).argmax())
-        return self._rule.act(decision)  # so that all play the same game
+        return proposal  # so that all play the same game
 
     def reset(self, seed: int) -> None: ...
 

@@ -43,6 +43,17 @@ CALL = TaskSpec(TaskId("call"), function="submit:")
 """What all calls that were given as functions have in common."""
 
 
+def rest_s(left_s: float | None, reads: bool) -> float | None:
+    """How long to sleep where so much time is left (None: all), and files with reports are looked at or not.
+
+    >>> rest_s(None, False), rest_s(None, True), rest_s(9.0, True), rest_s(0.0, True)
+    (None, 0.25, 0.25, 0.0)
+    """
+    if not reads:
+        return left_s
+    return PROGRESS_S if left_s is None else min(left_s, PROGRESS_S)
+
+
 class BookedExecutor(Executor):
     """An executor with a ``Scheduler``; subclasses start and stop tasks.
 
@@ -303,8 +314,7 @@ class BookedExecutor(Executor):
             first = False
             self.heed_the_end()
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
-            rest_s = min(left_s or PROGRESS_S, PROGRESS_S) if reads and left_s != 0.0 else left_s
-            if not self._rest(rest_s, idle) or left_s == 0.0:
+            if not self._rest(rest_s(left_s, reads), idle) or left_s == 0.0:
                 with self._mutex:
                     return self._take_events()
 

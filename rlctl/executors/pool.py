@@ -226,9 +226,12 @@ class Pool:
 
     def room(self, need: Resources) -> list[int]:
         """Ranks of a task that each node could take now."""
-        want = demand(need)
+        return self._room(demand(need))
+
+    def _room(self, want: Demand) -> list[int]:
         if want.share or want.memory_mb or not want.cores:
             return [self._fit(node, want) for node in range(len(self._up))]
+        # Most often; one call for each of hundreds of nodes would take most of the time.
         cores, devices = want.cores, want.devices
         rows = zip(self._count, self._devices, self._up, strict=True)
         return [
@@ -336,16 +339,7 @@ class Pool:
 
     def _scored(self, need: Resources, want: Demand, avoid: Collection[int]) -> list[tuple[int, int]]:
         """(node, ranks that fit) of all with room, best first."""
-        cores, devices = want.cores, want.devices
-        if avoid or want.share or want.memory_mb or not cores:
-            room = [(n, fit) for n in range(len(self._up)) if n not in avoid and (fit := self._fit(n, want))]
-        else:  # most often; one call for each of hundreds of nodes would take most of the time
-            free = enumerate(zip(self._count, self._devices, self._up, strict=True))
-            room = [
-                (n, min(count // cores, left // devices) if devices else count // cores)
-                for n, (count, left, up) in free
-                if up and count >= cores and left >= devices
-            ]
+        room = [(n, fit) for n, fit in enumerate(self._room(want)) if fit and n not in avoid]
         scoring = self.scoring
         if scoring is None:
             room.sort(key=lambda entry: (self._devices[entry[0]], self._count[entry[0]]))

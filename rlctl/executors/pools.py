@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity, Executor, ExecutorStatus, Machine
-from rlctl.executors.booked import CALL, PROGRESS_S, BookedExecutor
+from rlctl.executors.booked import CALL, BookedExecutor, rest_s
 from rlctl.executors.choice import Choice, FirstFree, PoolStatus
 from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Pool, Scoring
@@ -276,7 +276,7 @@ class PooledExecutor(Executor):
             for pool in self._pools.values():
                 pool.heed_the_end()
             left_s = None if end_s is None else max(end_s - self.now(), 0.0)
-            self._rest(min(left_s or PROGRESS_S, PROGRESS_S) if reads and left_s != 0.0 else left_s, idle)
+            self._rest(rest_s(left_s, reads), idle)
             if left_s == 0.0:
                 break
         with self._mutex:

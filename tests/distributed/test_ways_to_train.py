@@ -13,6 +13,7 @@ import pytest
 from mpi_runner import mpiexec
 
 from rlctl.distributed import relics
+from rlctl.steering.run_folder import WORK
 
 CARTPOLE = """
 schema: 1
@@ -121,7 +122,7 @@ def test_it_attends_on_ranks(tmp_path: Path, ranks: int, algorithm: str) -> None
 def test_actors_run_the_real_simulations_of_a_campaign(tmp_path: Path) -> None:
     done = train(tmp_path, FILMS, 3, "--set=train.distributed.keep_simulations=true")
     assert done.returncode == 0, done.stderr
-    results = list((tmp_path / "run" / "simulations").glob("actor-*/0/*/work/film*.json"))
+    results = list((tmp_path / "run" / "simulations").glob(f"actor-*/0/*/{WORK}/film*.json"))
     assert len(results) >= 8  # give-ups and the last tasks leave none
     assert {path.parts[-5] for path in results} == {"actor-0", "actor-1"}
     assert 0.0 < json.loads(results[0].read_text())["seconds"]["total"] < 20.0

@@ -13,44 +13,6 @@ from rlctl.campaign import Action, Decision
 from rlctl.policy import SimpleRule
 
 
-class Shape(Protocol):
-    """What a task is started on."""
-
-    @property
-    def ranks(self) -> int:
-        """Each has a core."""
-
-    @property
-    def gpu(self) -> bool:
-        """And a GPU, perhaps."""
-
-
-class Job(Protocol):
-    """A task as submitted."""
-
-    @property
-    def number(self) -> int:
-        """Its name."""
-
-    @property
-    def memory_mb(self) -> float:
-        """Over all ranks."""
-
-
-class Task(Protocol):
-    """A task that has arrived."""
-
-    job: Job
-    shape: Shape
-    shapes: Sequence[Shape]
-    started_s: float
-    expected_s: float
-    begun: float
-    reports: Sequence[Any]
-    work_left_s: float
-    shape_ranks: int
-
-
 class Board(Protocol):
     """The state of an ensemble, as far as these rules read it."""
 
@@ -124,7 +86,7 @@ class EnsembleRule(SimpleRule):
 
     def score(self, state: Board, task: Any) -> float:
         """The highest starts first."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say which task is first")
 
     def efficient(self, state: Board, task: Any, shape: Any) -> bool:
         """Whether a task uses a shape well enough."""

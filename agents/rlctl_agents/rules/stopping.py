@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from statistics import median
 from typing import Any, ClassVar
@@ -64,7 +65,8 @@ class Renewal(Lpt):
         last = task.reports[-1]
         value = last.value
         if value is not None and self.worth > 0.0 and last.fraction > 0.3:
-            promise = value / (1.0 - 0.9817 ** (1.0 + 220.0 * last.fraction))
+            # Values rise as learning curves do, quickly at first: 1 - exp(-4 f) of the last one, or so.
+            promise = value * (1.0 - math.exp(-4.0)) / (1.0 - math.exp(-4.0 * last.fraction))
             if promise < self.worth:
                 return True
         whole = (last.fraction - task.begun) / max(last.time_s - task.started_s, 1e-9)

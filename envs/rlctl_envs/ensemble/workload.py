@@ -64,11 +64,11 @@ class Workload:
         kind = rng.integers(len(kinds), size=count)
         works = w.work_s * np.exp(spread * rng.standard_normal(count))
         logged = _logged(rng, w, count)
+        sizes = [_nearest(options.ranks, job.ranks) for job in logged]
         arrives = np.zeros(count)
         for i, job in enumerate(logged):
             k = kind[i] = job.kind % len(kinds)
-            ranks = min(options.ranks, key=lambda n, job=job: abs(math.log(n / job.ranks)))  # type: ignore[misc]
-            works[i] = job.run_s * ranks / loss(ranks, kinds[k].serial, kinds[k].kappa)
+            works[i] = job.run_s * sizes[i] / loss(sizes[i], kinds[k].serial, kinds[k].kappa)
             arrives[i] = job.submit_s if i < initial and w.load == 0.0 else 0.0
         estimates = works * np.exp(error * rng.standard_normal(count))
         for i, job in enumerate(logged):
@@ -76,8 +76,7 @@ class Workload:
                 estimates[i] = works[i] * job.estimate_s / job.run_s
         told = np.exp(w.gpus.told * rng.standard_normal(len(kinds)))
         requested = rng.choice(options.ranks, size=count)
-        for i, job in enumerate(logged):
-            requested[i] = min(options.ranks, key=lambda n, job=job: abs(math.log(n / job.ranks)))  # type: ignore[misc]
+        requested[: len(sizes)] = sizes
         memory = _log_uniform(rng, w.memory_mb, count) if w.memory_mb.high > 0.0 else np.zeros(count)
         priorities = rng.integers(w.priorities + 1, size=count)
         due = rng.uniform(w.deadline.low, w.deadline.high, count) if w.deadline.high > 0.0 else np.zeros(count)
@@ -223,6 +222,11 @@ def _logged(rng: np.random.Generator, options: WorkloadOptions, count: int) -> l
         return window(lublin(rng, count, options.processors), 0, count)
     jobs = options.jobs()
     return window(jobs, int(rng.integers(len(jobs))), count)
+
+
+def _nearest(choices: Sequence[int], ranks: int) -> int:
+    """The choice that is off by the least factor."""
+    return min(choices, key=lambda choice: abs(math.log(choice / ranks)))
 
 
 def _kinds(rng: np.random.Generator, options: Options) -> tuple[Kind, ...]:
