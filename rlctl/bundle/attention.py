@@ -28,14 +28,27 @@ MAX_WORK = 1 << 28
 """Multiplications in a decision; they take a tenth of a second or so."""
 
 
-class AttentionSpec(BaseModel):
+class AttentionSize(BaseModel):
+    """How large the network is, whatever the observation.
+
+    Attributes:
+        width: numbers of a token, which stands for a choice, a task or a group of nodes.
+        heads: that these are divided among.
+        layers: how often the choices look at all tokens.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(default=32, ge=1, le=4096)
+    heads: int = Field(default=2, ge=1, le=64)
+    layers: int = Field(default=1, ge=1, le=16)
+
+
+class AttentionSpec(AttentionSize):
     """What determines the shapes of the weights.
 
     Attributes:
         once, sets, prior: see ``rlctl.sets.SetLayout``.
-        width: numbers of a token.
-        heads: that ``width`` is divided among.
-        layers: how often the choices look at all tokens.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -43,9 +56,6 @@ class AttentionSpec(BaseModel):
     once: int = Field(ge=0, le=1 << 16)
     sets: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(min_length=1, max_length=16)
     prior: int | None = Field(default=None, ge=0)
-    width: int = Field(ge=1, le=4096)
-    heads: int = Field(ge=1, le=64)
-    layers: int = Field(ge=1, le=16)
 
     @property
     def layout(self) -> SetLayout:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from rlctl.bundle.actions import Categorical, Float32, Mask, answers
 from rlctl.bundle.arrays import Declared
-from rlctl.bundle.attention import Attention, AttentionSpec
+from rlctl.bundle.attention import MAX_WEIGHTS, Attention, AttentionSpec
 from rlctl.bundle.manifest import Manifest, as_data, digest
 from rlctl.bundle.recurrent import Lstm
 from rlctl.bundle.spaces import build, describe, length
 from rlctl.campaign import Decision
 from rlctl.errors import PolicyError
 
-MAX_PARAMETERS = 1 << 24
+MAX_PARAMETERS = MAX_WEIGHTS
 ATTENTION = "attention."
 """What the names of the weights of attention begin with."""
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+import restless
 from evidence import processes_in, read
 from machine import FULL
 from test_kill_points import kill_all
@@ -36,49 +36,20 @@ pytestmark = [
     pytest.mark.skipif(find_mpiexec() is None, reason="no mpiexec in this environment"),
 ]
 
-CONFIG: dict[str, Any] = {
-    "schema": 1,
-    "seed": 0,
-    "campaign": {
-        "name": "ensemble",
-        "options": {
-            "workload": {
-                "tasks": [5, 5],
-                "most_tasks": 7,
-                "kinds": [1, 1],
-                "work_s": 2.0,
-                "spread": [0.3, 0.3],
-                "resizable": 1.0,
-                "checkpoint_s": 0.5,
-                "reports": 3,
-            },
-            "ranks": [1, 2],
-            "stop": True,
-            "resize": True,
-            "program": {"walltime_s": 12.0},
-            "allocation_s": 200.0,
-        },
-    },
-    "machine": {"nodes": 2, "cores": 2},
-    "executor": {"options": {"oversubscribe": True, "lease_s": 0.0}},
-    "steer": {"rules_on_twin": False},
-}
-
 
 class Ensemble:
     """One campaign, from its first life to its end."""
 
     def __init__(self, folder: Path, lease_s: float = 0.0, **environment: str) -> None:
         self.folder, self.run = folder, folder / "run"
-        config = json.loads(json.dumps(CONFIG))
-        config["executor"]["options"]["lease_s"] = lease_s
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        executor = {"options": {"oversubscribe": True, "lease_s": lease_s}}
+        text = restless.config({"nodes": 2, "cores": 2}, executor, program={"walltime_s": 12.0})
+        (folder / "config.yaml").write_text(text)
         self.environment = clean_environment(os.environ) | {"OMP_NUM_THREADS": "1"} | environment
         self.life: subprocess.Popen[str] | None = None
 
     def live(self) -> subprocess.Popen[str]:
-        script = Path(__file__).parent / "restless.py"
-        command = [sys.executable, str(script), "config.yaml", "run"]
+        command = [sys.executable, restless.SCRIPT, "config.yaml", "run"]
         pipe = subprocess.PIPE
         self.life = subprocess.Popen(
             command, cwd=self.folder, env=self.environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True

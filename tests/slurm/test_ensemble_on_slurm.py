@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+import restless
 from conftest import Run
 from slurm_bed import Bed, inside
 
@@ -15,40 +15,18 @@ from rlctl.steering.run_folder import read_run
 
 pytestmark = pytest.mark.slurm
 
-CONFIG = {
-    "schema": 1,
-    "seed": 0,
-    "campaign": {
-        "name": "ensemble",
-        "options": {
-            "workload": {
-                "tasks": [6, 6],
-                "most_tasks": 8,
-                "kinds": [2, 2],
-                "work_s": 2.0,
-                "spread": [0.4, 0.4],
-                "resizable": 1.0,
-                "checkpoint_s": 1.0,
-                "reports": 3,
-                "gpus": {"gain": 0.7, "gains": [2.0, 4.0]},
-            },
-            "program": {"walltime_s": 60},
-            "ranks": [1, 2, 4, 8],
-            "stop": True,
-            "resize": True,
-            "allocation_s": 300,
-        },
-    },
-    "machine": {"nodes": 2, "cores": 8, "gpus": 2},
-    "executor": {"name": "slurm"},
-    "steer": {"rules_on_twin": False},
-}
+CONFIG = restless.config(
+    {"nodes": 2, "cores": 8, "gpus": 2},
+    {"name": "slurm"},
+    workload={"tasks": [6, 6], "most_tasks": 8, "kinds": [2, 2], "gpus": {"gain": 0.7, "gains": [2.0, 4.0]}},
+    program={"walltime_s": 60},
+    ranks=[1, 2, 4, 8],
+)
 
 
 def test_an_ensemble_is_stopped_and_resized_on_the_nodes_of_a_job(bed: Bed, job: int, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    restless = Path(__file__).parents[1] / "faults" / "restless.py"
-    command = f"cd {tmp_path} && exec {sys.executable} {restless} config.yaml run"
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    command = f"cd {tmp_path} && exec {sys.executable} {restless.SCRIPT} config.yaml run"
     done = run("sh", "-c", command, timeout_s=280.0, **inside(job), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -65,7 +43,7 @@ def test_an_ensemble_is_stopped_and_resized_on_the_nodes_of_a_job(bed: Bed, job:
 def test_the_same_configuration_is_steered_by_a_rule_from_the_command_line(
     bed: Bed, job: int, run: Run, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "config.yaml").write_text(CONFIG)
     command = f"cd {tmp_path} && exec {sys.executable} -m rlctl steer config.yaml --policy malleable --run run --json"
     done = run("sh", "-c", command, timeout_s=280.0, **inside(job), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr

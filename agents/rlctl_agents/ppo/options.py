@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, cast
 
 from gymnasium.spaces import Discrete, MultiDiscrete, flatdim
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from rlctl.bundle.attention import AttentionSpec
+from rlctl.bundle.attention import AttentionSize, AttentionSpec
 from rlctl.campaign import CampaignFactory
 from rlctl.complaints import check_options
 from rlctl.errors import ConfigError
@@ -25,22 +25,6 @@ MOST_DECISIONS = 1 << 26
 """Between two updates; they are all in memory."""
 
 _Logit = Annotated[float, Field(ge=-1e6, le=1e6)]
-
-
-class AttentionOptions(BaseModel):
-    """Of the network that attends.
-
-    Attributes:
-        width: numbers that stand for a choice, a task or a group of nodes.
-        heads: that these are divided among.
-        layers: how often the choices look at everything.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: int = Field(default=32, ge=1, le=4096)
-    heads: int = Field(default=2, ge=1, le=64)
-    layers: int = Field(default=1, ge=1, le=16)
 
 
 class PlainOptions(LearnerOptions):
@@ -86,7 +70,7 @@ class ChoosingOptions(PlainOptions):
     """
 
     network: Literal["perceptron", "attention"] = "perceptron"
-    attention: AttentionOptions = AttentionOptions()
+    attention: AttentionSize = AttentionSize()
     residual: RuleEntry | None = None
 
 

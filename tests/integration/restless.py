@@ -10,10 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from rlctl.campaign import Action, Decision
 from rlctl.config import load_config
 from rlctl.steering.control import steer
+
+SCRIPT = str(Path(__file__))
+
+
+def config(machine: dict[str, Any], executor: dict[str, Any], **options: Any) -> str:
+    """A small ensemble of tasks that sleep, and may be stopped and resized, as a configuration file has it.
+
+    Args:
+        options: of the campaign; those of its workload are merged.
+    """
+    workload = {"tasks": [5, 5], "most_tasks": 7, "kinds": [1, 1], "work_s": 2.0, "spread": [0.3, 0.3]}
+    workload |= {"resizable": 1.0, "checkpoint_s": 0.5, "reports": 3, **options.pop("workload", {})}
+    campaign = {"workload": workload, "ranks": [1, 2], "stop": True, "resize": True, "allocation_s": 300.0} | options
+    sections = {"campaign": {"name": "ensemble", "options": campaign}, "machine": machine, "executor": executor}
+    return yaml.safe_dump({"schema": 1, "seed": 0, "steer": {"rules_on_twin": False}, **sections})
 
 
 class Restless:
