@@ -4,6 +4,7 @@
 ``... speed``: decisions per second from end to end, at 32 and at 600 nodes, with a rule and with a network.
 ``... compare CONFIG POLICY RULE ...``: policies on held-out instances, with the best of the rules in hindsight, and
 with what no schedule can beat.
+``... steady CONFIG POLICY ...``: how full the machine is in the window, and how much useful work it does.
 ``... real CONFIG POLICY RULE RULE``: the same instance for real, by turns.
 ``... placement CONFIG RULE``: learns which nodes tasks go to, and compares it with the default on held-out instances.
 
@@ -45,7 +46,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 def main() -> None:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description="Benchmarks of ensembles.")
-    parser.add_argument("what", choices=["twin", "speed", "compare", "real", "placement"])
+    commands = {f.__name__: f for f in (twin, speed, compare, real, placement, steady)}
+    parser.add_argument("what", choices=list(commands))
     parser.add_argument("config", nargs="?")
     parser.add_argument("policies", nargs="*")
     parser.add_argument("--quick", action="store_true")
@@ -55,7 +57,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
-    {"twin": twin, "speed": speed, "compare": compare, "real": real, "placement": placement}[options.what](options)
+    commands[options.what](options)
 
 
 def twin(options: argparse.Namespace) -> None:
@@ -161,6 +163,22 @@ def _rule(name: str) -> Any:
     from rlctl.schema import RuleEntry
 
     return make_rule(RuleEntry(rule=name), name, ("policies", name))
+
+
+def steady(options: argparse.Namespace) -> None:
+    """Occupancy and work of the policies, one instance after the other."""
+    config = load_config(Path(options.config or CONFIGS / "ensemble_steady.yaml"), options.set)
+    factory, capacity = campaign_factory(config.campaign.name, config.campaign.options), config.machine.capacity()
+    print(
+        f"{'policy':>30} {'occupied':>8} {'full':>6} {'tasks':>6} {'work, share of the machine':>26} {'decisions':>9}"
+    )
+    window = config.campaign.options["objective"]["window_s"]
+    for name in options.policies or list(config.policies):
+        for instance in range(1 if options.quick else 3):
+            (f,) = play(factory, capacity, [(instance, load_policy(config, name))])
+            share = f["work"] / (capacity.nodes * (window[1] - window[0]))
+            told = f"{f['occupancy']:8.4f} {f['full']:6.3f} {f['successes']:6.0f} {share:26.3f} {f['decisions']:9.0f}"
+            print(f"{name[-30:]:>30} {told}", flush=True)
 
 
 def placement(options: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ class Account:
     Attributes:
         price: so far; None where allocated node-seconds, which the driver counts, are all that costs.
         successes: tasks that are done and worth having, within the window if there is one.
+        work: node-seconds that these were thought to need at best.
         scale: reward for one unit of price is minus this; it makes returns about -1.
         watched_s: time so far, within the window if there is one.
         occupied_s: of it, weighted with the share of the GPUs that tasks held; of the cores, where there are no GPUs.
@@ -45,7 +46,7 @@ class Account:
         self._promised = 0.0  # sum of charge times expected end, of running tasks
         self._charged = 0.0  # sum of their charges
         self._begun = 0.0  # sum of charge times start
-        self._done = 0.0  # node-seconds of work that has been done, within the window
+        self.work = 0.0
         self.successes = 0
         self.watched_s = self.occupied_s = self.full_s = 0.0
         o = objective
@@ -125,7 +126,7 @@ class Account:
         window = self._objective.window_s
         if task.status is Status.DONE and worth and (window is None or window[0] <= now_s <= window[1]):
             self.successes += 1
-            self._done += task.area
+            self.work += task.area
 
     def potential(self, over: bool) -> float:
         """Of the present state, in units of reward; see ``rlctl.env.Episode``.
@@ -138,7 +139,7 @@ class Account:
             return 0.0
         weight = objective.node_second * self.scale
         if objective.window_s is not None:
-            return weight * (self._done + self._charged * self._at_s - self._begun)
+            return weight * (self.work + self._charged * self._at_s - self._begun)
         if objective.goal is not None:
             partly = sum(min(task.done, MOST_CREDIT) for task in self._state.running.values())
             return -weight * self._typical * max(0.0, objective.goal - self.successes - partly)

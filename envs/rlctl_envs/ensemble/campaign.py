@@ -193,6 +193,7 @@ class EnsembleCampaign:
             "attempts_failed": float(self.failures),
             "resizes": float(self.resizes),
             "occupancy": account.occupied_s / max(account.watched_s, 1e-9),
+            "work": account.work,
             "full": account.full_s / max(account.watched_s, 1e-9),
         }
         potential = account.potential(reached)
