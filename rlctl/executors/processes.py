@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _PROC = Path("/proc")
+_RANK = (b"PMIX_RANK=", b"PMI_RANK=")
 
 
 def start_time(pid: int) -> int:
@@ -79,6 +80,11 @@ def send_signal(pids: Iterable[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def ranks_of(pids: Iterable[int]) -> list[int]:
+    """Those that are ranks of an MPI program, or children of one; not its launcher. Empty where there is no /proc."""
+    return [pid for pid in pids if any(b"\0" + name in b"\0" + _environment(pid) for name in _RANK)]
 
 
 def reap(sessions: Iterable[int], mark: bytes, grace_s: float) -> None:

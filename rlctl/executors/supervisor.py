@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlctl.executors.naming import file_name
-from rlctl.executors.processes import boot, children, family, reap, resident_mb, send_signal, start_time
+from rlctl.executors.processes import boot, children, family, ranks_of, reap, resident_mb, send_signal, start_time
 
 TASK = "RLCTL_TASK"
 """Variable in the environment of every program: token and key."""
@@ -444,7 +444,9 @@ class Supervisor:
         if exec_.control is None:
             members = self._members(exec_)
             for number in numbers:
-                send_signal(members, number)
+                # A launcher that is asked to end ends its ranks at once, whatever they still have to save.
+                asked = ranks_of(members) if number == signal.SIGTERM else []
+                send_signal(asked or members, number)
             return
         names = [signal.Signals(number).name.removeprefix("SIG") for number in numbers]
         with contextlib.suppress(OSError):

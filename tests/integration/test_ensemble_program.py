@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from rlctl.executors.mpi import clean_environment, find_mpiexec, mpiexec_command
+from rlctl.executors.processes import ranks_of, send_signal, session_processes
 from rlctl_envs.ensemble.law import seconds
 from rlctl_envs.ensemble.program.kernels import KINDS, kernel, units_per_second
 
@@ -138,7 +139,8 @@ def stopped(
     )
     while not when() and process.poll() is None:
         time.sleep(0.01)
-    os.killpg(process.pid, number)
+    members = session_processes(process.pid)
+    send_signal(ranks_of(members) or members, number)
     return process.wait(30)
 
 

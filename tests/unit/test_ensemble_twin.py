@@ -94,7 +94,7 @@ def policy(name: str) -> Policy:
     return AnyAllowed() if name == "any_allowed" else rule(name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(instance=st.integers(0, 2**32 - 1), name=st.sampled_from(POLICIES), unequal=st.booleans())
 def test_never_over_capacity_and_every_task_ends_once(instance: int, name: str, unequal: bool) -> None:
     capacity = UNEQUAL if unequal else EQUAL
@@ -144,7 +144,7 @@ def assert_within(capacity: Capacity, records: list[Record]) -> None:
             over.add(key)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(instance=st.integers(0, 2**32 - 1), name=st.sampled_from(POLICIES))
 def test_a_journal_rebuilds_the_ensemble_at_any_point(instance: int, name: str) -> None:
     factory = Ensemble(HARD)
