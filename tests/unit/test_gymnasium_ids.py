@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-IDS = ("rlctl/BlockCopolymer-v0", "rlctl/MoldableQueue-v0")
+IDS = ("rlctl/BlockCopolymer-v0", "rlctl/MoldableQueue-v0", "rlctl/Ensemble-v0")
 
 
 @pytest.mark.parametrize("name", IDS)
