@@ -38,6 +38,7 @@ from rlctl.registry import campaign_factory, load_policy
 from rlctl.steering.control import steer
 from rlctl.vector import play
 from rlctl_envs.ensemble.factory import Ensemble
+from rlctl_envs.ensemble.options import Objective, Options
 from rlctl_envs.ensemble.workload import bound_s
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -228,7 +229,7 @@ def compare(options: argparse.Namespace) -> None:
     good = {n: np.array([done[i].successes for i in range(k, len(entries), count)]) for k, n in enumerate(policies)}
     rules = [name for name in policies if not Path(name).is_dir()]
     each = {name: price[name].sum() / good[name].sum() for name in policies}
-    best = min(rules, key=lambda name: each[name])
+    best = min(rules or policies, key=lambda name: each[name])
     if len(rules) > 1:
         chosen = np.argmin([price[name] / np.maximum(good[name], 0.5) for name in rules], axis=0)
         for table in (price, good):
@@ -240,10 +241,17 @@ def compare(options: argparse.Namespace) -> None:
         cost = price[name].sum() / good[name].sum()
         shown = "1" if name == best else f"{value:.3f} [{low:.3f}, {high:.3f}]"
         print(f"{name[-40:]:>40} {cost:11.4g} {shown:>34} {good[name].sum():9.0f}")
-    if isinstance(factory, Ensemble) and not capacity.groups and config.campaign.options.get("objective") is None:
+    if isinstance(factory, Ensemble) and _bounded(factory.options, capacity):
         ranks, cores = factory.options.ranks, capacity.total_cores
         bounds = [bound_s(factory.workload(i), ranks, cores) * capacity.nodes for i in instances]
         print(f"{'no schedule beats':>40} {np.sum(bounds) / good[best].sum():11.4g}")
+
+
+def _bounded(options: Options, capacity: Capacity) -> bool:
+    """Whether ``bound_s`` is a bound there."""
+    w, n = options.workload, options.nodes
+    plain = options.objective == Objective() and not capacity.groups and not w.gpus.gain + w.gpus.need
+    return plain and w.trouble.scatter == n.queue_s.high == n.change_s == 0.0
 
 
 if __name__ == "__main__":

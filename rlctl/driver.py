@@ -153,7 +153,8 @@ class Driver:
                 return decision
             until_s = self._until_s()
             whole = self._machine == self._whole
-            idle = until_s < self.campaign.deadline_s or not whole or bool(self._elastic and self._open)
+            waking = getattr(self.campaign, "wake_s", math.inf) < math.inf
+            idle = waking or not whole or bool(self._elastic and self._open)
             events = self.executor.wait(max(until_s - self.executor.now(), 0.0), idle=idle)
             self._take(events)
             if not self._look_at_machine() and not events:

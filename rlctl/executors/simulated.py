@@ -67,6 +67,9 @@ class Checkpointing(Protocol):
             asked: whether it was asked to stop, and could write a checkpoint; otherwise it was killed or lost.
         """
 
+    def withdrawn(self, uid: TaskId) -> None:
+        """The attempt that ``outcomes`` has told of is not made: nothing of it has happened."""
+
 
 @dataclass(frozen=True, slots=True)
 class DurationModel:
@@ -345,11 +348,15 @@ class SimulatedExecutor(BookedExecutor):
 
     def _arrive(self, task: Task) -> None:
         """A task comes to its end."""
-        simulated, walltime_s = self._does.pop(task.uid), task.spec.walltime_s
+        simulated, walltime_s = self._does[task.uid], task.spec.walltime_s
         if walltime_s is not None and simulated.duration_s > walltime_s:
+            self._interrupted(task, True)
             message = f"stopped at its walltime of {walltime_s:g} s"
             self._ended(task, Ending(failure=Failure.TIMEOUT, message=message))
-        elif simulated.failure is not None:
+            self._pump()
+            return
+        del self._does[task.uid]
+        if simulated.failure is not None:
             self._ended(task, Ending(failure=simulated.failure, message=simulated.message))
         elif task.work is None:
             self._ended(task, Ending(simulated.values))
@@ -385,7 +392,8 @@ class SimulatedExecutor(BookedExecutor):
     def _forget(self, uid: TaskId) -> None:
         self._launched_s.pop(uid, None)
         self._ran_on.pop(uid, None)
-        self._computed.pop(uid, None)
+        if self._computed.pop(uid, None) is not None and self._checkpoints is not None:
+            self._checkpoints.withdrawn(uid)
         self._uncomputed.pop(uid, None)
 
     def _run_on(self) -> None:

@@ -75,6 +75,8 @@ class Tenth:
     def stopped(self, launch: Launch, ran_s: float, asked: bool) -> None:
         self.seen.append((launch.spec.uid, ran_s, asked))
 
+    def withdrawn(self, uid: TaskId) -> None: ...
+
 
 def task(uid: str, ranks: int = 1) -> TaskSpec:
     return TaskSpec(TaskId(uid), executable="true", resources=Resources(ranks=ranks))

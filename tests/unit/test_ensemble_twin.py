@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rlctl.campaign import Action, Decision
 from rlctl.driver import Driver
 from rlctl.env import CampaignEnv, twin
+from rlctl.errors import ConfigError
 from rlctl.executors.base import Capacity, NodeGroup
 from rlctl.executors.simulated import Launch
 from rlctl.policy import Policy
@@ -21,6 +22,7 @@ from rlctl.records import Record, RecordList
 from rlctl.registry import make_rule
 from rlctl.schema import RuleEntry
 from rlctl.task import TaskId, TaskSpec, TaskState
+from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.factory import Ensemble
 from rlctl_envs.ensemble.live import Status
 
@@ -83,8 +85,23 @@ def played(
     decision = driver.begin()
     while decision is not None:
         times.append(decision.time_s)
+        assert_consistent(driver.campaign)
         decision = driver.step(policy.act(decision))
     return driver, records, times
+
+
+def assert_consistent(campaign: EnsembleCampaign) -> None:
+    """What is charged is what runs; what a task has said is of the attempt that runs; paths are as long as they are."""
+    state, account = campaign.state, campaign.account
+    placed = [task for task in state.running.values() if not task.waits_again]
+    assert state.busy_ranks == sum(task.shape.ranks for task in placed)
+    assert account._gpus == sum(task.shape.ranks * task.shape.gpu for task in placed)
+    assert all(r.time_s >= task.started_s for task in state.running.values() for r in task.reports)
+    paths: dict[int, float] = {}
+    for number in sorted(state.tasks, reverse=True):
+        after = [paths[n] for n, task in state.tasks.items() if n > number and number in task.job.after]
+        paths[number] = state.tasks[number].reference_s + max(after, default=0.0)
+    assert {n: task.path_s for n, task in state.tasks.items()} == pytest.approx(paths)
 
 
 POLICIES = ("any_allowed", "lpt", "easy", "tetris", "renewal", "median_stopping", "wfp3", "same_efficiency")
@@ -376,3 +393,114 @@ def test_the_price_of_waiting_does_not_depend_on_what_a_policy_has_measured() ->
         driver, _, _ = played(factory, EQUAL, policy(name), 4)
         references.append({task.job.number: task.reference_s for task in driver.campaign.state.ended})
     assert references[0] == references[1]
+
+
+class Restless:
+    """Starts a task, and in the same moment stops it again and again, or gives it two ranks instead of one."""
+
+    name = "restless"
+
+    def __init__(self, what: str, times: int) -> None:
+        self.what, self.left = what, times
+        self.ranks = 2 if what == "resize" and not times else 1
+
+    def reset(self, seed: int) -> None: ...
+
+    def act(self, decision: Decision) -> Action:
+        state = decision.fields["state"]
+        for task in state.running.values():
+            if self.left > 0 and task.started_s == decision.time_s:
+                self.left -= 1
+                return {"stop": task.job.number} if self.what == "stop" else {"resize": task.job.number, "ranks": 2}
+        return {"start": next(iter(state.waiting)), "ranks": self.ranks} if state.waiting else {"wait": True}
+
+
+@pytest.mark.parametrize(("what", "times"), [("stop", 8), ("resize", 1)])
+def test_what_did_not_happen_changes_nothing(what: str, times: int) -> None:
+    """Attempts that are stopped or changed in the moment of their start have done no work and had no luck."""
+    work = {"tasks": [1, 1], "spawn_probability": 0.0, "resizable": 1.0, "checkpoint_s": 1.0, "spread": [0.0, 0.0]}
+    trouble = {"failures_per_rank_s": 2e-4, "scatter": 0.3}
+    options = {"workload": work | {"trouble": trouble}, "ranks": [1, 2], "stop": True, "resize": True, "retries": 100}
+    for instance in range(5):
+        prices = []
+        for count in (0, times):
+            driver, _, _ = played(Ensemble(options), EQUAL, Restless(what, count), instance)
+            assert driver.outcome().successes == 1
+            prices.append(driver.ledger.node_seconds)
+        assert prices[0] == pytest.approx(prices[1])
+
+
+def test_one_that_comes_to_its_walltime_goes_on_from_its_checkpoint() -> None:
+    work = {"tasks": [1, 1], "spawn_probability": 0.0, "resizable": 1.0, "work_s": 3000.0, "spread": [0.0, 0.0]}
+    options = {"workload": work, "ranks": [1], "program": {"walltime_s": 700.0}, "retries": 9}
+    driver, _, _ = played(Ensemble(options), EQUAL, rule("lpt"), 0)
+    assert driver.outcome().successes == 1
+    assert driver.campaign.failures == 4
+    assert driver.executor.now() == pytest.approx(3000.0)
+
+
+def test_when_reports_come_does_not_tell_how_long_a_task_will_take() -> None:
+    factory = Ensemble({"workload": {"tasks": [1, 1], "trouble": {"traps_per_work": [3, 3], "trap_work": [500, 500]}}})
+    spec = TaskSpec(TaskId("a"), executable="true", parameters={"task": 0, "report_s": 10.0})
+    counts = []
+    for instance in range(5):
+        (told,) = factory.task_model(instance).outcomes([Launch(spec, 1)])
+        times = [time_s for time_s, _ in told.progress[:200]]
+        assert times == pytest.approx([10.0 * (i + 1) for i in range(len(times))])
+        counts.append(len(told.progress))
+    assert 200 < max(counts) < 250
+
+
+def test_one_that_lost_its_node_has_said_nothing_and_takes_no_gpu() -> None:
+    options = {
+        "workload": {"tasks": [1, 1], "work_s": 9000.0, "spawn_probability": 0.0, "gpus": {"need": 1.0}, "reports": 9},
+        "nodes": {"losses_per_node_s": 5e-4, "repair_s": 10_000.0},
+        "objective": {"node_second": 0.0, "gpu_second": 1.0},
+        "ranks": [1],
+        "allocation_s": 1e6,
+    }
+    lost = 0
+    for instance in range(10):
+        driver, records, _ = played(Ensemble(options), Capacity(1, 1, gpus=1), rule("lpt"), instance)
+        states = [r.data["state"] for r in records if r.kind == "event"]
+        lost += "preempted" in states
+        ran_s, since_s = 0.0, None
+        for record in (r for r in records if r.kind == "event" and "progress" not in r.data):
+            if record.data["state"] == "running":
+                since_s = record.time_s
+            elif since_s is not None:
+                ran_s, since_s = ran_s + record.time_s - since_s, None
+        assert driver.outcome().price == pytest.approx(ran_s)
+    assert lost > 3
+
+
+def test_the_next_task_may_come_after_the_end() -> None:
+    options = {"workload": {"tasks": [6, 6], "load": 0.01}, "allocation_s": 3000.0}
+    for instance in range(8):
+        driver, _, _ = played(Ensemble(options), EQUAL, rule("lpt"), instance)
+        assert driver.outcome().ended
+        assert driver.executor.now() <= 3000.0
+
+
+WRONG = {
+    "memory_mb": {"workload": {"memory_mb": [0, 100]}},
+    "memory": {"workload": {"memory_mb": [-5, 100]}},
+    "gains": {"workload": {"gpus": {"gains": [0, 4]}}},
+    "traps_per_work": {"workload": {"trouble": {"traps_per_work": [-1, 2]}}},
+    "trap_work": {"workload": {"trouble": {"trap_work": [-1, 2]}}},
+    "kappa": {"workload": {"kappa": [-2, 0]}},
+    "spread": {"workload": {"spread": [900, 1000]}},
+    "kinds": {"workload": {"kinds": [10**8, 10**8]}},
+    "goal": {"objective": {"goal": 3, "window_s": [0, 100]}},
+    "allocation_s": {"objective": {"window_s": [500, 1000]}, "allocation_s": 400},
+    "need": {"workload": {"gpus": {"need": 0.5}}},
+    "no number of ranks": {"workload": {"memory_mb": [1e6, 1e6]}},
+    "changes of nodes": {"nodes": {"losses_per_node_s": 1e-4}, "allocation_s": 1e12},
+}
+
+
+@pytest.mark.parametrize("said", list(WRONG))
+def test_options_that_make_no_sense_are_refused_in_one_line(said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        Ensemble(WRONG[said]).check(Capacity(8, 2, memory_mb=1000), real=False)
+    assert "\n" not in str(caught.value)

@@ -80,8 +80,8 @@ class Renewal(Lpt):
     def _per_success(self, state: Board, task: Any) -> float:
         """Machine time that a success has cost so far, node-seconds."""
         expected = (task.expected_s - task.started_s) * task.charge
-        spent = sum((other.ended_s - other.started_s) * other.charge for other in state.ended)
-        good = sum(other.status == "done" for other in state.ended)
+        spent = sum(other.spent for other in state.ended)
+        good = sum(other.worth for other in state.ended)
         return float((spent + self.prior * expected) / (good + self.prior))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import median
 
-from rlctl_envs.ensemble.live import Live, Status
+from rlctl_envs.ensemble.live import Live
 from rlctl_envs.ensemble.options import Objective
 from rlctl_envs.ensemble.state import State
 
@@ -23,7 +23,8 @@ class Account:
     Args:
         objective: what costs what.
         state: of the ensemble.
-        areas: node-seconds that each task of the workload is thought to need at best.
+        areas: node-seconds that each task of the workload, by number, is thought to need at best.
+        gpu_s: GPU-seconds likewise, on as few GPUs as can be.
 
     Attributes:
         price: so far; None where allocated node-seconds, which the driver counts, are all that costs.
@@ -35,8 +36,8 @@ class Account:
         full_s: of it, while that share was at least ``FULL``.
     """
 
-    def __init__(self, objective: Objective, state: State, areas: list[float]) -> None:
-        self._objective, self._state = objective, state
+    def __init__(self, objective: Objective, state: State, areas: list[float], gpu_s: list[float]) -> None:
+        self._objective, self._state, self._areas = objective, state, areas
         self._paid = state.capacity.nodes
         self._at_s = 0.0
         self._sum = 0.0
@@ -45,19 +46,20 @@ class Account:
         self._waiting = 0.0  # node-seconds
         self._promised = 0.0  # sum of charge times expected end, of running tasks
         self._charged = 0.0  # sum of their charges
-        self._begun = 0.0  # sum of charge times start
         self.work = 0.0
         self.successes = 0
         self.watched_s = self.occupied_s = self.full_s = 0.0
         o = objective
         self._plain = o.node_second == 1.0 and o.gpu_second == o.slowdown == 0.0 and o.window_s is None
-        self._typical = median(areas) if areas else 1.0
+        possible = [area for area in areas if area < math.inf]
+        self._typical = median(possible) if possible else 1.0
         if o.window_s is not None:
-            whole = o.node_second * state.capacity.nodes * (o.window_s[1] - o.window_s[0])
+            there = o.node_second * state.capacity.nodes + o.gpu_second * state.capacity.total_gpus
+            whole = there * (o.window_s[1] - o.window_s[0])
         elif o.goal is not None:
-            whole = o.node_second * o.goal * self._typical
+            whole = o.goal * (o.node_second * self._typical + o.gpu_second * (median(gpu_s) if gpu_s else 0.0))
         else:
-            whole = o.node_second * math.fsum(areas)
+            whole = o.node_second * math.fsum(possible) + o.gpu_second * math.fsum(gpu_s)
         self.scale = 1.0 / max(whole + o.slowdown * 2.0 * len(areas), 1e-9)
 
     @property
@@ -105,7 +107,6 @@ class Account:
         self._state.promised_rank_s += task.shape.ranks * task.expected_s
         self._state.busy_ranks += task.shape.ranks
         self._promised += task.charge * task.expected_s
-        self._begun += task.charge * task.started_s
         self._charged += task.charge
         self._gpus += task.shape.ranks * task.shape.gpu
 
@@ -114,33 +115,32 @@ class Account:
         self._state.promised_rank_s -= task.shape.ranks * task.expected_s
         self._state.busy_ranks -= task.shape.ranks
         self._promised -= task.charge * task.expected_s
-        self._begun -= task.charge * task.started_s
         self._charged -= task.charge
         self._gpus -= task.shape.ranks * task.shape.gpu
 
-    def ended(self, task: Live, worth: bool, now_s: float) -> None:
+    def ended(self, task: Live, now_s: float) -> None:
         """It is in a final state."""
         bound_s = max(task.reference_s, self._objective.bound_s)
         self._rate -= 1.0 / bound_s
-        self._sum += self._objective.slowdown * max(0.0, 1.0 - (now_s - task.arrived_s) / bound_s)
         window = self._objective.window_s
-        if task.status is Status.DONE and worth and (window is None or window[0] <= now_s <= window[1]):
-            self.successes += 1
-            self.work += task.area
+        if window is None or window[0] <= now_s <= window[1]:
+            self._sum += self._objective.slowdown * max(0.0, 1.0 - (now_s - task.arrived_s) / bound_s)
+            if task.worth:
+                self.successes += 1
+                self.work += self._areas[task.job.number]
 
     def potential(self, over: bool) -> float:
         """Of the present state, in units of reward; see ``rlctl.env.Episode``.
 
         Where all tasks have to end, what is left of them costs node-seconds. Where some have to succeed, so many are
-        missing; a running one counts for the share that is done. In a window, work that is done has been gained.
+        missing; in a window, so many have been gained. A running one counts for the share that is done.
         """
         objective = self._objective
         if over or objective.node_second == 0.0:
             return 0.0
         weight = objective.node_second * self.scale
-        if objective.window_s is not None:
-            return weight * (self.work + self._charged * self._at_s - self._begun)
-        if objective.goal is not None:
+        if objective.window_s is not None or objective.goal is not None:
             partly = sum(min(task.done, MOST_CREDIT) for task in self._state.running.values())
-            return -weight * self._typical * max(0.0, objective.goal - self.successes - partly)
+            missing = max(0.0, (objective.goal or 0) - self.successes - partly)
+            return weight * self._typical * (-missing if objective.goal is not None else self.successes + partly)
         return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))

@@ -82,7 +82,7 @@ class EnsembleCampaign:
         self._decision: Decision | None = None
         self._choices: list[Choice | None] | None = None
         self.state = State(options, Capacity(), truth)
-        self.account = Account(options.objective, self.state, [])
+        self.account = Account(options.objective, self.state, [], [])
 
     # The driver's calls.
 
@@ -102,7 +102,7 @@ class EnsembleCampaign:
             for job in self._jobs
         ]
         areas = [state.least_area(Live(job, 0.0, 0.0, state.shapes(job))) for job in self._jobs]
-        self.account = Account(self.options.objective, state, [area for area in areas if area < math.inf])
+        self.account = Account(self.options.objective, state, areas, [self._gpu_s(job) for job in self._jobs])
         arrivals = [(job.arrives + job.offered / power, job.number) for job in self._jobs if job.parent is None]
         self._coming = sorted(arrivals, reverse=True)
         self._arrivals()
@@ -137,7 +137,7 @@ class EnsembleCampaign:
         elif event.result is not None:
             self._ended(task, event)
         elif event.state is TaskState.RUNNING:
-            self._running(task, event.time_s)
+            self._running(task, event)
         elif event.state is TaskState.PREEMPTED and not task.resizing:
             self._displaced(task)
 
@@ -183,7 +183,8 @@ class EnsembleCampaign:
         state, account, goal = self.state, self.account, self.options.objective.goal
         left = bool(state.waiting or state.running or state.blocked or self._coming)
         window = self.options.objective.window_s
-        reached = window is None and (not left if goal is None else account.successes >= goal)
+        all_done = not left and self.counts[Status.DONE] > 0
+        reached = window is None and (all_done if goal is None else account.successes >= goal)
         ended = reached or not left or state.now_s >= self.deadline_s
         extra = {
             "masked_actions": float(self.masked),
@@ -213,6 +214,12 @@ class EnsembleCampaign:
     def counts(self) -> Mapping[Status, int]:
         """Ended tasks by their state."""
         return self.state.counts
+
+    def _gpu_s(self, job: Job) -> float:
+        """GPU-seconds that a task takes where it takes any, on as few as can be, as its user believes."""
+        shape = next((shape for shape in self.state.shapes(job) if shape.gpu), None)
+        scaling = self.state.scalings[job.kind]
+        return 0.0 if shape is None else shape.ranks * scaling.seconds(job.estimate_s, shape.ranks, True)
 
     # Decisions.
 
@@ -316,6 +323,7 @@ class EnsembleCampaign:
         task.starts += 1
         task.begun, task.started_s, task.expected_s = task.done, state.now_s, state.now_s + seconds
         task.reports.clear()
+        task.attempt = 0
         self._uids[task.uid] = task
         self.account.started(task)
         reports = self.options.workload.reports
@@ -332,7 +340,7 @@ class EnsembleCampaign:
         state = self.state
         assert task.uid is not None
         task.done = max(task.done, state.believed(task))
-        self.account.let_go(task)
+        self._lost(task)
         before = task.shape
         state.release(task)
         placed = state.place(task, shape)
@@ -340,8 +348,7 @@ class EnsembleCampaign:
             raise RuntimeError(f"task {task.uid} had a place and has none")
         if placed:
             task.resizing = True
-            task.begun, task.started_s = task.done, state.now_s
-            task.expected_s = state.now_s + state.seconds(task, shape)
+            self._begins_at(task, task.done)
             self.resizes += 1
         self.account.started(task)
         state.reported = None
@@ -368,12 +375,21 @@ class EnsembleCampaign:
             self._finish(task, Status.FAILED)
             return
         task.blockers = {other.job.number for other in before if not other.final}
-        for other in before:
-            other.path_s = max(other.path_s, other.reference_s + task.path_s)
+        self._lengthen(task)
         if task.blockers:
             state.blocked[job.number] = task
         else:
             self._enqueue(task)
+
+    def _lengthen(self, task: Live) -> None:
+        """The paths of those that it waits for are as long as its own, and their own time, at least."""
+        changed = [task]
+        while changed:
+            last = changed.pop()
+            for other in (self.state.tasks[n] for n in last.job.after if n in self.state.tasks):
+                if other.path_s < other.reference_s + last.path_s:
+                    other.path_s = other.reference_s + last.path_s
+                    changed.append(other)
 
     def _enqueue(self, task: Live) -> None:
         task.status, task.uid = Status.WAITING, None
@@ -388,7 +404,7 @@ class EnsembleCampaign:
     def _heard(self, task: Live, event: Event) -> None:
         assert event.progress is not None
         fraction, value = event.progress.get("fraction"), event.progress.get("value")
-        if not isinstance(fraction, int | float) or not 0.0 <= fraction <= 1.0:
+        if event.attempt != task.attempt or not isinstance(fraction, int | float) or not 0.0 <= fraction <= 1.0:
             return
         good = isinstance(value, int | float) and math.isfinite(value)
         task.reports.append(Report(event.time_s, float(fraction), float(value) if good and value is not None else None))
@@ -396,29 +412,46 @@ class EnsembleCampaign:
         if self.options.stop or self.options.resize:
             self.state.reported, self._stirred = task, True
 
-    def _running(self, task: Live, time_s: float) -> None:
+    def _running(self, task: Live, event: Event) -> None:
         """It runs now; what it does until its end is expected from here on."""
-        self.account.let_go(task)
-        shift_s = time_s - task.started_s
-        task.started_s, task.expected_s = time_s, task.expected_s + shift_s
-        self.account.started(task)
+        again = task.waits_again
+        if not again:
+            self.account.let_go(task)
+        shift_s = event.time_s - task.started_s
+        task.attempt, task.started_s, task.expected_s = event.attempt, event.time_s, task.expected_s + shift_s
         task.resizing = False
-        if task.waits_again:  # it has found a place, wherever that is
+        if again:  # it has found a place, wherever that is
             self._place(task)
+        else:
+            self.account.started(task)
 
     def _displaced(self, task: Live) -> None:
         """It was lost with its node; the executor runs it again where it fits."""
         if task.waits_again:
             return
+        self._lost(task)
         self.state.release(task)
-        if not task.job.resizable:
-            task.done = 0.0
-        task.begun = task.done
+        self._begins_at(task, task.done if task.job.resizable else 0.0)
         self._place(task)
+
+    def _lost(self, task: Live) -> None:
+        """What it had of the machine it has no longer."""
+        self.account.let_go(task)
+        task.spent += (self.state.now_s - task.started_s) * task.charge
+
+    def _begins_at(self, task: Live, done: float) -> None:
+        """A new attempt, which has said nothing yet."""
+        task.reports.clear()
+        task.attempt = 0
+        task.begun = task.done = done
+        task.started_s = task.expected_s = self.state.now_s
+        task.expected_s += self.state.seconds(task, task.shape)
 
     def _place(self, task: Live) -> None:
         task.waits_again = not self.state.place(task, task.shape)
         (self._again.add if task.waits_again else self._again.discard)(task)
+        if not task.waits_again:
+            self.account.started(task)
 
     def _place_again(self) -> None:
         for task in sorted(self._again, key=lambda task: (task.started_s, task.job.number)):
@@ -434,7 +467,7 @@ class EnsembleCampaign:
             self._stopped(task, asked)
         elif result.state is TaskState.DONE and (read := self._read(result.values)) is not None:
             worth, children = read
-            if task.begun == 0.0 and event.attempt == 1:
+            if event.attempt == 1 and (task.starts == 1 or not task.job.resizable):
                 self.state.learn(task, result.ended_s - result.started_s)
             self._finish(task, Status.DONE, worth)
             for number in children:
@@ -470,8 +503,8 @@ class EnsembleCampaign:
 
     def _leave(self, task: Live) -> None:
         """It does not run any more."""
-        self.account.let_go(task)
         if not task.waits_again:
+            self._lost(task)
             self.state.release(task)
         task.waits_again = task.resizing = task.stopping = False
         self._again.discard(task)
@@ -482,7 +515,8 @@ class EnsembleCampaign:
     def _finish(self, task: Live, status: Status, worth: bool = True) -> None:
         state = self.state
         task.status, task.ended_s, task.uid = status, state.now_s, None
-        self.account.ended(task, worth, state.now_s)
+        task.worth = status is Status.DONE and worth
+        self.account.ended(task, state.now_s)
         state.ended.append(task)
         state.counts[status] += 1
         for other in [t for t in state.blocked.values() if task.job.number in t.blockers]:

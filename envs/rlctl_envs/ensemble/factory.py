@@ -20,12 +20,14 @@ from rlctl.registry import make_placement
 from rlctl.task import TaskId, TaskSpec
 from rlctl.vector import CampaignVectorEnv
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
-from rlctl_envs.ensemble.job import Job, Shape
+from rlctl_envs.ensemble.job import Gpu, Job, Shape
 from rlctl_envs.ensemble.model import EnsembleModel
 from rlctl_envs.ensemble.options import Options
 from rlctl_envs.ensemble.program.kernels import units_per_second
+from rlctl_envs.ensemble.state import State
 from rlctl_envs.ensemble.workload import Workload, outages
 
+MOST_CHANGES = 1_000_000
 JOBS = "jobs.json"
 """What the programs of real tasks read."""
 
@@ -66,6 +68,16 @@ class Ensemble:
         key = ("campaign", "options")
         if self.options.ranks[0] > capacity.total_cores:
             raise ConfigError(f"at least {self.options.ranks[0]} ranks, and no so many cores", (*key, "ranks"))
+        w = self.options.workload
+        if w.gpus.need > 0.0 and not capacity.total_gpus:
+            raise ConfigError("tasks need GPUs, and the machine has none", (*key, "workload", "gpus", "need"))
+        largest = Job(0, 0, 1.0, gpu=Gpu.NEED if w.gpus.need > 0.0 else Gpu.NO, memory_mb=w.memory_mb.high)
+        if not State(self.options, capacity).shapes(largest):
+            raise ConfigError("the largest tasks fit on no number of ranks", (*key, "workload", "memory_mb"))
+        n = self.options.nodes
+        changes = n.losses_per_node_s + (n.changed / n.change_s if n.change_s > 0.0 else 0.0)
+        if changes * self.options.allocation_s * capacity.nodes > MOST_CHANGES:
+            raise ConfigError(f"more than {MOST_CHANGES:,} changes of nodes in an allocation", (*key, "nodes"))
         if not real:
             return
         if self.options.clairvoyant:
@@ -150,6 +162,6 @@ class Ensemble:
         )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=128)
 def _drawn(options: str, seed: int) -> Workload:
     return Workload.draw(Options.model_validate_json(options), seed)

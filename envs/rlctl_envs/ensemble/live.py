@@ -48,6 +48,7 @@ class Live:
         path_s: estimated time until the last of those that wait for it can end.
         blockers: tasks that must end before it starts.
         shape, started_s, expected_s: of the attempt that runs: on what, since when, and its expected end.
+        attempt: its number, as the executor counts; 0: it does not run yet.
         begun: share of the work that was done when this attempt began, as far as is known.
         done: share of the work that is done, likewise.
         waits_again: a running attempt was lost with its node, and the executor will run it again where it fits.
@@ -55,6 +56,8 @@ class Live:
         stopping: it is being stopped, and will not run on.
         charge: its share of the machine while it runs, in nodes.
         area: node-seconds that its remaining work was thought to need when it was queued last.
+        spent: node-seconds that it has taken, but for the attempt that runs.
+        worth: it is done, and worth having.
     """
 
     job: Job
@@ -73,12 +76,15 @@ class Live:
     begun: float = 0.0
     done: float = 0.0
     starts: int = 0
+    attempt: int = 0
     failures: int = 0
     waits_again: bool = False
     resizing: bool = False
     stopping: bool = False
     charge: float = 0.0
     area: float = 0.0
+    spent: float = 0.0
+    worth: bool = False
     ended_s: float = 0.0
     reports: list[Report] = field(default_factory=list)
 

@@ -14,7 +14,8 @@ from rlctl_envs.ensemble.truth import Truth
 from rlctl_envs.ensemble.workload import Workload
 
 MOST_REPORTS = 200
-"""Of one attempt: one that is stuck for good would fill memory."""
+"""So many of one attempt come at equal times, later ones ever more seldom: one that is stuck for good would fill
+memory. When they come must not tell how long it will take."""
 
 
 class EnsembleModel:
@@ -27,6 +28,7 @@ class EnsembleModel:
         self._done: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
         self._under_way: dict[TaskId, tuple[int, int]] = {}
+        self._before: dict[TaskId, tuple[float | None, float | None]] = {}  # done and dying, when it was asked of last
         self._dying: dict[int, float] = {}
 
     def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
@@ -38,6 +40,15 @@ class EnsembleModel:
         number, attempt = self._under_way.pop(launch.spec.uid)
         self._dying.pop(number, None)  # it would have, later
         self._done[number] = self._saved(launch, number, attempt, ran_s, asked)
+
+    def withdrawn(self, uid: TaskId) -> None:
+        """As if it had not been asked."""
+        number, attempt = self._under_way.pop(uid)
+        self._attempts[number] = attempt - 1
+        for known, value in zip((self._done, self._dying), self._before.pop(uid), strict=True):
+            known.pop(number, None)
+            if value is not None:
+                known[number] = value
 
     def _saved(self, launch: Launch, number: int, attempt: int, ran_s: float, asked: bool) -> float:
         """The share of the work from which the next attempt goes on."""
@@ -62,6 +73,7 @@ class EnsembleModel:
         truth = self.workload.truths[number]
         attempt = self._attempts[number] = self._attempts.get(number, -1) + 1
         self._under_way[spec.uid] = number, attempt
+        self._before[spec.uid] = self._done.get(number), self._dying.get(number)
         if number in self._dying:  # so the last attempt has
             self._done[number] = self._dying.pop(number)
         done = self._done.get(number, 0.0)
@@ -83,11 +95,13 @@ class EnsembleModel:
         w = self._options.workload
         if every_s <= 0.0:
             return ()
-        every_s = max(every_s, end_s / MOST_REPORTS)
         found = []
-        for i in range(1, math.ceil((end_s - start_up_s) / every_s)):
-            fraction = truth.reached(done, i * every_s / whole_s)
+        worked_s, gap_s = every_s, every_s
+        while start_up_s + worked_s < end_s:
+            fraction = truth.reached(done, worked_s / whole_s)
             value = signal(self._seed, number, fraction, truth.quality, w.noise)
-            elapsed_s = start_up_s + i * every_s
+            elapsed_s = start_up_s + worked_s
             found.append((elapsed_s, {"fraction": fraction, "elapsed_s": elapsed_s, "value": value}))
+            gap_s *= 1.0 if len(found) < MOST_REPORTS else 1.5
+            worked_s += gap_s
         return found

@@ -43,6 +43,26 @@ def _rising(value: Range) -> Range:
 Interval = Annotated[Range, AfterValidator(_rising)]
 
 
+def _within(low: float, high: float) -> AfterValidator:
+    def check(value: Range) -> Range:
+        if not low <= value.low <= value.high <= high:
+            raise ValueError(f"from {value.low:g} to {value.high:g} is not within {low:g} to {high:g}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _or_none(value: Range) -> Range:
+    if value.low <= 0.0 < value.high:
+        raise ValueError(f"from {value.low:g}: give two numbers above 0, or 0 twice")
+    return value
+
+
+Positive = Annotated[Interval, _within(1e-9, 1e9)]
+NotNegative = Annotated[Interval, _within(0.0, 1e9)]
+Deviation = Annotated[Interval, _within(0.0, 5.0)]
+
+
 class Gpus(Part):
     """Tasks and GPUs.
 
@@ -55,7 +75,7 @@ class Gpus(Part):
 
     need: Share = 0.0
     gain: Share = 0.0
-    gains: Interval = Range(3.0, 12.0)
+    gains: Positive = Range(3.0, 12.0)
     told: float = Field(default=0.4, ge=0.0, le=3.0)
 
 
@@ -71,8 +91,8 @@ class Trouble(Part):
     """
 
     failures_per_rank_s: float = Field(default=0.0, ge=0.0, le=1.0)
-    traps_per_work: Interval = Range(0.0, 0.0)
-    trap_work: Interval = Range(1.0, 1.0)
+    traps_per_work: Annotated[Interval, _within(0.0, 1000.0)] = Range(0.0, 0.0)
+    trap_work: NotNegative = Range(1.0, 1.0)
     scatter: float = Field(default=0.0, ge=0.0, le=3.0)
 
 
@@ -87,7 +107,7 @@ class Nodes(Part):
         changed: share of the nodes that leave the allocation, and come back with the change after.
     """
 
-    queue_s: Interval = Range(0.0, 0.0)
+    queue_s: NotNegative = Range(0.0, 0.0)
     losses_per_node_s: float = Field(default=0.0, ge=0.0, le=1.0)
     repair_s: Seconds = 3600.0
     change_s: Seconds = 0.0
@@ -133,18 +153,18 @@ class WorkloadOptions(Part):
     most_tasks: int = Field(default=48, ge=1, le=100_000)
     kinds: tuple[int, int] = (1, 3)
     work_s: float = Field(default=600.0, gt=1e-6, le=1e9)
-    spread: Interval = Range(0.7, 1.6)
-    error: Interval = Range(0.1, 0.7)
+    spread: Deviation = Range(0.7, 1.6)
+    error: Deviation = Range(0.1, 0.7)
     serial: Interval = Range(0.002, 0.1)
-    kappa: Interval = Range(0.0, 0.5)
+    kappa: NotNegative = Range(0.0, 0.5)
     spawn_probability: Share = 0.35
     depend_probability: Share = 0.0
     load: float = Field(default=0.0, ge=0.0, le=10.0)
     resizable: Share = 0.0
     checkpoint_s: float = Field(default=300.0, gt=0.0, le=1e9)
-    memory_mb: Interval = Range(0.0, 0.0)
+    memory_mb: Annotated[NotNegative, AfterValidator(_or_none)] = Range(0.0, 0.0)
     priorities: int = Field(default=0, ge=0, le=100)
-    deadline: Interval = Range(0.0, 0.0)
+    deadline: NotNegative = Range(0.0, 0.0)
     quality: Share = 1.0
     noise: float = Field(default=0.3, ge=0.0, le=10.0)
     reports: int = Field(default=0, ge=0, le=1000)
@@ -163,8 +183,9 @@ class WorkloadOptions(Part):
     def _consistent(self) -> WorkloadOptions:
         for name in ("tasks", "kinds"):
             least, greatest = getattr(self, name)
-            if not 1 <= least <= greatest:
-                raise ConfigError(f"from {least} to {greatest}: give 1 <= least <= greatest", ("workload", name))
+            if not 1 <= least <= greatest <= 100_000:
+                problem = f"from {least} to {greatest}: give 1 <= least <= greatest <= 100,000"
+                raise ConfigError(problem, ("workload", name))
         if self.tasks[1] > self.most_tasks:
             raise ConfigError(f"up to {self.tasks[1]} at the beginning, most_tasks is {self.most_tasks}", ("workload",))
         if self.serial.low <= 0.0 or self.serial.high > 1.0:
@@ -210,6 +231,8 @@ class Objective(Part):
             raise ConfigError("nothing has a price: set node_second, gpu_second or slowdown", ("objective",))
         if self.window_s is not None and not 0.0 <= self.window_s[0] < self.window_s[1]:
             raise ConfigError("give [from, to] with 0 <= from < to", ("objective", "window_s"))
+        if self.window_s is not None and self.goal is not None:
+            raise ConfigError("a campaign with a window ends with it: leave out the goal", ("objective", "goal"))
         return self
 
 
@@ -282,6 +305,9 @@ class Options(Part):
     def _consistent(self) -> Options:
         if not self.ranks or list(self.ranks) != sorted(set(self.ranks)) or self.ranks[0] < 1:
             raise ConfigError("give rising whole numbers from 1", ("ranks",))
+        begins_s = max(self.nodes.queue_s.high, self.objective.window_s[0] if self.objective.window_s else 0.0)
+        if begins_s >= self.allocation_s:
+            raise ConfigError(f"ends before anything counts, at {begins_s:g} s", ("allocation_s",))
         if self.control_slots > self.slots - 3:
             raise ConfigError(
                 f"{self.control_slots} of {self.slots} slots leave too few for starts", ("control_slots",)

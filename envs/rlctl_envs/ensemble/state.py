@@ -125,8 +125,8 @@ class State:
         """
         if self.truth is None:
             raise ValueError("only a twin whose options say 'clairvoyant: true' knows how tasks really scale")
-        one = Shape(task.shapes[0].ranks, shape.gpu)
-        return self.truth(task.job.number, one) * one.ranks / (self.truth(task.job.number, shape) * shape.ranks)
+        number = task.job.number
+        return self.truth(number, Shape(1, shape.gpu)) / (self.truth(number, shape) * shape.ranks)
 
     def seconds(self, task: Live, shape: Shape) -> float:
         """What is left of a task on this shape, start-up included, as far as is known."""

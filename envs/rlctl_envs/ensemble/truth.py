@@ -17,7 +17,8 @@ class Truth:
     Attributes:
         work_s: seconds on one rank.
         children: numbers of the tasks that it brings forth.
-        traps: where in its work it is stuck, and how long, as shares of the time that it takes otherwise.
+        traps: where in its work it is stuck, and how long, as shares of the time that it takes otherwise. One that goes
+            on from a checkpoint is not stuck there again.
         quality: what it is worth, 0 to 1.
         slowness: factors of its attempts' times.
         luck: of its attempts, exponentially distributed: one dies when its rank-seconds times the rate of failures

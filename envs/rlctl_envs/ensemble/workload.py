@@ -67,7 +67,9 @@ class Workload:
         sizes = [_nearest(options.ranks, job.ranks) for job in logged]
         arrives = np.zeros(count)
         for i, job in enumerate(logged):
-            k = kind[i] = job.kind % len(kinds)
+            if job.application >= 0 or job.user >= 0:
+                kind[i] = job.kind % len(kinds)
+            k = kind[i]
             works[i] = job.run_s * sizes[i] / loss(sizes[i], kinds[k].serial, kinds[k].kappa)
             arrives[i] = job.submit_s if i < initial and w.load == 0.0 else 0.0
         estimates = works * np.exp(error * rng.standard_normal(count))
