@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from rlctl import saved_policy
+from rlctl.config import load_config
+from rlctl.registry import campaign_factory, load_policy
+from rlctl.vector import play
 
-FOLDER = Path(__file__).parents[2] / "configs" / "policies" / "annealing-ppo"
+CONFIGS = Path(__file__).parents[2] / "configs"
+FOLDER = CONFIGS / "policies" / "annealing-ppo"
 
 # What somebody does who knows only Stable-Baselines3; the policy's class comes with rlctl_agents, which is installed.
 PLAIN = """
@@ -55,3 +59,18 @@ def test_it_tells_what_it_saw_and_how_it_did_against_whom() -> None:
     assert set(rows) == {"ppo", "feedback", "linear", "exponential", "cyclic", "constant"}
     assert all(row["instances"] == 256 for row in rows.values())
     assert rows["ppo"]["ert_interval"][1] < rows["feedback"]["ert_interval"][0]
+
+
+def test_the_one_for_an_ensemble_plays_it_as_well_as_its_score_says() -> None:
+    config = load_config(CONFIGS / "ensemble_paced.yaml")
+    policies = {name: load_policy(config, name) for name in ("ppo", "lpt")}
+    factory, capacity = campaign_factory("ensemble", config.campaign.options), config.machine.capacity()
+    cost = {}
+    for name, policy in policies.items():
+        played = play(factory, capacity, [(instance, policy) for instance in range(40)])
+        cost[name] = sum(figures["node_seconds"] for figures in played)
+    assert cost["ppo"] < 0.97 * cost["lpt"]
+    score = saved_policy.load(CONFIGS / "policies" / "ensemble-paced-ppo").manifest.scores[-1]
+    rows = {row["policy"]: row for row in score.rows}
+    assert all(row["instances"] == 300 for row in rows.values())
+    assert rows["ppo"]["ert_interval"][1] < rows["lpt"]["ert"]
