@@ -22,6 +22,7 @@ from rlctl.records import Record, RecordList
 from rlctl.registry import make_rule
 from rlctl.schema import RuleEntry
 from rlctl.task import TaskId, TaskSpec, TaskState
+from rlctl_envs.ensemble.account import MOST_CREDIT
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.factory import Ensemble
 from rlctl_envs.ensemble.live import Status
@@ -95,6 +96,7 @@ def assert_consistent(campaign: EnsembleCampaign) -> None:
     state, account = campaign.state, campaign.account
     placed = [task for task in state.running.values() if not task.waits_again]
     assert state.busy_ranks == sum(task.shape.ranks for task in placed)
+    assert account._partly == pytest.approx(sum(min(task.done, MOST_CREDIT) for task in placed), abs=1e-9)
     assert account._gpus == sum(task.shape.ranks * task.shape.gpu for task in placed)
     assert all(r.time_s >= task.started_s for task in state.running.values() for r in task.reports)
     paths: dict[int, float] = {}

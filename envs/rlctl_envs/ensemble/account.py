@@ -46,6 +46,7 @@ class Account:
         self._waiting = 0.0  # node-seconds
         self._promised = 0.0  # sum of charge times expected end, of running tasks
         self._charged = 0.0  # sum of their charges
+        self._partly = 0.0  # what they count for as successes
         self.work = 0.0
         self.successes = 0
         self.watched_s = self.occupied_s = self.full_s = 0.0
@@ -108,6 +109,7 @@ class Account:
         self._state.busy_ranks += task.shape.ranks
         self._promised += task.charge * task.expected_s
         self._charged += task.charge
+        self._partly += min(task.done, MOST_CREDIT)
         self._gpus += task.shape.ranks * task.shape.gpu
 
     def let_go(self, task: Live) -> None:
@@ -116,7 +118,13 @@ class Account:
         self._state.busy_ranks -= task.shape.ranks
         self._promised -= task.charge * task.expected_s
         self._charged -= task.charge
+        self._partly -= min(task.done, MOST_CREDIT)
         self._gpus -= task.shape.ranks * task.shape.gpu
+
+    def progressed(self, task: Live, done: float) -> None:
+        """A task that runs has done so much of its work."""
+        self._partly += min(done, MOST_CREDIT) - min(task.done, MOST_CREDIT)
+        task.done = done
 
     def ended(self, task: Live, now_s: float) -> None:
         """It is in a final state."""
@@ -140,7 +148,6 @@ class Account:
             return 0.0
         weight = objective.node_second * self.scale
         if objective.window_s is not None or objective.goal is not None:
-            partly = sum(min(task.done, MOST_CREDIT) for task in self._state.running.values())
-            missing = max(0.0, (objective.goal or 0) - self.successes - partly)
-            return weight * self._typical * (-missing if objective.goal is not None else self.successes + partly)
+            gained = self.successes + self._partly
+            return weight * self._typical * (gained if objective.goal is None else min(0.0, gained - objective.goal))
         return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))

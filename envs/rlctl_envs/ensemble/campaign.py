@@ -339,9 +339,9 @@ class EnsembleCampaign:
     def _resize(self, task: Live, shape: Shape) -> list[Command]:
         state = self.state
         assert task.uid is not None
-        task.done = max(task.done, state.believed(task))
+        done, before = max(task.done, state.believed(task)), task.shape
         self._lost(task)
-        before = task.shape
+        task.done = done
         state.release(task)
         placed = state.place(task, shape)
         if not placed and not state.place(task, before):
@@ -408,7 +408,11 @@ class EnsembleCampaign:
             return
         good = isinstance(value, int | float) and math.isfinite(value)
         task.reports.append(Report(event.time_s, float(fraction), float(value) if good and value is not None else None))
-        task.done = max(task.done, float(fraction)) if task.job.resizable else float(fraction)
+        done = max(task.done, float(fraction)) if task.job.resizable else float(fraction)
+        if task.waits_again:
+            task.done = done
+        else:
+            self.account.progressed(task, done)
         if self.options.stop or self.options.resize:
             self.state.reported, self._stirred = task, True
 
