@@ -432,6 +432,12 @@ def test_what_did_not_happen_changes_nothing(what: str, times: int) -> None:
         assert prices[0] == pytest.approx(prices[1])
 
 
+def test_a_task_that_is_stopped_again_and_again_does_not_stop_the_clock() -> None:
+    driver, _, times = played(Ensemble(HARD), UNEQUAL, rule("renewal"), 1438311637)
+    assert driver.outcome().ended
+    assert len(times) < 5000
+
+
 def test_one_that_comes_to_its_walltime_goes_on_from_its_checkpoint() -> None:
     work = {"tasks": [1, 1], "spawn_probability": 0.0, "resizable": 1.0, "work_s": 3000.0, "spread": [0.0, 0.0]}
     options = {"workload": work, "ranks": [1], "program": {"walltime_s": 700.0}, "retries": 9}

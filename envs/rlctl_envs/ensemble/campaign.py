@@ -327,7 +327,8 @@ class EnsembleCampaign:
         self._uids[task.uid] = task
         self.account.started(task)
         reports = self.options.workload.reports
-        every_s = seconds / (reports + 1) if reports else 0.0
+        # Of all of its work: one that goes on must not report ever sooner, and be stopped ever sooner.
+        every_s = state.whole_seconds(task, shape) / (reports + 1) if reports else 0.0
         return [Start(self._specify(task.job, shape, task.uid, task.starts - 1, every_s))]
 
     def _stop(self, task: Live) -> list[Command]:

@@ -134,6 +134,11 @@ class State:
         left_s = task.job.estimate_s * (1.0 - self.believed(task))
         return start_up_s + self.scalings[task.job.kind].seconds(left_s, shape.ranks, shape.gpu)
 
+    def whole_seconds(self, task: Live, shape: Shape) -> float:
+        """All of a task on this shape, start-up included, as far as is known."""
+        scaling = self.scalings[task.job.kind]
+        return self._start_up_s[shape.ranks] + scaling.seconds(task.job.estimate_s, shape.ranks, shape.gpu)
+
     def believed(self, task: Live) -> float:
         """The share of its work that a task has probably done: as its last report says, or as time has passed."""
         if task.status is not Status.RUNNING or task.starts == 0:
