@@ -8,11 +8,13 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 _PROC = Path("/proc")
-_RANK = (b"PMIX_RANK=", b"PMI_RANK=")
+_LAUNCHERS = frozenset(
+    ("mpiexec", "mpirun", "orterun", "orted", "prterun", "prted", "mpiexec.hydra", "hydra_pmi_proxy")
+)
 
 
 def start_time(pid: int) -> int:
@@ -82,9 +84,15 @@ def send_signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def ranks_of(pids: Iterable[int]) -> list[int]:
-    """Those that are ranks of an MPI program, or children of one; not its launcher. Empty where there is no /proc."""
-    return [pid for pid in pids if any(b"\0" + name in b"\0" + _environment(pid) for name in _RANK)]
+def ask_to_end(pids: Collection[int]) -> Collection[int]:
+    """SIGTERM; returns those that got it.
+
+    Launchers of MPI programs do not, unless there is nothing else: they would end their ranks at once, whatever these
+    have to save, and end by themselves after them.
+    """
+    asked = [pid for pid in pids if _name(pid) not in _LAUNCHERS] or pids
+    send_signal(asked, signal.SIGTERM)
+    return asked
 
 
 def reap(sessions: Iterable[int], mark: bytes, grace_s: float) -> None:
@@ -92,9 +100,10 @@ def reap(sessions: Iterable[int], mark: bytes, grace_s: float) -> None:
     began, terminated = time.monotonic(), set[int]()
     while alive := family(sessions, mark):
         late = time.monotonic() - began > grace_s
-        fresh = [pid for pid in alive if pid not in terminated]
-        send_signal(alive if late else fresh, signal.SIGKILL if late else signal.SIGTERM)
-        terminated.update(alive)
+        if late:
+            send_signal(alive, signal.SIGKILL)
+        else:
+            terminated.update(ask_to_end([pid for pid in alive if pid not in terminated]))
         time.sleep(0.02)
 
 
@@ -133,6 +142,14 @@ def _environment(pid: int) -> bytes:
             return file.read()
     except OSError:
         return b""
+
+
+def _name(pid: int) -> str:
+    """Of its executable, up to 15 characters of it; empty if it has gone, or where there is no /proc."""
+    try:
+        return (_PROC / str(pid) / "comm").read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _stat(pid: int) -> list[str]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlctl.executors.naming import file_name
-from rlctl.executors.processes import boot, children, family, ranks_of, reap, resident_mb, send_signal, start_time
+from rlctl.executors.processes import ask_to_end, boot, children, family, reap, resident_mb, send_signal, start_time
 
 TASK = "RLCTL_TASK"
 """Variable in the environment of every program: token and key."""
@@ -290,12 +290,13 @@ class Supervisor:
         except (OSError, ValueError) as error:
             self._say(event="failed", key=key, error=str(error))
             return
-        stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
         sign = f"{TASK}={mark}\0".encode()
-        exec_ = Exec(key, pid, start_time(pid), sign, tuple(outputs), stop_at, memory_mb, output_mb, control)
+        exec_ = Exec(key, pid, start_time(pid), sign, tuple(outputs), float("inf"), memory_mb, output_mb, control)
         self._execs[key] = self._by_pid[pid] = exec_
         self._write_note()
         self._say(event="started", key=key, pid=pid, start=exec_.began)
+        if walltime_s is not None:  # as the controller counts, from when it is told
+            exec_.stop_at = time.monotonic() + walltime_s
 
     def _adopt(
         self,
@@ -409,7 +410,7 @@ class Supervisor:
             now = time.monotonic()
             if exec_.kill_at == float("inf"):
                 exec_.kill_at = now + GRACE_S
-                send_signal(alive, signal.SIGTERM)
+                ask_to_end(alive)
             elif now >= exec_.kill_at:
                 send_signal(alive, signal.SIGKILL)
             return
@@ -444,9 +445,10 @@ class Supervisor:
         if exec_.control is None:
             members = self._members(exec_)
             for number in numbers:
-                # A launcher that is asked to end ends its ranks at once, whatever they still have to save.
-                asked = ranks_of(members) if number == signal.SIGTERM else []
-                send_signal(asked or members, number)
+                if number == signal.SIGTERM:
+                    ask_to_end(members)
+                else:
+                    send_signal(members, number)
             return
         names = [signal.Signals(number).name.removeprefix("SIG") for number in numbers]
         with contextlib.suppress(OSError):

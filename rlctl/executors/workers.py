@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlctl.executors import exchange, worker
-from rlctl.executors.processes import family, send_signal
+from rlctl.executors.processes import ask_to_end, family, send_signal
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure
 
@@ -160,7 +160,7 @@ class Worker:
         """SIGTERM to it and to all that it has started."""
         self.kill_at = grace_kill_at
         members = family([self.pid], self.mark)
-        send_signal(members, signal.SIGTERM)
+        ask_to_end(members)
         send_signal(members, signal.SIGCONT)
 
     def kill(self) -> bool:

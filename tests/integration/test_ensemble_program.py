@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rlctl.executors.mpi import clean_environment, find_mpiexec, mpiexec_command
-from rlctl.executors.processes import ranks_of, send_signal, session_processes
+from rlctl.executors.processes import ask_to_end, send_signal, session_processes
 from rlctl_envs.ensemble.law import seconds
 from rlctl_envs.ensemble.program.kernels import KINDS, kernel, units_per_second
 
@@ -140,7 +140,10 @@ def stopped(
     while not when() and process.poll() is None:
         time.sleep(0.01)
     members = session_processes(process.pid)
-    send_signal(ranks_of(members) or members, number)
+    if number == signal.SIGTERM:
+        ask_to_end(members)
+    else:
+        send_signal(members, number)
     return process.wait(30)
 
 

@@ -184,19 +184,25 @@ def test_nothing_starts_before_wait(make: Callable[..., LocalExecutor], tmp_path
 
 
 @needs_mpi
-def test_ranks_have_the_whole_grace_to_save_their_state(make: Callable[..., LocalExecutor], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "takes_s"), [("cancel", 2.0), ("close", 1.0)])
+def test_ranks_have_the_whole_grace_to_save_their_state(
+    make: Callable[..., LocalExecutor], tmp_path: Path, how: str, takes_s: float
+) -> None:
     # Open MPI's launcher, asked to end, kills its ranks after half a second.
     code = (
         "import signal, sys, time; from pathlib import Path; from mpi4py import MPI; comm = MPI.COMM_WORLD\n"
-        "def save(*_): time.sleep(2.0); Path(f'saved{comm.rank}').touch(); sys.exit(75)\n"
+        f"def save(*_): time.sleep({takes_s}); Path('saved' + str(comm.rank)).touch(); sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, save); Path(f'up{comm.rank}').touch(); time.sleep(60)"
     )
     executor, work = make(cores=2), tmp_path / "work"
     executor.submit_task(script("a", code, resources=Resources(ranks=2)))
     while not all((work / f"up{rank}").exists() for rank in range(2)):
         executor.wait(0.05)
-    executor.cancel(TaskId("a"), grace_s=30.0)
-    assert finish(executor)[-1].state is TaskState.CANCELED
+    if how == "cancel":
+        executor.cancel(TaskId("a"), grace_s=30.0)
+        assert finish(executor)[-1].state is TaskState.CANCELED
+    else:
+        executor.close()
     assert all((work / f"saved{rank}").exists() for rank in range(2))
 
 
