@@ -151,10 +151,10 @@ class Driver:
                         "successes": self.campaign.outcome().successes,
                     }
                 return decision
-            until_s = self._until_s()
+            wake_s = getattr(self.campaign, "wake_s", math.inf)
+            until_s = min(self.campaign.deadline_s, wake_s)  # when it is to be told the time, whatever happens before
             whole = self._machine == self._whole
-            waking = getattr(self.campaign, "wake_s", math.inf) < math.inf
-            idle = waking or not whole or bool(self._elastic and self._open)
+            idle = wake_s < math.inf or not whole or bool(self._elastic and self._open)
             events = self.executor.wait(max(until_s - self.executor.now(), 0.0), idle=idle)
             self._take(events)
             if not self._look_at_machine() and not events:
@@ -259,10 +259,6 @@ class Driver:
         self._settle(event)
         self.campaign.on_time(event.time_s)
         self.campaign.on_event(event)
-
-    def _until_s(self) -> float:
-        """When the campaign is to be told the time, whatever happens before."""
-        return min(self.campaign.deadline_s, getattr(self.campaign, "wake_s", math.inf))
 
     def _look_at_machine(self) -> bool:
         """Tell the campaign if nodes have come or gone."""

@@ -349,14 +349,15 @@ class SimulatedExecutor(BookedExecutor):
     def _arrive(self, task: Task) -> None:
         """A task comes to its end."""
         simulated, walltime_s = self._does[task.uid], task.spec.walltime_s
-        if walltime_s is not None and simulated.duration_s > walltime_s:
+        late = walltime_s is not None and simulated.duration_s > walltime_s
+        if late:
             self._interrupted(task, True)
+        else:
+            del self._does[task.uid]
+        if late:
             message = f"stopped at its walltime of {walltime_s:g} s"
             self._ended(task, Ending(failure=Failure.TIMEOUT, message=message))
-            self._pump()
-            return
-        del self._does[task.uid]
-        if simulated.failure is not None:
+        elif simulated.failure is not None:
             self._ended(task, Ending(failure=simulated.failure, message=simulated.message))
         elif task.work is None:
             self._ended(task, Ending(simulated.values))

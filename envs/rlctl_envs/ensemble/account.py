@@ -105,21 +105,11 @@ class Account:
 
     def started(self, task: Live) -> None:
         """It runs, on ``task.shape`` from ``task.started_s`` to ``task.expected_s``."""
-        self._state.promised_rank_s += task.shape.ranks * task.expected_s
-        self._state.busy_ranks += task.shape.ranks
-        self._promised += task.charge * task.expected_s
-        self._charged += task.charge
-        self._partly += min(task.done, MOST_CREDIT)
-        self._gpus += task.shape.ranks * task.shape.gpu
+        self._count(task, 1)
 
     def let_go(self, task: Live) -> None:
         """The opposite."""
-        self._state.promised_rank_s -= task.shape.ranks * task.expected_s
-        self._state.busy_ranks -= task.shape.ranks
-        self._promised -= task.charge * task.expected_s
-        self._charged -= task.charge
-        self._partly -= min(task.done, MOST_CREDIT)
-        self._gpus -= task.shape.ranks * task.shape.gpu
+        self._count(task, -1)
 
     def progressed(self, task: Live, done: float) -> None:
         """A task that runs has done so much of its work."""
@@ -151,3 +141,12 @@ class Account:
             gained = self.successes + self._partly
             return weight * self._typical * (gained if objective.goal is None else min(0.0, gained - objective.goal))
         return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))
+
+    def _count(self, task: Live, sign: int) -> None:
+        ranks = sign * task.shape.ranks
+        self._state.promised_rank_s += ranks * task.expected_s
+        self._state.busy_ranks += ranks
+        self._promised += sign * task.charge * task.expected_s
+        self._charged += sign * task.charge
+        self._partly += sign * min(task.done, MOST_CREDIT)
+        self._gpus += ranks * task.shape.gpu

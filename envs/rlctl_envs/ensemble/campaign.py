@@ -75,6 +75,7 @@ class EnsembleCampaign:
         self._truth = truth
         self._scoring = scoring
         self._references_s: list[float] = []  # estimated time of each job on the ranks that it was submitted for
+        self._shapes: list[tuple[Shape, ...]] = []  # what each can ever be started on
         self._uids: dict[TaskId, Live] = {}
         self._coming: list[tuple[float, int]] = []  # arrivals, the next one last
         self._again: set[Live] = set()  # those that wait to be run again
@@ -101,8 +102,10 @@ class EnsembleCampaign:
             state.scalings[job.kind].seconds(job.estimate_s, job.requested_ranks, job.gpu is Gpu.NEED)
             for job in self._jobs
         ]
-        areas = [state.least_area(Live(job, 0.0, 0.0, state.shapes(job))) for job in self._jobs]
-        self.account = Account(self.options.objective, state, areas, [self._gpu_s(job) for job in self._jobs])
+        self._shapes = [state.shapes(job) for job in self._jobs]
+        lives = [Live(job, 0.0, 0.0, shapes) for job, shapes in zip(self._jobs, self._shapes, strict=True)]
+        areas, gpu_s = [state.least_area(task) for task in lives], [state.gpu_seconds(task) for task in lives]
+        self.account = Account(self.options.objective, state, areas, gpu_s)
         arrivals = [(job.arrives + job.offered / power, job.number) for job in self._jobs if job.parent is None]
         self._coming = sorted(arrivals, reverse=True)
         self._arrivals()
@@ -215,12 +218,6 @@ class EnsembleCampaign:
         """Ended tasks by their state."""
         return self.state.counts
 
-    def _gpu_s(self, job: Job) -> float:
-        """GPU-seconds that a task takes where it takes any, on as few as can be, as its user believes."""
-        shape = next((shape for shape in self.state.shapes(job) if shape.gpu), None)
-        scaling = self.state.scalings[job.kind]
-        return 0.0 if shape is None else shape.ranks * scaling.seconds(job.estimate_s, shape.ranks, True)
-
     # Decisions.
 
     def _whole(self) -> bool:
@@ -312,7 +309,6 @@ class EnsembleCampaign:
 
     def _start(self, task: Live, shape: Shape) -> list[Command]:
         state = self.state
-        seconds = state.seconds(task, shape)
         if not state.place(task, shape):  # the ranks fit, but not so on these nodes
             self._stirred = False
             return [Wait()]
@@ -321,9 +317,7 @@ class EnsembleCampaign:
         state.running[task.job.number] = task
         task.status, task.uid = Status.RUNNING, TaskId(f"task{task.job.number:05d}-{task.starts:02d}")
         task.starts += 1
-        task.begun, task.started_s, task.expected_s = task.done, state.now_s, state.now_s + seconds
-        task.reports.clear()
-        task.attempt = 0
+        self._begins_at(task, task.done)
         self._uids[task.uid] = task
         self.account.started(task)
         reports = self.options.workload.reports
@@ -367,7 +361,7 @@ class EnsembleCampaign:
         state = self.state
         reference_s = self._references_s[job.number]
         due_s = state.now_s + job.due * reference_s if job.due > 0.0 else math.inf
-        task = Live(job, state.now_s, reference_s, state.shapes(job), due_s, reference_s)
+        task = Live(job, state.now_s, reference_s, self._shapes[job.number], due_s, reference_s)
         state.arrive(task)
         state.tasks[job.number] = task
         self.account.arrived(task)

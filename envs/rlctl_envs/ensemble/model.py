@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlctl.executors.simulated import Launch, Simulated
 from rlctl.task import Failure, TaskId
@@ -18,6 +18,15 @@ MOST_REPORTS = 200
 memory. When they come must not tell how long it will take."""
 
 
+class _Asked(NamedTuple):
+    """An attempt, and what was known of its task before: the share that was done, and where it would have died."""
+
+    number: int
+    attempt: int
+    done: float
+    dying: float | None
+
+
 class EnsembleModel:
     """The task model of a workload; see ``rlctl.executors.simulated.TaskModel`` and ``Checkpointing``."""
 
@@ -27,8 +36,7 @@ class EnsembleModel:
         self._seed = seed
         self._done: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
-        self._under_way: dict[TaskId, tuple[int, int]] = {}
-        self._before: dict[TaskId, tuple[float | None, float | None]] = {}  # done and dying, when it was asked of last
+        self._under_way: dict[TaskId, _Asked] = {}
         self._dying: dict[int, float] = {}
 
     def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
@@ -37,18 +45,19 @@ class EnsembleModel:
 
     def stopped(self, launch: Launch, ran_s: float, asked: bool) -> None:
         """One that writes checkpoints goes on from the last one: that of the moment, if it was asked to stop."""
-        number, attempt = self._under_way.pop(launch.spec.uid)
+        number, attempt, *_ = self._under_way.pop(launch.spec.uid)
         self._dying.pop(number, None)  # it would have, later
         self._done[number] = self._saved(launch, number, attempt, ran_s, asked)
 
     def withdrawn(self, uid: TaskId) -> None:
         """As if it had not been asked."""
-        number, attempt = self._under_way.pop(uid)
-        self._attempts[number] = attempt - 1
-        for known, value in zip((self._done, self._dying), self._before.pop(uid), strict=True):
-            known.pop(number, None)
-            if value is not None:
-                known[number] = value
+        asked = self._under_way.pop(uid)
+        self._attempts[asked.number] = asked.attempt - 1
+        self._done[asked.number] = asked.done
+        if asked.dying is not None:
+            self._dying[asked.number] = asked.dying
+        else:
+            self._dying.pop(asked.number, None)
 
     def _saved(self, launch: Launch, number: int, attempt: int, ran_s: float, asked: bool) -> float:
         """The share of the work from which the next attempt goes on."""
@@ -72,8 +81,7 @@ class EnsembleModel:
         number = int(spec.parameters["task"])
         truth = self.workload.truths[number]
         attempt = self._attempts[number] = self._attempts.get(number, -1) + 1
-        self._under_way[spec.uid] = number, attempt
-        self._before[spec.uid] = self._done.get(number), self._dying.get(number)
+        self._under_way[spec.uid] = _Asked(number, attempt, self._done.get(number, 0.0), self._dying.get(number))
         if number in self._dying:  # so the last attempt has
             self._done[number] = self._dying.pop(number)
         done = self._done.get(number, 0.0)

@@ -130,14 +130,11 @@ class State:
 
     def seconds(self, task: Live, shape: Shape) -> float:
         """What is left of a task on this shape, start-up included, as far as is known."""
-        start_up_s = self._start_up_s[shape.ranks]
-        left_s = task.job.estimate_s * (1.0 - self.believed(task))
-        return start_up_s + self.scalings[task.job.kind].seconds(left_s, shape.ranks, shape.gpu)
+        return self._seconds(task, shape, 1.0 - self.believed(task))
 
     def whole_seconds(self, task: Live, shape: Shape) -> float:
         """All of a task on this shape, start-up included, as far as is known."""
-        scaling = self.scalings[task.job.kind]
-        return self._start_up_s[shape.ranks] + scaling.seconds(task.job.estimate_s, shape.ranks, shape.gpu)
+        return self._seconds(task, shape, 1.0)
 
     def believed(self, task: Live) -> float:
         """The share of its work that a task has probably done: as its last report says, or as time has passed."""
@@ -146,7 +143,7 @@ class State:
         if task.reports:
             return max(task.reports[-1].fraction, task.begun)
         passed = (self.now_s - task.started_s) / max(task.expected_s - task.started_s, 1e-9)
-        return min(task.begun + (1.0 - task.begun) * min(max(passed, 0.0), 1.0), 0.95)
+        return max(task.begun, min(task.begun + (1.0 - task.begun) * min(max(passed, 0.0), 1.0), 0.95))
 
     def fits(self, task: Live, shape: Shape) -> bool:
         """Whether it can be started so now."""
@@ -225,6 +222,13 @@ class State:
             (scaling.seconds(task.work_left_s, s.ranks, s.gpu) * self.charge(s) for s in task.shapes), default=math.inf
         )
 
+    def gpu_seconds(self, task: Live) -> float:
+        """GPU-seconds that it takes where it takes any, on as few as can be, as far as is known."""
+        shape = next((shape for shape in task.shapes if shape.gpu), None)
+        if shape is None:
+            return 0.0
+        return shape.ranks * self.scalings[task.job.kind].seconds(task.job.estimate_s, shape.ranks, gpu=True)
+
     def place(self, task: Live, shape: Shape) -> bool:
         """Take what a task needs; False if it is not free."""
         placement = self.pool.take(task.job.need(shape))
@@ -274,6 +278,10 @@ class State:
         yield from self.waiting.values()
         yield from self.blocked.values()
         yield from self.running.values()
+
+    def _seconds(self, task: Live, shape: Shape, share: float) -> float:
+        scaling = self.scalings[task.job.kind]
+        return self._start_up_s[shape.ranks] + scaling.seconds(task.job.estimate_s * share, shape.ranks, shape.gpu)
 
     def _count(self, task: Live, sign: int) -> None:
         absent = self.pool.absent
