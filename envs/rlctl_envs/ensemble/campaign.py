@@ -16,6 +16,7 @@ from rlctl.executors.pool import Scoring
 from rlctl.sets import SetLayout
 from rlctl.task import Event, TaskId, TaskSpec, TaskState
 from rlctl_envs.ensemble.account import Account
+from rlctl_envs.ensemble.attempts import Attempts
 from rlctl_envs.ensemble.choices import WAITING, Choice, Kind, shortlist
 from rlctl_envs.ensemble.features import CHOICE, GLOBALS, layout, observe
 from rlctl_envs.ensemble.job import Gpu, Job, Shape
@@ -78,12 +79,12 @@ class EnsembleCampaign:
         self._shapes: list[tuple[Shape, ...]] = []  # what each can ever be started on
         self._uids: dict[TaskId, Live] = {}
         self._coming: list[tuple[float, int]] = []  # arrivals, the next one last
-        self._again: set[Live] = set()  # those that wait to be run again
         self._stirred = True
         self._decision: Decision | None = None
         self._choices: list[Choice | None] | None = None
         self.state = State(options, Capacity(), truth)
         self.account = Account(options.objective, self.state, [], [])
+        self._attempts = Attempts(self.state, self.account)
 
     # The driver's calls.
 
@@ -106,6 +107,7 @@ class EnsembleCampaign:
         lives = [Live(job, 0.0, 0.0, shapes) for job, shapes in zip(self._jobs, self._shapes, strict=True)]
         areas, gpu_s = [state.least_area(task) for task in lives], [state.gpu_seconds(task) for task in lives]
         self.account = Account(self.options.objective, state, areas, gpu_s)
+        self._attempts = Attempts(state, self.account)
         arrivals = [(job.arrives + job.offered / power, job.number) for job in self._jobs if job.parent is None]
         self._coming = sorted(arrivals, reverse=True)
         self._arrivals()
@@ -126,8 +128,8 @@ class EnsembleCampaign:
         """Nodes have come or gone. What was on those that went has to be placed anew."""
         self.account.paid(machine.paid)
         for task in self.state.on_machine(machine):
-            self._displaced(task)
-        self._place_again()
+            self._attempts.displaced(task)
+        self._attempts.place_again()
         self._stir()
 
     def on_event(self, event: Event) -> None:
@@ -140,9 +142,9 @@ class EnsembleCampaign:
         elif event.result is not None:
             self._ended(task, event)
         elif event.state is TaskState.RUNNING:
-            self._running(task, event)
+            self._attempts.runs(task, event)
         elif event.state is TaskState.PREEMPTED and not task.resizing:
-            self._displaced(task)
+            self._attempts.displaced(task)
 
     def decision(self) -> Decision | None:
         """What next, while anything but waiting is possible and something has happened."""
@@ -226,7 +228,7 @@ class EnsembleCampaign:
     def _possible(self) -> bool:
         """Whether anything but waiting is."""
         state = self.state
-        if self._again:
+        if self._attempts.again:
             return False  # it is the executor's first in the queue: nothing may overtake it
         if state.free_cores > 0 and next(state.startable(), None) is not None:
             return True
@@ -308,22 +310,16 @@ class EnsembleCampaign:
     # What is done.
 
     def _start(self, task: Live, shape: Shape) -> list[Command]:
-        state = self.state
-        if not state.place(task, shape):  # the ranks fit, but not so on these nodes
+        if not self._attempts.start(task, shape):  # the ranks fit, but not so on these nodes
             self._stirred = False
             return [Wait()]
-        self.account.unqueued(task)
-        state.dequeue(task)
-        state.running[task.job.number] = task
-        task.status, task.uid = Status.RUNNING, TaskId(f"task{task.job.number:05d}-{task.starts:02d}")
-        task.starts += 1
-        self._begins_at(task, task.done)
+        number, attempt = task.job.number, task.starts - 1
+        task.uid = TaskId(f"task{number:05d}-{attempt:02d}")
         self._uids[task.uid] = task
-        self.account.started(task)
         reports = self.options.workload.reports
         # Of all of its work: one that goes on must not report ever sooner, and be stopped ever sooner.
-        every_s = state.whole_seconds(task, shape) / (reports + 1) if reports else 0.0
-        return [Start(self._specify(task.job, shape, task.uid, task.starts - 1, every_s))]
+        every_s = self.state.whole_seconds(task, shape) / (reports + 1) if reports else 0.0
+        return [Start(self._specify(task.job, shape, task.uid, attempt, every_s))]
 
     def _stop(self, task: Live) -> list[Command]:
         assert task.uid is not None
@@ -332,23 +328,13 @@ class EnsembleCampaign:
         return [Cancel(task.uid)]
 
     def _resize(self, task: Live, shape: Shape) -> list[Command]:
-        state = self.state
         assert task.uid is not None
-        done, before = max(task.done, state.believed(task)), task.shape
-        self._lost(task)
-        task.done = done
-        state.release(task)
-        placed = state.place(task, shape)
-        if not placed and not state.place(task, before):
-            raise RuntimeError(f"task {task.uid} had a place and has none")
-        if placed:
-            task.resizing = True
-            self._begins_at(task, task.done)
-            self.resizes += 1
-        self.account.started(task)
-        state.reported = None
-        self._stirred = placed
-        return [Update(task.uid, task.job.need(shape))] if placed else [Wait()]
+        self.state.reported = None
+        self._stirred = self._attempts.resize(task, shape)
+        if not self._stirred:
+            return [Wait()]
+        self.resizes += 1
+        return [Update(task.uid, task.job.need(shape))]
 
     # What happens.
 
@@ -404,63 +390,16 @@ class EnsembleCampaign:
         good = isinstance(value, int | float) and math.isfinite(value)
         task.reports.append(Report(event.time_s, float(fraction), float(value) if good and value is not None else None))
         done = max(task.done, float(fraction)) if task.job.resizable else float(fraction)
-        if task.waits_again:
-            task.done = done
-        else:
-            self.account.progressed(task, done)
+        self._attempts.progressed(task, done)
         if self.options.stop or self.options.resize:
             self.state.reported, self._stirred = task, True
-
-    def _running(self, task: Live, event: Event) -> None:
-        """It runs now; what it does until its end is expected from here on."""
-        again = task.waits_again
-        if not again:
-            self.account.let_go(task)
-        shift_s = event.time_s - task.started_s
-        task.attempt, task.started_s, task.expected_s = event.attempt, event.time_s, task.expected_s + shift_s
-        task.resizing = False
-        if again:  # it has found a place, wherever that is
-            self._place(task)
-        else:
-            self.account.started(task)
-
-    def _displaced(self, task: Live) -> None:
-        """It was lost with its node; the executor runs it again where it fits."""
-        if task.waits_again:
-            return
-        self._lost(task)
-        self.state.release(task)
-        self._begins_at(task, task.done if task.job.resizable else 0.0)
-        self._place(task)
-
-    def _lost(self, task: Live) -> None:
-        """What it had of the machine it has no longer."""
-        self.account.let_go(task)
-        task.spent += (self.state.now_s - task.started_s) * task.charge
-
-    def _begins_at(self, task: Live, done: float) -> None:
-        """A new attempt, which has said nothing yet."""
-        task.reports.clear()
-        task.attempt = 0
-        task.begun = task.done = done
-        task.started_s = task.expected_s = self.state.now_s
-        task.expected_s += self.state.seconds(task, task.shape)
-
-    def _place(self, task: Live) -> None:
-        task.waits_again = not self.state.place(task, task.shape)
-        (self._again.add if task.waits_again else self._again.discard)(task)
-        if not task.waits_again:
-            self.account.started(task)
-
-    def _place_again(self) -> None:
-        for task in sorted(self._again, key=lambda task: (task.started_s, task.job.number)):
-            self._place(task)
 
     def _ended(self, task: Live, event: Event) -> None:
         result = event.result
         assert result is not None
         asked = task.stopping
-        self._leave(task)
+        self._attempts.leave(task)
+        del self._uids[event.uid]
         self._stir()
         if result.state is TaskState.CANCELED:
             self._stopped(task, asked)
@@ -479,7 +418,7 @@ class EnsembleCampaign:
                 self._finish(task, Status.FAILED)
             else:
                 self._enqueue(task)
-        self._place_again()
+        self._attempts.place_again()
 
     def _stopped(self, task: Live, asked: bool) -> None:
         """Where all tasks have to end, one that the policy has stopped waits again; otherwise it is over."""
@@ -499,17 +438,6 @@ class EnsembleCampaign:
             return None
         new = all(0 <= n < len(self._jobs) and n not in self.state.tasks for n in children)
         return (quality >= WORTH, children) if new else None
-
-    def _leave(self, task: Live) -> None:
-        """It does not run any more."""
-        if not task.waits_again:
-            self._lost(task)
-            self.state.release(task)
-        task.waits_again = task.resizing = task.stopping = False
-        self._again.discard(task)
-        del self.state.running[task.job.number]
-        if task.uid is not None:
-            self._uids.pop(task.uid, None)
 
     def _finish(self, task: Live, status: Status, worth: bool = True) -> None:
         state = self.state
