@@ -479,7 +479,8 @@ def test_a_worker_that_stands_still_does_not_hold_up_the_executor(make: Callable
     assert future.result(60.0) == 8_000_000
     values = {"x": "x" * 1_000_000}
     assert executor.submit_task(call("a", "builtins:dict", values)).result(60.0).keys() == values.keys()
-    assert list(executor._supervision.scratch.iterdir()) == [executor._supervision.scratch / "socket"]
+    left = {path.name for path in executor._supervision.scratch.iterdir()}
+    assert left <= {"socket"}, left  # which the supervisor may not have come to yet
 
 
 @on_linux
