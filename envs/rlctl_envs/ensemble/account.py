@@ -11,7 +11,10 @@ from rlctl_envs.ensemble.state import State
 
 MOST_CREDIT = 0.9
 """Of a success, for a task that is still running."""
-
+UNREACHED = 10.0
+"""Times what a success is thought to need at best, for each that a goal lacks in the end. To go without must be dearer
+than to go on in the worst of ensembles; PAR10 counts runs that failed in the same way (Hutter, Hoos, Leyton-Brown and
+Stuetzle 2009, doi:10.1613/jair.2861)."""
 
 FULL = 0.98
 """Occupancy of a machine that counts as full, as MuMMI reports it (Bhatia et al. 2021)."""
@@ -127,19 +130,23 @@ class Account:
                 self.successes += 1
                 self.work += self._areas[task.job.number]
 
-    def potential(self, over: bool) -> float:
+    def potential(self, ended: bool, reached: bool) -> float:
         """Of the present state, in units of reward; see ``rlctl.env.Episode``.
 
         Where all tasks have to end, what is left of them costs node-seconds. Where some have to succeed, so many are
-        missing; in a window, so many have been gained. A running one counts for the share that is done.
+        missing, dearly in the end; in a window, so many have been gained. A running one counts for the share that is
+        done.
         """
         objective = self._objective
-        if over or objective.node_second == 0.0:
+        if reached or objective.node_second == 0.0:
             return 0.0
         weight = objective.node_second * self.scale
-        if objective.window_s is not None or objective.goal is not None:
-            gained = self.successes + self._partly
-            return weight * self._typical * (gained if objective.goal is None else min(0.0, gained - objective.goal))
+        if objective.window_s is not None:
+            return weight * self._typical * (self.successes + self._partly)
+        if objective.goal is not None and ended:
+            return weight * self._typical * UNREACHED * (self.successes - objective.goal)
+        if objective.goal is not None:
+            return weight * self._typical * min(0.0, self.successes + self._partly - objective.goal)
         return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))
 
     def _count(self, task: Live, sign: int) -> None:

@@ -202,7 +202,7 @@ class EnsembleCampaign:
             "work": account.work,
             "full": account.full_s / max(account.watched_s, 1e-9),
         }
-        potential = account.potential(reached)
+        potential = account.potential(ended, reached)
         return Outcome(ended, reached, account.successes, potential, extra, account.price)
 
     @property
