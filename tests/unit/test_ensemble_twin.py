@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import gymnasium.utils.env_checker
@@ -12,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlctl.campaign import Action, Decision
+from rlctl.config import load_config
 from rlctl.driver import Driver
 from rlctl.env import CampaignEnv, twin
 from rlctl.executors.base import Capacity, NodeGroup
 from rlctl.policy import Policy
 from rlctl.records import Record, RecordList
-from rlctl.registry import make_rule
+from rlctl.registry import campaign_factory, load_policy, make_rule
 from rlctl.schema import RuleEntry
 from rlctl.task import TaskState
 from rlctl_envs.ensemble.account import MOST_CREDIT
@@ -256,6 +258,34 @@ def test_shaped_returns_differ_from_prices_by_a_constant_only() -> None:
         cost = env.episode.driver.ledger.node_seconds * env.episode.campaign.reward_scale
         sums.append(rewards + cost + start.outcome().potential)
     assert sums == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def test_giving_up_a_goal_never_pays() -> None:
+    class GivesUp:
+        name = "gives_up"
+
+        def __init__(self) -> None:
+            self.rule = rule("lpt")
+
+        def reset(self, seed: int) -> None: ...
+
+        def act(self, decision: Decision) -> Action:
+            reported = decision.fields["state"].reported
+            return self.rule.act(decision) if reported is None else {"stop": reported.job.number}
+
+    config = load_config(Path(__file__).parents[2] / "configs" / "ensemble_stopping.yaml")
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    for instance in range(20):
+        returns = []
+        for player in (GivesUp(), load_policy(config, "renewal")):
+            env, total = CampaignEnv(factory, config.machine.capacity()), 0.0
+            player.reset(instance)
+            env.reset(options={"instance": instance})
+            while env.episode.decision is not None:
+                total += env.step(player.act(env.episode.decision))[1]
+            returns.append(total)
+            assert env.episode.truncated or player.name != "gives_up"
+        assert returns[0] < returns[1], instance
 
 
 def test_gymnasiums_checker_passes() -> None:

@@ -12,9 +12,10 @@ from rlctl_envs.ensemble.state import State
 MOST_CREDIT = 0.9
 """Of a success, for a task that is still running."""
 UNREACHED = 10.0
-"""Times what a success is thought to need at best, for each that a goal lacks in the end. To go without must be dearer
-than to go on in the worst of ensembles; PAR10 counts runs that failed in the same way (Hutter, Hoos, Leyton-Brown and
-Stuetzle 2009, doi:10.1613/jair.2861)."""
+"""Times what a success is thought to cost at best, for each that a goal lacks in the end. To go without must be dearer
+than to go on, or learners give up where tasks are much in trouble: in `configs/ensemble_stopping.yaml` a success takes
+the tuned renewal rule 3 times that in the median of ensembles, less than 10 times in 98 % of them. PAR10 counts failed
+runs in the same way (Hutter, Hoos, Leyton-Brown and Stuetzle 2009, doi:10.1613/jair.2861)."""
 
 FULL = 0.98
 """Occupancy of a machine that counts as full, as MuMMI reports it (Bhatia et al. 2021)."""
@@ -138,13 +139,15 @@ class Account:
         done.
         """
         objective = self._objective
-        if reached or objective.node_second == 0.0:
+        if reached:
+            return 0.0
+        if objective.goal is not None and ended:
+            return -UNREACHED * (1.0 - self.successes / objective.goal)
+        if objective.node_second == 0.0:
             return 0.0
         weight = objective.node_second * self.scale
         if objective.window_s is not None:
             return weight * self._typical * (self.successes + self._partly)
-        if objective.goal is not None and ended:
-            return weight * self._typical * UNREACHED * (self.successes - objective.goal)
         if objective.goal is not None:
             return weight * self._typical * min(0.0, self.successes + self._partly - objective.goal)
         return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))
