@@ -284,7 +284,11 @@ def test_giving_up_a_goal_never_pays() -> None:
             while env.episode.decision is not None:
                 total += env.step(player.act(env.episode.decision))[1]
             returns.append(total)
-            assert env.episode.truncated or player.name != "gives_up"
+            outcome, spent = env.episode.campaign.outcome(), env.episode.driver.ledger.node_seconds
+            scale, missing = env.episode.campaign.reward_scale, 1.0 - outcome.successes / 8.0
+            assert outcome.price == pytest.approx(spent + 10.0 * missing / scale)
+            assert total == pytest.approx(1.0 - scale * outcome.price)
+        assert missing < 1.0
         assert returns[0] < returns[1], instance
 
 

@@ -11,11 +11,6 @@ from rlctl_envs.ensemble.state import State
 
 MOST_CREDIT = 0.9
 """Of a success, for a task that is still running."""
-UNREACHED = 10.0
-"""Times what a success is thought to cost at best, for each that a goal lacks in the end. To go without must be dearer
-than to go on, or learners give up where tasks are much in trouble: in `configs/ensemble_stopping.yaml` a success takes
-the tuned renewal rule 3 times that in the median of ensembles, less than 10 times in 98 % of them. PAR10 counts failed
-runs in the same way (Hutter, Hoos, Leyton-Brown and Stuetzle 2009, doi:10.1613/jair.2861)."""
 
 FULL = 0.98
 """Occupancy of a machine that counts as full, as MuMMI reports it (Bhatia et al. 2021)."""
@@ -31,7 +26,6 @@ class Account:
         gpu_s: GPU-seconds likewise, on as few GPUs as can be.
 
     Attributes:
-        price: so far; None where allocated node-seconds, which the driver counts, are all that costs.
         successes: tasks that are done and worth having, within the window if there is one.
         work: node-seconds that these were thought to need at best.
         scale: reward for one unit of price is minus this; it makes returns about -1.
@@ -55,7 +49,8 @@ class Account:
         self.successes = 0
         self.watched_s = self.occupied_s = self.full_s = 0.0
         o = objective
-        self._plain = o.node_second == 1.0 and o.gpu_second == o.slowdown == 0.0 and o.window_s is None
+        only_nodes = o.node_second == 1.0 and o.gpu_second == o.slowdown == 0.0
+        self._plain = only_nodes and o.window_s is None and o.goal is None
         possible = [area for area in areas if area < math.inf]
         self._typical = median(possible) if possible else 1.0
         if o.window_s is not None:
@@ -67,10 +62,13 @@ class Account:
             whole = o.node_second * math.fsum(possible) + o.gpu_second * math.fsum(gpu_s)
         self.scale = 1.0 / max(whole + o.slowdown * 2.0 * len(areas), 1e-9)
 
-    @property
-    def price(self) -> float | None:
-        """See the class."""
-        return None if self._plain else self._sum
+    def price(self, ended: bool) -> float | None:
+        """So far; None where allocated node-seconds, which the driver counts, are all that costs."""
+        goal = self._objective.goal
+        if not ended or goal is None:
+            return None if self._plain else self._sum
+        missing = max(0.0, 1.0 - self.successes / goal)
+        return self._sum + self._objective.unreached * missing / self.scale
 
     def elapse(self, now_s: float) -> None:
         """The clock stands at ``now_s``."""
@@ -131,19 +129,14 @@ class Account:
                 self.successes += 1
                 self.work += self._areas[task.job.number]
 
-    def potential(self, ended: bool, reached: bool) -> float:
+    def potential(self, over: bool) -> float:
         """Of the present state, in units of reward; see ``rlctl.env.Episode``.
 
         Where all tasks have to end, what is left of them costs node-seconds. Where some have to succeed, so many are
-        missing, dearly in the end; in a window, so many have been gained. A running one counts for the share that is
-        done.
+        missing; in a window, so many have been gained. A running one counts for the share that is done.
         """
         objective = self._objective
-        if reached:
-            return 0.0
-        if objective.goal is not None and ended:
-            return -UNREACHED * (1.0 - self.successes / objective.goal)
-        if objective.node_second == 0.0:
+        if over or objective.node_second == 0.0:
             return 0.0
         weight = objective.node_second * self.scale
         if objective.window_s is not None:

@@ -202,8 +202,8 @@ class EnsembleCampaign:
             "work": account.work,
             "full": account.full_s / max(account.watched_s, 1e-9),
         }
-        potential = account.potential(ended, reached)
-        return Outcome(ended, reached, account.successes, potential, extra, account.price)
+        potential = account.potential(reached or (ended and goal is not None))  # then what is missing has its price
+        return Outcome(ended, reached, account.successes, potential, extra, account.price(ended))
 
     @property
     def layout(self) -> SetLayout:

@@ -214,6 +214,10 @@ class Objective(Part):
             time on the ranks that it was submitted for, or ``bound_s`` if that is longer; at least 1 (Feitelson 2001).
         bound_s: see there.
         goal: the campaign ends when so many tasks have succeeded; null: when all have ended.
+        unreached: of each success that the goal lacks in the end, in times what one is thought to cost at best. It must
+            be dearer to go without than to go on, or learning and tuning find policies that give up where tasks are
+            much in trouble; PAR10 counts failed runs ten times too (Hutter, Hoos, Leyton-Brown and Stuetzle 2009,
+            doi:10.1613/jair.2861).
         window_s: only what happens between these seconds counts, and the campaign ends with them: throughput of a
             machine that is full. null: all.
     """
@@ -223,6 +227,7 @@ class Objective(Part):
     slowdown: float = Field(default=0.0, ge=0.0, le=1e6)
     bound_s: float = Field(default=10.0, gt=0.0, le=1e9)
     goal: int | None = Field(default=None, ge=1)
+    unreached: float = Field(default=10.0, gt=0.0, le=1e6)
     window_s: tuple[float, float] | None = None
 
     @model_validator(mode="after")
