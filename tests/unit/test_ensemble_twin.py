@@ -459,6 +459,11 @@ def test_one_that_lost_its_node_has_said_nothing_and_takes_no_gpu() -> None:
     assert lost > 3
 
 
+def test_one_that_runs_where_it_is_not_seen_and_is_lost_again_has_said_nothing() -> None:
+    options = HARD | {"workload": HARD["workload"] | {"gpus": {}}}
+    played(Ensemble(options), EQUAL, policy("any_allowed"), 28947)  # asserts at each decision
+
+
 def test_the_next_task_may_come_after_the_end() -> None:
     options = {"workload": {"tasks": [6, 6], "load": 0.01}, "allocation_s": 3000.0}
     for instance in range(8):

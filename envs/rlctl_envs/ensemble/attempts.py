@@ -75,10 +75,9 @@ class Attempts:
 
     def displaced(self, task: Live) -> None:
         """It was lost with its node; the executor runs it again where it fits."""
-        if task.waits_again:
-            return
-        self._lost(task)
-        self._state.release(task)
+        if not task.waits_again:
+            self._lost(task)
+            self._state.release(task)
         self._begins_at(task, task.done if task.job.resizable else 0.0)
         self._place(task)
 
