@@ -101,7 +101,7 @@ def test_it_shows_all_spaces_and_tells_what_went_wrong_where():
 
 
 DEAD = """
-import os, signal, sys
+import os, signal
 import gymnasium, numpy as np
 from mpi4py import MPI
 from rlctl.distributed.lockstep import WorkersLostError
@@ -115,8 +115,10 @@ class Deadly(gymnasium.Wrapper):
 
 comm = MPI.COMM_WORLD
 if comm.rank:
-    serve(comm, [lambda: Deadly(gymnasium.make("CartPole-v1"))])
-    sys.exit()
+    try:
+        serve(comm, [lambda: Deadly(gymnasium.make("CartPole-v1"))])
+    finally:
+        os._exit(0)  # with a dead rank, MPI_Finalize may not return
 env = RanksVecEnv(comm)
 env.reset()
 try:
@@ -124,6 +126,7 @@ try:
 except WorkersLostError as error:
     print(error, flush=True)
 comm.Revoke()
+os._exit(0)
 """
 
 
