@@ -24,7 +24,7 @@ def learner_spaces(
 ) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
     """What an algorithm sees of environments whose rows have this layout.
 
-    Where it reads rows with masks, choices are several heads, however many there are.
+    Where it reads rows with masks, choices are several heads, however many there are; choices count from 0.
     """
     whole = mask_in_row and layout.row > layout.n_obs
     if not whole and isinstance(observation, spaces.Box) and observation.shape == (layout.n_obs,):
@@ -69,7 +69,7 @@ class WorldsVecEnv(VecEnv):
         self._goes_on: dict[str, Any] = {}
         self._infos = [self._goes_on] * worlds.count
         self._actions: NDArray[Any] = np.zeros((worlds.count, layout.n_action), dtype=np.int64)
-        self._masks: NDArray[np.bool_] = np.ones((worlds.count, layout.n_mask), np.bool_)
+        self._masks: NDArray[np.bool_] = np.ones((worlds.count, sum(self.heads)), np.bool_)
         self._began_s = time.monotonic()
         self.reset_infos: list[dict[str, Any]] = [{} for _ in range(worlds.count)]
 
@@ -100,7 +100,7 @@ class WorldsVecEnv(VecEnv):
         return self._seen(step.rows), step.rewards, dones, out
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """The mask of the open decision of each environment."""
+        """The mask of the open decision of each environment; all is allowed where they tell none."""
         return self._masks
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from rlctl.bundle.spaces import describe
 from rlctl.config import check_options, shown
 from rlctl.errors import ConfigError, PolicyError
 from rlctl.executors.base import Capacity
+from rlctl.masks import ToldMasks
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
@@ -52,6 +53,9 @@ class Options(BaseModel):
 class GymnasiumId:
     """See ``rlctl.rewarded.RewardFactory``. Observations are flattened by ``gymnasium.spaces.flatten``.
 
+    Attributes:
+        own_observation_space: before that.
+
     Raises:
         ConfigError: there is no such environment, it cannot be made, or no policy can be saved for its spaces.
     """
@@ -74,10 +78,11 @@ class GymnasiumId:
                 raise ConfigError(f"cannot be imported: {_said(error)}", ("campaign", "options", "module")) from error
         probe = self.environment()
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
+        self.own_observation_space = probe.env.observation_space
         probe.close()
         _require_known(self.observation_space, self.action_space)
 
-    def environment(self, comm: Intracomm | None = None) -> gymnasium.Env[Any, Any]:
+    def environment(self, comm: Intracomm | None = None) -> gymnasium.Wrapper[Any, Any, Any, Any]:
         """One environment, its observations in a row.
 
         Args:
@@ -102,7 +107,7 @@ class GymnasiumId:
             num_envs=num_envs,
             vectorization_mode=gymnasium.VectorizeMode.SYNC,
             vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-            wrappers=(flat,),
+            wrappers=(flat, ToldMasks),
             **self._kwargs(None),
         )
         return Seeded(vector, seed)

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
+from rlctl.bundle.actions import action_heads
 from rlctl.campaign import Action, Decision
 from rlctl.errors import ConfigError
 from rlctl.evaluation.play import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums
+from rlctl.masks import Mask, action_mask
 from rlctl.monitoring.progress import Progress
 from rlctl.policy import Policy
 from rlctl.rewarded import RewardFactory
@@ -131,17 +133,21 @@ def play(environment: gymnasium.Env[Any, Any], name: str, policy: Policy | None,
         policy.reset(instance)
     total, steps, over = 0.0, 0, False
     while not over:
-        action = space.sample() if policy is None else _answer(space, policy, name, steps, observation, info)
+        mask = action_mask(environment, info, steps) if _choices(space) else None
+        if policy is None:
+            action = space.sample() if mask is None else _by_chance(space, mask)
+        else:
+            action = _answer(space, policy, name, steps, observation, mask)
         observation, reward, terminated, truncated, info = environment.step(action)
         total, steps, over = total + float(reward), steps + 1, terminated or truncated
     return total, steps
 
 
 def _answer(
-    space: spaces.Space[Any], policy: Policy, name: str, step: int, observation: Any, info: Mapping[str, Any]
+    space: spaces.Space[Any], policy: Policy, name: str, step: int, observation: Any, told: Mask | None
 ) -> Any:
     """Asks as for a campaign: rules read ``fields["observation"]``, networks the same as float32."""
-    mask = np.asarray(info.get("action_mask", np.ones(_choices(space))), np.bool_)
+    mask = np.ones(sum(_choices(space)), np.bool_) if told is None else told
     row = np.asarray(observation, np.float32)
     decision = Decision("environment", float(step), {"observation": observation}, row, mask, number=step)
     try:
@@ -151,7 +157,25 @@ def _answer(
         raise ConfigError(f"policy {name} does not fit this environment ({problem}): use one trained on it") from error
     if not space.contains(action):
         raise ConfigError(f"policy {name} answers {action!r}, which is not in {space}: use one trained on it")
+    if told is not None and not _allowed(space, told, action):
+        raise ConfigError(
+            f"policy {name} answers {action!r} at step {step} of an episode, which the environment's action mask "
+            "forbids: let it look at decision.mask, or use one trained on the environment"
+        )
     return action
+
+
+def _by_chance(space: spaces.Space[Any], mask: Mask) -> Any:
+    """One of the allowed actions, all equally likely."""
+    draw = space.np_random.choice
+    picked = [draw(np.flatnonzero(part)) for part in np.split(mask, np.cumsum(_choices(space))[:-1])]
+    return _in_space(space, np.array(picked))
+
+
+def _allowed(space: spaces.Space[Any], mask: Mask, action: Any) -> bool:
+    heads = np.array(_choices(space))
+    indices = np.ravel(action) - (space.start if isinstance(space, spaces.Discrete) else 0)
+    return bool(mask[np.cumsum(heads) - heads + indices].all())
 
 
 def _in_space(space: spaces.Space[Any], answer: Action) -> Any:
@@ -164,10 +188,9 @@ def _in_space(space: spaces.Space[Any], answer: Action) -> Any:
     return flat.reshape(space.shape or ()).astype(space.dtype)
 
 
-def _choices(space: spaces.Space[Any]) -> int:
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    return int(space.nvec.sum()) if isinstance(space, spaces.MultiDiscrete) else 0
+def _choices(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Of each head; none where actions are no choices."""
+    return action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
 
 
 def _text(value: float, interval: Interval) -> str:
