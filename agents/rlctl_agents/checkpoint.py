@@ -22,7 +22,7 @@ from rlctl.provenance import provenance
 if TYPE_CHECKING:
     from rlctl.config import Config
 
-SCHEMA = 2
+SCHEMA = 3
 KEPT = 2
 MODEL, STATE, CHANCE, WORLDS, REPLAY = "model.zip", "state.json", "random.pickle", "environments.pickle", "replay.npz"
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "durations")
@@ -104,7 +104,10 @@ class Checkpoints:
             return None
         state = json.loads((folder / STATE).read_text())
         if state.get("schema") != SCHEMA:
-            raise ConfigError(f"{folder}: checkpoint schema {state.get('schema')!r}, this rlctl reads {SCHEMA}")
+            raise ConfigError(
+                f"{folder}: checkpoint schema {state.get('schema')!r}, this rlctl reads {SCHEMA}: train anew, into "
+                "another folder"
+            )
         changed = sorted(key for key in self._settings if state["settings"].get(key) != self._settings[key])
         if changed:
             raise ConfigError(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 
 from rlctl.bundle.network import ATTENTION
+from rlctl_agents.plain import batch
 from rlctl_agents.snapshot import Part, parts, snapshot_spec
 
 if TYPE_CHECKING:
@@ -90,6 +92,34 @@ def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32
         theirs, ours = np.ravel(answer), policy.answers.likeliest(outputs, mask)
         if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
             raise RuntimeError(f"the saved policy answers {ours}, {type(model).__name__}.predict {theirs}")
+
+
+def check_plain_answers(made: Any, policy: NumpyPolicy, own: spaces.Space[Any], rows: NDArray[np.float32]) -> None:
+    """Compare the model of ``rlctl_agents.plain`` with ``policy``, which must be deterministic, without any mask.
+
+    Args:
+        own: the environment's observation space.
+        rows: flat observations; of spaces that are no Box, samples are taken.
+
+    Raises:
+        RuntimeError: an answer differs.
+    """
+    if not isinstance(own, spaces.Box):
+        own.seed(0)
+        rows = np.array([spaces.flatten(own, own.sample()) for _ in range(len(rows))], np.float32)
+    dtype = own.dtype if isinstance(own, spaces.Box) else np.float32
+    rows = rows.astype(dtype).astype(np.float32)  # as the environment shows them
+    asked = own if isinstance(made.observation_space, type(own)) else spaces.flatten_space(own)
+    expected, _ = made.predict(batch(asked, rows), deterministic=True)
+    space = policy.action_space
+    first = max(int(space.start), 0) if isinstance(space, spaces.Discrete) else 0
+    for row, answer in zip(rows, expected, strict=True):
+        outputs = policy.logits(row)
+        if policy.answers.margin(outputs, None) <= NEAR_TIE:
+            continue
+        theirs, ours = np.ravel(answer), policy.answers.likeliest(outputs, None) + first
+        if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
+            raise RuntimeError(f"the saved policy answers {ours}, plain {type(made).__name__}.predict {theirs}")
 
 
 def _random_rows(policy: NumpyPolicy, width: int, n_mask: int, count: int = 256, seed: int = 0) -> NDArray[np.float32]:

@@ -143,9 +143,7 @@ def play(environment: gymnasium.Env[Any, Any], name: str, policy: Policy | None,
     return total, steps
 
 
-def _answer(
-    space: spaces.Space[Any], policy: Policy, name: str, step: int, observation: Any, told: Mask | None
-) -> Any:
+def _answer(space: spaces.Space[Any], policy: Policy, name: str, step: int, observation: Any, told: Mask | None) -> Any:
     """Asks as for a campaign: rules read ``fields["observation"]``, networks the same as float32."""
     mask = np.ones(sum(_choices(space)), np.bool_) if told is None else told
     row = np.asarray(observation, np.float32)

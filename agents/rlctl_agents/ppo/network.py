@@ -116,7 +116,7 @@ class Towers(nn.Module):
 
 
 class PrivilegedPolicy(ActorCriticPolicy):
-    """Policy for ``stable_baselines3.PPO``, with masks of the choices of a MultiDiscrete action space, if there are any.
+    """Policy for ``stable_baselines3.PPO``, with masks of the choices of a MultiDiscrete action space, or none.
 
     Args:
         n_obs: numbers in the observation part.
