@@ -66,15 +66,16 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
     return allowed
 
 
-def name_of(env: gymnasium.Env[Any, Any]) -> str:
-    """How messages call an environment."""
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+def late(env: gymnasium.Env[Any, Any], step: int) -> MaskError:
+    """What is wrong where the first reset told no mask and a later step tells one: nobody reckons with it any more."""
+    return _wrong(env, step, "is the first one: tell one at the reset, too")
 
 
 class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The environment with its masks in ``info["action_mask"]``, of one form, as vectors of environments want them."""
 
     _steps = 0
+    _tells: bool | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
@@ -92,11 +93,16 @@ class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _told(self, info: dict[str, Any]) -> dict[str, Any]:
         mask = action_mask(self.env, info, self._steps)
+        if self._tells is None:
+            self._tells = mask is not None
+        if mask is not None and not self._tells:
+            raise late(self.env, self._steps)
         return info if mask is None else {**info, "action_mask": mask}
 
 
 def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> MaskError:
-    return MaskError(f"environment {name_of(env)}, step {step} of an episode: its action mask {problem}")
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    return MaskError(f"environment {name}, step {step} of an episode: its action mask {problem}")
 
 
 def _short(told: Any) -> str:

@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
@@ -42,51 +43,51 @@ def own_policy(model: Any) -> bool:
     return type(model.policy).__module__.partition(".")[0] in _LIBRARIES
 
 
-def readable(space: spaces.Space[Any]) -> bool:
+def readable(space: spaces.Space[Any], recurrent: bool = False) -> bool:
     """Whether Stable-Baselines3 makes the same row of numbers of such observations as ``gymnasium.spaces.flatten``.
 
     It counts choices from 0, knows no parts within parts, and reads a picture among other parts by a network of its
-    own.
+    own. Before a recurrent layer sb3-contrib knows no MultiDiscrete.
 
     >>> readable(spaces.Dict({"a": spaces.Discrete(3)})), readable(spaces.Tuple([spaces.Discrete(3)]))
     (True, False)
     """
     if isinstance(space, spaces.Dict):
-        return all(readable(part) and not isinstance(part, spaces.Dict) and not _image(part) for part in space.values())
+        parts = space.values()
+        return not any(isinstance(part, spaces.Dict) or _image(part) for part in parts) and all(
+            readable(part, recurrent) for part in parts
+        )
     if isinstance(space, spaces.Box):
         return space.shape != ()
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return not np.any(space.start)
+        return not np.any(space.start) and not (recurrent and isinstance(space, spaces.MultiDiscrete))
     return isinstance(space, spaces.MultiBinary)
 
 
-def plain_spaces(
-    observation: spaces.Space[Any], action: spaces.Space[Any]
-) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
-    """What the plain model of an environment with these spaces reads and answers.
+def answered(action: spaces.Space[Any]) -> spaces.Space[Any]:
+    """What the plain model of an environment with these actions answers; Stable-Baselines3 counts from 0.
 
-    Observations that Stable-Baselines3 cannot read are in a row, as ``gymnasium.wrappers.FlattenObservation`` gives
-    them. Its answers count from 0: where the environment counts from more, there are choices below that are never
-    taken; where it counts from less, ``gymnasium.wrappers.TransformAction`` has to subtract.
+    Where the environment counts from more, there are choices below that are never taken; where it counts from less,
+    ``gymnasium.wrappers.TransformAction`` has to subtract.
     """
-    seen = observation if readable(observation) else spaces.flatten_space(observation)
     if isinstance(action, spaces.Discrete) and action.start != 0:
-        return seen, spaces.Discrete(int(action.n + max(action.start, 0)))
-    return seen, action
+        return spaces.Discrete(int(action.n + max(action.start, 0)))
+    return action
 
 
 def plain(model: Any, observation: spaces.Space[Any], action: spaces.Space[Any]) -> Any:
     """A model of Stable-Baselines3 or sb3-contrib with its own policy class.
 
     It holds the actor, and where the trained critic sees no more than the observation, critic and optimisers as well.
-    Pictures are read as they are, in a row and not divided by 255, which is how the model was trained.
+    Observations that cannot be read are in a row, as ``gymnasium.wrappers.FlattenObservation`` gives them. Pictures
+    are read in a row and not divided by 255, which is how the model was trained.
 
     Args:
         observation, action: of the environment.
     """
     kind: Any = next(k for k in type(model).__mro__ if k.__module__.partition(".")[0] in _LIBRARIES)
-    seen, answered = plain_spaces(observation, action)
     lstm = "Lstm" if "MlpLstmPolicy" in kind.policy_aliases else ""
+    seen = observation if readable(observation, bool(lstm)) else spaces.flatten_space(observation)
     policy_class = kind.policy_aliases[f"{'MultiInput' if isinstance(seen, spaces.Dict) else 'Mlp'}{lstm}Policy"]
     file = io.BytesIO()
     model.save(file, exclude=UNFINISHED)
@@ -106,11 +107,13 @@ def plain(model: Any, observation: spaces.Space[Any], action: spaces.Space[Any])
         kwargs["features_extractor_kwargs"] = {"clip": clip}
     made = kind(policy_class, env=None, device="cpu", _init_setup_model=False)
     made.__dict__ |= {name: value for name, value in data.items() if name in {*made.__dict__, "n_envs"}}
-    made.observation_space, made.action_space = seen, answered
+    made.observation_space, made.action_space = seen, answered(action)
     made.policy_class, made.policy_kwargs = policy_class, kwargs
     for name in ("rollout_buffer_class", "replay_buffer_class"):
         if hasattr(made, name):
             setattr(made, name, None)
+    if isinstance(getattr(made, "action_noise", None), VectorizedActionNoise):
+        made.action_noise = made.action_noise.base_noise  # as it was given; it was for as many environments
     if hasattr(made, "replay_buffer_kwargs"):
         made.replay_buffer_kwargs = {}
     buffer_size = getattr(made, "buffer_size", None)
@@ -119,7 +122,7 @@ def plain(model: Any, observation: spaces.Space[Any], action: spaces.Space[Any])
     made._setup_model()
     if buffer_size is not None:
         made.buffer_size = buffer_size
-    if own_policy(model) and answered.shape == action.shape and getattr(answered, "n", 0) == getattr(action, "n", 0):
+    if own_policy(model) and not getattr(made.action_space, "n", 0) > getattr(action, "n", 0):
         made.set_parameters(parameters, device="cpu")
         for name, tensor in (variables or {}).items():
             if tensor is not None:
@@ -141,7 +144,7 @@ def save(made: BaseAlgorithm, path: Path) -> None:
 
 
 def batch(space: spaces.Space[Any], rows: NDArray[np.float32]) -> Any:
-    """Rows as observations of a space, all together, as ``model.predict`` takes them."""
+    """Flat observations of a space as it has them, all together, as ``model.predict`` takes them."""
     made = [cast(Any, spaces.unflatten(space, row)) for row in rows]
     if isinstance(space, spaces.Dict):
         return {key: np.stack([one[key] for one in made]) for key in space.spaces}

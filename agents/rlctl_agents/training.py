@@ -20,9 +20,8 @@ from stable_baselines3.common.utils import set_random_seed
 from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.config import config_hash, provenance
-from rlctl.distributed.layout import Seeds
 from rlctl.distributed.lockstep import RemoteWorlds
-from rlctl.distributed.worlds import SingleWorlds, VectorWorlds
+from rlctl.distributed.worlds import VectorWorlds
 from rlctl.errors import ConfigError, RanksLostError
 from rlctl.registry import game_factory, load_policy
 from rlctl.rewarded import rewarded
@@ -171,17 +170,12 @@ def _environments(
     prepare, capacity = recipe.prepare(options), config.machine.capacity()
     bootstrap = getattr(options, "bootstrap", True)
     centre: tuple[int, ...] = ()
-    rows = {"with_mask": recipe.with_mask, "with_privileged": recipe.with_privileged}
-    if ranks is None and rewarded(factory):
-        section = _section(config)
-        makers = [factory.environment] * section.num_envs
-        here = SingleWorlds(makers, Seeds(seed), section=section.distributed.environment, **rows)
-        return WorldsVecEnv(here, bootstrap, recipe.mask_in_row), centre
     if ranks is None:
         vector = factory.vector_env(_section(config).num_envs, seed, capacity)
         prepare(vector, factory.name)
         centre = _centre(vector)
-        return WorldsVecEnv(VectorWorlds(vector, **rows), bootstrap, recipe.mask_in_row), centre
+        worlds = VectorWorlds(vector, with_mask=recipe.with_mask, with_privileged=recipe.with_privileged)
+        return WorldsVecEnv(worlds, bootstrap, recipe.mask_in_row), centre
     if not rewarded(factory):
         vector = factory.vector_env(1, seed, capacity)
         prepare(vector, factory.name)
@@ -218,7 +212,7 @@ def _seen(model: Any) -> NDArray[np.float32]:
     """Some rows that the model has seen; none yet: random ones."""
     buffer = getattr(model, "replay_buffer", None) or model.rollout_buffer
     env = model.get_env()
-    if isinstance(env, WorldsVecEnv) and not isinstance(env.worlds, RemoteWorlds):
+    if isinstance(env, WorldsVecEnv) and isinstance(env.worlds, VectorWorlds):
         return np.asarray(model._last_obs, np.float32)
     count = buffer.size()
     rows = np.reshape(buffer.observations, (-1, buffer.observations.shape[-1]))[max(0, count - ROWS) : count]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.spaces import describe
 from rlctl.config import check_options, shown
+from rlctl.distributed.layout import Seeds
 from rlctl.errors import ConfigError, PolicyError
 from rlctl.executors.base import Capacity
 from rlctl.masks import ToldMasks
@@ -102,32 +104,30 @@ class GymnasiumId:
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
         """Environments stepped one after the other; those that end begin anew in the same step."""
-        vector = gymnasium.make_vec(
-            self.options.id,
-            num_envs=num_envs,
-            vectorization_mode=gymnasium.VectorizeMode.SYNC,
-            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-            wrappers=(flat, ToldMasks),
-            **self._kwargs(None),
-        )
-        return Seeded(vector, seed)
+        # Not ``gymnasium.make_vec``, which would take arguments of the environment for its own.
+        makers = [partial(self._numbered, Seeds(seed), i) for i in range(num_envs)]
+        return gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+    def _numbered(self, seeds: Seeds, number: int) -> gymnasium.Env[Any, Any]:
+        return ToldMasks(SeededEpisodes(self.environment(), seeds, number))
 
     def _kwargs(self, comm: Intracomm | None) -> dict[str, Any]:
         name = self.options.communicator
         return dict(self.options.kwargs) if name is None else {**self.options.kwargs, name: comm}
 
 
-class Seeded(gymnasium.vector.VectorWrapper):
-    """Its first reset without a seed takes the one given here; later ones go on with their random numbers."""
+class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Each episode begins with a seed of its own, as actors' environments do, unless it is given one."""
 
-    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], seeds: Seeds, number: int) -> None:
         super().__init__(env)
-        self._seed: int | None = seed
+        self._seeds, self._number, self._episode = seeds, number, 0
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin all episodes."""
-        first, self._seed = self._seed, None
-        return self.env.reset(seed=first if seed is None else seed, options=options)
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        own = self._seeds.episode(self._number, self._episode)
+        self._episode += 1
+        return self.env.reset(seed=own if seed is None else seed, options=options)
 
 
 def flat(env: gymnasium.Env[Any, Any]) -> gymnasium.Wrapper[Any, Any, Any, Any]:

@@ -21,7 +21,7 @@ from rlctl.config import Config
 from rlctl.distributed.failing import Environment, Guard
 from rlctl.distributed.group import Leader
 from rlctl.distributed.layout import Ended, Float32, Layout, Seeds, Step, Worlds
-from rlctl.masks import MaskError, action_mask, name_of
+from rlctl.masks import action_mask, late
 from rlctl.rewarded import Game, rewarded
 from rlctl.schema import EnvironmentSection
 from rlctl.vector import CampaignVectorEnv
@@ -61,7 +61,6 @@ class SingleWorlds:
         self.observation_space, self.action_space = first.observation_space, first.action_space
         space = self.action_space
         self.heads = action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
-        self._with_mask = with_mask
         n_obs = int(spaces.flatdim(self.observation_space))
         self.episodes = [0] * self.count
         self._rows = np.zeros((self.count, 0), np.float32)
@@ -71,11 +70,12 @@ class SingleWorlds:
         n_action = len(self.heads) or int(np.prod(space.shape or (1,)))
         self.layout = Layout(n_obs, 0, 0, n_action)
         seen, info = self._guarded_reset(0)
-        mask = self._mask(0, info) if with_mask else None
+        mask = self._mask(0, info)
+        self._tells = mask is not None
+        told = np.zeros(0) if mask is None or not with_mask else mask
         privileged = np.ravel(info["privileged"]) if with_privileged and "privileged" in info else np.zeros(0)
-        self.layout = Layout(n_obs, 0 if mask is None else mask.size, len(privileged), n_action)
-        parts = [seen, np.zeros(0) if mask is None else mask, privileged]
-        self._probe: Float32 | None = np.concatenate(parts, dtype=np.float32)
+        self.layout = Layout(n_obs, len(told), len(privileged), n_action)
+        self._probe: Float32 | None = np.concatenate([seen, told, privileged], dtype=np.float32)
         self._probed = self.episodes[0]
 
     def begin(self) -> Float32:
@@ -174,20 +174,14 @@ class SingleWorlds:
         Raises:
             MaskError: it is of no use, or the environment told none when it was made.
         """
-        if over or not self._with_mask:
-            return
-        mask = self._mask(i, info)
+        mask = None if over else self._mask(i, info)
         if mask is None:
             return
-        layout = self.layout
-        if not layout.n_mask:
-            env = self._guards[i].env
+        layout, env = self.layout, self._guards[i].env
+        if not self._tells:
             assert env is not None
-            raise MaskError(
-                f"environment {name_of(env)}, step {self._lengths[i]} of an episode: it tells an action mask now, but "
-                "told none at its first reset: tell one there, too"
-            )
-        self._rows[i, layout.n_obs : layout.n_obs + layout.n_mask] = mask
+            raise late(env, int(self._lengths[i]))
+        self._rows[i, layout.n_obs : layout.n_obs + layout.n_mask] = mask[: layout.n_mask]
 
     def _mask(self, i: int, info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
         env = self._guards[i].env
