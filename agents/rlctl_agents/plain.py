@@ -7,6 +7,8 @@ left here: whoever has Stable-Baselines3 and the environment, and no rlctl, load
 from __future__ import annotations
 
 import io
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,14 +17,19 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
+from rlctl import saved_policy
 from rlctl_agents.ppo import attention, extractors
 from rlctl_agents.ppo.network import MASKED_LOGIT
 
+MODEL, PLAIN = "model.zip", "model_plain.zip"
+"""The trained model, where possible of Stable-Baselines3's own classes; where not, what acts of it, of such."""
 UNFINISHED = (
     "_last_obs",
     "_last_episode_starts",
@@ -173,3 +180,29 @@ def _take_actor(made: Any, model: Any, attends: bool) -> None:
 
 def _image(space: spaces.Space[Any]) -> bool:
     return is_image_space(space)
+
+
+def add(folder: Path) -> None:
+    """Write ``model_plain.zip`` into a saved policy whose ``model.zip`` needs rlctl's classes, from that file.
+
+    For policies that were saved before there was such a file, or by another version of Stable-Baselines3. Only open
+    a ``model.zip`` that you trust: it holds pickles.
+
+    Raises:
+        RuntimeError: it does not answer as the saved policy does.
+    """
+    from rlctl_agents.export import check_plain_answers
+
+    policy = saved_policy.load(folder, deterministic=True)
+    kind: Any = {"maskable_ppo": MaskablePPO}.get(policy.name, PPO)
+    made = plain(kind.load(folder / MODEL, device="cpu"), policy.observation_space, policy.action_space)
+    with np.load(folder / saved_policy.GOLDEN) as pairs:
+        check_plain_answers(made, policy, policy.observation_space, pairs["observations"])
+    with tempfile.TemporaryDirectory() as temporary:
+        save(made, Path(temporary) / PLAIN)
+        saved_policy.add_file(folder, Path(temporary) / PLAIN)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        add(Path(name))

@@ -52,8 +52,6 @@ log = logging.getLogger(__name__)
 
 ROWS = 2048
 """That statistics and golden pairs are made of."""
-MODEL, PLAIN = "model.zip", "model_plain.zip"
-"""The trained model, where possible of Stable-Baselines3's own classes; where not, what acts of it, of such."""
 
 
 def train(
@@ -254,10 +252,10 @@ def export(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             own, action = _own_spaces(factory, env)
             made = plain.plain(model, own, action)
-            files = [Path(temporary) / (MODEL if plain.own_policy(model) else PLAIN)]
+            files = [Path(temporary) / (plain.MODEL if plain.own_policy(model) else plain.PLAIN)]
             plain.save(made, files[0])
             if not plain.own_policy(model):
-                files.append(Path(temporary) / MODEL)
+                files.append(Path(temporary) / plain.MODEL)
                 model.save(files[1], exclude=plain.UNFINISHED)
             if rows is None:
                 assert isinstance(env, WorldsVecEnv)
