@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,13 @@ import pytest
 from spaces_of_all_kinds import ACTIONS, OBSERVATIONS
 
 import rlctl
+from rlctl import saved_policy
+from rlctl.bundle.manifest import to_bytes
 from rlctl.config import Config
+from rlctl_agents import plain
 
 HERE = Path(__file__).parent
+CONFIGS = HERE.parents[1] / "configs"
 SHORT = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "net_arch": [8]}
 REPLAY = {"learning_starts": 32, "batch_size": 16, "net_arch": [8], "updates_per_decision": 0.25, "buffer_size": 1000}
 CLASSES = {"ppo": "PPO", "maskable_ppo": "MaskablePPO", "recurrent_ppo": "RecurrentPPO"}
@@ -121,3 +126,100 @@ def test_actions_of_all_kinds(tmp_path: Path) -> None:
     found = check(tmp_path, [(algorithm, f"Do-{name}-v0") for algorithm, name in cases])
     # Stable-Baselines3 counts from 0: what the environment does not have is there, and never taken.
     assert {name for (_, name), said in zip(cases, found, strict=True) if not said["action"]} == {"choice-from-3"}
+
+
+# sb3-contrib applies the mask to the weights of the plain model; both need nothing of rlctl.
+GOLDEN = """
+import json, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("rlctl", "rlctl_envs", "rlctl_agents"):
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3 import PPO
+
+for folder in sys.argv[1:]:
+    path, pairs = f"{folder}/model_plain.zip", np.load(f"{folder}/golden.npz")
+    maskable = json.load(open(f"{folder}/manifest.json"))["name"] == "maskable_ppo"
+    model = (MaskablePPO if maskable else PPO).load(path, device="cpu")
+    own = {"policy_class": MaskableActorCriticPolicy}
+    masked = model if maskable else MaskablePPO.load(path, device="cpu", custom_objects=own)
+    told = {"observation": list(model.observation_space.shape), "action": str(model.action_space)}
+    told["policy"] = type(model.policy).__module__.partition(".")[0]
+    answers, _ = masked.predict(pairs["observations"], action_masks=pairs["masks"], deterministic=True)
+    told["same"] = bool((answers.reshape(len(answers), -1) == pairs["actions"]).all())
+    plain, _ = model.predict(pairs["observations"], deterministic=True)
+    told["forbidden"] = bool((plain.reshape(len(plain), -1) != pairs["actions"]).any())
+    print(json.dumps(told), flush=True)
+"""
+
+
+def golden(folders: list[Path]) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-c", GOLDEN, *map(str, folders)], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+QUEUE = {"name": "moldable_queue", "options": {}}
+SETS = {"name": "ensemble", "options": {"workload": {"tasks": [4, 6]}}}
+ATTENTION = {"network": "attention", "attention": {"width": 8}}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "campaign", "options"),
+    [
+        ("ppo", QUEUE, {}),
+        ("ppo", QUEUE, {"observation_clip": 0.5}),
+        ("ppo", SETS, {**ATTENTION, "residual": {"rule": "sjf"}}),
+        ("maskable_ppo", SETS, {"network": "attention", "attention": {"width": 8}}),
+    ],
+)
+def test_a_campaigns_actor_alone_is_plain_too(
+    tmp_path: Path, algorithm: str, campaign: dict[str, Any], options: dict[str, Any]
+) -> None:
+    attends = options.get("network") == "attention"
+    section = {key: value for key, value in SHORT.items() if not (attends and key == "net_arch")}
+    train = {"algorithm": algorithm, "decisions": 64, "num_envs": 2, "validation_instances": 0}
+    data = {"schema": 1, "seed": 1, "campaign": campaign, "machine": {"nodes": 8, "cores": 1}}
+    config = Config.model_validate({**data, "train": {**train, "options": section | options}})
+    folder = rlctl.train(config, tmp_path / "run")
+    assert {"model.zip", "model_plain.zip"} <= {path.name for path in folder.iterdir()}
+    (told,) = golden([folder])
+    policy = rlctl.load_policy(config, str(folder))
+    network = getattr(policy, "network", policy)
+    assert told["same"]
+    assert told["policy"] in OWN
+    assert told["observation"] == list(network.observation_space.shape)
+    assert told["action"] == str(network.action_space)
+
+
+def test_the_shipped_policies_are_plain_too() -> None:
+    folders = sorted(path.parent for path in CONFIGS.glob("policies/*/manifest.json"))
+    assert len(folders) >= 2
+    found = golden(folders)
+    for folder, told in zip(folders, found, strict=True):
+        assert told["same"], folder
+        assert told["policy"] == "stable_baselines3"
+    assert any(told["forbidden"] for told in found), "no mask of the golden pairs changes an answer"
+
+
+def test_a_policy_that_was_saved_before_gets_its_plain_model(tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(CONFIGS / "policies" / "annealing-ppo", folder)
+    before = saved_policy.load(folder).digest
+    (folder / "model_plain.zip").write_bytes(b"of another version")
+    data = json.loads((folder / "manifest.json").read_text())
+    del data["files"]["model_plain.zip"], data["checksum"]
+    (folder / "manifest.json").write_bytes(to_bytes(data))
+    assert saved_policy.load(folder).digest != before
+    plain.add(folder)
+    assert "model_plain.zip" in saved_policy.load(folder).manifest.files
+    assert golden([folder])[0]["same"]
+    assert {path.name for path in tmp_path.iterdir()} == {"policy"}
