@@ -234,7 +234,9 @@ def check(
     if checked is not None:
         data |= dataclasses.asdict(checked)
         reached = ", ".join(f"{name} {count} of {checked.instances}" for name, count in checked.reached.items())
-        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks; goal reached by {reached}"
+        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks"
+        text += f"; goal reached by {reached}" if reached else ""
+        text += f"; {checked.cut} episodes had not ended after evaluate.max_steps" if checked.cut else ""
     _say(as_json, data, text)
 
 

@@ -56,13 +56,16 @@ class Checked:
     Attributes:
         decisions: over all campaigns that were played.
         tasks: likewise.
-        reached: for each policy, in how many of the instances it reached the goal; ``random`` chooses by chance.
+        reached: for each policy, in how many of the instances it reached the goal; ``random`` chooses by chance. Empty
+            for an environment with rewards, which has no goal.
+        cut: episodes of such an environment that had not ended after ``evaluate.max_steps``.
     """
 
     decisions: int
     tasks: int
     instances: int
     reached: Mapping[str, int]
+    cut: int = 0
 
 
 def check_campaign(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rlctl.campaign import Around, CampaignFactory
 from rlctl.env import Episode, choices, twin
+from rlctl.errors import ContractError
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Launch, Simulated, SimulatedExecutor, TaskModel
 from rlctl.policy import Policy
@@ -40,6 +41,10 @@ def compute(executors: Sequence[SimulatedExecutor], batch: Batch) -> None:
             at += count
 
 
+MOST_DECISIONS = 1_000_000
+"""Of a campaign on its twin: one that has not ended then never does."""
+
+
 def play(
     factory: CampaignFactory,
     capacity: Capacity,
@@ -58,6 +63,9 @@ def play(
 
     Returns:
         ``Episode.figures`` of each campaign, in order.
+
+    Raises:
+        ContractError: a campaign does not end.
     """
     together = cast(Batch, batch or getattr(factory, "outcomes", one_by_one))
     executors = [twin(factory, capacity, instance) for instance, _ in players]
@@ -73,6 +81,12 @@ def play(
         for n in live:
             decision = episodes[n].decision
             assert decision is not None
+            if decision.number == MOST_DECISIONS:
+                raise ContractError(
+                    f"campaign {factory.name}, instance {players[n][0]}: outcome() has not ended after "
+                    f"{MOST_DECISIONS:,} decisions of policy {players[n][1].name}: does time pass, and does it end at "
+                    "deadline_s?"
+                )
             episodes[n].driver.answer(players[n][1].act(decision))
         compute([executors[n] for n in live], together)
         for n in live:

@@ -133,6 +133,9 @@ def train(
             raise
         except EnvironmentFault as fault:
             raise EnvironmentFault(f"{fault}; {callback.keep_what_was_learned()}", fault.kind) from fault.__cause__
+        except Exception:  # whatever is computed with weights that an update has made NaN
+            checkpoints.require_finite(model)
+            raise
         finally:
             if first:
                 progress.stop()
@@ -197,7 +200,7 @@ def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
     """Take up what the checkpoint holds besides the model."""
     if isinstance(env, WorldsVecEnv):
         saved = start.environments()
-        rows = None if saved is None else env.worlds.restore(saved)
+        rows = None if saved is None else env.restore(saved)
         if rows is None:
             log.warning("the environments could not be saved: they begin new episodes")
             rows = env.reset()

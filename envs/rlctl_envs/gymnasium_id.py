@@ -139,14 +139,6 @@ def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) ->
         describe(observation, action)
     except PolicyError as error:
         raise ConfigError(str(error), _ID) from error
-    in_row = not isinstance(action, spaces.MultiBinary) or len(action.shape) == 1
-    real = not isinstance(action, spaces.Box) or action.dtype in ("float32", "float64")
-    if not (in_row and real) or isinstance(action, spaces.Dict | spaces.Tuple):
-        raise ConfigError(
-            f"actions of {action} are not learned here: wrap the environment so that they are Discrete, "
-            "MultiDiscrete, MultiBinary (a row) or Box of real numbers, and register it",
-            _ID,
-        )
 
 
 LONGEST = 300

@@ -231,7 +231,8 @@ class VectorWorlds:
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Answer the open decision of each."""
-        answers = np.asarray(actions).reshape((self.count, *(self.action_space.shape or ())))
+        space = self.action_space
+        answers = np.asarray(actions, space.dtype).reshape((self.count, *(space.shape or ())))
         if self._first_choice is not None:
             answers = answers + self._first_choice
         self._steps += 1
