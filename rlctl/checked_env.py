@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 LARGEST = float(np.finfo(np.float32).max)
 """What is learned from is float32."""
 _NUMBER = (bool, int, float, np.number, np.bool_)
+_NO_FIGURES = ("action_mask", "privileged", "tasks", "final_obs", "final_info")
+"""Keys of infos that mean something else to rlctl, or to Gymnasium's vector environments."""
 _LONGEST = 300
 """Of what an environment says of itself; some repeat all that they were given."""
 
@@ -135,19 +137,16 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise EnvironmentFault(f"{self._where}: the info is {shown(info)}, not a mapping", "wrong_shape")
         told: dict[str, Any] = {}
         for key, value in info.items():
-            # The others are words of Gymnasium's vector environments.
-            if isinstance(key, str) and not key.startswith("_") and key not in ("final_obs", "final_info"):
+            if isinstance(key, str) and not key.startswith("_") and key not in _NO_FIGURES:
                 number = _figure(value)
                 if number is not None:
                     told[key] = number
         if told.get("duration_s", 0.0) < 0.0:
             del told["duration_s"]
-        told.pop("action_mask", None)
         if info.get("action_mask") is not None:
             told["action_mask"] = info["action_mask"]
             with suppress(ValueError):  # a ragged list is no mask, as who reads it will say
                 told["action_mask"] = np.asarray(info["action_mask"])
-        told.pop("privileged", None)
         if self._privileged is not None:
             hidden = info.get("privileged")
             if _length_of_numbers(hidden) != self._privileged:

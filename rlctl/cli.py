@@ -285,6 +285,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if code == _INTERRUPTED:  # what Typer makes of an interrupt
             raise KeyboardInterrupt
         sys.exit(code)
+    except SystemExit as error:
+        origin = bugs.origin(error)
+        if origin.rlctl:
+            raise
+        _fail(f"{origin} called sys.exit({error.code!r}), which is not its to do")
     except RlctlError as error:
         _fail(str(error))
     except TyperException as error:

@@ -339,7 +339,7 @@ class _Game:
             if isinstance(policy, _Chance):
                 action: Action = policy.choose(decision.mask, self.watched.heads)
             else:
-                action = policy.act(decision)
+                action = _call(f"policy {policy.name}: act()", policy.act, decision)
             _call("apply() is given what JSON cannot hold:", action_to_json, action)
             self.driver.answer(action)
             decision = self._go(self.driver.advance)

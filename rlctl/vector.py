@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -65,7 +66,7 @@ def play(
         ``Episode.figures`` of each campaign, in order.
 
     Raises:
-        ContractError: a campaign does not end.
+        ContractError: a campaign does not end, or its price is not finite.
     """
     together = cast(Batch, batch or getattr(factory, "outcomes", one_by_one))
     executors = [twin(factory, capacity, instance) for instance, _ in players]
@@ -94,7 +95,11 @@ def play(
             if watch is not None:
                 watch(n, episodes[n])
         live = [n for n in live if episodes[n].decision is not None]
-    return [episode.figures() for episode in episodes]
+    figures = [episode.figures() for episode in episodes]
+    for (instance, _), of in zip(players, figures, strict=True):
+        if not math.isfinite(of["price"]):
+            raise ContractError(f"campaign {factory.name}, instance {instance}: outcome().price is {of['price']}")
+    return figures
 
 
 class EpisodeSeeds(Protocol):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEAR_TIE = 1e-4
+MOST_NUMBERS = 1 << 24
+"""In the rows that a saved policy is checked with."""
 _OUTPUTS = {"squashed_gaussian": "squashed_gaussian", "deterministic": "squashed"}
 
 
@@ -57,6 +59,11 @@ def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
     return weights
 
 
+def most_rows(numbers: int) -> int:
+    """How many rows of so many numbers are looked at, at most: pictures are long."""
+    return max(MIN_PAIRS, MOST_NUMBERS // numbers)
+
+
 def played_rows(model: Any, env: WorldsVecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
     """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them.
 
@@ -65,6 +72,7 @@ def played_rows(model: Any, env: WorldsVecEnv, deterministic: bool, count: int =
     rows = env.reset() if model._last_obs is None else model._last_obs
     seen = [rows]
     state, starts = None, np.ones(len(rows), np.bool_)
+    count = min(count, most_rows(rows.shape[1]))
     while len(seen) * len(rows) < count:
         more = {"action_masks": env.action_masks()} if isinstance(model, MaskablePPO) else {}
         actions, state = model.predict(rows, state, starts, deterministic=deterministic, **more)
@@ -105,7 +113,7 @@ def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32
 
 
 def _random_rows(policy: NumpyPolicy, width: int, n_mask: int, count: int = 256, seed: int = 0) -> NDArray[np.float32]:
-    random = np.random.default_rng(seed)
+    random, count = np.random.default_rng(seed), min(count, most_rows(width))
     observations = random.normal(size=(count, policy.observation_length)).astype(np.float32)
     masks = random.random((count, n_mask)) < 0.6
     if n_mask:

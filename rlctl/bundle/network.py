@@ -181,6 +181,9 @@ class NumpyPolicy:
         self._memory = {subject: np.asarray(numbers, np.float32) for subject, numbers in memory.items()}
 
     def _answer(self, flat: NDArray[Any], mask: Mask | None, subject: str) -> NDArray[Any]:
+        if not np.isfinite(flat).all():
+            bad = int(np.argmin(np.isfinite(np.ravel(flat))))
+            raise PolicyError(f"policy {self.name}: the observation's number {bad} is {np.ravel(flat)[bad]}")
         if self.lstm is None:
             outputs = self.logits(flat)
         else:

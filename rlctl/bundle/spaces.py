@@ -96,18 +96,18 @@ def describe(observation: spaces.Space[Any], action: spaces.Space[Any]) -> dict[
     """
     data = {"observation": describe_space(observation), "action": describe_space(action)}
     for what, space in (("observation", observation), ("action", action)):
-        try:
-            said = _SPACE.validate_python(data[what])
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise PolicyError(f"{what}s of {_short(space)} are not known: {first['msg']}") from None
-        count = length(said)
+        count = int(spaces.flatdim(space))
         if not 1 <= count <= MAX_NUMBERS:
             advice = "fewer (gymnasium.wrappers has ResizeObservation)" if count else "some"
             raise PolicyError(
                 f"{what}s of {_short(space)} have {count:,} numbers, where 1 to {MAX_NUMBERS:,} can be learned and "
                 f"saved: wrap the environment so that there are {advice}"
             )
+        try:
+            _SPACE.validate_python(data[what])
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise PolicyError(f"{what}s of {_short(space)} cannot be saved: {first['msg']}") from None
     return data
 
 
