@@ -22,7 +22,7 @@ from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.distributed.launch import Starter
 from rlctl.distributed.surroundings import under_mpi
-from rlctl.errors import AllocationEnds, RlctlError
+from rlctl.errors import AllocationEnds, EnvironmentFault, RlctlError
 from rlctl.files import require_file, storage_error, users_error, write_whole
 from rlctl.monitoring import terminal
 from rlctl.monitoring.account import ledger_line
@@ -290,6 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if origin.rlctl:
             raise
         _fail(f"{origin} called sys.exit({error.code!r}), which is not its to do")
+    except EnvironmentFault as error:
+        _fail(f"{error}; {bugs.kept(error.__cause__)}" if error.__cause__ is not None else str(error))
     except RlctlError as error:
         _fail(str(error))
     except TyperException as error:
