@@ -1,4 +1,4 @@
-"""The rule to beat: keep the film just below its transition, where defects heal, and cool it once it is aligned."""
+"""Feedback: keep the film just below its transition, where defects heal, and cool it once it is aligned."""
 
 from __future__ import annotations
 
