@@ -117,6 +117,9 @@ def tune(
     generations: Annotated[int, typer.Option(min=1, help="Generations of the CMA-ES search.")] = 30,
     instances: Annotated[int, typer.Option(min=1, help="Instances that each candidate plays per generation.")] = 24,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the search; the experiment's if left out.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A rule file to begin from; the rule's own values if left out.")
+    ] = None,
     workers: Workers = 1,
     sets: Sets = None,
     as_json: Json = False,
@@ -131,10 +134,12 @@ def tune(
         instances=instances,
         seed=seed,
         workers=workers,
+        start=start,
         progress=_progress(as_json),
     )
     found = ", ".join(f"{name} {value:.4g}" for name, value in tuned.parameters.items())
-    cost = f"{tuned.cost:,.4g} node-seconds per success on the twin, {tuned.start_cost:,.4g} untuned"
+    before = "untuned" if start is None else "at the start"
+    cost = f"{tuned.cost:,.4g} node-seconds per success on the twin, {tuned.start_cost:,.4g} {before}"
     _say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}\n{cost}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from rlctl.complaints import check_options, did_you_mean, shown, validated
 from rlctl.errors import ConfigError, Key
@@ -42,6 +43,7 @@ __all__ = [
     "config_data",
     "config_hash",
     "did_you_mean",
+    "game_hash",
     "load_config",
     "load_rule_file",
     "provenance",
@@ -87,6 +89,21 @@ def load_rule_file(path: Path) -> RuleFile:
 def config_hash(config: Config) -> str:
     """SHA-256 of what the configuration says, wherever it lies and however it is laid out."""
     return hashlib.sha256(json.dumps(config_data(config), sort_keys=True).encode()).hexdigest()
+
+
+def game_hash(config: Config, factory: Any) -> str:
+    """SHA-256 of the game that a configuration describes: campaign, its version and options, and machine.
+
+    What is trained or tuned is made for a game; how it was trained, or what else the file holds, is no part of it.
+
+    Args:
+        factory: of the campaign, or of the environment; options that it shows are taken with their defaults.
+    """
+    said = getattr(factory, "options", None)
+    options = said.model_dump(mode="json") if isinstance(said, BaseModel) else config.campaign.options
+    game = {"campaign": factory.name, "version": factory.version, "options": options}
+    game["machine"] = config.machine.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(game, sort_keys=True).encode()).hexdigest()
 
 
 def config_data(config: Config) -> dict[str, Any]:

@@ -162,6 +162,8 @@ class TrainSection(Section):
         algorithm: as registered under ``rlctl.learners``.
         decisions: how many decisions to learn from.
         num_envs: campaigns that are stepped together.
+        start: a saved policy, by its name in ``policies`` or its folder, whose network the learning goes on with; null:
+            a new one.
         seed: of the learner; the experiment's seed if None.
         checkpoint_decisions: decisions between two checkpoints, which is what a kill can cost.
         validation_instances: that the policy and every rule play at checkpoints, for the curves; 0: none.
@@ -172,6 +174,7 @@ class TrainSection(Section):
     algorithm: str = "ppo"
     decisions: int = Field(ge=1)
     num_envs: int = Field(default=64, ge=1, le=65_536)
+    start: str | None = None
     seed: int | None = Field(default=None, ge=0)
     checkpoint_decisions: int = Field(default=100_000, ge=1)
     validation_instances: int = Field(default=4, ge=0, le=10_000)

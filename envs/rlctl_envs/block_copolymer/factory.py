@@ -38,7 +38,7 @@ class BlockCopolymer:
     """
 
     name = "block_copolymer"
-    version = 1
+    version = 2  # 2: the measured wavenumber has an error
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(Options, options, "campaign.options")

@@ -44,7 +44,7 @@ class FilmTwin:
             program.straggler_probability,
             failure_probability=program.failure_probability,
         )
-        self.rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+        self.rng, self.wavenumber_rng = (np.random.default_rng(np.random.SeedSequence([seed, i])) for i in (1, 2))
         self.files: dict[str, Floats] = {}
         self.noise = True
 
@@ -152,10 +152,11 @@ def compute(launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
     spectrum = np.fft.rfft2(after, norm="forward")
     seen = solver.features(spectrum.real**2 + spectrum.imag**2)
     # Launch by launch, so that it does not matter which launches were computed together.
-    normals = np.empty((len(twins), 7))
+    normals = np.empty((len(twins), solver.READINGS))
     times = []
     for i, (twin, (_, launch)) in enumerate(zip(twins, launches, strict=True)):
-        normals[i] = twin.rng.standard_normal(7)
+        # The error of the wavenumber came last; from elsewhere, it left all else that happens in an instance as it was.
+        normals[i] = (*twin.rng.standard_normal(solver.READINGS - 1), twin.wavenumber_rng.standard_normal())
         ranks = launch.spec.resources.ranks
         work = launch.spec.parameters["steps"] * twin.options.program.step_s[ranks]
         times.append(twin.durations.draw(ranks, work, twin.rng))
