@@ -23,7 +23,7 @@ from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.distributed.launch import Starter
 from rlctl.distributed.surroundings import under_mpi
 from rlctl.errors import AllocationEnds, RlctlError
-from rlctl.files import require_file, storage_error, write_whole
+from rlctl.files import require_file, storage_error, users_error, write_whole
 from rlctl.monitoring import terminal
 from rlctl.monitoring.account import ledger_line
 
@@ -289,14 +289,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", _INTERRUPTED)
-    except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
-        terminal.drop_output()
-        sys.exit(1)  # as Typer does where it notices first
     except MemoryError:
         _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
     except OSError as error:
+        mendable = users_error(error)
+        if isinstance(error, BrokenPipeError) and (mendable is None or not terminal.has_reader()):
+            terminal.drop_output()  # `rlctl ... | head -1`: the reader has enough
+            sys.exit(1)  # as Typer does where it notices first
         missing = isinstance(error, FileNotFoundError)  # of rlctl's own files; of the user's, there are better words
-        mendable = None if missing else storage_error(error, "standard output")
+        mendable = mendable if mendable or missing else storage_error(error, "standard output")
         terminal.drop_output()
         _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
     except Exception as error:
