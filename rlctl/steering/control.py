@@ -266,7 +266,8 @@ def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any], co
             said, what = header.get(key), key.replace("_", " ")
             if key == "config_hash":
                 began = _game(load_config(run / CONFIG))
-                what, said, value = next(_differences(began, _game(config)), (what, said, value))
+                path, said, value = next(_differences(began, _game(config)), (what, said, value))
+                what = f"another config hash: {path}"
             raise JournalError(f"{run} is a run with {what} {said!r}, not {value!r}: resume it with what it began with")
 
 
