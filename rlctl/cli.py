@@ -22,8 +22,8 @@ from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.distributed.launch import Starter
 from rlctl.distributed.surroundings import under_mpi
-from rlctl.errors import AllocationEnds, RlctlError
-from rlctl.files import require_file, storage_error, write_whole
+from rlctl.errors import AllocationEnds, RlctlError, StoppedError
+from rlctl.files import require_file, storage_error, users_error, write_whole
 from rlctl.monitoring import terminal
 from rlctl.monitoring.account import ledger_line
 
@@ -199,6 +199,8 @@ def steer(
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = _progress(as_json)
         summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
+    except StoppedError as error:
+        _stopped(resume, error.exit_code, str(error))
     except AllocationEnds:
         _stopped(resume, _GO_ON)
     except KeyboardInterrupt:
@@ -207,12 +209,12 @@ def steer(
     failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
     failed = f"failed tasks: {failed}; why the last one did: rlctl status {shlex.quote(str(run))}\n" if failed else ""
     text = (
-        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds\n"
         f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy\n"
         f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
         f"{failed}"
         f"curves: rlctl board {shlex.quote(str(run))}\n"
-        f"report: rlctl report {shlex.quote(str(run))}"
+        f"report: rlctl report {shlex.quote(str(run))}\n"
+        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds"
     )
     _say(as_json, summary.to_json(), text)
 
@@ -289,19 +291,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise KeyboardInterrupt
         sys.exit(code)
     except RlctlError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except TyperException as error:
         _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", _INTERRUPTED)
-    except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
-        terminal.drop_output()
-        sys.exit(1)  # as Typer does where it notices first
     except MemoryError:
         _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
     except OSError as error:
+        mendable = users_error(error)
+        if isinstance(error, BrokenPipeError) and (mendable is None or not terminal.has_reader()):
+            terminal.drop_output()  # `rlctl ... | head -1`: the reader has enough
+            sys.exit(1)  # as Typer does where it notices first
         missing = isinstance(error, FileNotFoundError)  # of rlctl's own files; of the user's, there are better words
-        mendable = None if missing else storage_error(error, "standard output")
+        mendable = mendable if mendable or missing else storage_error(error, "standard output")
         terminal.drop_output()
         _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
     except Exception as error:
@@ -326,10 +329,9 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def _stopped(same_again: bool, code: int = _INTERRUPTED) -> NoReturn:
+def _stopped(same_again: bool, code: int = _INTERRUPTED, why: str = "stopped") -> NoReturn:
     again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
-    print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
-    sys.exit(code)
+    _fail(f"{why}; to go on: {shlex.join(again)}", code)
 
 
 if __name__ == "__main__":

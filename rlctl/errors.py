@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 Key = tuple[str, ...]
 """The path of a key in a file: ``("campaign", "options", "films")``; items of lists by number, from 0."""
 
@@ -13,9 +15,12 @@ class RlctlError(Exception):
     ``rlctl.yaml_source.Source.located`` adds file and line.
 
     Attributes:
+        exit_code: of the command line.
         problem: what is wrong, and what to do.
         key: where the value stands in the configuration; None: it is no key's fault, or ``problem`` names the place.
     """
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(self, problem: str, key: Key | None = None) -> None:
         super().__init__(f"{'.'.join(key)}: {problem}" if key else problem)
@@ -49,6 +54,14 @@ class StorageError(RlctlError):
 
 class RanksLostError(RlctlError):
     """Ranks that a training cannot do without are gone; it goes on from its newest checkpoint."""
+
+
+class StoppedError(RlctlError):
+    """A campaign that stopped itself, since its tasks fail again and again or its policy gives no answer; see ``steer``
+    of the configuration. It goes on with ``resume``.
+    """
+
+    exit_code = 3
 
 
 class SimulationDiverged(RlctlError):

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlctl.bugs import origin
 from rlctl.errors import StorageError
+from rlctl.plugins import reason
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -32,16 +34,33 @@ _ADVICE = {
 def storage_error(error: OSError, place: Path | str | None = None) -> StorageError | None:
     """The same for people; None if it is nothing that a user can mend.
 
-    A file that is missing is a user's affair only where something was to be written.
+    A file that rlctl misses is a user's affair only where something was to be written. What a plug-in could not open is
+    told as the plug-in's, see ``users_error``.
 
     >>> str(storage_error(OSError(errno.ENOSPC, "No space left on device"), "runs/a"))
     'runs/a: cannot be written (No space left on device): free some space'
     """
+    if (users := users_error(error)) is not None:
+        return users
     advice = _ADVICE.get(error.errno or 0)
     name = error.filename if isinstance(error.filename, str | Path) else place
     if advice is None or name is None:
         return None
     return StorageError(f"{name}: cannot be written ({error.strerror}): {advice}")
+
+
+def users_error(error: OSError) -> StorageError | None:
+    """What code of a user's could not open, read or write, with the name of that code; None if it was rlctl's own."""
+    whose = origin(error)
+    if whose.rlctl:
+        return None
+    said = error.strerror or reason(error)
+    if error.filename is None:
+        advice = _ADVICE.get(error.errno or 0, "look at what it needs there")
+        return StorageError(f"{whose} fails with {type(error).__name__} ({said}): {advice}")
+    advice = "correct the path, or make the file" if isinstance(error, FileNotFoundError) else ""
+    advice = advice or _ADVICE.get(error.errno or 0, "look at what it needs there")
+    return StorageError(f"{os.fsdecode(error.filename)}: {whose} cannot use it ({said}): {advice}")
 
 
 @contextmanager

@@ -224,10 +224,15 @@ class SteerSection(Section):
 
     Attributes:
         fallback: the policy that answers where the steering one fails; None: the first allowed choice of each head.
+        stop_after_failures: attempts of tasks that may fail in the same way without a success between them; then the
+            campaign stops, with exit code 3, and waits for ``--resume``. null: it never does.
+        stop_after_first_failures: likewise, as long as no task has ever succeeded; null: as ``stop_after_failures``.
         rules_on_twin: whether, once the campaign has ended, the rules play its twin for the curves beside it.
     """
 
     fallback: str | None = None
+    stop_after_failures: int | None = Field(default=10, ge=1)
+    stop_after_first_failures: int | None = Field(default=3, ge=1)
     rules_on_twin: bool = True
 
 

@@ -158,6 +158,8 @@ class Event:
         time_s: seconds on the executor's clock.
         progress: what a task that goes on running reports of itself; None: its state has changed.
         result: set if and only if ``state`` is final.
+        failure: why the attempt before failed, where the task is QUEUED for another one.
+        message: likewise, one line for people.
         seq: 1, 2, 3 ... in the order in which the executor reports; what ``events(since)`` counts by.
     """
 
@@ -168,3 +170,5 @@ class Event:
     result: TaskResult | None = None
     seq: int = 0
     progress: Mapping[str, Any] | None = None
+    failure: Failure | None = None
+    message: str = ""

@@ -271,7 +271,10 @@ class Scheduler:
         self.held += (state is TaskState.HELD) - (task.state is TaskState.HELD)
         task.state = state
         self._numbers.last += 1
-        self._report(task, Event(now_s, task.uid, state, task.attempt, result, self._numbers.last), ending)
+        event = Event(now_s, task.uid, state, task.attempt, result, self._numbers.last)
+        if ending is not None and ending.failure is not None and result is None:  # another attempt follows
+            event = replace(event, failure=ending.failure, message=ending.message)
+        self._report(task, event, ending)
 
     def free(self, task: Task) -> None:
         """Nothing of an attempt is alive any more: others may have what it held. ``ended`` follows, or has been."""
@@ -308,7 +311,7 @@ class Scheduler:
             task.failures += 1
         task.attempt += 1
         task.placement = ()
-        self._enqueue(task, now_s)
+        self._enqueue(task, now_s, ending)
         if task.hold:
             task.hold = False
             self.hold(task.uid, now_s)
@@ -443,9 +446,9 @@ class Scheduler:
         walltime_s = task.spec.walltime_s
         return math.inf if walltime_s is None else task.started_s + walltime_s
 
-    def _enqueue(self, task: Task, now_s: float) -> None:
+    def _enqueue(self, task: Task, now_s: float, ending: Ending | None = None) -> None:
         task.queued_s = now_s
-        self.enter(task, TaskState.QUEUED, now_s)
+        self.enter(task, TaskState.QUEUED, now_s, ending=ending)
         self._push(task)
 
     def _push(self, task: Task) -> None:

@@ -126,7 +126,7 @@ def _sentence(now: Status) -> str:
         return f"In progress: {cost} so far."
     if now.controller.alive is None:
         return f"Not ended: {cost} so far; whether it is still being steered cannot be told from here."
-    return f"Interrupted, and not ended: {cost} so far."
+    return f"{'Stopped' if now.braked else 'Interrupted'}, and not ended: {cost} so far."
 
 
 def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
@@ -144,6 +144,8 @@ def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
         ("decisions", f"{now.decisions:,}"),
         ("attempts of tasks", _counted(states)),
     ]
+    if now.braked:
+        facts.append(("why it stopped", now.braked))
     if latencies:
         facts.append(("median time of a decision", f"{latencies[len(latencies) // 2]:.2f} ms"))
     if fallbacks:

@@ -56,6 +56,7 @@ class Status:
         last: the last decisions, newest last.
         failures: number of failed attempts by kind of failure.
         last_failure: task and message of the last of them; empty: none has failed.
+        braked: why its controller stopped it, as long as it is not resumed; empty: it did not.
         unattended: programs that go on on this machine though their controller has died.
         lease_s: for how much longer they do.
     """
@@ -83,6 +84,7 @@ class Status:
     last_failure: str
     core_seconds: Mapping[str, float]
     gpu_seconds: Mapping[str, float]
+    braked: str = ""
     unattended: int = 0
     lease_s: float = 0.0
 
@@ -150,6 +152,8 @@ class Status:
             return f"being steered by process {who.holder}"
         if who.alive is None:
             return f"last steered by process {who.holder}; whether it lives cannot be told from here"
+        if self.braked:
+            return self.braked
         return "interrupted, nobody steers it: go on with rlctl steer and --resume"
 
     def _unattended(self) -> list[tuple[str, str]]:
@@ -265,6 +269,7 @@ def _status(run: Run, who: Controller) -> Status:
         last_failure=": ".join(filter(None, [failed[-1].uid, failed[-1].message])) if failed else "",
         core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
         gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+        braked=timeline.braked,
         unattended=programs,
         lease_s=lease_s,
     )
