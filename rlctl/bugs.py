@@ -9,6 +9,8 @@ import tempfile
 import traceback
 from types import TracebackType
 
+from rlctl.errors import described
+
 log = logging.getLogger(__name__)
 
 EXIT_CODE = 70
@@ -25,8 +27,7 @@ def report(error: BaseException) -> str:
         where = f"the traceback is in {file.name}"
     except (OSError, UnicodeError):
         where = "--log-level debug shows the traceback"
-    said = str(error).splitlines()
-    what = type(error).__name__ + (f": {said[0][:200]}" if said else "")
+    what = described(error).splitlines()[0].removesuffix(": ")[:200]
     return f"this is a bug in {owner(error.__traceback__)}, please report it ({what}); {where}"
 
 

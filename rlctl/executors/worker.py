@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlctl.errors import described
 from rlctl.executors import data, exchange
 
 PATH, INITIALIZE, CALL, NAMED = b"P", b"I", b"C", b"N"
@@ -94,7 +95,7 @@ _broken: list[bytes] = []  # the answer to every call, once the initializer has 
 def _break(error: BaseException) -> None:
     from concurrent.futures import BrokenExecutor
 
-    broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
+    broken = BrokenExecutor(f"the initializer failed: {described(error)}")
     broken.__cause__ = error
     _broken.append(_error(broken))
 
@@ -104,10 +105,11 @@ def _error(error: BaseException) -> bytes:
     text = "".join(traceback.format_exception(error))
     try:
         whole = exchange.dump((error, text), None)
-        exchange.load(whole)
-        return whole
-    except Exception:
-        return exchange.dump((RuntimeError(f"{type(error).__name__}: {error}"), text), None)
+        if isinstance(exchange.load(whole)[0], BaseException):
+            return whole
+    except BaseException:
+        pass
+    return exchange.dump((RuntimeError(described(error)), text), None)
 
 
 def _named(
@@ -123,20 +125,20 @@ def _named(
         module, _, attribute = name.partition(":")
         try:
             function = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            return _failure("launch", f"{name}: {error}")
+        except BaseException as error:  # whatever a module does when it is imported
+            return _failure("launch", f"{name}: {described(error)}")
         try:
             values = function(**parameters)
         except BaseException as error:  # also SystemExit: the worker stays
-            return _failure("exit", f"{type(error).__name__}: {error}")
+            return _failure("exit", described(error))
         if not isinstance(values, Mapping):
             return _failure("garbage", f"{name} returned {type(values).__name__}, not a mapping")
         try:
             return JSON + json.dumps(data.by_reference(values, Path.cwd(), attempt), allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            return _failure("garbage", f"{name}: its result is not JSON: {error}")
         except OSError as error:
             return _failure("garbage", f"{name}: its result cannot be kept: {error}")
+        except Exception as error:
+            return _failure("garbage", f"{name}: its result is not JSON: {error}")
     finally:
         os.environ.clear()
         os.environ.update(before)
