@@ -1,24 +1,26 @@
 """How functions, arguments and results travel between controller and workers, on one machine.
 
 A message is eight bytes of length and that many bytes. What is small is pickled into it. The buffers of large arrays
-(pickle protocol 5, PEP 574) go into one file in shared memory, which the receiver maps and unlinks at once: nothing is
-copied through the socket, and the memory is given back with the last array that uses it. A message to a worker that is
+(pickle protocol 5, PEP 574) go into one file in shared memory, or on disk where that is full. The receiver reads it
+into memory of its own, from the end, and cuts off what it has read. So no array that is kept holds a file open, a part
+of shared memory or the arrays beside it, and while it is read it is not there twice. A message to a worker that is
 large all the same lies in a file too: what goes through the socket always has room in it, so that a worker that stands
-still holds nobody up.
+still blocks no other.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import mmap
 import os
 import pickle
 import struct
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from rlctl.executors.naming import spare
 
 INLINE_BYTES = 65_536
 """Buffers of at least so many bytes together go through shared memory."""
@@ -35,9 +37,10 @@ IN_FILE = b"@"
 RECEIVE_BYTES = 65_536
 """What is received at once; the memory for it is taken each time, which costs more than a second call would."""
 
-_LENGTH = struct.Struct("<Q")
-_ALIGN = 64
+READ_BYTES = 1 << 25
+"""So much of a file is there twice while it is read."""
 
+_LENGTH = struct.Struct("<Q")
 
 HEAD = _LENGTH.size
 """Bytes before a message."""
@@ -73,9 +76,7 @@ def opened(message: bytes) -> bytes:
     if message[:1] != IN_FILE:
         return message
     path = Path(message[1:].decode())
-    data = path.read_bytes()
-    path.unlink()
-    return data
+    return bytes(_taken(path, [path.stat().st_size])[0])
 
 
 def frames(buffer: bytearray) -> Iterator[bytes]:
@@ -117,28 +118,54 @@ def load(data: bytes) -> Any:
     (length,) = _LENGTH.unpack_from(data, 1)
     start = 1 + _LENGTH.size
     head = json.loads(data[start : start + length])
-    handle = os.open(head["path"], os.O_RDONLY)
+    return pickle.loads(memoryview(data)[start + length :], buffers=_taken(Path(head["path"]), head["sizes"]))
+
+
+def _kept(views: Sequence[memoryview | bytes], scratch: Path) -> Path:
+    """A file of our own in which these lie, one after the other.
+
+    Raises:
+        OSError: there is no room for it, on disk neither.
+    """
     try:
-        os.unlink(head["path"])
-        whole = memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_COPY))
-    finally:
-        os.close(handle)
-    buffers, at = [], 0
-    for size in head["sizes"]:
-        buffers.append(whole[at : at + size])
-        at += size + -size % _ALIGN
-    return pickle.loads(memoryview(data)[start + length :], buffers=buffers)
+        return _written(views, scratch)
+    except OSError:
+        if (other := spare(scratch)) == scratch:
+            raise
+        return _written(views, other)
 
 
-def _kept(views: Iterable[memoryview | bytes], scratch: Path) -> Path:
-    """A file of our own in which these lie, each aligned."""
-    path = scratch / f"array-{uuid.uuid4().hex}"
-    scratch.mkdir(mode=0o700, exist_ok=True)  # the supervisor may not have come to it yet
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        for view in views:
-            file.write(b"\0" * (-file.tell() % _ALIGN))
-            file.write(view)
+def _written(views: Iterable[memoryview | bytes], folder: Path) -> Path:
+    path = folder / f"array-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o700, exist_ok=True)  # the supervisor may not have come to it yet
+    try:
+        with open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            for view in views:
+                left = memoryview(view)
+                while left:
+                    left = left[file.write(left) :]
+    except BaseException:  # what is half there takes the room of what comes later
+        path.unlink(missing_ok=True)
+        raise
     return path
+
+
+def _taken(path: Path, sizes: Sequence[int]) -> list[bytearray]:
+    """What lies in a file, which is gone then."""
+    with open(path, "r+b", buffering=0) as file:
+        path.unlink()
+        found = [bytearray(size) for size in sizes]
+        end = sum(sizes)
+        for buffer in reversed(found):
+            left = memoryview(buffer)
+            while left:
+                part, left = left[-READ_BYTES:], left[:-READ_BYTES]
+                end -= len(part)
+                file.seek(end)
+                if file.readinto(part) != len(part):
+                    raise OSError(f"{path}: is too short")
+                file.truncate(end)
+    return found
 
 
 def _pickled(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlctl.errors import LaunchError
+from rlctl.executors.naming import scratch_folder, spare
 from rlctl.executors.processes import boot, reap, signal_name, start_time
 from rlctl.executors.supervisor import EXITS, GRACE_S, TASK, exit_file
 
@@ -159,7 +160,7 @@ class Supervision:
             self._process.wait()
         if self._errors is not None:
             self._errors.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove_scratch(self.scratch)
         if not self._alone:
             self._note.unlink(missing_ok=True)
             return
@@ -289,10 +290,10 @@ def own(file: str, name: str) -> str:
     return f"{file}-{name}" if name else file
 
 
-def scratch_folder(token: str) -> Path:
-    """In shared memory where there is such a thing."""
-    shared = Path("/dev/shm")
-    return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / f"rlctl-{token}"
+def remove_scratch(folder: Path) -> None:
+    """Also what had no room in it."""
+    for each in {folder, spare(folder)}:
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def unattended(workdir: Path) -> tuple[int, float]:
@@ -332,7 +333,7 @@ def clear(note: Path) -> None:
     # The note may be old: a number whose first process has gone may be a stranger's by now; the mark finds the rest.
     ours = [pid for pid, start in sessions.items() if start and start_time(pid) == start]
     reap(ours, f"{TASK}={token}:".encode(), GRACE_S)
-    shutil.rmtree(scratch_folder(token), ignore_errors=True)
+    remove_scratch(scratch_folder(token))
 
 
 def _try_lock(note: Path) -> int | None:

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlctl.executors.naming import file_name
+from rlctl.executors.naming import file_name, spare
 from rlctl.executors.processes import (
     ask_to_end,
     boot,
@@ -144,7 +144,8 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError, OSError):
             if self._controller is not None and self._output:
                 self._controller.sendall(self._output)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        for folder in {self._scratch, spare(self._scratch)}:
+            shutil.rmtree(folder, ignore_errors=True)
 
     # The controller.
 
