@@ -10,8 +10,9 @@ still blocks no other.
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
+import mmap
 import os
 import pickle
 import struct
@@ -39,6 +40,9 @@ RECEIVE_BYTES = 65_536
 
 READ_BYTES = 1 << 25
 """So much of a file is there twice while it is read."""
+
+LARGE_BYTES = 1 << 22
+"""Each array from here on has a mapping of its own, of which a process may have 65,530."""
 
 _LENGTH = struct.Struct("<Q")
 
@@ -91,34 +95,81 @@ def frames(buffer: bytearray) -> Iterator[bytes]:
         yield message
 
 
-def dump(value: Any, scratch: Path | None) -> bytes:
-    """Pickle anything that cloudpickle can; what is defined in a script's ``__main__`` travels by value.
+def dump(value: Any, scratch: Path | None, *, back: bool = False) -> bytes:
+    """Pickle anything that cloudpickle can, with what it needs of the script; see ``rlctl.executors.script``.
 
     Args:
         scratch: folder for large arrays; None: all goes into the message.
+        back: from a worker to the controller.
 
     Raises:
         Exception: of pickle, for what cannot be pickled.
     """
+    names: set[str] = set()
+    message = _framed(lambda callback: _pickled(value, callback, names, back), scratch)
+    if not names or back:
+        return message
+    from rlctl.executors import script
+
+    try:
+        marks = script.marks(names)
+        values = _framed(lambda callback: script.values(marks, callback), scratch)
+    except BaseException:
+        _drop(message)
+        raise
+    return b"M" + frame(json.dumps(marks).encode()) + frame(values) + message
+
+
+def load(data: bytes | memoryview) -> Any:
+    """The opposite of ``dump``; may be called once."""
+    data = memoryview(data)
+    kind = bytes(data[:1])
+    if kind == b"P":
+        return pickle.loads(data[1:])
+    head, rest = _first(data[1:])
+    if kind == b"B":
+        about = json.loads(bytes(head))
+        return pickle.loads(rest, buffers=_taken(Path(about["path"]), about["sizes"]))
+    from rlctl.executors import script
+
+    values, message = _first(rest)
+    script.define(json.loads(bytes(head)), lambda: load(values), lambda: _drop(values))
+    return load(message)
+
+
+def _room(size: int) -> memoryview:
+    """Memory that can be written to, given back with the last that uses it."""
+    if size < LARGE_BYTES:
+        return memoryview(bytearray(size))
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # other than above, not filled in vain
+    with contextlib.suppress(AttributeError, OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)  # which halves the time
+    return memoryview(memory)
+
+
+def _framed(write: Callable[[Callable[[pickle.PickleBuffer], Any] | None], bytes], scratch: Path | None) -> bytes:
     if scratch is None:
-        return b"P" + _pickled(value, None)
+        return b"P" + write(None)
     buffers: list[pickle.PickleBuffer] = []
-    data = _pickled(value, buffers.append)
+    data = write(buffers.append)
     views = [buffer.raw() for buffer in buffers]
     if sum(view.nbytes for view in views) < INLINE_BYTES:
-        return b"P" + (_pickled(value, None) if views else data)
+        return b"P" + (write(None) if views else data)
     head = json.dumps({"path": str(_kept(views, scratch)), "sizes": [view.nbytes for view in views]}).encode()
-    return b"B" + _LENGTH.pack(len(head)) + head + data
+    return b"B" + frame(head) + data
 
 
-def load(data: bytes) -> Any:
-    """The opposite of ``dump``; may be called once."""
-    if data[:1] == b"P":
-        return pickle.loads(memoryview(data)[1:])
-    (length,) = _LENGTH.unpack_from(data, 1)
-    start = 1 + _LENGTH.size
-    head = json.loads(data[start : start + length])
-    return pickle.loads(memoryview(data)[start + length :], buffers=_taken(Path(head["path"]), head["sizes"]))
+def _first(data: memoryview) -> tuple[memoryview, memoryview]:
+    """A message with its head, and what follows it."""
+    (length,) = _LENGTH.unpack_from(data)
+    return data[HEAD : HEAD + length], data[HEAD + length :]
+
+
+def _drop(message: bytes | memoryview) -> None:
+    """Let go of one that is not to be loaded."""
+    if message[:1] == b"B":
+        head, _ = _first(memoryview(message)[1:])
+        Path(json.loads(bytes(head))["path"]).unlink(missing_ok=True)
 
 
 def _kept(views: Sequence[memoryview | bytes], scratch: Path) -> Path:
@@ -150,14 +201,13 @@ def _written(views: Iterable[memoryview | bytes], folder: Path) -> Path:
     return path
 
 
-def _taken(path: Path, sizes: Sequence[int]) -> list[bytearray]:
+def _taken(path: Path, sizes: Sequence[int]) -> list[memoryview]:
     """What lies in a file, which is gone then."""
     with open(path, "r+b", buffering=0) as file:
         path.unlink()
-        found = [bytearray(size) for size in sizes]
+        found = [_room(size) for size in sizes]
         end = sum(sizes)
-        for buffer in reversed(found):
-            left = memoryview(buffer)
+        for left in reversed(found):
             while left:
                 part, left = left[-READ_BYTES:], left[:-READ_BYTES]
                 end -= len(part)
@@ -168,17 +218,15 @@ def _taken(path: Path, sizes: Sequence[int]) -> list[bytearray]:
     return found
 
 
-def _pickled(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
+def _pickled(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None, names: set[str], back: bool) -> bytes:
     try:
         data = pickle.dumps(value, 5, buffer_callback=callback)
         if b"__main__" not in data:
             return data
     except (pickle.PicklingError, AttributeError, TypeError):
         pass
-    import cloudpickle
+    from rlctl.executors import script
 
     if callback is not None and hasattr(callback, "__self__"):
         callback.__self__.clear()
-    file = io.BytesIO()
-    cloudpickle.Pickler(file, 5, buffer_callback=callback).dump(value)
-    return file.getvalue()
+    return script.dumps(value, callback, names, back=back)

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,12 @@ def _answer(kind: bytes, message: bytes, scratch: Path | None) -> bytes | None:
     if kind == INITIALIZE:
         return None
     try:
-        return VALUE + exchange.dump(value, scratch)
+        return VALUE + exchange.dump(value, scratch, back=True)
     except Exception as error:
         return ERROR + _error(error)
 
+
+_own: list[types.ModuleType] = []  # this module, which would not outlive its entry otherwise
 
 _broken: list[bytes] = []  # the answer to every call, once the initializer has failed
 
@@ -104,12 +107,12 @@ def _error(error: BaseException) -> bytes:
     """The exception and its traceback; one that cannot be sent becomes one that says so."""
     text = "".join(traceback.format_exception(error))
     try:
-        whole = exchange.dump((error, text), None)
+        whole = exchange.dump((error, text), None, back=True)
         if isinstance(exchange.load(whole)[0], BaseException):
             return whole
     except BaseException:
         pass
-    return exchange.dump((RuntimeError(described(error)), text), None)
+    return exchange.dump((RuntimeError(described(error)), text), None, back=True)
 
 
 def _named(
@@ -165,6 +168,8 @@ def _end_with_input() -> None:
 def main() -> None:
     """Numbers of the socket and of the pipe, or ``-`` for both; the scratch folder, or nothing."""
     connection, life, scratch = sys.argv[1:]
+    _own.append(sys.modules["__main__"])
+    sys.modules["__main__"] = types.ModuleType("__main__")  # the script's, see ``rlctl.executors.script``
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to act upon
     if connection == "-":
         threading.Thread(target=_end_with_input, daemon=True).start()
