@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from rlctl.errors import described
+
 log = logging.getLogger(__name__)
 
 EXIT_CODE = 70
@@ -93,8 +95,7 @@ def report(error: BaseException) -> str:
         where = f"the traceback is in {file.name}"
     except (OSError, UnicodeError):
         where = "--log-level debug shows the traceback"
-    said = str(error).splitlines()
-    what = type(error).__name__ + (f": {said[0][:200]}" if said else "")
+    what = described(error).splitlines()[0].removesuffix(": ")[:200]
     return f"this is a bug in {origin(error)}, please report it ({what}); {where}"
 
 

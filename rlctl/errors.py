@@ -48,6 +48,10 @@ class ContractError(RlctlError):
     """A campaign that breaks a promise of ``rlctl.campaign``; the message names the method at fault."""
 
 
+class RequestError(RlctlError, ValueError):
+    """What is asked of a task or an executor is of a type, or has a value, that cannot be meant."""
+
+
 class StorageError(RlctlError):
     """A file or folder that cannot be read or written."""
 
@@ -70,3 +74,29 @@ class SimulationDiverged(RlctlError):
 
 class AllocationEnds(KeyboardInterrupt):
     """The batch job comes to its end: like an interrupt, but the campaign is to go on in another job."""
+
+
+def described(error: BaseException) -> str:
+    """Type and text of an exception, in whatever way its author has written ``__str__``.
+
+    >>> described(KeyError("x"))
+    "KeyError: 'x'"
+    """
+    try:
+        text = str(error)
+    except BaseException as broken:
+        text = f"its text cannot be had, {type(broken).__name__}"
+    return f"{type(error).__name__}: {text}"
+
+
+def brief(value: object) -> str:
+    """A value for people, on one line, cut if it is long, in whatever way its author has written ``__repr__``.
+
+    >>> brief("x" * 100)[-6:]
+    'xxx...'
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except BaseException:
+        text = f"an object of type {type(value).__name__}"
+    return text if len(text) < 60 else text[:57] + "..."

@@ -8,11 +8,12 @@ device says that it has the data.
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,8 @@ from rlctl.errors import JournalError
 from rlctl.executors.ownership import BEAT_S, Ownership, networked
 from rlctl.records import Record
 from rlctl.task import TaskId
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 _TABLES = """
@@ -223,15 +226,19 @@ class Journal:
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as cause:
+            except Exception as cause:
                 error = lost or JournalError(
                     f"{self.path}: cannot be written ({cause}): free some space, then resume; nothing recorded is lost"
                 )
+            failed: BaseException | None = error
             for *_, done in rows:
-                if done is not None:
-                    done(error)
-            if error is not None:
-                raise error
+                try:
+                    if done is not None:
+                        done(error)
+                except BaseException as raised:  # all others are told all the same
+                    failed = failed or raised
+            if failed is not None:
+                raise failed
 
     def _lost_ownership(self) -> JournalError | None:
         try:
@@ -249,8 +256,12 @@ class Journal:
         """The writer's thread; it also shows other hosts that the owner lives."""
         while (self._wanted.wait(BEAT_S if self.exclusive else None) or self.exclusive) and not self._closed:
             self._wanted.clear()
-            with suppress(JournalError):  # whoever asked to be told has been told; what follows will fail likewise
+            try:
                 self._flush()
+            except JournalError:  # whoever asked to be told has been told; what follows will fail likewise
+                pass
+            except BaseException:
+                log.exception("%s: whoever was told of a record has failed", self.path)
 
     def records(self, after: int = 0, kinds: Collection[str] | None = None) -> list[Record]:
         """The records so far, in order; those with a larger number than ``after``, of these kinds (None: of all)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -16,10 +15,11 @@ from typing import Any
 
 from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
-from rlctl.executors.data import INLINE_BYTES, by_reference
+from rlctl.executors.data import INLINE_BYTES, by_reference, read_object
 from rlctl.executors.launchers import DEVICES
 from rlctl.executors.mpi import check_same_mpi, clean_environment, mpiexec_command, scratch_environment
 from rlctl.executors.naming import file_name
+from rlctl.executors.processes import signal_name
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure, TaskSpec
 
@@ -207,8 +207,8 @@ class Program:
         number = -code
         if (self.under_launcher or self._need.ranks > 1) and code > 128:
             number = code - 128  # how launchers tell that a rank was killed
-        if number in {s.value for s in signal.Signals}:
-            return Ending(failure=Failure.SIGNAL, message=f"killed by {signal.Signals(number).name}")
+        if number in signal.valid_signals():
+            return Ending(failure=Failure.SIGNAL, message=f"killed by {signal_name(number)}")
         return Ending(failure=Failure.EXIT, message=self._last_line() or f"exit code {code}")
 
     def _result(self) -> Ending:
@@ -216,13 +216,14 @@ class Program:
             return Ending()
         path = self._workdir / self._spec.result_file
         try:
-            values = json.loads(path.read_bytes(), parse_constant=_refuse)
-        except (OSError, ValueError, RecursionError) as error:
+            if path.exists() and not path.is_file():  # a pipe would hold up everything
+                raise ValueError("not a file")
+            data = path.read_bytes()
+            values = read_object(data)
+            if len(data) > INLINE_BYTES:
+                values = by_reference(values, self._workdir, f"{self.task.uid}.{self.task.attempt}")
+        except (OSError, ValueError) as error:
             return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: {error}")
-        if not isinstance(values, dict):
-            return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: not a mapping")
-        if path.stat().st_size > INLINE_BYTES:
-            values = by_reference(values, self._workdir, f"{self.task.uid}.{self.task.attempt}")
         return Ending(values=values)
 
     def _last_line(self) -> str:
@@ -279,7 +280,3 @@ def _found(program: str, path: str | None, workdir: str) -> str:
     if found is None:
         raise LaunchError(f"{program}: no such program on PATH: install it, or give its path")
     return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number that JSON knows")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlctl.errors import LaunchError
 from rlctl.executors.naming import attempt_key
 from rlctl.executors.pool import Placement, Pool
 from rlctl.executors.sharing import Numbers
@@ -61,6 +62,7 @@ class Task:
         ticket: number of its entry in a queue; an entry with another number has been withdrawn.
         work: function, arguments and keywords of a call that was given as such; None: ``spec`` says what to run.
         future: who waits for it.
+        trouble: why it cannot be given a place; None: it can.
     """
 
     uid: TaskId
@@ -80,6 +82,7 @@ class Task:
     ticket: int = 0
     work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     future: Any = None
+    trouble: str | None = None
 
     @property
     def key(self) -> str:
@@ -210,7 +213,10 @@ class Scheduler:
         return True
 
     def schedule(self, now_s: float) -> list[Task]:
-        """Give resources to what fits, best first; these are SCHEDULED now."""
+        """Give resources to what fits, best first; these are SCHEDULED now.
+
+        Where the rule of placement fails, the task is among them, without resources and with its ``trouble``.
+        """
         if not self._waiting or not self._changed:
             return []
         self._changed = False
@@ -227,15 +233,18 @@ class Scheduler:
                 if walltime_s is None or not now_s + walltime_s <= reserved.at_s < math.inf:
                     avoid = reserved.nodes
             known = need in nowhere or (avoid and need in not_beside)
-            placement = None if known else self.pool.take(task.need, avoid)
-            if placement is None:
-                heapq.heappop(heads)
-                if not self.backfill:
-                    break
-                (not_beside if avoid else nowhere).add(need)
-                if reserved is None and heads:  # nobody else waits, nothing need be kept
-                    reserved = self._reserve(task, now_s)
-                continue
+            try:
+                task.trouble, placement = None, None if known else self.pool.take(task.need, avoid)
+                if placement is None:
+                    if self.backfill and reserved is None and len(heads) > 1:  # nobody else waits, nothing need be kept
+                        reserved = self._reserve(task, now_s)
+                    heapq.heappop(heads)
+                    if not self.backfill:
+                        break
+                    (not_beside if avoid else nowhere).add(need)
+                    continue
+            except LaunchError as error:
+                task.trouble, placement = str(error), ()
             heapq.heappop(queue)
             if self._waits(queue):
                 heapq.heapreplace(heads, (*queue[0][:2], queue, need))
@@ -315,6 +324,12 @@ class Scheduler:
         if task.hold:
             task.hold = False
             self.hold(task.uid, now_s)
+
+    def forget(self) -> None:
+        """Nothing is known of any task any more: all has been let go of."""
+        for books in (self.tasks, self._running, self._queues):
+            books.clear()
+        self.held = self._waiting = self._waiting_cores = self._withdrawn = 0
 
     def cancel(self, uid: TaskId, now_s: float) -> Task | None:
         """Cancel what waits; a task that holds resources is returned, to be stopped, unless it is already."""

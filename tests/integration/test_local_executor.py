@@ -23,9 +23,9 @@ from rlctl.executors.journal import Journal
 from rlctl.executors.layout import available_cores
 from rlctl.executors.local import LocalExecutor
 from rlctl.executors.mpi import find_mpiexec
+from rlctl.executors.naming import scratch_folder
 from rlctl.executors.processes import session_processes, start_time
 from rlctl.executors.recovery import KINDS, Past
-from rlctl.executors.supervision import scratch_folder
 from rlctl.executors.supervisor import GRACE_S
 from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 

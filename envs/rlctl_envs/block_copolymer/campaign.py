@@ -303,7 +303,7 @@ class AnnealingCampaign:
         )
 
 
-_RESOURCES = tuple(Resources(ranks=r) for r in range(65))
+_RESOURCES = tuple(Resources(ranks=max(r, 1)) for r in range(65))
 
 
 def mixed(*numbers: int) -> int:
