@@ -72,6 +72,22 @@ class SimulationDiverged(RlctlError):
     """For environments to raise when the simulated system has blown up: the episode ends, by the policy's fault."""
 
 
+class EnvironmentFault(RlctlError):
+    """An environment that raised an exception, or gave what nothing can be learned from.
+
+    Attributes:
+        kind: ``raised``, ``wrong_shape`` or ``not_finite``, as ``rlctl.distributed.failing.Failure`` has them.
+    """
+
+    def __init__(self, problem: str, kind: str = "raised") -> None:
+        super().__init__(problem)
+        self.kind = kind
+
+
+class LearningDiverged(RlctlError):
+    """Weights that are not finite any more; the newest checkpoint is from before."""
+
+
 class AllocationEnds(KeyboardInterrupt):
     """The batch job comes to its end: like an interrupt, but the campaign is to go on in another job."""
 

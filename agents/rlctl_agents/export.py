@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 
+from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.bundle.network import ATTENTION
+from rlctl.errors import EnvironmentFault
 from rlctl_agents.snapshot import Part, parts, snapshot_spec
 
 if TYPE_CHECKING:
     from rlctl.saved_policy import NumpyPolicy
     from rlctl_agents.vec_env import WorldsVecEnv
+
+log = logging.getLogger(__name__)
 
 NEAR_TIE = 1e-4
 _OUTPUTS = {"squashed_gaussian": "squashed_gaussian", "deterministic": "squashed"}
@@ -53,17 +58,24 @@ def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
 
 
 def played_rows(model: Any, env: WorldsVecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
-    """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them."""
+    """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them.
+
+    Where an environment fails meanwhile, what was seen before is enough: the training is over.
+    """
     rows = env.reset() if model._last_obs is None else model._last_obs
     seen = [rows]
     state, starts = None, np.ones(len(rows), np.bool_)
     while len(seen) * len(rows) < count:
         more = {"action_masks": env.action_masks()} if isinstance(model, MaskablePPO) else {}
         actions, state = model.predict(rows, state, starts, deterministic=deterministic, **more)
-        rows, _, starts, _ = env.step(actions)
+        try:
+            rows, _, starts, _ = env.step(actions)
+        except EnvironmentFault as fault:
+            log.warning("%s: after the training, so the policy is saved all the same", fault)
+            break
         seen.append(rows)
     found: NDArray[np.float32] = np.concatenate(seen, axis=0)
-    return found
+    return np.resize(found, (max(len(found), MIN_PAIRS), found.shape[1]))
 
 
 def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32] | None = None) -> None:

@@ -18,10 +18,11 @@ from stable_baselines3.common.utils import set_random_seed
 
 from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
+from rlctl.distributed.failing import BrokenEnvironmentError
 from rlctl.config import config_hash, game_hash, provenance
 from rlctl.distributed.lockstep import RemoteWorlds
 from rlctl.distributed.worlds import VectorWorlds
-from rlctl.errors import ConfigError, RanksLostError
+from rlctl.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.registry import game_factory, load_policy
 from rlctl.rewarded import rewarded
 from rlctl_agents.board import TrainingBoard
@@ -132,9 +133,11 @@ def train(
                 callback.stop = stop
                 model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
                 asked = stop.asked and model.num_timesteps < section.decisions
-        except RanksLostError:
+        except (RanksLostError, BrokenEnvironmentError):
             callback.save_what_is_left()
             raise
+        except EnvironmentFault as fault:
+            raise EnvironmentFault(f"{fault}; {callback.keep_what_was_learned()}", fault.kind) from fault.__cause__
         finally:
             if first:
                 progress.stop()
@@ -170,7 +173,11 @@ def _environments(
         vector = factory.vector_env(_section(config).num_envs, seed, capacity)
         prepare(vector, factory.name)
         centre = _centre(vector)
-        worlds = VectorWorlds(vector, with_mask=recipe.with_mask, with_privileged=recipe.with_privileged)
+        name, told = (
+            f"campaign {factory.name}",
+            {"with_mask": recipe.with_mask, "with_privileged": recipe.with_privileged},
+        )
+        worlds = VectorWorlds(vector, name=name, **told)
         return WorldsVecEnv(worlds, bootstrap, recipe.mask_in_row), centre
     if not rewarded(factory):
         vector = factory.vector_env(1, seed, capacity)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -18,10 +19,13 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlctl import bugs
 from rlctl.bundle.spaces import describe
+from rlctl.checked_env import CheckedEnv
 from rlctl.config import check_options, shown
-from rlctl.errors import ConfigError, PolicyError
+from rlctl.errors import ConfigError, PolicyError, RlctlError
 from rlctl.executors.base import Capacity
+from rlctl.plugins import reason
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
@@ -50,7 +54,7 @@ class Options(BaseModel):
 
 
 class GymnasiumId:
-    """See ``rlctl.rewarded.RewardFactory``. Observations are flattened by ``gymnasium.spaces.flatten``.
+    """See ``rlctl.rewarded.RewardFactory``. Observations are flattened, and answers checked: see ``rlctl.checked_env``.
 
     Raises:
         ConfigError: there is no such environment, it cannot be made, or no policy can be saved for its spaces.
@@ -70,7 +74,7 @@ class GymnasiumId:
         if self.options.module is not None:
             try:
                 importlib.import_module(self.options.module)
-            except Exception as error:  # whatever a module may do when it is imported
+            except (Exception, SystemExit) as error:  # whatever a module may do when it is imported
                 raise ConfigError(f"cannot be imported: {_said(error)}", ("campaign", "options", "module")) from error
         probe = self.environment()
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
@@ -78,13 +82,24 @@ class GymnasiumId:
         _require_known(self.observation_space, self.action_space)
 
     def environment(self, comm: Intracomm | None = None) -> gymnasium.Env[Any, Any]:
-        """One environment, its observations in a row.
+        """One environment, its observations in a row and its answers checked.
 
         Args:
             comm: of the ranks that it spans, for the argument that ``communicator`` names.
         """
+        return self._make(self.options.id, comm)
+
+    def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        """Environments stepped one after the other; those that end begin anew in the same step."""
+        # Not ``gymnasium.make_vec``, which would take arguments of the environment for its own.
+        names = [f"{self.options.id} ({i + 1} of {num_envs})" for i in range(num_envs)]
+        makers = [partial(self._make, name, None) for name in names]
+        vector = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+        return Seeded(vector, seed)
+
+    def _make(self, name: str, comm: Intracomm | None) -> gymnasium.Env[Any, Any]:
         try:
-            return flat(gymnasium.make(self.options.id, **self._kwargs(comm)))
+            return CheckedEnv(gymnasium.make(self.options.id, **self._kwargs(comm)), name)
         except gymnasium.error.Error as error:
             raise ConfigError(_said(error), _ID) from error
         except ImportError as error:
@@ -94,18 +109,12 @@ class GymnasiumId:
             refused = [name for name in self.options.kwargs if f"'{name}'" in said.partition(" was raised from")[0]]
             key = ("campaign", "options", "kwargs", *refused[:1])
             raise ConfigError(f"{shown(self.options.id)} refuses it: {_said(error)}", key) from error
-
-    def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-        """Environments stepped one after the other; those that end begin anew in the same step."""
-        vector = gymnasium.make_vec(
-            self.options.id,
-            num_envs=num_envs,
-            vectorization_mode=gymnasium.VectorizeMode.SYNC,
-            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-            wrappers=(flat,),
-            **self._kwargs(None),
-        )
-        return Seeded(vector, seed)
+        except RlctlError:
+            raise
+        except (Exception, SystemExit) as error:
+            place = bugs.origin(error).place
+            said = f"{reason(error)}{f' ({place})' if place else ''}"
+            raise ConfigError(f"{shown(self.options.id)} cannot be made: {said}", _ID) from error
 
     def _kwargs(self, comm: Intracomm | None) -> dict[str, Any]:
         name = self.options.communicator
@@ -123,11 +132,6 @@ class Seeded(gymnasium.vector.VectorWrapper):
         """Begin all episodes."""
         first, self._seed = self._seed, None
         return self.env.reset(seed=first if seed is None else seed, options=options)
-
-
-def flat(env: gymnasium.Env[Any, Any]) -> gymnasium.Wrapper[Any, Any, Any, Any]:
-    """The environment with observations in a row."""
-    return gymnasium.wrappers.FlattenObservation(env)
 
 
 def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
