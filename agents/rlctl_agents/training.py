@@ -18,8 +18,8 @@ from stable_baselines3.common.utils import set_random_seed
 
 from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.distributed.failing import BrokenEnvironmentError
 from rlctl.config import config_hash, game_hash, provenance
+from rlctl.distributed.failing import BrokenEnvironmentError
 from rlctl.distributed.lockstep import RemoteWorlds
 from rlctl.distributed.worlds import VectorWorlds
 from rlctl.errors import ConfigError, EnvironmentFault, RanksLostError
