@@ -12,6 +12,7 @@ import yaml
 
 from rlctl.complaints import check_options, did_you_mean, shown, validated
 from rlctl.errors import ConfigError, Key
+from rlctl.plain import plain
 from rlctl.provenance import provenance
 from rlctl.schema import (
     SCHEMA,
@@ -91,7 +92,7 @@ def config_hash(config: Config) -> str:
 
 def config_data(config: Config) -> dict[str, Any]:
     """What the configuration says, as a JSON-ready mapping with every default filled in."""
-    return config.model_dump(mode="json", by_alias=True)
+    return config.model_dump(mode="json", by_alias=True, fallback=plain)
 
 
 def write_config(config: Config, path: Path) -> None:

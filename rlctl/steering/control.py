@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
@@ -28,7 +27,7 @@ from rlctl.registry import executor_factory, executor_options
 from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
-from rlctl.steering.status import write_status
+from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
 
@@ -122,7 +121,7 @@ class _Loop:
         self._campaign = factory.campaign(int(identity["instance"]))
         self._guard = Guard(policy, fallback, self._campaign.action_space)
         self._shown_s = 0.0
-        self._status_due = 0.0
+        self._status = StatusFile(run, config, journal)
 
     def run(self, boot_s: float) -> Summary:
         """From the last record to the end of the campaign."""
@@ -212,11 +211,7 @@ class _Loop:
         return summary
 
     def _show(self) -> None:
-        if self._journal.exclusive and time.monotonic() >= self._status_due:
-            began_s = time.monotonic()
-            with contextlib.suppress(OSError):  # a full disk: the next time
-                write_status(self._run, self._config, self._journal)
-            self._status_due = began_s + max(5.0, 50.0 * (time.monotonic() - began_s))  # at most 2 % of the time
+        self._status.show()
         self._curves.looked(sum(self._executor.busy.values()), self._executor.queued)
         now_s = self._executor.now()
         note = f"{self._driver.outcome().successes} successes, {self._driver.decisions} decisions, "
