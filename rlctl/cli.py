@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import sys
@@ -26,6 +25,7 @@ from rlctl.errors import AllocationEnds, RlctlError, StoppedError
 from rlctl.files import require_file, storage_error, users_error, write_whole
 from rlctl.monitoring import terminal
 from rlctl.monitoring.account import ledger_line
+from rlctl.plain import json_text
 
 app = typer.Typer(
     help="Learns to steer simulation campaigns on supercomputers.",
@@ -178,7 +178,7 @@ def evaluate(
     # First said, then written: what took hours is not lost to a full disk.
     _say(as_json, comparison.to_json(), comparison.table())
     if out is not None:
-        write_whole(out, json.dumps(comparison.to_json(), indent=2) + "\n")
+        write_whole(out, json_text(comparison.to_json(), indent=2) + "\n")
 
 
 @app.command(epilog="Example: rlctl steer configs/annealing.yaml --policy ppo --run runs/real --instance 7")

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from rlctl.complaints import check_options, did_you_mean, shown, validated
 from rlctl.errors import ConfigError, Key
+from rlctl.plain import plain
 from rlctl.provenance import provenance
 from rlctl.schema import (
     SCHEMA,
@@ -108,7 +109,7 @@ def game_hash(config: Config, factory: Any) -> str:
 
 def config_data(config: Config) -> dict[str, Any]:
     """What the configuration says, as a JSON-ready mapping with every default filled in."""
-    return config.model_dump(mode="json", by_alias=True)
+    return config.model_dump(mode="json", by_alias=True, fallback=plain)
 
 
 def write_config(config: Config, path: Path) -> None:

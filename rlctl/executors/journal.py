@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from rlctl.errors import JournalError
 from rlctl.executors.ownership import BEAT_S, Ownership, networked
+from rlctl.plain import json_text
 from rlctl.records import Record
 from rlctl.task import TaskId
 
@@ -96,7 +97,7 @@ class Journal:
             connection.executescript(_TABLES)
             full = {**header, "schema": SCHEMA}
             connection.executemany(
-                "INSERT INTO header VALUES (?, ?)", [(key, json.dumps(value)) for key, value in full.items()]
+                "INSERT INTO header VALUES (?, ?)", [(key, _text(value)) for key, value in full.items()]
             )
             connection.execute("COMMIT")
         except BaseException as error:
@@ -152,7 +153,7 @@ class Journal:
             JournalError: it cannot be written; nothing of it was.
         """
         failed: list[JournalError | None] = []
-        record = (kind, time_s, json.dumps(data), failed.append)
+        record = (kind, time_s, _text(data), failed.append)
         if self._batch is not None and self._batch_thread == threading.get_ident():
             self._batch.append((*record[:3], None))
         else:
@@ -173,7 +174,7 @@ class Journal:
         Args:
             done: called, from any thread, when it is on disk, or with the reason why it cannot be written.
         """
-        self._pending.append((kind, time_s, json.dumps(data), done))
+        self._pending.append((kind, time_s, _text(data), done))
         if self._writer is None:
             self._start_writer()
         self._wanted.set()
@@ -314,6 +315,14 @@ def last_attempts(records: Iterable[Record]) -> dict[TaskId, int]:
             uid = TaskId(record.data["uid"])
             attempts[uid] = max(attempts.get(uid, 0), int(record.data["attempt"]))
     return attempts
+
+
+def _text(data: object) -> str:
+    """As JSON. What a policy, campaign or program gives may hold anything; NaN stays, since a replay has to see it."""
+    try:
+        return json.dumps(data)
+    except (TypeError, ValueError, RecursionError):
+        return json_text(data, finite=False)
 
 
 def _connect(path: Path, *, read_only: bool = False, exclusive: bool = False) -> sqlite3.Connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -31,7 +30,7 @@ from rlctl.steering.brake import Brake
 from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
-from rlctl.steering.status import write_status
+from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
 
@@ -132,7 +131,7 @@ class _Loop:
         self._guard = Guard(policy, fallback, self._campaign.action_space)
         self._brake = Brake(config.steer, run, run / WORK, records)
         self._shown_s = 0.0
-        self._status_due = 0.0
+        self._status = StatusFile(run, config, journal)
 
     def run(self, boot_s: float) -> Summary:
         """From the last record to the end of the campaign."""
@@ -228,11 +227,7 @@ class _Loop:
         outcome = self._driver.outcome()
         if not outcome.ended:  # what is stopped at the end may fail as it likes
             self._brake.check()
-        if self._journal.exclusive and time.monotonic() >= self._status_due:
-            began_s = time.monotonic()
-            with contextlib.suppress(OSError):  # a full disk: the next time
-                write_status(self._run, self._config, self._journal)
-            self._status_due = began_s + max(5.0, 50.0 * (time.monotonic() - began_s))  # at most 2 % of the time
+        self._status.show()
         self._curves.looked(sum(self._executor.busy.values()), self._executor.queued)
         now_s = self._executor.now()
         note = f"{outcome.successes} successes, {self._driver.decisions} decisions, "

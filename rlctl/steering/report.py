@@ -29,7 +29,7 @@ from rlctl.monitoring.gantt import COLOURS, gantt
 from rlctl.monitoring.own_file import check_own, write_own
 from rlctl.monitoring.progress import Progress, duration
 from rlctl.monitoring.timeline import Answer, Attempt
-from rlctl.monitoring.wording import action_text, count_text
+from rlctl.monitoring.wording import action_text, count_text, value_text
 from rlctl.registry import campaign_factory
 from rlctl.steering.comparison import Beside, compare
 from rlctl.steering.run_folder import CONFIG, WORK, Run
@@ -151,7 +151,7 @@ def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
     if fallbacks:
         facts.append(("answered by the fallback", ", ".join(f"{n:,} ({why})" for why, n in sorted(fallbacks.items()))))
     extra = timeline.summary["extra"] if timeline.summary is not None else {}
-    return facts + [(key.replace("_", " "), f"{value:,g}") for key, value in extra.items()]
+    return facts + [(key.replace("_", " "), value_text(value)) for key, value in extra.items()]
 
 
 def _counted(states: Counter[str]) -> str:

@@ -34,7 +34,9 @@ schema: 1
 seed: 0
 campaign: {{name: tiny, options: {options}}}
 machine: {{cores: 2}}
-policies: {{breaks: {{rule: cycling, parameters: {{fails_at: 3}}}}}}
+policies:
+  breaks: {{rule: cycling, parameters: {{fails_at: 3}}}}
+  odd: {{rule: cycling, parameters: {{odd: true}}}}
 """
 TWO_POOLS = """
 machine: {nodes: 2, cores: 1}

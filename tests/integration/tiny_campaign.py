@@ -99,7 +99,10 @@ class Parts:
 
     def outcome(self) -> Outcome:
         reached = self.good >= self.options["parts"]
-        return Outcome(ended=reached, reached=reached, successes=self.good, extra={"size": float(self.size)})
+        extra: dict[Any, Any] = {"size": float(self.size)}
+        if self.options.get("odd"):  # what JSON does not know
+            extra |= {"nan": np.float32("nan"), "count": np.int64(3), Failure.EXIT: {"name": b"\xff"}, 7: np.arange(2)}
+        return Outcome(ended=reached, reached=reached, successes=self.good, extra=extra)
 
 
 class Factory:
@@ -121,8 +124,9 @@ class Cycling:
 
     name = "cycling"
 
-    def __init__(self, fails_at: int = -1) -> None:
+    def __init__(self, fails_at: int = -1, odd: bool = False) -> None:
         self.fails_at = fails_at
+        self.odd = odd
         self.asked = 0
 
     def act(self, decision: Decision) -> Action:
@@ -135,6 +139,8 @@ class Cycling:
         self.asked = 0
 
     def state(self) -> Mapping[str, Any]:
+        if self.odd and self.asked > 1:  # only when it is too late to refuse it
+            return {"asked": np.int64(self.asked), "seen": np.zeros(2)}
         return {"asked": self.asked}
 
     def restore(self, state: Mapping[str, Any]) -> None:
