@@ -91,6 +91,7 @@ def plausibility(run: Run, progress: Progress) -> Plausibility:
             models = [factory.task_model(i) for i in (instance, *spread_instances(run.config.seed, INSTANCES - 1))]
     except Exception as error:  # another package's code
         return Plausibility(complaint=repr(error))
+    given = {attempt.uid: attempt.parameters for attempt in run.timeline.attempts if attempt.parameters}
     done = [attempt for attempt in run.timeline.attempts if attempt.state is TaskState.DONE]
     done.sort(key=lambda attempt: attempt.launched_s or 0.0)
     found: list[Impossible] = []
@@ -98,7 +99,7 @@ def plausibility(run: Run, progress: Progress) -> Plausibility:
     progress.start("asking the twin about the results", min(len(done), MOST_TASKS), "tasks")
     try:
         for attempt in done[:MOST_TASKS]:
-            told = answers(factory, models, attempt)
+            told = answers(factory, models, attempt, given.get(attempt.uid, {}))
             looked += len(told) >= FEWEST
             found += beyond(attempt, told)
             progress.advance(1.0)
@@ -129,10 +130,12 @@ def beyond(attempt: Attempt, told: Sequence[Mapping[str, Any]]) -> list[Impossib
     return found
 
 
-def answers(factory: CampaignFactory, models: Sequence[TaskModel], attempt: Attempt) -> list[Mapping[str, Any]]:
+def answers(
+    factory: CampaignFactory, models: Sequence[TaskModel], attempt: Attempt, parameters: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
     """What task models say to the task of an attempt: the values of those that can follow, and do not fail."""
     resources = Resources(ranks=max(len(attempt.cores), 1))
-    spec = TaskSpec(attempt.uid, executable="-", parameters=attempt.parameters, resources=resources)
+    spec = TaskSpec(attempt.uid, executable="-", parameters=parameters, resources=resources)
     wanted = [(model, Launch(spec, attempt.attempt)) for model in models]
     together = getattr(factory, "outcomes", None)
     told = _told(together, wanted) if together is not None else None

@@ -165,6 +165,26 @@ def test_a_twin_that_cannot_follow_leaves_the_answer_to_the_others(
     assert found.looked == found.results
 
 
+def test_a_result_of_a_repeated_attempt_is_looked_at_with_the_parameters_of_the_first(tmp_path: Path) -> None:
+    run = simulated_run(tmp_path / "run", annealing(tmp_path), "feedback", decisions=12)
+    with Journal.open(run / JOURNAL, read_only=True) as journal:
+        header, records = journal.header, journal.records()
+    for path in run.glob(f"{JOURNAL}*"):
+        path.unlink()
+    with Journal.create(run / JOURNAL, header) as journal:
+        for record in records:
+            data = dict(record.data)
+            if record.kind == "event" and data["state"] == "done" and data["uid"] == "film000-000":
+                again = {"uid": data["uid"], "attempt": 2}
+                journal.append("event", record.time_s, again | {"time_s": record.time_s, "state": "queued"})
+                journal.append("launching", record.time_s, again | {"cores": [0]})
+                data |= again
+            journal.append(record.kind, record.time_s, data)
+    found = asked(edited(run, false_film))
+    assert found.looked == found.results > 8
+    assert found.tasks == 1
+
+
 def test_a_campaign_that_is_gone_is_complained_about(tmp_path: Path) -> None:
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal")
     config = run / "config.yaml"
