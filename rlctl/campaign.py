@@ -266,6 +266,17 @@ class Unsteady(Protocol):
 
 
 @runtime_checkable
+class Repeatable(Protocol):
+    """What a factory may offer besides, if chance plays a part in its tasks: what else might have come of them.
+
+    ``rlctl report`` names the results of a run that lie beyond; see ``rlctl.steering.plausibility``.
+    """
+
+    def repetitions(self, seed: int, count: int) -> Sequence[TaskModel]:
+        """So many task models of instance ``seed``, each with chance drawn anew; no task fails by chance."""
+
+
+@runtime_checkable
 class Placing(Protocol):
     """What a factory may offer besides, if its campaigns have a say in which nodes tasks go to."""
 

@@ -70,6 +70,12 @@ class BlockCopolymer:
         """The twin of instance ``seed``."""
         return FilmTwin(self.options, _material(seed), seed)
 
+    def repetitions(self, seed: int, count: int) -> list[FilmTwin]:
+        """Twins of instance ``seed`` with other thermal noise, measurements and fresh films; no segment dies."""
+        program = self.options.program.model_copy(update={"failure_probability": 0.0})
+        options = self.options.model_copy(update={"program": program})
+        return [FilmTwin(options, _material(seed), seed, number) for number in range(1, count + 1)]
+
     def privileged(self, seed: int) -> NDArray[np.float32]:
         """The material, [7], each number about within -1 to 1."""
         return _material(seed).as_array()
