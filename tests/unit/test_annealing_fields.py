@@ -13,13 +13,17 @@ import pytest
 from rlctl.campaign import Decision
 from rlctl.driver import Driver
 from rlctl.env import CampaignEnv, Episode, twin
+from rlctl.errors import ContractError
 from rlctl.executors.base import Capacity
 from rlctl.registry import policy_factory
 from rlctl.task import Event, Failure, TaskResult, TaskState
+from rlctl.testing import check_campaign
 from rlctl.vector import play
 from rlctl_envs.block_copolymer import campaign as game
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
+from rlctl_envs.block_copolymer.film import Film
+from rlctl_envs.block_copolymer.material import Material
 from rlctl_envs.moldable_queue.campaign import QueueCampaign
 from rlctl_envs.moldable_queue.factory import MoldableQueue
 
@@ -242,3 +246,24 @@ def test_feedback_changes_the_temperature_by_the_steps_that_will_run() -> None:
         250: 0.04,
         320: 0.04,
     }
+
+
+@pytest.mark.parametrize("leak", ["field", "deep", "observation"])
+def test_check_finds_what_a_campaign_tells_of_its_hidden_material(leak: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields, observe = AnnealingCampaign.fields, AnnealingCampaign._observe
+
+    def with_leak(self: AnnealingCampaign, film: Film) -> dict[str, Any]:
+        activation = Material.draw(self.seed).activation
+        return fields(self, film) | ({"hint": 1.0 / activation} if leak == "field" else {"a": ({"b": -activation},)})
+
+    def seen_with_leak(self: AnnealingCampaign, film: Film) -> Any:
+        return np.concatenate([observe(self, film)[1:], [0.1 * Material.draw(self.seed).steepness]], dtype=np.float32)
+
+    check_campaign(BlockCopolymer(), instances=1)
+    if leak == "observation":
+        monkeypatch.setattr(AnnealingCampaign, "_observe", seen_with_leak)
+    else:
+        monkeypatch.setattr(AnnealingCampaign, "fields", with_leak)
+    what = {"field": r"fields\['hint'\]", "deep": r"fields\['a'\]\[0\]\['b'\]", "observation": r"observation\[80\]"}
+    with pytest.raises(ContractError, match=what[leak] + r" of the first decision .* privileged\(\)"):
+        check_campaign(BlockCopolymer(), instances=1)
