@@ -67,6 +67,8 @@ def check_resources(need: Resources) -> None:
 
 def plain_spec(spec: TaskSpec) -> bool:
     """Whether nothing needs a closer look; this is asked for every task of every simulated campaign."""
+    if spec.uid is None:
+        return False
     names = (spec.uid, spec.executable, spec.function, spec.result_file, spec.progress_file, spec.pool)
     for text in names:
         if text is not None and (type(text) is not str or not text or not text.isprintable()):
@@ -104,7 +106,7 @@ def plain_resources(need: Resources) -> bool:
         type(need.ranks) is int
         and need.ranks > 0
         and type(need.cores_per_rank) is int
-        and need.cores_per_rank > 0
+        and need.cores_per_rank >= 0
         and type(need.gpus_per_rank) is float
         and 0.0 <= need.gpus_per_rank < math.inf
         and need.memory_per_rank_mb is None
@@ -166,7 +168,7 @@ def number(value: Any) -> float:
         Unfit: it is something else.
     """
     value = _scalar(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise Unfit("should be a number")
     return float(_size(value))
 
@@ -389,8 +391,8 @@ _SPEC: Mapping[str, Converter] = {
 
 _RESOURCES: Mapping[str, Converter] = {
     "ranks": _from_one,
-    "cores_per_rank": _from_one,
+    "cores_per_rank": count,
     "gpus_per_rank": _share,
-    "memory_per_rank_mb": _or_none(_from_one),
+    "memory_per_rank_mb": _or_none(lambda value: count(value) or None),
     "nodes": _or_none(_from_one),
 }

@@ -491,18 +491,24 @@ class BookedExecutor(Executor):
         if error is not None:
             self._break(error)
             return
+        try:
+            if not self._to_begin(task):
+                self._ended(task, Ending(stopped=True))
+                return
+            self._books.enter(task, TaskState.LAUNCHING, self.now())
+            self._launch(task)
+        except Exception as unexpected:
+            self._ended(task, Ending(failure=Failure.LAUNCH, message=described(unexpected), error=unexpected))
+
+    def _to_begin(self, task: Task) -> bool:
+        """Tell the future; False if the task was withdrawn before it began."""
+        if task.future is not None and task.future.done() and not task.future.cancelled():
+            task.future = None  # whose owner has given it a result
         future = task.future
         first = task.attempt == 1 or (future is not None and not future.running())
         if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
             task.stop = TaskState.CANCELED
-        if task.stop is not None:  # before it began
-            self._ended(task, Ending(stopped=True))
-            return
-        self._books.enter(task, TaskState.LAUNCHING, self.now())
-        try:
-            self._launch(task)
-        except Exception as unexpected:
-            self._ended(task, Ending(failure=Failure.LAUNCH, message=described(unexpected), error=unexpected))
+        return task.stop is None
 
     def _stop(self, task: Task, grace_s: float) -> None:
         if task.state is not TaskState.SCHEDULED:  # otherwise ``_go`` finds out
