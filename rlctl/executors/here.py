@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ class CommonOptions(BaseModel):
         applications = dict(options.get("applications", {}))
         for name, application in checked.applications.items():
             if application.venv is not None:
-                applications[name] = {**applications[name], "venv": os.path.abspath(resolve(application.venv))}
+                applications[name] = {**applications[name], "venv": str(resolve(application.venv).absolute())}
         return {**options, "applications": applications} if applications else options
 
     def described(self) -> dict[str, Application]:
