@@ -16,7 +16,7 @@ from rlctl.errors import JournalError
 from rlctl.executors.base import Executor, ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
 from rlctl.files import filled, require_folder
-from rlctl.monitoring.account import account
+from rlctl.monitoring.account import account, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
 from rlctl.policy import Policy
@@ -184,9 +184,9 @@ class _Loop:
         outcome, ledger = self._driver.outcome(), self._driver.ledger
         tasks, failures, fallbacks = task_counts(self._journal.records())
         capacity = self._config.machine.capacity()
-        allocated_s = ledger.node_seconds * capacity.total_cores / capacity.nodes
         timeline = Timeline.read(self._journal.records(), self._executor.capacity)
-        booked = account(timeline, ledger.node_seconds / capacity.nodes)
+        end_s = ledger.node_seconds / capacity.nodes
+        booked = account(timeline, end_s)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -194,7 +194,7 @@ class _Loop:
             reached=outcome.reached,
             successes=outcome.successes,
             node_seconds=ledger.node_seconds,
-            utilisation=ledger.core_seconds / allocated_s if allocated_s else 0.0,
+            utilisation=utilisation(timeline, end_s),
             decisions=self._driver.decisions,
             tasks=tasks,
             failures=failures,
