@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -71,7 +70,8 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
         The folder of the saved policy.
 
     Raises:
-        ConfigError: there is no ``train`` section, the learner refuses it, or ``out`` is taken.
+        ConfigError: there is no ``train`` section, or the learner refuses it.
+        StorageError: ``out`` cannot be made, or is not empty and ``resume`` is not set.
     """
     out = Path(out)
     section = check_train(config, out, resume)
@@ -92,10 +92,7 @@ def check_train(config: Config, out: Path, resume: bool) -> TrainSection:
         if config.train is None:
             raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
         preflight.check_training(config, preflight.check_game(config))
-        require_folder(out)
-        with writing(out):
-            if not resume and out.exists() and any(out.iterdir()):
-                raise ConfigError(f"{out} exists already: add --resume to go on with it, or give another folder")
+        require_folder(out, made=None if resume else ())
         return config.train
 
 
@@ -255,7 +252,7 @@ def steer(
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
-    run = Path(os.path.normpath(run))
+    run = Path(run)
     with config.source.located():
         decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
         if source is not None and source not in config.policies and Path(source).exists():

@@ -118,7 +118,7 @@ def train(
             # The environments are in use: the policy is checked on what they show now.
             seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
-            with tempfile.TemporaryDirectory(prefix=".policy-", dir=out) as folder:
+            with tempfile.TemporaryDirectory(prefix=".policy-", dir=out.resolve()) as folder:
                 saved = export(model, recipe, Path(folder) / "policy", factory, env, config, options, rows, before)
                 return load_policy(config, str(saved))
 
@@ -259,7 +259,7 @@ def export(
         manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
     _remove_unfinished(folder)  # of a training that was killed while it wrote
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent.resolve()) as temporary:
             zipped = Path(temporary) / "model.zip"
             model.save(zipped, exclude=_UNFINISHED)
             if rows is None:

@@ -8,8 +8,6 @@ generations then meet on a larger set, since the winner of a noisy generation is
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from rlctl.config import config_hash, game_hash, provenance
 from rlctl.errors import ConfigError
 from rlctl.evaluation.play import TUNING, VALIDATION, Play, Players, draw_instances
+from rlctl.files import write_whole
 from rlctl.registry import campaign_factory, policy_factory
 
 if TYPE_CHECKING:
@@ -235,18 +234,8 @@ def tune(
 
 def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: Mapping[str, Any]) -> None:
     """Write a rule file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = {"schema": SCHEMA, "rule": rule, "parameters": dict(parameters), "tuning": dict(tuning)}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as file:
-            yaml.safe_dump(data, file, sort_keys=False)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(path, yaml.safe_dump(data, sort_keys=False))
 
 
 def _record(config: Config, settings: Settings, tuned: Tuned) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class CommonOptions(BaseModel):
             for key, path in (("venv", application.venv), ("mpiexec", application.mpiexec)):
                 if path is not None and (key == "venv" or os.sep in path):
                     path = os.path.expandvars(os.path.expanduser(path))
-                    applications[name] = {**applications[name], key: os.path.abspath(resolve(path))}
+                    applications[name] = {**applications[name], key: str(resolve(path).absolute())}
         return {**options, "applications": applications} if applications else options
 
     def check_elsewhere(self, specs: Sequence[TaskSpec]) -> list[str]:

@@ -231,7 +231,7 @@ class LocalExecutor(ServedExecutor):
             task.attempt = attempt.number
             self._books.pool.give(self._kept.pop(key, ()))
             placement = placement_of(attempt, self.capacity, task.need, self._first_node)
-            placed = placement is not None and self._books.adopt(task, placement, self.now())
+            placed = placement is not None and self._books.adopt(task, placement, self.now(), attempt.since_s)
             if not placed:
                 self._books.tasks[task.uid] = task
             elif task.future is not None:

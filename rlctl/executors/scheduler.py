@@ -59,6 +59,7 @@ class Task:
         failures, losses: attempts that failed, and that were lost with their machine.
         stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
         hold: whether it is to be suspended whenever it runs, and held when it waits again.
+        adopted: this attempt was started by a former controller; ``started_s`` tells when.
         ticket: number of its entry in a queue; an entry with another number has been withdrawn.
         work: function, arguments and keywords of a call that was given as such; None: ``spec`` says what to run.
         future: who waits for it.
@@ -77,6 +78,7 @@ class Task:
     placement: Placement = ()
     queued_s: float = 0.0
     started_s: float = 0.0
+    adopted: bool = False
     stop: TaskState | None = None
     hold: bool = False
     ticket: int = 0
@@ -202,11 +204,11 @@ class Scheduler:
         self.tasks[task.uid] = task
         self._enqueue(task, now_s)
 
-    def adopt(self, task: Task, placement: Placement, now_s: float) -> bool:
-        """Take in a task that runs already, where it runs; False if its place is not free."""
+    def adopt(self, task: Task, placement: Placement, now_s: float, since_s: float) -> bool:
+        """Take in a task that has run since ``since_s``, where it runs; False if its place is not free."""
         if not self.pool.occupy(placement):
             return False
-        task.placement, task.started_s = placement, now_s
+        task.placement, task.started_s, task.adopted = placement, min(since_s, now_s), True
         self.tasks[task.uid] = task
         self._running[task.uid] = task
         self.enter(task, TaskState.LAUNCHING, now_s)
@@ -253,7 +255,7 @@ class Scheduler:
             self._waiting -= 1
             self._waiting_cores -= task.need.cores
             task.placement = placement
-            task.started_s = now_s
+            task.started_s, task.adopted = now_s, False
             self._running[task.uid] = task
             self.enter(task, TaskState.SCHEDULED, now_s)
             placed.append(task)
@@ -275,7 +277,7 @@ class Scheduler:
         ending: Ending | None = None,
     ) -> None:
         """The task has this state now; says so."""
-        if state is TaskState.RUNNING and task.state is TaskState.LAUNCHING:
+        if state is TaskState.RUNNING and task.state is TaskState.LAUNCHING and not task.adopted:
             task.started_s = now_s
         self.held += (state is TaskState.HELD) - (task.state is TaskState.HELD)
         task.state = state

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -19,7 +17,8 @@ from rlctl.driver import Driver
 from rlctl.errors import JournalError, StoppedError
 from rlctl.executors.base import Executor, ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
-from rlctl.monitoring.account import account
+from rlctl.files import filled, require_folder
+from rlctl.monitoring.account import account, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
 from rlctl.policy import Policy
@@ -29,7 +28,7 @@ from rlctl.registry import executor_factory, executor_options
 from rlctl.steering.brake import Brake
 from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
-from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
+from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
@@ -62,8 +61,8 @@ def steer(
 
     Raises:
         LaunchError: this machine has less than ``config.machine``.
-        JournalError: ``run`` holds a campaign and ``resume`` is not set, or the other way round, or it is another
-            campaign's.
+        StorageError: ``run`` cannot be made, or is not empty and ``resume`` is not set.
+        JournalError: ``resume`` is set and ``run`` holds no campaign, or another one.
         StoppedError: its tasks fail again and again; everything is stopped and ``resume`` goes on.
         KeyboardInterrupt: SIGINT or SIGTERM came; likewise.
     """
@@ -198,9 +197,9 @@ class _Loop:
         outcome, ledger = self._driver.outcome(), self._driver.ledger
         tasks, failures, fallbacks = task_counts(self._journal.records())
         capacity = self._config.machine.capacity()
-        allocated_s = ledger.node_seconds * capacity.total_cores / capacity.nodes
         timeline = Timeline.read(self._journal.records(), self._executor.capacity)
-        booked = account(timeline, ledger.node_seconds / capacity.nodes)
+        end_s = ledger.node_seconds / capacity.nodes
+        booked = account(timeline, end_s)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -208,7 +207,7 @@ class _Loop:
             reached=outcome.reached,
             successes=outcome.successes,
             node_seconds=ledger.node_seconds,
-            utilisation=ledger.core_seconds / allocated_s if allocated_s else 0.0,
+            utilisation=utilisation(timeline, end_s),
             decisions=self._driver.decisions,
             tasks=tasks,
             failures=failures,
@@ -238,21 +237,12 @@ class _Loop:
 
 def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mapping[str, Any]) -> None:
     """Make the run folder: it appears whole, with its journal, or not at all."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise JournalError(f"{run} exists already: add --resume to go on with it, or give another folder")
-    run = Path(os.path.abspath(run))
-    new = run.with_name(f".{run.name}.new")
-    if new.exists():
-        shutil.rmtree(new)  # what a start that was killed left
-    try:
-        (new / WORK).mkdir(parents=True)
+    require_folder(run, made=MADE)
+    with filled(run, MADE) as new:
+        (new / WORK).mkdir()
         factory.prepare(new / WORK, int(identity["instance"]))
         write_config(portable(config), new / CONFIG)
         Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
-        new.rename(run)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
 
 
 def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any], config: Config) -> None:

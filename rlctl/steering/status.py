@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,7 @@ class Status:
     Attributes:
         successes: when it was last asked, or when it ended.
         goal: successes that are wanted; None: the campaign does not tell, or is not installed.
-        deadline_s: end of the allocation; None: the campaign is not installed.
+        deadline_s: end of the allocation; None: it has none, or the campaign is not installed.
         elapsed_s: charged so far.
         left_s: time to the goal at the rate so far, if that can be told: an estimate of no more than that.
         last: the last decisions, newest last.
@@ -292,7 +293,7 @@ def _status(run: Run, who: Controller) -> Status:
         successes=successes,
         goal=goal,
         elapsed_s=elapsed_s,
-        deadline_s=campaign.deadline_s if campaign is not None else None,
+        deadline_s=campaign.deadline_s if campaign is not None and math.isfinite(campaign.deadline_s) else None,
         node_seconds=timeline.capacity.nodes * elapsed_s,
         left_s=left_s,
         running=running,

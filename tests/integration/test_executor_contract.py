@@ -45,7 +45,7 @@ from rlctl.executors.slurm.executor import SlurmSettings
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 
 S = TaskState
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 class Says:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ class Options(CommonOptions):
         path, dot, name = str(options.get("config", "")).partition(".py")
         if not dot or (name and not name.startswith(":")):  # a module
             return super().portable(options, resolve)
-        config = f"{os.path.abspath(resolve(f'{path}.py'))}{name}"
+        config = f"{resolve(f'{path}.py').absolute()}{name}"
         return super().portable({**options, "config": config}, resolve)
 
 

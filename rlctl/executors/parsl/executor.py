@@ -197,7 +197,7 @@ class ParslExecutor(ServedExecutor):
         with self._mutex:
             task.attempt = attempt.number
             placement = placement_of(attempt, self.capacity, task.need)
-            if placement is None or not self._books.adopt(task, placement, self.now()):
+            if placement is None or not self._books.adopt(task, placement, self.now(), attempt.since_s):
                 self._books.tasks[task.uid] = task
             elif task.future is not None:
                 task.future.set_running_or_notify_cancel()
