@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from rlctl.errors import described
+
 log = logging.getLogger(__name__)
 
 EXIT_CODE = 70
@@ -98,8 +100,7 @@ def kept(error: BaseException, name: str = "rlctl-traceback-") -> str:
 def report(error: BaseException) -> str:
     """One line on an exception that nobody expected; its traceback is kept in a file."""
     where = kept(error, "rlctl-bug-")
-    said = str(error).splitlines()
-    what = type(error).__name__ + (f": {said[0][:200]}" if said else "")
+    what = described(error).splitlines()[0].removesuffix(": ")[:200]
     return f"this is a bug in {origin(error)}, please report it ({what}); {where}"
 
 

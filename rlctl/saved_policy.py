@@ -73,7 +73,7 @@ def save(
     Raises:
         PolicyError: the arguments do not fit each other.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.realpath(folder.parent)) / folder.name  # tempfile forgets the links before ".."
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -38,6 +38,7 @@ from rlctl.env import twin
 from rlctl.errors import ContractError, RlctlError
 from rlctl.executors.base import Capacity, Machine
 from rlctl.executors.simulated import Launch, Simulated, TaskModel
+from rlctl.hidden import told_too_early
 from rlctl.plugins import reason
 from rlctl.policy import Policy
 from rlctl.records import RecordList, action_to_json
@@ -89,6 +90,9 @@ def check_campaign(
     """
     capacity = capacity or getattr(factory, "capacity", None) or Capacity()
     _check_factory(factory, seed)
+    told = _call("decision()", told_too_early, factory, capacity)
+    if told is not None:
+        raise ContractError(f"decision(): {told}: policies must not read what only the twin knows")
     seeds = [seed + i for i in range(instances)]
     games: dict[str, list[_Game]] = {"random": []}
     for instance in seeds:

@@ -102,6 +102,7 @@ class TrainingCallback(BaseCallback):
         self._board = board
         self._make_policy = make_policy
         self._figures: deque[dict[str, float]] = deque(maxlen=EPISODES)
+        self._unheard: set[int] = set()  # environments whose first campaign goes on
         self._returns: deque[float] = deque(maxlen=EPISODES)
         self._updated_s = 0.0
         self._drawn = -1
@@ -124,6 +125,10 @@ class TrainingCallback(BaseCallback):
     def _on_training_start(self) -> None:
         self._learned = self._saved = self._shown = self.model.num_timesteps
         if not self._learned:
+            if self._collector is None:
+                count = self.training_env.num_envs
+                self._unheard = set(range(count))
+                self._figures = deque(maxlen=max(EPISODES, count))
             self._validate(required=True)
         self._updated_s = time.monotonic()
 
@@ -184,6 +189,7 @@ class TrainingCallback(BaseCallback):
             infos = self.locals["infos"]
             ended = np.flatnonzero(self.locals["dones"])
             self._figures += [infos[i]["campaign"] for i in ended]
+            self._unheard.difference_update(ended.tolist())
             self._returns += [infos[i]["episode"]["r"] for i in ended]
         if self._collector is None and self.stop.asked and not self._goes_on():
             # What this rollout has gathered is not learned from any more.
@@ -201,7 +207,8 @@ class TrainingCallback(BaseCallback):
         now_s, step = time.monotonic(), self.model.num_timesteps
         if self._buffer is not None and step - self._shown < FIGURES:
             return
-        figures: dict[str, float] = dict(campaign_figures(self._figures))
+        # All began together, and those that end first are the cheap ones: alone they would flatter.
+        figures: dict[str, float] = {} if self._unheard else dict(campaign_figures(self._figures))
         figures["learning/decisions_per_s"] = (step - self._shown) / (now_s - self._updated_s)
         self._shown = step
         if self._collector is None:

@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.config import config_hash, provenance
+from rlctl.config import config_hash, game_hash, provenance
 from rlctl.distributed.failing import BrokenEnvironmentError
 from rlctl.distributed.lockstep import RemoteWorlds
 from rlctl.distributed.worlds import VectorWorlds
@@ -31,9 +31,11 @@ from rlctl_agents.checkpoint import Checkpoint, Checkpoints
 from rlctl_agents.export import actor_network, actor_weights, check_same_answers, played_rows
 from rlctl_agents.ppo.options import layout
 from rlctl_agents.recipe import How, Recipe, Setting
+from rlctl_agents.start import begin_as, starting_policy
 from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 if TYPE_CHECKING:
+    from rlctl.bundle.network import NumpyPolicy
     from rlctl.config import Config
     from rlctl.distributed.ranks import Ranks
     from rlctl.monitoring.progress import Progress
@@ -71,6 +73,7 @@ def train(
     """
     section, options = _section(config), recipe.options(config)
     _require_device(options.device)
+    before = starting_policy(config, recipe.manifest(options))
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -99,6 +102,8 @@ def train(
             setting = Setting(env, centre, environments, learners, sets)
             model = recipe.make(how, setting, options)
             model.action_space.seed(int(sequence[1]))
+            if before is not None:
+                begin_as(model, before)
         if ranks is not None and ranks.collector is not None:
             if start and ranks.number < len(start.actors):
                 ranks.collector.restore(start.actors[ranks.number], env.layout)
@@ -113,8 +118,8 @@ def train(
             # The environments are in use: the policy is checked on what they show now.
             seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
-            with tempfile.TemporaryDirectory(prefix=".policy-", dir=out) as folder:
-                saved = export(model, recipe, Path(folder) / "policy", factory, env, config, options, rows)
+            with tempfile.TemporaryDirectory(prefix=".policy-", dir=out.resolve()) as folder:
+                saved = export(model, recipe, Path(folder) / "policy", factory, env, config, options, rows, before)
                 return load_policy(config, str(saved))
 
         callback = TrainingCallback(
@@ -148,7 +153,7 @@ def train(
         if asked or not first:
             return None
         rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
-        return export(model, recipe, out / "policy", factory, env, config, options, rows)
+        return export(model, recipe, out / "policy", factory, env, config, options, rows, before)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
@@ -232,11 +237,13 @@ def export(
     config: Config,
     options: Any,
     rows: NDArray[np.float32] | None = None,
+    before: NumpyPolicy | None = None,
 ) -> Path:
     """Write the saved policy and check that it answers as the model does.
 
     Args:
         rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
+        before: the saved policy that the learning went on with.
     """
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",
@@ -247,12 +254,15 @@ def export(
         "decisions": model.num_timesteps,
         "seed": config.seed,
         "config_hash": config_hash(config),
+        "game_hash": game_hash(config, factory),
         **provenance(),
     }
     manifest |= recipe.manifest(options)
+    if before is not None:
+        manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
     _remove_unfinished(folder)  # of a training that was killed while it wrote
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent.resolve()) as temporary:
             zipped = Path(temporary) / "model.zip"
             model.save(zipped, exclude=_UNFINISHED)
             if rows is None:
