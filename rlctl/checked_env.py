@@ -17,7 +17,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlctl import bugs
-from rlctl.errors import EnvironmentFault, RlctlError, SimulationDiverged, described
+from rlctl.errors import EnvironmentFault, RlctlError, SimulationDiverged, brief, described
 
 log = logging.getLogger(__name__)
 
