@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 # The same tests on another MPI need an environment of their own: two MPIs in one are mixed up.
 MPICH := .venv-mpich
 
-.PHONY: demo test test-mpich test-faults test-slurm test-learning lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm clean
+.PHONY: demo test test-mpich test-faults test-slurm test-learning test-physics lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -37,6 +37,10 @@ test-slurm: $(STAMP)
 # All that is claimed of learning: twenty minutes; `make test` takes a share of it.
 test-learning: $(STAMP)
 	RLCTL_LEARNING=full $(BIN)/python -m pytest tests/learning -s
+
+# The solvers of block-copolymer films for many more steps and materials: two minutes; `make test` takes a share of it.
+test-physics: $(STAMP)
+	RLCTL_PHYSICS=full $(BIN)/python -m pytest tests/unit/test_real_field.py -s
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

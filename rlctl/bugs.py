@@ -1,48 +1,133 @@
-"""What is said when rlctl itself, or a plug-in, has a bug: one line, and the traceback in a file."""
+"""Whose code raised an exception, and what is said when that is a bug: one line, and the traceback in a file."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.metadata
 import logging
 import sys
+import sysconfig
 import tempfile
 import traceback
-from types import TracebackType
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rlctl.errors import described
 
 log = logging.getLogger(__name__)
 
 EXIT_CODE = 70
 """EX_SOFTWARE of sysexits.h."""
 
+_LIBRARIES = frozenset({"site-packages", "dist-packages"})
 
-def report(error: BaseException) -> str:
-    """One line on an exception that nobody expected; its traceback is kept in a file."""
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose code raised an exception.
+
+    Attributes:
+        name: for people: "rlctl", or "the plug-in ljorder"; empty for code that no package registers.
+        place: file and line of the deepest frame of that code; empty for rlctl, whose bugs come with a traceback.
+    """
+
+    name: str
+    place: str = ""
+
+    @property
+    def rlctl(self) -> bool:
+        """Whether it is rlctl's own."""
+        return not self.place
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.place})" if self.name and self.place else self.name or self.place
+
+
+_RLCTL = Origin("rlctl")
+_ORIGIN = "_rlctl_origin"
+
+
+def origin(error: BaseException, packages: Collection[str] = ()) -> Origin:
+    """Whose code raised an exception: rlctl's, or a user's that rlctl has called, whatever library it then called.
+
+    A user's code is a plug-in's, and any other that is neither rlctl, nor Python's, nor an installed library. A
+    constructor of rlctl that refuses its arguments speaks of whoever called it.
+
+    Args:
+        error: with its traceback, as it was caught by rlctl.
+        packages: top-level modules that are a user's although they are installed and register nothing with rlctl,
+            e.g. that of a Gymnasium environment.
+    """
+    told = getattr(error, _ORIGIN, None)
+    if isinstance(told, Origin):
+        return told
+    plug_ins = _plug_ins()
+    found, constructing = _RLCTL, False
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        owner, file = plug_ins.get(package), frame.f_code.co_filename
+        if package == "rlctl" or owner == "rlctl":
+            constructing |= not found.rlctl and frame.f_code.co_name in ("__init__", "__post_init__")
+            found = found if constructing else _RLCTL
+        elif owner is not None or package in packages or _loose(frame):
+            constructing = False
+            if not file.startswith("<") or found.rlctl:  # else it is text that the code before has evaluated
+                found = Origin("" if owner is None else f"the plug-in {owner}", f"{_short(file)}:{line}")
+    return found
+
+
+def remember_origin(error: BaseException, packages: Collection[str] = ()) -> None:
+    """Keep ``origin`` in the exception, for the process that it is sent to: tracebacks are not."""
+    with contextlib.suppress(AttributeError):  # an exception with slots
+        setattr(error, _ORIGIN, origin(error, packages))
+
+
+def kept(error: BaseException, name: str = "rlctl-traceback-") -> str:
+    """Keep the traceback of an exception in a file; says where it is."""
     text = "".join(traceback.format_exception(error))
     log.debug("%s", text)
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="rlctl-bug-", suffix=".txt", delete=False) as file:
+        with tempfile.NamedTemporaryFile("w", prefix=name, suffix=".txt", delete=False) as file:
             file.write(f"{sys.argv}\n{text}")
-        where = f"the traceback is in {file.name}"
+        return f"the traceback is in {file.name}"
     except (OSError, UnicodeError):
-        where = "--log-level debug shows the traceback"
-    said = str(error).splitlines()
-    what = type(error).__name__ + (f": {said[0][:200]}" if said else "")
-    return f"this is a bug in {owner(error.__traceback__)}, please report it ({what}); {where}"
+        return "--log-level debug shows the traceback"
 
 
-def owner(where: TracebackType | None) -> str:
-    """Whose code raised: the innermost plug-in's, or rlctl."""
-    plug_ins = {
+def report(error: BaseException) -> str:
+    """One line on an exception that nobody expected; its traceback is kept in a file."""
+    where = kept(error, "rlctl-bug-")
+    what = described(error).splitlines()[0].removesuffix(": ")[:200]
+    return f"this is a bug in {origin(error)}, please report it ({what}); {where}"
+
+
+@functools.cache
+def _plug_ins() -> dict[str, str]:
+    """Which distribution registers a top-level module with rlctl."""
+    return {
         point.module.partition(".")[0]: point.dist.name if point.dist else point.module
         for group in importlib.metadata.entry_points().groups
         if group.startswith("rlctl.")
         for point in importlib.metadata.entry_points(group=group)
     }
-    found = "rlctl"
-    for frame, _ in traceback.walk_tb(where):
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package in plug_ins and plug_ins[package] != "rlctl":
-            found = f"the plug-in {plug_ins[package]}"
-        elif package == "rlctl":
-            found = "rlctl"
-    return found
+
+
+def _loose(frame: FrameType) -> bool:
+    """Whether this code is in no library: a script, a module beside the experiment, a package that is being edited."""
+    file = frame.f_code.co_filename
+    if file.startswith("<"):
+        return str(frame.f_globals.get("__name__")) == "__main__"
+    path = Path(file)
+    if _LIBRARIES.intersection(path.parts):
+        return False
+    return not any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+
+
+def _short(file: str) -> str:
+    """A file as seen from the current folder, if it lies below it."""
+    with contextlib.suppress(OSError, ValueError):  # the folder is gone, or the file lies elsewhere
+        return str(Path(file).relative_to(Path.cwd()))
+    return file

@@ -266,6 +266,17 @@ class Unsteady(Protocol):
 
 
 @runtime_checkable
+class Repeatable(Protocol):
+    """What a factory may offer besides, if chance plays a part in its tasks: what else might have come of them.
+
+    ``rlctl report`` names the results of a run that lie beyond; see ``rlctl.steering.plausibility``.
+    """
+
+    def repetitions(self, seed: int, count: int) -> Sequence[TaskModel]:
+        """So many task models of instance ``seed``, each with chance drawn anew; no task fails by chance."""
+
+
+@runtime_checkable
 class Placing(Protocol):
     """What a factory may offer besides, if its campaigns have a say in which nodes tasks go to."""
 
@@ -285,3 +296,18 @@ class Illustrated(Protocol):
             folder: the run's folder of task files, the one that ``prepare`` was given.
             records: of the run's journal, so far.
         """
+
+
+def head_sizes(space: gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete) -> NDArray[np.int64]:
+    """How many choices each head of an action space has."""
+    sizes = space.nvec if isinstance(space, gymnasium.spaces.MultiDiscrete) else [space.n]
+    return np.asarray(sizes, dtype=np.int64)
+
+
+def first_allowed(mask: NDArray[np.bool_], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first allowed choice of each head.
+
+    >>> first_allowed(np.array([False, True, True, False]), np.array([2, 2])).tolist()
+    [1, 0]
+    """
+    return np.array([int(np.argmax(head)) for head in np.split(mask, np.cumsum(sizes)[:-1])], dtype=np.int64)

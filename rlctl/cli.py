@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import sys
@@ -22,10 +21,11 @@ from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.distributed.launch import Starter
 from rlctl.distributed.surroundings import under_mpi
-from rlctl.errors import AllocationEnds, RlctlError
-from rlctl.files import require_file, storage_error, write_whole
+from rlctl.errors import AllocationEnds, EnvironmentFault, RlctlError, StoppedError
+from rlctl.files import require_file, storage_error, users_error, write_whole
 from rlctl.monitoring import terminal
 from rlctl.monitoring.account import ledger_line
+from rlctl.plain import json_text
 
 app = typer.Typer(
     help="Learns to steer simulation campaigns on supercomputers.",
@@ -117,6 +117,9 @@ def tune(
     generations: Annotated[int, typer.Option(min=1, help="Generations of the CMA-ES search.")] = 30,
     instances: Annotated[int, typer.Option(min=1, help="Instances that each candidate plays per generation.")] = 24,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the search; the experiment's if left out.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A rule file to begin from; the rule's own values if left out.")
+    ] = None,
     workers: Workers = 1,
     sets: Sets = None,
     as_json: Json = False,
@@ -131,10 +134,12 @@ def tune(
         instances=instances,
         seed=seed,
         workers=workers,
+        start=start,
         progress=_progress(as_json),
     )
     found = ", ".join(f"{name} {value:.4g}" for name, value in tuned.parameters.items())
-    cost = f"{tuned.cost:,.4g} node-seconds per success on the twin, {tuned.start_cost:,.4g} untuned"
+    before = "untuned" if start is None else "at the start"
+    cost = f"{tuned.cost:,.4g} node-seconds per success on the twin, {tuned.start_cost:,.4g} {before}"
     _say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}\n{cost}")
 
 
@@ -173,7 +178,7 @@ def evaluate(
     # First said, then written: what took hours is not lost to a full disk.
     _say(as_json, comparison.to_json(), comparison.table())
     if out is not None:
-        write_whole(out, json.dumps(comparison.to_json(), indent=2) + "\n")
+        write_whole(out, json_text(comparison.to_json(), indent=2) + "\n")
 
 
 @app.command(epilog="Example: rlctl steer configs/annealing.yaml --policy ppo --run runs/real --instance 7")
@@ -194,6 +199,8 @@ def steer(
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = _progress(as_json)
         summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
+    except StoppedError as error:
+        _stopped(resume, error.exit_code, str(error))
     except AllocationEnds:
         _stopped(resume, _GO_ON)
     except KeyboardInterrupt:
@@ -202,12 +209,12 @@ def steer(
     failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
     failed = f"failed tasks: {failed}; why the last one did: rlctl status {shlex.quote(str(run))}\n" if failed else ""
     text = (
-        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds\n"
         f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy\n"
         f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
         f"{failed}"
         f"curves: rlctl board {shlex.quote(str(run))}\n"
-        f"report: rlctl report {shlex.quote(str(run))}"
+        f"report: rlctl report {shlex.quote(str(run))}\n"
+        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds"
     )
     _say(as_json, summary.to_json(), text)
 
@@ -234,7 +241,9 @@ def check(
     if checked is not None:
         data |= dataclasses.asdict(checked)
         reached = ", ".join(f"{name} {count} of {checked.instances}" for name, count in checked.reached.items())
-        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks; goal reached by {reached}"
+        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks"
+        text += f"; goal reached by {reached}" if reached else ""
+        text += f"; {checked.cut} episodes had not ended after evaluate.max_steps" if checked.cut else ""
     _say(as_json, data, text)
 
 
@@ -283,20 +292,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if code == _INTERRUPTED:  # what Typer makes of an interrupt
             raise KeyboardInterrupt
         sys.exit(code)
+    except SystemExit as error:
+        origin = bugs.origin(error)
+        if origin.rlctl:
+            raise
+        _fail(f"{origin} called sys.exit({error.code!r}), which is not its to do")
+    except EnvironmentFault as error:
+        _fail(f"{error}; {bugs.kept(error.__cause__)}" if error.__cause__ is not None else str(error))
     except RlctlError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except TyperException as error:
         _fail(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         _fail("stopped", _INTERRUPTED)
-    except BrokenPipeError:  # `rlctl ... | head -1`: the reader has enough
-        terminal.drop_output()
-        sys.exit(1)  # as Typer does where it notices first
     except MemoryError:
         _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
     except OSError as error:
+        mendable = users_error(error)
+        if isinstance(error, BrokenPipeError) and (mendable is None or not terminal.has_reader()):
+            terminal.drop_output()  # `rlctl ... | head -1`: the reader has enough
+            sys.exit(1)  # as Typer does where it notices first
         missing = isinstance(error, FileNotFoundError)  # of rlctl's own files; of the user's, there are better words
-        mendable = None if missing else storage_error(error, "standard output")
+        mendable = mendable if mendable or missing else storage_error(error, "standard output")
         terminal.drop_output()
         _fail(str(mendable) if mendable else bugs.report(error), 2 if mendable else bugs.EXIT_CODE)
     except Exception as error:
@@ -321,10 +338,9 @@ def _fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def _stopped(same_again: bool, code: int = _INTERRUPTED) -> NoReturn:
+def _stopped(same_again: bool, code: int = _INTERRUPTED, why: str = "stopped") -> NoReturn:
     again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
-    print(f"rlctl: stopped; to go on: {shlex.join(again)}", file=sys.stderr)
-    sys.exit(code)
+    _fail(f"{why}; to go on: {shlex.join(again)}", code)
 
 
 if __name__ == "__main__":

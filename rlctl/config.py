@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from rlctl.complaints import check_options, did_you_mean, shown, validated
 from rlctl.errors import ConfigError, Key
+from rlctl.plain import plain
 from rlctl.provenance import provenance
 from rlctl.schema import (
     SCHEMA,
@@ -42,6 +44,7 @@ __all__ = [
     "config_data",
     "config_hash",
     "did_you_mean",
+    "game_hash",
     "load_config",
     "load_rule_file",
     "provenance",
@@ -89,9 +92,24 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(config_data(config), sort_keys=True).encode()).hexdigest()
 
 
+def game_hash(config: Config, factory: Any) -> str:
+    """SHA-256 of the game that a configuration describes: campaign, its version and options, and machine.
+
+    What is trained or tuned is made for a game; how it was trained, or what else the file holds, is no part of it.
+
+    Args:
+        factory: of the campaign, or of the environment; options that it shows are taken with their defaults.
+    """
+    said = getattr(factory, "options", None)
+    options = said.model_dump(mode="json") if isinstance(said, BaseModel) else config.campaign.options
+    game = {"campaign": factory.name, "version": factory.version, "options": options}
+    game["machine"] = config.machine.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(game, sort_keys=True).encode()).hexdigest()
+
+
 def config_data(config: Config) -> dict[str, Any]:
     """What the configuration says, as a JSON-ready mapping with every default filled in."""
-    return config.model_dump(mode="json", by_alias=True)
+    return config.model_dump(mode="json", by_alias=True, fallback=plain)
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -13,7 +13,7 @@ from rlctl.campaign import Action, Campaign, Cancel, Decision, Elastic, Outcome,
 from rlctl.errors import JournalError
 from rlctl.executors.base import Capacity, Machine
 from rlctl.records import Record, action_from_json, action_to_json, event_from_json, event_to_json
-from rlctl.task import Event, Resources, TaskId, TaskSpec
+from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
 
 
 class Recorder(Protocol):
@@ -64,7 +64,7 @@ class Ledger:
     Attributes:
         nodes: that are allocated now.
         node_seconds: allocated so far: nodes of the allocation times elapsed time, whoever was busy.
-        core_seconds: occupied by tasks that have ended.
+        core_seconds: occupied by attempts of tasks that have ended.
     """
 
     def __init__(self, nodes: int) -> None:
@@ -72,15 +72,22 @@ class Ledger:
         self.node_seconds = 0.0
         self.core_seconds = 0.0
         self._last_s = 0.0
+        self._began: dict[TaskId, tuple[float, int]] = {}
 
     def elapse(self, time_s: float) -> None:
         """The clock stands at ``time_s``."""
         self.node_seconds += self.nodes * (time_s - self._last_s)
         self._last_s = time_s
 
-    def task(self, event: Event) -> None:
-        """A task ended."""
-        if event.result is not None:
+    def task(self, event: Event, cores: int) -> None:
+        """An attempt of a task began on so many cores, or ended; the last one's end tells of its cores itself."""
+        if event.state is TaskState.RUNNING:
+            self._began.setdefault(event.uid, (event.time_s, cores))
+        elif event.state is TaskState.QUEUED and event.uid in self._began:  # it is repeated
+            since_s, held = self._began.pop(event.uid)
+            self.core_seconds += held * (event.time_s - since_s)
+        elif event.result is not None:
+            self._began.pop(event.uid, None)
             self.core_seconds += event.result.cores * (event.result.ended_s - event.result.started_s)
 
 
@@ -251,7 +258,8 @@ class Driver:
     def _settle(self, event: Event) -> None:
         """Book an event; the campaign is not told of those after its end."""
         self.ledger.elapse(event.time_s)
-        self.ledger.task(event)
+        spec = self._open.get(event.uid)
+        self.ledger.task(event, 0 if spec is None else spec.resources.cores)
         if event.state.final:
             self._open.pop(event.uid, None)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlctl import preflight
-from rlctl.config import Config, config_hash, shown
+from rlctl.complaints import under
+from rlctl.config import Config, config_hash, load_rule_file, shown
 from rlctl.errors import ConfigError, ContractError
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
@@ -40,11 +40,18 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     if not play:
         return None
     from rlctl.plugins import CAMPAIGNS, load
-    from rlctl.testing import check_campaign, check_policy
+    from rlctl.testing import Checked, check_campaign, check_policy
 
     with config.source.located():
-        factory = preflight.check_campaign(config)
         policies = [load_policy(config, name) for name in config.policies]
+        game = preflight.check_game(config)
+        if rewarded(game):
+            from rlctl.evaluation.returns import try_out
+
+            named = {policy.name: policy for policy in policies}
+            steps, endless = try_out(game, named, config.seed, config.evaluate.max_steps)
+            return Checked(decisions=steps, tasks=0, instances=4, reached={}, cut=endless)
+        factory = preflight.check_campaign(config)
         try:
             checked = check_campaign(factory, config.machine.capacity(), policies, seed=config.seed)
         except ContractError as error:
@@ -70,7 +77,8 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
         The folder of the saved policy.
 
     Raises:
-        ConfigError: there is no ``train`` section, the learner refuses it, or ``out`` is taken.
+        ConfigError: there is no ``train`` section, or the learner refuses it.
+        StorageError: ``out`` cannot be made, or is not empty and ``resume`` is not set.
     """
     out = Path(out)
     section = check_train(config, out, resume)
@@ -91,10 +99,7 @@ def check_train(config: Config, out: Path, resume: bool) -> TrainSection:
         if config.train is None:
             raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
         preflight.check_training(config, preflight.check_game(config))
-        require_folder(out)
-        with writing(out):
-            if not resume and out.exists() and any(out.iterdir()):
-                raise ConfigError(f"{out} exists already: add --resume to go on with it, or give another folder")
+        require_folder(out, made=None if resume else ())
         return config.train
 
 
@@ -107,6 +112,7 @@ def tune(
     instances: int = 24,
     seed: int | None = None,
     workers: int = 1,
+    start: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
     """Find good parameters of a rule on the campaign's twin and write them to a rule file.
@@ -119,15 +125,18 @@ def tune(
         instances: that each set of parameters plays in a generation.
         seed: of the search and its instances; the experiment's if None.
         workers: processes to play in.
+        start: a rule file, with whose parameters the search begins; None: it begins with the rule's own.
         progress: told how far it is; silent if None.
 
     Raises:
-        ConfigError: there is no such rule, it has no parameters, or ``out`` is a folder.
+        ConfigError: there is no such rule, it has no parameters, ``start`` holds another rule or parameters out of
+            their range, or ``out`` is a folder.
     """
     out = Path(out)
     require_file(out)
+    begin = None if start is None else _start(Path(start), rule)
     with config.source.located():
-        untuned = policy_factory(rule)()
+        untuned = policy_factory(rule)(begin)
         untuned.name = rule
         preflight.check_policy(config, preflight.check_campaign(config), untuned)
         from rlctl.evaluation import tuning
@@ -135,7 +144,23 @@ def tune(
         seed = config.seed if seed is None else seed
         settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
         with writing(out):
-            return tuning.tune(config, rule, out, progress or Silent(), settings, workers)
+            return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
+
+
+def _start(path: Path, rule: str) -> dict[str, Any]:
+    """The parameters of ``rule`` in a rule file."""
+    file = load_rule_file(path)
+    with file.source.located():
+        if file.rule != rule:
+            raise ConfigError(f"{shown(file.rule)}, but {shown(rule)} is to be tuned: give a file of it", ("rule",))
+        make = policy_factory(rule)
+        make(file.parameters)
+        from rlctl.evaluation.tuning import Space
+
+        if make.SPACE:
+            with under(("parameters",)):
+                Space(make.SPACE).require(file.parameters)
+    return file.parameters
 
 
 def evaluate(
@@ -218,7 +243,7 @@ def _returns(
         if given != returns.RANDOM:
             policy = load_policy(config, given) if isinstance(given, str) else given
         _enter(loaded, given, returns.RANDOM if policy is None else policy.name, policy)
-    return returns.evaluate(game, loaded, episodes, seed, progress)
+    return returns.evaluate(game, loaded, episodes, seed, progress, config.evaluate.max_steps)
 
 
 def steer(
@@ -234,7 +259,7 @@ def steer(
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
-    run = Path(os.path.normpath(run))
+    run = Path(run)
     with config.source.located():
         decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
         if source is not None and source not in config.policies and Path(source).exists():

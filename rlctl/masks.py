@@ -11,12 +11,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlctl.bundle.actions import action_heads
-from rlctl.errors import RlctlError
+from rlctl.errors import EnvironmentFault
 
 Mask = NDArray[np.bool_]
 
 
-class MaskError(RlctlError):
+class MaskError(EnvironmentFault):
     """An action mask that does not say which choices are allowed; the message names environment and step."""
 
 
@@ -102,7 +102,7 @@ class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> MaskError:
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    return MaskError(f"environment {name}, step {step} of an episode: its action mask {problem}")
+    return MaskError(f"environment {name}, step {step} of an episode: its action mask {problem}", "wrong_shape")
 
 
 def _short(told: Any) -> str:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rlctl.campaign import Campaign, CampaignFactory
+from rlctl.campaign import Campaign, CampaignFactory, Start, first_allowed, head_sizes
 from rlctl.complaints import shown
 from rlctl.config import Config
 from rlctl.errors import ConfigError, Key, PolicyError
 from rlctl.policy import Policy
-from rlctl.registry import campaign_factory, game_factory, learner, load_policy
+from rlctl.registry import campaign_factory, executor_factory, executor_options, game_factory, learner, load_policy
 from rlctl.rewarded import Game, collective, rewarded
 from rlctl.schema import TrainSection
+from rlctl.task import TaskSpec
+
+log = logging.getLogger(__name__)
+
+_ENOUGH_TASKS = 64
+"""To know which programs a campaign uses."""
 
 
 def check(config: Config) -> None:
@@ -29,11 +36,13 @@ def check(config: Config) -> None:
         if rewarded(game):
             for name in config.policies:
                 load_policy(config, name)
+            executor_factory(config.executor.name, executor_options(config))
             return
         factory = check_campaign(config)
         for name in config.policies:
             check_policy(config, factory, load_policy(config, name), ("policies", name))
         load_fallback(config, factory)
+        check_programs(config, factory)
 
 
 def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
@@ -50,6 +59,33 @@ def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
     if asked is not None:
         asked(config.machine.capacity(), real)
     return factory
+
+
+def check_programs(config: Config, factory: CampaignFactory) -> None:
+    """Look whether what the campaign would start first can be started; what only other machines know is a warning.
+
+    Raises:
+        ConfigError: there is no such executor, or it refuses its options.
+        LaunchError: a program, or the environment of an application, is not there.
+    """
+    executors = executor_factory(config.executor.name, executor_options(config))
+    asked = getattr(executors, "check_programs", None)
+    if asked is not None:
+        for note in asked(first_tasks(config, factory)):
+            log.warning("%s", note)
+
+
+def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
+    """What the campaign starts before it waits for the first time, where the first allowed choices are taken."""
+    campaign = factory.campaign(config.seed)
+    campaign.begin(config.machine.capacity())
+    specs: list[TaskSpec] = []
+    while len(specs) < _ENOUGH_TASKS and (decision := campaign.decision()) is not None:
+        commands = campaign.apply(first_allowed(decision.mask, head_sizes(campaign.action_space)))
+        specs += [command.spec for command in commands if isinstance(command, Start)]
+        if not commands:
+            break
+    return specs
 
 
 def check_game(config: Config) -> Game:
@@ -74,6 +110,11 @@ def check_training(config: Config, factory: Game) -> None:
         raise ConfigError(
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
             ("train", "distributed", "simulations"),
+        )
+    if not hasattr(factory, "vector_env"):
+        raise ConfigError(
+            f"campaign {factory.name!r} cannot be trained on: its factory has no vector_env, see rlctl.SimpleFactory",
+            ("campaign", "name"),
         )
     distributed = config.train.distributed
     if distributed.mode == "lockstep" and distributed.learners > 1:

@@ -21,7 +21,7 @@ class Record:
         seq: 1, 2, 3 ... without gaps.
         time_s: seconds on the executor's clock.
         kind: ``submitted``, ``launching``, ``started`` (by executors); ``decision``, ``event``, ``time``, ``machine``
-            (by the driver); ``epoch``, ``policy``, ``fallback``, ``ended`` (by steering).
+            (by the driver); ``epoch``, ``policy``, ``fallback``, ``braked``, ``ended`` (by steering).
         data: JSON-ready.
     """
 
@@ -67,6 +67,8 @@ def event_to_json(event: Event) -> dict[str, Any]:
     }
     if event.progress is not None:
         data["progress"] = dict(event.progress)
+    if event.failure is not None:
+        data |= {"failure": event.failure.value, "message": event.message}
     if event.result is not None:
         r = event.result
         data["result"] = {
@@ -98,7 +100,10 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
             cores=r["cores"],
         )
     progress = data.get("progress")
-    return Event(data["time_s"], uid, state, attempt, result, progress=progress)
+    failure = Failure(data["failure"]) if "failure" in data else None
+    return Event(
+        data["time_s"], uid, state, attempt, result, progress=progress, failure=failure, message=data.get("message", "")
+    )
 
 
 def action_to_json(action: Action) -> Any:

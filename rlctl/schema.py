@@ -162,6 +162,8 @@ class TrainSection(Section):
         algorithm: as registered under ``rlctl.learners``.
         decisions: how many decisions to learn from.
         num_envs: campaigns that are stepped together.
+        start: a saved policy, by its name in ``policies`` or its folder, whose network the learning goes on with; null:
+            a new one.
         seed: of the learner; the experiment's seed if None.
         checkpoint_decisions: decisions between two checkpoints, which is what a kill can cost.
         validation_instances: that the policy and every rule play at checkpoints, for the curves; 0: none.
@@ -172,6 +174,7 @@ class TrainSection(Section):
     algorithm: str = "ppo"
     decisions: int = Field(ge=1)
     num_envs: int = Field(default=64, ge=1, le=65_536)
+    start: str | None = None
     seed: int | None = Field(default=None, ge=0)
     checkpoint_decisions: int = Field(default=100_000, ge=1)
     validation_instances: int = Field(default=4, ge=0, le=10_000)
@@ -210,10 +213,13 @@ class EvaluateSection(Section):
     Attributes:
         instances: number of instances, the same for each policy.
         seed: of the held-out instances, apart from those of training.
+        max_steps: steps after which an episode of a Gymnasium environment is cut, since a policy may never end it; the
+            table says how many were.
     """
 
     instances: int = Field(default=256, ge=2)
     seed: int = Field(default=1_000_000, ge=0)
+    max_steps: int = Field(default=10_000, ge=1)
 
 
 class SteerSection(Section):
@@ -221,10 +227,15 @@ class SteerSection(Section):
 
     Attributes:
         fallback: the policy that answers where the steering one fails; None: the first allowed choice of each head.
+        stop_after_failures: attempts of tasks that may fail in the same way without a success between them; then the
+            campaign stops, with exit code 3, and waits for ``--resume``. null: it never does.
+        stop_after_first_failures: likewise, as long as no task has ever succeeded; null: as ``stop_after_failures``.
         rules_on_twin: whether, once the campaign has ended, the rules play its twin for the curves beside it.
     """
 
     fallback: str | None = None
+    stop_after_failures: int | None = Field(default=10, ge=1)
+    stop_after_first_failures: int | None = Field(default=3, ge=1)
     rules_on_twin: bool = True
 
 

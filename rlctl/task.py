@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
 
+from rlctl.spec_values import check_resources, check_spec, plain_resources, plain_spec
+
 TaskId = NewType("TaskId", str)
 """Names a task; unique within its campaign."""
 
@@ -58,6 +60,11 @@ class Resources:
         gpus_per_rank: below 1, ranks may share a device.
         memory_per_rank_mb: MiB; a task that uses more is stopped. None: not limited and not booked.
         nodes: spread the ranks evenly over exactly so many nodes; None: on as few as they fit on.
+
+    Numbers of NumPy become those of Python.
+
+    Raises:
+        RequestError: a number is none, or too small to be meant.
     """
 
     ranks: int = 1
@@ -65,6 +72,10 @@ class Resources:
     gpus_per_rank: float = 0.0
     memory_per_rank_mb: int | None = None
     nodes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not plain_resources(self):
+            check_resources(self)
 
     @property
     def cores(self) -> int:
@@ -103,6 +114,12 @@ class TaskSpec:
             ``rlctl.executors.application``); None: that of rlctl itself.
         pool: where it is to run, if the executor has several pools; None: where there is room. An executor that has
             none takes no notice.
+
+    What can only mean one thing is converted: numbers of NumPy, paths, numbers among arguments and variables (a program
+    gets their text), arrays among parameters (lists), other sequences where a tuple belongs, an infinite walltime.
+
+    Raises:
+        RequestError: any other value of a wrong type, or one that no program can be given.
     """
 
     uid: TaskId
@@ -122,8 +139,8 @@ class TaskSpec:
     pool: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.executable is None) == (self.function is None):
-            raise ValueError(f"task {self.uid}: give either an executable or a function")
+        if not plain_spec(self):
+            check_spec(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +175,8 @@ class Event:
         time_s: seconds on the executor's clock.
         progress: what a task that goes on running reports of itself; None: its state has changed.
         result: set if and only if ``state`` is final.
+        failure: why the attempt before failed, where the task is QUEUED for another one.
+        message: likewise, one line for people.
         seq: 1, 2, 3 ... in the order in which the executor reports; what ``events(since)`` counts by.
     """
 
@@ -168,3 +187,5 @@ class Event:
     result: TaskResult | None = None
     seq: int = 0
     progress: Mapping[str, Any] | None = None
+    failure: Failure | None = None
+    message: str = ""

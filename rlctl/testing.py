@@ -38,6 +38,7 @@ from rlctl.env import twin
 from rlctl.errors import ContractError, RlctlError
 from rlctl.executors.base import Capacity, Machine
 from rlctl.executors.simulated import Launch, Simulated, TaskModel
+from rlctl.hidden import told_too_early
 from rlctl.plugins import reason
 from rlctl.policy import Policy
 from rlctl.records import RecordList, action_to_json
@@ -56,13 +57,16 @@ class Checked:
     Attributes:
         decisions: over all campaigns that were played.
         tasks: likewise.
-        reached: for each policy, in how many of the instances it reached the goal; ``random`` chooses by chance.
+        reached: for each policy, in how many of the instances it reached the goal; ``random`` chooses by chance. Empty
+            for an environment with rewards, which has no goal.
+        cut: episodes of such an environment that had not ended after ``evaluate.max_steps``.
     """
 
     decisions: int
     tasks: int
     instances: int
     reached: Mapping[str, int]
+    cut: int = 0
 
 
 def check_campaign(
@@ -86,6 +90,9 @@ def check_campaign(
     """
     capacity = capacity or getattr(factory, "capacity", None) or Capacity()
     _check_factory(factory, seed)
+    told = _call("decision()", told_too_early, factory, capacity)
+    if told is not None:
+        raise ContractError(f"decision(): {told}: policies must not read what only the twin knows")
     seeds = [seed + i for i in range(instances)]
     games: dict[str, list[_Game]] = {"random": []}
     for instance in seeds:
@@ -336,7 +343,7 @@ class _Game:
             if isinstance(policy, _Chance):
                 action: Action = policy.choose(decision.mask, self.watched.heads)
             else:
-                action = policy.act(decision)
+                action = _call(f"policy {policy.name}: act()", policy.act, decision)
             _call("apply() is given what JSON cannot hold:", action_to_json, action)
             self.driver.answer(action)
             decision = self._go(self.driver.advance)

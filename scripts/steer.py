@@ -1,10 +1,10 @@
 """Steer a real campaign: python scripts/steer.py configs/annealing.yaml POLICY runs/real [--resume]."""
 
 import argparse
-import json
 
 import rlctl
 from rlctl.monitoring.progress import progress
+from rlctl.plain import json_text
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Run a campaign for real, with a policy in charge.")
@@ -19,4 +19,4 @@ if __name__ == "__main__":
     summary = rlctl.steer(
         config, options.policy, options.run, instance=options.instance, resume=options.resume, progress=progress()
     )
-    print(json.dumps(summary.to_json(), indent=2))
+    print(json_text(summary, indent=2))

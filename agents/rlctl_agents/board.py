@@ -183,7 +183,7 @@ class TrainingBoard(KVWriter):
         self.board.scalars(figures | {"machine/node_seconds": driver.ledger.node_seconds}, decisions)
         if isinstance(factory, Illustrated) and hasattr(model, "write_files"):
             # Beside the policy, where a later life removes what a killed one has left.
-            with tempfile.TemporaryDirectory(prefix=".policy-", dir=self._folder.parent) as work:
+            with tempfile.TemporaryDirectory(prefix=".policy-", dir=self._folder.parent.resolve()) as work:
                 model.write_files(Path(work))
                 for name, png in factory.pictures(Path(work), records).items():
                     self.board.image(f"pictures/{name}", png, decisions)

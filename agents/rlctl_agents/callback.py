@@ -102,6 +102,7 @@ class TrainingCallback(BaseCallback):
         self._board = board
         self._make_policy = make_policy
         self._figures: deque[dict[str, float]] = deque(maxlen=EPISODES)
+        self._unheard: set[int] = set()  # environments whose first campaign goes on
         self._returns: deque[float] = deque(maxlen=EPISODES)
         self._updated_s = 0.0
         self._drawn = -1
@@ -124,12 +125,17 @@ class TrainingCallback(BaseCallback):
     def _on_training_start(self) -> None:
         self._learned = self._saved = self._shown = self.model.num_timesteps
         if not self._learned:
+            if self._collector is None:
+                count = self.training_env.num_envs
+                self._unheard = set(range(count))
+                self._figures = deque(maxlen=max(EPISODES, count))
             self._validate(required=True)
         self._updated_s = time.monotonic()
 
     def _on_rollout_start(self) -> None:
         """An update is over: the model is whole."""
         torch.set_num_threads(self._threads)
+        self._checkpoints.require_finite(self.model)
         self._advance()
         self._learned = self.model.num_timesteps
         if self.stop.asked and self._collector is None:
@@ -162,6 +168,19 @@ class TrainingCallback(BaseCallback):
             self.model.num_timesteps = self._learned
             self._checkpoints.save(self.model)
 
+    def keep_what_was_learned(self) -> str:
+        """An environment has failed: the model as the last update left it, which goes on in new environments.
+
+        Returns:
+            what to do next, for the message.
+        """
+        if self._collector is None and self._learned > self._saved:
+            self.model.num_timesteps = self._learned
+            self._checkpoints.save(self.model)
+        if self._checkpoints.none:
+            return "mend it; nothing was learned yet"
+        return "mend it, then go on with --resume: the newest checkpoint is whole"
+
     def _on_step(self) -> bool:
         # A twin that shares the OpenMP runtime (Numba's parallel loops do) sets its number of threads for PyTorch too;
         # operations as small as ours are several times slower on more than one.
@@ -170,6 +189,7 @@ class TrainingCallback(BaseCallback):
             infos = self.locals["infos"]
             ended = np.flatnonzero(self.locals["dones"])
             self._figures += [infos[i]["campaign"] for i in ended]
+            self._unheard.difference_update(ended.tolist())
             self._returns += [infos[i]["episode"]["r"] for i in ended]
         if self._collector is None and self.stop.asked and not self._goes_on():
             # What this rollout has gathered is not learned from any more.
@@ -187,7 +207,8 @@ class TrainingCallback(BaseCallback):
         now_s, step = time.monotonic(), self.model.num_timesteps
         if self._buffer is not None and step - self._shown < FIGURES:
             return
-        figures: dict[str, float] = dict(campaign_figures(self._figures))
+        # All began together, and those that end first are the cheap ones: alone they would flatter.
+        figures: dict[str, float] = {} if self._unheard else dict(campaign_figures(self._figures))
         figures["learning/decisions_per_s"] = (step - self._shown) / (now_s - self._updated_s)
         self._shown = step
         if self._collector is None:
@@ -209,6 +230,7 @@ class TrainingCallback(BaseCallback):
             self._histograms(step)
 
     def _on_training_end(self) -> None:
+        self._checkpoints.require_finite(self.model)
         self._advance()
         if not self.stop.asked:
             self._validate(required=True)

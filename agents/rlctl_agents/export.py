@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 
+from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.bundle.network import ATTENTION
+from rlctl.errors import EnvironmentFault
 from rlctl_agents.plain import batch
 from rlctl_agents.snapshot import Part, parts, snapshot_spec
 
@@ -17,7 +20,11 @@ if TYPE_CHECKING:
     from rlctl.saved_policy import NumpyPolicy
     from rlctl_agents.vec_env import WorldsVecEnv
 
+log = logging.getLogger(__name__)
+
 NEAR_TIE = 1e-4
+MOST_NUMBERS = 1 << 24
+"""In the rows that a saved policy is checked with."""
 _OUTPUTS = {"squashed_gaussian": "squashed_gaussian", "deterministic": "squashed"}
 
 
@@ -54,18 +61,31 @@ def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
     return weights
 
 
+def most_rows(numbers: int) -> int:
+    """How many rows of so many numbers are looked at, at most: pictures are long."""
+    return max(MIN_PAIRS, MOST_NUMBERS // numbers)
+
+
 def played_rows(model: Any, env: WorldsVecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
-    """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them."""
+    """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them.
+
+    Where an environment fails meanwhile, what was seen before is enough: the training is over.
+    """
     rows = env.reset() if model._last_obs is None else model._last_obs
     seen = [rows]
     state, starts = None, np.ones(len(rows), np.bool_)
+    count = min(count, most_rows(rows.shape[1]))
     while len(seen) * len(rows) < count:
         more = {"action_masks": env.action_masks()} if isinstance(model, MaskablePPO) else {}
         actions, state = model.predict(rows, state, starts, deterministic=deterministic, **more)
-        rows, _, starts, _ = env.step(actions)
+        try:
+            rows, _, starts, _ = env.step(actions)
+        except EnvironmentFault as fault:
+            log.warning("%s: after the training, so the policy is saved all the same", fault)
+            break
         seen.append(rows)
     found: NDArray[np.float32] = np.concatenate(seen, axis=0)
-    return found
+    return np.resize(found, (max(len(found), MIN_PAIRS), found.shape[1]))
 
 
 def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32] | None = None) -> None:
@@ -122,7 +142,7 @@ def check_plain_answers(made: Any, policy: NumpyPolicy, own: spaces.Space[Any], 
 
 
 def _random_rows(policy: NumpyPolicy, width: int, n_mask: int, count: int = 256, seed: int = 0) -> NDArray[np.float32]:
-    random = np.random.default_rng(seed)
+    random, count = np.random.default_rng(seed), min(count, most_rows(width))
     observations = random.normal(size=(count, policy.observation_length)).astype(np.float32)
     masks = random.random((count, n_mask)) < 0.6
     if n_mask:

@@ -19,10 +19,11 @@ from stable_baselines3.common.utils import set_random_seed
 
 from rlctl import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.config import config_hash, provenance
+from rlctl.config import config_hash, game_hash, provenance
+from rlctl.distributed.failing import BrokenEnvironmentError
 from rlctl.distributed.lockstep import RemoteWorlds
 from rlctl.distributed.worlds import VectorWorlds
-from rlctl.errors import ConfigError, RanksLostError
+from rlctl.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.registry import game_factory, load_policy
 from rlctl.rewarded import rewarded
 from rlctl_agents import plain
@@ -38,9 +39,11 @@ from rlctl_agents.export import (
 )
 from rlctl_agents.ppo.options import layout
 from rlctl_agents.recipe import How, Recipe, Setting
+from rlctl_agents.start import begin_as, starting_policy
 from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 if TYPE_CHECKING:
+    from rlctl.bundle.network import NumpyPolicy
     from rlctl.config import Config
     from rlctl.distributed.ranks import Ranks
     from rlctl.monitoring.progress import Progress
@@ -77,6 +80,7 @@ def train(
     """
     section, options = _section(config), recipe.options(config)
     _require_device(options.device)
+    before = starting_policy(config, recipe.manifest(options))
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -105,6 +109,8 @@ def train(
             setting = Setting(env, centre, environments, learners, sets)
             model = recipe.make(how, setting, options)
             model.action_space.seed(int(sequence[1]))
+            if before is not None:
+                begin_as(model, before)
         if ranks is not None and ranks.collector is not None:
             if start and ranks.number < len(start.actors):
                 ranks.collector.restore(start.actors[ranks.number], env.layout)
@@ -119,8 +125,8 @@ def train(
             # The environments are in use: the policy is checked on what they show now.
             seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
-            with tempfile.TemporaryDirectory(prefix=".policy-", dir=out) as folder:
-                saved = export(model, recipe, Path(folder) / "policy", factory, env, config, options, rows)
+            with tempfile.TemporaryDirectory(prefix=".policy-", dir=out.resolve()) as folder:
+                saved = export(model, recipe, Path(folder) / "policy", factory, env, config, options, rows, before)
                 return load_policy(config, str(saved))
 
         callback = TrainingCallback(
@@ -134,8 +140,13 @@ def train(
                 callback.stop = stop
                 model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
                 asked = stop.asked and model.num_timesteps < section.decisions
-        except RanksLostError:
+        except (RanksLostError, BrokenEnvironmentError):
             callback.save_what_is_left()
+            raise
+        except EnvironmentFault as fault:
+            raise EnvironmentFault(f"{fault}; {callback.keep_what_was_learned()}", fault.kind) from fault.__cause__
+        except Exception:  # whatever is computed with weights that an update has made NaN
+            checkpoints.require_finite(model)
             raise
         finally:
             if first:
@@ -149,7 +160,7 @@ def train(
         if asked or not first:
             return None
         rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
-        return export(model, recipe, out / "policy", factory, env, config, options, rows)
+        return export(model, recipe, out / "policy", factory, env, config, options, rows, before)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
@@ -172,7 +183,11 @@ def _environments(
         vector = factory.vector_env(_section(config).num_envs, seed, capacity)
         prepare(vector, factory.name)
         centre = _centre(vector)
-        worlds = VectorWorlds(vector, with_mask=recipe.with_mask, with_privileged=recipe.with_privileged)
+        name, told = (
+            f"campaign {factory.name}",
+            {"with_mask": recipe.with_mask, "with_privileged": recipe.with_privileged},
+        )
+        worlds = VectorWorlds(vector, name=name, **told)
         return WorldsVecEnv(worlds, bootstrap, recipe.mask_in_row), centre
     if not rewarded(factory):
         vector = factory.vector_env(1, seed, capacity)
@@ -197,7 +212,7 @@ def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
     """Take up what the checkpoint holds besides the model."""
     if isinstance(env, WorldsVecEnv):
         saved = start.environments()
-        rows = None if saved is None else env.worlds.restore(saved)
+        rows = None if saved is None else env.restore(saved)
         if rows is None:
             log.warning("the environments could not be saved: they begin new episodes")
             rows = env.reset()
@@ -229,11 +244,13 @@ def export(
     config: Config,
     options: Any,
     rows: NDArray[np.float32] | None = None,
+    before: NumpyPolicy | None = None,
 ) -> Path:
     """Write the saved policy and check that it answers as the model does.
 
     Args:
         rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
+        before: the saved policy that the learning went on with.
     """
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",
@@ -244,12 +261,15 @@ def export(
         "decisions": model.num_timesteps,
         "seed": config.seed,
         "config_hash": config_hash(config),
+        "game_hash": game_hash(config, factory),
         **provenance(),
     }
     manifest |= recipe.manifest(options)
+    if before is not None:
+        manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
     _remove_unfinished(folder)  # of a training that was killed while it wrote
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent.resolve()) as temporary:
             own, action = _own_spaces(factory, env)
             made = plain.plain(model, own, action)
             files = [Path(temporary) / (plain.MODEL if plain.own_policy(model) else plain.PLAIN)]

@@ -82,6 +82,11 @@ class WorldsVecEnv(VecEnv):
             return self._seen(self.worlds.begin(seed))
         return self._seen(self.worlds.begin())
 
+    def restore(self, state: bytes) -> Float32 | None:
+        """Go on where the worlds were saved; None where some could not be."""
+        rows = self.worlds.restore(state)
+        return None if rows is None else self._seen(rows)
+
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remember the actions."""
         self._actions = np.reshape(actions, (self.num_envs, -1))

@@ -19,12 +19,15 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlctl import bugs
 from rlctl.bundle.spaces import describe
+from rlctl.checked_env import CheckedEnv
 from rlctl.config import check_options, shown
 from rlctl.distributed.layout import Seeds
-from rlctl.errors import ConfigError, PolicyError
+from rlctl.errors import ConfigError, PolicyError, RlctlError
 from rlctl.executors.base import Capacity
 from rlctl.masks import ToldMasks
+from rlctl.plugins import reason
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
@@ -53,7 +56,7 @@ class Options(BaseModel):
 
 
 class GymnasiumId:
-    """See ``rlctl.rewarded.RewardFactory``. Observations are flattened by ``gymnasium.spaces.flatten``.
+    """See ``rlctl.rewarded.RewardFactory``. Observations are flattened, and answers checked: see ``rlctl.checked_env``.
 
     Attributes:
         own_observation_space: before that.
@@ -76,7 +79,7 @@ class GymnasiumId:
         if self.options.module is not None:
             try:
                 importlib.import_module(self.options.module)
-            except Exception as error:  # whatever a module may do when it is imported
+            except (Exception, SystemExit) as error:  # whatever a module may do when it is imported
                 raise ConfigError(f"cannot be imported: {_said(error)}", ("campaign", "options", "module")) from error
         probe = self.environment()
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
@@ -85,13 +88,26 @@ class GymnasiumId:
         _require_known(self.observation_space, self.action_space)
 
     def environment(self, comm: Intracomm | None = None) -> gymnasium.Wrapper[Any, Any, Any, Any]:
-        """One environment, its observations in a row.
+        """One environment, its observations in a row and its answers checked.
 
         Args:
             comm: of the ranks that it spans, for the argument that ``communicator`` names.
         """
+        return self._make(self.options.id, comm)
+
+    def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+        """Environments stepped one after the other; those that end begin anew in the same step."""
+        # Not ``gymnasium.make_vec``, which would take arguments of the environment for its own.
+        names = [f"{self.options.id} ({i + 1} of {num_envs})" for i in range(num_envs)]
+        makers = [partial(self._numbered, name, Seeds(seed), i) for i, name in enumerate(names)]
+        return gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+    def _numbered(self, name: str, seeds: Seeds, number: int) -> gymnasium.Env[Any, Any]:
+        return ToldMasks(SeededEpisodes(self._make(name, None), seeds, number))
+
+    def _make(self, name: str, comm: Intracomm | None) -> gymnasium.Wrapper[Any, Any, Any, Any]:
         try:
-            return flat(gymnasium.make(self.options.id, **self._kwargs(comm)))
+            return CheckedEnv(gymnasium.make(self.options.id, **self._kwargs(comm)), name)
         except gymnasium.error.Error as error:
             raise ConfigError(_said(error), _ID) from error
         except ImportError as error:
@@ -101,15 +117,12 @@ class GymnasiumId:
             refused = [name for name in self.options.kwargs if f"'{name}'" in said.partition(" was raised from")[0]]
             key = ("campaign", "options", "kwargs", *refused[:1])
             raise ConfigError(f"{shown(self.options.id)} refuses it: {_said(error)}", key) from error
-
-    def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-        """Environments stepped one after the other; those that end begin anew in the same step."""
-        # Not ``gymnasium.make_vec``, which would take arguments of the environment for its own.
-        makers = [partial(self._numbered, Seeds(seed), i) for i in range(num_envs)]
-        return gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
-
-    def _numbered(self, seeds: Seeds, number: int) -> gymnasium.Env[Any, Any]:
-        return ToldMasks(SeededEpisodes(self.environment(), seeds, number))
+        except RlctlError:
+            raise
+        except (Exception, SystemExit) as error:
+            place = bugs.origin(error).place
+            said = f"{reason(error)}{f' ({place})' if place else ''}"
+            raise ConfigError(f"{shown(self.options.id)} cannot be made: {said}", _ID) from error
 
     def _kwargs(self, comm: Intracomm | None) -> dict[str, Any]:
         name = self.options.communicator
@@ -130,24 +143,11 @@ class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self.env.reset(seed=own if seed is None else seed, options=options)
 
 
-def flat(env: gymnasium.Env[Any, Any]) -> gymnasium.Wrapper[Any, Any, Any, Any]:
-    """The environment with observations in a row."""
-    return gymnasium.wrappers.FlattenObservation(env)
-
-
 def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
     try:
         describe(observation, action)
     except PolicyError as error:
         raise ConfigError(str(error), _ID) from error
-    in_row = not isinstance(action, spaces.MultiBinary) or len(action.shape) == 1
-    real = not isinstance(action, spaces.Box) or action.dtype in ("float32", "float64")
-    if not (in_row and real) or isinstance(action, spaces.Dict | spaces.Tuple):
-        raise ConfigError(
-            f"actions of {action} are not learned here: wrap the environment so that they are Discrete, "
-            "MultiDiscrete, MultiBinary (a row) or Box of real numbers, and register it",
-            _ID,
-        )
 
 
 LONGEST = 300

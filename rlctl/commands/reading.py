@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.live import Live
 
 import rlctl
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
+from rlctl.plain import json_text
 
 _EVERY_S = 2.0
 _EVERY_WITHOUT_TERMINAL_S = 10.0
@@ -78,7 +78,7 @@ def _repeat(run: Path, as_json: bool) -> None:
     while True:
         now = rlctl.status(run)
         if as_json:
-            print(json.dumps(now.to_json()), flush=True)
+            print(json_text(now), flush=True)
         else:
             _say(False, None, now.show())
             print(flush=True)

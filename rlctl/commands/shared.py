@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from enum import StrEnum
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rlctl.monitoring.progress import Progress, progress
+from rlctl.plain import json_text
 
 
 class LogLevel(StrEnum):
@@ -39,7 +39,7 @@ def _progress(quiet: bool) -> Progress:
 
 def _say(as_json: bool, data: Any, text: Any) -> None:
     if as_json:
-        print(json.dumps(data, indent=2))
+        print(json_text(data, indent=2))
     else:
         from rich.console import Console
 

@@ -37,7 +37,7 @@ class CheckpointFolder:
             OSError: it cannot be written; those that were there still are.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".", dir=self.folder))
+        temporary = Path(tempfile.mkdtemp(prefix=".", dir=self.folder.resolve()))
         try:
             fill(temporary)
             sums = {file.name: _sum(file) for file in sorted(temporary.iterdir())}

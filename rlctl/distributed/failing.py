@@ -19,8 +19,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rlctl.checked_env import finite_reward
 from rlctl.distributed.layout import Float32
-from rlctl.errors import RlctlError, SimulationDiverged
+from rlctl.errors import EnvironmentFault, RlctlError, SimulationDiverged
 from rlctl.schema import EnvironmentSection
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,10 @@ class Guard:
         assert env is not None
         try:
             observation, reward, terminated, truncated, info = self._watched(lambda: env.step(action))
-            reward = _number(reward)
+            try:
+                reward = finite_reward(reward)
+            except EnvironmentFault as fault:
+                raise _failed(fault) from fault
             seen = self._seen(env, observation, info, row)
         except _FailedError as failed:
             self._note(failed)
@@ -178,26 +182,21 @@ class Guard:
         if failed.kind is Failure.DIVERGED:
             return
         self._in_a_row += 1
-        log.warning("an environment failed (%s, %d in a row): %s", failed.kind, self._in_a_row, failed)
         if self._in_a_row >= self._section.give_up:
             raise BrokenEnvironmentError(
                 f"the environment failed {self._in_a_row} times in a row, last ({failed.kind}): {failed}"
             ) from failed
+        total = self._failures[failed.kind]
+        often = total & (total - 1)  # not a power of two: one that fails in each episode does not fill the log
+        said = "an environment failed (%s, %d in a row, %d in all): %s"
+        log.log(logging.INFO if often else logging.WARNING, said, failed.kind, self._in_a_row, total, failed)
 
 
 def _failed(error: Exception) -> _FailedError:
+    if isinstance(error, EnvironmentFault):
+        return _FailedError(Failure(error.kind), str(error))
     kind = Failure.DIVERGED if isinstance(error, SimulationDiverged) else Failure.RAISED
     return _FailedError(kind, f"{type(error).__name__}: {error}")
-
-
-def _number(reward: Any) -> float:
-    try:
-        number = float(reward)
-    except (TypeError, ValueError) as error:
-        raise _FailedError(Failure.WRONG_SHAPE, f"the reward is no number: {error}") from error
-    if not np.isfinite(number):
-        raise _FailedError(Failure.NOT_FINITE, f"the reward is {number}")
-    return number
 
 
 def _reset(env: Environment, seed: int) -> tuple[Any, Info]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rlctl.distributed.attendant import Lease
 from rlctl.distributed.chunk import Chunk
+from rlctl.distributed.failing import BrokenEnvironmentError
 from rlctl.distributed.messages import Peer
 from rlctl.distributed.wire import Greeting
 from rlctl.errors import RanksLostError
@@ -99,6 +100,7 @@ class Roster:
         self._replace, self._replacements, self._clock = replace, replacements, clock
         self._by_peer = {peer: number for number, peer in actors.items()}
         self._starting: dict[int, _Start] = {}
+        self._gave_up: dict[int, str] = {}
 
     def present(self) -> Iterator[tuple[int, Member, Peer]]:
         """Who is there."""
@@ -120,6 +122,7 @@ class Roster:
         number = self._by_peer.pop(peer)
         self.members[number].peer = None
         if why:
+            self._gave_up[number] = why
             log.warning("actor %d has left: %s", number, why)
 
     def lose(self, peer: Peer, why: str) -> None:
@@ -161,8 +164,11 @@ class Roster:
 
         Raises:
             ActorsLostError: there is no actor any more, and none is being started.
+            BrokenEnvironmentError: all have given up their environments, so that going on is of no use as it is.
         """
         if not self._starting and not any(self.present()):
+            if self._gave_up.keys() == self.members.keys():
+                raise BrokenEnvironmentError(f"all actors have left: {next(iter(self._gave_up.values()))}")
             raise ActorsLostError("all actors are gone, and no other can be started: go on with --resume")
 
     def figures(self) -> dict[str, float]:

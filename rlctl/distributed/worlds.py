@@ -21,6 +21,7 @@ from rlctl.config import Config
 from rlctl.distributed.failing import Environment, Guard
 from rlctl.distributed.group import Leader
 from rlctl.distributed.layout import Ended, Float32, Layout, Seeds, Step, Worlds
+from rlctl.errors import EnvironmentFault
 from rlctl.masks import action_mask, late
 from rlctl.rewarded import Game, rewarded
 from rlctl.schema import EnvironmentSection
@@ -200,6 +201,12 @@ class VectorWorlds:
 
     Masks and privileged quantities come from ``infos["action_mask"]`` and ``infos["privileged"]``, [n, ...] each, where
     the first reset gives some; durations from ``infos["duration_s"]``.
+
+    Args:
+        name: of the campaign, for messages.
+
+    Raises:
+        EnvironmentFault: observations or rewards are not finite.
     """
 
     def __init__(
@@ -210,8 +217,10 @@ class VectorWorlds:
         with_privileged: bool = True,
         discount_s: float | None = None,
         seed: int | None = None,
+        name: str = "the environment",
     ) -> None:
         self.env, self.count = env, env.num_envs
+        self._name, self._steps = name, 0
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
         self._discount_s, self._with_privileged = discount_s, with_privileged
         space = self.action_space
@@ -241,12 +250,16 @@ class VectorWorlds:
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Answer the open decision of each."""
-        answers = np.asarray(actions)
+        space = self.action_space
+        answers = np.asarray(actions, space.dtype).reshape((self.count, *(space.shape or ())))
         if self._first_choice is not None:
-            answers = answers.reshape(self.count) + self._first_choice
+            answers = answers + self._first_choice
+        self._steps += 1
         observations, rewards, terminated, truncated, infos = self.env.step(answers)
         rows = self._rows(observations, infos)
-        rewards = np.asarray(rewards, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            rewards = np.asarray(rewards, dtype=np.float32)
+        self._require_finite("the reward", rewards)
         self._returns += rewards
         self._lengths += 1
         done = np.logical_or(terminated, truncated)
@@ -294,7 +307,9 @@ class VectorWorlds:
             parts.append(self._masks(infos))
         if self._with_privileged and "privileged" in infos:
             parts.append(infos["privileged"])
-        self._last = np.concatenate(parts, axis=1, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            self._last = np.concatenate(parts, axis=1, dtype=np.float32)
+        self._require_finite("the observation", self._last)
         return self._last
 
     def _masks(self, infos: dict[str, Any]) -> NDArray[np.bool_]:
@@ -315,7 +330,21 @@ class VectorWorlds:
         figures = {k: float(v) for k, v in final.items() if isinstance(v, _NUMBER)}
         self.episodes[i] += 1
         row = np.concatenate(parts, dtype=np.float32)
+        self._require_finite("the last observation", row[None], i)
         return Ended(i, row, float(self._returns[i]), int(self._lengths[i]), figures)
+
+    def _require_finite(self, what: str, numbers: Float32, first: int = 0) -> None:
+        """Refuse what would poison all that is learned from it; environments that check themselves say more."""
+        fine = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+        if not fine.all():
+            i = int(np.argmin(fine))
+            bad = np.ravel(numbers[i])
+            bad = bad[~np.isfinite(bad)]
+            raise EnvironmentFault(
+                f"{self._name}, environment {first + i + 1} of {self.count}, step {self._steps} of this training: "
+                f"{what} has {bad[0]}, which nothing can be learned from",
+                "not_finite",
+            )
 
 
 def make_worlds(
@@ -363,7 +392,7 @@ def make_worlds(
     if isinstance(vector, CampaignVectorEnv):
         vector.seeds = seeds
     prepare(vector, game.name)
-    return VectorWorlds(vector, **options)
+    return VectorWorlds(vector, name=f"campaign {game.name}", **options)
 
 
 def _entry(infos: Any, i: int) -> dict[str, Any]:

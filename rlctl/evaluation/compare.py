@@ -16,6 +16,7 @@ from rich.table import Table
 from rlctl.errors import ConfigError
 from rlctl.evaluation.play import EVALUATION, Play, Players, draw_instances
 from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio
+from rlctl.plain import plain
 from rlctl.policy import Policy
 from rlctl.registry import campaign_factory
 
@@ -116,8 +117,7 @@ class Comparison:
             "verdict": self.verdict(),
             "rows": [asdict(row) for row in self.rows],
         }
-        finite: dict[str, Any] = _finite(data)
-        return finite
+        return {key: plain(value) for key, value in data.items()}
 
     def table(self) -> Table:
         """For a terminal, 80 columns wide."""
@@ -229,11 +229,3 @@ def compare(
 
 def _with_interval(value: float, interval: Interval, form: str) -> str:
     return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
-
-
-def _finite(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data

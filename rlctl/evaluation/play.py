@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlctl import vector
+from rlctl.bugs import remember_origin
 from rlctl.campaign import Action, CampaignFactory, Decision
 from rlctl.executors.base import Capacity
 from rlctl.policy import Policy
@@ -102,9 +103,8 @@ class Players:
             for span in spans:
                 yield dict(zip(span, play(self._factory, self._capacity, [entries[i] for i in span]), strict=True))
             return
-        futures = {
-            self._pool.submit(play, self._factory, self._capacity, [entries[i] for i in span]): span for span in spans
-        }
+        submit, factory, capacity = self._pool.submit, self._factory, self._capacity
+        futures = {submit(_play_there, factory, capacity, [entries[i] for i in span]): span for span in spans}
         for future in as_completed(futures):
             yield dict(zip(futures[future], future.result(), strict=True))
 
@@ -137,6 +137,14 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
         latency_s=float(np.median(timed.latencies_s)) if timed.latencies_s else 0.0,
         price=figures["price"],
     )
+
+
+def _play_there(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]) -> list[Play]:
+    try:
+        return play(factory, capacity, entries)
+    except Exception as error:
+        remember_origin(error)
+        raise
 
 
 def _begin_worker() -> None:

@@ -8,8 +8,6 @@ generations then meet on a larger set, since the winner of a noisy generation is
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +18,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from rlctl.config import config_hash, provenance
+from rlctl.config import config_hash, game_hash, provenance
 from rlctl.errors import ConfigError
 from rlctl.evaluation.play import TUNING, VALIDATION, Play, Players, draw_instances
+from rlctl.files import write_whole
 from rlctl.registry import campaign_factory, policy_factory
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class Tuned:
 
     Attributes:
         cost: node-seconds per success on the instances on which the finalists met.
-        start_cost: the same of the rule's own parameters.
+        start_cost: the same of the parameters that the search began from.
     """
 
     parameters: Parameters
@@ -115,6 +114,19 @@ class Space:
             for name, kind, (low, high) in zip(self.names, self._kinds, self._ends, strict=True)
         ]
         return np.clip(np.array(point, dtype=np.float64), 0.0, 1.0)
+
+    def require(self, parameters: Mapping[str, float]) -> None:
+        """Refuse parameters that lie outside the cube.
+
+        Raises:
+            ConfigError: one does.
+        """
+        for name, kind, (low, high) in zip(self.names, self._kinds, self._ends, strict=True):
+            value = parameters.get(name)
+            inside = value is None or ((value > 0.0 or kind != "log") and low <= self._in(value, kind) <= high)
+            if not inside:
+                ends = [f"{math.exp(end) if kind == 'log' else end:g}" for end in (low, high)]
+                raise ConfigError(f"{value:g} is not within {ends[0]} to {ends[1]}, which are searched", (name,))
 
     @staticmethod
     def _in(value: float, kind: str) -> float:
@@ -182,12 +194,14 @@ def tune(
     progress: Progress,
     settings: Settings | None = None,
     workers: int = 1,
+    start: Mapping[str, Any] | None = None,
 ) -> Tuned:
     """Tune a registered rule on the configured campaign and write it to ``out``, as a rule file.
 
     Args:
         settings: how long to search; None: the defaults, with the configuration's seed.
         workers: processes to play in.
+        start: parameters to begin from; those that are not searched stay as they are. None: the rule's own.
 
     Raises:
         ConfigError: there is no such rule, or it has nothing to tune.
@@ -197,11 +211,14 @@ def tune(
     if not make.SPACE:
         raise ConfigError(f"rule {rule!r} has no parameters to tune")
     space = Space(make.SPACE)
+    # What a rule does not show as an attribute is still told by ``start``.
+    first = _defaults(make(start), space) | {k: v for k, v in (start or {}).items() if k in space.names}
+    fixed = {name: value for name, value in (start or {}).items() if name not in space.names}
     factory = campaign_factory(config.campaign.name, config.campaign.options)
     with Players(factory, config.machine.capacity(), workers) as players:
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[Tally]:
-            entries = [(make(**candidate), instance) for candidate in candidates for instance in instances]
+            entries = [(make(**fixed, **candidate), instance) for candidate in candidates for instance in instances]
             plays: dict[int, Play] = {}
             for part in players.run(entries):
                 plays |= part
@@ -209,25 +226,16 @@ def tune(
             count = len(instances)
             return [_tally([plays[i * count + j] for j in range(count)]) for i in range(len(candidates))]
 
-        tuned = search(space, evaluate, settings, _defaults(make(), space), progress)
-    write_rule(out, rule, tuned.parameters, _record(config, settings, tuned))
+        tuned = search(space, evaluate, settings, first, progress)
+    record = _record(config, settings, tuned) | {"game_hash": game_hash(config, factory)}
+    write_rule(out, rule, fixed | tuned.parameters, record | ({} if start is None else {"start": dict(start)}))
     return tuned
 
 
 def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: Mapping[str, Any]) -> None:
     """Write a rule file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = {"schema": SCHEMA, "rule": rule, "parameters": dict(parameters), "tuning": dict(tuning)}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w") as file:
-            yaml.safe_dump(data, file, sort_keys=False)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(path, yaml.safe_dump(data, sort_keys=False))
 
 
 def _record(config: Config, settings: Settings, tuned: Tuned) -> dict[str, Any]:

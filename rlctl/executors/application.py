@@ -16,6 +16,9 @@ from pathlib import Path
 
 from rlctl.errors import LaunchError
 
+_PATIENCE_S = 120.0
+"""For a login shell; it may read its files from a slow network."""
+
 
 @dataclass(frozen=True)
 class Application:
@@ -35,6 +38,31 @@ class Application:
     mpiexec: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def python(self) -> str | None:
+        """The interpreter of its virtual environment, whatever else is on PATH; None: it has none of its own.
+
+        Raises:
+            LaunchError: the environment has no interpreter that runs.
+        """
+        if self.venv is None:
+            return None
+        found = Path(self.venv).absolute() / "bin" / "python"
+        if not os.access(found, os.X_OK) or found.is_dir():
+            raise LaunchError(f"{found}: no interpreter that can be executed: make the environment again")
+        return str(found)
+
+    def check(self, bare: Mapping[str, str]) -> None:
+        """Find out what keeps each of its programs from starting.
+
+        Raises:
+            LaunchError: as ``variables`` does, or its container's runtime or its MPI's launcher is not there.
+        """
+        path = self.variables(bare).get("PATH")
+        for what, program in (("container", self.container[0] if self.container else None), ("mpiexec", self.mpiexec)):
+            if program is not None and shutil.which(program, path=path) is None:
+                raise LaunchError(f"{what}: {program}: no such program that can be executed: correct it, or install it")
+
     def variables(self, bare: Mapping[str, str]) -> dict[str, str]:
         """The environment of its programs, from one without traces of a batch job.
 
@@ -45,7 +73,14 @@ class Application:
         if self.venv is not None:
             folder = Path(self.venv).absolute()  # its programs run elsewhere
             if not (folder / "bin").is_dir():
-                raise LaunchError(f"{folder}: no virtual environment, it has no folder bin: mend the path")
+                lacks = (
+                    "it has no folder bin"
+                    if folder.is_dir()
+                    else "it is a file"
+                    if folder.exists()
+                    else "it is not there"
+                )
+                raise LaunchError(f"{folder}: no virtual environment, {lacks}: correct the path")
             found.pop("PYTHONHOME", None)
             found["VIRTUAL_ENV"] = str(folder)
             found["PATH"] = f"{folder / 'bin'}{os.pathsep}{found.get('PATH', os.defpath)}"
@@ -62,15 +97,19 @@ def _loaded(modules: tuple[str, ...], before: tuple[tuple[str, str], ...]) -> tu
         raise LaunchError("modules are loaded by bash, and there is none on PATH: leave out modules, or install bash")
     marker = "=== rlctl: what follows is the environment ==="  # login shells greet
     script = f"module load \"$@\" && printf %s '{marker}' && env -0"
-    done = subprocess.run(
-        [shell, "-lc", script, "modules", *modules],
-        env=dict(before),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=120,
-    )
+    load = f"module load {' '.join(modules)}"
+    try:
+        done = subprocess.run(
+            [shell, "-lc", script, "modules", *modules],
+            env=dict(before),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PATIENCE_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LaunchError(f"{load} does not come to its end ({error}): try it in a login shell") from error
     if done.returncode != 0:
         said = (done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
-        raise LaunchError(f"module load {' '.join(modules)} fails (it says: {said}): try it in a login shell")
+        raise LaunchError(f"{load} fails (it says: {said}): try it in a login shell")
     text = done.stdout.decode(errors="replace").partition(marker)[2]
     return tuple((name, value) for name, _, value in (entry.partition("=") for entry in text.split("\0")) if name)

@@ -314,6 +314,9 @@ class ExecutorFactory(Protocol):
     ``ConfigError`` for options that it does not know or cannot use. If there are paths among them, ``Factory.portable``
     takes the options and a function from a path as it is written to where it is, and returns them with absolute paths.
 
+    It may have a method ``check_programs(specs)`` that raises ``LaunchError`` where what it describes, or tasks such as
+    these name, cannot be started, and returns lines on what can only be known elsewhere; ``rlctl check`` asks it.
+
     One whose executor can be a pool among others has an ``open`` that takes ``share`` too; see
     ``rlctl.executors.pools_entry.SharingFactory``.
     """

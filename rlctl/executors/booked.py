@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from rlctl.errors import JournalError, RlctlError
+from rlctl import bugs
+from rlctl.errors import RlctlError, described
 from rlctl.executors.base import Capacity, Executor, ExecutorStatus, Machine, RunningTask
-from rlctl.executors.futures import TaskFuture
+from rlctl.executors.futures import ExecutorBroken, TaskFuture
 from rlctl.executors.pool import Placement, Pool, Scoring, core_numbers
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.scheduler import LOSSES, WAITING, Ending, Scheduler, Task
 from rlctl.executors.sharing import Common, Share
-from rlctl.task import Event, Resources, TaskId, TaskResult, TaskSpec, TaskState
+from rlctl.spec_values import asked, count, number, seconds, signal_number
+from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
 if TYPE_CHECKING:
     from rlctl.driver import Recorder
@@ -187,6 +190,7 @@ class BookedExecutor(Executor):
 
     def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
         """Stop a task; see ``Executor``."""
+        grace_s = asked("grace_s", grace_s, seconds)
         with self._mutex:
             self._withdraw(uid, grace_s)
             self._pump()
@@ -210,7 +214,8 @@ class BookedExecutor(Executor):
                 self.release(task.uid)
 
     def signal(self, uid: TaskId, number: int) -> None:
-        """Send a signal to every process of a running task."""
+        """Send a signal to every process of a running task; see ``Executor``."""
+        number = asked("signal", number, signal_number)
         with self._mutex:
             task = self._books.running.get(uid)
             if task is not None and task.state in (TaskState.RUNNING, TaskState.SUSPENDED):
@@ -239,6 +244,7 @@ class BookedExecutor(Executor):
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
         """Change what a task asks for; see ``Executor``."""
+        priority = None if priority is None else asked("priority", priority, number)
         with self._mutex:
             task = self._books.update(uid, self.now(), priority, resources)
             if task is not None:
@@ -247,6 +253,7 @@ class BookedExecutor(Executor):
 
     def resize(self, nodes: int) -> None:
         """Have so many nodes from now on; see ``Executor``."""
+        nodes = asked("nodes", nodes, count)
         with self._mutex:
             for task in self._books.resize(nodes):
                 self._stop(task, 5.0)
@@ -298,6 +305,7 @@ class BookedExecutor(Executor):
 
     def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits, then wait for the next events; see ``Executor``."""
+        timeout_s = None if timeout_s is None else asked("timeout_s", timeout_s, number)
         end_s = None if timeout_s is None else self.now() + timeout_s
         first = True
         while True:
@@ -411,9 +419,27 @@ class BookedExecutor(Executor):
             for task in list(self._books.tasks.values()):
                 future = task.future
                 if future is not None and not future.done():
-                    self._mutex.after(partial(_fail, future, JournalError(str(error))))
+                    self._mutex.after(partial(_fail, future, type(error)(str(error))))
                     task.future = None
             self._news.notify_all()
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """What a thread does that serves all tasks; the books cannot be relied on after what it did not expect.
+
+        The executor ends then: every future and every caller of ``wait`` is told why, so that nothing hangs. What is
+        wrong with one task is not to come here: see ``_go`` and ``_end``.
+        """
+        try:
+            work()
+        except BaseException as error:
+            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                raise  # an interrupt; it is the caller's
+            self._break(ExecutorBroken(bugs.report(error)))
+
+    def _write(self, kind: str, data: Mapping[str, Any], then: Callable[[RlctlError | None], object]) -> None:
+        """Record something, and go on, in the journal's thread, when it is on disk."""
+        assert self._journal is not None
+        self._journal.write(kind, self.now(), data, lambda error: self._guarded(lambda: then(error)))
 
     def _taken(self) -> None:
         """Whoever takes the events has taken, and recorded, all that were told."""
@@ -442,6 +468,9 @@ class BookedExecutor(Executor):
 
     def _start(self, placed: Iterable[Task], now_s: float) -> None:
         for task in placed:
+            if task.trouble is not None:
+                self._ended(task, Ending(failure=Failure.LAUNCH, message=task.trouble))
+                continue
             if self._journal is None or task.work is not None:  # such a call cannot be asked for again
                 self._go(task)
                 continue
@@ -451,7 +480,7 @@ class BookedExecutor(Executor):
                 self._journal.write("launching", now_s, data)
                 self._go(task)
             else:
-                self._journal.write("launching", now_s, data, lambda error, task=task: self._go_on(task, error))  # type: ignore[misc]
+                self._write("launching", data, partial(self._go_on, task))
 
     def _go_on(self, task: Task, error: RlctlError | None) -> None:
         with self._mutex:
@@ -462,15 +491,24 @@ class BookedExecutor(Executor):
         if error is not None:
             self._break(error)
             return
+        try:
+            if not self._to_begin(task):
+                self._ended(task, Ending(stopped=True))
+                return
+            self._books.enter(task, TaskState.LAUNCHING, self.now())
+            self._launch(task)
+        except Exception as unexpected:
+            self._ended(task, Ending(failure=Failure.LAUNCH, message=described(unexpected), error=unexpected))
+
+    def _to_begin(self, task: Task) -> bool:
+        """Tell the future; False if the task was withdrawn before it began."""
+        if task.future is not None and task.future.done() and not task.future.cancelled():
+            task.future = None  # whose owner has given it a result
         future = task.future
         first = task.attempt == 1 or (future is not None and not future.running())
         if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
             task.stop = TaskState.CANCELED
-        if task.stop is not None:  # before it began
-            self._ended(task, Ending(stopped=True))
-            return
-        self._books.enter(task, TaskState.LAUNCHING, self.now())
-        self._launch(task)
+        return task.stop is None
 
     def _stop(self, task: Task, grace_s: float) -> None:
         if task.state is not TaskState.SCHEDULED:  # otherwise ``_go`` finds out
@@ -482,6 +520,14 @@ class BookedExecutor(Executor):
             self._books.enter(task, TaskState.RUNNING, self.now())
             if task.hold and task.stop is None:
                 self._set_aside(task)
+
+    def _end(self, task: Task, read: Callable[[], Ending]) -> None:
+        """Nothing of this attempt is alive; how it ended has still to be read from what it has left."""
+        try:
+            ending = read()
+        except Exception as error:
+            ending = Ending(failure=Failure.GARBAGE, message=f"its end cannot be read: {described(error)}", error=error)
+        self._ended(task, ending)
 
     def _ended(self, task: Task, ending: Ending) -> None:
         """Nothing of this attempt is alive."""
@@ -508,7 +554,7 @@ class BookedExecutor(Executor):
                 self._books.ended(task, ending, self.now())
                 self._pump()
 
-        self._journal.write("finished", self.now(), data, done)
+        self._write("finished", data, done)
 
     def _recorded(self, task: Task) -> None:
         """How this attempt ended is in the journal."""

@@ -8,14 +8,53 @@ stays with the run. ``fetch`` reads what a reference means.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rlctl.executors.naming import file_name
+from rlctl.spec_values import DEEPEST, is_json
 
 INLINE_BYTES = 65_536
 RESULTS = "results"
+
+
+def read_object(data: bytes) -> dict[str, Any]:
+    """The JSON object that a program or a function has written.
+
+    Python reads more than JSON has, and numbers that fit into no float; whoever gets them could do nothing with them.
+    Where a key comes twice the last one counts.
+
+    Raises:
+        ValueError: it is something else, or nested deeper than ``DEEPEST`` levels.
+    """
+    try:
+        values = json.loads(data, parse_constant=_refused, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise ValueError(f"nested more than {DEEPEST} levels deep") from None
+    if not isinstance(values, dict):
+        raise ValueError("not a mapping")
+    if data.count(b"[") + data.count(b"{") > DEEPEST and not is_json(values):
+        raise ValueError(f"nested more than {DEEPEST} levels deep")
+    return values
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number that JSON knows")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if abs(value) == math.inf:
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 300:
+        raise ValueError(f"{text[:40]}... is too large a number")
+    return int(text)
 
 
 def by_reference(values: Mapping[str, Any], folder: Path, name: str) -> dict[str, Any]:
@@ -30,8 +69,9 @@ def by_reference(values: Mapping[str, Any], folder: Path, name: str) -> dict[str
         OSError: a file cannot be written.
     """
     small: dict[str, Any] = {}
+    results = RESULTS if not (folder / RESULTS).is_file() else f"{RESULTS}.large"  # a program's own file has that name
     for key, value in values.items():
-        path = Path(RESULTS) / file_name(name) / file_name(key)
+        path = Path(results) / file_name(name) / file_name(key)
         if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
             small[key] = _keep_array(value, folder, path.with_name(f"{path.name}.npy"))
             continue

@@ -1,24 +1,27 @@
 """How functions, arguments and results travel between controller and workers, on one machine.
 
 A message is eight bytes of length and that many bytes. What is small is pickled into it. The buffers of large arrays
-(pickle protocol 5, PEP 574) go into one file in shared memory, which the receiver maps and unlinks at once: nothing is
-copied through the socket, and the memory is given back with the last array that uses it. A message to a worker that is
+(pickle protocol 5, PEP 574) go into one file in shared memory, or on disk where that is full. The receiver reads it
+into memory of its own, from the end, and cuts off what it has read. So no array that is kept holds a file open, a part
+of shared memory or the arrays beside it, and while it is read it is not there twice. A message to a worker that is
 large all the same lies in a file too: what goes through the socket always has room in it, so that a worker that stands
-still holds nobody up.
+still blocks no other.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import mmap
 import os
 import pickle
 import struct
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from rlctl.executors.naming import spare
 
 INLINE_BYTES = 65_536
 """Buffers of at least so many bytes together go through shared memory."""
@@ -35,9 +38,13 @@ IN_FILE = b"@"
 RECEIVE_BYTES = 65_536
 """What is received at once; the memory for it is taken each time, which costs more than a second call would."""
 
-_LENGTH = struct.Struct("<Q")
-_ALIGN = 64
+READ_BYTES = 1 << 25
+"""So much of a file is there twice while it is read."""
 
+LARGE_BYTES = 1 << 22
+"""Each array from here on has a mapping of its own, of which a process may have 65,530."""
+
+_LENGTH = struct.Struct("<Q")
 
 HEAD = _LENGTH.size
 """Bytes before a message."""
@@ -73,9 +80,7 @@ def opened(message: bytes) -> bytes:
     if message[:1] != IN_FILE:
         return message
     path = Path(message[1:].decode())
-    data = path.read_bytes()
-    path.unlink()
-    return data
+    return bytes(_taken(path, [path.stat().st_size])[0])
 
 
 def frames(buffer: bytearray) -> Iterator[bytes]:
@@ -90,68 +95,138 @@ def frames(buffer: bytearray) -> Iterator[bytes]:
         yield message
 
 
-def dump(value: Any, scratch: Path | None) -> bytes:
-    """Pickle anything that cloudpickle can; what is defined in a script's ``__main__`` travels by value.
+def dump(value: Any, scratch: Path | None, *, back: bool = False) -> bytes:
+    """Pickle anything that cloudpickle can, with what it needs of the script; see ``rlctl.executors.script``.
 
     Args:
         scratch: folder for large arrays; None: all goes into the message.
+        back: from a worker to the controller.
 
     Raises:
         Exception: of pickle, for what cannot be pickled.
     """
+    names: set[str] = set()
+    message = _framed(lambda callback: _pickled(value, callback, names, back), scratch)
+    if not names or back:
+        return message
+    from rlctl.executors import script
+
+    try:
+        marks = script.marks(names)
+        values = _framed(lambda callback: script.values(marks, callback), scratch)
+    except BaseException:
+        _drop(message)
+        raise
+    return b"M" + frame(json.dumps(marks).encode()) + frame(values) + message
+
+
+def load(data: bytes | memoryview) -> Any:
+    """The opposite of ``dump``; may be called once."""
+    data = memoryview(data)
+    kind = bytes(data[:1])
+    if kind == b"P":
+        return pickle.loads(data[1:])
+    head, rest = _first(data[1:])
+    if kind == b"B":
+        about = json.loads(bytes(head))
+        return pickle.loads(rest, buffers=_taken(Path(about["path"]), about["sizes"]))
+    from rlctl.executors import script
+
+    values, message = _first(rest)
+    script.define(json.loads(bytes(head)), lambda: load(values), lambda: _drop(values))
+    return load(message)
+
+
+def _room(size: int) -> memoryview:
+    """Memory that can be written to, given back with the last that uses it."""
+    if size < LARGE_BYTES:
+        return memoryview(bytearray(size))
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # other than above, not filled in vain
+    with contextlib.suppress(AttributeError, OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)  # which halves the time
+    return memoryview(memory)
+
+
+def _framed(write: Callable[[Callable[[pickle.PickleBuffer], Any] | None], bytes], scratch: Path | None) -> bytes:
     if scratch is None:
-        return b"P" + _pickled(value, None)
+        return b"P" + write(None)
     buffers: list[pickle.PickleBuffer] = []
-    data = _pickled(value, buffers.append)
+    data = write(buffers.append)
     views = [buffer.raw() for buffer in buffers]
     if sum(view.nbytes for view in views) < INLINE_BYTES:
-        return b"P" + (_pickled(value, None) if views else data)
+        return b"P" + (write(None) if views else data)
     head = json.dumps({"path": str(_kept(views, scratch)), "sizes": [view.nbytes for view in views]}).encode()
-    return b"B" + _LENGTH.pack(len(head)) + head + data
+    return b"B" + frame(head) + data
 
 
-def load(data: bytes) -> Any:
-    """The opposite of ``dump``; may be called once."""
-    if data[:1] == b"P":
-        return pickle.loads(memoryview(data)[1:])
-    (length,) = _LENGTH.unpack_from(data, 1)
-    start = 1 + _LENGTH.size
-    head = json.loads(data[start : start + length])
-    handle = os.open(head["path"], os.O_RDONLY)
+def _first(data: memoryview) -> tuple[memoryview, memoryview]:
+    """A message with its head, and what follows it."""
+    (length,) = _LENGTH.unpack_from(data)
+    return data[HEAD : HEAD + length], data[HEAD + length :]
+
+
+def _drop(message: bytes | memoryview) -> None:
+    """Let go of one that is not to be loaded."""
+    if message[:1] == b"B":
+        head, _ = _first(memoryview(message)[1:])
+        Path(json.loads(bytes(head))["path"]).unlink(missing_ok=True)
+
+
+def _kept(views: Sequence[memoryview | bytes], scratch: Path) -> Path:
+    """A file of our own in which these lie, one after the other.
+
+    Raises:
+        OSError: there is no room for it, on disk neither.
+    """
     try:
-        os.unlink(head["path"])
-        whole = memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_COPY))
-    finally:
-        os.close(handle)
-    buffers, at = [], 0
-    for size in head["sizes"]:
-        buffers.append(whole[at : at + size])
-        at += size + -size % _ALIGN
-    return pickle.loads(memoryview(data)[start + length :], buffers=buffers)
+        return _written(views, scratch)
+    except OSError:
+        if (other := spare(scratch)) == scratch:
+            raise
+        return _written(views, other)
 
 
-def _kept(views: Iterable[memoryview | bytes], scratch: Path) -> Path:
-    """A file of our own in which these lie, each aligned."""
-    path = scratch / f"array-{uuid.uuid4().hex}"
-    scratch.mkdir(mode=0o700, exist_ok=True)  # the supervisor may not have come to it yet
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        for view in views:
-            file.write(b"\0" * (-file.tell() % _ALIGN))
-            file.write(view)
+def _written(views: Iterable[memoryview | bytes], folder: Path) -> Path:
+    path = folder / f"array-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o700, exist_ok=True)  # the supervisor may not have come to it yet
+    try:
+        with open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            for view in views:
+                left = memoryview(view)
+                while left:
+                    left = left[file.write(left) :]
+    except BaseException:  # what is half there takes the room of what comes later
+        path.unlink(missing_ok=True)
+        raise
     return path
 
 
-def _pickled(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
+def _taken(path: Path, sizes: Sequence[int]) -> list[memoryview]:
+    """What lies in a file, which is gone then."""
+    with open(path, "r+b", buffering=0) as file:
+        path.unlink()
+        found = [_room(size) for size in sizes]
+        end = sum(sizes)
+        for left in reversed(found):
+            while left:
+                part, left = left[-READ_BYTES:], left[:-READ_BYTES]
+                end -= len(part)
+                file.seek(end)
+                if file.readinto(part) != len(part):
+                    raise OSError(f"{path}: is too short")
+                file.truncate(end)
+    return found
+
+
+def _pickled(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None, names: set[str], back: bool) -> bytes:
     try:
         data = pickle.dumps(value, 5, buffer_callback=callback)
         if b"__main__" not in data:
             return data
     except (pickle.PicklingError, AttributeError, TypeError):
         pass
-    import cloudpickle
+    from rlctl.executors import script
 
     if callback is not None and hasattr(callback, "__self__"):
         callback.__self__.clear()
-    file = io.BytesIO()
-    cloudpickle.Pickler(file, 5, buffer_callback=callback).dump(value)
-    return file.getvalue()
+    return script.dumps(value, callback, names, back=back)

@@ -7,7 +7,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from typing import TYPE_CHECKING, Any
 
-from rlctl.errors import RlctlError
+from rlctl.errors import LaunchError, RlctlError
 from rlctl.task import Failure, TaskId, TaskResult, TaskState
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class TaskFailed(RlctlError):
 
 class WorkerDied(TaskFailed, BrokenExecutor):
     """The worker process of a call died; the executor has another one and goes on."""
+
+
+class ExecutorBroken(LaunchError, BrokenExecutor):
+    """The executor has come to an end that nobody asked for; the message says why. Nothing of it runs on."""
 
 
 class TaskFuture(Future[Any]):

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.config import check_options
+from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
 from rlctl.executors.journal import Journal
 from rlctl.executors.layout import Layout
 from rlctl.executors.local import LocalExecutor, Settings
+from rlctl.executors.program import check_installed
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.sharing import Share
+from rlctl.task import TaskSpec
 
 
 class ApplicationOptions(BaseModel):
     """The environment of programs of one kind; tasks name it as their ``application``.
 
     Attributes:
-        venv: folder of a virtual environment, relative to the configuration file; its ``bin`` comes first on PATH.
+        venv: folder of a virtual environment, relative to the configuration file; its ``bin`` comes first on PATH, and
+            ``python`` means its interpreter. ``~`` and ``$NAME`` are replaced, in ``mpiexec`` too.
         modules: environment modules to load, by ``module load`` of a login shell.
         container: what stands before the program, e.g. ``[apptainer, exec, image.sif]``.
         mpiexec: launcher of its MPI; if left out, the first on its PATH.
@@ -62,9 +66,19 @@ class CommonOptions(BaseModel):
         checked = check_options(cls, options, "executor.options")
         applications = dict(options.get("applications", {}))
         for name, application in checked.applications.items():
-            if application.venv is not None:
-                applications[name] = {**applications[name], "venv": os.path.abspath(resolve(application.venv))}
+            for key, path in (("venv", application.venv), ("mpiexec", application.mpiexec)):
+                if path is not None and (key == "venv" or os.sep in path):
+                    path = os.path.expandvars(os.path.expanduser(path))
+                    applications[name] = {**applications[name], key: str(resolve(path).absolute())}
         return {**options, "applications": applications} if applications else options
+
+    def check_elsewhere(self, specs: Sequence[TaskSpec]) -> list[str]:
+        """What is not on this machine, where it is others that will need it."""
+        try:
+            check_installed(specs, self.described())
+        except LaunchError as error:
+            return [f"{error}; that is so on this machine, and whether the nodes have it shows only there"]
+        return []
 
     def described(self) -> dict[str, Application]:
         """The applications."""
@@ -105,6 +119,15 @@ class Local:
         """
         capacity.require_equal("the local executor")
         Layout(capacity, oversubscribe=self.options.oversubscribe)
+
+    def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
+        """Find out whether what tasks name is here.
+
+        Raises:
+            LaunchError: something is not.
+        """
+        check_installed(specs, self.options.described())
+        return []
 
     def open(
         self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float, share: Share | None = None

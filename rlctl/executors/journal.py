@@ -8,19 +8,23 @@ device says that it has the data.
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rlctl.errors import JournalError
 from rlctl.executors.ownership import BEAT_S, Ownership, networked
+from rlctl.plain import json_text
 from rlctl.records import Record
 from rlctl.task import TaskId
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 _TABLES = """
@@ -93,7 +97,7 @@ class Journal:
             connection.executescript(_TABLES)
             full = {**header, "schema": SCHEMA}
             connection.executemany(
-                "INSERT INTO header VALUES (?, ?)", [(key, json.dumps(value)) for key, value in full.items()]
+                "INSERT INTO header VALUES (?, ?)", [(key, _text(value)) for key, value in full.items()]
             )
             connection.execute("COMMIT")
         except BaseException as error:
@@ -149,7 +153,7 @@ class Journal:
             JournalError: it cannot be written; nothing of it was.
         """
         failed: list[JournalError | None] = []
-        record = (kind, time_s, json.dumps(data), failed.append)
+        record = (kind, time_s, _text(data), failed.append)
         if self._batch is not None and self._batch_thread == threading.get_ident():
             self._batch.append((*record[:3], None))
         else:
@@ -170,7 +174,7 @@ class Journal:
         Args:
             done: called, from any thread, when it is on disk, or with the reason why it cannot be written.
         """
-        self._pending.append((kind, time_s, json.dumps(data), done))
+        self._pending.append((kind, time_s, _text(data), done))
         if self._writer is None:
             self._start_writer()
         self._wanted.set()
@@ -223,15 +227,19 @@ class Journal:
                     if self._connection.in_transaction:
                         self._connection.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as cause:
+            except Exception as cause:
                 error = lost or JournalError(
                     f"{self.path}: cannot be written ({cause}): free some space, then resume; nothing recorded is lost"
                 )
+            failed: BaseException | None = error
             for *_, done in rows:
-                if done is not None:
-                    done(error)
-            if error is not None:
-                raise error
+                try:
+                    if done is not None:
+                        done(error)
+                except BaseException as raised:  # all others are told all the same
+                    failed = failed or raised
+            if failed is not None:
+                raise failed
 
     def _lost_ownership(self) -> JournalError | None:
         try:
@@ -249,8 +257,12 @@ class Journal:
         """The writer's thread; it also shows other hosts that the owner lives."""
         while (self._wanted.wait(BEAT_S if self.exclusive else None) or self.exclusive) and not self._closed:
             self._wanted.clear()
-            with suppress(JournalError):  # whoever asked to be told has been told; what follows will fail likewise
+            try:
                 self._flush()
+            except JournalError:  # whoever asked to be told has been told; what follows will fail likewise
+                pass
+            except BaseException:
+                log.exception("%s: whoever was told of a record has failed", self.path)
 
     def records(self, after: int = 0, kinds: Collection[str] | None = None) -> list[Record]:
         """The records so far, in order; those with a larger number than ``after``, of these kinds (None: of all)."""
@@ -303,6 +315,14 @@ def last_attempts(records: Iterable[Record]) -> dict[TaskId, int]:
             uid = TaskId(record.data["uid"])
             attempts[uid] = max(attempts.get(uid, 0), int(record.data["attempt"]))
     return attempts
+
+
+def _text(data: object) -> str:
+    """As JSON. What a policy, campaign or program gives may hold anything; NaN stays, since a replay has to see it."""
+    try:
+        return json.dumps(data)
+    except (TypeError, ValueError, RecursionError):
+        return json_text(data, finite=False)
 
 
 def _connect(path: Path, *, read_only: bool = False, exclusive: bool = False) -> sqlite3.Connection:

@@ -19,17 +19,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlctl.errors import LaunchError, RlctlError
+from rlctl.errors import RlctlError
 from rlctl.executors import exchange, workers
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
+from rlctl.executors.futures import ExecutorBroken
 from rlctl.executors.layout import Layout, Places, available_cores
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.naming import attempt_key
 from rlctl.executors.pool import Placement, Scoring
+from rlctl.executors.processes import capped
 from rlctl.executors.program import LOGS, Program, check_program
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.reports import Reports
@@ -228,7 +231,7 @@ class LocalExecutor(ServedExecutor):
             task.attempt = attempt.number
             self._books.pool.give(self._kept.pop(key, ()))
             placement = placement_of(attempt, self.capacity, task.need, self._first_node)
-            placed = placement is not None and self._books.adopt(task, placement, self.now())
+            placed = placement is not None and self._books.adopt(task, placement, self.now(), attempt.since_s)
             if not placed:
                 self._books.tasks[task.uid] = task
             elif task.future is not None:
@@ -282,9 +285,9 @@ class LocalExecutor(ServedExecutor):
         except (OSError, RlctlError) as error:
             self._ended(task, Ending(failure=Failure.LAUNCH, message=str(error)))
             return
-        self._programs[key] = run
         limits = self._limits(task, task.spec.walltime_s)
         self._supervision.send("run", **{"key": key, "cores": cores, **request, **limits})
+        self._programs[key] = run
 
     def _limits(self, task: Task, walltime_s: float | None) -> dict[str, float | None]:
         memory_mb = task.need.memory_per_rank_mb if self._settings.memory else None
@@ -362,7 +365,7 @@ class LocalExecutor(ServedExecutor):
                 if self._closing and (not self._books.tasks or self._broken is not None):
                     break
                 timeout_s = self._due()
-            for key, _ in self._selector.select(timeout_s):
+            for key, _ in self._selector.select(capped(timeout_s)):
                 if key.fileobj == self._woken:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._woken, 4096)
@@ -371,7 +374,6 @@ class LocalExecutor(ServedExecutor):
                     key.data()
             with self._mutex:
                 self._attend()
-        self._release_all()
 
     def _due(self) -> float | None:
         now, due = time.monotonic(), float("inf")
@@ -422,7 +424,7 @@ class LocalExecutor(ServedExecutor):
 
     def _conclude(self, key: str, message: Mapping[str, Any]) -> None:
         run = self._programs.pop(key)
-        self._ended(run.task, run.ending(message))
+        self._end(run.task, lambda: run.ending(message))
         if self._journal is None:
             self._supervision.forget_exit(key)
         elif not self._records_ends:
@@ -444,7 +446,8 @@ class LocalExecutor(ServedExecutor):
         self._selector.unregister(self._supervision)
         self._replaced.append(time.monotonic())
         if len(self._replaced) == REPLACEMENTS and self._replaced[-1] - self._replaced[0] < 10.0:
-            self._break(LaunchError(f"{self._workdir}: the supervisor of its programs dies again and again"))
+            why = self._supervision.last_words()
+            self._break(ExecutorBroken(f"{self._workdir}: the supervisor of its programs dies again and again: {why}"))
             return
         running = {}
         for key, run in self._programs.items():
@@ -474,7 +477,7 @@ class LocalExecutor(ServedExecutor):
                 continue
             if worker.stopped:  # it came to its end before it could be stopped; the worker dies all the same
                 self._bury(worker)
-            self._ended(task, workers.ending(message))
+            self._end(task, partial(workers.ending, message))
         self._pump()
 
     def _died(self, worker: Worker) -> None:
@@ -532,7 +535,6 @@ class LocalExecutor(ServedExecutor):
             os.close(self._woken)
             os.close(self._waker)
             self._remove_temporary()
-        self._end_serving()
 
     def _remove_temporary(self) -> None:
         if self._temporary is not None:

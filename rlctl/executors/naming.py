@@ -1,8 +1,12 @@
-"""Names of files for whatever users call their tasks. Nothing but the standard library is imported here."""
+"""Names of files and folders for whatever users call their tasks. Nothing but the standard library is imported here."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
+
+_SHARED = Path("/dev/shm")
 
 LONGEST = 200
 """Bytes; file systems allow 255, and there are endings such as ``.json.new``."""
@@ -27,3 +31,19 @@ def file_name(key: str) -> str:
 
     readable = whole[: LONGEST - 80].decode(errors="ignore")
     return f"{readable}%~{hashlib.sha256(whole).hexdigest()}"  # no other name has a tilde after a percent sign
+
+
+def scratch_folder(token: str) -> Path:
+    """For short-lived files: in shared memory where there is such a thing."""
+    return (_SHARED if os.access(_SHARED, os.W_OK) else _on_disk()) / f"rlctl-{token}"
+
+
+def spare(scratch: Path) -> Path:
+    """Folder on disk for what has no room in shared memory; elsewhere it is the scratch folder itself."""
+    return _on_disk() / scratch.name if scratch.parent == _SHARED else scratch
+
+
+def _on_disk() -> Path:
+    import tempfile
+
+    return Path(tempfile.gettempdir())

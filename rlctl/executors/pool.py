@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
-from rlctl.errors import LaunchError
+from rlctl.errors import LaunchError, described
 from rlctl.executors.base import Capacity, NodeGroup
+from rlctl.spec_values import number
 from rlctl.task import Resources, TaskSpec
 
 WHOLE = 1000
@@ -344,8 +345,19 @@ class Pool:
         if scoring is None:
             room.sort(key=lambda entry: (self._devices[entry[0]], self._count[entry[0]]))
         else:
-            room.sort(key=lambda entry: -scoring.score(need, self._state(entry[0])))
+            room.sort(key=lambda entry: -self._score(scoring, need, entry[0]))
         return room
+
+    def _score(self, scoring: Scoring, need: Resources, node: int) -> float:
+        """What a rule says of a node.
+
+        Raises:
+            LaunchError: it fails, or says what is no number.
+        """
+        try:
+            return number(scoring.score(need, self._state(node)))
+        except Exception as error:
+            raise LaunchError(f"no node can be chosen: {type(scoring).__name__}.score(): {described(error)}") from error
 
     def _occupy(self, node: int, ranks: int, want: Demand) -> Part:
         free, mask = self._cores[node], 0

@@ -19,9 +19,11 @@ from rlctl.executors.booked import CALL, BookedExecutor, rest_s
 from rlctl.executors.choice import Choice, FirstFree, PoolStatus
 from rlctl.executors.futures import TaskFuture
 from rlctl.executors.pool import Pool, Scoring
+from rlctl.executors.processes import capped
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.sharing import Clock, Common, Share
 from rlctl.executors.supervisor import GRACE_S
+from rlctl.spec_values import asked, count, number
 from rlctl.task import Event, Resources, TaskId, TaskSpec
 
 if TYPE_CHECKING:
@@ -204,6 +206,7 @@ class PooledExecutor(Executor):
 
     def resize(self, nodes: int) -> None:
         """Have so many nodes, those with the lowest numbers; more than there were are the last pool's."""
+        nodes = asked("nodes", nodes, count)
         left, last = nodes, list(self._pools)[-1]
         for name, pool in self._pools.items():
             size = left if name == last else min(left, self._plans[name].nodes)
@@ -260,6 +263,7 @@ class PooledExecutor(Executor):
 
     def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits in every pool, then wait for the next events; see ``Executor``."""
+        timeout_s = None if timeout_s is None else asked("timeout_s", timeout_s, number)
         end_s = None if timeout_s is None else self.now() + timeout_s
         with self._mutex:
             for pool in self._pools.values():
@@ -296,7 +300,7 @@ class PooledExecutor(Executor):
         with self._mutex.lock:
             broken = any(pool.broken for pool in self._pools.values())
             if not self._common.untold and not broken and not (self._changed() if idle else self._idle()):
-                self._common.news.wait(timeout_s)
+                self._common.news.wait(capped(timeout_s))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``; see ``Executor``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlctl.config import check_options
-from rlctl.errors import ConfigError, Key, RlctlError
+from rlctl.errors import ConfigError, Key, LaunchError, RlctlError
 from rlctl.executors.base import Capacity
 from rlctl.executors.booked import BookedExecutor
 from rlctl.executors.journal import Journal
@@ -21,6 +21,7 @@ from rlctl.executors.pools import Plan, PooledExecutor
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.sharing import Share
 from rlctl.plugins import EXECUTORS, load
+from rlctl.task import TaskSpec
 
 _HERE: Key = ("executor", "options", "pools")
 
@@ -115,6 +116,27 @@ class Pools:
             wanted[pool.executor] = wanted.get(pool.executor, 0) + pool.nodes
             with _of_pool(number):
                 factory.check(replace(capacity, nodes=wanted[pool.executor]))
+
+    def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
+        """Find out whether what tasks name is in the pools; one that names no pool needs one that has it.
+
+        Raises:
+            LaunchError: it is not.
+        """
+        notes: list[str] = []
+        refusals: list[LaunchError] = []
+        for number, (pool, factory) in enumerate(zip(self.options.pools, self._factories, strict=True)):
+            check = getattr(factory, "check_programs", None)
+            with _of_pool(number):
+                notes += [] if check is None else check([spec for spec in specs if spec.pool == pool.name])
+            try:
+                with _of_pool(number):
+                    notes += [] if check is None else check([spec for spec in specs if spec.pool is None])
+            except LaunchError as error:
+                refusals.append(error)
+        if len(refusals) == len(self.options.pools):
+            raise refusals[0]
+        return notes + [str(error) for error in refusals]
 
     def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> PooledExecutor:
         """Open all pools."""

@@ -12,9 +12,31 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 _PROC = Path("/proc")
+_LONGEST_S = 86_400.0
 _LAUNCHERS = frozenset(
     ("mpiexec", "mpirun", "orterun", "orted", "prterun", "prted", "mpiexec.hydra", "hydra_pmi_proxy")
 )
+
+
+def capped(seconds: float | None) -> float | None:
+    """How long to sleep where so much time is left: those who sleep look at the clock and sleep again.
+
+    The system takes milliseconds of 31 bits at most, which are 24.8 days.
+    """
+    return seconds if seconds is None else min(seconds, _LONGEST_S)
+
+
+def signal_name(number: int) -> str:
+    """Name of a signal; those between the first and the last of real time have none of their own.
+
+    >>> signal_name(9), signal_name(signal.SIGRTMIN + 3)
+    ('SIGKILL', 'SIGRTMIN+3')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        first = getattr(signal, "SIGRTMIN", None)
+        return f"signal {number}" if first is None or number < first else f"SIGRTMIN+{number - first}"
 
 
 def start_time(pid: int) -> int:

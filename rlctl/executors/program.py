@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import functools
-import json
+import importlib.util
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
-from rlctl.executors.data import INLINE_BYTES, by_reference
+from rlctl.executors.data import INLINE_BYTES, by_reference, read_object
 from rlctl.executors.launchers import DEVICES
-from rlctl.executors.mpi import check_same_mpi, mpiexec_command, scratch_environment
+from rlctl.executors.mpi import check_same_mpi, clean_environment, mpiexec_command, scratch_environment
 from rlctl.executors.naming import file_name
+from rlctl.executors.processes import signal_name
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure, TaskSpec
 
@@ -42,6 +43,50 @@ def check_program(spec: TaskSpec, applications: Mapping[str, Application], bare:
         launcher = mpiexec_command(spec.resources.ranks, application.mpiexec if application else None, variables)
         if application is None or not application.container:  # what is inside cannot be seen from here
             check_same_mpi(str(spec.uid), launcher[0], command, variables)
+
+
+def check_installed(specs: Iterable[TaskSpec], applications: Mapping[str, Application]) -> None:
+    """Find out whether what tasks name is on this machine: applications, programs, launchers, modules of functions.
+
+    Raises:
+        LaunchError: something is not.
+    """
+    bare = clean_environment(os.environ)
+    for name, application in applications.items():
+        try:
+            application.check(bare)
+        except LaunchError as error:
+            raise LaunchError(error.problem, ("executor", "options", "applications", name)) from error
+    for spec in specs:
+        try:
+            _check_installed(spec, applications, bare)
+        except LaunchError as error:
+            problem = error.problem.removeprefix(f"task {spec.uid}: ")
+            raise LaunchError(f"task {spec.uid}: {problem}", error.key) from error
+
+
+def _check_installed(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> None:
+    if spec.function is not None:
+        module = spec.function.partition(":")[0]
+        try:
+            found = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise LaunchError(f"there is no module {module} to import {spec.function} from: install its package")
+        return
+    check_program(spec, applications, bare)
+    application = application_of(spec, applications)
+    variables = bare if application is None else application.variables(bare)
+    program = own_command(spec, application, variables)[0]
+    if os.path.isabs(program) or os.sep not in program:  # another path begins in a folder that is not there yet
+        path = spec.environment.get("PATH", variables.get("PATH"))
+        if shutil.which(program, path=path) is None:
+            where = "" if os.sep in program else " on PATH"
+            where += "" if spec.application is None else f" of application {spec.application}"
+            raise LaunchError(
+                f"{program}: no such program that can be executed{where}: install it, or correct the path"
+            )
 
 
 class Program:
@@ -162,8 +207,8 @@ class Program:
         number = -code
         if (self.under_launcher or self._need.ranks > 1) and code > 128:
             number = code - 128  # how launchers tell that a rank was killed
-        if number in {s.value for s in signal.Signals}:
-            return Ending(failure=Failure.SIGNAL, message=f"killed by {signal.Signals(number).name}")
+        if number in signal.valid_signals():
+            return Ending(failure=Failure.SIGNAL, message=f"killed by {signal_name(number)}")
         return Ending(failure=Failure.EXIT, message=self._last_line() or f"exit code {code}")
 
     def _result(self) -> Ending:
@@ -171,13 +216,14 @@ class Program:
             return Ending()
         path = self._workdir / self._spec.result_file
         try:
-            values = json.loads(path.read_bytes(), parse_constant=_refuse)
-        except (OSError, ValueError, RecursionError) as error:
+            if path.exists() and not path.is_file():  # a pipe would hold up everything
+                raise ValueError("not a file")
+            data = path.read_bytes()
+            values = read_object(data)
+            if len(data) > INLINE_BYTES:
+                values = by_reference(values, self._workdir, f"{self.task.uid}.{self.task.attempt}")
+        except (OSError, ValueError) as error:
             return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: {error}")
-        if not isinstance(values, dict):
-            return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: not a mapping")
-        if path.stat().st_size > INLINE_BYTES:
-            values = by_reference(values, self._workdir, f"{self.task.uid}.{self.task.attempt}")
         return Ending(values=values)
 
     def _last_line(self) -> str:
@@ -217,7 +263,8 @@ def own_command(spec: TaskSpec, application: Application | None, variables: Mapp
         return [sys.executable if executable == "python" else executable, *spec.arguments]
     if application.container:
         return [*application.container, executable, *spec.arguments]
-    return [shutil.which(executable, path=variables.get("PATH")) or executable, *spec.arguments]
+    own = application.python if executable == "python" else None
+    return [own or shutil.which(executable, path=variables.get("PATH")) or executable, *spec.arguments]
 
 
 @functools.lru_cache(maxsize=256)  # the search is a dozen system calls, and the same for thousands of tasks
@@ -233,7 +280,3 @@ def _found(program: str, path: str | None, workdir: str) -> str:
     if found is None:
         raise LaunchError(f"{program}: no such program on PATH: install it, or give its path")
     return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number that JSON knows")

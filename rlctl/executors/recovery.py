@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlctl.executors.base import Capacity
@@ -21,15 +21,18 @@ class Launched:
         cores: numbers over all nodes of all pools.
         gpus: shares by name, as ``launching`` records have them.
         pool: where, if there were several.
+        since_s: when its program began, or, unless ``began``, got its place.
     """
 
     number: int
     cores: tuple[int, ...] = ()
     gpus: tuple[tuple[str, float], ...] = ()
     pool: str | None = None
+    since_s: float = 0.0
+    began: bool = False
 
 
-KINDS = ("epoch", "launching", "finished")
+KINDS = ("epoch", "launching", "started", "finished")
 """The records that tell of it."""
 
 _FINAL = frozenset(state.value for state in TaskState if state.final)
@@ -59,7 +62,12 @@ class Past:
             data = record.data
             if record.kind == "launching":
                 cores, gpus = tuple(data["cores"]), tuple(data.get("gpus", {}).items())
-                past.attempts[TaskId(data["uid"])] = Launched(int(data["attempt"]), cores, gpus, data.get("pool"))
+                launched = Launched(int(data["attempt"]), cores, gpus, data.get("pool"), record.time_s)
+                past.attempts[TaskId(data["uid"])] = launched
+            elif record.kind == "started":  # said again by each controller that takes it over
+                found = past.attempts.get(TaskId(data["uid"]))
+                if found is not None and found.number == int(data["attempt"]) and not found.began:
+                    past.attempts[TaskId(data["uid"])] = replace(found, since_s=record.time_s, began=True)
             elif record.kind == "epoch":
                 past.epoch += 1
             elif record.kind == "finished" and data["state"] in _FINAL:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlctl.executors.data import read_object
 from rlctl.task import TaskId, TaskSpec
 
 MOST_BYTES = 1 << 16
@@ -31,9 +32,9 @@ class Reports:
             return None
         path = self._workdir / spec.progress_file
         try:
-            size = os.stat(path).st_size
-            before = self._ends.get(spec.uid, 0)
-            if size == before:
+            about = os.stat(path)
+            size, before = about.st_size, self._ends.get(spec.uid, 0)
+            if size == before or not stat.S_ISREG(about.st_mode):  # a pipe would hold up everything
                 return None
             with open(path, "rb") as file:
                 file.seek(max(0, size - MOST_BYTES))
@@ -45,7 +46,6 @@ class Reports:
             return None
         self._ends[spec.uid] = end
         try:
-            report = json.loads(whole[-1])
+            return read_object(whole[-1])
         except ValueError:
             return None
-        return report if isinstance(report, dict) else None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlctl.errors import LaunchError
 from rlctl.executors.naming import attempt_key
 from rlctl.executors.pool import Placement, Pool
 from rlctl.executors.sharing import Numbers
@@ -58,9 +59,11 @@ class Task:
         failures, losses: attempts that failed, and that were lost with their machine.
         stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
         hold: whether it is to be suspended whenever it runs, and held when it waits again.
+        adopted: this attempt was started by a former controller; ``started_s`` tells when.
         ticket: number of its entry in a queue; an entry with another number has been withdrawn.
         work: function, arguments and keywords of a call that was given as such; None: ``spec`` says what to run.
         future: who waits for it.
+        trouble: why it cannot be given a place; None: it can.
     """
 
     uid: TaskId
@@ -75,11 +78,13 @@ class Task:
     placement: Placement = ()
     queued_s: float = 0.0
     started_s: float = 0.0
+    adopted: bool = False
     stop: TaskState | None = None
     hold: bool = False
     ticket: int = 0
     work: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
     future: Any = None
+    trouble: str | None = None
 
     @property
     def key(self) -> str:
@@ -199,18 +204,21 @@ class Scheduler:
         self.tasks[task.uid] = task
         self._enqueue(task, now_s)
 
-    def adopt(self, task: Task, placement: Placement, now_s: float) -> bool:
-        """Take in a task that runs already, where it runs; False if its place is not free."""
+    def adopt(self, task: Task, placement: Placement, now_s: float, since_s: float) -> bool:
+        """Take in a task that has run since ``since_s``, where it runs; False if its place is not free."""
         if not self.pool.occupy(placement):
             return False
-        task.placement, task.started_s = placement, now_s
+        task.placement, task.started_s, task.adopted = placement, min(since_s, now_s), True
         self.tasks[task.uid] = task
         self._running[task.uid] = task
         self.enter(task, TaskState.LAUNCHING, now_s)
         return True
 
     def schedule(self, now_s: float) -> list[Task]:
-        """Give resources to what fits, best first; these are SCHEDULED now."""
+        """Give resources to what fits, best first; these are SCHEDULED now.
+
+        Where the rule of placement fails, the task is among them, without resources and with its ``trouble``.
+        """
         if not self._waiting or not self._changed:
             return []
         self._changed = False
@@ -227,15 +235,18 @@ class Scheduler:
                 if walltime_s is None or not now_s + walltime_s <= reserved.at_s < math.inf:
                     avoid = reserved.nodes
             known = need in nowhere or (avoid and need in not_beside)
-            placement = None if known else self.pool.take(task.need, avoid)
-            if placement is None:
-                heapq.heappop(heads)
-                if not self.backfill:
-                    break
-                (not_beside if avoid else nowhere).add(need)
-                if reserved is None and heads:  # nobody else waits, nothing need be kept
-                    reserved = self._reserve(task, now_s)
-                continue
+            try:
+                task.trouble, placement = None, None if known else self.pool.take(task.need, avoid)
+                if placement is None:
+                    if self.backfill and reserved is None and len(heads) > 1:  # nobody else waits, nothing need be kept
+                        reserved = self._reserve(task, now_s)
+                    heapq.heappop(heads)
+                    if not self.backfill:
+                        break
+                    (not_beside if avoid else nowhere).add(need)
+                    continue
+            except LaunchError as error:
+                task.trouble, placement = str(error), ()
             heapq.heappop(queue)
             if self._waits(queue):
                 heapq.heapreplace(heads, (*queue[0][:2], queue, need))
@@ -244,7 +255,7 @@ class Scheduler:
             self._waiting -= 1
             self._waiting_cores -= task.need.cores
             task.placement = placement
-            task.started_s = now_s
+            task.started_s, task.adopted = now_s, False
             self._running[task.uid] = task
             self.enter(task, TaskState.SCHEDULED, now_s)
             placed.append(task)
@@ -266,12 +277,15 @@ class Scheduler:
         ending: Ending | None = None,
     ) -> None:
         """The task has this state now; says so."""
-        if state is TaskState.RUNNING and task.state is TaskState.LAUNCHING:
+        if state is TaskState.RUNNING and task.state is TaskState.LAUNCHING and not task.adopted:
             task.started_s = now_s
         self.held += (state is TaskState.HELD) - (task.state is TaskState.HELD)
         task.state = state
         self._numbers.last += 1
-        self._report(task, Event(now_s, task.uid, state, task.attempt, result, self._numbers.last), ending)
+        event = Event(now_s, task.uid, state, task.attempt, result, self._numbers.last)
+        if ending is not None and ending.failure is not None and result is None:  # another attempt follows
+            event = replace(event, failure=ending.failure, message=ending.message)
+        self._report(task, event, ending)
 
     def free(self, task: Task) -> None:
         """Nothing of an attempt is alive any more: others may have what it held. ``ended`` follows, or has been."""
@@ -308,10 +322,16 @@ class Scheduler:
             task.failures += 1
         task.attempt += 1
         task.placement = ()
-        self._enqueue(task, now_s)
+        self._enqueue(task, now_s, ending)
         if task.hold:
             task.hold = False
             self.hold(task.uid, now_s)
+
+    def forget(self) -> None:
+        """Nothing is known of any task any more: all has been let go of."""
+        for books in (self.tasks, self._running, self._queues):
+            books.clear()
+        self.held = self._waiting = self._waiting_cores = self._withdrawn = 0
 
     def cancel(self, uid: TaskId, now_s: float) -> Task | None:
         """Cancel what waits; a task that holds resources is returned, to be stopped, unless it is already."""
@@ -443,9 +463,9 @@ class Scheduler:
         walltime_s = task.spec.walltime_s
         return math.inf if walltime_s is None else task.started_s + walltime_s
 
-    def _enqueue(self, task: Task, now_s: float) -> None:
+    def _enqueue(self, task: Task, now_s: float, ending: Ending | None = None) -> None:
         task.queued_s = now_s
-        self.enter(task, TaskState.QUEUED, now_s)
+        self.enter(task, TaskState.QUEUED, now_s, ending=ending)
         self._push(task)
 
     def _push(self, task: Task) -> None:

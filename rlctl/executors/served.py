@@ -7,9 +7,11 @@ import os
 import threading
 import weakref
 from abc import abstractmethod
+from functools import partial
 
 from rlctl.errors import LaunchError
 from rlctl.executors.booked import BookedExecutor
+from rlctl.executors.processes import capped
 from rlctl.executors.supervisor import GRACE_S
 from rlctl.task import TaskSpec
 
@@ -19,16 +21,29 @@ class ServedExecutor(BookedExecutor):
 
     @abstractmethod
     def _serve(self) -> None:
-        """Hear what becomes of tasks; when the executor is closing and has none, let go of all and return."""
+        """Hear what becomes of tasks, until the executor is closing and has none."""
 
     @abstractmethod
     def _wake(self) -> None:
         """End the sleep of the thread."""
 
+    @abstractmethod
+    def _release_all(self) -> None:
+        """Stop what still runs, and let go of all."""
+
     def _begin_serving(self) -> None:
-        self._thread = threading.Thread(target=self._serve, name="rlctl-executor", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="rlctl-executor", daemon=True)
+        self._at_exit = partial(_finish, weakref.ref(self), os.getpid())  # its own: others stay registered
+        atexit.register(self._at_exit)
         self._thread.start()
-        self._at_exit = atexit.register(_finish, weakref.ref(self), os.getpid())
+
+    def _work(self) -> None:
+        """What the thread does; whatever comes, it lets go of all in the end."""
+        self._guarded(self._serve)
+        self._guarded(self._release_all)
+        with self._mutex:
+            self._books.forget()
+        atexit.unregister(self._at_exit)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``; see ``Executor``."""
@@ -51,16 +66,13 @@ class ServedExecutor(BookedExecutor):
     def _rest(self, timeout_s: float | None, idle: bool = False) -> bool:
         with self._mutex.lock:
             if not self._untold and not self.broken and not (self.machine_changed if idle else self.idle):
-                self._news.wait(timeout_s)
+                self._news.wait(capped(timeout_s))
         return True
 
     def _pump(self) -> None:
         super()._pump()
         if self._closing:
             self._wake()
-
-    def _end_serving(self) -> None:
-        atexit.unregister(self._at_exit)
 
 
 def check_call(spec: TaskSpec) -> None:

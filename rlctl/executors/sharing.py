@@ -7,6 +7,7 @@ those of others can be told of beside them.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections import deque
@@ -20,6 +21,8 @@ from rlctl.task import Event
 
 if TYPE_CHECKING:
     from rlctl.executors.recovery import Past
+
+log = logging.getLogger(__name__)
 
 KEPT = 65_536
 """Events that ``events`` can still tell of."""
@@ -52,7 +55,18 @@ class Mutex:
         if outermost:
             while self._after:
                 with suppress(IndexError):  # another thread did it
-                    self._after.popleft()()
+                    work = self._after.popleft()
+                    _do(work)
+
+
+def _do(work: Callable[[], None]) -> None:
+    """Callbacks may raise what they like: the thread goes on. An interrupt is the main thread's."""
+    try:
+        work()
+    except BaseException as error:
+        if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+            raise
+        log.exception("a callback of a future has failed")
 
 
 class News(threading.Condition):

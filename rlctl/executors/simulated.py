@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from rlctl.errors import described
 from rlctl.executors.base import Capacity, Machine
 from rlctl.executors.booked import BookedExecutor, function_name
 from rlctl.executors.pool import Scoring
@@ -46,6 +48,10 @@ class Simulated:
     failure: Failure | None = None
     message: str = ""
     progress: Sequence[tuple[float, Mapping[str, Any]]] = ()
+
+    def __post_init__(self) -> None:
+        if not self.duration_s >= 0.0:  # also NaN, at which no clock arrives
+            raise ValueError(f"duration_s: {self.duration_s!r} should be seconds from 0 on, infinite at most")
 
 
 class TaskModel(Protocol):
@@ -219,7 +225,7 @@ class SimulatedExecutor(BookedExecutor):
             return
         if self._eager:
             with self._mutex.lock:
-                while self._books.tasks:
+                while self._books.tasks and self._broken is None:
                     self._news.wait()
         else:
             before = -1
@@ -372,7 +378,8 @@ class SimulatedExecutor(BookedExecutor):
             self._forget(task.uid)
         super()._report(task, event, ending)
         if self._eager and self._thread is None and not event.state.final:
-            self._thread = threading.Thread(target=self._run_on, name="rlctl-clock", daemon=True)
+            work = partial(self._guarded, self._run_on)
+            self._thread = threading.Thread(target=work, name="rlctl-clock", daemon=True)
             self._thread.start()
         if self._eager:
             self._news.notify_all()
@@ -401,8 +408,8 @@ class SimulatedExecutor(BookedExecutor):
         """The thread of an eager executor."""
         while True:
             with self._mutex.lock:
-                while not self._books.running:
-                    if self._closing and not self._books.tasks:
+                while not self._books.running or self._broken is not None:
+                    if self._broken is not None or (self._closing and not self._books.tasks):
                         return
                     self._news.wait()
             if not self._rest(None):  # everything that runs, hangs: until somebody stops it
@@ -422,4 +429,4 @@ def _run(task: Task) -> Ending:
     try:
         return Ending(value=function(*arguments, **keywords))
     except BaseException as error:
-        return Ending(failure=Failure.EXIT, message=f"{type(error).__name__}: {error}", error=error)
+        return Ending(failure=Failure.EXIT, message=described(error), error=error)

@@ -17,10 +17,11 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rlctl.errors import LaunchError
-from rlctl.executors.processes import boot, reap, start_time
+from rlctl.executors.naming import scratch_folder, spare
+from rlctl.executors.processes import boot, reap, signal_name, start_time
 from rlctl.executors.supervisor import EXITS, GRACE_S, TASK, exit_file
 
 LOCK = ".lease"
@@ -82,6 +83,7 @@ class Supervision:
         self._heard: list[dict[str, Any]] = []
         self._found: set[str] = set()  # keys of exit files
         self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None  # what the supervisor says before it dies
         self.left = Left()
         workdir.mkdir(parents=True, exist_ok=True)
         self._connect()
@@ -94,7 +96,7 @@ class Supervision:
 
     def send(self, do: str, **message: Any) -> None:
         """Ask for something; what comes of it is heard. A supervisor that has died is noticed by ``receive``."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with contextlib.suppress(OSError):  # also of a connection that has been let go of
             self._socket.sendall(json.dumps({"do": do, **message}).encode() + b"\n")
 
     def receive(self) -> list[dict[str, Any]] | None:
@@ -112,6 +114,20 @@ class Supervision:
         self._input = rest
         heard, self._heard = self._heard, []
         return heard + [json.loads(line) for line in lines]
+
+    def last_words(self) -> str:
+        """Why the supervisor has died, as far as is known."""
+        lines: list[str] = []
+        with contextlib.suppress(OSError):
+            if self._errors is not None:
+                self._errors.seek(0)
+                lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        if lines:
+            return lines[-1].strip()
+        code = None if self._process is None else self._process.wait()
+        if code is not None and code < 0:
+            return f"killed by {signal_name(-code)}"
+        return "nothing tells why" if code is None else f"it has ended with code {code}"
 
     def replace(self, running: Mapping[str, Mapping[str, Any]]) -> None:
         """Start another supervisor in place of one that was killed, and hand over what runs.
@@ -142,7 +158,9 @@ class Supervision:
         self._socket.close()
         if self._process is not None:
             self._process.wait()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        if self._errors is not None:
+            self._errors.close()
+        remove_scratch(self.scratch)
         if not self._alone:
             self._note.unlink(missing_ok=True)
             return
@@ -201,6 +219,9 @@ class Supervision:
 
     def _start(self, lock: int, token: str, running: Mapping[str, Any] | None = None) -> None:
         """Start a supervisor; with ``running`` it takes the place of one that was killed."""
+        with contextlib.suppress(OSError):
+            # Not a pipe: what has the other end of one would end with this process.
+            self._errors = tempfile.TemporaryFile(prefix="rlctl-")  # noqa: SIM115
         ours, theirs = socket.socketpair()
         program = [sys.executable, "-m", "rlctl.executors.supervisor"]
         command = [*program, token, str(scratch_folder(token)), self._exits.name]
@@ -211,7 +232,7 @@ class Supervision:
                 [*command, str(theirs.fileno()), str(lock), "first" if running is None else "replacement"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._errors or subprocess.DEVNULL,
                 start_new_session=True,
                 cwd=self._workdir,
                 pass_fds=(theirs.fileno(), lock),
@@ -269,10 +290,10 @@ def own(file: str, name: str) -> str:
     return f"{file}-{name}" if name else file
 
 
-def scratch_folder(token: str) -> Path:
-    """In shared memory where there is such a thing."""
-    shared = Path("/dev/shm")
-    return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / f"rlctl-{token}"
+def remove_scratch(folder: Path) -> None:
+    """Also what had no room in it."""
+    for each in {folder, spare(folder)}:
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def unattended(workdir: Path) -> tuple[int, float]:
@@ -312,7 +333,7 @@ def clear(note: Path) -> None:
     # The note may be old: a number whose first process has gone may be a stranger's by now; the mark finds the rest.
     ours = [pid for pid, start in sessions.items() if start and start_time(pid) == start]
     reap(ours, f"{TASK}={token}:".encode(), GRACE_S)
-    shutil.rmtree(scratch_folder(token), ignore_errors=True)
+    remove_scratch(scratch_folder(token))
 
 
 def _try_lock(note: Path) -> int | None:

@@ -30,8 +30,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlctl.executors.naming import file_name
-from rlctl.executors.processes import ask_to_end, boot, children, family, reap, resident_mb, send_signal, start_time
+from rlctl.executors.naming import file_name, spare
+from rlctl.executors.processes import (
+    ask_to_end,
+    boot,
+    capped,
+    children,
+    family,
+    reap,
+    resident_mb,
+    send_signal,
+    signal_name,
+    start_time,
+)
 
 TASK = "RLCTL_TASK"
 """Variable in the environment of every program: token and key."""
@@ -133,7 +144,8 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError, OSError):
             if self._controller is not None and self._output:
                 self._controller.sendall(self._output)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        for folder in {self._scratch, spare(self._scratch)}:
+            shutil.rmtree(folder, ignore_errors=True)
 
     # The controller.
 
@@ -227,7 +239,13 @@ class Supervisor:
         while (end := self._input.find(b"\n")) >= 0:
             message = json.loads(self._input[:end])
             del self._input[: end + 1]
-            self._OPERATIONS[message.pop("do")](self, **message)
+            do = message.pop("do")
+            try:
+                self._OPERATIONS[do](self, **message)
+            except Exception as error:
+                if do != "run" or message["key"] in self._execs:
+                    raise
+                self._say(event="failed", key=message["key"], error=f"{type(error).__name__}: {error}")
 
     def _say(self, **message: Any) -> None:
         if self._controller is not None:
@@ -386,7 +404,7 @@ class Supervisor:
                 due = min(due, self._looked_at + _LOOK_S)
         if self._gone_at is not None and not self._over:
             due = min(due, self._gone_at + self._lease_s)
-        return None if due == float("inf") else max(0.0, due - now)
+        return capped(None if due == float("inf") else max(0.0, due - now))
 
     def _reap(self) -> None:
         while True:
@@ -450,7 +468,7 @@ class Supervisor:
                 else:
                     send_signal(members, number)
             return
-        names = [signal.Signals(number).name.removeprefix("SIG") for number in numbers]
+        names = [signal_name(number).removeprefix("SIG") for number in numbers]
         with contextlib.suppress(OSError):
             os.posix_spawn(exec_.control[0], [*exec_.control, *names], os.environ)
 
@@ -571,8 +589,11 @@ def _become_subreaper() -> None:
 
 
 def _write_down(*error: Any) -> None:
-    """A bug has no terminal to appear on here: the controller's may be a pipe that must end with it."""
-    Path("supervisor.err").write_text("".join(traceback.format_exception(*error)))
+    """A bug has no terminal to appear on here; standard error is a file of the controller's, which may have gone."""
+    text = "".join(traceback.format_exception(*error))
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+    Path("supervisor.err").write_text(text)
 
 
 def main() -> None:

@@ -15,10 +15,12 @@ import socket
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlctl.errors import described
 from rlctl.executors import data, exchange
 
 PATH, INITIALIZE, CALL, NAMED = b"P", b"I", b"C", b"N"
@@ -83,10 +85,12 @@ def _answer(kind: bytes, message: bytes, scratch: Path | None) -> bytes | None:
     if kind == INITIALIZE:
         return None
     try:
-        return VALUE + exchange.dump(value, scratch)
+        return VALUE + exchange.dump(value, scratch, back=True)
     except Exception as error:
         return ERROR + _error(error)
 
+
+_own: list[types.ModuleType] = []  # this module, which would not outlive its entry otherwise
 
 _broken: list[bytes] = []  # the answer to every call, once the initializer has failed
 
@@ -94,7 +98,7 @@ _broken: list[bytes] = []  # the answer to every call, once the initializer has 
 def _break(error: BaseException) -> None:
     from concurrent.futures import BrokenExecutor
 
-    broken = BrokenExecutor(f"the initializer failed: {type(error).__name__}: {error}")
+    broken = BrokenExecutor(f"the initializer failed: {described(error)}")
     broken.__cause__ = error
     _broken.append(_error(broken))
 
@@ -103,11 +107,12 @@ def _error(error: BaseException) -> bytes:
     """The exception and its traceback; one that cannot be sent becomes one that says so."""
     text = "".join(traceback.format_exception(error))
     try:
-        whole = exchange.dump((error, text), None)
-        exchange.load(whole)
-        return whole
-    except Exception:
-        return exchange.dump((RuntimeError(f"{type(error).__name__}: {error}"), text), None)
+        whole = exchange.dump((error, text), None, back=True)
+        if isinstance(exchange.load(whole)[0], BaseException):
+            return whole
+    except BaseException:
+        pass
+    return exchange.dump((RuntimeError(described(error)), text), None, back=True)
 
 
 def _named(
@@ -123,20 +128,20 @@ def _named(
         module, _, attribute = name.partition(":")
         try:
             function = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            return _failure("launch", f"{name}: {error}")
+        except BaseException as error:  # whatever a module does when it is imported
+            return _failure("launch", f"{name}: {described(error)}")
         try:
             values = function(**parameters)
         except BaseException as error:  # also SystemExit: the worker stays
-            return _failure("exit", f"{type(error).__name__}: {error}")
+            return _failure("exit", described(error))
         if not isinstance(values, Mapping):
             return _failure("garbage", f"{name} returned {type(values).__name__}, not a mapping")
         try:
             return JSON + json.dumps(data.by_reference(values, Path.cwd(), attempt), allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            return _failure("garbage", f"{name}: its result is not JSON: {error}")
         except OSError as error:
             return _failure("garbage", f"{name}: its result cannot be kept: {error}")
+        except Exception as error:
+            return _failure("garbage", f"{name}: its result is not JSON: {error}")
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -163,6 +168,8 @@ def _end_with_input() -> None:
 def main() -> None:
     """Numbers of the socket and of the pipe, or ``-`` for both; the scratch folder, or nothing."""
     connection, life, scratch = sys.argv[1:]
+    _own.append(sys.modules["__main__"])
+    sys.modules["__main__"] = types.ModuleType("__main__")  # the script's, see ``rlctl.executors.script``
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to act upon
     if connection == "-":
         threading.Thread(target=_end_with_input, daemon=True).start()

@@ -12,8 +12,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rlctl.errors import described
 from rlctl.executors import exchange, worker
-from rlctl.executors.processes import ask_to_end, family, send_signal
+from rlctl.executors.data import read_object
+from rlctl.executors.processes import ask_to_end, family, send_signal, signal_name
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.task import Failure
 
@@ -129,8 +131,8 @@ class Worker:
             message = exchange.posted(call_message(task, cores, self._scratch), self._scratch, self.most)
         except Exception as error:
             if task.work is None:
-                return Ending(failure=Failure.LAUNCH, message=f"cannot be handed over: {error}")
-            return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error)
+                return Ending(failure=Failure.LAUNCH, message=f"cannot be handed over: {described(error)}")
+            return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {described(error)}", error=error)
         self.hand_over(task, message)
         return None
 
@@ -185,7 +187,7 @@ class Worker:
         if self.unread:
             return Ending(failure=Failure.LOST, message="its worker died before it took the call")
         if code < 0:
-            return Ending(failure=Failure.SIGNAL, message=f"the worker was killed by {signal.Signals(-code).name}")
+            return Ending(failure=Failure.SIGNAL, message=f"the worker was killed by {signal_name(-code)}")
         return Ending(failure=Failure.EXIT, message=f"the worker ended with code {code}")
 
     def close(self) -> None:
@@ -231,16 +233,18 @@ def ending(message: bytes) -> Ending:
         return Ending(failure=Failure.GARBAGE, message=f"its result cannot be read: {error}", error=error)
     kind, data = message[:1], message[1:]
     if kind == worker.JSON:
-        return Ending(json.loads(data))
+        return Ending(read_object(data))
     if kind == worker.FAILURE:
         failure, text = json.loads(data)
         return Ending(failure=Failure(failure), message=text)
     try:
         value = exchange.load(data)
     except BaseException as error:
-        return Ending(failure=Failure.GARBAGE, message=f"its result cannot be unpickled: {error}", error=error)
+        return Ending(
+            failure=Failure.GARBAGE, message=f"its result cannot be unpickled: {described(error)}", error=error
+        )
     if kind == worker.VALUE:
         return Ending(value=value)
     raised, text = value
     raised.__cause__ = RemoteTraceback(text)
-    return Ending(failure=Failure.EXIT, message=f"{type(raised).__name__}: {raised}", error=raised)
+    return Ending(failure=Failure.EXIT, message=described(raised), error=raised)

@@ -117,6 +117,18 @@ def account(timeline: Timeline, end_s: float | None = None) -> Account:
     return Account(cores, gpus, totals[0] * end_s, totals[1] * end_s)
 
 
+def utilisation(timeline: Timeline, end_s: float | None = None) -> float:
+    """Share of the allocated core-seconds that attempts of tasks held, whatever came of them, until ``end_s``."""
+    end_s = timeline.charged_s if end_s is None else end_s
+    held = math.fsum(
+        len(attempt.cores) * max(min(end_s if attempt.ended_s is None else attempt.ended_s, end_s) - since_s, 0.0)
+        for attempt in timeline.attempts
+        if (since_s := attempt.launched_s) is not None
+    )
+    allocated = timeline.capacity.total_cores * end_s
+    return held / allocated if allocated > 0.0 else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class _Change:
     """From ``time_s`` on, so much more (or less) is held for a purpose; without cores, a free core has that reason."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 from rlctl.errors import ConfigError
+from rlctl.files import require_file, write_whole
 
 _HEAD = 512
 
@@ -20,26 +19,18 @@ def write_own(path: Path, text: str, mark: str) -> None:
         mark: by which a file that may be replaced is known.
 
     Raises:
-        ConfigError: the file is somebody else's, or cannot be written.
+        ConfigError: another program has written the file.
+        StorageError: it cannot be written.
     """
     assert mark in text[:_HEAD]
     check_own(path, mark)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}): choose another place with --out") from error
+    write_whole(path, text)
 
 
 def check_own(path: Path, mark: str) -> None:
     """Refuse a path that ``write_own`` would refuse because of what is there."""
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder: give --out the file to write")
-    if not path.exists():
+    require_file(path)
+    if not path.is_file():  # not there, or a pipe or a device, which keeps nothing
         return
     try:
         with path.open("rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -16,6 +17,8 @@ from rich.text import Text
 
 QUIET_S = 2.0
 LINE_EVERY_S = 10.0
+KNOWN_S, KNOWN_SHARE, KNOWN_TIMES = 5.0, 0.1, 3
+"""The time left is told once the pace has been seen for so long, or over such a share of the work in so many parts."""
 NARROW = 80
 """Columns of a terminal below which there is no room for a bar."""
 
@@ -65,7 +68,7 @@ class _Shown:
     def advance(self, amount: float, note: str = "") -> None:
         """Count, and show it when it is time; a note stays until the next one."""
         with self._lock:
-            self._work.done += amount
+            self._work.count(amount)
             self._work.note = note or self._work.note
             if self._work.what:
                 self._show()
@@ -107,7 +110,9 @@ class Bar(_Shown):
             )
             columns = narrow if self._console.width < NARROW else wide
             self._bar = bars.Progress(*columns, console=self._console)
-            self._task = self._bar.add_task(self._work.what, total=self._work.total)
+            self._task = self._bar.add_task(
+                self._work.what, total=self._work.total if math.isfinite(self._work.total) else None
+            )
             self._bar.start()
         if self._bar is not None:
             self._bar.update(self._task, completed=self._work.done)
@@ -155,8 +160,9 @@ class Lines(_Shown):
 
     def _say(self) -> None:
         work = self._work
-        line = f"{work.what}: {work.done:,.0f} of {work.total:,.0f} {work.unit}, {work.rate()}"
-        print(line + (f", {work.note}" if work.note else ""), file=self._stream, flush=True)
+        total = f" of {work.total:,.0f}" if math.isfinite(work.total) else ""
+        parts = (f"{work.what}: {work.done:,.0f}{total} {work.unit}", work.rate(), work.note)
+        print(", ".join(filter(None, parts)), file=self._stream, flush=True)
 
 
 def progress(quiet: bool = False, stream: TextIO | None = None) -> Progress:
@@ -175,37 +181,59 @@ class _Work:
         self.what, self.total, self.unit = what, total, unit
         self.done = self._before = done
         self.note, self.over = "", False
-        self._began_s = time.monotonic()
+        self._began_s = self._first_s = time.monotonic()
+        self._first, self._times = done, 0
+
+    def count(self, amount: float) -> None:
+        """``amount`` more is done. What comes before the first of it, such as starting processes, is no pace."""
+        self.done += amount
+        if amount > 0.0:
+            self._times += 1
+            if self._times == 1:
+                self._first, self._first_s = self.done, time.monotonic()
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
 
     def words(self) -> str:
-        return f"{self.what}  {100 * self.done / max(self.total, 1e-9):.0f}%  {self.rate()}  {self.note}"
+        parts = (self.what, f"{100 * self.done / max(self.total, 1e-9):.0f}%", self.rate(), self.note)
+        return "  ".join(filter(None, parts))
 
     def rate(self) -> str:
-        """Rate and time left, for people.
+        """Rate and time left, for people; no time left before it is known.
 
         >>> work = _Work("training", 100, "decisions")
         >>> work.rate()
         '0 s'
         """
         elapsed_s = self.elapsed_s()
+        over = self.over or self.done >= self.total
+        if self.unit.startswith("s "):  # seconds pass at one per second, whenever they began
+            return "" if over or not math.isfinite(self.total) else f"{duration(self.total - self.done)} left"
         if self.done <= self._before or elapsed_s <= 0:
             return duration(elapsed_s)
         rate = (self.done - self._before) / elapsed_s
         speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate >= 0.1 else f"{60 * rate:.2g}/min"
-        over = self.over or self.done >= self.total
-        time_s = f"took {duration(elapsed_s)}" if over else f"{duration((self.total - self.done) / rate)} left"
-        return time_s if self.unit.startswith("s ") else f"{speed}, {time_s}"  # seconds per second say nothing
+        left_s = None if over else self._left_s()
+        told = f"took {duration(elapsed_s)}" if over else "" if left_s is None else f"{duration(left_s)} left"
+        return ", ".join(filter(None, (speed, told)))
+
+    def _left_s(self) -> float | None:
+        """At the pace since the first part of this life was done; None: that tells too little as yet."""
+        seen_s, seen = time.monotonic() - self._first_s, self.done - self._first
+        share = seen / (self.total - self._before)
+        known = seen_s >= KNOWN_S or (share >= KNOWN_SHARE and self._times >= KNOWN_TIMES)
+        return (self.total - self.done) * seen_s / seen if known and seen > 0.0 else None
 
 
 def duration(seconds: float) -> str:
     """Seconds for people.
 
-    >>> duration(59), duration(192), duration(7500)
-    ('59 s', '3:12 min', '2:05 h')
+    >>> duration(59), duration(192), duration(7500), duration(math.inf)
+    ('59 s', '3:12 min', '2:05 h', 'no end')
     """
+    if not math.isfinite(seconds):
+        return "no end"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import signal
@@ -108,9 +109,17 @@ def _link(names: Mapping[str, Path], root: Path) -> None:
         for file in folder.rglob(_FILES):
             inside = file.parent.relative_to(folder).parts
             length = inside.index(_INSIDE) if _INSIDE in inside else 0
-            link = root / "-".join((name, *inside[:length]))
+            link = root / _shown("-".join((name, *inside[:length])))
             if not link.is_symlink():
                 link.symlink_to(folder.joinpath(*inside[: length + 1] if _INSIDE in inside else ()))
+
+
+def _shown(name: str) -> str:
+    """A name for one file and for TensorBoard's pages: no halves of characters, and not too long."""
+    said = name.encode("utf-8", "backslashreplace")
+    if len(said) > 200:
+        said = b"%s-%s" % (said[:180], hashlib.sha256(said).hexdigest()[:8].encode())
+    return said.decode("utf-8", "ignore")
 
 
 @contextmanager

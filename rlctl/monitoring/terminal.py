@@ -34,6 +34,15 @@ def flush() -> None:
     sys.stdout.flush()
 
 
+def has_reader() -> bool:
+    """Whether what was printed so far has gone out; not so once a pipe has lost its reader."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def drop_output() -> None:
     """Nobody reads any more: what is still to be printed goes nowhere, also at the end of Python."""
     try:

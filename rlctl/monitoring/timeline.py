@@ -87,6 +87,7 @@ class Timeline:
         booting: spans in which a controller was starting.
         end_s: time of the last record.
         summary: what the campaign ended with; None: it has not ended.
+        braked: why its controller stopped it, and it was not resumed since; empty: it did not.
     """
 
     capacity: Capacity
@@ -96,6 +97,7 @@ class Timeline:
     booting: list[tuple[float, float]] = field(default_factory=list)
     end_s: float = 0.0
     summary: Mapping[str, Any] | None = None
+    braked: str = ""
 
     @property
     def charged_s(self) -> float:
@@ -143,7 +145,10 @@ class _Reader:
         data = record.data
         match record.kind:
             case "epoch":
+                self.timeline.braked = ""
                 self._lose(now_s)
+            case "braked":
+                self.timeline.braked = str(data["reason"])
             case "submitted":
                 attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s, again=True)
                 attempt.parameters = data.get("parameters", {})
@@ -152,7 +157,9 @@ class _Reader:
                 attempt.launched_s, attempt.state = now_s, TaskState.RUNNING
                 attempt.cores, attempt.gpus = tuple(data["cores"]), dict(data.get("gpus", {}))
             case "started":
-                self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s).started_s = now_s
+                attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s)
+                if attempt.started_s is None:  # else a later controller has taken it over
+                    attempt.started_s = now_s
             case "event":
                 # A record may be written after later things; what it tells of happened at its own time.
                 self._event(record, record.time_s)
@@ -183,10 +190,10 @@ class _Reader:
                 attempt.started_s = max(time_s, attempt.launched_s or 0.0)
         elif event.state is TaskState.QUEUED:
             # The attempt before has failed; this one waits. A simulated executor has said so already.
-            self._end(event.uid, event.attempt - 1, time_s, TaskState.FAILED, None)
+            self._end(event.uid, event.attempt - 1, time_s, TaskState.FAILED, event.failure, event.message)
             self._attempt(event.uid, event.attempt, time_s)
         elif event.result is not None:
-            self._end(event.uid, event.attempt, time_s, event.state, event.result.failure)
+            self._end(event.uid, event.attempt, time_s, event.state, event.result.failure, event.result.message)
             ended = self._latest(event.uid, event.attempt)
             if ended is not None:
                 ended.message, ended.values = event.result.message, event.result.values
@@ -205,11 +212,14 @@ class _Reader:
     def _latest(self, uid: TaskId, number: int) -> Attempt | None:
         return self._open.get((uid, number))
 
-    def _end(self, uid: TaskId, number: int, time_s: float, state: TaskState, failure: Failure | None) -> None:
+    def _end(
+        self, uid: TaskId, number: int, time_s: float, state: TaskState, failure: Failure | None, message: str
+    ) -> None:
         attempt = self._open.get((uid, number))
         if attempt is not None and attempt.ended_s is None:
             since_s = next(t for t in (attempt.started_s, attempt.launched_s, attempt.queued_s) if t is not None)
-            attempt.ended_s, attempt.state, attempt.failure = max(time_s, since_s), state, failure
+            attempt.ended_s, attempt.state = max(time_s, since_s), state
+            attempt.failure, attempt.message = failure, message
 
     def _lose(self, now_s: float) -> None:
         """A controller has died, or was stopped: what it ran is lost, what it had queued is submitted again."""

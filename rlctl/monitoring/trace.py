@@ -7,14 +7,13 @@ process is the controller, with a track for its decisions and one for the rest.
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from rlctl.monitoring.timeline import Answer, Attempt, Timeline
 from rlctl.monitoring.wording import action_text
+from rlctl.plain import json_text
 
 MARK = '"generator": "rlctl trace"'
 
@@ -30,11 +29,11 @@ _COLOURS = {"done": "good", "failed": "terrible", "canceled": "grey", "running":
 def trace_json(timeline: Timeline, header: Mapping[str, Any]) -> str:
     """The whole file; ``header`` is what the campaign was begun with."""
     data = {
-        "otherData": {"generator": "rlctl trace", **{key: _plain(value) for key, value in header.items()}},
+        "otherData": {"generator": "rlctl trace", **header},
         "displayTimeUnit": "ms",
         "traceEvents": trace_events(timeline),
     }
-    return json.dumps(data, default=str)
+    return json_text(data)
 
 
 def trace_events(timeline: Timeline) -> list[Event]:
@@ -70,7 +69,7 @@ def _controller(timeline: Timeline) -> list[Event]:
         asked_us = max(_us(answer.answered_s), from_us)
         arguments = {
             "subject": answer.subject,
-            "action": _plain(answer.action),
+            "action": answer.action,
             "successes": answer.successes,
             "fallback": answer.fallback or "",
         }
@@ -102,8 +101,8 @@ def _tasks(timeline: Timeline) -> list[Event]:
             "cores": list(attempt.cores),
             "gpus": dict(attempt.gpus),
             "waited_s": attempt.launched_s - attempt.queued_s,
-            "parameters": _plain(attempt.parameters),
-            "result": _plain(attempt.values),
+            "parameters": attempt.parameters,
+            "result": attempt.values,
         }
         span = (attempt.launched_s, _end_s(timeline, attempt))
         for core in attempt.cores:
@@ -197,14 +196,3 @@ def _end_s(timeline: Timeline, attempt: Attempt) -> float:
 
 def _us(seconds: float) -> int:
     return round(1e6 * seconds)
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinity and no NaN."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

@@ -13,10 +13,12 @@ def action_text(action: Any) -> str:
     'temperature 1.235, give_up no'
     >>> action_text([3, 0, 1])
     '3 0 1'
+    >>> action_text({"at": [0.123456789, 2], "by": {"ranks": 4}})
+    'at [0.1235, 2], by {ranks 4}'
     """
     if isinstance(action, Mapping):
-        return ", ".join(f"{key} {_value(value)}" for key, value in action.items())
-    return " ".join(_value(value) for value in action) if isinstance(action, list | tuple) else _value(action)
+        return ", ".join(f"{key} {value_text(value)}" for key, value in action.items())
+    return " ".join(value_text(value) for value in action) if isinstance(action, list | tuple) else value_text(action)
 
 
 def count_text(count: int, noun: str) -> str:
@@ -43,7 +45,22 @@ def span_of_cores(cores: Sequence[int]) -> str:
     return ", ".join("-".join(map(str, part)) for part in parts)
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Whatever a record holds, with as many digits as people read.
+
+    >>> value_text(True), value_text(1234.5678), value_text(12345), value_text(1e-9), value_text(None)
+    ('yes', '1,235', '12,345', '1e-09', '-')
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key} {value_text(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(value_text(item) for item in value)}]"
+    return str(value)

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import json
 import logging
-import os
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rlctl.campaign import CampaignFactory, Placing
-from rlctl.config import Config, config_hash, provenance, write_config
+from rlctl.config import Config, config_data, config_hash, load_config, provenance, write_config
 from rlctl.driver import Driver
-from rlctl.errors import JournalError
+from rlctl.errors import JournalError, StoppedError
 from rlctl.executors.base import Executor, ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
-from rlctl.monitoring.account import account
+from rlctl.files import filled, require_folder
+from rlctl.monitoring.account import account, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
 from rlctl.policy import Policy
 from rlctl.preflight import check_campaign, load_fallback
 from rlctl.records import Record
 from rlctl.registry import executor_factory, executor_options
+from rlctl.steering.brake import Brake
 from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
-from rlctl.steering.run_folder import CONFIG, JOURNAL, SUMMARY, TENSORBOARD, WORK, portable
-from rlctl.steering.status import write_status
+from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
+from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
 
@@ -60,9 +61,10 @@ def steer(
 
     Raises:
         LaunchError: this machine has less than ``config.machine``.
-        JournalError: ``run`` holds a campaign and ``resume`` is not set, or the other way round, or it is another
-            campaign's.
-        KeyboardInterrupt: SIGINT or SIGTERM came; everything is stopped and ``resume`` goes on.
+        StorageError: ``run`` cannot be made, or is not empty and ``resume`` is not set.
+        JournalError: ``resume`` is set and ``run`` holds no campaign, or another one.
+        StoppedError: its tasks fail again and again; everything is stopped and ``resume`` goes on.
+        KeyboardInterrupt: SIGINT or SIGTERM came; likewise.
     """
     factory = check_campaign(config, real=True)
     identity = {
@@ -79,20 +81,25 @@ def steer(
     executors = executor_factory(config.executor.name, executor_options(config))
     executors.check(config.machine.capacity())  # before anything is made
     if not resume:
-        again = {"policy_source": source, "portable_hash": config_hash(portable(config))}
+        again = {"policy_source": source, "game_hash": _game_hash(config)}
         _create(run, config, factory, {**identity, **again})
     elif not (run / JOURNAL).exists():
         raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to begin, leave out --resume")
     with closing(Journal.open(run / JOURNAL)) as journal:
-        if identity["config_hash"] == journal.header.get("portable_hash"):  # the run's own config.yaml
+        repaired = identity["config_hash"] != journal.header.get("config_hash")
+        if repaired and _game_hash(config) == journal.header.get("game_hash"):
             identity["config_hash"] = journal.header["config_hash"]
-        _check(run, journal.header, identity)
+        _check(run, journal.header, identity, config)
         records = list(journal.records())
         ended = next((record for record in records if record.kind == "ended"), None)
         if ended is not None:
             log.warning("%s: this campaign has already ended; nothing was run", run)
             summary = Summary.from_json(ended.data)
         else:
+            if repaired:
+                new = run / f".{CONFIG}.new"
+                write_config(portable(config), new)
+                new.replace(run / CONFIG)
             quiet = progress or Silent()
             loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
             summary = loop.run(boot_s)
@@ -121,8 +128,9 @@ class _Loop:
         self._factory = factory
         self._campaign = factory.campaign(int(identity["instance"]))
         self._guard = Guard(policy, fallback, self._campaign.action_space)
+        self._brake = Brake(config.steer, run, run / WORK, records)
         self._shown_s = 0.0
-        self._status_due = 0.0
+        self._status = StatusFile(run, config, journal)
 
     def run(self, boot_s: float) -> Summary:
         """From the last record to the end of the campaign."""
@@ -134,7 +142,7 @@ class _Loop:
             if isinstance(self._factory, Placing) and self._factory.scoring is not None:
                 assert isinstance(executor, Executor)
                 executor.place_by(self._factory.scoring)
-            self._executor = WatchedExecutor(executor, stop, self._show)
+            self._executor = WatchedExecutor(executor, stop, self._show, self._brake.note)
             self._driver = Driver(self._campaign, self._executor, self._journal)
             self._curves = SteeringCurves(
                 self._run / TENSORBOARD,
@@ -152,9 +160,11 @@ class _Loop:
                 summary = self._end()
                 self._curves.ended(summary)
                 return summary
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, StoppedError) as error:
                 # The allocation was held until now, whatever was recorded last.
                 self._journal.append("time", self._executor.now(), {})
+                if isinstance(error, StoppedError):
+                    self._journal.append("braked", self._executor.now(), {"reason": error.problem})
                 raise
             finally:
                 self._progress.stop()
@@ -171,6 +181,7 @@ class _Loop:
         decision = self._driver.replay(self._records, last_attempts(self._records))
         while decision is not None:
             stop.check()
+            self._brake.check()
             began_s = time.perf_counter()
             action, reason = self._guard.act(decision)
             latency_s = time.perf_counter() - began_s
@@ -186,9 +197,9 @@ class _Loop:
         outcome, ledger = self._driver.outcome(), self._driver.ledger
         tasks, failures, fallbacks = task_counts(self._journal.records())
         capacity = self._config.machine.capacity()
-        allocated_s = ledger.node_seconds * capacity.total_cores / capacity.nodes
         timeline = Timeline.read(self._journal.records(), self._executor.capacity)
-        booked = account(timeline, ledger.node_seconds / capacity.nodes)
+        end_s = ledger.node_seconds / capacity.nodes
+        booked = account(timeline, end_s)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -196,7 +207,7 @@ class _Loop:
             reached=outcome.reached,
             successes=outcome.successes,
             node_seconds=ledger.node_seconds,
-            utilisation=ledger.core_seconds / allocated_s if allocated_s else 0.0,
+            utilisation=utilisation(timeline, end_s),
             decisions=self._driver.decisions,
             tasks=tasks,
             failures=failures,
@@ -212,39 +223,53 @@ class _Loop:
         return summary
 
     def _show(self) -> None:
-        if self._journal.exclusive and time.monotonic() >= self._status_due:
-            began_s = time.monotonic()
-            with contextlib.suppress(OSError):  # a full disk: the next time
-                write_status(self._run, self._config, self._journal)
-            self._status_due = began_s + max(5.0, 50.0 * (time.monotonic() - began_s))  # at most 2 % of the time
+        outcome = self._driver.outcome()
+        if not outcome.ended:  # what is stopped at the end may fail as it likes
+            self._brake.check()
+        self._status.show()
         self._curves.looked(sum(self._executor.busy.values()), self._executor.queued)
         now_s = self._executor.now()
-        note = f"{self._driver.outcome().successes} successes, {self._driver.decisions} decisions, "
+        note = f"{outcome.successes} successes, {self._driver.decisions} decisions, "
+        note += f"{self._brake.failed} failed (last: {self._brake.last}), " if self._brake.failed else ""
         self._progress.advance(now_s - self._shown_s, note + f"{sum(self._executor.busy.values())} cores busy")
         self._shown_s = now_s
 
 
 def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mapping[str, Any]) -> None:
     """Make the run folder: it appears whole, with its journal, or not at all."""
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise JournalError(f"{run} exists already: add --resume to go on with it, or give another folder")
-    run = Path(os.path.abspath(run))
-    new = run.with_name(f".{run.name}.new")
-    if new.exists():
-        shutil.rmtree(new)  # what a start that was killed left
-    try:
-        (new / WORK).mkdir(parents=True)
+    require_folder(run, made=MADE)
+    with filled(run, MADE) as new:
+        (new / WORK).mkdir()
         factory.prepare(new / WORK, int(identity["instance"]))
         write_config(portable(config), new / CONFIG)
         Journal.create(new / JOURNAL, {**identity, "seed": config.seed, "provenance": provenance()}).close()
-        new.rename(run)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
 
 
-def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any], config: Config) -> None:
     for key, value in identity.items():
         if header.get(key) != value:
             said, what = header.get(key), key.replace("_", " ")
+            if key == "config_hash":
+                began = _game(load_config(run / CONFIG))
+                path, said, value = next(_differences(began, _game(config)), (what, said, value))
+                what = f"another config hash: {path}"
             raise JournalError(f"{run} is a run with {what} {said!r}, not {value!r}: resume it with what it began with")
+
+
+def _game(config: Config) -> dict[str, Any]:
+    """What makes a run this one; how its programs are started, and when it stops, may be corrected for a resumption."""
+    data = config_data(portable(config))
+    del data["steer"], data["executor"]["options"]
+    return data
+
+
+def _game_hash(config: Config) -> str:
+    return hashlib.sha256(json.dumps(_game(config), sort_keys=True).encode()).hexdigest()
+
+
+def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
+    elif one != other:
+        yield path, one, other

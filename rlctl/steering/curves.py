@@ -18,6 +18,7 @@ from rlctl.config import Config
 from rlctl.evaluation.curves import rules, run_curve, twin_curves
 from rlctl.executors.journal import Journal
 from rlctl.monitoring.about import write_about
+from rlctl.monitoring.account import utilisation
 from rlctl.monitoring.board import Board
 from rlctl.monitoring.machine import write_machine
 from rlctl.monitoring.standing import results, standing, write_rules
@@ -87,7 +88,6 @@ class SteeringCurves:
         values = {f"campaign/{name}": value for name, value in decision.fields.items()}
         values |= {
             "machine/node_seconds": ledger.node_seconds,
-            "machine/utilisation": self._utilisation(),
         }
         values |= {f"machine/answers/{command}": n for command, n in self._driver.commands.items()}
         price = self._driver.outcome().price
@@ -132,7 +132,6 @@ class SteeringCurves:
         curve = replace(curve, price=self._driver.outcome().price)
         figures = standing([curve]) | {
             "machine/node_seconds": summary.node_seconds,
-            "machine/utilisation": summary.utilisation,
             "learning/return_mean": self._return(summary.node_seconds),
         }
         self._board.scalars(figures, step)
@@ -147,6 +146,7 @@ class SteeringCurves:
         step, board = self._driver.decisions, self._board
         timeline = Timeline.read(self._newest(), self._config.machine.capacity())
         write_machine(board, timeline, step)
+        board.scalars({"machine/utilisation": utilisation(timeline)}, step)
         if self._latencies_ms:
             p50, p99 = np.quantile(self._latencies_ms, (0.5, 0.99), method="higher")
             board.scalars({"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}, step)
@@ -160,11 +160,6 @@ class SteeringCurves:
     def _newest(self) -> list[Record]:
         self._records += self._journal.records(after=len(self._records))
         return self._records
-
-    def _utilisation(self) -> float:
-        ledger, capacity = self._driver.ledger, self._config.machine.capacity()
-        allocated = ledger.node_seconds * capacity.total_cores / capacity.nodes
-        return ledger.core_seconds / allocated if allocated else 0.0
 
     def _return(self, node_seconds: float) -> float:
         campaign, fresh = self._driver.campaign, self._factory.campaign(int(self._identity["instance"]))

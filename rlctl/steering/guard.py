@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete, MultiDiscrete
-from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Decision
+from rlctl.campaign import Action, Decision, first_allowed, head_sizes
 from rlctl.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -28,8 +27,7 @@ class Guard:
     def __init__(self, policy: Policy, fallback: Policy | None, action_space: MultiDiscrete | Discrete) -> None:
         self.policy = policy
         self.fallback = fallback
-        choices = action_space.nvec if isinstance(action_space, MultiDiscrete) else [action_space.n]
-        self._choices: NDArray[np.int64] = np.asarray(choices, dtype=np.int64)
+        self._choices = head_sizes(action_space)
 
     def reset(self, seed: int) -> None:
         """A new campaign begins."""
@@ -49,7 +47,7 @@ class Guard:
             action, _ = self._ask(self.fallback, decision)
             if action is not None:
                 return action, reason
-        return self._default(decision.mask), reason
+        return first_allowed(decision.mask, self._choices), reason
 
     def state(self) -> dict[str, Any]:
         """The memories of those policies that have any."""
@@ -80,7 +78,3 @@ class Guard:
         if indices.shape != self._choices.shape or indices.dtype.kind not in "iu":
             return False
         return bool(((indices >= 0) & (indices < self._choices)).all())
-
-    def _default(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        heads = np.split(mask, np.cumsum(self._choices)[:-1])
-        return np.array([int(np.argmax(head)) for head in heads], dtype=np.int64)

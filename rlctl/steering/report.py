@@ -29,9 +29,10 @@ from rlctl.monitoring.gantt import COLOURS, gantt
 from rlctl.monitoring.own_file import check_own, write_own
 from rlctl.monitoring.progress import Progress, duration
 from rlctl.monitoring.timeline import Answer, Attempt
-from rlctl.monitoring.wording import action_text, count_text
+from rlctl.monitoring.wording import action_text, count_text, value_text
 from rlctl.registry import campaign_factory
 from rlctl.steering.comparison import Beside, compare
+from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
 from rlctl.steering.run_folder import CONFIG, WORK, Run
 from rlctl.steering.status import Status, status_of
 
@@ -43,6 +44,7 @@ REPORT = "report.html"
 _VISIBLE = 6
 _MOST_DECISIONS = 4000
 _MOST_FAILURES = 200
+_MOST_IMPOSSIBLE = 50
 _PURPOSES = {
     "useful run": ("--blue", "ran tasks that ended well, or still run"),
     "wasted run": ("--red", "ran tasks that failed, were cancelled, or were lost with their controller"),
@@ -65,12 +67,13 @@ def write_report(path: Path, out: Path | None, rules: bool, instances: int, prog
     out = path / REPORT if out is None else out
     run, now = status_of(path)
     check_own(out, MARK)  # before the rules play for half a minute
-    write_own(out, render(run, now, compare(run, rules, instances, progress)), MARK)
+    beside = compare(run, rules, instances, progress)
+    write_own(out, render(run, now, beside, plausibility(run, progress) if rules else None), MARK)
     return out
 
 
-def render(run: Run, now: Status, beside: Beside) -> str:
-    """The page."""
+def render(run: Run, now: Status, beside: Beside, twin: Plausibility | None = None) -> str:
+    """The page; ``twin``: what it thinks of the results, None: it was not asked."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rlctl.steering", "page"),
         autoescape=True,
@@ -93,6 +96,9 @@ def render(run: Run, now: Status, beside: Beside) -> str:
         beside=beside,
         chart=Markup(beside.chart),
         charts={name: Markup(text) for name, text in beside.charts.items()},
+        twin=twin,
+        beyond=BEYOND,
+        most_impossible=_MOST_IMPOSSIBLE,
         pictures=_pictures(run),
         ledger=_ledger(booked),
         ledger_bar=Markup(_bar(booked)),
@@ -126,7 +132,7 @@ def _sentence(now: Status) -> str:
         return f"In progress: {cost} so far."
     if now.controller.alive is None:
         return f"Not ended: {cost} so far; whether it is still being steered cannot be told from here."
-    return f"Interrupted, and not ended: {cost} so far."
+    return f"{'Stopped' if now.braked else 'Interrupted'}, and not ended: {cost} so far."
 
 
 def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
@@ -144,12 +150,14 @@ def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
         ("decisions", f"{now.decisions:,}"),
         ("attempts of tasks", _counted(states)),
     ]
+    if now.braked:
+        facts.append(("why it stopped", now.braked))
     if latencies:
         facts.append(("median time of a decision", f"{latencies[len(latencies) // 2]:.2f} ms"))
     if fallbacks:
         facts.append(("answered by the fallback", ", ".join(f"{n:,} ({why})" for why, n in sorted(fallbacks.items()))))
     extra = timeline.summary["extra"] if timeline.summary is not None else {}
-    return facts + [(key.replace("_", " "), f"{value:,g}") for key, value in extra.items()]
+    return facts + [(key.replace("_", " "), value_text(value)) for key, value in extra.items()]
 
 
 def _counted(states: Counter[str]) -> str:

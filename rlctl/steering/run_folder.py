@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,15 @@ from typing import Any
 from rlctl.config import Config, RuleEntry, load_config, load_rule_file
 from rlctl.errors import ConfigError, JournalError
 from rlctl.executors.journal import Journal
-from rlctl.executors.ownership import read_owner
+from rlctl.executors.ownership import LOCK, read_owner
 from rlctl.monitoring.timeline import Timeline
 from rlctl.records import Record
 from rlctl.registry import executor_options
 
 JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
+MADE = (WORK, CONFIG, LOCK, JOURNAL)
+"""What a campaign begins with; the journal comes last, by which a run folder is known."""
+
 _OF_TRAINING = ("checkpoints", "policy")
 
 
@@ -57,6 +60,21 @@ def read_run(path: Path) -> Run:
         JournalError: it is no run folder, or its journal is damaged.
         ConfigError: its configuration is missing or damaged.
     """
+    try:
+        _require_run(path)
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be read ({error.strerror}): give a run folder that you may read") from error
+    config = load_config(path / CONFIG)
+    with Journal.open(path / JOURNAL, read_only=True) as journal:
+        header, records = journal.header, journal.records()
+    try:
+        timeline = Timeline.read(records, config.machine.capacity())
+    except (KeyError, TypeError, ValueError) as error:
+        raise JournalError(f"{path / JOURNAL}: damaged, a record cannot be read ({error!r}): restore it") from error
+    return Run(path, config, header, records, timeline)
+
+
+def _require_run(path: Path) -> None:
     if not path.exists():
         raise JournalError(f"{path}: no such folder: give the folder that rlctl steer --run wrote")
     if not path.is_dir():
@@ -72,14 +90,6 @@ def read_run(path: Path) -> Run:
         )
     if not (path / CONFIG).exists():
         raise ConfigError(f"{path / CONFIG}: no such file: it belongs to the run; put a copy back")
-    config = load_config(path / CONFIG)
-    with Journal.open(path / JOURNAL, read_only=True) as journal:
-        header, records = journal.header, journal.records()
-    try:
-        timeline = Timeline.read(records, config.machine.capacity())
-    except (KeyError, TypeError, ValueError) as error:
-        raise JournalError(f"{path / JOURNAL}: damaged, a record cannot be read ({error!r}): restore it") from error
-    return Run(path, config, header, records, timeline)
 
 
 def controller(path: Path) -> Controller:
@@ -94,7 +104,10 @@ def controller(path: Path) -> Controller:
 
 def now_s(run: Run) -> float:
     """Where the clock of a run that is being steered stands: its last record's time, and what has passed since."""
-    written = [path.stat().st_mtime for path in _journal_files(run.path) if path.exists()]
+    written = []
+    for name in (JOURNAL, f"{JOURNAL}-wal"):
+        with contextlib.suppress(OSError):  # the log goes when its writer does
+            written.append((run.path / name).stat().st_mtime)
     return run.timeline.end_s + max(time.time() - max(written, default=time.time()), 0.0)
 
 
@@ -105,7 +118,7 @@ def portable(config: Config) -> Config:
         entries[name] = entry
         if isinstance(entry, str):
             path = config.resolve(entry)
-            entries[name] = os.path.abspath(path)
+            entries[name] = str(path.absolute())
             if path.is_file():
                 try:
                     rule = load_rule_file(path)
@@ -114,7 +127,3 @@ def portable(config: Config) -> Config:
                 entries[name] = RuleEntry(rule=rule.rule, parameters=rule.parameters)
     executor = config.executor.model_copy(update={"options": executor_options(config)})
     return config.model_copy(update={"policies": entries, "executor": executor})
-
-
-def _journal_files(path: Path) -> list[Path]:
-    return [path / JOURNAL, path / f"{JOURNAL}-wal"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,18 @@ from rich.text import Text
 
 from rlctl.campaign import Campaign, Countable
 from rlctl.config import Config
-from rlctl.errors import RlctlError
+from rlctl.errors import JournalError
 from rlctl.executors.journal import Journal, JournalInUseError
 from rlctl.executors.supervision import unattended
 from rlctl.monitoring.account import account, ledger_line
 from rlctl.monitoring.progress import duration
 from rlctl.monitoring.timeline import Answer, Attempt, Timeline
 from rlctl.monitoring.wording import action_text, count_text, span_of_cores
+from rlctl.plain import json_text, plain
 from rlctl.registry import campaign_factory
 from rlctl.steering.run_folder import WORK, Controller, Run, controller, now_s, read_run
+
+log = logging.getLogger(__name__)
 
 STATUS = "status.json"
 """Only where the journal cannot be read meanwhile."""
@@ -50,12 +56,13 @@ class Status:
     Attributes:
         successes: when it was last asked, or when it ended.
         goal: successes that are wanted; None: the campaign does not tell, or is not installed.
-        deadline_s: end of the allocation; None: the campaign is not installed.
+        deadline_s: end of the allocation; None: it has none, or the campaign is not installed.
         elapsed_s: charged so far.
         left_s: time to the goal at the rate so far, if that can be told: an estimate of no more than that.
         last: the last decisions, newest last.
         failures: number of failed attempts by kind of failure.
         last_failure: task and message of the last of them; empty: none has failed.
+        braked: why its controller stopped it, as long as it is not resumed; empty: it did not.
         unattended: programs that go on on this machine though their controller has died.
         lease_s: for how much longer they do.
     """
@@ -83,12 +90,14 @@ class Status:
     last_failure: str
     core_seconds: Mapping[str, float]
     gpu_seconds: Mapping[str, float]
+    braked: str = ""
     unattended: int = 0
     lease_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return asdict(self)
+        data: dict[str, Any] = plain(self)
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Status:
@@ -150,6 +159,8 @@ class Status:
             return f"being steered by process {who.holder}"
         if who.alive is None:
             return f"last steered by process {who.holder}; whether it lives cannot be told from here"
+        if self.braked:
+            return self.braked
         return "interrupted, nobody steers it: go on with rlctl steer and --resume"
 
     def _unattended(self) -> list[tuple[str, str]]:
@@ -196,7 +207,10 @@ def status(path: Path | str) -> Status:
     except JournalInUseError:  # its controller keeps the journal to itself, and tells in a file
         if not (path / STATUS).exists():
             raise
-        return Status.from_json(json.loads((path / STATUS).read_text()))
+        try:
+            return Status.from_json(json.loads((path / STATUS).read_text()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalError(f"{path / STATUS}: damaged, or of another version ({error}): try again soon") from error
 
 
 def status_of(path: Path) -> tuple[Run, Status]:
@@ -207,12 +221,39 @@ def status_of(path: Path) -> tuple[Run, Status]:
     return run, _status(run, who)
 
 
+class StatusFile:
+    """``status.json`` beside a journal that nobody else can read while it is written.
+
+    It takes at most 2 % of the time, and nothing that goes wrong with it stops a campaign; it is said in the log, once.
+    """
+
+    def __init__(self, run: Path, config: Config, journal: Journal) -> None:
+        self._run, self._config, self._journal = run, config, journal
+        self._due_s = 0.0
+        self._said = ""
+
+    def show(self) -> None:
+        """Write it if it is needed, and due."""
+        began_s = time.monotonic()
+        if not self._journal.exclusive or began_s < self._due_s:
+            return
+        said = ""
+        try:
+            write_status(self._run, self._config, self._journal)
+        except Exception as error:  # a full disk, a campaign's own code: the next time
+            said = f"{self._run}: no {STATUS} for others: {error}"
+        if said and said != self._said:
+            log.warning("%s", said)
+        self._said = said
+        self._due_s = time.monotonic() + max(5.0, 49.0 * (time.monotonic() - began_s))
+
+
 def write_status(path: Path, config: Config, journal: Journal) -> None:
-    """For those who cannot read the journal while it is written: ``status.json`` beside it, whole or not at all."""
+    """How the run stands, for those who cannot read the journal: ``status.json`` beside it, whole or not at all."""
     records = journal.records()
     timeline = Timeline.read(records, config.machine.capacity())
     run = Run(path, config, journal.header, records, timeline)
-    text = json.dumps(_status(run, controller(path)).to_json())
+    text = json_text(_status(run, controller(path)))
     new = path / f".{STATUS}.new"
     new.write_text(text + "\n")
     new.replace(path / STATUS)
@@ -252,7 +293,7 @@ def _status(run: Run, who: Controller) -> Status:
         successes=successes,
         goal=goal,
         elapsed_s=elapsed_s,
-        deadline_s=campaign.deadline_s if campaign is not None else None,
+        deadline_s=campaign.deadline_s if campaign is not None and math.isfinite(campaign.deadline_s) else None,
         node_seconds=timeline.capacity.nodes * elapsed_s,
         left_s=left_s,
         running=running,
@@ -261,10 +302,11 @@ def _status(run: Run, who: Controller) -> Status:
         total_cores=timeline.capacity.total_cores,
         decisions=len(timeline.answers),
         last=timeline.answers[-LAST:],
-        failures=Counter(str(a.failure) for a in failed),
+        failures=dict(Counter(str(a.failure) for a in failed)),
         last_failure=": ".join(filter(None, [failed[-1].uid, failed[-1].message])) if failed else "",
         core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
         gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+        braked=timeline.braked,
         unattended=programs,
         lease_s=lease_s,
     )
@@ -278,5 +320,5 @@ def _campaign(run: Run) -> Campaign | None:
     section = run.config.campaign
     try:
         return campaign_factory(section.name, section.options).campaign(int(run.header.get("instance", 0)))
-    except RlctlError:
+    except Exception:  # another package's code, or not installed: what the journal says can be told without it
         return None

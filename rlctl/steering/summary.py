@@ -6,11 +6,12 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rlctl.errors import JournalError
+from rlctl.plain import plain
 from rlctl.records import Record, event_from_json
 
 SCHEMA = 2
@@ -72,7 +73,8 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return asdict(self)
+        data: dict[str, Any] = plain(self)
+        return data
 
     def write(self, path: Path) -> None:
         """Write it so that a reader finds the whole file or none."""

@@ -62,12 +62,25 @@ class WatchedExecutor:
         busy: cores of each task that runs now.
     """
 
-    def __init__(self, executor: TaskRunner, stop: StopRequest, look_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        executor: TaskRunner,
+        stop: StopRequest,
+        look_up: Callable[[], None],
+        told: Callable[[Event], None],
+    ) -> None:
+        """Stand between an executor and the driver.
+
+        Args:
+            look_up: called several times a second; what it raises ends the wait.
+            told: of each event.
+        """
         self.capacity = executor.capacity
         self.busy: dict[TaskId, int] = {}
         self._executor = executor
         self._stop = stop
         self._look_up = look_up
+        self._told = told
         self._cores: dict[TaskId, int] = {}
 
     def now(self) -> float:
@@ -123,6 +136,7 @@ class WatchedExecutor:
         self._executor.close()
 
     def _note(self, event: Event) -> None:
+        self._told(event)
         if event.state is TaskState.RUNNING:
             self.busy[event.uid] = self._cores.get(event.uid, 0)
         elif event.state in (TaskState.PREEMPTED, TaskState.QUEUED):

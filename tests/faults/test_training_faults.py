@@ -290,7 +290,6 @@ def test_a_stopped_learner_loses_its_actors_and_they_end(training: Training, tab
 
 def test_failing_environments_are_counted_by_kind(training: Training, table: Table) -> None:
     faults = "{30: raise, 60: nan, 90: shape, 120: diverge, 150: hang, 180: nan reward}"
-    began_s = time.monotonic()
     training.begin(decisions=3000, faults=faults)
     assert training.ended() == 0, training.text
     kinds = {"raised": 1, "not_finite": 2, "wrong_shape": 1, "diverged": 1, "hung": 1}
@@ -299,7 +298,6 @@ def test_failing_environments_are_counted_by_kind(training: Training, table: Tab
     hung = [float(m[1]) for m in re.finditer(r"takes more than ([\d.]+) s", training.text)]
     assert len(hung) == 3
     table.add("raise, NaN, shape, divergence, hang: 18", "counted, made anew, goes on", hung[0])
-    assert time.monotonic() - began_s < PATIENCE_S
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,13 @@ import pytest
 import slurm_bed
 from parsl_workers import needs_parsl, shared
 
-from rlctl.errors import JournalError, LaunchError
+from rlctl.errors import JournalError, LaunchError, RequestError
 from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
 from rlctl.executors.base import Capacity, Executor
+from rlctl.executors.data import fetch
 from rlctl.executors.journal import Journal
 from rlctl.executors.local import Settings
+from rlctl.executors.pool import NodeState
 from rlctl.executors.pools import Plan, PooledExecutor
 from rlctl.executors.sharing import Share
 from rlctl.executors.simulated import Launch, Simulated
@@ -43,7 +45,7 @@ from rlctl.executors.slurm.executor import SlurmSettings
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 
 S = TaskState
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 class Says:
@@ -1143,6 +1145,233 @@ def test_functions_and_classes_of_a_script_travel_and_its_end_waits(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n") == ["[6, 7]", "[8, 8]", "as expected", "printed", "1024", ""]
     assert done.stderr == ""
+
+
+# Odd ends, and odd things that are asked for: each is one task's affair, or is refused.
+
+
+class OddText(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError("no text")
+
+    __repr__ = __str__
+
+
+class OddReduced(Exception):
+    def __reduce__(self) -> Any:
+        return str, ("no exception",)
+
+
+class OddLoaded(Exception):
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+def raises(kind: type[BaseException]) -> None:
+    raise kind
+
+
+def returns(kind: type[BaseException]) -> object:
+    return kind()
+
+
+def dies_of(number: int) -> None:
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+def leaves(code: str) -> TaskSpec:
+    """A program of Python that leaves the file ``r``, large or not."""
+    return TaskSpec(TaskId("leaves"), executable="python", arguments=("-c", code), result_file="r")
+
+
+@pytest.mark.parametrize("kind", [OddText, OddReduced, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_a_function_raises_the_next_one_runs(bench: Bench, kind: type[BaseException]) -> None:
+    executor = bench.open()
+    error = executor.submit(raises, kind).exception(PATIENCE_S)
+    assert isinstance(error, kind | RuntimeError)
+    assert executor.submit(pow, 2, 4).result(PATIENCE_S) == 16
+
+
+def test_what_cannot_be_loaded_fails_its_call_only(real: Bench) -> None:
+    executor = real.open()
+    errors = [executor.submit(does, OddLoaded).exception(PATIENCE_S) for does in (raises, returns)]
+    assert None not in errors
+    assert executor.submit(pow, 2, 4).result(PATIENCE_S) == 16
+
+
+@pytest.mark.parametrize("number", [signal.SIGRTMIN + 3, signal.SIGRTMAX, signal.SIGUSR1])
+def test_a_worker_may_die_of_any_signal(real: Bench, number: int) -> None:
+    executor = real.open()
+    error = executor.submit(dies_of, number).exception(PATIENCE_S)
+    assert isinstance(error, cf.BrokenExecutor)
+    assert executor.submit(pow, 2, 4).result(PATIENCE_S) == 16
+
+
+def test_a_program_may_die_of_any_signal(real: Bench) -> None:
+    executor = real.open()
+    code = f"import os, signal; os.kill(os.getpid(), {signal.SIGRTMIN + 3})"
+    error = executor.submit_task(leaves(code)).exception(PATIENCE_S)
+    assert isinstance(error, TaskFailed)
+    assert executor.submit_task(task("next", "tells")).result(PATIENCE_S) == {"told": "next"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        """open("r", "w").write('{"x": 1e999}')""",
+        """open("r", "w").write('{"x": [1e999' + ", 1" * 40_000 + "]}")""",
+        """open("r", "w").write('{"x": NaN}')""",
+        """open("r", "w").write('{"x": ' + "9" * 5000 + "}")""",
+        """open("r", "w").write('{"x": ' + "[" * 100_000 + "]" * 100_000 + "}")""",
+        """open("r", "w").write('{"x": ' + "[" * 500 + "]" * 500 + "}")""",
+        """open("r", "wb").write(b'{"x": "' + bytes([255, 254]) + b'"}')""",
+        """import os; os.mkfifo("r")""",
+        """import os; os.mkdir("r")""",
+        """import os; os.symlink("r", "r")""",
+        """open("r", "w").write("[]")""",
+    ],
+)
+def test_a_result_that_is_no_json_fails_its_task_only(real: Bench, code: str) -> None:
+    executor = real.open()
+    error = executor.submit_task(leaves(code)).exception(PATIENCE_S)
+    assert isinstance(error, TaskFailed)
+    assert error.result.failure is Failure.GARBAGE
+    assert error.result.message.startswith("r: ")
+    assert executor.submit_task(task("next", "tells")).result(PATIENCE_S) == {"told": "next"}
+
+
+def test_large_results_have_room_beside_a_file_that_is_called_as_their_folder(real: Bench) -> None:
+    executor = real.open()
+    code = "import json, sys; json.dump({'x': list(range(40_000))}, open(sys.argv[1], 'w'))"
+    for name in ("results", "other"):
+        spec = TaskSpec(TaskId(name), executable="python", arguments=("-c", code, name), result_file=name)
+        values = executor.submit_task(spec).result(PATIENCE_S)
+        assert fetch(values["x"], real.folder / "work") == list(range(40_000))
+
+
+@pytest.mark.parametrize("walltime_s", [30 * 86_400.0, 1e12, math.inf])
+def test_a_walltime_of_months_or_of_ages_is_kept(bench: Bench, walltime_s: float) -> None:
+    executor = bench.open()
+    assert executor.submit_task(task("a", walltime_s=walltime_s)).result(PATIENCE_S) == {}
+    call = TaskSpec(TaskId("b"), function="platform:freedesktop_os_release", walltime_s=walltime_s)
+    assert executor.submit_task(call).exception(PATIENCE_S) is None
+    hanging = occupy(executor, walltime_s=walltime_s)
+    executor.cancel(TaskId("occupies"), grace_s=walltime_s)
+    with pytest.raises(cf.CancelledError):
+        hanging.result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("number", [0, 100, -9, 2**70, 9.5, "TERM", None, True])
+def test_a_signal_that_does_not_exist_is_refused(bench: Bench, number: Any) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    for uid in ("occupies", "nobody"):
+        with pytest.raises(RequestError, match="signal"):
+            executor.signal(TaskId(uid), number)
+    hanging.stop(0.0)
+    assert executor.submit_task(task("next")).result(PATIENCE_S) == {}
+    executor.signal(TaskId("next"), signal.SIGTERM)  # it has ended
+
+
+def test_a_signal_without_a_name_arrives(real: Bench) -> None:
+    executor = real.open()
+    hanging = occupy(executor)
+    executor.signal(TaskId("occupies"), signal.SIGRTMIN + 3)
+    assert isinstance(hanging.exception(PATIENCE_S), TaskFailed)
+    assert executor.submit_task(task("next")).result(PATIENCE_S) == {}
+
+
+def test_what_no_executor_can_do_is_refused_and_changes_nothing(bench: Bench) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    uid = TaskId("occupies")
+    odd: list[Callable[[Any], object]] = [
+        lambda value: executor.cancel(uid, value),
+        lambda value: executor.update(uid, priority=value if value is not None else "x"),
+        lambda value: executor.update(uid, resources=value if value is not None else 3),
+        lambda value: executor.resize(value),
+    ]
+    for ask, value in itertools.product(odd, [math.nan, -1.5, "soon", None, True, [], 1j]):
+        if ask is odd[1] and value == -1.5:
+            continue  # a priority
+        with pytest.raises(RequestError):
+            ask(value)
+    assert states(executor, "occupies")[-1] is S.RUNNING
+    hanging.stop(0.0)
+    assert executor.submit_task(task("next")).result(PATIENCE_S) == {}
+
+
+class NoNode:
+    """A rule of placement that fails for tasks of two cores."""
+
+    def __init__(self, score: Any) -> None:
+        self._score = score
+
+    def score(self, need: Resources, node: NodeState) -> Any:
+        if need.cores_per_rank == 1:
+            return 0.0
+        return 1 / 0 if self._score is None else self._score
+
+
+@pytest.mark.parametrize("score", [None, math.nan, "high"])
+def test_a_rule_of_placement_that_fails_fails_the_task(bench: Bench, score: Any) -> None:
+    executor = bench.open(cores=2)
+    executor.place_by(NoNode(score))
+    two = Resources(cores_per_rank=2)
+    futures = [executor.submit_task(task(uid, resources=two, retries=1)) for uid in ("a", "b")]
+    for future in futures:
+        with pytest.raises(TaskFailed, match=r"no node can be chosen: NoNode.score") as failed:
+            future.result(PATIENCE_S)
+        assert failed.value.result.failure is Failure.LAUNCH
+    assert executor.submit_task(task("next")).result(PATIENCE_S) == {}
+    assert executor.status().free_cores == 2
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, ZeroDivisionError])
+def test_whatever_a_callback_raises_the_executor_goes_on(bench: Bench, kind: type[BaseException]) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    future = executor.submit_task(task("a"))
+    future.add_done_callback(lambda _: raises(kind))
+    threading.Thread(target=hanging.stop, args=(0.0,)).start()
+    assert future.result(PATIENCE_S) == {}
+    assert executor.submit(pow, 2, 4).result(PATIENCE_S) == 16
+
+
+def test_a_future_that_was_given_a_result_by_its_owner_harms_no_other(bench: Bench) -> None:
+    executor = bench.open()
+    hanging = occupy(executor)
+    meddled = [executor.submit_task(task("a")), executor.submit(pow, 2, 3)]
+    for future in meddled:
+        future.set_result("mine")
+    hanging.stop(0.0)
+    assert executor.submit_task(task("next")).result(PATIENCE_S) == {}
+    assert executor.submit(pow, 2, 4).result(PATIENCE_S) == 16
+
+
+def test_progress_that_is_no_json_is_no_progress(real: Bench) -> None:
+    executor = real.open()
+    code = """
+import time
+lines = ["[" * 99_999, '{"x": NaN}', '{"x": 1e999}', "\\udcff", "[]", '{"x": ' + "9" * 5000 + "}"]
+for line in lines:
+    with open("p", "ab") as file:
+        file.write(line.encode(errors="surrogateescape") + b"\\n")
+    time.sleep(0.3)
+open("p", "a").write('{"x": 1}\\n')
+time.sleep(300)
+"""
+    executor.submit_task(TaskSpec(TaskId("a"), executable="python", arguments=("-c", code), progress_file="p"))
+
+    def told() -> list[Any]:
+        if real.engine.eager:
+            executor.wait(0.0)
+        return [event.progress for event in executor.events() if event.progress is not None]
+
+    until(told)
+    assert told() == [{"x": 1}]
+    executor.cancel(TaskId("a"), 0.0)
 
 
 # Those who want an executor.

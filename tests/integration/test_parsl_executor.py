@@ -31,7 +31,7 @@ from rlctl.task import Resources, TaskId, TaskSpec, TaskState
 pytestmark = [needs_parsl, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")]
 
 MARK = "RLCTL_PARSL_TEST"
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 S = TaskState
 
 

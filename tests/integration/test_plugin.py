@@ -164,7 +164,7 @@ def test_a_rule_and_an_executor_that_are_broken_are_named_too(installed: Install
     assert not (tmp_path / "run").exists()
 
 
-def test_a_program_that_never_works_is_told_of(installed: Installed, tmp_path: Path) -> None:
+def test_a_program_that_never_works_stops_the_campaign(installed: Installed, tmp_path: Path) -> None:
     code = (
         "import dataclasses\nfrom rlctl.campaign import Start\n" + GOOD + "class Bad(Curing):\n"
         "    def apply(self, action):\n"
@@ -175,8 +175,8 @@ def test_a_program_that_never_works_is_told_of(installed: Installed, tmp_path: P
     packages, run = broken(tmp_path, code, CAMPAIGN), tmp_path / "run"
     short = ["--set", "campaign.name=broken", "--set", "campaign.options.allocation_s=3"]
     done = installed.run("steer", installed.config, "--policy", "bisection", "--run", run, *short, packages=packages)
-    assert done.returncode == 0, done.stderr
-    assert "failed tasks: launch " in done.stdout
+    assert done.returncode == 3, done.stderr
+    assert "failures in a row (launch)" in done.stderr
     assert "curing-slab: no such program on PATH" in installed.run("status", run, packages=packages).stdout
 
 

@@ -18,7 +18,7 @@ from rlctl.executors.pools import Plan, PooledExecutor
 from rlctl.executors.sharing import Share
 from rlctl.task import Resources, TaskId, TaskSpec, TaskState
 
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 ONE = Resources()
 
 

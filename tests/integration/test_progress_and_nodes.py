@@ -120,9 +120,8 @@ def test_waiting_through_idleness_ends_when_nodes_come() -> None:
 
 def test_a_real_machine_waits_through_idleness_too(tmp_path: Path) -> None:
     with LocalExecutor(Capacity(1, 1), workdir=tmp_path) as executor:
+        assert executor.wait(1e6) == []  # at once, since nothing can come
         began_s = time.monotonic()
-        assert executor.wait(0.3) == []
-        assert time.monotonic() - began_s < 0.25
         assert executor.wait(0.3, idle=True) == []
         assert time.monotonic() - began_s >= 0.3
         assert executor.machine() == Machine(1, frozenset(), 1)

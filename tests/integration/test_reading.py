@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from test_steering import Steering, steering  # noqa: F401  (the fixture)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_steering import Steering, await_, steering  # noqa: F401  (the fixture)
 
 from rlctl.monitoring.account import account
 from rlctl.steering.run_folder import read_run
@@ -67,3 +68,49 @@ def test_a_campaign_can_be_watched_killed_resumed_and_reported(steering: Steerin
     assert sum(int(percent) for percent in re.findall(r'data-label="%">(\d+)<', page)) == 100
     assert json.loads(rlctl(steering, "trace", run, "--json"))["trace"] == f"{run}/trace.json"
     assert "goal reached" in rlctl(steering, "status", run, "--watch")
+
+
+@pytest.mark.parametrize("runs_on", [True, False])
+def test_what_a_later_controller_takes_over_counts_since_it_began(steering: Steering, runs_on: bool) -> None:  # noqa: F811
+    run, go = str(steering.run), steering.run / "work" / "go"
+    steering.configure(parts=3, wait=True)
+    process = steering.start()
+    steering.reach(process, 2)
+    await_(lambda: sum(record.kind == "started" for record in steering.records()) == 2)
+    began = {r.data["uid"]: r.time_s for r in steering.records() if r.kind == "started"}
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if not runs_on:
+        go.touch()
+        await_(lambda: not steering.alive())
+    process = steering.start("--resume")
+    if runs_on:  # three controllers, since the second one is killed as well
+        await_(lambda: sum(record.kind == "started" for record in steering.records()) == 4)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = steering.start("--resume")
+        await_(lambda: sum(record.kind == "started" for record in steering.records()) == 6)
+        go.touch()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    summary = json.loads(out)
+    results = [r.data for r in steering.records() if r.kind == "event" and "result" in r.data]
+    for uid, began_s in began.items():
+        assert [data["result"]["started_s"] for data in results if data["uid"] == uid] == [began_s]
+    timeline = read_run(steering.run).timeline
+    for attempt in timeline.attempts:
+        assert attempt.started_s == pytest.approx(began.get(attempt.uid, attempt.started_s), abs=0.1)
+    seconds = summary["core_seconds"]
+    busy = summary["utilisation"] * math.fsum(seconds.values())
+    assert seconds["useful run"] + seconds["wasted run"] <= busy + 1e-6
+    assert busy <= seconds["useful run"] + seconds["wasted run"] + seconds["boot"] + 1e-6
+    now = json.loads(rlctl(steering, "status", run, "--json"))
+    assert now["core_seconds"] == pytest.approx(seconds)
+    rlctl(steering, "report", run, "--no-rules")
+    useful = round(100 * seconds["useful run"] / math.fsum(seconds.values()))
+    page = (steering.run / "report.html").read_text()
+    (shown,) = re.findall(r"<dt>cores usefully busy</dt><dd>(\d+) %</dd>", page)
+    assert abs(int(shown) - useful) <= 1
+    board = EventAccumulator(str(steering.run / "tensorboard"))
+    board.Reload()
+    assert board.Scalars("machine/utilisation")[-1].value == pytest.approx(summary["utilisation"], rel=1e-5)

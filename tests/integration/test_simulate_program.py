@@ -14,7 +14,15 @@ import pytest
 
 from rlctl.executors.mpi import clean_environment, find_mpiexec, mpiexec_command
 from rlctl_envs.block_copolymer import calibrate
-from rlctl_envs.block_copolymer.field import advance, generators, initial, to_field
+from rlctl_envs.block_copolymer.field import (
+    advance,
+    generators,
+    initial,
+    measure,
+    structure_factor,
+    to_field,
+    to_spectrum,
+)
 from rlctl_envs.block_copolymer.material import Material
 
 MATERIAL = Material.draw(3)
@@ -110,6 +118,21 @@ def test_a_film_can_be_its_own_restart_file(folder):
     before = film(folder)
     assert run(folder, restart_in="f.npz").returncode == 0
     assert np.abs(film(folder) - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=needs_mpi)])
+def test_the_result_is_what_the_restart_file_measures_in_a_deep_well(folder, ranks):
+    """Where rounding errors that no field holds once grew until they were all that was measured: Q 1, and "good"."""
+    material = Material(1.8, 1.5, 0.25, 2.4, 0.03, 0.05, 1.0)
+    (folder / "m.json").write_text(json.dumps(material.to_json()))
+    for steps, before in ((160, {}), (320, {"restart_in": "f.npz"})):
+        assert run(folder, temperature=1.0, grid=64, steps=steps, ranks=ranks, **before).returncode == 0
+        result = json.loads((folder / "r.json").read_text())
+        c_hat = to_spectrum(film(folder))
+        expected = measure(c_hat, material, generators(5)[1])
+        for name, value in expected.items():
+            assert result[name] == pytest.approx(value, abs=1e-9), name
+        assert result["structure_factor"] == pytest.approx(structure_factor(c_hat), abs=1e-9)
 
 
 def test_a_full_disk_leaves_the_old_restart_file_whole(folder):

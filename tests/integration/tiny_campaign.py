@@ -4,6 +4,7 @@ Two programs may end at one instant, so that there can be one part more than was
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ while wait and not os.path.exists("go"):
 time.sleep(0.02 * size)
 if fails:
     sys.exit(3)
+if sys.argv[4] == "breaks" and not os.path.exists("repaired"):
+    sys.exit("no licence")
 with open(uid + ".part", "w") as file:
     json.dump({"size": size}, file)
 os.replace(uid + ".part", uid + ".json")
@@ -37,7 +40,7 @@ class Parts:
     deadline_s = 600.0
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = {"parts": 4, "wait": False, "failing": [], "blind": [], **options}
+        self.options = {"parts": 4, "wait": False, "failing": [], "breaking": [], "blind": [], "task": {}, **options}
         self.idle = 0
         self.started = 0
         self.good = 0
@@ -74,8 +77,10 @@ class Parts:
         assert not isinstance(action, Mapping)
         size = int(action[0])
         uid = TaskId(f"part-{self.started}")
-        wait = "wait" if self.options["wait"] else "run"
+        waits = self.options["wait"]  # all, none, or these
+        wait = "wait" if waits is True or (waits and self.started in waits) else "run"
         fails = "fails" if self.started in self.options["failing"] else "works"
+        fails = "breaks" if self.started in self.options["breaking"] else fails
         self.started += 1
         self.idle -= 1
         self.running.append(uid)
@@ -87,14 +92,17 @@ class Parts:
             result_file=f"{uid}.json",
             failure_codes=((3, Failure.DIVERGED),),
         )
-        commands: list[Command] = [Start(spec)]
+        commands: list[Command] = [Start(replace(spec, **self.options["task"]))]
         if self.started == self.options.get("cancel_at"):
             commands.append(Cancel(self.running[0]))
         return commands
 
     def outcome(self) -> Outcome:
         reached = self.good >= self.options["parts"]
-        return Outcome(ended=reached, reached=reached, successes=self.good, extra={"size": float(self.size)})
+        extra: dict[Any, Any] = {"size": float(self.size)}
+        if self.options.get("odd"):  # what JSON does not know
+            extra |= {"nan": np.float32("nan"), "count": np.int64(3), Failure.EXIT: {"name": b"\xff"}, 7: np.arange(2)}
+        return Outcome(ended=reached, reached=reached, successes=self.good, extra=extra)
 
 
 class Factory:
@@ -116,8 +124,9 @@ class Cycling:
 
     name = "cycling"
 
-    def __init__(self, fails_at: int = -1) -> None:
+    def __init__(self, fails_at: int = -1, odd: bool = False) -> None:
         self.fails_at = fails_at
+        self.odd = odd
         self.asked = 0
 
     def act(self, decision: Decision) -> Action:
@@ -130,6 +139,8 @@ class Cycling:
         self.asked = 0
 
     def state(self) -> Mapping[str, Any]:
+        if self.odd and self.asked > 1:  # only when it is too late to refuse it
+            return {"asked": np.int64(self.asked), "seen": np.zeros(2)}
         return {"asked": self.asked}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """A policy that attends learns to share an allocation: it leaves the rule behind that it began as.
 
-``RLCTL_LEARNING=full`` trains the published experiment and asks for more than the best tuned rule has.
+``RLCTL_LEARNING=full`` trains the published experiment and asks for more than the rule has that it begins as.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def test_it_leaves_a_poor_rule_behind(tmp_path: Path, algorithm: str) -> None:
 
 
 @pytest.mark.skipif(not FULL, reason="ten minutes: a part of RLCTL_LEARNING=full")
-def test_it_beats_the_best_tuned_rule(tmp_path: Path) -> None:
+def test_it_leaves_the_tuned_rule_behind_that_it_begins_as(tmp_path: Path) -> None:
     config = load_config(CONFIGS / "ensemble.yaml", ["train.seed=1"])
     folder = train(config, tmp_path / "run")
     value, low = ratio(config, str(folder), str(CONFIGS / "tuned" / "ensemble_sjf.yaml"), 300)

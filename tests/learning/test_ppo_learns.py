@@ -154,6 +154,26 @@ class Interrupts(Silent):
             os.kill(os.getpid(), number)
 
 
+class Notes(Silent):
+    """Keeps what is said beside the progress."""
+
+    def __init__(self):
+        self.said = []
+
+    def advance(self, amount, note=""):
+        self.said.append((amount, note))
+
+
+def test_no_cost_is_told_before_every_environment_has_ended_a_campaign(factory, tmp_path):
+    """Those that end first are the cheap ones, and alone would show a policy that gets worse as it learns."""
+    notes = Notes()
+    learner.train(recipe, config(20 * 64, n_steps=2), tmp_path, False, notes)
+    told = np.cumsum([amount for amount, _ in notes.said])[[bool(note) for _, note in notes.said]]
+    # The youngest of 64 environments has all of its eight decisions before it; two of each are told of together.
+    assert told[0] == LENGTH * 64
+    assert "node-seconds per success" in notes.said[-1][1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops_and_resume_goes_on_to_the_same_total(factory, tmp_path, number):
     before = signal.getsignal(number)

@@ -425,7 +425,7 @@ def test_a_stubborn_program_is_killed_after_its_grace(job: int, bed: Bed, tmp_pa
         began = time.monotonic()
         future.stop(1.0)
         until(future.done)
-        assert 0.9 < time.monotonic() - began < 10.0
+        assert time.monotonic() - began > 0.9
         until(lambda: not bed.steps(job))
 
 

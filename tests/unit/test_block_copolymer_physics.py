@@ -13,6 +13,7 @@ from rlctl_envs.block_copolymer.field import (
     A_GOOD,
     BAND_EDGES,
     Q_GOOD,
+    READINGS,
     advance,
     embed,
     features,
@@ -190,11 +191,24 @@ def test_many_films_measured_together_give_what_each_gives_alone():
     materials = [Material.draw(seed) for seed in range(6)]
     films = [advance(fresh(m, seed=i), m, 1.2, 60, generators(i)[0]) for i, m in enumerate(materials)]
     alone = [measure(c, m, generators(i)[1]) for i, (c, m) in enumerate(zip(films, materials, strict=True))]
-    normals = np.stack([generators(i)[1].normal(size=7) for i in range(6)])
+    normals = np.stack([generators(i)[1].normal(size=READINGS) for i in range(6)])
     together = readings(features(np.stack([power(c) for c in films])), [m.contrast for m in materials], normals)
     for name, values in together.items():
         for one, value in zip(alone, values, strict=True):
             assert one[name] == pytest.approx(value, rel=1e-12)
+
+
+def test_each_reading_has_an_error_of_the_stated_size():
+    film = advance(fresh(Material.draw(3)), Material.draw(3), 1.2, 400, generators(3)[0])
+    true = features(power(film))
+    shown = readings(np.tile(true, (4000, 1)), np.ones(4000), np.random.default_rng(1).normal(size=(4000, READINGS)))
+    assert np.std(shown["wavenumber"]) / true[2] == pytest.approx(0.01, rel=0.1)
+    assert np.mean(shown["wavenumber"]) == pytest.approx(true[2], rel=1e-3)
+    assert np.std(shown["q"]) == pytest.approx(0.01, rel=0.1)
+    assert np.std(shown["amplitude"]) / true[1] == pytest.approx(0.03, rel=0.1)
+    assert np.std(shown["bands"], axis=0) == pytest.approx(0.02, rel=0.1)
+    errors = np.stack([shown["wavenumber"], shown["q"], shown["amplitude"], *shown["bands"].T])
+    assert np.abs(np.corrcoef(errors) - np.eye(8)).max() < 0.1  # each of its own
 
 
 def test_measured_wavenumber_and_structure_factor_agree_with_the_film():

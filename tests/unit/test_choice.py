@@ -67,8 +67,13 @@ def test_cores_that_are_waited_for_are_those_of_the_tasks_that_wait(steps: list[
 
 def test_a_record_tells_of_the_pool_and_its_nodes_are_numbered_through() -> None:
     data = {"uid": "a", "attempt": 2, "cores": [5, 6], "gpus": {"node3:1": 0.5}, "pool": "cluster"}
-    launched = Past.read([Record(1, 0.0, "launching", data)]).attempts[TaskId("a")]
-    assert launched == Launched(2, (5, 6), (("node3:1", 0.5),), "cluster")
+    began = [
+        Record(2, at_s, "started", {"uid": "a", "attempt": attempt}) for at_s, attempt in ((0.5, 1), (0.7, 2), (9.0, 2))
+    ]
+    launched = Past.read([Record(1, 0.6, "launching", data)]).attempts[TaskId("a")]
+    assert launched == Launched(2, (5, 6), (("node3:1", 0.5),), "cluster", 0.6)
+    launched = Past.read([Record(1, 0.6, "launching", data), *began]).attempts[TaskId("a")]
+    assert (launched.since_s, launched.cores) == (0.7, (5, 6))  # each controller that takes it over says it again
     cluster = placement_of(launched, Capacity(nodes=3, cores=2, gpus=2), first_node=1)
     assert cluster is not None
     assert [(part.node, part.cores, part.gpus) for part in cluster] == [(1, 0b10, ()), (2, 0b01, ((1, 500),))]

@@ -14,9 +14,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HOMES = {"rlctl": ROOT, "rlctl_envs": ROOT / "envs", "rlctl_agents": ROOT / "agents"}
 
-CORE = ("task", "errors", "campaign", "policy", "records", "driver", "env", "vector", "executors")
+CORE = (
+    *("task", "spec_values", "errors", "campaign", "policy", "records", "plain", "driver", "env", "vector"),
+    "executors",
+)
 UPPER = ("steering", "evaluation", "monitoring", "cli", "experiment", "demo")
-EXECUTORS_MAY = ("rlctl.task", "rlctl.errors", "rlctl.records", "rlctl.config", "rlctl.plugins", "rlctl.executors")
+EXECUTORS_MAY = tuple(
+    f"rlctl.{name}"
+    for name in ("task", "spec_values", "errors", "bugs", "records", "plain", "config", "plugins", "executors")
+)
 SB3 = ("stable_baselines3", "sb3_contrib")
 LIGHT_AGENTS = (
     "rlctl_agents.rules",

@@ -52,7 +52,7 @@ def test_lines_come_after_two_seconds_and_then_every_ten(clock: Clock) -> None:
     lines.stop()
     said = stream.getvalue().splitlines()
     assert said == [
-        "training: 200 of 3,000 decisions, 100/s, 28 s left, going well",
+        "training: 200 of 3,000 decisions, 100/s, going well",
         "training: 1,200 of 3,000 decisions, 100/s, 18 s left, going well",
         "training: 2,200 of 3,000 decisions, 100/s, 8 s left, going well",
         "training: 3,000 of 3,000 decisions, 100/s, took 30 s, going well",
@@ -73,9 +73,55 @@ def test_what_was_done_earlier_does_not_count_as_speed(clock: Clock) -> None:
     stream = io.StringIO()
     lines = Lines(stream)
     lines.start("training", 3000, "decisions", done=2000)
-    clock.now_s = 5.0
-    lines.advance(100)
-    assert stream.getvalue() == "training: 2,100 of 3,000 decisions, 20/s, 45 s left\n"
+    for clock.now_s in (5.0, 10.0, 15.0):
+        lines.advance(100)
+    assert stream.getvalue().splitlines() == [
+        "training: 2,100 of 3,000 decisions, 20/s",
+        "training: 2,300 of 3,000 decisions, 20/s, 35 s left",
+    ]
+
+
+def test_no_time_is_promised_before_the_pace_is_known(clock: Clock) -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("comparing policies", 100, "campaigns")
+    clock.now_s = 20.0  # processes start
+    lines.advance(1)
+    clock.now_s = 31.0
+    lines.advance(11)
+    assert stream.getvalue().splitlines() == [
+        "comparing policies: 1 of 100 campaigns, 3/min",
+        "comparing policies: 12 of 100 campaigns, 0.39/s, 1:28 min left",
+    ]
+
+
+@pytest.mark.parametrize("done", [0.0, 40.0])
+def test_the_seconds_of_an_allocation_are_left_that_are_not_used(done: float, clock: Clock) -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.start("steering", 120, "s of the allocation", done)
+    clock.now_s = 2.0
+    lines.advance(4, "2 cores busy")  # starting up was charged as well
+    clock.now_s = 25.0
+    lines.advance(23)
+    lines.stop()
+    assert stream.getvalue().splitlines() == [
+        f"steering: {done + 4:.0f} of 120 s of the allocation, {module.duration(116 - done)} left, 2 cores busy",
+        f"steering: {done + 27:.0f} of 120 s of the allocation, {module.duration(93 - done)} left, 2 cores busy",
+        f"steering: {done + 27:.0f} of 120 s of the allocation, 2 cores busy",
+    ]
+
+
+def test_an_allocation_without_end_has_none(clock: Clock) -> None:
+    for stream in (io.StringIO(), Terminal()):
+        shown = Bar(stream) if stream.isatty() else Lines(stream)
+        shown.start("steering", float("inf"), "s of the allocation")
+        clock.now_s += 10.0
+        shown.advance(10, "2 cores busy")
+        shown.stop()
+        assert "2 cores busy" in stream.getvalue()
+        if isinstance(shown, Lines):
+            assert stream.getvalue().splitlines()[0] == "steering: 10 s of the allocation, 2 cores busy"
 
 
 @pytest.mark.parametrize("kind", [Bar, Lines])
@@ -120,4 +166,4 @@ def test_a_narrow_terminal_has_words_and_no_bar(clock: Clock, monkeypatch: pytes
     clock.now_s = 10.0
     bar.advance(10, "2 successes, 14 decisions, 2 cores busy")
     bar.stop()
-    assert "steering  10%  took 10 s  2 successes" in stream.getvalue()
+    assert "steering  10%  2 successes, 14 decisions" in stream.getvalue()

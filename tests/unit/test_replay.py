@@ -148,6 +148,19 @@ def test_what_comes_with_the_event_that_ends_a_campaign_counts_as_in_its_replay(
     assert driver.ledger.core_seconds == 4.0
 
 
+def test_attempts_that_are_repeated_have_held_cores_too() -> None:
+    def event(time_s: float, state: str, attempt: int) -> tuple[str, float, dict[str, object]]:
+        return ("event", time_s, {"time_s": time_s, "uid": "1", "state": state, "attempt": attempt})
+
+    driver = Driver(Pair(), Listening())
+    life = [answer(0), event(1.0, "running", 1), event(1.5, "running", 1), event(4.0, "queued", 2)]
+    last = done("1", 9.0)
+    last["result"] |= {"started_s": 5.0}
+    end = [answer(1), event(5.0, "running", 2), ("event", 9.0, last), ("event", 9.0, done("2", 9.0))]
+    assert driver.replay(journal([*life, *end]), {}) is None
+    assert driver.ledger.core_seconds == 3.0 + 4.0 + 9.0
+
+
 def test_a_journal_of_another_campaign_is_refused() -> None:
     with pytest.raises(JournalError, match="another campaign or version"):
         Driver(Pair(), Listening()).replay(journal([answer(1)]), {})

@@ -490,7 +490,7 @@ def test_a_task_that_runs_already_is_taken_in_where_it_runs_if_that_is_free(free
         world.submit("other")
         world.start()
     task = world.books.new(TaskSpec(TaskId("a"), executable="true", resources=Resources(ranks=2)), 3)
-    assert world.books.adopt(task, placement, 1.0) is free
+    assert world.books.adopt(task, placement, 1.0, 0.5) is free
     assert (TaskId("a") in world.books.running) is free
     assert [(e.state, e.attempt) for e in world.events if e.uid == "a"] == ([(S.LAUNCHING, 3)] if free else [])
 

@@ -26,66 +26,66 @@ def test_both_kinds_of_worlds_are_looked_at() -> None:
     assert len(TOO_SMALL) > 300
 
 
-@pytest.mark.parametrize(("world", "shape"), TOO_SMALL)
-def test_a_world_in_which_a_learner_has_no_actor_is_refused_with_the_smallest_one(world: int, shape: Shape) -> None:
-    with pytest.raises(ConfigError, match=rf"at least {shape.smallest} ranks, not {world}\b"):
-        split(world, shape)
-    split(shape.smallest, shape)
+def test_a_world_in_which_a_learner_has_no_actor_is_refused_with_the_smallest_one() -> None:
+    for world, shape in TOO_SMALL:
+        with pytest.raises(ConfigError, match=rf"at least {shape.smallest} ranks, not {world}\b"):
+            split(world, shape)
+        split(shape.smallest, shape)
 
 
-@pytest.mark.parametrize(("world", "shape"), FITTING)
-def test_every_rank_has_one_place(world: int, shape: Shape) -> None:
-    places = split(world, shape)
-    assert [place.rank for place in places] == list(range(world))
-    assert places[0] == Place(0, Role.LEARNER, agent=0, learner=0)
+def test_every_rank_has_one_place() -> None:
+    for world, shape in FITTING:
+        places = split(world, shape)
+        assert [place.rank for place in places] == list(range(world))
+        assert places[0] == Place(0, Role.LEARNER, agent=0, learner=0)
 
 
-@pytest.mark.parametrize(("world", "shape"), FITTING)
-def test_each_agent_has_its_learners_and_as_many_environments_as_the_others(world: int, shape: Shape) -> None:
-    places = split(world, shape)
-    for agent in range(shape.agents):
-        assert [place.learner for place in of(places, Role.LEARNER, agent)] == list(range(shape.learners))
-        actors = of(places, Role.ACTOR, agent)
-        assert [place.actor for place in actors] == list(range(len(of(places, Role.ACTOR, 0))))
-    assert {place.agent for place in places if place.role is not Role.SPARE} == set(range(shape.agents))
+def test_each_agent_has_its_learners_and_as_many_environments_as_the_others() -> None:
+    for world, shape in FITTING:
+        places = split(world, shape)
+        for agent in range(shape.agents):
+            assert [place.learner for place in of(places, Role.LEARNER, agent)] == list(range(shape.learners))
+            actors = of(places, Role.ACTOR, agent)
+            assert [place.actor for place in actors] == list(range(len(of(places, Role.ACTOR, 0))))
+        assert {place.agent for place in places if place.role is not Role.SPARE} == set(range(shape.agents))
 
 
-@pytest.mark.parametrize(("world", "shape"), FITTING)
-def test_an_environment_is_k_neighbouring_ranks_that_begin_with_its_actor(world: int, shape: Shape) -> None:
-    places = split(world, shape)
-    for root in (place for place in places if place.role is Role.ACTOR):
-        group = places[root.rank : root.rank + shape.ranks_per_env]
-        assert [place.environment_rank for place in group] == list(range(shape.ranks_per_env))
-        assert {(place.agent, place.actor, place.learner) for place in group} == {
-            (root.agent, root.actor, root.learner)
-        }
-        assert [place.role for place in group[1:]] == [Role.ENVIRONMENT] * (shape.ranks_per_env - 1)
-    roots = sum(place.role is Role.ACTOR for place in places)
-    assert sum(place.environment_rank >= 0 for place in places) == roots * shape.ranks_per_env
+def test_an_environment_is_k_neighbouring_ranks_that_begin_with_its_actor() -> None:
+    for world, shape in FITTING:
+        places = split(world, shape)
+        for root in (place for place in places if place.role is Role.ACTOR):
+            group = places[root.rank : root.rank + shape.ranks_per_env]
+            assert [place.environment_rank for place in group] == list(range(shape.ranks_per_env))
+            assert {(place.agent, place.actor, place.learner) for place in group} == {
+                (root.agent, root.actor, root.learner)
+            }
+            assert [place.role for place in group[1:]] == [Role.ENVIRONMENT] * (shape.ranks_per_env - 1)
+        roots = sum(place.role is Role.ACTOR for place in places)
+        assert sum(place.environment_rank >= 0 for place in places) == roots * shape.ranks_per_env
 
 
-@pytest.mark.parametrize(("world", "shape"), FITTING)
-def test_actors_are_spread_evenly_over_the_learners_of_their_agent(world: int, shape: Shape) -> None:
-    places = split(world, shape)
-    for agent in range(shape.agents):
-        served = Counter(place.learner for place in of(places, Role.ACTOR, agent))
-        assert set(served) == set(range(shape.learners))
-        assert max(served.values()) - min(served.values()) <= 1
+def test_actors_are_spread_evenly_over_the_learners_of_their_agent() -> None:
+    for world, shape in FITTING:
+        places = split(world, shape)
+        for agent in range(shape.agents):
+            served = Counter(place.learner for place in of(places, Role.ACTOR, agent))
+            assert set(served) == set(range(shape.learners))
+            assert max(served.values()) - min(served.values()) <= 1
 
 
-@pytest.mark.parametrize(("world", "shape"), FITTING)
-def test_spare_ranks_are_the_last_and_too_few_for_one_more_environment_each(world: int, shape: Shape) -> None:
-    places = split(world, shape)
-    spare = [place.rank for place in places if place.role is Role.SPARE]
-    assert spare == list(range(world - len(spare), world))
-    assert len(spare) < shape.agents * shape.ranks_per_env
-    said = waste(world, shape)
-    assert (said is None) == (not spare)
-    if said is not None:
-        less, more = world - len(spare), world - len(spare) + shape.agents * shape.ranks_per_env
-        assert f"{less} or {more} ranks would all be used" in said
-        assert waste(less, shape) is None
-        assert waste(more, shape) is None
+def test_spare_ranks_are_the_last_and_too_few_for_one_more_environment_each() -> None:
+    for world, shape in FITTING:
+        places = split(world, shape)
+        spare = [place.rank for place in places if place.role is Role.SPARE]
+        assert spare == list(range(world - len(spare), world))
+        assert len(spare) < shape.agents * shape.ranks_per_env
+        said = waste(world, shape)
+        assert (said is None) == (not spare)
+        if said is not None:
+            less, more = world - len(spare), world - len(spare) + shape.agents * shape.ranks_per_env
+            assert f"{less} or {more} ranks would all be used" in said
+            assert waste(less, shape) is None
+            assert waste(more, shape) is None
 
 
 def test_several_learners_and_several_ranks_per_environment_go_together() -> None:

@@ -1,13 +1,19 @@
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import yaml
 
-from rlctl.config import load_rule_file
+import rlctl
+from rlctl.config import game_hash, load_config, load_rule_file
 from rlctl.errors import ConfigError
 from rlctl.evaluation.tuning import Settings, Space, Tally, search, write_rule
 from rlctl.monitoring.progress import Silent
+from rlctl.plugins import Registered
+from rlctl.registry import Rule
+from rlctl_agents.rules.queue import LargestFirst
+from rlctl_envs.moldable_queue.factory import MoldableQueue
 
 SPACE = Space({"x": (-5.0, 5.0), "rate": (1e-4, 1.0, "log"), "age": (0, 40, "int")})
 BEST = {"x": 2.0, "rate": 0.01, "age": 30}
@@ -88,3 +94,73 @@ def test_the_rule_file_is_written_whole_and_read_back(tmp_path):
     assert yaml.safe_load(path.read_text())["schema"] == 1
     assert load_rule_file(path).parameters == {"gain": 0.6}
     assert [entry.name for entry in path.parent.iterdir()] == ["feedback.yaml"]
+
+
+def rule_file(path, rule="largest_first", **parameters):
+    write_rule(path, rule, parameters, {})
+    return path
+
+
+QUEUE = "schema: 1\nseed: 1\ncampaign: {name: moldable_queue}\nmachine: {nodes: 16, cores: 1}\n"
+
+
+def queue(tmp_path):
+    (tmp_path / "queue.yaml").write_text(QUEUE)
+    return load_config(tmp_path / "queue.yaml")
+
+
+def test_a_search_begins_where_a_rule_file_ended(tmp_path):
+    """One generation of one instance finds nothing; what it began from is kept, and its cost is told."""
+    config = queue(tmp_path)
+    small = {"generations": 1, "instances": 1}
+    start = rule_file(tmp_path / "start.yaml", nodes=3)
+    begun = rlctl.tune(config, "largest_first", tmp_path / "a.yaml", start=start, **small)
+    plain = rlctl.tune(config, "largest_first", tmp_path / "b.yaml", **small)
+    assert begun.start_cost != plain.start_cost
+    again = rlctl.tune(config, "largest_first", tmp_path / "c.yaml", start=rule_file(start, nodes=16), **small)
+    assert again.start_cost == plain.start_cost  # 16 is the rule's own
+    assert again.parameters == plain.parameters
+    written = load_rule_file(tmp_path / "a.yaml")
+    assert written.tuning["start"] == {"nodes": 3}
+    assert written.tuning["game_hash"] == game_hash(config, MoldableQueue())
+    assert "start" not in load_rule_file(tmp_path / "b.yaml").tuning
+
+
+def test_parameters_that_are_not_searched_stay_as_the_file_says(tmp_path, monkeypatch):
+    config, seen = queue(tmp_path), []
+
+    class Narrow(LargestFirst):
+        SPACE: ClassVar = {"nodes": (1, 32, "int")}
+
+        def __init__(self, nodes=16, spare=0):
+            super().__init__(nodes)
+            seen.append(spare)
+
+    narrow = Rule(Registered("rlctl.policies", "largest_first", "test", "test:Narrow", Narrow))
+    for module in ("experiment", "evaluation.tuning"):
+        monkeypatch.setattr(f"rlctl.{module}.policy_factory", lambda name: narrow)
+    start = rule_file(tmp_path / "start.yaml", nodes=3, spare=2)
+    rlctl.tune(config, "largest_first", tmp_path / "a.yaml", start=start, generations=1, instances=1)
+    assert set(seen[2:]) == {2}
+    assert load_rule_file(tmp_path / "a.yaml").parameters["spare"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "rule: feedback\nparameters: {}",
+            r"start\.yaml:2: rule: 'feedback', but 'largest_first' is to be tuned",
+        ),
+        ("rule: largest_first\nparameters: {nodes: 99}", r"start\.yaml.* parameters\.nodes: 99 is not within 1 to 32"),
+        ("rule: largest_first\nparameters: {nods: 9}", r"start\.yaml.* unknown parameter 'nods'"),
+        ("rule: largest_first\nparameters: {nodes: few}", r"start\.yaml.* nodes must be a number"),
+    ],
+)
+def test_a_file_that_a_search_cannot_begin_from_is_refused(tmp_path, text, complaint):
+    config = queue(tmp_path)
+    (tmp_path / "start.yaml").write_text(f"schema: 1\n{text}\n")
+    with pytest.raises(ConfigError, match=complaint) as error:
+        rlctl.tune(config, "largest_first", tmp_path / "a.yaml", start=tmp_path / "start.yaml")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "a.yaml").exists()

@@ -165,8 +165,9 @@ class PrivilegedPolicy(ActorCriticPolicy):
         rows = self._rows(obs)
         latent_pi, latent_vf = self.towers(rows)
         distribution = self._distribution(latent_pi, rows)
-        actions = distribution.get_actions(deterministic=deterministic).reshape((-1, *self._action_shape))
-        return actions, self.value_net(latent_vf), distribution.log_prob(actions)
+        actions = distribution.get_actions(deterministic=deterministic)
+        log_prob = distribution.log_prob(actions)
+        return actions.reshape((-1, *self._action_shape)), self.value_net(latent_vf), log_prob
 
     def evaluate_actions(
         self, obs: PyTorchObs, actions: torch.Tensor

@@ -24,7 +24,7 @@ class AnnealingRule:
 
     Args:
         give_up_steps: a film that is not good after so many time steps is given up.
-        steps: length of a segment, in time steps; the campaign takes the nearest that it offers.
+        steps: length of a segment, in time steps; the nearest that the campaign offers is taken.
         wide_q: when one last film is needed, the film that leads and has at least this order parameter gets as many
             ranks as there are, provided that they were not measured to be slower; above 1: never.
     """
@@ -37,8 +37,8 @@ class AnnealingRule:
         self.steps = round(steps)
         self.wide_q = wide_q
 
-    def temperature(self, fields: Mapping[str, Any]) -> float:
-        """Temperature of the film's next segment."""
+    def temperature(self, fields: Mapping[str, Any], steps: int) -> float:
+        """Temperature of the film's next segment, which will be of ``steps`` time steps."""
         raise TypeError(f"{type(self).__name__} does not say which temperature")
 
     def act(self, decision: Decision) -> Action:
@@ -48,9 +48,10 @@ class AnnealingRule:
         leads = fields["films_needed"] == 1 and fields["q"] >= max(self.wide_q, fields["others_q"])
         speed_up = fields["speed_up"]
         wide = leads and (speed_up == 0.0 or speed_up > 1.0)
+        steps = min(fields["steps_choices"], key=lambda choice: abs(choice - self.steps))
         return {
-            "temperature": min(max(self.temperature(fields), low), high),
-            "steps": self.steps,
+            "temperature": min(max(self.temperature(fields, steps), low), high),
+            "steps": steps,
             "ranks": fields["ranks_choices"][-1] if wide else fields["ranks_choices"][0],
             "give_up": not fields["fresh"] and fields["age_steps"] >= self.give_up_steps,
         }

@@ -1,4 +1,4 @@
-"""The rule to beat: keep the film just below its transition, where defects heal, and cool it once it is aligned."""
+"""Feedback: keep the film just below its transition, where defects heal, and cool it once it is aligned."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Feedback(AnnealingRule):
         self.start, self.target, self.gain = start, target, gain
         self.aligned_q, self.cool = aligned_q, cool
 
-    def temperature(self, fields: Mapping[str, Any]) -> float:
+    def temperature(self, fields: Mapping[str, Any], steps: int) -> float:
         """See the class."""
         if fields["fresh"]:
             return self.start
@@ -56,5 +56,4 @@ class Feedback(AnnealingRule):
             change = -self.cool
         else:
             change = self.gain * (fields["amplitude"] / max(fields["largest_amplitude"], LEAST_AMPLITUDE) - self.target)
-        longer = self.steps / 80.0
-        return float(fields["temperature"] + min(max(change, -0.25), 0.25) * longer)
+        return float(fields["temperature"] + min(max(change, -0.25), 0.25) * steps / 80.0)

@@ -23,7 +23,7 @@ class Constant(AnnealingRule):
         super().__init__(**shared)
         self.hold = hold
 
-    def temperature(self, fields: Mapping[str, Any]) -> float:
+    def temperature(self, fields: Mapping[str, Any], steps: int) -> float:
         """The one temperature."""
         return self.hold
 
@@ -49,7 +49,7 @@ class Linear(AnnealingRule):
         super().__init__(**shared)
         self.start, self.end, self.duration_steps = start, end, duration_steps
 
-    def temperature(self, fields: Mapping[str, Any]) -> float:
+    def temperature(self, fields: Mapping[str, Any], steps: int) -> float:
         """Linear in the age."""
         age: int = fields["age_steps"]
         return self.start + (self.end - self.start) * min(age / self.duration_steps, 1.0)
@@ -76,7 +76,7 @@ class Exponential(AnnealingRule):
         super().__init__(**shared)
         self.start, self.end, self.decay_steps = start, end, decay_steps
 
-    def temperature(self, fields: Mapping[str, Any]) -> float:
+    def temperature(self, fields: Mapping[str, Any], steps: int) -> float:
         """Exponential in the age."""
         return self.end + (self.start - self.end) * math.exp(-fields["age_steps"] / self.decay_steps)
 
@@ -115,7 +115,7 @@ class Cyclic(AnnealingRule):
         self.start, self.end, self.duration_steps = start, end, duration_steps
         self.swing, self.period_steps = swing, period_steps
 
-    def temperature(self, fields: Mapping[str, Any]) -> float:
+    def temperature(self, fields: Mapping[str, Any], steps: int) -> float:
         """A ramp with cycles of reheating."""
         age: int = fields["age_steps"]
         done = min(age / self.duration_steps, 1.0)

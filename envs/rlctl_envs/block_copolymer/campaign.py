@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from rlctl.campaign import Action, Around, Command, Decision, Outcome, Start
 from rlctl.executors.base import Capacity
 from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
-from rlctl_envs.block_copolymer.film import Film, Memory, Seen
+from rlctl_envs.block_copolymer.fields import film_fields
+from rlctl_envs.block_copolymer.film import Film, Memory, Seen, Why
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
 from rlctl_envs.block_copolymer.observation import OBSERVED, observe
 from rlctl_envs.block_copolymer.options import Options
@@ -98,12 +99,11 @@ class AnnealingCampaign:
         if self._decision is None and self._asked and not self.outcome().ended:
             film = self._asked[0]
             self._decision = Decision(
-                f"film{film.number:03d}",
+                film.subject,
                 self._now,
                 self.fields(film),
-                self._observe(film),
-                self.mask(film),
                 around=partial(self.around, film),
+                look=lambda: (self._observe(film), self.mask(film)),
             )
         return self._decision
 
@@ -114,7 +114,7 @@ class AnnealingCampaign:
         answer = self.decode(film, action)
         if answer["give_up"]:
             if not film.fresh:
-                self._close(film, good=False)
+                self._close(film, Why.GIVEN_UP)
                 self._open()
                 return []
             self.masked += 1
@@ -200,35 +200,29 @@ class AnnealingCampaign:
         return Around((CHANGES.index(0.0), 0, 0, 0), mask, named)
 
     def fields(self, film: Film) -> dict[str, Any]:
-        """What rules read."""
-        last = film.recent[-1] if film.recent else None
-        others = [f for f in self.films.values() if f is not film and f.recent]
-        memory = self.memory
-        rate = memory.rate
-        return {
-            "fresh": film.fresh,
-            "temperature": film.temperature,
-            "age_steps": film.age,
-            "q": last.q if last else 0.0,
-            "amplitude": last.amplitude if last else 0.0,
-            "largest_amplitude": memory.largest_amplitude,
-            "wavenumber": last.wavenumber if last else 0.0,
-            "others_q": max((f.recent[-1].q for f in others), default=0.0),
-            "films_needed": self.options.films - memory.good,
-            "films_good": memory.good,
-            "films_given_up": memory.given_up,
+        """What rules read: ``fields.film_fields``, the machine, and what can be chosen."""
+        rate = self.memory.rate
+        return film_fields(film, self._others(film), self.memory) | {
+            "films_needed": self.options.films - self.memory.good,
             "speed_up": rate[max(rate)] / rate[1] if 1 in rate and max(rate) > 1 else 0.0,
             "steps_choices": self.options.steps,
-            "ranks_choices": self.options.ranks,
+            "ranks_choices": tuple(r for r in self.options.ranks if r <= self._capacity.total_cores),
             "temperature_range": (T_MIN, T_MAX),
             "time_left_s": self.deadline_s - self._now,
+            "free_share": self._free_share(),
         }
 
     def _observe(self, film: Film) -> NDArray[np.float32]:
-        free = 1.0 - sum(s[3] for s in self._segments.values()) / self._capacity.total_cores
-        others = [f for f in self.films.values() if f is not film]
         time_left = max(self.deadline_s - self._now, 0.0) / self.options.segment_s(80)
-        return observe(film, others, self.memory, self.options.films - self.memory.good, time_left, free)
+        needed = self.options.films - self.memory.good
+        return observe(film, self._others(film), self.memory, needed, time_left, self._free_share())
+
+    def _others(self, film: Film) -> list[Film]:
+        return [f for f in self.films.values() if f is not film]
+
+    def _free_share(self) -> float:
+        """Of the cores, those that no segment has."""
+        return 1.0 - sum(s[3] for s in self._segments.values()) / self._capacity.total_cores
 
     def _most_ranks(self) -> int:
         return max(r for r in self.options.ranks if r <= self._capacity.total_cores)
@@ -242,8 +236,8 @@ class AnnealingCampaign:
         self.films[film.number] = film
         self._asked.append(film)
 
-    def _close(self, film: Film, good: bool) -> None:
-        self.memory.ended(film, good)
+    def _close(self, film: Film, why: Why) -> None:
+        self.memory.end(film, why)
         del self.films[film.number]
 
     def _measured(self, film: Film, seen: Seen, good: bool) -> None:
@@ -251,7 +245,7 @@ class AnnealingCampaign:
         self.memory.measured(seen, before, T_MIN, T_MAX)
         film.add(seen)
         if good:
-            self._close(film, good=True)
+            self._close(film, Why.GOOD)
             self._open()
         else:
             self._asked.append(film)
@@ -260,14 +254,15 @@ class AnnealingCampaign:
         """The film as it was before the segment is still there, unless it is the film that failed."""
         self.failures += 1
         film.failures += 1
-        if failure is Failure.DIVERGED or film.failures > self.options.retries:
-            self._close(film, good=False)
+        diverged = failure is Failure.DIVERGED
+        if diverged or film.failures > self.options.retries:
+            self._close(film, Why.DIVERGED if diverged else Why.FAILED)
             self._open()
         else:
             self._asked.append(film)
 
     def _segment(self, film: Film, temperature: float, steps: int, ranks: int) -> TaskSpec:
-        name = f"film{film.number:03d}"
+        name = film.subject
         # Two restart files in turn: the one that a segment starts from outlives the segment.
         source = f"{name}.{film.measured % 2}.npz" if film.measured else None
         target = f"{name}.{(film.measured + 1) % 2}.npz"
@@ -308,7 +303,7 @@ class AnnealingCampaign:
         )
 
 
-_RESOURCES = tuple(Resources(ranks=r) for r in range(65))
+_RESOURCES = tuple(Resources(ranks=max(r, 1)) for r in range(65))
 
 
 def mixed(*numbers: int) -> int:

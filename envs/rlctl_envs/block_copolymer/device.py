@@ -39,11 +39,14 @@ def advance(
     length = load(steps)[:, None, None]
     generator = torch.Generator(device=device).manual_seed(seed)
     c = torch.fft.rfft2(load(fields), norm="forward")
+    mirror = load(-np.arange(GRID) % GRID)
     for step in range(int(steps.max())):
         field = torch.fft.irfft2(c, s=(GRID, GRID), norm="forward")
         white = torch.randn(field.shape, generator=generator, device=device)
         change = factor * c - cube * torch.fft.rfft2(field**3, norm="forward")
         change += push * torch.fft.rfft2(white, norm="forward")
+        edges = change[:, :, :: GRID // 2]  # what belongs to no real field would grow: see ``field.keep_real``
+        edges.copy_(0.5 * (edges + edges[:, mirror].conj()))
         c = torch.where(step < length, change, c)
     assert c.shape[-1] == HALF
     out: Floats = torch.fft.irfft2(c, s=(GRID, GRID), norm="forward").cpu().numpy()

@@ -38,7 +38,7 @@ class BlockCopolymer:
     """
 
     name = "block_copolymer"
-    version = 1
+    version = 2  # 2: the measured wavenumber has an error
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(Options, options, "campaign.options")
@@ -69,6 +69,12 @@ class BlockCopolymer:
     def task_model(self, seed: int) -> FilmTwin:
         """The twin of instance ``seed``."""
         return FilmTwin(self.options, _material(seed), seed)
+
+    def repetitions(self, seed: int, count: int) -> list[FilmTwin]:
+        """Twins of instance ``seed`` with other thermal noise, measurements and fresh films; no segment dies."""
+        program = self.options.program.model_copy(update={"failure_probability": 0.0})
+        options = self.options.model_copy(update={"program": program})
+        return [FilmTwin(options, _material(seed), seed, number) for number in range(1, count + 1)]
 
     def privileged(self, seed: int) -> NDArray[np.float32]:
         """The material, [7], each number about within -1 to 1."""

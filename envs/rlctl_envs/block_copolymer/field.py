@@ -2,6 +2,7 @@
 
 A field on a grid of G x G points is held as ``c_hat``, its ``rfft2`` with norm "forward": complex128 [G, G/2 + 1],
 first axis ky, second kx >= 0, wavenumbers 2 pi n / BOX. In this norm a mode has the same value on every grid.
+The columns kx = 0 and kx = G/2 hold each mode and its conjugate; see ``keep_real``.
 NumPy's transforms, not SciPy's: writing into arrays of ours they are as fast, and a program starts 0.2 s sooner.
 """
 
@@ -22,6 +23,8 @@ Spectrum = NDArray[np.complex128]
 Q_GOOD = 0.8
 A_GOOD = 0.35
 BAND_EDGES = (0.2, 0.45, 0.6, 0.75, 0.95, 1.3)
+READINGS = 8
+"""Numbers that a measurement shows, each with an error of its own."""
 KEPT = COARSE // 2
 """Modes with |nx|, |ny| < KEPT are kept of the coarse grid; its Nyquist modes, which have no sign, are not."""
 
@@ -41,6 +44,29 @@ def to_field(c_hat: Spectrum) -> Array:
     """Half spectrum to the [G, G] field."""
     grid = c_hat.shape[0]
     return np.asarray(np.fft.irfft2(c_hat, s=(grid, grid), norm="forward"), dtype=np.float64)
+
+
+def mirrored(c_hat: Spectrum, kx0: int = 0) -> Spectrum:
+    """The columns kx = 0 and kx = G/2, as far as they are there, [G, 0 to 2]: a view.
+
+    Args:
+        c_hat: [G, columns] of a half spectrum.
+        kx0: number of its first column in the half spectrum.
+    """
+    half = c_hat.shape[0] // 2
+    return c_hat[:, -kx0 % half :: half]
+
+
+def keep_real(columns: Spectrum) -> None:
+    """Take from the columns ``mirrored`` what belongs to no real field: make c(-ky) exactly the conjugate of c(ky).
+
+    The way to the field drops that part, so that the cube does not answer it, while the linear terms let it grow.
+    Once for every time step: in a deep well rounding errors grow by half in each.
+    """
+    after = columns[1:]
+    after += after[::-1].conj()
+    after *= 0.5
+    columns[0].imag = 0.0
 
 
 def embed(c_hat: Spectrum, grid: int) -> Spectrum:
@@ -100,6 +126,7 @@ def advance(
     c_hat = c_hat.copy()
     push = np.empty_like(c_hat)
     parts, push_parts = c_hat.view(np.float64), push.view(np.float64)
+    edges = mirrored(c_hat)
     for _ in range(steps):
         np.fft.ifft(c_hat, axis=0, norm="forward", out=push)
         cube_rows(push, grid)
@@ -112,6 +139,7 @@ def advance(
             w = white(rng)
             c_hat[:KEPT, :KEPT] += low * w[:KEPT, :KEPT]
             c_hat[1 - KEPT :, :KEPT] += high * w[1 - KEPT :, :KEPT]
+        keep_real(edges)
     return c_hat
 
 
@@ -188,7 +216,8 @@ def readings(
     Args:
         seen: [..., 8] of :func:`features`.
         contrast: [...] gains.
-        normals: [..., 7] unit normals: q, amplitude, five bands.
+        normals: [..., READINGS] unit normals: q, amplitude, five bands, wavenumber. The errors that they make are of
+            0.01 in Q, 3 % in amplitude, 0.02 in the logarithm (base 10) of a band, and 1 % in the wavenumber.
 
     Returns:
         arrays [...] ("bands": [..., 5]): "q", "amplitude", "bands", "wavenumber" and "good", which is the truth about
@@ -198,8 +227,8 @@ def readings(
     return {
         "q": np.clip(seen[..., 0] + 0.01 * normals[..., 0], 0.0, 1.0),
         "amplitude": gain * seen[..., 1] * (1.0 + 0.03 * normals[..., 1]),
-        "bands": np.log10(gain[..., None] ** 2 * seen[..., 3:] + 1e-6) + 0.02 * normals[..., 2:],
-        "wavenumber": seen[..., 2],
+        "bands": np.log10(gain[..., None] ** 2 * seen[..., 3:] + 1e-6) + 0.02 * normals[..., 2:7],
+        "wavenumber": seen[..., 2] * (1.0 + 0.01 * normals[..., 7]),
         "good": (seen[..., 0] >= q_good) & (seen[..., 1] >= a_good),
     }
 
@@ -208,7 +237,7 @@ def measure(
     c_hat: Spectrum, material: Material, rng: np.random.Generator, q_good: float = Q_GOOD, a_good: float = A_GOOD
 ) -> dict[str, Any]:
     """Measure one film; JSON values. See :func:`readings`."""
-    seen = readings(features(power(c_hat)), material.contrast, rng.normal(size=7), q_good, a_good)
+    seen = readings(features(power(c_hat)), material.contrast, rng.normal(size=READINGS), q_good, a_good)
     return {name: value.tolist() for name, value in seen.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 BINS = 8
@@ -61,6 +62,11 @@ class Film:
     highest_q: float = 0.0
 
     @property
+    def subject(self) -> str:
+        """Its name in decisions, and of its tasks and files."""
+        return f"film{self.number:03d}"
+
+    @property
     def fresh(self) -> bool:
         """Whether nothing was measured of it yet."""
         return not self.recent
@@ -73,6 +79,23 @@ class Film:
         self.age += seen.steps
         self.highest_q = max(self.highest_q, seen.q)
         self.recent = [*self.recent[1 - RECENT :], seen]
+
+
+class Why(StrEnum):
+    """Why a film ended."""
+
+    GOOD = "good"
+    GIVEN_UP = "given_up"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A film that ended; nothing happens to it any more."""
+
+    film: Film
+    why: Why
 
 
 @dataclass(slots=True)
@@ -94,6 +117,7 @@ class Memory:
     steps: int = 0
     last_good: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     last_given_up: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    ended: list[Ended] = field(default_factory=list)
     rate: dict[int, float] = field(default_factory=dict)
     """Measured steps per second, by ranks."""
 
@@ -114,8 +138,10 @@ class Memory:
         known = self.rate.get(ranks)
         self.rate[ranks] = rate if known is None else known + 0.2 * (rate - known)
 
-    def ended(self, film: Film, good: bool) -> None:
-        """A film was finished, or given up."""
+    def end(self, film: Film, why: Why) -> None:
+        """A film was finished, or abandoned."""
+        self.ended.append(Ended(film, why))
+        good = why is Why.GOOD
         q, amplitude = (film.recent[-1].q, film.recent[-1].amplitude) if film.recent else (0.0, 0.0)
         summary = (1.0, film.temperature or 0.0, film.age / 4000.0, q if not good else amplitude)
         if good:

@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from rlctl_envs.block_copolymer.field import KEPT, Spectrum, cube_rows, factors, wavenumbers, white
+from rlctl_envs.block_copolymer.field import (
+    KEPT,
+    Spectrum,
+    cube_rows,
+    factors,
+    keep_real,
+    mirrored,
+    wavenumbers,
+    white,
+)
 from rlctl_envs.block_copolymer.material import DT, Material
 
 
@@ -87,6 +96,7 @@ class Slab:
         part = part.copy()
         push = np.empty_like(part)
         parts, push_parts = part.view(np.float64), push.view(np.float64)
+        edges = mirrored(part, self.kx0)
         for _ in range(steps):
             if part.size:
                 np.fft.ifft(part, axis=0, norm="forward", out=push)
@@ -101,6 +111,7 @@ class Slab:
                 w = white(rng)[:, self.kx0 : self.kx0 + noisy]
                 part[:KEPT, :noisy] += low * w[:KEPT]
                 part[1 - KEPT :, :noisy] += high * w[1 - KEPT :]
+            keep_real(edges)
         return part
 
     def _cube(self, columns: Spectrum) -> None:

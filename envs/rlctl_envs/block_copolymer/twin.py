@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rlctl.executors.simulated import DurationModel, Launch, Simulated, TaskModel
 from rlctl.task import Failure
 from rlctl_envs.block_copolymer import field as solver
+from rlctl_envs.block_copolymer.campaign import mixed
 from rlctl_envs.block_copolymer.device import advance as on_device
 from rlctl_envs.block_copolymer.kernel import advance
 from rlctl_envs.block_copolymer.lanes import GRID, HALF, LANES
@@ -32,9 +33,14 @@ BLOW_UP = 10.0
 
 
 class FilmTwin:
-    """Segments of one campaign's films: the hidden material, and the restart files as arrays in memory."""
+    """Segments of one campaign's films: the hidden material, and the restart files as arrays in memory.
 
-    def __init__(self, options: Options, material: Material, seed: int) -> None:
+    Args:
+        seed: of the instance.
+        repetition: 0: chance is what the segments' own seeds make of it; otherwise it is drawn anew.
+    """
+
+    def __init__(self, options: Options, material: Material, seed: int, repetition: int = 0) -> None:
         self.options = options
         self.material = material
         program = options.program
@@ -44,7 +50,9 @@ class FilmTwin:
             program.straggler_probability,
             failure_probability=program.failure_probability,
         )
-        self.rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+        self.repetition = repetition
+        own = self.drawn(seed)
+        self.rng, self.wavenumber_rng = (np.random.default_rng(np.random.SeedSequence([own, i])) for i in (1, 2))
         self.files: dict[str, Floats] = {}
         self.noise = True
 
@@ -57,12 +65,16 @@ class FilmTwin:
         for name, film in self.files.items():
             np.savez(folder / name, field=film)
 
+    def drawn(self, seed: int) -> int:
+        """The seed that takes the place of another in this repetition."""
+        return mixed(seed, self.repetition) if self.repetition else seed
+
     def read(self, parameters: Any) -> Floats:
         """The field that a segment starts from, [32, 32]."""
         name = parameters["restart_in"]
         if name is not None:
             return self.files[name]
-        start = solver.generators(parameters["seed"])[2]
+        start = solver.generators(self.drawn(parameters["seed"]))[2]
         return solver.to_field(solver.initial(self.material, GRID, start)).astype(np.float32)
 
 
@@ -144,7 +156,7 @@ def compute(launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
         materials,
         [p["temperature"] for p in wanted],
         [p["steps"] for p in wanted],
-        [p["seed"] for p in wanted],
+        [twin.drawn(p["seed"]) for twin, p in zip(twins, wanted, strict=True)],
         twins[0].noise,
         twins[0].options.twin_device,
     )
@@ -152,10 +164,11 @@ def compute(launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
     spectrum = np.fft.rfft2(after, norm="forward")
     seen = solver.features(spectrum.real**2 + spectrum.imag**2)
     # Launch by launch, so that it does not matter which launches were computed together.
-    normals = np.empty((len(twins), 7))
+    normals = np.empty((len(twins), solver.READINGS))
     times = []
     for i, (twin, (_, launch)) in enumerate(zip(twins, launches, strict=True)):
-        normals[i] = twin.rng.standard_normal(7)
+        # The error of the wavenumber came last; from elsewhere, it left all else that happens in an instance as it was.
+        normals[i] = (*twin.rng.standard_normal(solver.READINGS - 1), twin.wavenumber_rng.standard_normal())
         ranks = launch.spec.resources.ranks
         work = launch.spec.parameters["steps"] * twin.options.program.step_s[ranks]
         times.append(twin.durations.draw(ranks, work, twin.rng))

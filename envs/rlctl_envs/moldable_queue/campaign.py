@@ -98,7 +98,7 @@ class QueueCampaign:
         """Which task on how many nodes, while one waits and a node is free."""
         due = self._waiting and self.free_nodes > 0 and not self._waits and not self.outcome().ended
         if self._decision is None and due:
-            self._decision = Decision("queue", self._now, self.fields(), self.observe(), self.mask())
+            self._decision = Decision("queue", self._now, self.fields(), look=lambda: (self.observe(), self.mask()))
         return self._decision
 
     def apply(self, action: Action) -> list[Command]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rlctl.executors.parsl.blocks import Blocks
 from rlctl.executors.parsl.executor import ParslExecutor, Settings
 from rlctl.executors.parsl.source import load, look_over
 from rlctl.executors.recovery import KINDS, Past
+from rlctl.task import TaskSpec
 
 
 class Options(CommonOptions):
@@ -45,7 +45,7 @@ class Options(CommonOptions):
         path, dot, name = str(options.get("config", "")).partition(".py")
         if not dot or (name and not name.startswith(":")):  # a module
             return super().portable(options, resolve)
-        config = f"{os.path.abspath(resolve(f'{path}.py'))}{name}"
+        config = f"{resolve(f'{path}.py').absolute()}{name}"
         return super().portable({**options, "config": config}, resolve)
 
 
@@ -80,6 +80,10 @@ class Parsl:
                 "lower machine.nodes, or start more",
                 ("machine", "nodes"),
             )
+
+    def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
+        """What is not on this machine; the nodes may have it."""
+        return self.options.check_elsewhere(specs)
 
     def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> ParslExecutor:
         """Start Parsl, and find out what a former controller's workers have brought to its end."""

@@ -17,8 +17,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,8 @@ class ParslExecutor(ServedExecutor):
             self._blocks.stop()
             raise
         self._enough = threading.Event()
-        self._others = [threading.Thread(target=work, daemon=True) for work in (self._live, self._watch)]
+        work = (self._live, self._watch)
+        self._others = [threading.Thread(target=self._guarded, args=(done,), daemon=True) for done in work]
         self._begin_serving()
         for thread in self._others:
             thread.start()
@@ -195,7 +197,7 @@ class ParslExecutor(ServedExecutor):
         with self._mutex:
             task.attempt = attempt.number
             placement = placement_of(attempt, self.capacity, task.need)
-            if placement is None or not self._books.adopt(task, placement, self.now()):
+            if placement is None or not self._books.adopt(task, placement, self.now(), attempt.since_s):
                 self._books.tasks[task.uid] = task
             elif task.future is not None:
                 task.future.set_running_or_notify_cancel()
@@ -297,7 +299,6 @@ class ParslExecutor(ServedExecutor):
                     self._look_after_lost()
             with self._mutex:
                 self._pump()
-        self._release_all()
 
     def _take(self, key: str, news: Future[bytes] | int | RlctlError) -> None:
         if isinstance(news, Future):
@@ -311,7 +312,11 @@ class ParslExecutor(ServedExecutor):
             self._news.notify_all()  # ``wait`` may start something now
 
     def _answered(self, key: str, task: Task, future: Future[bytes]) -> None:
-        error = future.exception()
+        error: BaseException | None
+        try:
+            error = future.exception()
+        except CancelledError as canceled:  # by Parsl, as it ends
+            error = canceled
         if error is None:
             answer = future.result()
             if answer[:1] == ENDED:
@@ -321,7 +326,7 @@ class ParslExecutor(ServedExecutor):
                     self._orders.beat(at_once=True)
                 self._ended(task, Ending(stopped=True))
             else:
-                self._ended(task, workers.ending(answer))
+                self._end(task, partial(workers.ending, answer))
         elif type(error).__name__ not in ("WorkerLost", "ManagerLost", "BadStateException"):
             self._ended(task, Ending(failure=Failure.LAUNCH, message=f"Parsl: {type(error).__name__}: {error}"))
         elif task.spec.function is None:
@@ -351,7 +356,7 @@ class ParslExecutor(ServedExecutor):
         if ended["why"] == "stopped" and task.stop is None:
             self._orders.beat(at_once=True)
         program = Program(task, self._workdir, self._workdir / FOLDER / "none", self._applications, self._bare)
-        self._ended(task, program.ending(ended))
+        self._end(task, lambda: program.ending(ended))
         if self._journal is None:
             self._relics.forget(key)
         elif not self._records_ends:
@@ -380,7 +385,6 @@ class ParslExecutor(ServedExecutor):
             self._blocks.stop()
         self._session.unlink(missing_ok=True)
         self._relics.tidy()
-        self._end_serving()
 
     def _wake(self) -> None:
         """End the sleep of the thread."""

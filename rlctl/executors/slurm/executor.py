@@ -117,7 +117,7 @@ class SlurmExecutor(LocalExecutor):
         with self._mutex:
             shutil.rmtree(self._letters, ignore_errors=True)  # of a controller that was killed, and its workers with it
             self._sweep()
-        self._watcher = threading.Thread(target=self._watch, name="rlctl-slurm", daemon=True)
+        self._watcher = threading.Thread(target=self._guarded, args=(self._watch,), name="rlctl-slurm", daemon=True)
         self._watcher.start()
 
     def resize(self, nodes: int) -> None:

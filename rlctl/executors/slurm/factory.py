@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from rlctl.executors.sharing import Share
 from rlctl.executors.slurm.allocation import Request, own_job
 from rlctl.executors.slurm.commands import ask
 from rlctl.executors.slurm.executor import SlurmExecutor, SlurmSettings
+from rlctl.task import TaskSpec
 
 
 class SubmitOptions(BaseModel):
@@ -86,6 +87,10 @@ class Slurm:
                 ("executor", "options", "submit"),
             )
         ask("sinfo", "--noheader", "--format=%P")  # whether anybody answers
+
+    def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
+        """What is not on this machine; the nodes may have it."""
+        return self.options.check_elsewhere(specs)
 
     def open(
         self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float, share: Share | None = None

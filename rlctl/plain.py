@@ -1,0 +1,83 @@
+"""Values of users and programs as JSON that any program reads: strict (RFC 8259), whatever the values are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+MOST_DIGITS = 4000
+"""Decimal digits of an integer; Python itself reads no more than 4,300."""
+
+_DEEPEST = 100
+
+
+def json_text(value: Any, *, indent: int | None = None, finite: bool = True) -> str:
+    """The value as JSON text; see ``plain``.
+
+    >>> json_text({"q": float("nan"), 1: (True, b"ok")})
+    '{"q": null, "1": [true, "ok"]}'
+    """
+    return json.dumps(plain(value, finite=finite), indent=indent)
+
+
+def plain(value: Any, *, finite: bool = True) -> Any:
+    """The value from dictionaries with text as keys, lists, texts, numbers, booleans and None alone.
+
+    Scalars and arrays of NumPy (and whatever else has ``tolist``) become numbers and lists, members of enums their
+    values, dataclasses dictionaries, sets lists, bytes text. What JSON has no form for becomes its text.
+
+    Args:
+        finite: NaN and the infinities, which JSON does not have, become None; else they stay.
+    """
+    return _plain(value, finite, ())
+
+
+def _plain(value: Any, finite: bool, inside: tuple[int, ...]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return _plain(value.value, finite, inside)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int):
+        return int(value) if abs(value) < 10**MOST_DIGITS else hex(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) or not finite else None
+    if id(value) in inside or len(inside) > _DEEPEST:
+        return "..."
+    within = (*inside, id(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name), finite, within) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(item, finite, within) for key, item in value.items()}
+    if isinstance(value, list | tuple | Set | deque):
+        return [_plain(item, finite, within) for item in value]
+    if isinstance(value, bytes | bytearray):
+        return value.decode("utf-8", "backslashreplace")
+    if hasattr(value, "tolist"):
+        listed = value.tolist()
+        # A long double gives itself; as a float it loses digits, which JSON's readers would do anyway.
+        return _plain(float(value) if type(listed) is type(value) else listed, finite, within)
+    return _text(_told(value))
+
+
+def _key(key: Any) -> str:
+    found = plain(key)
+    return found if isinstance(found, str) else json.dumps(found)
+
+
+def _text(text: str) -> str:
+    """Without the halves of characters by which Python keeps bytes that are no UTF-8, as in names of files."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _told(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # another package's code
+        return f"<{type(value).__name__}>"

@@ -1,0 +1,269 @@
+"""What a task may hold is found out where it is made: converted where only one thing can be meant, else refused."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import fields, replace
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlctl.errors import RequestError, RlctlError
+from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed
+from rlctl.executors.base import Capacity
+from rlctl.executors.local import Settings
+from rlctl.executors.simulated import Simulated
+from rlctl.spec_values import plain_spec
+from rlctl.task import Failure, Resources, TaskId, TaskSpec
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Hostile:
+    """Whatever is done with it, it raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise ZeroDivisionError
+
+    __repr__ = __str__ = __iter__ = __len__ = __bool__ = __eq__ = __hash__ = None  # type: ignore[assignment]
+
+
+def spec(**options: Any) -> TaskSpec:
+    return TaskSpec(**{"uid": TaskId("a"), "executable": "true", **options})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        ("uid", np.str_("b"), "b"),
+        ("executable", Path("bin/program"), "bin/program"),
+        ("arguments", ["--seed", 3], ("--seed", "3")),
+        ("arguments", (np.float32(0.1), np.int64(7), 2.5, Path("x"), b"y"), ("0.1", "7", "2.5", "x", "y")),
+        ("arguments", (np.array(3), "", "nicht ganz ü", "a\nb", "\udc80"), ("3", "", "nicht ganz ü", "a\nb", "\udc80")),
+        ("arguments", iter("ab"), ("a", "b")),
+        ("environment", {"N": 4, "P": Path("x")}, {"N": "4", "P": "x"}),
+        ("environment", MappingProxyType({"N": "4"}), {"N": "4"}),
+        ("parameters", {"x": np.arange(3), "y": np.float32(0.5)}, {"x": [0, 1, 2], "y": 0.5}),
+        ("parameters", OrderedDict(a=[{"b": Path("c")}], c=np.bool_(True)), {"a": [{"b": "c"}], "c": True}),
+        ("parameters", {"d": Level.HIGH, "e": Colour.RED}, {"d": 3, "e": "red"}),
+        ("parameters", {"x": math.inf}, {"x": math.inf}),
+        ("walltime_s", np.float32(9), 9.0),
+        ("walltime_s", 9, 9.0),
+        ("walltime_s", math.inf, None),
+        ("priority", np.int32(2), 2.0),
+        ("retries", np.int64(2), 2),
+        ("retries", 2.0, 2),
+        ("result_file", Path("r.json"), "r.json"),
+        ("progress_file", Path("p"), "p"),
+        ("failure_codes", [[np.int64(3), "diverged"]], ((3, Failure.DIVERGED),)),
+        ("application", np.str_("lammps"), "lammps"),
+    ],
+)  # fmt: skip
+def test_what_can_mean_only_one_thing_is_converted(field: str, value: Any, meant: Any) -> None:
+    made = getattr(spec(**{field: value}), field)
+    assert made == meant
+    assert type(made) is type(meant)
+    again = spec(**{field: made})
+    assert getattr(again, field) == made
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("uid", 7, "a text"),
+        ("uid", None, "a text"),
+        ("uid", "", "empty"),
+        ("uid", "a\0b", "NUL"),
+        ("uid", "\udc80", "UnicodeEncodeError"),
+        ("executable", "", "empty"),
+        ("executable", 7, "a text"),
+        ("arguments", "abc", "a tuple"),
+        ("arguments", None, "a tuple"),
+        ("arguments", ("x", None), r"arguments\[1\]: None"),
+        ("arguments", (True,), "in several ways"),
+        ("arguments", (["x"],), "a text"),
+        ("arguments", ("a\0",), "NUL"),
+        ("arguments", ("\ud800",), "surrogate"),
+        ("arguments", (np.arange(2),), "a text"),
+        ("environment", {"N": None}, r"environment\['N'\]: None"),
+        ("environment", {"A=B": "x"}, "name of a variable"),
+        ("environment", {"": "x"}, "empty"),
+        ("environment", None, "a mapping"),
+        ("environment", {3: "x"}, "a text"),
+        ("parameters", {3: "x"}, "the key 3"),
+        ("parameters", {"x": {3: 4}}, "the key 3"),
+        ("parameters", {"x": {1, 2}}, "JSON"),
+        ("parameters", {"x": object()}, "JSON"),
+        ("parameters", {"x": b"y"}, "JSON"),
+        ("parameters", {"x": 1j}, "JSON"),
+        ("parameters", {"x": 10**400}, "too large"),
+        ("parameters", {"x": np.array([object()])}, "JSON"),
+        ("parameters", None, "a mapping"),
+        ("walltime_s", math.nan, "a number"),
+        ("walltime_s", 0, "more than 0"),
+        ("walltime_s", -1.0, "more than 0"),
+        ("walltime_s", "9", "a number"),
+        ("walltime_s", True, "a number"),
+        ("walltime_s", 10**400, "too large"),
+        ("priority", math.nan, "a number"),
+        ("priority", None, "a number"),
+        ("retries", -1, "a whole number"),
+        ("retries", 1.5, "a whole number"),
+        ("retries", math.inf, "a whole number|cannot be used"),
+        ("retries", True, "a whole number"),
+        ("result_file", "", "empty"),
+        ("result_file", 3, "a text"),
+        ("progress_file", "a\0", "NUL"),
+        ("failure_codes", ((3, "no such"),), "failure_codes"),
+        ("failure_codes", (3,), "failure_codes"),
+        ("failure_codes", 3, "a tuple"),
+        ("application", "", "empty"),
+        ("pool", 3, "a text"),
+        ("resources", {"ranks": 2}, "Resources"),
+        ("resources", None, "Resources"),
+    ],
+)  # fmt: skip
+def test_the_rest_is_refused_in_one_line_that_names_task_field_and_value(field: str, value: Any, why: str) -> None:
+    with pytest.raises(RequestError, match=why) as refused:
+        spec(**{field: value})
+    text = str(refused.value)
+    assert text.startswith("task ")
+    assert f": {field}" in text
+    assert "\n" not in text
+    assert isinstance(refused.value, ValueError), "for those who know nothing of rlctl"
+
+
+@pytest.mark.parametrize("name", ["module", "", 3])
+def test_a_function_has_a_module(name: Any) -> None:
+    with pytest.raises(RequestError, match="function"):
+        TaskSpec(TaskId("a"), function=name)
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ({"ranks": np.int64(2)}, Resources(ranks=2)),
+        ({"cores_per_rank": 2.0}, Resources(cores_per_rank=2)),
+        ({"gpus_per_rank": 1}, Resources(gpus_per_rank=1.0)),
+        ({"memory_per_rank_mb": np.int64(100)}, Resources(memory_per_rank_mb=100)),
+        ({"memory_per_rank_mb": 0}, Resources()),
+        ({"nodes": np.uint8(1)}, Resources(nodes=1)),
+    ],
+)
+def test_numbers_of_resources_are_those_of_python(options: dict[str, Any], meant: Resources) -> None:
+    made = Resources(**options)
+    assert made == meant
+    assert {type(getattr(made, f.name)) for f in fields(made)} <= {int, float, type(None)}
+
+
+@pytest.mark.parametrize("value", [None, "2", -1, 1.5, math.nan, math.inf, True, 1j, [1]])
+@pytest.mark.parametrize("field", [f.name for f in fields(Resources)])
+def test_resources_that_cannot_be_meant_are_refused(field: str, value: Any) -> None:
+    if (field in ("memory_per_rank_mb", "nodes") and value is None) or (field == "gpus_per_rank" and value == 1.5):
+        return
+    with pytest.raises(RequestError, match=field):
+        Resources(**{field: value})
+
+
+def test_a_value_that_is_nested_for_ever_is_refused() -> None:
+    round_and_round: list[Any] = []
+    round_and_round.append(round_and_round)
+    for value in (round_and_round, {"x": round_and_round}):
+        with pytest.raises(RequestError, match="nested"):
+            spec(parameters={"x": value})
+
+
+def test_an_object_that_raises_whatever_is_done_with_it_is_refused() -> None:
+    for field in (f.name for f in fields(TaskSpec)):
+        with pytest.raises(RequestError):
+            spec(**{field: Hostile()})
+    for place in ({"arguments": (Hostile(),)}, {"parameters": {"x": Hostile()}}, {"environment": {"x": Hostile()}}):
+        with pytest.raises(RequestError):
+            spec(**place)
+
+
+# Whatever is given: it is refused at once, or the task comes to an end, and the next one runs.
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(st.characters(), max_size=8),
+    st.binary(max_size=8),
+    st.sampled_from(
+        [Path("x"), Path("../x"), "/dev/null", "..", ".", "results", "logs", ".lease", 10**400, 1e308, np.float32(1),
+         np.int64(2), np.arange(3), np.array(2.5), {1, 2}, 1j, object(), Level.HIGH, Colour.RED, {3: 4}, ("x", 1)]
+    ),
+    st.lists(st.one_of(st.none(), st.integers(), st.text(st.characters(), max_size=4)), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.one_of(st.none(), st.integers(), st.text(max_size=3)), max_size=2),
+)  # fmt: skip
+FIELDS = sorted({f.name for f in fields(TaskSpec)} - {"executable", "function"})
+
+
+class Brief:
+    def outcomes(self, launches: Any) -> list[Simulated]:
+        return [Simulated(1.0) for _ in launches]
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(FIELDS), ODD, min_size=1, max_size=3))
+def test_whatever_is_accepted_is_as_it_should_be_and_runs_on_the_twin(options: dict[str, Any]) -> None:
+    try:
+        made = spec(**options)
+    except RequestError:
+        return
+    again = replace(made)
+    assert again == made
+    assert plain_spec(replace(made, uid=TaskId("a"), arguments=(), environment={}, application=None, pool=None,
+                              result_file=None, progress_file=None)), "what was converted is plain"  # fmt: skip
+    with SimulatedExecutor(Capacity(cores=4), Brief(), eager=True) as executor:
+        _comes_to_an_end(executor, made)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder, how = tmp_path_factory.mktemp("odd") / "a" / "b", Settings(pin=False, oversubscribe=True)
+    with LocalExecutor(Capacity(cores=4), folder, eager=True, settings=how) as executor:
+        yield executor
+
+
+def test_whatever_is_accepted_comes_to_an_end_on_a_machine(machine: LocalExecutor) -> None:
+    number = iter(range(10**6))
+
+    @settings(deadline=None)
+    @given(st.dictionaries(st.sampled_from(FIELDS), ODD, min_size=1, max_size=2))
+    def run(options: dict[str, Any]) -> None:
+        uid = options.get("uid", "")
+        try:
+            made = spec(**options)
+            made = replace(made, uid=TaskId(f"{made.uid}{next(number)}"), priority=0.0)
+        except RequestError:
+            return
+        assert isinstance(uid, str)
+        _comes_to_an_end(machine, made)
+
+    run()
+
+
+def _comes_to_an_end(executor: Any, made: TaskSpec) -> None:
+    try:
+        future = executor.submit_task(made)
+    except RlctlError:
+        return
+    error = future.exception(60)
+    assert error is None or isinstance(error, TaskFailed), error
+    assert executor.submit_task(replace(spec(), uid=TaskId(f"{made.uid} next"))).exception(60) is None
