@@ -85,16 +85,21 @@ def remember_origin(error: BaseException, packages: Collection[str] = ()) -> Non
         setattr(error, _ORIGIN, origin(error, packages))
 
 
-def report(error: BaseException) -> str:
-    """One line on an exception that nobody expected; its traceback is kept in a file."""
+def kept(error: BaseException, name: str = "rlctl-traceback-") -> str:
+    """Keep the traceback of an exception in a file; says where it is."""
     text = "".join(traceback.format_exception(error))
     log.debug("%s", text)
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="rlctl-bug-", suffix=".txt", delete=False) as file:
+        with tempfile.NamedTemporaryFile("w", prefix=name, suffix=".txt", delete=False) as file:
             file.write(f"{sys.argv}\n{text}")
-        where = f"the traceback is in {file.name}"
+        return f"the traceback is in {file.name}"
     except (OSError, UnicodeError):
-        where = "--log-level debug shows the traceback"
+        return "--log-level debug shows the traceback"
+
+
+def report(error: BaseException) -> str:
+    """One line on an exception that nobody expected; its traceback is kept in a file."""
+    where = kept(error, "rlctl-bug-")
     what = described(error).splitlines()[0].removesuffix(": ")[:200]
     return f"this is a bug in {origin(error)}, please report it ({what}); {where}"
 

@@ -17,15 +17,15 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlctl import bugs
-from rlctl.complaints import shown
-from rlctl.errors import EnvironmentFault, RlctlError, SimulationDiverged
-from rlctl.plugins import reason
+from rlctl.errors import EnvironmentFault, RlctlError, SimulationDiverged, brief, described
 
 log = logging.getLogger(__name__)
 
 LARGEST = float(np.finfo(np.float32).max)
 """What is learned from is float32."""
 _NUMBER = (bool, int, float, np.number, np.bool_)
+_NO_FIGURES = ("action_mask", "privileged", "tasks", "final_obs", "final_info")
+"""Keys of infos that mean something else to rlctl, or to Gymnasium's vector environments."""
 _LONGEST = 300
 """Of what an environment says of itself; some repeat all that they were given."""
 
@@ -120,7 +120,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
                 row = np.asarray(spaces.flatten(self.env.observation_space, observation)).reshape(-1)
             except Exception as error:  # whatever a space's own functions do with what is not in it
                 raise EnvironmentFault(
-                    f"the observation {shown(observation)} is not in {self.env.observation_space}: {_said(error)}",
+                    f"the observation {brief(observation)} is not in {self.env.observation_space}: {_said(error)}",
                     "wrong_shape",
                 ) from error
             if len(row) != self._length:
@@ -132,27 +132,24 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _told(self, info: Any) -> dict[str, Any]:
         if not isinstance(info, Mapping):
-            raise EnvironmentFault(f"{self._where}: the info is {shown(info)}, not a mapping", "wrong_shape")
+            raise EnvironmentFault(f"{self._where}: the info is {brief(info)}, not a mapping", "wrong_shape")
         told: dict[str, Any] = {}
         for key, value in info.items():
-            # The others are words of Gymnasium's vector environments.
-            if isinstance(key, str) and not key.startswith("_") and key not in ("final_obs", "final_info"):
+            if isinstance(key, str) and not key.startswith("_") and key not in _NO_FIGURES:
                 number = _figure(value)
                 if number is not None:
                     told[key] = number
         if told.get("duration_s", 0.0) < 0.0:
             del told["duration_s"]
-        told.pop("action_mask", None)
         if info.get("action_mask") is not None:
             told["action_mask"] = info["action_mask"]
             with suppress(ValueError):  # a ragged list is no mask, as who reads it will say
                 told["action_mask"] = np.asarray(info["action_mask"])
-        told.pop("privileged", None)
         if self._privileged is not None:
             hidden = info.get("privileged")
             if _length_of_numbers(hidden) != self._privileged:
                 raise EnvironmentFault(
-                    f"{self._where}: info['privileged'] is {shown(hidden)}, but at first it was {self._privileged} "
+                    f"{self._where}: info['privileged'] is {brief(hidden)}, but at first it was {self._privileged} "
                     "finite numbers",
                     "wrong_shape",
                 )
@@ -168,7 +165,7 @@ def finite_reward(reward: Any) -> float:
     """
     number = _number(reward)
     if number is None:
-        raise EnvironmentFault(f"the reward is {shown(reward)}, not a number", "wrong_shape")
+        raise EnvironmentFault(f"the reward is {brief(reward)}, not a number", "wrong_shape")
     if not abs(number) <= LARGEST:  # NaN, too
         raise EnvironmentFault(f"the reward is {number:g}, not a finite number of float32", "not_finite")
     return number
@@ -182,7 +179,7 @@ def truth(what: str, value: Any) -> bool:
     """
     number = _number(value)
     if number not in (0.0, 1.0):
-        raise EnvironmentFault(f"{what} is {shown(value)}, not true or false", "wrong_shape")
+        raise EnvironmentFault(f"{what} is {brief(value)}, not true or false", "wrong_shape")
     return bool(number)
 
 
@@ -237,7 +234,7 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str | None:
             return f"has {len(value)} parts, its space {len(space.spaces)}"
         parts = ((f"[{i}]", part, value[i]) for i, part in enumerate(space.spaces))
     elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        return None if _counts(space, value) else f"{shown(value)} is not in {space}"
+        return None if _counts(space, value) else f"{brief(value)} is not in {space}"
     elif isinstance(space, spaces.Box) and space.dtype is not None and space.dtype.kind in "iub":
         try:
             given = np.asarray(value)
@@ -245,7 +242,7 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str | None:
                 same = given.dtype == space.dtype or np.array_equal(given.astype(space.dtype), given)
         except (TypeError, ValueError, OverflowError):
             same = False
-        return None if same else f"{shown(value)} holds what {space.dtype} cannot"
+        return None if same else f"{brief(value)} holds what {space.dtype} cannot"
     else:
         return None
     for name, part, inside in parts:
@@ -269,8 +266,5 @@ def _counts(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, 
 
 
 def _said(error: BaseException) -> str:
-    try:
-        text = reason(error)
-    except Exception:  # its own text cannot be made
-        text = type(error).__name__
+    text = " ".join(described(error).split()).removesuffix(":")
     return text if len(text) < _LONGEST else text[: _LONGEST - 3] + "..."

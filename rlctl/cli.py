@@ -21,7 +21,7 @@ from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.distributed.launch import Starter
 from rlctl.distributed.surroundings import under_mpi
-from rlctl.errors import AllocationEnds, RlctlError, StoppedError
+from rlctl.errors import AllocationEnds, EnvironmentFault, RlctlError, StoppedError
 from rlctl.files import require_file, storage_error, users_error, write_whole
 from rlctl.monitoring import terminal
 from rlctl.monitoring.account import ledger_line
@@ -241,7 +241,9 @@ def check(
     if checked is not None:
         data |= dataclasses.asdict(checked)
         reached = ", ".join(f"{name} {count} of {checked.instances}" for name, count in checked.reached.items())
-        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks; goal reached by {reached}"
+        text += f"; promises kept in {checked.decisions} decisions and {checked.tasks} tasks"
+        text += f"; goal reached by {reached}" if reached else ""
+        text += f"; {checked.cut} episodes had not ended after evaluate.max_steps" if checked.cut else ""
     _say(as_json, data, text)
 
 
@@ -290,6 +292,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if code == _INTERRUPTED:  # what Typer makes of an interrupt
             raise KeyboardInterrupt
         sys.exit(code)
+    except SystemExit as error:
+        origin = bugs.origin(error)
+        if origin.rlctl:
+            raise
+        _fail(f"{origin} called sys.exit({error.code!r}), which is not its to do")
+    except EnvironmentFault as error:
+        _fail(f"{error}; {bugs.kept(error.__cause__)}" if error.__cause__ is not None else str(error))
     except RlctlError as error:
         _fail(str(error), error.exit_code)
     except TyperException as error:

@@ -40,11 +40,18 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     if not play:
         return None
     from rlctl.plugins import CAMPAIGNS, load
-    from rlctl.testing import check_campaign, check_policy
+    from rlctl.testing import Checked, check_campaign, check_policy
 
     with config.source.located():
-        factory = preflight.check_campaign(config)
         policies = [load_policy(config, name) for name in config.policies]
+        game = preflight.check_game(config)
+        if rewarded(game):
+            from rlctl.evaluation.returns import try_out
+
+            named = {policy.name: policy for policy in policies}
+            steps, endless = try_out(game, named, config.seed, config.evaluate.max_steps)
+            return Checked(decisions=steps, tasks=0, instances=4, reached={}, cut=endless)
+        factory = preflight.check_campaign(config)
         try:
             checked = check_campaign(factory, config.machine.capacity(), policies, seed=config.seed)
         except ContractError as error:
@@ -236,7 +243,7 @@ def _returns(
         if given != returns.RANDOM:
             policy = load_policy(config, given) if isinstance(given, str) else given
         _enter(loaded, given, returns.RANDOM if policy is None else policy.name, policy)
-    return returns.evaluate(game, loaded, episodes, seed, progress)
+    return returns.evaluate(game, loaded, episodes, seed, progress, config.evaluate.max_steps)
 
 
 def steer(

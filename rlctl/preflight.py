@@ -111,6 +111,11 @@ def check_training(config: Config, factory: Game) -> None:
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
             ("train", "distributed", "simulations"),
         )
+    if not hasattr(factory, "vector_env"):
+        raise ConfigError(
+            f"campaign {factory.name!r} cannot be trained on: its factory has no vector_env, see rlctl.SimpleFactory",
+            ("campaign", "name"),
+        )
     distributed = config.train.distributed
     if distributed.mode == "lockstep" and distributed.learners > 1:
         raise ConfigError(

@@ -19,7 +19,8 @@ class RewardFactory(Protocol):
     It has no tasks, hence no task model, no cost and nothing to steer.
 
     It may have an attribute ``collective``: whether its environments take the communicator of the MPI ranks that they
-    span; without it they do not.
+    span; without it they do not. And ``own_observation_space``, of which ``observation_space`` is the flat form: the
+    file for Stable-Baselines3 reads that where it can.
     """
 
     name: str

@@ -22,19 +22,32 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from rlctl.bundle import arrays, golden
-from rlctl.bundle.actions import action_heads
+from rlctl.bundle.actions import action_heads, answers
 from rlctl.bundle.files import Folder
 from rlctl.bundle.manifest import AGAIN, MIN_PAIRS, SCHEMA, Manifest, as_data, parse, to_bytes, validate
 from rlctl.bundle.network import NumpyPolicy, declared_weights
-from rlctl.bundle.spaces import describe
+from rlctl.bundle.spaces import Spaces, build, describe, length
 from rlctl.errors import PolicyError
 
-__all__ = ["MANIFEST", "SCHEMA", "WEIGHTS", "NumpyPolicy", "action_heads", "describe", "load", "save"]
+__all__ = [
+    "MANIFEST",
+    "SCHEMA",
+    "WEIGHTS",
+    "NumpyPolicy",
+    "action_heads",
+    "describe",
+    "load",
+    "require_savable",
+    "save",
+]
 
 WEIGHTS, GOLDEN, MANIFEST = "weights.npz", "golden.npz", "manifest.json"
-MAX_MANIFEST, MAX_FILE = 4 << 20, 1 << 30
+ROOM = 1 << 20
+"""That a manifest keeps for scores and what is said to people."""
+MAX_MANIFEST, MAX_FILE = 4 << 20, 1 << 32
 
 
 def save(
@@ -84,6 +97,32 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def require_savable(manifest: Mapping[str, Any]) -> None:
+    """Refuse before a training what ``save`` would refuse after it, by the same checks.
+
+    Args:
+        manifest: as for ``save``.
+
+    Raises:
+        PolicyError: spaces, network or names are not what a saved policy can have.
+    """
+    data = {**manifest, "schema": SCHEMA, "golden_pairs": MIN_PAIRS, "files": {}}
+    try:
+        numbers = length(Spaces.model_validate(data["spaces"]).observation)
+        longest = np.full((MIN_PAIRS, numbers), -np.finfo(np.float64).tiny)  # of all numbers the one of most digits
+        whole = Manifest.model_validate(data | {"observations": golden.statistics(longest)})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PolicyError(f"a policy with such a manifest cannot be saved: {where}: {first['msg']}") from None
+    weights = declared_weights(whole)
+    action = build(whole.spaces.action)
+    log_std = np.zeros(weights["log_std"][0], np.float32) if "log_std" in weights else None
+    golden.most_pairs(numbers, answers(action, log_std, whole.network.output).outputs)
+    if len(to_bytes(as_data(whole))) > MAX_MANIFEST - ROOM:
+        raise PolicyError("the spaces have too many bounds of their own: give all numbers of a Box the same")
+
+
 def load(folder: Path, deterministic: bool | None = None) -> NumpyPolicy:
     """Read a saved policy and check that it is whole.
 
@@ -108,6 +147,22 @@ def load(folder: Path, deterministic: bool | None = None) -> NumpyPolicy:
             golden.check(policy, _arrays(opened, GOLDEN, golden.declared(manifest, policy), manifest))
     policy.folder = folder
     return policy
+
+
+def add_file(folder: Path, file: Path) -> None:
+    """Put one more file into a saved policy, or exchange it; the policy is another one then, with another digest.
+
+    Raises:
+        PolicyError: the folder holds no whole policy.
+    """
+    data = as_data(load(folder).manifest)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        new = Path(temporary)
+        shutil.copyfile(file, new / file.name)
+        data["files"][file.name] = _entry(new / file.name)
+        _write(new / MANIFEST, to_bytes(as_data(validate(data, folder / MANIFEST))))
+        for name in (file.name, MANIFEST):
+            os.replace(new / name, folder / name)
 
 
 def _policy(opened: Folder, manifest: Manifest, deterministic: bool | None) -> NumpyPolicy:

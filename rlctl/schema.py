@@ -213,10 +213,13 @@ class EvaluateSection(Section):
     Attributes:
         instances: number of instances, the same for each policy.
         seed: of the held-out instances, apart from those of training.
+        max_steps: steps after which an episode of a Gymnasium environment is cut, since a policy may never end it; the
+            table says how many were.
     """
 
     instances: int = Field(default=256, ge=2)
     seed: int = Field(default=1_000_000, ge=0)
+    max_steps: int = Field(default=10_000, ge=1)
 
 
 class SteerSection(Section):

@@ -57,13 +57,16 @@ class Checked:
     Attributes:
         decisions: over all campaigns that were played.
         tasks: likewise.
-        reached: for each policy, in how many of the instances it reached the goal; ``random`` chooses by chance.
+        reached: for each policy, in how many of the instances it reached the goal; ``random`` chooses by chance. Empty
+            for an environment with rewards, which has no goal.
+        cut: episodes of such an environment that had not ended after ``evaluate.max_steps``.
     """
 
     decisions: int
     tasks: int
     instances: int
     reached: Mapping[str, int]
+    cut: int = 0
 
 
 def check_campaign(
@@ -340,7 +343,7 @@ class _Game:
             if isinstance(policy, _Chance):
                 action: Action = policy.choose(decision.mask, self.watched.heads)
             else:
-                action = policy.act(decision)
+                action = _call(f"policy {policy.name}: act()", policy.act, decision)
             _call("apply() is given what JSON cannot hold:", action_to_json, action)
             self.driver.answer(action)
             decision = self._go(self.driver.advance)

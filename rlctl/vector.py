@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from rlctl.campaign import Around, CampaignFactory
 from rlctl.env import Episode, choices, twin
+from rlctl.errors import ContractError
 from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Launch, Simulated, SimulatedExecutor, TaskModel
 from rlctl.policy import Policy
@@ -40,6 +42,10 @@ def compute(executors: Sequence[SimulatedExecutor], batch: Batch) -> None:
             at += count
 
 
+MOST_DECISIONS = 1_000_000
+"""Of a campaign on its twin: one that has not ended then never does."""
+
+
 def play(
     factory: CampaignFactory,
     capacity: Capacity,
@@ -58,6 +64,9 @@ def play(
 
     Returns:
         ``Episode.figures`` of each campaign, in order.
+
+    Raises:
+        ContractError: a campaign does not end, or its price is not finite.
     """
     together = cast(Batch, batch or getattr(factory, "outcomes", one_by_one))
     executors = [twin(factory, capacity, instance) for instance, _ in players]
@@ -73,6 +82,12 @@ def play(
         for n in live:
             decision = episodes[n].decision
             assert decision is not None
+            if decision.number == MOST_DECISIONS:
+                raise ContractError(
+                    f"campaign {factory.name}, instance {players[n][0]}: outcome() has not ended after "
+                    f"{MOST_DECISIONS:,} decisions of policy {players[n][1].name}: does time pass, and does it end at "
+                    "deadline_s?"
+                )
             episodes[n].driver.answer(players[n][1].act(decision))
         compute([executors[n] for n in live], together)
         for n in live:
@@ -80,7 +95,11 @@ def play(
             if watch is not None:
                 watch(n, episodes[n])
         live = [n for n in live if episodes[n].decision is not None]
-    return [episode.figures() for episode in episodes]
+    figures = [episode.figures() for episode in episodes]
+    for (instance, _), of in zip(players, figures, strict=True):
+        if not math.isfinite(of["price"]):
+            raise ContractError(f"campaign {factory.name}, instance {instance}: outcome().price is {of['price']}")
+    return figures
 
 
 class EpisodeSeeds(Protocol):

@@ -35,14 +35,27 @@ class FlatActions(gymnasium.ActionWrapper[Any, Any, Any]):
         """Indices of a number."""
         return np.array(np.unravel_index(int(action), tuple(self._nvec)), np.int64)
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return observation, self._told(info)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Go on."""
+        *rest, info = self.env.step(self.action(action))
+        return (*rest, self._told(info))
+
     def action_masks(self) -> NDArray[np.bool_]:
         """A number is allowed if each of its digits is."""
-        flat: NDArray[np.bool_] = self.env.unwrapped.action_masks()  # type: ignore[attr-defined]
+        flat: NDArray[np.bool_] = self.env.get_wrapper_attr("action_masks")()
         parts = np.split(flat, np.cumsum(self._nvec)[:-1])
         allowed = parts[0]
         for part in parts[1:]:
             allowed = np.logical_and.outer(allowed, part)
         return allowed.ravel()
+
+    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
+        return {**info, "action_mask": self.action_masks()} if "action_mask" in info else info
 
 
 class BoxActions(gymnasium.ActionWrapper[Any, Any, Any]):

@@ -15,7 +15,6 @@ import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlctl.errors import LearningDiverged
 from rlctl_agents.board import TrainingBoard, campaign_figures, write_choices
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class TrainingCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         """An update is over: the model is whole."""
         torch.set_num_threads(self._threads)
-        self._require_finite()
+        self._checkpoints.require_finite(self.model)
         self._advance()
         self._learned = self.model.num_timesteps
         if self.stop.asked and self._collector is None:
@@ -148,12 +147,7 @@ class TrainingCallback(BaseCallback):
             self._validate()
 
     def save(self) -> None:
-        """Write a checkpoint; all learners do this together.
-
-        Raises:
-            LearningDiverged: the weights are not worth one.
-        """
-        self._require_finite()
+        """Write a checkpoint; all learners do this together."""
         if self._ranks is None or self._collector is None:
             if not self._over:  # then it is saved already, before what was gathered since
                 self._checkpoints.save(self.model, self._worlds.save() if self._worlds is not None else None)
@@ -186,21 +180,6 @@ class TrainingCallback(BaseCallback):
         if self._checkpoints.none:
             return "mend it; nothing was learned yet"
         return "mend it, then go on with --resume: the newest checkpoint is whole"
-
-    def _require_finite(self) -> None:
-        """Refuse weights that are not finite, before they overwrite what was good or are acted by."""
-        model = cast(Any, self.model)
-        numbers = [*model.policy.parameters()]
-        if isinstance(getattr(model, "log_ent_coef", None), torch.Tensor):
-            numbers.append(model.log_ent_coef)
-        with torch.no_grad():
-            if torch.isfinite(torch.nn.utils.get_total_norm(numbers)):
-                return
-        kept = "there is no checkpoint" if self._checkpoints.none else "the newest checkpoint is from before"
-        raise LearningDiverged(
-            f"the network's weights are not finite any more after {model.num_timesteps} decisions ({kept}): lower "
-            "train.options.learning_rate, or scale rewards and observations down, and train into another folder"
-        )
 
     def _on_step(self) -> bool:
         # A twin that shares the OpenMP runtime (Numba's parallel loops do) sets its number of threads for PyTorch too;
@@ -251,7 +230,7 @@ class TrainingCallback(BaseCallback):
             self._histograms(step)
 
     def _on_training_end(self) -> None:
-        self._require_finite()
+        self._checkpoints.require_finite(self.model)
         self._advance()
         if not self.stop.asked:
             self._validate(required=True)

@@ -16,13 +16,13 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from rlctl.config import config_data, config_hash
 from rlctl.distributed.checkpoint import CheckpointFolder
-from rlctl.errors import ConfigError
+from rlctl.errors import ConfigError, LearningDiverged
 from rlctl.provenance import provenance
 
 if TYPE_CHECKING:
     from rlctl.config import Config
 
-SCHEMA = 2
+SCHEMA = 3
 KEPT = 2
 MODEL, STATE, CHANCE, WORLDS, REPLAY = "model.zip", "state.json", "random.pickle", "environments.pickle", "replay.npz"
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "durations")
@@ -104,7 +104,10 @@ class Checkpoints:
             return None
         state = json.loads((folder / STATE).read_text())
         if state.get("schema") != SCHEMA:
-            raise ConfigError(f"{folder}: checkpoint schema {state.get('schema')!r}, this rlctl reads {SCHEMA}")
+            raise ConfigError(
+                f"{folder}: checkpoint schema {state.get('schema')!r}, this rlctl reads {SCHEMA}: train anew, into "
+                "another folder"
+            )
         changed = sorted(key for key in self._settings if state["settings"].get(key) != self._settings[key])
         if changed:
             raise ConfigError(
@@ -112,13 +115,35 @@ class Checkpoints:
             )
         return Checkpoint(folder, int(state["decisions"]), state["actors"])
 
+    def require_finite(self, model: Any) -> None:
+        """Refuse weights that are not finite, before they are acted by or overwrite what was good.
+
+        Raises:
+            LearningDiverged: so they are.
+        """
+        numbers = [*model.policy.parameters()]
+        if isinstance(getattr(model, "log_ent_coef", None), torch.Tensor):  # SAC's own
+            numbers.append(model.log_ent_coef)
+        with torch.no_grad():
+            if torch.isfinite(torch.nn.utils.get_total_norm(numbers)):
+                return
+        kept = "there is no checkpoint" if self.none else "the newest checkpoint is from before"
+        raise LearningDiverged(
+            f"the network's weights are not finite any more after {model.num_timesteps} decisions ({kept}): lower "
+            "train.options.learning_rate, or scale rewards and observations down, and train into another folder"
+        )
+
     def save(self, model: Any, environments: bytes | None = None, actors: Sequence[Mapping[str, Any]] = ()) -> None:
         """Write a checkpoint of the model as it stands between two updates.
 
         Args:
             environments: what ``Worlds.save`` gives, where the learner has it.
             actors: of each learner, what ``Collector.state`` gives.
+
+        Raises:
+            LearningDiverged: its weights are not worth one.
         """
+        self.require_finite(model)
         name = f"{model.num_timesteps:012d}"
         state = {
             "schema": SCHEMA,

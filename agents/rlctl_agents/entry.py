@@ -6,8 +6,11 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rlctl.rewarded import Game
+from rlctl.errors import ConfigError, PolicyError
+from rlctl.rewarded import Game, game_spaces
+from rlctl.saved_policy import describe, require_savable
 from rlctl.schema import Config
+from rlctl_agents.actions import require_learned
 from rlctl_agents.recipe import Description, Prepare, Recipe
 
 if TYPE_CHECKING:
@@ -39,12 +42,27 @@ class Learner:
         return self._train(config, out, resume, progress, ranks)
 
     def check(self, config: Config, factory: Game) -> None:
-        """Refuse what cannot be used.
+        """Refuse what cannot be used: what passes here can be trained, and saved in the end.
 
         Raises:
             ConfigError: it cannot.
         """
+        assert config.train is not None
+        observation, action = game_spaces(factory, config.seed)
+        require_learned(config.train.algorithm, action)
         self._description.check(config, factory)
+        try:
+            require_savable(
+                {
+                    "name": config.train.algorithm,
+                    "campaign": {"name": factory.name, "version": factory.version},
+                    "spaces": describe(observation, action),
+                    "network": self._description.network(config, factory),
+                    "deterministic": True,
+                }
+            )
+        except PolicyError as error:
+            raise ConfigError(str(error), ("train", "algorithm")) from error
 
     def prepare(self, config: Config) -> Prepare:
         """What actors do with their environments first."""

@@ -6,12 +6,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.bundle.network import ATTENTION
 from rlctl.errors import EnvironmentFault
+from rlctl_agents.plain import batch
 from rlctl_agents.snapshot import Part, parts, snapshot_spec
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEAR_TIE = 1e-4
+MOST_NUMBERS = 1 << 24
+"""In the rows that a saved policy is checked with."""
 _OUTPUTS = {"squashed_gaussian": "squashed_gaussian", "deterministic": "squashed"}
 
 
@@ -57,6 +61,11 @@ def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
     return weights
 
 
+def most_rows(numbers: int) -> int:
+    """How many rows of so many numbers are looked at, at most: pictures are long."""
+    return max(MIN_PAIRS, MOST_NUMBERS // numbers)
+
+
 def played_rows(model: Any, env: WorldsVecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
     """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them.
 
@@ -65,6 +74,7 @@ def played_rows(model: Any, env: WorldsVecEnv, deterministic: bool, count: int =
     rows = env.reset() if model._last_obs is None else model._last_obs
     seen = [rows]
     state, starts = None, np.ones(len(rows), np.bool_)
+    count = min(count, most_rows(rows.shape[1]))
     while len(seen) * len(rows) < count:
         more = {"action_masks": env.action_masks()} if isinstance(model, MaskablePPO) else {}
         actions, state = model.predict(rows, state, starts, deterministic=deterministic, **more)
@@ -104,8 +114,35 @@ def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32
             raise RuntimeError(f"the saved policy answers {ours}, {type(model).__name__}.predict {theirs}")
 
 
+def check_plain_answers(made: Any, policy: NumpyPolicy, own: spaces.Space[Any], rows: NDArray[np.float32]) -> None:
+    """Compare the model of ``rlctl_agents.plain`` with ``policy``, which must be deterministic, without any mask.
+
+    Args:
+        own: the environment's observation space.
+        rows: flat observations; of spaces that are no Box, samples are taken.
+
+    Raises:
+        RuntimeError: an answer differs.
+    """
+    if not isinstance(own, spaces.Box):
+        own.seed(0)
+        rows = np.array([spaces.flatten(own, own.sample()) for _ in range(len(rows))], np.float32)
+    dtype = own.dtype if isinstance(own, spaces.Box) else np.float32
+    rows = rows.astype(dtype).astype(np.float32)  # as the environment shows them
+    expected, _ = made.predict(batch(made.observation_space, rows), deterministic=True)
+    space = policy.action_space
+    first = max(int(space.start), 0) if isinstance(space, spaces.Discrete) else 0
+    for row, answer in zip(rows, expected, strict=True):
+        outputs = policy.logits(row)
+        if policy.answers.margin(outputs, None) <= NEAR_TIE:
+            continue
+        theirs, ours = np.ravel(answer), policy.answers.likeliest(outputs, None) + first
+        if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
+            raise RuntimeError(f"the saved policy answers {ours}, plain {type(made).__name__}.predict {theirs}")
+
+
 def _random_rows(policy: NumpyPolicy, width: int, n_mask: int, count: int = 256, seed: int = 0) -> NDArray[np.float32]:
-    random = np.random.default_rng(seed)
+    random, count = np.random.default_rng(seed), min(count, most_rows(width))
     observations = random.normal(size=(count, policy.observation_length)).astype(np.float32)
     masks = random.random((count, n_mask)) < 0.6
     if n_mask:

@@ -95,6 +95,9 @@ class Description(Protocol):
             ConfigError: it does not.
         """
 
+    def network(self, config: Config, factory: Game) -> dict[str, Any]:
+        """What acts, as the manifest of a saved policy tells it; see ``rlctl.bundle.manifest.Network``."""
+
     def prepare(self, options: Any) -> Prepare:
         """What is done with environments before they are used."""
 

@@ -35,7 +35,9 @@ def snapshot_spec(model: Any) -> dict[str, Any]:
         raise ConfigError(f"actors cannot compute {type(extractor).__name__}: use lock-step", OPTIONS)
     # A policy that reads rows of [observation, mask, privileged] says how long the parts are.
     n_obs = int(getattr(policy, "n_obs", spaces.flatdim(model.observation_space)))
-    n_mask = int(getattr(policy, "n_mask", 0)) or (_choices(space) if _is_maskable(policy) else 0)
+    n_mask = int(getattr(policy, "n_mask", 0))
+    if _is_maskable(policy):  # it is given masks beside the observation, where there are some
+        n_mask = int(getattr(model.get_env(), "n_mask", _choices(space)))
     sets = _attention(model)
     hidden = [] if sets else [layer for layer in _layers(model)[:-1] if isinstance(layer, nn.Linear)]
     spec: dict[str, Any] = {

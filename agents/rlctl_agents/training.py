@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
@@ -25,10 +26,17 @@ from rlctl.distributed.worlds import VectorWorlds
 from rlctl.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.registry import game_factory, load_policy
 from rlctl.rewarded import rewarded
+from rlctl_agents import plain
 from rlctl_agents.board import TrainingBoard
 from rlctl_agents.callback import Stop, TrainingCallback
 from rlctl_agents.checkpoint import Checkpoint, Checkpoints
-from rlctl_agents.export import actor_network, actor_weights, check_same_answers, played_rows
+from rlctl_agents.export import (
+    actor_network,
+    actor_weights,
+    check_plain_answers,
+    check_same_answers,
+    played_rows,
+)
 from rlctl_agents.ppo.options import layout
 from rlctl_agents.recipe import How, Recipe, Setting
 from rlctl_agents.start import begin_as, starting_policy
@@ -47,8 +55,6 @@ log = logging.getLogger(__name__)
 
 ROWS = 2048
 """That statistics and golden pairs are made of."""
-_UNFINISHED = ("_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
-"""What PPO was in the midst of; nobody who loads the model needs it."""
 
 
 def train(
@@ -57,7 +63,8 @@ def train(
     """Train into the folder ``out``.
 
     It leaves ``out/tensorboard``, ``out/checkpoints`` and the saved policy ``out/policy`` with Stable-Baselines3's
-    ``model.zip`` beside the weights. SIGTERM and Ctrl-C write a checkpoint first.
+    ``model.zip`` beside the weights, and ``model_plain.zip`` where that needs classes of rlctl's. SIGTERM and Ctrl-C
+    write a checkpoint first.
 
     Args:
         recipe: of the algorithm.
@@ -138,6 +145,9 @@ def train(
             raise
         except EnvironmentFault as fault:
             raise EnvironmentFault(f"{fault}; {callback.keep_what_was_learned()}", fault.kind) from fault.__cause__
+        except Exception:  # whatever is computed with weights that an update has made NaN
+            checkpoints.require_finite(model)
+            raise
         finally:
             if first:
                 progress.stop()
@@ -202,7 +212,7 @@ def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
     """Take up what the checkpoint holds besides the model."""
     if isinstance(env, WorldsVecEnv):
         saved = start.environments()
-        rows = None if saved is None else env.worlds.restore(saved)
+        rows = None if saved is None else env.restore(saved)
         if rows is None:
             log.warning("the environments could not be saved: they begin new episodes")
             rows = env.reset()
@@ -260,20 +270,33 @@ def export(
     _remove_unfinished(folder)  # of a training that was killed while it wrote
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent.resolve()) as temporary:
-            zipped = Path(temporary) / "model.zip"
-            model.save(zipped, exclude=_UNFINISHED)
+            own, action = _own_spaces(factory, env)
+            made = plain.plain(model, own, action)
+            files = [Path(temporary) / (plain.MODEL if plain.own_policy(model) else plain.PLAIN)]
+            plain.save(made, files[0])
+            if not plain.own_policy(model):
+                files.append(Path(temporary) / plain.MODEL)
+                model.save(files[1], exclude=plain.UNFINISHED)
             if rows is None:
                 assert isinstance(env, WorldsVecEnv)
                 rows = played_rows(model, env, options.deterministic)
-            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if recipe.mask_in_row else None
-            saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=[zipped])
+            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if recipe.mask_in_row and env.n_mask else None
+            saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=files)
     except KeyboardInterrupt:
         _remove_unfinished(folder)  # it may have struck while that was being removed
         raise
     policy = saved_policy.load(folder, deterministic=True)
     check_same_answers(model, policy)
     check_same_answers(model, policy, rows)
+    check_plain_answers(made, policy, own, rows[:, : env.n_obs])
     return folder
+
+
+def _own_spaces(factory: Game, env: WorldsVecEnv | RowsSpec) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    """Of the environment, before its observations are put in a row."""
+    if not rewarded(factory):
+        return env.world_spaces
+    return getattr(factory, "own_observation_space", factory.observation_space), factory.action_space
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -24,7 +24,7 @@ def learner_spaces(
 ) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
     """What an algorithm sees of environments whose rows have this layout.
 
-    Where it reads rows with masks, choices are several heads, however many there are.
+    Where it reads rows with masks, choices are several heads, however many there are; choices count from 0.
     """
     whole = mask_in_row and layout.row > layout.n_obs
     if not whole and isinstance(observation, spaces.Box) and observation.shape == (layout.n_obs,):
@@ -69,7 +69,7 @@ class WorldsVecEnv(VecEnv):
         self._goes_on: dict[str, Any] = {}
         self._infos = [self._goes_on] * worlds.count
         self._actions: NDArray[Any] = np.zeros((worlds.count, layout.n_action), dtype=np.int64)
-        self._masks: NDArray[np.bool_] = np.ones((worlds.count, layout.n_mask), np.bool_)
+        self._masks: NDArray[np.bool_] = np.ones((worlds.count, sum(self.heads)), np.bool_)
         self._began_s = time.monotonic()
         self.reset_infos: list[dict[str, Any]] = [{} for _ in range(worlds.count)]
 
@@ -81,6 +81,11 @@ class WorldsVecEnv(VecEnv):
         if seed is not None and isinstance(self.worlds, VectorWorlds):
             return self._seen(self.worlds.begin(seed))
         return self._seen(self.worlds.begin())
+
+    def restore(self, state: bytes) -> Float32 | None:
+        """Go on where the worlds were saved; None where some could not be."""
+        rows = self.worlds.restore(state)
+        return None if rows is None else self._seen(rows)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remember the actions."""
@@ -100,7 +105,7 @@ class WorldsVecEnv(VecEnv):
         return self._seen(step.rows), step.rewards, dones, out
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """The mask of the open decision of each environment."""
+        """The mask of the open decision of each environment; all is allowed where they tell none."""
         return self._masks
 
     def close(self) -> None:

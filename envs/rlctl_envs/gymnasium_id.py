@@ -23,8 +23,10 @@ from rlctl import bugs
 from rlctl.bundle.spaces import describe
 from rlctl.checked_env import CheckedEnv
 from rlctl.config import check_options, shown
+from rlctl.distributed.layout import Seeds
 from rlctl.errors import ConfigError, PolicyError, RlctlError
 from rlctl.executors.base import Capacity
+from rlctl.masks import ToldMasks
 from rlctl.plugins import reason
 
 if TYPE_CHECKING:
@@ -56,6 +58,9 @@ class Options(BaseModel):
 class GymnasiumId:
     """See ``rlctl.rewarded.RewardFactory``. Observations are flattened, and answers checked: see ``rlctl.checked_env``.
 
+    Attributes:
+        own_observation_space: before that.
+
     Raises:
         ConfigError: there is no such environment, it cannot be made, or no policy can be saved for its spaces.
     """
@@ -78,10 +83,11 @@ class GymnasiumId:
                 raise ConfigError(f"cannot be imported: {_said(error)}", ("campaign", "options", "module")) from error
         probe = self.environment()
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
+        self.own_observation_space = probe.env.observation_space
         probe.close()
         _require_known(self.observation_space, self.action_space)
 
-    def environment(self, comm: Intracomm | None = None) -> gymnasium.Env[Any, Any]:
+    def environment(self, comm: Intracomm | None = None) -> gymnasium.Wrapper[Any, Any, Any, Any]:
         """One environment, its observations in a row and its answers checked.
 
         Args:
@@ -93,11 +99,13 @@ class GymnasiumId:
         """Environments stepped one after the other; those that end begin anew in the same step."""
         # Not ``gymnasium.make_vec``, which would take arguments of the environment for its own.
         names = [f"{self.options.id} ({i + 1} of {num_envs})" for i in range(num_envs)]
-        makers = [partial(self._make, name, None) for name in names]
-        vector = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
-        return Seeded(vector, seed)
+        makers = [partial(self._numbered, name, Seeds(seed), i) for i, name in enumerate(names)]
+        return gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
 
-    def _make(self, name: str, comm: Intracomm | None) -> gymnasium.Env[Any, Any]:
+    def _numbered(self, name: str, seeds: Seeds, number: int) -> gymnasium.Env[Any, Any]:
+        return ToldMasks(SeededEpisodes(self._make(name, None), seeds, number))
+
+    def _make(self, name: str, comm: Intracomm | None) -> gymnasium.Wrapper[Any, Any, Any, Any]:
         try:
             return CheckedEnv(gymnasium.make(self.options.id, **self._kwargs(comm)), name)
         except gymnasium.error.Error as error:
@@ -121,17 +129,18 @@ class GymnasiumId:
         return dict(self.options.kwargs) if name is None else {**self.options.kwargs, name: comm}
 
 
-class Seeded(gymnasium.vector.VectorWrapper):
-    """Its first reset without a seed takes the one given here; later ones go on with their random numbers."""
+class SeededEpisodes(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Each episode begins with a seed of its own, as actors' environments do, unless it is given one."""
 
-    def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], seed: int) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], seeds: Seeds, number: int) -> None:
         super().__init__(env)
-        self._seed: int | None = seed
+        self._seeds, self._number, self._episode = seeds, number, 0
 
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin all episodes."""
-        first, self._seed = self._seed, None
-        return self.env.reset(seed=first if seed is None else seed, options=options)
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        own = self._seeds.episode(self._number, self._episode)
+        self._episode += 1
+        return self.env.reset(seed=own if seed is None else seed, options=options)
 
 
 def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
@@ -139,14 +148,6 @@ def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) ->
         describe(observation, action)
     except PolicyError as error:
         raise ConfigError(str(error), _ID) from error
-    in_row = not isinstance(action, spaces.MultiBinary) or len(action.shape) == 1
-    real = not isinstance(action, spaces.Box) or action.dtype in ("float32", "float64")
-    if not (in_row and real) or isinstance(action, spaces.Dict | spaces.Tuple):
-        raise ConfigError(
-            f"actions of {action} are not learned here: wrap the environment so that they are Discrete, "
-            "MultiDiscrete, MultiBinary (a row) or Box of real numbers, and register it",
-            _ID,
-        )
 
 
 LONGEST = 300

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from rlctl.bundle.actions import Categorical
 from rlctl.bundle.arrays import Declared
 from rlctl.bundle.attention import MAX_SCORES
-from rlctl.bundle.manifest import MIN_PAIRS, Manifest
+from rlctl.bundle.manifest import MAX_STATISTICS, MIN_PAIRS, Manifest
 from rlctl.bundle.network import MAX_PARAMETERS, NumpyPolicy
 from rlctl.bundle.spaces import length
 from rlctl.errors import PolicyError
 
 PAIRS = 128
+"""Fewer where observations are long; see ``most_pairs``."""
 MAX_WORK = 1 << 36
 """Multiplications for all pairs where the network attends; about those of 4096 pairs of the largest perceptron."""
 UNIT = float(np.finfo(np.float32).eps) / 2.0
@@ -29,11 +30,16 @@ UNIT = float(np.finfo(np.float32).eps) / 2.0
 Pairs = Mapping[str, NDArray[Any]]
 
 
-def statistics(observations: NDArray[np.float32]) -> dict[str, Any]:
-    """Of each number over rows of flat observations, as the manifest holds them."""
-    rows = np.asarray(observations, np.float64)
-    figures = {"mean": rows.mean(axis=0), "std": rows.std(axis=0), "min": rows.min(axis=0), "max": rows.max(axis=0)}
-    return {"count": len(rows), **{name: values.tolist() for name, values in figures.items()}}
+def statistics(observations: NDArray[Any]) -> dict[str, Any]:
+    """Of each number over rows of flat observations, as the manifest holds them; of all as one where they are many."""
+    rows = observations if observations.shape[1] <= MAX_STATISTICS else observations.reshape(-1, 1)
+    figures = {
+        "mean": rows.mean(axis=0, dtype=np.float64),
+        "std": rows.std(axis=0, dtype=np.float64),
+        "min": rows.min(axis=0),
+        "max": rows.max(axis=0),
+    }
+    return {"count": len(observations), **{name: values.astype(float).tolist() for name, values in figures.items()}}
 
 
 def require_usable(observations: NDArray[Any], masks: NDArray[Any] | None) -> None:
@@ -50,7 +56,8 @@ def require_usable(observations: NDArray[Any], masks: NDArray[Any] | None) -> No
 
 def make(policy: NumpyPolicy, observations: NDArray[np.float32], masks: NDArray[np.bool_] | None) -> Pairs:
     """Pairs for some of these observations, spread evenly over the rows."""
-    picked = np.unique(np.linspace(0, len(observations) - 1, min(PAIRS, len(observations))).astype(int))
+    count = min(PAIRS, len(observations), most_pairs(policy.observation_length, policy.answers.outputs))
+    picked = np.unique(np.linspace(0, len(observations) - 1, count).astype(int))
     rows = np.asarray(observations[picked], np.float32)
     pairs: dict[str, NDArray[Any]] = {"observations": rows}
     if isinstance(policy.answers, Categorical):
@@ -62,6 +69,18 @@ def make(policy: NumpyPolicy, observations: NDArray[np.float32], masks: NDArray[
     return pairs
 
 
+def most_pairs(numbers: int, outputs: int) -> int:
+    """How many pairs there may be with observations of so many numbers.
+
+    Raises:
+        PolicyError: not even as few as there must be.
+    """
+    most = MAX_PARAMETERS // (numbers + 2 * outputs)
+    if most < MIN_PAIRS:
+        raise PolicyError(f"{MIN_PAIRS} golden pairs have more than {MAX_PARAMETERS:,} numbers")
+    return most
+
+
 def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
     """Names, shapes and types of the arrays that the manifest tells of.
 
@@ -69,7 +88,7 @@ def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
         PolicyError: they would be too large.
     """
     pairs, outputs = manifest.golden_pairs, policy.answers.outputs
-    if pairs * (policy.observation_length + 2 * outputs) > MAX_PARAMETERS:
+    if pairs > most_pairs(policy.observation_length, outputs):
         raise PolicyError(f"the golden pairs have more than {MAX_PARAMETERS:,} numbers")
     if policy.attention is not None and pairs * policy.attention.spec.work > MAX_WORK:
         raise PolicyError(f"{pairs} golden pairs would take too long to compute")
@@ -127,7 +146,7 @@ def tolerance(policy: NumpyPolicy, observations: NDArray[np.float32]) -> NDArray
     variance = np.zeros_like(x)
     if policy.lstm is not None:
         rows = x.astype(np.float32)
-        sums = np.abs(x).max() * policy.lstm.inputs + 1.0
+        sums = np.abs(x).max(initial=0.0) * policy.lstm.inputs + 1.0
         x = policy.lstm(rows, np.zeros((len(rows), 2 * policy.lstm.units), np.float32))[0].astype(np.float64)
         variance = np.full_like(x, (16.0 * np.sqrt(policy.lstm.inputs + 1) * UNIT * sums) ** 2)
     for i, (weight, bias) in enumerate(policy.layers):

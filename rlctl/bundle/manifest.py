@@ -15,6 +15,8 @@ from rlctl.errors import PolicyError
 
 SCHEMA = 2
 MIN_PAIRS = 64
+MAX_STATISTICS = 4096
+"""Numbers of an observation that each have statistics of their own."""
 MAX_SCORES = 1000
 MAX_DEPTH = 32
 
@@ -66,7 +68,10 @@ class Residual(_Part):
 
 
 class Statistics(_Part):
-    """Of each number of the flat observations, over ``count`` real ones of the trained policy's campaigns."""
+    """Of each number of the flat observations, over ``count`` real ones of the trained policy's campaigns.
+
+    Where there are more than ``MAX_STATISTICS`` numbers, as in pictures: one figure each, over all of them.
+    """
 
     count: int = Field(ge=1)
     mean: list[float]

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from rlctl.bundle.actions import Categorical, Float32, Mask, answers
 from rlctl.bundle.arrays import Declared
-from rlctl.bundle.attention import MAX_WEIGHTS, Attention, AttentionSpec
-from rlctl.bundle.manifest import Manifest, as_data, digest
+from rlctl.bundle.attention import Attention, AttentionSpec
+from rlctl.bundle.manifest import MAX_STATISTICS, Manifest, as_data, digest
 from rlctl.bundle.recurrent import Lstm
 from rlctl.bundle.spaces import build, describe, length
 from rlctl.campaign import Decision
 from rlctl.errors import PolicyError
 
-MAX_PARAMETERS = MAX_WEIGHTS
+MAX_PARAMETERS = 1 << 26
+"""Of the layers, and in the golden pairs: enough for pictures."""
 ATTENTION = "attention."
 """What the names of the weights of attention begin with."""
 
@@ -61,7 +62,8 @@ class NumpyPolicy:
         self.observation_length = length(manifest.spaces.observation)
         self.answers = answers(self.action_space, weights.get("log_std"), manifest.network.output)
         figures = manifest.observations
-        if {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)} != {self.observation_length}:
+        told = {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)}
+        if told not in ({self.observation_length}, {1} if self.observation_length > MAX_STATISTICS else None):
             raise PolicyError(f"policy {self.name}: statistics of other than {self.observation_length} numbers")
         for name, array in weights.items():
             if not np.isfinite(array).all():
@@ -179,6 +181,9 @@ class NumpyPolicy:
         self._memory = {subject: np.asarray(numbers, np.float32) for subject, numbers in memory.items()}
 
     def _answer(self, flat: NDArray[Any], mask: Mask | None, subject: str) -> NDArray[Any]:
+        if not np.isfinite(flat).all():
+            bad = int(np.argmin(np.isfinite(np.ravel(flat))))
+            raise PolicyError(f"policy {self.name}: the observation's number {bad} is {np.ravel(flat)[bad]}")
         if self.lstm is None:
             outputs = self.logits(flat)
         else:
@@ -232,7 +237,9 @@ def declared_weights(manifest: Manifest) -> Declared:
     widths: Sequence[int] = [network.lstm or inputs, *network.hidden, outputs]
     recurrent = 4 * network.lstm * (inputs + network.lstm + 1)
     if recurrent + sum((a + 1) * b for a, b in pairwise(widths)) > MAX_PARAMETERS:
-        raise PolicyError(f"the network has more than {MAX_PARAMETERS:,} weights")
+        raise PolicyError(
+            f"the network has more than {MAX_PARAMETERS:,} weights: make its layers narrower or the observation shorter"
+        )
     declared: dict[str, tuple[tuple[int, ...], Any]] = {}
     if network.lstm:
         declared["lstm.input"] = ((4 * network.lstm, inputs), np.float32)

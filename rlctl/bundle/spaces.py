@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from gymnasium import spaces
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rlctl.errors import PolicyError
 
@@ -27,8 +27,11 @@ class BoxSpace(_Space):
     """Arrays of numbers; ``low`` and ``high`` are one number for all, or a flat list in C order."""
 
     type: Literal["Box"]
-    shape: list[Length] = Field(max_length=32)
-    dtype: Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"]
+    shape: list[Annotated[int, Field(ge=0, le=MAX_NUMBERS)]] = Field(max_length=32)
+    dtype: Literal[
+        "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+        "uint8", "uint16", "uint32", "uint64", "bool",
+    ]  # fmt: skip
     low: Bound | list[Bound]
     high: Bound | list[Bound]
 
@@ -75,6 +78,7 @@ Space = Annotated[
 ]
 DictSpace.model_rebuild()
 TupleSpace.model_rebuild()
+_SPACE: TypeAdapter[Any] = TypeAdapter(Space)
 
 
 class Spaces(_Space):
@@ -85,12 +89,26 @@ class Spaces(_Space):
 
 
 def describe(observation: spaces.Space[Any], action: spaces.Space[Any]) -> dict[str, Any]:
-    """The two spaces, JSON-ready, as a manifest holds them.
+    """The two spaces, JSON-ready, as a manifest holds them: what passes here can be saved, and read back.
 
     Raises:
-        PolicyError: a space is of a kind that has no flat form of fixed length.
+        PolicyError: a space is of a kind that has no flat form of fixed length, or too large.
     """
-    return {"observation": describe_space(observation), "action": describe_space(action)}
+    data = {"observation": describe_space(observation), "action": describe_space(action)}
+    for what, space in (("observation", observation), ("action", action)):
+        count = int(spaces.flatdim(space))
+        if not 1 <= count <= MAX_NUMBERS:
+            advice = "fewer (gymnasium.wrappers has ResizeObservation)" if count else "some"
+            raise PolicyError(
+                f"{what}s of {_short(space)} have {count:,} numbers, where 1 to {MAX_NUMBERS:,} can be learned and "
+                f"saved: wrap the environment so that there are {advice}"
+            )
+        try:
+            _SPACE.validate_python(data[what])
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise PolicyError(f"{what}s of {_short(space)} cannot be saved: {first['msg']}") from None
+    return data
 
 
 def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -132,6 +150,11 @@ def build(said: BaseModel) -> spaces.Space[Any]:
     return _build(said)
 
 
+def _short(space: spaces.Space[Any]) -> str:
+    text = str(space)
+    return text if len(text) < 120 else text[:117] + "..."
+
+
 def length(said: BaseModel) -> int:
     """Numbers in the flat form of a described space, before anything of that size is made."""
     if isinstance(said, BoxSpace | MultiBinarySpace):
@@ -165,6 +188,7 @@ def _build(said: BaseModel) -> spaces.Space[Any]:
 
 
 def _bound(values: Any) -> Any:
+    values = values.astype(np.int8) if values.dtype == np.bool_ else values
     numbers = [value if math.isfinite(value) else None for value in np.ravel(values).tolist()]
     return numbers[0] if len(set(numbers)) == 1 else numbers
 

@@ -20,8 +20,8 @@ class Layout:
 
     Attributes:
         n_obs: numbers of the flat observation.
-        n_mask: allowed choices, flat over the heads, 1 or 0; 0 where actions are no choices, or the algorithm knows no
-            masks.
+        n_mask: allowed choices, flat over the heads, 1 or 0; 0 where the environment tells no masks, or the algorithm
+            knows none.
         n_privileged: what only a twin knows and only a critic may see.
         n_action: numbers of an action: an index (from 0) per head, or a number per coordinate.
     """

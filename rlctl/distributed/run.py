@@ -26,7 +26,7 @@ from rlctl.distributed.world import World, bring_up
 from rlctl.distributed.worlds import make_worlds
 from rlctl.errors import ConfigError
 from rlctl.files import writing
-from rlctl.preflight import check_group
+from rlctl.preflight import check_training
 from rlctl.registry import game_factory, learner
 from rlctl.rewarded import collective
 from rlctl.schema import DistributedSection
@@ -84,7 +84,7 @@ def act(
     algorithm: Any = learner(section.algorithm)
     game = game_factory(config.campaign.name, config.campaign.options)
     with config.source.located():
-        check_group(section, game)
+        check_training(config, game)
     if place.role is Role.ENVIRONMENT:
         assert environment is not None
         assert collective(game)
@@ -154,6 +154,7 @@ def _learn(config: Config, out: Path, resume: bool, progress: Progress, world: W
         limit_s=world.limit_s,
     )
     with config.source.located(), writing(out, "then go on with --resume"):
+        check_training(config, game_factory(config.campaign.name, config.campaign.options))
         if distributed.mode == "lockstep":
             return _path(algorithm.on_ranks(config, out, resume, progress, ranks))
         transport = MpiTransport(world.agent)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rlctl import interrupts
-from rlctl.bugs import EXIT_CODE
+from rlctl.bugs import EXIT_CODE, origin
 from rlctl.distributed import standing
 from rlctl.errors import RanksLostError, RlctlError
 from rlctl.monitoring.terminal import one_line
@@ -52,8 +52,12 @@ def ends_together(label: str | None = None, spared: bool = False) -> Iterator[in
     rank = MPI.COMM_WORLD.rank
     try:
         yield rank
-    except (SystemExit, GeneratorExit):
+    except GeneratorExit:
         raise
+    except SystemExit as error:
+        if origin(error).rlctl:
+            raise
+        abort(error, label or f"rank {rank}", first=rank == 0)  # the others would wait for this one
     except KeyboardInterrupt as error:
         if spared and survives(MPI.COMM_WORLD):
             os.kill(os.getpid(), signal.SIGKILL)  # any other end looks as if the rank were still there

@@ -22,6 +22,7 @@ from rlctl.distributed.failing import Environment, Guard
 from rlctl.distributed.group import Leader
 from rlctl.distributed.layout import Ended, Float32, Layout, Seeds, Step, Worlds
 from rlctl.errors import EnvironmentFault
+from rlctl.masks import action_mask, late
 from rlctl.rewarded import Game, rewarded
 from rlctl.schema import EnvironmentSection
 from rlctl.vector import CampaignVectorEnv
@@ -35,8 +36,7 @@ class SingleWorlds:
     Args:
         makers: of the environments.
         seeds: of their episodes.
-        with_mask: rows hold a mask, of all ones where the environment gives none (``info["action_mask"]``, or a method
-            ``action_masks``); only for choices.
+        with_mask: rows hold the masks of environments that tell some; see ``rlctl.masks.action_mask``.
         with_privileged: rows hold ``info["privileged"]``.
         discount_s: seconds of ``info["duration_s"]`` in a unit of the discount; None: each step is one.
         section: what is done about those that fail.
@@ -53,7 +53,6 @@ class SingleWorlds:
         section: EnvironmentSection | None = None,
     ) -> None:
         self._seeds, self._discount_s = seeds, discount_s
-        self._with_privileged = with_privileged
         self.count = len(makers)
         failures: Counter[str] = Counter()
         self.failures: Mapping[str, int] = failures
@@ -62,23 +61,22 @@ class SingleWorlds:
         assert first is not None
         self.observation_space, self.action_space = first.observation_space, first.action_space
         space = self.action_space
-        choices = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
         self.heads = action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
-        self._n_mask = sum(self.heads) if with_mask and choices else 0
-        self._n_obs = int(spaces.flatdim(self.observation_space))
+        n_obs = int(spaces.flatdim(self.observation_space))
         self.episodes = [0] * self.count
         self._rows = np.zeros((self.count, 0), np.float32)
         self._returns = np.zeros(self.count)
         self._lengths = np.zeros(self.count, np.int64)
-        # Only a reset tells how many privileged quantities there are.
+        # Only a reset tells whether there are masks, and how many privileged quantities.
         n_action = len(self.heads) or int(np.prod(space.shape or (1,)))
-        self.layout = Layout(self._n_obs, self._n_mask, 0, n_action)
-        self._probe: Float32 | None = None
-        self._probe, info = self._reset(0)
-        if self._with_privileged and "privileged" in info:
-            privileged = np.ravel(info["privileged"]).astype(np.float32)
-            self.layout = Layout(self._n_obs, self._n_mask, len(privileged), n_action)
-            self._probe = np.concatenate([self._probe, privileged])
+        self.layout = Layout(n_obs, 0, 0, n_action)
+        seen, info = self._guarded_reset(0)
+        mask = self._mask(0, info)
+        self._tells = mask is not None
+        told = np.zeros(0) if mask is None or not with_mask else mask
+        privileged = np.ravel(info["privileged"]) if with_privileged and "privileged" in info else np.zeros(0)
+        self.layout = Layout(n_obs, len(told), len(privileged), n_action)
+        self._probe: Float32 | None = np.concatenate([seen, told, privileged], dtype=np.float32)
         self._probed = self.episodes[0]
 
     def begin(self) -> Float32:
@@ -106,7 +104,9 @@ class SingleWorlds:
             self._rows[i] = row
             self._returns[i] += rewards[i]
             self._lengths[i] += 1
-            if terminated[i] or truncated[i]:
+            over = bool(terminated[i] or truncated[i])
+            self._put_mask(i, info, over)
+            if over:
                 figures = {k: float(v) for k, v in info.items() if isinstance(v, _NUMBER) and math.isfinite(v)}
                 ended.append(Ended(i, self._rows[i].copy(), float(self._returns[i]), int(self._lengths[i]), figures))
                 self._returns[i], self._lengths[i] = 0.0, 0
@@ -140,9 +140,13 @@ class SingleWorlds:
 
     def _begin(self, i: int) -> None:
         fresh, self._probe = (self._probe, None) if i == 0 and self.episodes[0] == self._probed else (None, self._probe)
-        self._rows[i] = self._reset(i)[0] if fresh is None else fresh
+        if fresh is not None:
+            self._rows[i] = fresh
+            return
+        self._rows[i], info = self._guarded_reset(i)
+        self._put_mask(i, info, over=False)
 
-    def _reset(self, i: int) -> tuple[Float32, Mapping[str, Any]]:
+    def _guarded_reset(self, i: int) -> tuple[Float32, Mapping[str, Any]]:
         """Begin the next episode that can begin."""
         self.episodes[i] -= 1
 
@@ -153,10 +157,11 @@ class SingleWorlds:
         return self._guards[i].reset(seed, self._row)
 
     def _row(self, env: Environment, observation: Any, info: Mapping[str, Any]) -> Float32:
+        """What is seen; where the mask stands, ones."""
         flat: Any = spaces.flatten(env.observation_space, observation)
         parts = [np.ravel(flat).astype(np.float32)]
-        if self._n_mask:
-            parts.append(self._mask(env, info))
+        if self.layout.n_mask:
+            parts.append(np.ones(self.layout.n_mask, np.float32))
         if self.layout.n_privileged:
             parts.append(np.ravel(info["privileged"]).astype(np.float32))
         row = np.concatenate(parts) if len(parts) > 1 else parts[0]
@@ -164,11 +169,25 @@ class SingleWorlds:
             raise ValueError(f"{len(row)} numbers (observation, mask, privileged), not {self.layout.row}")
         return row
 
-    def _mask(self, env: Environment, info: Mapping[str, Any]) -> Float32:
-        mask = info.get("action_mask")
-        if mask is None and env.has_wrapper_attr("action_masks"):
-            mask = env.get_wrapper_attr("action_masks")()
-        return np.ones(self._n_mask, np.float32) if mask is None else np.ravel(mask).astype(np.float32)
+    def _put_mask(self, i: int, info: Mapping[str, Any], over: bool) -> None:
+        """Into the row; what an episode ends with forbids nothing, nor does an environment that tells none this time.
+
+        Raises:
+            MaskError: it is of no use, or the environment told none when it was made.
+        """
+        mask = None if over else self._mask(i, info)
+        if mask is None:
+            return
+        layout, env = self.layout, self._guards[i].env
+        if not self._tells:
+            assert env is not None
+            raise late(env, int(self._lengths[i]))
+        self._rows[i, layout.n_obs : layout.n_obs + layout.n_mask] = mask[: layout.n_mask]
+
+    def _mask(self, i: int, info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+        env = self._guards[i].env
+        assert env is not None
+        return action_mask(env, info, int(self._lengths[i]))
 
     def _action(self, action: NDArray[Any]) -> Any:
         space = self.action_space
@@ -180,8 +199,8 @@ class SingleWorlds:
 class VectorWorlds:
     """A Gymnasium ``VectorEnv`` with autoreset in the same step, as the twins of campaigns are.
 
-    Masks and privileged quantities come from ``infos["action_mask"]`` and ``infos["privileged"]``, [n, ...] each;
-    durations from ``infos["duration_s"]``.
+    Masks and privileged quantities come from ``infos["action_mask"]`` and ``infos["privileged"]``, [n, ...] each, where
+    the first reset gives some; durations from ``infos["duration_s"]``.
 
     Args:
         name: of the campaign, for messages.
@@ -207,16 +226,16 @@ class VectorWorlds:
         space = self.action_space
         self._first_choice = int(space.start) if isinstance(space, spaces.Discrete) else None
         self.heads = action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
-        self._n_mask = sum(self.heads) if with_mask else 0
         self._n_obs = int(np.prod(self.observation_space.shape or ()))
         self.failures: Mapping[str, int] = {}
         self.episodes = [0] * self.count
         self._returns = np.zeros(self.count)
         self._lengths = np.zeros(self.count, np.int64)
-        self.masks: NDArray[np.bool_] = np.ones((self.count, self._n_mask), np.bool_)
         self._last: Float32 = np.zeros((self.count, 0), np.float32)
-        # Only a reset tells how many privileged quantities there are.
-        self._first: Float32 | None = self._reset(seed)
+        # Only a reset tells whether there are masks, and how many privileged quantities.
+        observations, infos = env.reset(seed=seed)
+        self._n_mask = sum(self.heads) if with_mask and "action_mask" in infos else 0
+        self._first: Float32 | None = self._rows(observations, infos)
         n_action = len(self.heads) or int(np.prod(space.shape or (1,)))
         rest = self._first.shape[1] - self._n_obs - self._n_mask
         self.layout = Layout(self._n_obs, self._n_mask, rest, n_action)
@@ -231,7 +250,8 @@ class VectorWorlds:
 
     def step(self, actions: NDArray[Any]) -> Step:
         """Answer the open decision of each."""
-        answers = np.asarray(actions).reshape((self.count, *(self.action_space.shape or ())))
+        space = self.action_space
+        answers = np.asarray(actions, space.dtype).reshape((self.count, *(space.shape or ())))
         if self._first_choice is not None:
             answers = answers + self._first_choice
         self._steps += 1
@@ -284,15 +304,19 @@ class VectorWorlds:
     def _rows(self, observations: Any, infos: dict[str, Any]) -> Float32:
         parts = [np.reshape(observations, (self.count, -1))]
         if self._n_mask:
-            mask = infos.get("action_mask")
-            self.masks = np.ones((self.count, self._n_mask), np.bool_) if mask is None else np.asarray(mask, np.bool_)
-            parts.append(self.masks)
+            parts.append(self._masks(infos))
         if self._with_privileged and "privileged" in infos:
             parts.append(infos["privileged"])
         with np.errstate(over="ignore"):
             self._last = np.concatenate(parts, axis=1, dtype=np.float32)
         self._require_finite("the observation", self._last)
         return self._last
+
+    def _masks(self, infos: dict[str, Any]) -> NDArray[np.bool_]:
+        """Of each environment; all allowed where it told none."""
+        masks = np.asarray(infos.get("action_mask", np.ones((self.count, self._n_mask))), np.bool_)
+        told = infos.get("_action_mask")
+        return masks if told is None else masks | ~np.asarray(told)[:, None]
 
     def _end(self, i: int, infos: dict[str, Any]) -> Ended:
         final = _entry(infos.get("final_info", {}), i)

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
+from rlctl.bundle.actions import action_heads
 from rlctl.campaign import Action, Decision
 from rlctl.errors import ConfigError
 from rlctl.evaluation.play import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums
+from rlctl.masks import Mask, action_mask
 from rlctl.monitoring.progress import Progress
 from rlctl.policy import Policy
 from rlctl.rewarded import RewardFactory
@@ -35,6 +37,7 @@ class Row:
         mean: return of an episode, undiscounted, with its 95 % interval.
         difference: ``mean`` minus that of the reference on the same episodes, with its 95 % paired interval.
         length: steps of an episode.
+        cut: episodes that did not end before the limit; their returns are those until then.
     """
 
     policy: str
@@ -44,26 +47,41 @@ class Row:
     difference: float
     difference_interval: Interval
     length: float
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Returns:
-    """Every policy's return in every episode; the first policy is the reference."""
+    """Every policy's return in every episode; the first policy is the reference.
+
+    Attributes:
+        max_steps: the limit of an episode.
+    """
 
     environment: str
     rows: Sequence[Row]
     seed: int
+    max_steps: int
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form."""
         rows = [asdict(row) for row in self.rows]
-        return {"schema": SCHEMA, "environment": self.environment, "seed": self.seed, "rows": rows}
+        return {"schema": SCHEMA, "environment": self.environment, "seed": self.seed, "rows": rows} | {
+            "max_steps": self.max_steps
+        }
 
     def table(self) -> Table:
         """For a terminal, 80 columns wide."""
         reference = self.rows[0].policy
         title = f"{self.environment}: return of {self.rows[0].episodes} held-out episodes"
         table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        cut = [f"{row.policy} {row.cut} of {row.episodes}" for row in self.rows if row.cut]
+        if cut:
+            table.caption_justify = "left"
+            table.caption = (
+                f"episodes cut after {self.max_steps:,} steps, since they had not ended (evaluate.max_steps): "
+                f"{', '.join(cut)}"
+            )
         table.add_column("policy")
         for heading in ("mean return", f"minus {reference}", "steps"):
             table.add_column(heading, justify="right")
@@ -74,31 +92,38 @@ class Returns:
 
 
 def evaluate(
-    factory: RewardFactory, policies: Mapping[str, Policy | None], episodes: int, seed: int, progress: Progress
+    factory: RewardFactory,
+    policies: Mapping[str, Policy | None],
+    episodes: int,
+    seed: int,
+    progress: Progress,
+    max_steps: int,
 ) -> Returns:
     """Let every policy play the same held-out episodes.
 
     Args:
         policies: by name; None draws from the action space. The first is the reference.
         seed: of the episodes.
+        max_steps: of an episode, which is cut then.
 
     Raises:
         ConfigError: a policy cannot answer.
+        EnvironmentFault: the environment raised an exception, or gave a reward or an observation that is none.
     """
     seeds = draw_instances(seed, EVALUATION, episodes)
-    played: dict[str, list[tuple[float, int]]] = {}
+    played: dict[str, list[tuple[float, int, bool]]] = {}
     progress.start("comparing policies", len(seeds) * len(policies), "episodes")
     environment = factory.environment()
     try:
         for name, policy in policies.items():
             played[name] = []
             for instance in seeds:
-                played[name].append(play(environment, name, copy.deepcopy(policy), instance))
+                played[name].append(play(environment, name, copy.deepcopy(policy), instance, max_steps))
                 progress.advance(1)
     finally:
         progress.stop()
         environment.close()
-    columns = np.array([[total for total, _ in of] for of in played.values()]).T
+    columns = np.array([[total for total, *_ in of] for of in played.values()]).T
     sums = resampled_sums(np.hstack([columns, columns - columns[:, :1]]), seed=seed) / episodes
     tail = (1.0 - LEVEL) / 2.0
     lows, highs = np.quantile(sums, [tail, 1.0 - tail], axis=0).tolist()
@@ -111,15 +136,42 @@ def evaluate(
             interval=(lows[i], highs[i]),
             difference=means[i] - means[0],
             difference_interval=(lows[count + i], highs[count + i]),
-            length=float(np.mean([steps for _, steps in played[name]])),
+            length=float(np.mean([steps for _, steps, _ in played[name]])),
+            cut=sum(cut for *_, cut in played[name]),
         )
         for i, name in enumerate(played)
     ]
-    return Returns(factory.name, rows, seed)
+    return Returns(factory.name, rows, seed, max_steps)
 
 
-def play(environment: gymnasium.Env[Any, Any], name: str, policy: Policy | None, instance: int) -> tuple[float, int]:
-    """Return and length of one episode.
+def try_out(
+    factory: RewardFactory, policies: Mapping[str, Policy], seed: int, max_steps: int, episodes: int = 4
+) -> tuple[int, int]:
+    """Play a few episodes by chance and with each policy, to see whether environment and policies are sound.
+
+    Returns:
+        how many steps that were, and how many episodes had not ended after ``max_steps``.
+
+    Raises:
+        ConfigError: a policy cannot answer.
+        EnvironmentFault: the environment raised an exception, or gave a reward or an observation that is none.
+    """
+    environment = factory.environment()
+    try:
+        played = [
+            play(environment, name, policy, seed + i, max_steps)
+            for name, policy in {RANDOM: None, **policies}.items()
+            for i in range(episodes)
+        ]
+    finally:
+        environment.close()
+    return sum(steps for _, steps, _ in played), sum(cut for *_, cut in played)
+
+
+def play(
+    environment: gymnasium.Env[Any, Any], name: str, policy: Policy | None, instance: int, max_steps: int
+) -> tuple[float, int, bool]:
+    """Return and length of one episode, and whether it was cut at ``max_steps``.
 
     Raises:
         ConfigError: the policy cannot answer.
@@ -130,18 +182,20 @@ def play(environment: gymnasium.Env[Any, Any], name: str, policy: Policy | None,
     if policy is not None:
         policy.reset(instance)
     total, steps, over = 0.0, 0, False
-    while not over:
-        action = space.sample() if policy is None else _answer(space, policy, name, steps, observation, info)
+    while not over and steps < max_steps:
+        mask = action_mask(environment, info, steps) if _choices(space) else None
+        if policy is None:
+            action = space.sample() if mask is None else _by_chance(space, mask)
+        else:
+            action = _answer(space, policy, name, steps, observation, mask)
         observation, reward, terminated, truncated, info = environment.step(action)
-        total, steps, over = total + float(reward), steps + 1, terminated or truncated
-    return total, steps
+        total, steps, over = total + float(reward), steps + 1, bool(terminated or truncated)
+    return total, steps, not over
 
 
-def _answer(
-    space: spaces.Space[Any], policy: Policy, name: str, step: int, observation: Any, info: Mapping[str, Any]
-) -> Any:
+def _answer(space: spaces.Space[Any], policy: Policy, name: str, step: int, observation: Any, told: Mask | None) -> Any:
     """Asks as for a campaign: rules read ``fields["observation"]``, networks the same as float32."""
-    mask = np.asarray(info.get("action_mask", np.ones(_choices(space))), np.bool_)
+    mask = np.ones(sum(_choices(space)), np.bool_) if told is None else told
     row = np.asarray(observation, np.float32)
     decision = Decision("environment", float(step), {"observation": observation}, row, mask, number=step)
     try:
@@ -151,7 +205,25 @@ def _answer(
         raise ConfigError(f"policy {name} does not fit this environment ({problem}): use one trained on it") from error
     if not space.contains(action):
         raise ConfigError(f"policy {name} answers {action!r}, which is not in {space}: use one trained on it")
+    if told is not None and not _allowed(space, told, action):
+        raise ConfigError(
+            f"policy {name} answers {action!r} at step {step} of an episode, which the environment's action mask "
+            "forbids: let it look at decision.mask, or use one trained on the environment"
+        )
     return action
+
+
+def _by_chance(space: spaces.Space[Any], mask: Mask) -> Any:
+    """One of the allowed actions, all equally likely."""
+    draw = space.np_random.choice
+    picked = [draw(np.flatnonzero(part)) for part in np.split(mask, np.cumsum(_choices(space))[:-1])]
+    return _in_space(space, np.array(picked))
+
+
+def _allowed(space: spaces.Space[Any], mask: Mask, action: Any) -> bool:
+    heads = np.array(_choices(space))
+    indices = np.ravel(action) - (space.start if isinstance(space, spaces.Discrete) else 0)
+    return bool(mask[np.cumsum(heads) - heads + indices].all())
 
 
 def _in_space(space: spaces.Space[Any], answer: Action) -> Any:
@@ -164,10 +236,9 @@ def _in_space(space: spaces.Space[Any], answer: Action) -> Any:
     return flat.reshape(space.shape or ()).astype(space.dtype)
 
 
-def _choices(space: spaces.Space[Any]) -> int:
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    return int(space.nvec.sum()) if isinstance(space, spaces.MultiDiscrete) else 0
+def _choices(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Of each head; none where actions are no choices."""
+    return action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
 
 
 def _text(value: float, interval: Interval) -> str:

@@ -18,6 +18,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
+from rlctl.bundle.actions import action_heads
 from rlctl.distributed.figures import lag_figures
 from rlctl_agents.asynchronous.batch import Batch
 from rlctl_agents.asynchronous.episodes import ended_infos
@@ -167,7 +168,7 @@ class AsyncPPO(FromActors, PPO):
 
 
 class AsyncMaskablePPO(FromActors, MaskablePPO):
-    """MaskablePPO from the chunks of actors, whose rows hold the mask behind the observation."""
+    """MaskablePPO from the chunks of actors, whose rows hold the mask behind the observation, if there is one."""
 
     def _setup_model(self) -> None:
         self.rollout_buffer_class = FilledMaskableRolloutBuffer
@@ -189,6 +190,8 @@ class AsyncMaskablePPO(FromActors, MaskablePPO):
         n_mask = self.source.layout.n_mask
         rows = self._tensor(np.concatenate([batch.rows, batch.last_rows, batch.cut_rows])[:, :n_obs])
         masks = batch.rows[:, n_obs : n_obs + n_mask]
+        if not n_mask:
+            masks = np.ones((n, sum(action_heads(cast(Any, self.action_space)))), np.float32)
         with torch.no_grad():
             values = self.policy.predict_values(rows).flatten().cpu().numpy()
             distribution = self.policy.get_distribution(rows[:n], action_masks=masks)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from gymnasium.spaces import Discrete, MultiDiscrete
+from typing import Any
 
-from rlctl.errors import ConfigError
-from rlctl.rewarded import Game, game_spaces
+from rlctl.rewarded import Game
 from rlctl.schema import Config
 from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
-from rlctl_agents.ppo.options import ChoosingOptions, check_network, check_plain, check_rule
+from rlctl_agents.ppo.options import ChoosingOptions, check_network, check_plain, check_rule, choosing_network
 from rlctl_agents.ppo.preparation import preparation
 from rlctl_agents.recipe import Prepare
 
@@ -23,18 +22,19 @@ class MaskableDescription(Described[ChoosingOptions]):
     mask_in_row = False
 
     def check(self, config: Config, factory: Game) -> None:
-        """Refuse actions that are no choices.
+        """Refuse what does not go together.
 
         Raises:
-            ConfigError: they are not.
+            ConfigError: it does not.
         """
         options = self.options(config)
         check_plain(config, options)
-        actions = game_spaces(factory, config.seed)[1]
-        if not isinstance(actions, Discrete | MultiDiscrete):
-            raise ConfigError(f"maskable_ppo wants choices, not {actions}: use ppo", ("train", "algorithm"))
         check_network(config, options, factory)
         check_rule(config, options, factory)
+
+    def network(self, config: Config, factory: Game) -> dict[str, Any]:
+        """See ``rlctl_agents.recipe.Description``."""
+        return choosing_network(self.options(config), factory, config.seed)
 
     def prepare(self, options: ChoosingOptions) -> Prepare:
         """See ``rlctl_agents.ppo.preparation``."""

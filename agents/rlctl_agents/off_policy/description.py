@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import numpy as np
-from gymnasium.spaces import Box, Discrete
+from typing import Any, TypeVar
 
 from rlctl.errors import ConfigError
-from rlctl.rewarded import Game, game_spaces
+from rlctl.rewarded import Game
 from rlctl.schema import Config
 from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
@@ -33,25 +30,25 @@ class ReplayDescription(Described[O]):
         self.name, self.options_kind = name, kind
 
     def check(self, config: Config, factory: Game) -> None:
-        """Refuse actions that the algorithm does not know.
+        """Refuse options that do not go together.
 
         Raises:
-            ConfigError: they are such.
+            ConfigError: they do not.
         """
         options = self.options(config)
-        actions, key = game_spaces(factory, config.seed)[1], ("train", "algorithm")
-        if isinstance(options, DQNOptions):
-            if not isinstance(actions, Discrete):
-                raise ConfigError(f"dqn wants one choice among several (Discrete), not {actions}: use ppo", key)
-            if options.exploration_final > options.exploration_initial:
-                raise ConfigError(
-                    "must not be larger than exploration_initial", ("train", "options", "exploration_final")
-                )
-        elif not isinstance(actions, Box) or not np.isfinite([actions.low, actions.high]).all():
-            raise ConfigError(f"{self.name} wants numbers within bounds (Box), not {actions}: use ppo or dqn", key)
+        if isinstance(options, DQNOptions) and options.exploration_final > options.exploration_initial:
+            raise ConfigError("must not be larger than exploration_initial", ("train", "options", "exploration_final"))
         if isinstance(options, SACOptions) and isinstance(options.ent_coef, str) and options.ent_coef != "auto":
             raise ConfigError(f"must be a number or auto, got {options.ent_coef!r}", ("train", "options", "ent_coef"))
 
+    def network(self, config: Config, factory: Game) -> dict[str, Any]:
+        """See ``rlctl_agents.recipe.Description``."""
+        options = self.options(config)
+        output = _OUTPUTS.get(type(options), "plain")
+        return {"hidden": options.net_arch, "activation": "relu", "output": output}
+
+
+_OUTPUTS = {SACOptions: "squashed_gaussian", TD3Options: "squashed"}
 
 SAC = ReplayDescription("sac", SACOptions)
 TD3 = ReplayDescription("td3", TD3Options)

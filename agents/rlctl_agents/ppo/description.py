@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rlctl.rewarded import Game
 from rlctl.schema import Config
 from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
-from rlctl_agents.ppo.options import Options, check
+from rlctl_agents.ppo.options import Options, check, choosing_network
 from rlctl_agents.ppo.preparation import preparation
 from rlctl_agents.recipe import Prepare
 
@@ -22,6 +24,10 @@ class PPODescription(Described[Options]):
     def check(self, config: Config, factory: Game) -> None:
         """See ``rlctl_agents.ppo.options.check``."""
         check(config, factory)
+
+    def network(self, config: Config, factory: Game) -> dict[str, Any]:
+        """See ``rlctl_agents.recipe.Description``."""
+        return choosing_network(self.options(config), factory, config.seed)
 
     def prepare(self, options: Options) -> Prepare:
         """See ``rlctl_agents.ppo.preparation``."""

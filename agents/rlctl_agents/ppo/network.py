@@ -116,11 +116,11 @@ class Towers(nn.Module):
 
 
 class PrivilegedPolicy(ActorCriticPolicy):
-    """Policy for ``stable_baselines3.PPO``, with masks where the action space is MultiDiscrete.
+    """Policy for ``stable_baselines3.PPO``, with masks of the choices of a MultiDiscrete action space, or none.
 
     Args:
         n_obs: numbers in the observation part.
-        n_mask: numbers in the mask part: the choices of all heads.
+        n_mask: numbers in the mask part: the choices of all heads, or 0.
         net_arch: hidden widths of each tower.
         logit_bias: initial biases of the flat logits; None means 0.
         observation_clip: the observation is clipped to plus or minus this.
@@ -144,10 +144,8 @@ class PrivilegedPolicy(ActorCriticPolicy):
     ) -> None:
         self.attention = attention
         choices = int(np.sum(action_space.nvec)) if isinstance(action_space, spaces.MultiDiscrete) else 0
-        if n_mask != choices:
+        if n_mask not in (0, choices):
             raise ValueError(f"n_mask is {n_mask}, but the heads have {choices} choices")
-        if logit_bias is not None and len(logit_bias) != n_mask:
-            raise ValueError(f"logit_bias has {len(logit_bias)} numbers for {n_mask} choices")
         self.n_obs, self.n_mask, self.logit_bias, self.observation_clip = n_obs, n_mask, logit_bias, observation_clip
         super().__init__(
             observation_space,
@@ -167,8 +165,9 @@ class PrivilegedPolicy(ActorCriticPolicy):
         rows = self._rows(obs)
         latent_pi, latent_vf = self.towers(rows)
         distribution = self._distribution(latent_pi, rows)
-        actions = distribution.get_actions(deterministic=deterministic).reshape((-1, *self._action_shape))
-        return actions, self.value_net(latent_vf), distribution.log_prob(actions)
+        actions = distribution.get_actions(deterministic=deterministic)
+        log_prob = distribution.log_prob(actions)
+        return actions.reshape((-1, *self._action_shape)), self.value_net(latent_vf), log_prob
 
     def evaluate_actions(
         self, obs: PyTorchObs, actions: torch.Tensor
@@ -218,16 +217,29 @@ class PrivilegedPolicy(ActorCriticPolicy):
             from rlctl_agents.ppo.attention import take_logits
 
             take_logits(self, lr_schedule)
-        if isinstance(self.action_space, spaces.MultiDiscrete):
-            self.action_dist = MaskedHeads(tuple(int(n) for n in self.action_space.nvec))
+        if self.n_mask:
+            heads = cast(spaces.MultiDiscrete, self.action_space).nvec
+            self.action_dist = MaskedHeads(tuple(int(n) for n in heads))
         if self.logit_bias is not None:
-            with torch.no_grad():
-                cast(nn.Linear, self.action_net).bias.copy_(torch.tensor(self.logit_bias))
+            set_bias(self.action_net, self.logit_bias)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data: dict[str, Any] = super()._get_constructor_parameters()
         names = ("n_obs", "n_mask", "logit_bias", "observation_clip", "attention")
         return data | {name: getattr(self, name) for name in names}
+
+
+def set_bias(layer: nn.Module, bias: list[float]) -> None:
+    """Begin with these logits.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    linear = cast(nn.Linear, layer)
+    if len(bias) != linear.out_features:
+        raise ValueError(f"logit_bias has {len(bias)} numbers for {linear.out_features} choices")
+    with torch.no_grad():
+        linear.bias.copy_(torch.tensor(bias))
 
 
 def _tower(width: int, net_arch: list[int]) -> nn.Sequential:

@@ -166,6 +166,12 @@ def network_spec(options: ChoosingOptions, sets: SetLayout | None) -> dict[str, 
     return spec
 
 
+def choosing_network(options: ChoosingOptions, factory: Game, seed: int) -> dict[str, Any]:
+    """What acts, as the manifest of a saved policy tells it."""
+    sets = network_spec(options, layout(factory, seed))
+    return {"hidden": options.net_arch} if sets is None else {"hidden": [], "attention": sets}
+
+
 def check_rule(config: Config, options: ChoosingOptions, factory: Game) -> None:
     """Refuse a rule that cannot be corrected.
 

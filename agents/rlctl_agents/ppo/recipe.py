@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from rlctl_agents.asynchronous.on_policy import AsyncPPO, alone
 from rlctl_agents.asynchronous.several import ParallelPPO
 from rlctl_agents.ppo.description import PPODescription
-from rlctl_agents.ppo.network import PrivilegedPolicy
+from rlctl_agents.ppo.network import PrivilegedPolicy, set_bias
 from rlctl_agents.ppo.options import ChoosingOptions, Options, PlainOptions, network_spec, require_bias
 from rlctl_agents.recipe import How, Setting
 
@@ -31,19 +31,20 @@ class PPORecipe(PPODescription):
         return KINDS[how]
 
     def make(self, how: How, setting: Setting, options: Options) -> Any:
-        """A new model."""
-        env = setting.env
-        require_bias(options, env.n_mask)
-        policy_kwargs = {
-            "n_obs": env.n_obs,
-            "n_mask": env.n_mask,
-            "net_arch": options.net_arch,
-            "logit_bias": options.logit_bias or favoured(env, setting.centre) or None,
-            "observation_clip": options.observation_clip,
-            "attention": network_spec(options, setting.layout),
-            "optimizer_kwargs": {"eps": 1e-5, "fused": True},
-        }
-        return KINDS[how](PrivilegedPolicy, env, policy_kwargs=policy_kwargs, **on_policy(setting, options))
+        """A new model; with Stable-Baselines3's own policy where that can do what is asked for."""
+        env, kind, arguments = setting.env, KINDS[how], on_policy(setting, options)
+        require_bias(options, sum(env.heads))
+        bias = options.logit_bias or favoured(env, setting.centre) or None
+        attention = network_spec(options, setting.layout)
+        kwargs: dict[str, Any] = {"net_arch": options.net_arch, "optimizer_kwargs": {"eps": 1e-5, "fused": True}}
+        if env.n_mask or env.n_privileged or attention or options.observation_clip is not None:
+            kwargs |= {"n_obs": env.n_obs, "n_mask": env.n_mask, "logit_bias": bias, "attention": attention}
+            kwargs["observation_clip"] = options.observation_clip
+            return kind(PrivilegedPolicy, env, policy_kwargs=kwargs, **arguments)
+        model: Any = kind("MlpPolicy", env, policy_kwargs=kwargs, **arguments)
+        if bias is not None:
+            set_bias(model.policy.action_net, bias)
+        return model
 
     def attach(self, model: Any, ranks: Ranks, options: Options) -> None:
         """Give the model its actors."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from rlctl.errors import ConfigError
@@ -39,6 +41,11 @@ class RecurrentDescription(Described[RecurrentOptions]):
         check_plain(config, self.options(config))
         if config.train is not None and config.train.distributed.learners > 1:
             raise ConfigError("recurrent_ppo learns on one learner: set it to 1", ("train", "distributed", "learners"))
+
+    def network(self, config: Config, factory: Game) -> dict[str, Any]:
+        """See ``rlctl_agents.recipe.Description``."""
+        options = self.options(config)
+        return {"hidden": options.net_arch, "lstm": options.lstm_units}
 
 
 recurrent_ppo = Learner(RecurrentDescription(), "rlctl_agents.recurrent_ppo.recipe:recipe")
