@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rlctl import preflight
 from rlctl.config import Config, config_hash, shown
 from rlctl.errors import ConfigError, ContractError
+from rlctl.executors.processes import open_closed_streams
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.registry import learner, load_policy, policy_factory
@@ -72,6 +73,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     Raises:
         ConfigError: there is no ``train`` section, the learner refuses it, or ``out`` is taken.
     """
+    open_closed_streams()
     out = Path(out)
     section = check_train(config, out, resume)
     with config.source.located(), writing(out, "then go on with --resume"):
@@ -234,6 +236,7 @@ def steer(
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
+    open_closed_streams()
     run = Path(os.path.normpath(run))
     with config.source.located():
         decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
