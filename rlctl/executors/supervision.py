@@ -25,6 +25,8 @@ from rlctl.executors.supervisor import EXITS, GRACE_S, TASK, exit_file
 
 LOCK = ".lease"
 _PATIENCE_S = GRACE_S + 8.0
+_SOCKET_BYTES = 103
+"""Most that the name of a socket may have: 107 on Linux, 103 on others."""
 
 
 @dataclass(slots=True)
@@ -270,9 +272,13 @@ def own(file: str, name: str) -> str:
 
 
 def scratch_folder(token: str) -> Path:
-    """In shared memory where there is such a thing."""
-    shared = Path("/dev/shm")
-    return (shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())) / f"rlctl-{token}"
+    """In shared memory where there is such a thing; otherwise where the name of a socket in it is not too long."""
+    shared, temporary = Path("/dev/shm"), Path(tempfile.gettempdir())
+    if os.access(shared, os.W_OK):
+        temporary = shared
+    elif len(os.fsencode(temporary / f"rlctl-{token}" / "socket")) > _SOCKET_BYTES:
+        temporary = Path("/tmp")
+    return temporary / f"rlctl-{token}"
 
 
 def unattended(workdir: Path) -> tuple[int, float]:

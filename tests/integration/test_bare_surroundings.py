@@ -13,6 +13,7 @@ import pytest
 from rlctl import caches
 from rlctl.executors import mpi
 from rlctl.executors.mpi import find_mpiexec
+from rlctl.executors.supervision import scratch_folder
 
 needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="needs mpiexec")
 CONFIG = """
@@ -86,6 +87,17 @@ def test_libraries_keep_what_they_compile_where_it_can_be_kept(tmp_path: Path, m
     kept.symlink_to(tmp_path / "elsewhere")  # another user was quicker
     caches.prepare()
     assert Path(os.environ.pop("NUMBA_CACHE_DIR")).parent != kept
+
+
+def test_a_long_name_of_the_temporary_folder_is_none_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "f" * 32
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # no shared memory
+    monkeypatch.setattr("tempfile.tempdir", "/short")
+    assert scratch_folder(token) == Path("/short") / f"rlctl-{token}"
+    monkeypatch.setattr("tempfile.tempdir", f"/{'long' * 30}")
+    assert scratch_folder(token) == Path("/tmp") / f"rlctl-{token}"
 
 
 STREAMS = """
