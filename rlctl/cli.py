@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 import rlctl
-from rlctl import bugs, interrupts
+from rlctl import bugs, caches, interrupts
 from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.distributed.launch import Starter
@@ -285,6 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if not under_mpi():  # ranks heed signals once they know their role
             interrupts.begin()
         terminal.prepare()
+        caches.prepare()
         if not _has_folder():
             _fail("the current folder does not exist any more: change to one that does")
         code = app(arguments or ["--help"], prog_name="rlctl", standalone_mode=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,14 +13,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlctl.errors import LaunchError
+from rlctl.executors.cores import usable_cores
+from rlctl.executors.devices import visible
 from rlctl.executors.launchers import Launch, Launcher, launch
-from rlctl.executors.layout import available_cores
-from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, scratch_environment
+from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, library, scratch_environment
 from rlctl.executors.processes import send_signal, session_processes
+from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.slurm.steps import PMI
 
 _PATIENCE_S = 60.0
 _ASK_MPI = (
@@ -79,10 +83,9 @@ def packages() -> Finding:
 
 def cores() -> Finding:
     """Cores that this process may use."""
-    usable, present = len(available_cores()), os.cpu_count() or 1
-    return Finding(
-        "cores", True, f"{usable} of {present} usable: machine.cores in a configuration may be up to {usable}"
-    )
+    (usable, why), present = usable_cores(), os.cpu_count() or 1
+    usable_for = f"{usable} of {present} usable{why and f' ({why})'}"
+    return Finding("cores", True, f"{usable_for}: machine.cores in a configuration may be up to {usable}")
 
 
 def mpi() -> Finding:
@@ -115,12 +118,21 @@ def mpi() -> Finding:
         return Finding(
             "MPI", False, f"{which}: 2 ranks gave no answer in {_PATIENCE_S:g} s", f"reinstall: {_INSTALL_MPI}"
         )
-    words = [line.strip() for line in err.splitlines() if "Error" in line] or [f"exit code {code}, answer {sizes}"]
-    return Finding("MPI", False, f"{which}: {words[-1]}", f"{_INSTALL_MPI} into a fresh environment")
+    said = [line.strip() for line in err.splitlines() if line.strip("- ")] or [f"exit code {code}, answer {sizes}"]
+    words = [line for line in said if "Error" in line][-1:] or said
+    advice = f"try `{path} -n 2 hostname`; where that fails too: {_INSTALL_MPI} into a fresh environment"
+    return Finding("MPI", False, f"{which}: {words[0]}", advice)
 
 
 def gpus() -> Finding:
-    """GPUs, by the tools of their makers."""
+    """GPUs, by the tools of their makers, and which of them this process may use."""
+    found, seen = _gpus(), visible(os.environ)
+    if seen.names is None or not seen.source:
+        return found
+    return replace(found, detail=f"{found.detail}; {seen.source} allows {len(seen.names)}")
+
+
+def _gpus() -> Finding:
     for tool, arguments in (("nvidia-smi", ["-L"]), ("rocm-smi", ["--showproductname"])):
         if shutil.which(tool) is not None:
             code, out, err = _run([tool, *arguments])
@@ -146,9 +158,20 @@ def slurm() -> Finding:
             "ask whether the controller is up; check SLURM_CONF" if job else "if this is a cluster: check SLURM_CONF"
         )
         return Finding("Slurm", False if job else None, f"sinfo: {said}", where)
-    where = f"inside job {job}" if job else "outside any job"
+    where = f"{', '.join(out.strip().splitlines())}; {f'inside job {job}' if job else 'outside any job'}"
+    if (why := _cannot_gather()) is not None:
+        what, _, cure = why.partition(": ")
+        return Finding("Slurm", False, f"{where}; ranks of this Python's MPI do not find each other: {what}", cure)
     advice = "" if job else "executor slurm: inside a job (salloc, sbatch), or with executor.options.submit"
-    return Finding("Slurm", True, f"{', '.join(out.strip().splitlines())}; {where}", advice)
+    return Finding("Slurm", True, where, advice)
+
+
+def _cannot_gather() -> str | None:
+    """Why ranks of this Python's MPI do not find each other under srun; None: they do, or it cannot be asked."""
+    family = library(sys.executable, clean_environment(os.environ))
+    with contextlib.suppress(LaunchError):
+        return None if family is None else cannot_gather(PMI[family])
+    return None
 
 
 def writable(folder: Path) -> Finding:

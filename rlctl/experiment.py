@@ -10,6 +10,7 @@ from rlctl import preflight
 from rlctl.complaints import under
 from rlctl.config import Config, config_hash, load_rule_file, shown
 from rlctl.errors import ConfigError, ContractError
+from rlctl.executors.processes import open_closed_streams
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.registry import learner, load_policy, policy_factory
@@ -80,6 +81,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
         ConfigError: there is no ``train`` section, or the learner refuses it.
         StorageError: ``out`` cannot be made, or is not empty and ``resume`` is not set.
     """
+    open_closed_streams()
     out = Path(out)
     section = check_train(config, out, resume)
     with config.source.located(), writing(out, "then go on with --resume"):
@@ -259,6 +261,7 @@ def steer(
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
     from rlctl import steering
 
+    open_closed_streams()
     run = Path(run)
     with config.source.located():
         decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)

@@ -109,7 +109,8 @@ class TaskSpec:
         progress_file: file to which an exec appends a JSON object a line while it runs, relative to the run folder;
             whoever decides is told of the newest one. None: it does not report.
         failure_codes: exit codes of the program that mean a certain failure, e.g. ``((3, Failure.DIVERGED),)``.
-        environment: variables added to the program's environment.
+        environment: variables of the program, which win over those of its application and of rlctl, except for masks of
+            GPUs.
         application: name of the environment that an exec needs, as the executor's configuration describes it (see
             ``rlctl.executors.application``); None: that of rlctl itself.
         pool: where it is to run, if the executor has several pools; None: where there is room. An executor that has

@@ -21,7 +21,8 @@ need_slurm() {
     local program
     for program in munged slurmctld slurmd srun scontrol; do
         command -v $program >/dev/null || {
-            say "no $program here: apt-get install slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
+            say "no $program here: apt-get install slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge" \
+                "libpmix-dev"
             exit 3
         }
     done

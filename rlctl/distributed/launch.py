@@ -24,8 +24,9 @@ from rlctl.distributed.stopping import end_with_parent
 from rlctl.distributed.together import GO_ON
 from rlctl.errors import LaunchError
 from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
-from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, library, scratch_environment
+from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, library, scratch_environment, with_home
 from rlctl.executors.processes import reap, send_signal
+from rlctl.executors.slurm.commands import cannot_gather
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""
@@ -81,18 +82,23 @@ def prepare(ranks: int, starter: Starter, scratch: Path, environment: Mapping[st
     family, clean = flavour(path), clean_environment(environment)
     _check_same(family, f"{path} is of {family}", clean)
     command, own = launch(family, Launch(ranks, program=path, survive=family is Launcher.OPENMPI))
-    return Start(command, clean | own | scratch_environment(scratch), f"mpiexec of {family}")
+    asked = {name: environment[name] for name in ("OMP_NUM_THREADS",) if name in environment}  # as under srun
+    return Start(command, clean | own | scratch_environment(scratch) | asked, f"mpiexec of {family}")
 
 
 def _srun(ranks: int, environment: Mapping[str, str]) -> Start:
     path = shutil.which("srun", path=environment.get("PATH"))
     if path is None:
         raise LaunchError("--launcher srun: no srun on this machine: leave --launcher out, or run in a Slurm job")
+    environment = with_home(environment)
     family = library(sys.executable, environment)
     if family is None:
         raise LaunchError("--ranks: mpi4py does not load its MPI: load your site's module, and see rlctl doctor")
     openmpi = family is Launcher.OPENMPI
-    command = [path, "--overlap", "--cpu-bind=none", f"--mpi={'pmix' if openmpi else 'pmi2'}"]
+    gather = "pmix" if openmpi else "pmi2"
+    if (why := cannot_gather(gather)) is not None:
+        raise LaunchError(f"--ranks: {why}, or use --launcher mpiexec")
+    command = [path, "--overlap", "--cpu-bind=none", f"--mpi={gather}"]
     command += ["--kill-on-bad-exit=0", "--no-kill"] if openmpi else ["--kill-on-bad-exit=1"]
     # Over all nodes of the job, in blocks: an environment's ranks are neighbours.
     command += ["--distribution=block", f"--ntasks={ranks}"]

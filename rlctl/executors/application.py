@@ -29,7 +29,7 @@ class Application:
         modules: environment modules to load, by ``module load`` of a login shell.
         container: what stands before the program, e.g. ``("apptainer", "exec", "image.sif")``.
         mpiexec: launcher of its MPI; empty: the first on its PATH.
-        environment: variables, set last.
+        environment: variables, set last; they win over what rlctl sets, but for masks of GPUs.
     """
 
     venv: str | None = None

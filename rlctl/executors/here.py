@@ -31,7 +31,7 @@ class ApplicationOptions(BaseModel):
         modules: environment modules to load, by ``module load`` of a login shell.
         container: what stands before the program, e.g. ``[apptainer, exec, image.sif]``.
         mpiexec: launcher of its MPI; if left out, the first on its PATH.
-        environment: variables, set last.
+        environment: variables, set last; they win over what rlctl sets, but for masks of GPUs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rlctl.errors import LaunchError
+from rlctl.executors.devices import ANY_MAKER, MASKS, told
 
 
 class Launcher(StrEnum):
@@ -40,9 +41,6 @@ PROGRAMS = {
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 """Open MPI refuses root, which is who one is in containers."""
 
-DEVICES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-"""Variables that name the GPUs that a program may use: NVIDIA's, AMD's and Intel's."""
-
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -53,6 +51,7 @@ class Launch:
         cores_per_rank: threads that a rank may have.
         gpus_per_rank: below 1, ranks share a device.
         gpus: names of the devices that the program gets, the same on each host. None: whatever there is.
+        masks: variables that tell it so; see ``rlctl.executors.devices``.
         bind: let the launcher bind each rank to cores of its own, which must then be nobody else's.
         job: id of the allocation, for srun.
         pmi: how srun brings the ranks together: ``pmi2`` or ``cray_shasta`` for MPICH, ``pmix`` for Open MPI; None: the
@@ -66,6 +65,7 @@ class Launch:
     cores_per_rank: int = 1
     gpus_per_rank: float = 0.0
     gpus: Sequence[str] | None = None
+    masks: Sequence[str] = ANY_MAKER
     bind: bool = False
     job: str | None = None
     pmi: str | None = None
@@ -121,11 +121,12 @@ def launch(launcher: Launcher, what: Launch) -> tuple[list[str], dict[str, str]]
     flags, environment = _TABLE[launcher](what)
     first = PROGRAMS[launcher] if what.program is None else (what.program, *PROGRAMS[launcher][1:])
     environment = {"OMP_NUM_THREADS": str(what.cores_per_rank), **environment}
-    devices = {} if what.gpus is None else {name: ",".join(what.gpus) for name in DEVICES}
+    devices = {} if what.gpus is None else told(what.gpus, what.masks)
     after: list[str] = []
     if launcher is Launcher.SRUN and devices:
         # A step sets these anew, to all the GPUs of the job: only what runs inside it can choose.
-        after = ["env", *(f"{name}={value}" for name, value in devices.items())]
+        others = [word for name in MASKS if name not in devices for word in ("-u", name)]
+        after = ["env", *others, *(f"{name}={value}" for name, value in devices.items())]
     elif launcher not in _GIVES_GPUS:
         environment |= devices
     return [*first, *flags, *what.flags, *after], environment

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity
+from rlctl.executors.cores import affinity, usable_cores
+from rlctl.executors.devices import visible
 from rlctl.executors.pool import Placement, core_numbers
 
 
@@ -16,12 +18,15 @@ class Places(Protocol):
     def cores(self, placement: Placement) -> list[int]:
         """Numbers of its cores, as the system has them."""
 
-    def gpus(self, placement: Placement) -> list[str]:
-        """Names of its GPUs, as ``CUDA_VISIBLE_DEVICES`` has them."""
+    def gpus(self, placement: Placement) -> dict[str, str]:
+        """Variables that show a program its GPUs."""
 
 
 class Layout:
     """Core i of node n is the core n * cores + i of those that this process may use; GPUs likewise.
+
+    Where it may use fewer cores than it may run on, as under a quota, which ones is the system's choice: others who
+    have a quota here would take the first ones too.
 
     Args:
         first: nodes that other pools have of this machine, before the first one here.
@@ -32,21 +37,22 @@ class Layout:
 
     def __init__(self, capacity: Capacity, oversubscribe: bool = False, first: int = 0) -> None:
         self._capacity, self._first = capacity, first
-        self._cores, self._gpus = available_cores(), available_gpus()
+        self._cores, self._gpus = affinity(), visible(os.environ)
+        usable, why = usable_cores()
+        self._which = usable == len(self._cores)
         if oversubscribe:
             return
         nodes = first + capacity.nodes
-        if nodes * capacity.cores > len(self._cores):
+        if nodes * capacity.cores > usable:
             raise LaunchError(
-                f"{nodes * capacity.cores} cores are asked for, this process may use {len(self._cores)}: "
+                f"{nodes * capacity.cores} cores are asked for, this process may use {usable}{why and f' ({why})'}: "
                 "lower machine.cores, or run where there are more",
                 ("machine", "cores"),
             )
-        wanted = nodes * capacity.gpus
-        if self._gpus is not None and wanted > len(self._gpus):
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        wanted, names = nodes * capacity.gpus, self._gpus.names
+        if names is not None and wanted > len(names):
             raise LaunchError(
-                f"{wanted} GPUs are asked for, CUDA_VISIBLE_DEVICES={visible!r} allows {len(self._gpus)}: "
+                f"{wanted} GPUs are asked for, {self._gpus.source} allows {len(names)}: "
                 "lower machine.gpus, or make more visible",
                 ("machine", "gpus"),
             )
@@ -54,25 +60,19 @@ class Layout:
     def cores(self, placement: Placement) -> list[int]:
         """Numbers of the cores of a placement; where there are fewer than booked, some stand for several."""
         width, here = self._capacity.cores, self._cores
+        if not self._which:
+            return here
         numbers = [(self._first + part.node) * width + core for part in placement for core in core_numbers(part.cores)]
         return sorted({here[number % len(here)] for number in numbers})
 
-    def gpus(self, placement: Placement) -> list[str]:
-        """Names of the GPUs of a placement, as ``CUDA_VISIBLE_DEVICES`` has them."""
+    def gpus(self, placement: Placement) -> dict[str, str]:
+        """Variables that show a program the GPUs of a placement."""
         width = self._capacity.gpus
-        numbers = [(self._first + part.node) * width + device for part in placement for device, _ in part.gpus]
-        names = self._gpus
-        return [str(number) if names is None or number >= len(names) else names[number] for number in numbers]
+        return self._gpus.shown(
+            (self._first + part.node) * width + device for part in placement for device, _ in part.gpus
+        )
 
 
 def available_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def available_gpus() -> list[str] | None:
-    """Names of the GPUs that this process may use; None: nobody has said, so they are numbered."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return None if visible is None else [name for name in visible.split(",") if name.strip()]
+    """Numbers of as many cores as this process may keep busy."""
+    return affinity()[: usable_cores()[0]]

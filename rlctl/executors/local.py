@@ -27,12 +27,13 @@ from rlctl.errors import RlctlError
 from rlctl.executors import exchange, workers
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
+from rlctl.executors.devices import HIDDEN, without_masks
 from rlctl.executors.futures import ExecutorBroken
 from rlctl.executors.layout import Layout, Places, available_cores
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.naming import attempt_key
 from rlctl.executors.pool import Placement, Scoring
-from rlctl.executors.processes import capped
+from rlctl.executors.processes import capped, open_closed_streams
 from rlctl.executors.program import LOGS, Program, check_program
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.reports import Reports
@@ -123,6 +124,7 @@ class LocalExecutor(ServedExecutor):
         Raises:
             LaunchError: this machine has less, or another executor uses the folder.
         """
+        open_closed_streams()
         like_a_pool = capacity is None
         if max_workers is not None and max_workers < 1:
             raise ValueError("max_workers must be greater than 0")
@@ -151,7 +153,7 @@ class LocalExecutor(ServedExecutor):
         self._programs: dict[str, Program] = {}
         self._finished: list[str] = []  # keys of ended programs that may be acknowledged
         self._workers: dict[tuple[int, int], Worker] = {}
-        self._bare = self._find_environment()
+        self._bare = without_masks(self._find_environment())
         self._let_go = False
         self._marks = itertools.count(1)
         self._replaced: deque[float] = deque(maxlen=REPLACEMENTS)
@@ -322,7 +324,7 @@ class LocalExecutor(ServedExecutor):
         mark = f"{self._supervision.token}:calls.{next(self._marks)}"  # its own: others are not to be stopped with it
         environment: Mapping[str, str] = os.environ
         if self._temporary is None:
-            environment = self._bare | {"CUDA_VISIBLE_DEVICES": ""}
+            environment = self._bare | HIDDEN
         worker = self._make_worker(node, mark, {**environment, TASK: mark})
         self._supervision.send("watch", pid=worker.pid, number=int(worker.last_word))
         self._selector.register(worker.socket, selectors.EVENT_READ, lambda: self._answered(worker))

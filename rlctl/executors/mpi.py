@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -165,7 +166,23 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     >>> "PMIX_RANK" in clean_environment({"PMIX_RANK": "3"})
     False
     """
-    return without_job(environment) | _SETTINGS
+    return with_home(without_job(environment)) | _SETTINGS
+
+
+def with_home(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy that has a home folder, without which Open MPI does not start: services and containers may have none.
+
+    >>> with_home({"HOME": "/h"})
+    {'HOME': '/h'}
+    """
+    if environment.get("HOME"):
+        return dict(environment)
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # a number without a name
+        home = ""
+    # Not a folder that others can write: Open MPI reads settings there.
+    return {**environment, "HOME": home if os.path.isdir(home) else "/"}
 
 
 def scratch_environment(folder: Path) -> dict[str, str]:

@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+_SOCKET_BYTES = 103
+"""Most that the name of a socket may have: 107 on Linux, 103 on others."""
 _SHARED = Path("/dev/shm")
 
 LONGEST = 200
@@ -34,8 +36,11 @@ def file_name(key: str) -> str:
 
 
 def scratch_folder(token: str) -> Path:
-    """For short-lived files: in shared memory where there is such a thing."""
-    return (_SHARED if os.access(_SHARED, os.W_OK) else _on_disk()) / f"rlctl-{token}"
+    """In shared memory where there is such a thing; otherwise where the name of a socket in it is not too long."""
+    if os.access(_SHARED, os.W_OK):
+        return _SHARED / f"rlctl-{token}"
+    folder = _on_disk() / f"rlctl-{token}"
+    return folder if len(os.fsencode(folder / "socket")) <= _SOCKET_BYTES else Path("/tmp") / folder.name
 
 
 def spare(scratch: Path) -> Path:

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from rlctl.errors import LaunchError
 from rlctl.executors.application import Application
 from rlctl.executors.data import INLINE_BYTES, by_reference, read_object
-from rlctl.executors.launchers import DEVICES
+from rlctl.executors.devices import without_masks
 from rlctl.executors.mpi import check_same_mpi, clean_environment, mpiexec_command, scratch_environment
 from rlctl.executors.naming import file_name
 from rlctl.executors.processes import signal_name
@@ -26,6 +26,7 @@ from rlctl.task import Failure, TaskSpec
 LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""
 
+_THREADS = "OMP_NUM_THREADS"
 _LAUNCHERS = ("srun: ", "slurmstepd")
 
 
@@ -38,7 +39,7 @@ def check_program(spec: TaskSpec, applications: Mapping[str, Application], bare:
     """
     application = application_of(spec, applications)
     if spec.resources.ranks > 1:
-        variables = bare if application is None else application.variables(bare)
+        variables = variables_of(application, bare)
         command = own_command(spec, application, variables)
         launcher = mpiexec_command(spec.resources.ranks, application.mpiexec if application else None, variables)
         if application is None or not application.container:  # what is inside cannot be seen from here
@@ -125,19 +126,25 @@ class Program:
         self._lease_scratch = scratch
         self._scratch = scratch / file_name(self.name)
 
-    def prepare(self, gpus: Sequence[str]) -> dict[str, Any]:
+    def prepare(self, gpus: Mapping[str, str]) -> dict[str, Any]:
         """Make the files that it needs; returns ``command``, ``environment`` and ``outputs`` for the supervisor.
+
+        Args:
+            gpus: variables that show it the GPUs that it may use.
 
         Raises:
             OSError: its files cannot be made.
             LaunchError: there is no such program, or no mpiexec.
         """
         spec, application = self._spec, application_of(self._spec, self._applications)
-        variables = self._bare if application is None else application.variables(self._bare)
-        environment = {}
-        if application is not None:
-            environment = {name: value for name, value in variables.items() if self._bare.get(name) != value}
-        environment["OMP_NUM_THREADS"] = str(self._need.cores_per_rank)
+        variables = variables_of(application, self._bare)
+        shared = variables_of(None, self._bare)  # the supervisor has these
+        environment = {_THREADS: str(self._need.cores_per_rank)}
+        environment |= {name: value for name, value in variables.items() if shared.get(name) != value}
+        if application is not None:  # also what is so anyway: it is to win over what is set here
+            environment |= application.environment
+        # Masks of GPUs keep to the books: a program that chose its own would take those of another task.
+        environment = without_masks({**environment, **spec.environment})
         command = own_command(spec, application, variables)
         if spec.result_file is not None:
             (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
@@ -145,25 +152,24 @@ class Program:
         return self.launch(command, environment, variables, gpus)
 
     def launch(
-        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Sequence[str]
+        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Mapping[str, str]
     ) -> dict[str, Any]:
         """How this command is started here: as it is, or under mpiexec.
 
         Args:
             command: program and arguments.
-            environment: what its application and its resources add; the task's own comes last.
+            environment: what its resources, its application and the task add, in this order.
             variables: the whole environment of its application.
-            gpus: names of the GPUs that it may use.
+            gpus: variables that show it the GPUs that it may use.
         """
-        environment = environment | dict.fromkeys(DEVICES, ",".join(gpus))
         if self._need.ranks > 1:
             application = application_of(self._spec, self._applications)
             launcher = mpiexec_command(self._need.ranks, application.mpiexec if application else None, variables)
             command = [*launcher, *command]
             self._lease_scratch.mkdir(mode=0o700, exist_ok=True)
             self._scratch.mkdir(exist_ok=True)
-            environment |= scratch_environment(self._scratch)
-        environment |= self._spec.environment
+            environment = scratch_environment(self._scratch) | environment
+        environment = {**environment, **gpus}
         found = _found(command[0], environment.get("PATH", variables.get("PATH")), str(self._workdir))
         self.command = [found, *command[1:]]
         outputs = (f"{self.errors[:-3]}out", self.errors)
@@ -256,6 +262,12 @@ def application_of(spec: TaskSpec, applications: Mapping[str, Application]) -> A
     return applications[spec.application]
 
 
+def variables_of(application: Application | None, bare: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of an application's programs, but for the number of threads that rlctl sets."""
+    bare = {name: value for name, value in bare.items() if name != _THREADS}
+    return bare if application is None else application.variables(bare)
+
+
 def own_command(spec: TaskSpec, application: Application | None, variables: Mapping[str, str]) -> list[str]:
     """The program and its arguments, without a launcher."""
     executable = str(spec.executable)
@@ -264,7 +276,8 @@ def own_command(spec: TaskSpec, application: Application | None, variables: Mapp
     if application.container:
         return [*application.container, executable, *spec.arguments]
     own = application.python if executable == "python" else None
-    return [own or shutil.which(executable, path=variables.get("PATH")) or executable, *spec.arguments]
+    path = spec.environment.get("PATH", variables.get("PATH"))
+    return [own or shutil.which(executable, path=path) or executable, *spec.arguments]
 
 
 @functools.lru_cache(maxsize=256)  # the search is a dozen system calls, and the same for thousands of tasks

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
 import threading
+from typing import Any
+
+from rlctl.executors.processes import open_closed_streams
 
 log = logging.getLogger(__name__)
 
 
 def prepare() -> None:
     """Make printing safe: what is closed swallows what it is told, and no character is too strange to be printed."""
-    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
-        # Otherwise the next file that is opened, a journal perhaps, would be what everybody prints into.
-        os.set_inheritable(handle, True)
-    os.close(handle)
+    open_closed_streams()
+    errors = sys.stderr
+    if isinstance(errors, io.TextIOWrapper) and errors is sys.__stderr__:
+        raw: Any = _Forgiving(errors.fileno(), "w", closefd=False)  # nothing is kept back, as by python -u
+        sys.stderr = io.TextIOWrapper(raw, encoding=errors.encoding, line_buffering=True, write_through=True)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -23,6 +29,16 @@ def prepare() -> None:
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     threading.excepthook = _in_thread
+
+
+class _Forgiving(io.FileIO):
+    """Standard error: what cannot be written there, to a full disk or a closed pipe, is not worth the end of a run."""
+
+    def write(self, data: Any) -> int:
+        """All of it, or nothing."""
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
 
 
 def flush() -> None:

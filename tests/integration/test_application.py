@@ -144,6 +144,92 @@ def test_a_container_stands_before_the_program(tmp_path: Path) -> None:
     assert (tmp_path / "work" / "logs" / "a.1.out").read_text() == "hello\n"
 
 
+OWN = {
+    "OMP_NUM_THREADS": "4",
+    "OMPI_MCA_btl": "self,tcp",
+    "OMPI_MCA_btl_sm_backing_directory": "/tmp",
+    "MINE": "application",
+}
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=needs_mpi)])
+def test_the_task_wins_over_its_application_and_that_over_what_rlctl_sets(tmp_path: Path, ranks: int) -> None:
+    """Also where an application sets what rlctl sets anyway."""
+    need = Resources(ranks=ranks, cores_per_rank=2)
+    tell = "echo $OMP_NUM_THREADS $OMPI_MCA_btl $OMPI_MCA_btl_sm_backing_directory $MINE"
+    one_thread = Application(environment={**OWN, "OMP_NUM_THREADS": "1"})
+    expected = {"none": "2", "own": "4", "one": "1", "task": "3"}
+    with executor(tmp_path, own=Application(environment=OWN), one=one_thread) as one:
+        for uid in expected:
+            own = {"OMP_NUM_THREADS": "3", "MINE": "task"} if uid == "task" else {}
+            name = {"none": None, "task": "own"}.get(uid, uid)
+            spec = TaskSpec(
+                TaskId(uid),
+                executable="sh",
+                arguments=("-c", tell),
+                application=name,
+                environment=own,
+                resources=need,
+                walltime_s=60.0,
+            )
+            one.submit_task(spec).result(timeout=90)
+    for uid, threads in expected.items():
+        for line in (tmp_path / "logs" / f"{uid}.1.out").read_text().splitlines():
+            seen, *rest = line.split()
+            assert seen == threads, uid
+            if uid != "none":
+                assert rest == ["self,tcp", "/tmp", "task" if uid == "task" else "application"]
+
+
+def test_modules_that_set_the_number_of_threads_are_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = "module() { export OMP_NUM_THREADS=1; }\nexport -f module\n"
+    (tmp_path / ".bash_profile").write_text(fake)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = TaskSpec(
+        TaskId("a"),
+        executable="sh",
+        arguments=("-c", "echo $OMP_NUM_THREADS"),
+        application="lammps",
+        resources=Resources(cores_per_rank=2),
+    )
+    with executor(tmp_path / "work", lammps=Application(modules=("lammps",))) as one:
+        one.submit_task(spec).result(timeout=60)
+    assert (tmp_path / "work" / "logs" / "a.1.out").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("whose", ["application", "task"])
+def test_nothing_but_the_books_says_which_gpus_a_program_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "4,5")
+    masks = {"ROCR_VISIBLE_DEVICES": "0", "HIP_VISIBLE_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "1"}
+    mine, task = (masks, {}) if whose == "application" else ({}, masks)
+    tell = "env | grep -E 'VISIBLE|AFFINITY_MASK' | sort | tr '\\n' ' '"
+    with LocalExecutor(
+        Capacity(cores=2, gpus=2),
+        tmp_path,
+        eager=True,
+        settings=Settings(applications={"a": Application(environment=mine)}, oversubscribe=True),
+    ) as one:
+        for uid, gpus in {"first": 1.0, "second": 1.0, "none": 0.0}.items():
+            spec = TaskSpec(
+                TaskId(uid),
+                executable="sh",
+                arguments=("-c", f"{tell}; sleep 0.3"),
+                application="a",
+                environment=task,
+                resources=Resources(gpus_per_rank=gpus),
+            )
+            one.submit_task(spec)
+        one.shutdown()
+    seen = {uid: (tmp_path / "logs" / f"{uid}.1.out").read_text().split() for uid in ("first", "second", "none")}
+    assert seen == {
+        "first": ["ROCR_VISIBLE_DEVICES=4"],
+        "second": ["ROCR_VISIBLE_DEVICES=5"],
+        "none": ["CUDA_VISIBLE_DEVICES=", "ROCR_VISIBLE_DEVICES=", "ZE_AFFINITY_MASK=-1"],
+    }
+
+
 def test_every_kind_of_gpu_is_told_and_the_shape_of_a_cluster_can_be_rehearsed(tmp_path: Path) -> None:
     settings = Settings(oversubscribe=True)
     with LocalExecutor(Capacity(nodes=4, cores=8, gpus=2), tmp_path, eager=True, settings=settings) as one:
@@ -153,7 +239,7 @@ def test_every_kind_of_gpu_is_told_and_the_shape_of_a_cluster_can_be_rehearsed(t
         assert (told["CUDA_VISIBLE_DEVICES"], told["OMP_NUM_THREADS"]) == ("", "1")
         if find_mpiexec() is not None:
             told = values(one, TaskSpec(TaskId("b"), executable=sys.executable, arguments=("-c", TELL), resources=need))
-            names = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
-            assert {told[name] for name in names} == {"0,1,2,3"}
+            assert (told["CUDA_VISIBLE_DEVICES"], told["ZE_AFFINITY_MASK"]) == ("0,1,2,3", "0,1,2,3")
+            assert "ROCR_VISIBLE_DEVICES" not in told  # AMD's upper layer, which obeys CUDA's, counts what it leaves
             assert told["OMP_NUM_THREADS"] == "8"
     assert "RLCTL_TASK" not in os.environ

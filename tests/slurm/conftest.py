@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import slurm_bed
 from slurm_bed import Bed
+
+from rlctl.executors.mpi import library
+from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.slurm.steps import PMI
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -27,6 +32,17 @@ def job(bed: Bed) -> Iterator[int]:
     number = bed.job(2)
     yield number
     bed.ask("scancel", str(number))
+
+
+@pytest.fixture
+def gathers(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``srun`` brings ranks of this environment's MPI together; the test is skipped where it cannot."""
+    monkeypatch.setenv("SLURM_CONF", bed.environment["SLURM_CONF"])
+    family = library(sys.executable, os.environ)
+    if family is None:
+        pytest.skip("no mpi4py in this environment: pip install 'rlctl[mpi]'")
+    if (why := cannot_gather(PMI[family])) is not None:
+        pytest.skip(why)
 
 
 @pytest.fixture

@@ -53,7 +53,9 @@ def free(bed: Bed) -> None:
 
 
 @pytest.mark.slurm
-def test_annealing_goes_on_in_a_second_job_and_comes_to_its_end(bed: Bed, free: None, tmp_path: Path) -> None:
+def test_annealing_goes_on_in_a_second_job_and_comes_to_its_end(
+    bed: Bed, free: None, gathers: None, tmp_path: Path
+) -> None:
     experiment = yaml.safe_load((ROOT / "configs" / "annealing.yaml").read_text())
     experiment["campaign"]["options"] |= {"films": 1}
     experiment["campaign"]["options"]["program"] |= {"grid": 256}

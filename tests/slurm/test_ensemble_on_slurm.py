@@ -25,7 +25,9 @@ CONFIG = restless.config(
 )
 
 
-def test_an_ensemble_is_stopped_and_resized_on_the_nodes_of_a_job(bed: Bed, job: int, run: Run, tmp_path: Path) -> None:
+def test_an_ensemble_is_stopped_and_resized_on_the_nodes_of_a_job(
+    bed: Bed, job: int, gathers: None, run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     command = f"cd {tmp_path} && exec {sys.executable} {restless.SCRIPT} config.yaml run"
     done = run("sh", "-c", command, timeout_s=280.0, **inside(job), OMP_NUM_THREADS="1")
@@ -42,7 +44,7 @@ def test_an_ensemble_is_stopped_and_resized_on_the_nodes_of_a_job(bed: Bed, job:
 
 
 def test_the_same_configuration_is_steered_by_a_rule_from_the_command_line(
-    bed: Bed, job: int, run: Run, tmp_path: Path
+    bed: Bed, job: int, gathers: None, run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     command = f"cd {tmp_path} && exec {sys.executable} -m rlctl steer config.yaml --policy malleable --run run --json"

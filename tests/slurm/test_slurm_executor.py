@@ -21,6 +21,7 @@ from slurm_bed import Bed, inside
 
 from rlctl.errors import AllocationEnds, LaunchError
 from rlctl.executors import TaskFailed, TaskFuture
+from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
 from rlctl.executors.local import Settings
 from rlctl.executors.slurm import SlurmExecutor
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.slurm
 PATIENCE_S = 60.0
 NODES = Capacity(nodes=4, cores=8, gpus=2)
 ANYWHERE = Resources()
+SETTINGS = Settings(memory=False)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +76,15 @@ def opened(*arguments: Any, **options: Any) -> Iterator[SlurmExecutor]:
 
 
 def open_executor(
-    folder: Path, capacity: Capacity = NODES, submit: Request | None = None, warning_s: float = 5.0, **options: object
+    folder: Path,
+    capacity: Capacity = NODES,
+    submit: Request | None = None,
+    warning_s: float = 5.0,
+    settings: Settings = SETTINGS,
+    **options: object,
 ) -> SlurmExecutor:
     how = SlurmSettings(submit=submit, poll_s=0.5, warning_s=warning_s)
-    return SlurmExecutor(capacity, folder / "work", eager=True, settings=Settings(memory=False), slurm=how, **options)  # type: ignore[arg-type]
+    return SlurmExecutor(capacity, folder / "work", eager=True, settings=settings, slurm=how, **options)  # type: ignore[arg-type]
 
 
 def shell(uid: str, script: str, need: Resources = ANYWHERE, **options: object) -> TaskSpec:
@@ -123,13 +130,21 @@ def test_ranks_of_an_mpi_program_on_two_nodes_find_each_other(job: int, bed: Bed
 
 
 def test_tasks_share_a_gpu_by_fractions_and_own_whole_ones(job: int, tmp_path: Path) -> None:
-    tell = "echo $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES $ROCR_VISIBLE_DEVICES $ZE_AFFINITY_MASK; sleep 1"
+    masks = "CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES GPU_DEVICE_ORDINAL ZE_AFFINITY_MASK"
+    tell = f"echo $SLURMD_NODENAME; for m in {masks}; do env | grep $m=; done; sleep 1"
     needs = {"half": 0.5, "other half": 0.5, "whole": 1.0, "none": 0.0}
     with opened(tmp_path, Capacity(nodes=1, cores=4, gpus=2)) as executor:
         for future in [executor.submit_task(shell(uid, tell, Resources(gpus_per_rank=n))) for uid, n in needs.items()]:
             future.result(PATIENCE_S)
-    seen = {uid: output(tmp_path, uid)[0] for uid in needs}
-    assert seen == {"half": "n1 0 0 0", "other half": "n1 0 0 0", "whole": "n1 1 1 1", "none": "n1"}
+    # Slurm tells every maker the same, and nothing here says whose the devices are: so do we, each by one variable.
+    first, second = (["n1", f"CUDA_VISIBLE_DEVICES={i}", f"ZE_AFFINITY_MASK={i}"] for i in range(2))
+    none = ["n1", "CUDA_VISIBLE_DEVICES=", "ROCR_VISIBLE_DEVICES=", "ZE_AFFINITY_MASK=-1"]
+    assert {uid: output(tmp_path, uid) for uid in needs} == {
+        "half": first,
+        "other half": first,
+        "whole": second,
+        "none": none,
+    }
 
 
 def test_each_node_of_a_gang_has_its_own_devices(job: int, tmp_path: Path) -> None:
@@ -141,6 +156,18 @@ def test_each_node_of_a_gang_has_its_own_devices(job: int, tmp_path: Path) -> No
         gang.result(PATIENCE_S)
         first.stop(0.0)
     assert Counter(output(tmp_path, "gang")) == {"n2 0,1": 2, "n1 1": 1}
+
+
+def test_a_task_wins_over_its_application_and_that_over_what_rlctl_sets(job: int, tmp_path: Path) -> None:
+    own = Application(environment={"OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "0"})
+    settings = Settings(memory=False, applications={"own": own})
+    need = Resources(cores_per_rank=2)
+    with opened(tmp_path, settings=settings) as executor:
+        for uid, name, mine in (("none", None, {}), ("own", "own", {}), ("task", "own", {"OMP_NUM_THREADS": "3"})):
+            tell = ("-c", "echo $OMP_NUM_THREADS $CUDA_VISIBLE_DEVICES")
+            spec = TaskSpec(TaskId(uid), "sh", tell, application=name, environment=mine, resources=need)
+            executor.submit_task(spec).result(PATIENCE_S)
+    assert [output(tmp_path, uid) for uid in ("none", "own", "task")] == [["2"], ["4"], ["3"]]
 
 
 def test_a_task_keeps_to_the_cores_that_it_was_given(job: int, tmp_path: Path) -> None:

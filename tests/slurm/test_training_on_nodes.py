@@ -36,7 +36,9 @@ gymnasium.register("Where-v0", entry_point="where:Where", max_episode_steps=100)
 """
 
 
-def test_the_ranks_of_a_training_are_on_all_nodes_of_the_job(bed: Bed, job: int, run: Run, tmp_path: Path) -> None:
+def test_the_ranks_of_a_training_are_on_all_nodes_of_the_job(
+    bed: Bed, job: int, gathers: None, run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "where.py").write_text(WHERE)
     (tmp_path / "config.yaml").write_text(CONFIG)
     command = f"cd {tmp_path} && exec {sys.executable} -P -m rlctl train config.yaml --out=run --ranks=4"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rlctl.executors.application import Application
 from rlctl.executors.parsl.ranks import BlockProgram, hosts_of_block
 from rlctl.executors.scheduler import Task
 from rlctl.task import Resources, TaskId, TaskSpec
@@ -29,7 +30,7 @@ def mpich(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_ranks_go_evenly_over_the_hosts_of_the_block(tmp_path: Path, mpich: str) -> None:
-    asked = program(tmp_path, 5).prepare(())
+    asked = program(tmp_path, 5).prepare({})
     command = asked["command"]
     start = command.index(mpich)
     assert command[0] == "/usr/bin/env"
@@ -39,9 +40,24 @@ def test_ranks_go_evenly_over_the_hosts_of_the_block(tmp_path: Path, mpich: str)
 
 
 def test_few_ranks_take_the_first_hosts_and_one_rank_needs_no_launcher(tmp_path: Path, mpich: str) -> None:
-    command = program(tmp_path, 2).prepare(())["command"]
+    command = program(tmp_path, 2).prepare({})["command"]
     assert command[command.index("-hosts") + 1] == "h1:1,h2:1"
-    assert program(tmp_path, 1).prepare(())["command"] == [f"{tmp_path}/./solve", "in"]
+    assert program(tmp_path, 1).prepare({})["command"] == [f"{tmp_path}/./solve", "in"]
+
+
+def test_what_an_application_or_a_task_sets_wins_over_what_rlctl_sets(tmp_path: Path, mpich: str) -> None:
+    own = {"OMP_NUM_THREADS": "7", "OMPI_MCA_pml": "ucx", "SLURM_OVERLAP": "0", "CUDA_VISIBLE_DEVICES": "3"}
+    spec = TaskSpec(TaskId("a"), executable="./solve", environment={"OMP_NUM_THREADS": "8"}, application="own")
+    task = Task(TaskId("a"), spec, Resources(ranks=5, cores_per_rank=2), 0.0, 0)
+    applications = {"own": Application(environment=own)}
+    made = BlockProgram(task, tmp_path, tmp_path / "scratch", applications, {"PATH": str(tmp_path)})
+    asked = made.prepare({"ROCR_VISIBLE_DEVICES": "1"})
+    told, command = asked["environment"], asked["command"]
+    assert (told["OMP_NUM_THREADS"], told["OMPI_MCA_pml"], told["SLURM_OVERLAP"]) == ("8", "ucx", "0")
+    assert "OMPI_MCA_pml" not in command
+    assert "OMPI_MCA_btl" in command
+    assert told["ROCR_VISIBLE_DEVICES"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in told
 
 
 def test_where_no_batch_system_tells_there_is_this_host_only() -> None:

@@ -36,7 +36,8 @@ COMMANDS = [
         Launcher.SRUN,
         Launch(TWO, job="17", pmi="pmi2", gpus=("1",)),
         "srun --jobid=17 --overlap --cpu-bind=none --mpi=pmi2 --kill-on-bad-exit=1 --nodes=2 --ntasks=4 "
-        "--ntasks-per-node=2 --nodelist=n1,n2 env CUDA_VISIBLE_DEVICES=1 ROCR_VISIBLE_DEVICES=1 ZE_AFFINITY_MASK=1",
+        "--ntasks-per-node=2 --nodelist=n1,n2 env -u ROCR_VISIBLE_DEVICES "
+        "-u HIP_VISIBLE_DEVICES -u GPU_DEVICE_ORDINAL CUDA_VISIBLE_DEVICES=1 ZE_AFFINITY_MASK=1",
     ),
     (
         Launcher.SRUN,
@@ -118,6 +119,9 @@ def test_the_chosen_gpus_are_told_by_the_environment(launcher: Launcher) -> None
     command, environment = launch(launcher, Launch(2, gpus=("0", "3")))
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,3"
     assert "env" not in command
+    told = launch(launcher, Launch(2, gpus=("0", "3"), masks=("ROCR_VISIBLE_DEVICES",)))[1]
+    assert told["ROCR_VISIBLE_DEVICES"] == "0,3"
+    assert "CUDA_VISIBLE_DEVICES" not in told
 
 
 def test_srun_would_overwrite_the_environment_so_that_gpus_are_told_behind_it() -> None:

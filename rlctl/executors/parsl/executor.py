@@ -36,6 +36,7 @@ from rlctl.executors.parsl.relics import Relics
 from rlctl.executors.parsl.slots import WorkerPool
 from rlctl.executors.parsl.station import ENDED, STOPPED, Call, Exec, Session, was_killed
 from rlctl.executors.pool import Placement, Scoring
+from rlctl.executors.processes import open_closed_streams
 from rlctl.executors.program import Program
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.reports import Reports
@@ -107,6 +108,7 @@ class ParslExecutor(ServedExecutor):
         Raises:
             LaunchError: Parsl cannot be started.
         """
+        open_closed_streams()
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._settings = settings or Settings()

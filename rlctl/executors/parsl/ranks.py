@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class BlockProgram(Program):
     """One attempt of an exec in a worker that is the master of its block: its ranks go evenly over all hosts."""
 
     def launch(
-        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Sequence[str]
+        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Mapping[str, str]
     ) -> dict[str, Any]:
         """How this command is started: by the mpiexec of its application, told where."""
         need, job = self.task.need, dict(os.environ)
@@ -55,18 +55,11 @@ class BlockProgram(Program):
         program = mpiexec_command(need.ranks, application.mpiexec if application else None, variables)[0]
         few, more = divmod(need.ranks, len(hosts))
         ranks = {host: few + (number < more) for number, host in enumerate(hosts) if few + (number < more)}
-        what = Launch(
-            ranks,
-            cores_per_rank=need.cores_per_rank,
-            gpus_per_rank=need.gpus_per_rank,
-            gpus=tuple(gpus),
-            program=program,
-        )
-        start, told = launch(flavour(program), what)
+        start, told = launch(flavour(program), Launch(ranks, cores_per_rank=need.cores_per_rank, program=program))
         kept = without_job(job)
         given = {name: value for name, value in job.items() if name not in kept}
-        unset = [word for name in _HERE_ONLY for word in ("-u", name)]
+        unset = [word for name in _HERE_ONLY if name not in environment for word in ("-u", name)]
         self.command = ["/usr/bin/env", *unset, *start, *command]
         outputs = (f"{self.errors[:-3]}out", self.errors)
-        environment = {**given, **environment, **told, **self.task.spec.environment}
+        environment = {**given, **told, **environment, **gpus}
         return {"command": self.command, "environment": environment, "outputs": outputs}

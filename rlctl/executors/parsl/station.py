@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlctl.errors import RlctlError
+from rlctl.errors import LaunchError, RlctlError
 from rlctl.executors import exchange, worker
 from rlctl.executors.application import Application
+from rlctl.executors.devices import HIDDEN, visible, without_masks
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.parsl.orders import FOLDER, Hearing
 from rlctl.executors.parsl.ranks import BlockProgram
@@ -144,7 +145,7 @@ class Station:
         self._workdir = workdir
         self._folder = workdir / FOLDER
         self._hearing = Hearing(self._folder, session.token, session.lease_s)
-        self._bare = clean_environment(os.environ)
+        self._bare = without_masks(clean_environment(os.environ))
         self._worker: Worker | None = None
         self._supervision: Supervision | None = None
         self._served = 0
@@ -212,7 +213,7 @@ class Station:
         self._served += 1
         mark = f"{self.session.token}:calls.{platform.node()}.{os.getpid()}.{self._served}"
         return Worker(
-            {**self._bare, "CUDA_VISIBLE_DEVICES": "", TASK: mark},
+            {**self._bare, **HIDDEN, TASK: mark},
             None,
             f"{TASK}={mark}",
             self._workdir,
@@ -255,7 +256,7 @@ class Station:
             check_program(request.spec, self.session.applications, self._bare)
             kind = BlockProgram if self.session.masters else Program
             program = kind(task, self._workdir, supervision.scratch, self.session.applications, self._bare)
-            asked = program.prepare(self._devices(request.gpus))
+            asked = program.prepare(devices(request.gpus))
             note = self._note(key)
         except (OSError, RlctlError) as error:
             return _failure(Failure.LAUNCH, str(error))
@@ -292,13 +293,6 @@ class Station:
     def _supervise(self) -> Supervision:
         name = f"{platform.node()}-{os.getpid()}-{self.session.token}{LEASE}"
         return Supervision(self._workdir, self._bare, note=self._folder / name)
-
-    def _devices(self, numbers: Sequence[int]) -> list[str]:
-        """Names of GPUs: of those that the worker may use, where somebody has said which."""
-        visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-        if any(number >= len(visible) for number in numbers):  # the worker has its own, fewer than the node
-            return visible[: len(numbers)] or [str(number) for number in numbers]
-        return [visible[number] for number in numbers]
 
     def _note(self, key: str) -> Path:
         """Tell whoever looks into the folder that a program may be running."""
@@ -393,6 +387,23 @@ class Station:
 
 
 _CALL = Task(TaskId("call"), TaskSpec(TaskId("call"), function=":"), Resources(), 0.0, 0)
+
+
+def devices(numbers: Sequence[int]) -> dict[str, str]:
+    """Variables that show a program its GPUs, of those that the worker may use.
+
+    Raises:
+        LaunchError: these are fewer.
+    """
+    gpus = visible(os.environ)
+    if gpus.names is not None and len(numbers) > len(gpus.names):
+        raise LaunchError(
+            f"{len(numbers)} GPUs are asked for, {gpus.source} allows this worker of Parsl {len(gpus.names)}: "
+            "see available_accelerators of its configuration"
+        )
+    if gpus.names is not None and any(number >= len(gpus.names) for number in numbers):
+        numbers = range(len(numbers))  # the worker has its own, fewer than the node
+    return gpus.shown(numbers)
 
 
 def was_killed(ended: Mapping[str, Any]) -> bool:

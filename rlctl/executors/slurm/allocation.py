@@ -22,6 +22,7 @@ from typing import Any
 
 from rlctl.errors import LaunchError
 from rlctl.executors.base import Capacity
+from rlctl.executors.devices import AMD, MASKS, NVIDIA, SELECTOR, Devices, Makers, visible
 from rlctl.executors.slurm import commands
 from rlctl.executors.slurm.commands import Job
 from rlctl.executors.supervision import own
@@ -52,7 +53,7 @@ class Block:
 
     Attributes:
         hosts: by number of node; empty until the job runs.
-        cores, gpus: by number of node, what tasks may use there: numbers of cores, names of GPUs.
+        cores, gpus: by number of node, what tasks may use there: numbers of cores, and GPUs.
         ends_at: when its time limit is reached, on the monotonic clock.
         lost: numbers of nodes that are not there at present.
         ending: whether its time limit is so near that nothing more is started.
@@ -62,7 +63,7 @@ class Block:
     nodes: list[int]
     hosts: dict[int, str] = field(default_factory=dict)
     cores: dict[int, list[int]] = field(default_factory=dict)
-    gpus: dict[int, list[str]] = field(default_factory=dict)
+    gpus: dict[int, Devices] = field(default_factory=dict)
     ends_at: float = float("inf")
     lost: set[int] = field(default_factory=set)
     ending: bool = False
@@ -291,7 +292,6 @@ class Allocation:
         """What tasks may use on these nodes, as tasks see it."""
         hosts = [block.hosts[node] for node in nodes]
         gres = f"gpu:{self._capacity.gpus}" if self._capacity.gpus else "none"
-        tell = 'echo "$SLURMD_NODENAME|$SLURM_CPUS_ON_NODE|$CUDA_VISIBLE_DEVICES|$(taskset -cp $$ 2>/dev/null)"'
         text = commands.ask(
             "srun",
             f"--jobid={block.job}",
@@ -305,13 +305,13 @@ class Allocation:
             f"--gres={gres}",
             "sh",
             "-c",
-            tell,
+            _TELL,
         )
         told = {host: rest for host, _, rest in (line.partition("|") for line in text.splitlines())}
         for node in nodes:
             if block.hosts[node] not in told:
                 continue
-            cores, gpus, affinity = told[block.hosts[node]].split("|")
+            cores, affinity, files, masks = told[block.hosts[node]].split("|", 3)
             if int(cores) < self._capacity.cores:
                 raise LaunchError(
                     f"{self._capacity.cores} cores are asked for, job {block.job} has {cores} on {block.hosts[node]}: "
@@ -320,7 +320,13 @@ class Allocation:
                 )
             numbers = affinity.rpartition(":")[2].strip()
             block.cores[node] = _numbers(numbers) or list(range(int(cores)))
-            block.gpus[node] = [name for name in gpus.split(",") if name]
+            gpus = block.gpus[node] = _gpus(files, masks)
+            if gpus.names is not None and len(gpus.names) < self._capacity.gpus:
+                raise LaunchError(
+                    f"{self._capacity.gpus} GPUs are asked for, {gpus.source} allows {len(gpus.names)} on "
+                    f"{block.hosts[node]}: lower machine.gpus, or ask for more, e.g. by --gres",
+                    ("machine", "gpus"),
+                )
 
     def _ask_for_more(self, blocks: list[Block]) -> None:
         have = {node for block in blocks for node in block.nodes}
@@ -363,6 +369,20 @@ class Allocation:
     def _beat(self) -> None:
         if not self.inside:
             self._life.touch()
+
+
+_TELL = (
+    'echo "$SLURMD_NODENAME|$SLURM_CPUS_ON_NODE|$(taskset -cp $$ 2>/dev/null)|'
+    '$(ls -d /dev/nvidia[0-9]* /dev/kfd 2>/dev/null | tr "\\n" " ")|'
+    f'$(env | grep -E "^({"|".join((*MASKS, SELECTOR))}|SLURM_STEP_GPUS)=" | tr "\\n" "\\t")"'
+)
+"""What a node says of itself: name, cores, affinity, files of GPUs, and masks of GPUs."""
+
+
+def _gpus(files: str, masks: str) -> Devices:
+    """From what a node says."""
+    makers: Makers = {maker: None for maker, file in ((NVIDIA, "/dev/nvidia"), (AMD, "/dev/kfd")) if file in files}
+    return visible(dict(mask.split("=", 1) for mask in masks.strip().split("\t") if mask), makers)
 
 
 def by_sbatch(flags: Sequence[str], script: str, workdir: Path) -> int:

@@ -112,10 +112,25 @@ def lost(hosts: Sequence[str]) -> set[str]:
 
 
 @functools.cache
-def pmis() -> tuple[str, ...]:
-    """How ranks can find each other under this Slurm's ``srun``, as ``srun --mpi`` has it."""
+def cannot_gather(kind: str) -> str | None:
+    """Why ranks do not find each other under ``srun --mpi=KIND`` here, and what to do; None: they do.
+
+    Raises:
+        LaunchError: there is no ``srun``, or it does not answer.
+    """
     text = ask("srun", "--mpi=list")
-    return tuple(line.strip() for line in text.splitlines() if re.fullmatch(r"\s*[a-z]\w*\s*", line))
+    there = [line.strip() for line in text.splitlines() if re.fullmatch(r"\s*[a-z]\w*\s*", line)]
+    if kind not in there:
+        return f"srun has no {kind} here (it has {', '.join(there)}): have the plugin installed"
+    try:  # what is listed may lack its library; nothing is started
+        ask("srun", f"--mpi={kind}", "--test-only", "--nodes=1", "--ntasks=1", "true")
+    except LaunchError as error:
+        if "Invalid MPI type" in str(error):
+            return f"srun cannot load {kind} here: {_CURES.get(kind, 'have its library installed')}"
+    return None
+
+
+_CURES = {"pmix": "have the library libpmix.so installed, by `apt-get install libpmix-dev` on Debian"}
 
 
 def steps(number: int) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlctl.errors import AllocationEnds, LaunchError
 from rlctl.executors.base import Capacity
 from rlctl.executors.local import LocalExecutor, Settings
-from rlctl.executors.mpi import without_job
+from rlctl.executors.mpi import with_home, without_job
 from rlctl.executors.pool import Part, Placement, Scoring, core_numbers
 from rlctl.executors.program import LOGS
 from rlctl.executors.recovery import Past
@@ -147,7 +147,7 @@ class SlurmExecutor(LocalExecutor):
         return _Nodes(self._allocation)
 
     def _find_environment(self) -> dict[str, str]:
-        return without_job(os.environ)
+        return with_home(without_job(os.environ))
 
     def _program(self, task: Task) -> StepProgram:
         settings = self._settings
@@ -173,11 +173,11 @@ class SlurmExecutor(LocalExecutor):
         if spec.function is not None or spec.resources.ranks == 1 or self._slurm.mpi is not None:
             return None
         wanted = pmi(spec, self._settings.applications, self._bare)
-        if wanted is None or wanted in commands.pmis():
+        why = None if wanted is None else commands.cannot_gather(wanted)
+        if why is None:
             return None
         return (
-            f"the ranks of {spec.executable} find each other by {wanted}, which srun does not have here (it has "
-            f"{', '.join(commands.pmis())}): each would run alone; have the plugin installed, or set "
+            f"the ranks of {spec.executable} find each other by {wanted}, and each would run alone: {why}, or set "
             "executor.options.mpi"
         )
 
@@ -306,6 +306,6 @@ class _Nodes:
         here = self._allocation.block(part.node).cores[part.node]
         return sorted({here[core % len(here)] for core in core_numbers(part.cores)})
 
-    def gpus(self, placement: Placement) -> list[str]:
+    def gpus(self, placement: Placement) -> dict[str, str]:
         """Each node of a step has its own: see ``steps.prologue``."""
-        return []
+        return {}

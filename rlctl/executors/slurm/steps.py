@@ -22,12 +22,13 @@ from urllib.parse import quote
 
 from rlctl.executors import exchange
 from rlctl.executors.application import Application
-from rlctl.executors.launchers import DEVICES, Launch, Launcher, launch
+from rlctl.executors.devices import MASKS
+from rlctl.executors.launchers import Launch, Launcher, launch
 from rlctl.executors.mpi import library
 from rlctl.executors.naming import file_name
 from rlctl.executors.pool import Placement, core_numbers
 from rlctl.executors.processes import family, send_signal
-from rlctl.executors.program import Program, application_of, own_command
+from rlctl.executors.program import Program, application_of, own_command, variables_of
 from rlctl.executors.scheduler import Ending
 from rlctl.executors.slurm.allocation import Allocation
 from rlctl.executors.slurm.commands import SIGNAL_STEP
@@ -35,7 +36,7 @@ from rlctl.executors.supervisor import AGAIN_S, LAUNCHER_S, TASK
 from rlctl.executors.workers import Worker
 from rlctl.task import Failure, TaskSpec
 
-_PMI = {Launcher.OPENMPI: "pmix", Launcher.MPICH: "pmi2"}
+PMI = {Launcher.OPENMPI: "pmix", Launcher.MPICH: "pmi2"}
 """How ranks of a family find each other under ``srun``."""
 
 _LOST = re.compile(
@@ -102,15 +103,15 @@ def prologue(allocation: Allocation, placement: Placement, outputs: tuple[str, s
     cases = []
     for part in placement:
         block = allocation.block(part.node)
-        here, named = block.cores[part.node], block.gpus[part.node]
+        here = block.cores[part.node]
         cores = sorted({here[core % len(here)] for core in core_numbers(part.cores)})
-        gpus = [named[device] if device < len(named) else str(device) for device, _ in part.gpus]
+        gpus = block.gpus[part.node].shown(device for device, _ in part.gpus)
+        told = " ".join(f"{name}={shlex.quote(value)}" for name, value in gpus.items())
         host = shlex.quote(block.hosts[part.node])
-        cases.append(f"{host}) c={','.join(map(str, cores))} g={','.join(gpus)};;")
-    names = " ".join(f"{name}=$g" for name in DEVICES)
+        cases.append(f"{host}) c={','.join(map(str, cores))}; export {told};;")
     append = "" if outputs is None else f" >>{shlex.quote(outputs[0])} 2>>{shlex.quote(outputs[1])}"
     return (
-        f"case $SLURMD_NODENAME in {' '.join(cases)} esac; unset {TASK}; export {names}; "
+        f"unset {TASK} {' '.join(MASKS)}; case $SLURMD_NODENAME in {' '.join(cases)} esac; "
         f'[ -z "$c" ] || taskset -cp "$c" $$ >/dev/null 2>&1; exec "$@"{append}'
     )
 
@@ -136,7 +137,7 @@ class StepProgram(Program):
     signalled = False
 
     def launch(
-        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Sequence[str]
+        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Mapping[str, str]
     ) -> dict[str, Any]:
         """How this command is started: by ``srun``, on the nodes of its placement."""
         need, placement = self.task.need, self.task.placement
@@ -163,7 +164,7 @@ class StepProgram(Program):
         self.control = [_path("sh"), "-c", SIGNAL_STEP, "signal", str(job), name]
         return {
             "command": [_path("srun"), *self.command[1:]],
-            "environment": environment | dict(self.task.spec.environment),
+            "environment": environment,
             "outputs": outputs,
             "cores": None,
             "control": self.control,
@@ -201,7 +202,7 @@ class StepProgram(Program):
 def pmi(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> str | None:
     """How the ranks of a program find each other, as ``srun --mpi`` has it; None: its MPI cannot be told."""
     application = application_of(spec, applications)
-    variables = bare if application is None else application.variables(bare)
+    variables = variables_of(application, bare)
     if application is not None and application.container:  # what is inside cannot be seen from here
         return None
     return _pmi(own_command(spec, application, variables), variables)
@@ -210,7 +211,7 @@ def pmi(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[s
 def _pmi(command: Sequence[str], variables: Mapping[str, str]) -> str | None:
     program = shutil.which(command[0], path=variables.get("PATH"))
     flavour = None if program is None else library(program, variables)
-    return None if flavour is None else _PMI[flavour]
+    return None if flavour is None else PMI[flavour]
 
 
 def step_name(allocation: Allocation, name: str) -> str:
