@@ -24,6 +24,7 @@ from rlctl.executors.devices import (
     SELECTOR,
     ZE,
     Makers,
+    names,
     present,
     told,
     visible,
@@ -133,7 +134,7 @@ def test_each_task_sees_one_device_of_the_allocation_and_no_other_task_does(mask
         return
     each = [seen_by(maker, without_masks(masks) | found.shown([number])) for number in range(len(found.names))]
     assert all(len(devices) == 1 for devices in each)
-    same = len({tuple(masks[name].split(",")) for name in own if name in masks}) == 1
+    same = len({names(masks[name]) for name in own if name in masks}) == 1
     if not (maker == AMD and same and len(own) > 1):  # one list in both layers is Slurm's way, not AMD's
         assert {device for devices in each for device in devices} <= set(allowed)
     assert len({device for devices in each for device in devices}) == len(each)
