@@ -17,7 +17,7 @@ from pathlib import Path
 CUDA, ROCR, HIP = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"
 ORDINAL, ZE, SELECTOR = "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"
 MASKS = (CUDA, ROCR, HIP, ORDINAL, ZE)
-"""Variables that hide devices of a machine; ``ONEAPI_DEVICE_SELECTOR`` chooses a library as well, and is kept."""
+"""Variables that hide devices of a machine; ``ONEAPI_DEVICE_SELECTOR`` may do so too, or choose a library only."""
 
 ANY_MAKER = (CUDA, ZE)
 """Where the maker is unknown: NVIDIA's library obeys the first, AMD's too if there is none of its own, Intel's the
@@ -62,7 +62,7 @@ class Devices:
 
 
 def told(names: Sequence[str], variables: Sequence[str] = ANY_MAKER) -> dict[str, str]:
-    """Variables that show a program these devices and no others, once all of ``MASKS`` have been taken away.
+    """Variables that show a program these devices and no others, after ``without_masks``.
 
     >>> told(["4"], [ROCR])
     {'ROCR_VISIBLE_DEVICES': '4'}
@@ -77,7 +77,10 @@ def told(names: Sequence[str], variables: Sequence[str] = ANY_MAKER) -> dict[str
 
 def without_masks(environment: Mapping[str, str]) -> dict[str, str]:
     """A copy in which no device is hidden: what a program inherits would narrow what it is told."""
-    return {name: value for name, value in environment.items() if name not in MASKS}
+    kept = {name: value for name, value in environment.items() if name not in MASKS}
+    if _selected(environment):
+        del kept[SELECTOR]
+    return kept
 
 
 def visible(environment: Mapping[str, str], makers: Makers | None = None) -> Devices:
@@ -176,11 +179,20 @@ def _amd(environment: Mapping[str, str]) -> Devices | None:
 
 def _intel(environment: Mapping[str, str]) -> Devices | None:
     below, above = _by(environment, ZE), None
+    if listed := _selected(environment):
+        above = Devices(names(listed), (SELECTOR,), f"{SELECTOR}={environment[SELECTOR]!r}")
+    return above if below is None else _within(below, above)
+
+
+def _selected(environment: Mapping[str, str]) -> str:
+    """The devices that SYCL is told by their numbers; empty: all of them, or those of another library.
+
+    >>> _selected({SELECTOR: "level_zero:0,1.*;opencl:cpu"}), _selected({SELECTOR: "level_zero:gpu"})
+    ('0,1', '')
+    """
     terms = [term.strip().lower().partition(":") for term in environment.get(SELECTOR, "").split(";")]
     listed = ",".join(devices for backend, _, devices in terms if backend in ("level_zero", "*"))
-    if _SELECTED.fullmatch(listed):  # otherwise it is all of them, or those of another library
-        above = Devices(names(listed.replace(".*", "")), (SELECTOR,), f"{SELECTOR}={environment[SELECTOR]!r}")
-    return above if below is None else _within(below, above)
+    return listed.replace(".*", "") if _SELECTED.fullmatch(listed) else ""
 
 
 def _by(environment: Mapping[str, str], name: str) -> Devices | None:
