@@ -67,6 +67,8 @@ def origin(error: BaseException, packages: Collection[str] = ()) -> Origin:
     for frame, line in traceback.walk_tb(error.__traceback__):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         owner, file = plug_ins.get(package), frame.f_code.co_filename
+        if frame.f_globals.get("__name__") == "rlctl.watchdog":
+            continue  # it has interrupted the code above
         if package == "rlctl" or owner == "rlctl":
             constructing |= not found.rlctl and frame.f_code.co_name in ("__init__", "__post_init__")
             found = found if constructing else _RLCTL

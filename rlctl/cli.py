@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 import rlctl
-from rlctl import bugs, interrupts
+from rlctl import bugs, interrupts, watchdog
 from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.distributed.launch import Starter
@@ -277,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         if not under_mpi():  # ranks heed signals once they know their role
             interrupts.begin()
+        watchdog.may_exit()
         terminal.prepare()
         if not _has_folder():
             _fail("the current folder does not exist any more: change to one that does")

@@ -16,6 +16,7 @@ from rlctl.registry import campaign_factory, executor_factory, executor_options,
 from rlctl.rewarded import Game, collective, rewarded
 from rlctl.schema import TrainSection
 from rlctl.task import TaskSpec
+from rlctl.watchdog import asking
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
     campaign.begin(config.machine.capacity())
     specs: list[TaskSpec] = []
     while len(specs) < _ENOUGH_TASKS and (decision := campaign.decision()) is not None:
-        commands = campaign.apply(first_allowed(decision.mask, head_sizes(campaign.action_space)))
+        with asking("the campaign", "apply()"):
+            commands = campaign.apply(first_allowed(decision.mask, head_sizes(campaign.action_space)))
         specs += [command.spec for command in commands if isinstance(command, Start)]
         if not commands:
             break
@@ -189,10 +191,12 @@ def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: 
 def _ask(campaign: Campaign, policy: Policy) -> None:
     decision = campaign.decision()
     if decision is not None:
-        action = policy.act(decision)
+        with asking(f"policy {policy.name}", f"decision {decision.number}"):
+            action = policy.act(decision)
         if action is None:
             raise TypeError("act() returned None")
-        campaign.apply(action)
+        with asking("the campaign", "apply()"):
+            campaign.apply(action)
 
 
 @contextmanager
