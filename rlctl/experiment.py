@@ -42,8 +42,8 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
         return _check(config, play)
 
 
-def _watching(config: Config) -> AbstractContextManager[None]:
-    return watching(config.evaluate.decision_timeout_s, TIMEOUT)
+def _watching(config: Config, *, signals: bool = True) -> AbstractContextManager[None]:
+    return watching(config.evaluate.decision_timeout_s, TIMEOUT, signals=signals)
 
 
 def _check(config: Config, play: bool) -> Checked | None:
@@ -85,7 +85,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     """
     out = Path(out)
     section = check_train(config, out, resume)
-    with config.source.located(), writing(out, "then go on with --resume"), _watching(config):
+    with config.source.located(), writing(out, "then go on with --resume"), _watching(config, signals=False):
         return learner(section.algorithm)(config, out, resume, progress or Silent())
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rlctl.bugs import origin
 from rlctl.campaign import Campaign, CampaignFactory, Start, first_allowed, head_sizes
 from rlctl.complaints import shown
 from rlctl.config import Config
@@ -70,10 +72,17 @@ def check_programs(config: Config, factory: CampaignFactory) -> None:
         LaunchError: a program, or the environment of an application, is not there.
     """
     executors = executor_factory(config.executor.name, executor_options(config))
+    specs = first_tasks(config, factory)
+    endless = next((spec for spec in specs if spec.walltime_s is None), None)
+    if endless is not None and math.isinf(factory.campaign(config.seed).deadline_s):
+        log.warning(
+            "task %s has no walltime, and the campaign no deadline: should it hang, it is waited for without end; "
+            "give it walltime_s",
+            endless.uid,
+        )
     asked = getattr(executors, "check_programs", None)
-    if asked is not None:
-        for note in asked(first_tasks(config, factory)):
-            log.warning("%s", note)
+    for note in [] if asked is None else asked(specs):
+        log.warning("%s", note)
 
 
 def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
@@ -199,6 +208,12 @@ def _ask(campaign: Campaign, policy: Policy) -> None:
             campaign.apply(action)
 
 
+def _place(error: Exception) -> str:
+    """Where code of a user's raised it."""
+    where = origin(error).place
+    return f", at {where}" if where else ""
+
+
 @contextmanager
 def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None]:
     name = config.campaign.name
@@ -207,8 +222,8 @@ def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None
         yield
     except (KeyError, IndexError) as error:
         missing = shown(error.args[0] if error.args else "?")
-        problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}: {advice}"
+        problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}{_place(error)}: {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
     except (TypeError, ValueError, ArithmeticError) as error:
-        problem = f"policy {policy.name} cannot answer in campaign {name} ({error}): {advice}"
+        problem = f"policy {policy.name} cannot answer in campaign {name} ({error}{_place(error)}): {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error

@@ -143,7 +143,9 @@ def complaint(error: NoAnswer) -> str:
 
 
 @contextmanager
-def watching(limit_s: float | None, option: str, give_up: Callable[[str], None] | None = None) -> Iterator[None]:
+def watching(
+    limit_s: float | None, option: str, give_up: Callable[[str], None] | None = None, *, signals: bool = True
+) -> Iterator[None]:
     """Watch over calls inside; each may take ``limit_s``.
 
     Args:
@@ -151,6 +153,7 @@ def watching(limit_s: float | None, option: str, give_up: Callable[[str], None] 
         option: the key that sets the limit, for the message.
         give_up: what to do, from another thread, before the process ends where nothing interrupts a call. It is told
             why: what has not answered, or nothing if a signal has asked to stop.
+        signals: whether signals to stop end a call that nothing interrupts, and a second one kills.
 
     Raises:
         NoAnswerError: one takes longer; the line says which, and what to do.
@@ -163,8 +166,9 @@ def watching(limit_s: float | None, option: str, give_up: Callable[[str], None] 
     watch = Watch(limit_s, option, give_up, arms=exits and give_up is not None)
     token = _WATCH.set(watch)
     before = signal.signal(_INTERRUPT, lambda number, frame: _too_late(watch, frame)) if main else None
-    noted = signal.set_wakeup_fd(watch.wake, warn_on_full_buffer=False) if exits else -1
-    if exits and not watch.arms:
+    signals = signals and exits
+    noted = signal.set_wakeup_fd(watch.wake, warn_on_full_buffer=False) if signals else -1
+    if signals and not watch.arms:
         _second_signal_kills(True)
     thread = threading.Thread(target=_look, args=(watch, main, exits), name="rlctl-watchdog", daemon=True)
     thread.start()
@@ -174,7 +178,7 @@ def watching(limit_s: float | None, option: str, give_up: Callable[[str], None] 
         raise NoAnswerError(complaint(error)) from error
     finally:
         _WATCH.reset(token)
-        if exits:
+        if signals:
             signal.set_wakeup_fd(noted)
             _second_signal_kills(False)
         if main:
