@@ -97,7 +97,9 @@ def report(error: BaseException) -> str:
         where = "--log-level debug shows the traceback"
     said = str(error).splitlines()
     what = type(error).__name__ + (f": {said[0][:200]}" if said else "")
-    return f"this is a bug in {origin(error)}, please report it ({what}); {where}"
+    whose = origin(error)
+    blamed = str(whose) if whose.name else f"rlctl, or in {whose}"  # unregistered code may be called wrongly
+    return f"this is a bug in {blamed}, please report it ({what}); {where}"
 
 
 @functools.cache
