@@ -69,6 +69,8 @@ def origin(error: BaseException, packages: Collection[str] = ()) -> Origin:
     for frame, line in traceback.walk_tb(error.__traceback__):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         owner, file = plug_ins.get(package), frame.f_code.co_filename
+        if frame.f_globals.get("__name__") == "rlctl.watchdog":
+            continue  # it has interrupted the code above
         if package == "rlctl" or owner == "rlctl":
             constructing |= not found.rlctl and frame.f_code.co_name in ("__init__", "__post_init__")
             found = found if constructing else _RLCTL
@@ -101,7 +103,9 @@ def report(error: BaseException) -> str:
     """One line on an exception that nobody expected; its traceback is kept in a file."""
     where = kept(error, "rlctl-bug-")
     what = described(error).splitlines()[0].removesuffix(": ")[:200]
-    return f"this is a bug in {origin(error)}, please report it ({what}); {where}"
+    whose = origin(error)
+    blamed = str(whose) if whose.name else f"rlctl, or in {whose}"  # unregistered code may be called wrongly
+    return f"this is a bug in {blamed}, please report it ({what}); {where}"
 
 
 @functools.cache

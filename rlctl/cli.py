@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 import rlctl
-from rlctl import bugs, caches, interrupts
+from rlctl import bugs, caches, interrupts, watchdog
 from rlctl.commands import reading
 from rlctl.commands.shared import Json, Level, LogLevel, _progress, _say
 from rlctl.distributed.launch import Starter
@@ -284,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         if not under_mpi():  # ranks heed signals once they know their role
             interrupts.begin()
+        watchdog.may_exit()
         terminal.prepare()
         caches.prepare()
         if not _has_folder():

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from rlctl.campaign import Action, Campaign, Cancel, Decision, Elastic, Outcome, Start, Update
-from rlctl.errors import JournalError
+from rlctl.errors import ContractError, JournalError
 from rlctl.executors.base import Capacity, Machine
 from rlctl.records import Record, action_from_json, action_to_json, event_from_json, event_to_json
 from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
+from rlctl.watchdog import asking
 
 
 class Recorder(Protocol):
@@ -145,8 +146,12 @@ class Driver:
 
     def advance(self) -> Decision | None:
         """Run until a decision is open (its ``cost`` is what has elapsed since the previous one) or all is over."""
-        while not self.campaign.outcome().ended:
-            decision = self.campaign.decision()
+        while True:
+            with asking("the campaign", "decision()"):
+                ended = self.campaign.outcome().ended
+                decision = None if ended else self.campaign.decision()
+            if ended:
+                break
             if decision is not None:
                 decision.cost = self.ledger.node_seconds - self._charged
                 decision.number = self.decisions
@@ -166,7 +171,7 @@ class Driver:
             self._take(events)
             if not self._look_at_machine() and not events:
                 if self.executor.now() < until_s and not self._open and not idle:
-                    raise RuntimeError("the campaign neither asks nor runs anything before its deadline")
+                    raise ContractError("decision() is None and no task runs, before deadline_s: nothing can come")
                 self._time(self.executor.now())
         self._finish()
         return None
@@ -227,7 +232,9 @@ class Driver:
     def _apply(self, action: Action, *, submit: bool) -> None:
         self.decisions += 1
         self.started = []
-        for command in self.campaign.apply(action):
+        with asking("the campaign", f"apply() of decision {self.decisions - 1}"):
+            commands = self.campaign.apply(action)
+        for command in commands:
             self.commands[type(command).__name__.lower()] += 1
             if isinstance(command, Start):
                 self.started.append(command.spec.uid)
@@ -265,8 +272,9 @@ class Driver:
 
     def _fold(self, event: Event) -> None:
         self._settle(event)
-        self.campaign.on_time(event.time_s)
-        self.campaign.on_event(event)
+        with asking("the campaign", "on_event()"):
+            self.campaign.on_time(event.time_s)
+            self.campaign.on_event(event)
 
     def _look_at_machine(self) -> bool:
         """Tell the campaign if nodes have come or gone."""

@@ -15,6 +15,7 @@ from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import SimulatedExecutor, TaskModel
 from rlctl.policy import Policy
 from rlctl.residual import around_rule
+from rlctl.watchdog import asking
 
 Observation = NDArray[np.float32]
 Info = dict[str, Any]
@@ -104,7 +105,16 @@ def twin(
     outages = factory.outages(instance, capacity) if isinstance(factory, Unsteady) else ()
     scoring = factory.scoring if isinstance(factory, Placing) else None
     model = factory.task_model(instance) if model is None else model
-    return SimulatedExecutor(capacity, model, journal, outages=outages, scoring=scoring)
+    return _Twin(capacity, model, journal, outages=outages, scoring=scoring)
+
+
+class _Twin(SimulatedExecutor):
+    """A simulated executor whose model may be a plug-in's."""
+
+    def _compute(self) -> None:
+        count = len(self.uncomputed)
+        with asking("the task model", f"outcomes() of {count} tasks", count):
+            super()._compute()
 
 
 def choices(campaign: Campaign) -> int:

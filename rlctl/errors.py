@@ -68,6 +68,10 @@ class StoppedError(RlctlError):
     exit_code = 3
 
 
+class NoAnswerError(RlctlError):
+    """A rule, campaign or task model that does not answer in time."""
+
+
 class SimulationDiverged(RlctlError):
     """For environments to raise when the simulated system has blown up: the episode ends, by the policy's fault."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.registry import learner, load_policy, policy_factory
 from rlctl.rewarded import RewardFactory, rewarded
+from rlctl.watchdog import TIMEOUT, watching
 
 if TYPE_CHECKING:
     from rlctl.evaluation.compare import Comparison
@@ -37,6 +39,15 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     Raises:
         RlctlError: one line on the first thing that cannot.
     """
+    with _watching(config):
+        return _check(config, play)
+
+
+def _watching(config: Config, *, signals: bool = True) -> AbstractContextManager[None]:
+    return watching(config.evaluate.decision_timeout_s, TIMEOUT, signals=signals)
+
+
+def _check(config: Config, play: bool) -> Checked | None:
     preflight.check(config)
     if not play:
         return None
@@ -84,7 +95,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     open_closed_streams()
     out = Path(out)
     section = check_train(config, out, resume)
-    with config.source.located(), writing(out, "then go on with --resume"):
+    with config.source.located(), writing(out, "then go on with --resume"), _watching(config, signals=False):
         return learner(section.algorithm)(config, out, resume, progress or Silent())
 
 
@@ -137,7 +148,7 @@ def tune(
     out = Path(out)
     require_file(out)
     begin = None if start is None else _start(Path(start), rule)
-    with config.source.located():
+    with config.source.located(), _watching(config):
         untuned = policy_factory(rule)(begin)
         untuned.name = rule
         preflight.check_policy(config, preflight.check_campaign(config), untuned)
@@ -198,12 +209,13 @@ def evaluate(
     if rewarded(game):
         if record:
             raise ConfigError("--record: returns of a Gymnasium environment are not recorded, only costs of campaigns")
-        return _returns(config, game, policies, instances, seed, progress or Silent())
+        with _watching(config):
+            return _returns(config, game, policies, instances, seed, progress or Silent())
     loaded: dict[str, Policy] = {}
     for given in policies:
         policy = load_policy(config, given) if isinstance(given, str) else given
         _enter(loaded, given, policy.name, policy)
-    with config.source.located():
+    with config.source.located(), _watching(config):
         factory = preflight.check_campaign(config)
         for policy in loaded.values():
             preflight.check_policy(config, factory, policy)
@@ -267,7 +279,8 @@ def steer(
         decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
         if source is not None and source not in config.policies and Path(source).exists():
             source = str(Path(source).absolute())
-        preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
+        with watching(config.steer.decision_timeout_s, "steer.decision_timeout_s"):
+            preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
         require_folder(run)
         with writing(run, "then go on with --resume"):
             return steering.steer(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rlctl.bugs import origin
 from rlctl.campaign import Campaign, CampaignFactory, Start, first_allowed, head_sizes
 from rlctl.complaints import shown
 from rlctl.config import Config
@@ -16,6 +18,7 @@ from rlctl.registry import campaign_factory, executor_factory, executor_options,
 from rlctl.rewarded import Game, collective, rewarded
 from rlctl.schema import TrainSection
 from rlctl.task import TaskSpec
+from rlctl.watchdog import asking
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +72,17 @@ def check_programs(config: Config, factory: CampaignFactory) -> None:
         LaunchError: a program, or the environment of an application, is not there.
     """
     executors = executor_factory(config.executor.name, executor_options(config))
+    specs = first_tasks(config, factory)
+    endless = next((spec for spec in specs if spec.walltime_s is None), None)
+    if endless is not None and math.isinf(factory.campaign(config.seed).deadline_s):
+        log.warning(
+            "task %s has no walltime, and the campaign no deadline: should it hang, it is waited for without end; "
+            "give it walltime_s",
+            endless.uid,
+        )
     asked = getattr(executors, "check_programs", None)
-    if asked is not None:
-        for note in asked(first_tasks(config, factory)):
-            log.warning("%s", note)
+    for note in [] if asked is None else asked(specs):
+        log.warning("%s", note)
 
 
 def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
@@ -81,7 +91,8 @@ def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
     campaign.begin(config.machine.capacity())
     specs: list[TaskSpec] = []
     while len(specs) < _ENOUGH_TASKS and (decision := campaign.decision()) is not None:
-        commands = campaign.apply(first_allowed(decision.mask, head_sizes(campaign.action_space)))
+        with asking("the campaign", "apply()"):
+            commands = campaign.apply(first_allowed(decision.mask, head_sizes(campaign.action_space)))
         specs += [command.spec for command in commands if isinstance(command, Start)]
         if not commands:
             break
@@ -194,10 +205,18 @@ def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: 
 def _ask(campaign: Campaign, policy: Policy) -> None:
     decision = campaign.decision()
     if decision is not None:
-        action = policy.act(decision)
+        with asking(f"policy {policy.name}", f"decision {decision.number}"):
+            action = policy.act(decision)
         if action is None:
             raise TypeError("act() returned None")
-        campaign.apply(action)
+        with asking("the campaign", "apply()"):
+            campaign.apply(action)
+
+
+def _place(error: Exception) -> str:
+    """Where code of a user's raised it."""
+    where = origin(error).place
+    return f", at {where}" if where else ""
 
 
 @contextmanager
@@ -208,8 +227,8 @@ def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None
         yield
     except (KeyError, IndexError) as error:
         missing = shown(error.args[0] if error.args else "?")
-        problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}: {advice}"
+        problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}{_place(error)}: {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
     except (TypeError, ValueError, ArithmeticError) as error:
-        problem = f"policy {policy.name} cannot answer in campaign {name} ({error}): {advice}"
+        problem = f"policy {policy.name} cannot answer in campaign {name} ({error}{_place(error)}): {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error

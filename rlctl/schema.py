@@ -215,11 +215,14 @@ class EvaluateSection(Section):
         seed: of the held-out instances, apart from those of training.
         max_steps: steps after which an episode of a Gymnasium environment is cut, since a policy may never end it; the
             table says how many were.
+        decision_timeout_s: a rule that does not answer a decision for so long hangs, and so does a campaign or task
+            model; in ``tune``, ``check`` and the rules' part of ``train`` too. null: never.
     """
 
     instances: int = Field(default=256, ge=2)
     seed: int = Field(default=1_000_000, ge=0)
     max_steps: int = Field(default=10_000, ge=1)
+    decision_timeout_s: float | None = Field(default=60.0, gt=0)
 
 
 class SteerSection(Section):
@@ -227,6 +230,8 @@ class SteerSection(Section):
 
     Attributes:
         fallback: the policy that answers where the steering one fails; None: the first allowed choice of each head.
+        decision_timeout_s: a policy that does not answer for so long hangs: then ``fallback`` answers, and without one
+            the campaign stops, with exit code 3. So it does where the campaign itself hangs. null: never.
         stop_after_failures: attempts of tasks that may fail in the same way without a success between them; then the
             campaign stops, with exit code 3, and waits for ``--resume``. null: it never does.
         stop_after_first_failures: likewise, as long as no task has ever succeeded; null: as ``stop_after_failures``.
@@ -234,6 +239,7 @@ class SteerSection(Section):
     """
 
     fallback: str | None = None
+    decision_timeout_s: float | None = Field(default=60.0, gt=0)
     stop_after_failures: int | None = Field(default=10, ge=1)
     stop_after_first_failures: int | None = Field(default=3, ge=1)
     rules_on_twin: bool = True

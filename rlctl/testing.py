@@ -43,6 +43,7 @@ from rlctl.plugins import reason
 from rlctl.policy import Policy
 from rlctl.records import RecordList, action_to_json
 from rlctl.task import Event, Failure, TaskId, TaskResult, TaskState
+from rlctl.watchdog import asking
 
 MOST_DECISIONS = 20_000
 ENOUGH_DECISIONS = 64
@@ -163,7 +164,8 @@ class _Resumed:
         if state:  # an empty one is not kept
             kept = _call("state() gives what JSON cannot hold: it", json.dumps, dict(state))
             _call("restore(state())", other.restore, json.loads(kept))
-        action = self._policy.act(decision)
+        with asking(f"policy {self.name}", f"decision {decision.number}"):
+            action = self._policy.act(decision)
         if action_to_json(other.act(decision)) != action_to_json(action):
             raise ContractError(
                 f"restore(state()) gives a policy that answers decision {decision.number} differently: "
@@ -332,7 +334,7 @@ class _Game:
     def play(self, policy: Policy | _Chance, enough: int | None = None) -> _Game:
         if not isinstance(policy, _Chance):
             policy.reset(self.instance)
-        decision = self._go(self.driver.begin)
+        decision = self.driver.begin()
         if decision is None:
             raise ContractError("decision() is None at the beginning: begin() should open the first decisions")
         while decision is not None and len(self.decisions) != enough:
@@ -343,19 +345,13 @@ class _Game:
             if isinstance(policy, _Chance):
                 action: Action = policy.choose(decision.mask, self.watched.heads)
             else:
-                action = _call(f"policy {policy.name}: act()", policy.act, decision)
+                with asking(f"policy {policy.name}", f"decision {decision.number}"):
+                    action = _call(f"policy {policy.name}: act()", policy.act, decision)
             _call("apply() is given what JSON cannot hold:", action_to_json, action)
             self.driver.answer(action)
-            decision = self._go(self.driver.advance)
+            decision = self.driver.advance()
         self.outcome = self.watched.outcome()
         return self
-
-    @staticmethod
-    def _go(step: Callable[[], Decision | None]) -> Decision | None:
-        try:
-            return step()
-        except RuntimeError as error:
-            raise ContractError(f"decision() is None and no task runs, before deadline_s ({error})") from error
 
 
 def _check_factory(factory: CampaignFactory, seed: int) -> None:

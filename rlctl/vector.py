@@ -18,6 +18,7 @@ from rlctl.executors.base import Capacity
 from rlctl.executors.simulated import Launch, Simulated, SimulatedExecutor, TaskModel
 from rlctl.policy import Policy
 from rlctl.residual import around_rule
+from rlctl.watchdog import asking
 
 Batch = Callable[[Sequence[tuple[TaskModel, Launch]]], list[Simulated]]
 """What many tasks of many instances do, computed together."""
@@ -33,7 +34,8 @@ def compute(executors: Sequence[SimulatedExecutor], batch: Batch) -> None:
     wanted = [(e.model, launch) for e in executors for launch in e.uncomputed]
     if not wanted:
         return
-    answers = batch(wanted)
+    with asking("the task model", f"outcomes() of {len(wanted)} tasks", len(wanted)):
+        answers = batch(wanted)
     at = 0
     for executor in executors:
         count = len(executor.uncomputed)
@@ -88,7 +90,9 @@ def play(
                     f"{MOST_DECISIONS:,} decisions of policy {players[n][1].name}: does time pass, and does it end at "
                     "deadline_s?"
                 )
-            episodes[n].driver.answer(players[n][1].act(decision))
+            with asking(f"policy {players[n][1].name}", f"decision {decision.number} of instance {players[n][0]}"):
+                action = players[n][1].act(decision)
+            episodes[n].driver.answer(action)
         compute([executors[n] for n in live], together)
         for n in live:
             episodes[n].reward()

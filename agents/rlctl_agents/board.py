@@ -25,6 +25,7 @@ from rlctl.monitoring.tags import POLICY, find
 from rlctl.monitoring.timeline import Timeline
 from rlctl.records import RecordList
 from rlctl.rewarded import rewarded
+from rlctl.watchdog import asking
 
 if TYPE_CHECKING:
     from rlctl.campaign import CampaignFactory
@@ -174,7 +175,8 @@ class TrainingBoard(KVWriter):
         while decision is not None:
             until.advance(0.0)
             began_s = time.perf_counter()
-            action = policy.act(decision)
+            with asking(f"policy {policy.name}", f"decision {decision.number}"):
+                action = policy.act(decision)
             latencies_ms.append(1e3 * (time.perf_counter() - began_s))
             decision = driver.step(action)
         write_machine(self.board, Timeline.read(records, capacity), decisions)

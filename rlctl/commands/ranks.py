@@ -17,6 +17,7 @@ from rlctl.distributed.agents import each_agent
 from rlctl.distributed.topology import Shape, split, waste
 from rlctl.errors import ConfigError
 from rlctl.preflight import check_game, check_training
+from rlctl.watchdog import TIMEOUT, watching
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequ
             raise ConfigError("--ranks: mpiexec or srun has started ranks already: leave --ranks out, or them")
         loaded = rlctl.load_config(config, sets)
         run_rank = importlib.import_module("rlctl.distributed.run").run_rank
-        folder: Path | None = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
+        with watching(loaded.evaluate.decision_timeout_s, TIMEOUT, signals=False):
+            folder: Path | None = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
     if rank > 0:
         return []
     standing.tell_code(launch.INTERRUPTED if folder is None else 0)

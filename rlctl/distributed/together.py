@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NoReturn
 from rlctl import interrupts
 from rlctl.bugs import EXIT_CODE, origin
 from rlctl.distributed import standing
-from rlctl.errors import RanksLostError, RlctlError
+from rlctl.errors import NoAnswerError, RanksLostError, RlctlError
 from rlctl.monitoring.terminal import one_line
+from rlctl.watchdog import NoAnswer, complaint
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -75,6 +76,8 @@ def abort(error: BaseException, label: str, first: bool) -> NoReturn:
         first: of several ranks with an error that the user can mend, this one is to tell of it.
     """
     interrupts.end()  # another rank may be ending the job already: launchers begin with SIGTERM
+    if isinstance(error, NoAnswer):
+        error = NoAnswerError(complaint(error))
     if isinstance(error, RlctlError):
         # Wrong for all alike, most often: then rank 0 is to say it, as it is of no interest where.
         told = not first and _is_told(_PREFER_FIRST_S)

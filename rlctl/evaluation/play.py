@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
 
-from rlctl import vector
+from rlctl import vector, watchdog
 from rlctl.bugs import remember_origin
 from rlctl.campaign import Action, CampaignFactory, Decision
+from rlctl.errors import NoAnswerError
 from rlctl.executors.base import Capacity
 from rlctl.policy import Policy
 
@@ -77,6 +79,7 @@ class Players:
     def __init__(self, factory: CampaignFactory, capacity: Capacity, workers: int = 1) -> None:
         self._factory = factory
         self._capacity = capacity
+        self._timeout_s = watchdog.limit_s()
         self._workers = max(workers, 1)
         self._pool: ProcessPoolExecutor | None = None
         if workers > 1:
@@ -103,10 +106,16 @@ class Players:
             for span in spans:
                 yield dict(zip(span, play(self._factory, self._capacity, [entries[i] for i in span]), strict=True))
             return
-        submit, factory, capacity = self._pool.submit, self._factory, self._capacity
-        futures = {submit(_play_there, factory, capacity, [entries[i] for i in span]): span for span in spans}
-        for future in as_completed(futures):
-            yield dict(zip(futures[future], future.result(), strict=True))
+        submit, common = self._pool.submit, (self._timeout_s, self._factory, self._capacity)
+        futures = {submit(_play_there, *common, [entries[i] for i in span]): span for span in spans}
+        try:
+            for future in as_completed(futures):
+                yield dict(zip(futures[future], future.result(), strict=True))
+        except BrokenProcessPool as error:
+            raise NoAnswerError(
+                "a process that plays campaigns has died: it was killed, it ran out of memory (fewer --workers need "
+                "less), or it ended itself for the reason above"
+            ) from error
 
 
 class _Timed:
@@ -139,9 +148,13 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
     )
 
 
-def _play_there(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]) -> list[Play]:
+def _play_there(
+    timeout_s: float | None, factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]
+) -> list[Play]:
+    watchdog.may_exit()
     try:
-        return play(factory, capacity, entries)
+        with watchdog.watching(timeout_s, watchdog.TIMEOUT):
+            return play(factory, capacity, entries)
     except Exception as error:
         remember_origin(error)
         raise

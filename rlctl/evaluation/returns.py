@@ -23,6 +23,7 @@ from rlctl.masks import Mask, action_mask
 from rlctl.monitoring.progress import Progress
 from rlctl.policy import Policy
 from rlctl.rewarded import RewardFactory
+from rlctl.watchdog import asking
 
 SCHEMA = 1
 RANDOM = "random"
@@ -199,7 +200,9 @@ def _answer(space: spaces.Space[Any], policy: Policy, name: str, step: int, obse
     row = np.asarray(observation, np.float32)
     decision = Decision("environment", float(step), {"observation": observation}, row, mask, number=step)
     try:
-        action = _in_space(space, policy.act(decision))
+        with asking(f"policy {name}", f"step {step}"):
+            answer = policy.act(decision)
+        action = _in_space(space, answer)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise ConfigError(f"policy {name} does not fit this environment ({problem}): use one trained on it") from error

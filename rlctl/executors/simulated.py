@@ -205,8 +205,11 @@ class SimulatedExecutor(BookedExecutor):
         """Start what fits and move the clock to the next events, or by the timeout if none comes before."""
         with self._mutex:
             if self._uncomputed:
-                self.deliver(self.model.outcomes(self.uncomputed))
+                self._compute()
         return super().wait(timeout_s, idle=idle)
+
+    def _compute(self) -> None:
+        self.deliver(self.model.outcomes(self.uncomputed))
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
         """Change what a task asks for; what it will do is asked again."""
@@ -252,7 +255,7 @@ class SimulatedExecutor(BookedExecutor):
     def _launch(self, task: Task) -> None:
         simulated = self._computed.pop(task.uid, None)
         if simulated is None:
-            self.deliver(self.model.outcomes(self.uncomputed))
+            self._compute()
             simulated = self._computed.pop(task.uid)
         self._does[task.uid] = simulated
         self._launched_s[task.uid] = self._now

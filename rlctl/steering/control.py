@@ -14,7 +14,7 @@ from typing import Any
 from rlctl.campaign import CampaignFactory, Placing
 from rlctl.config import Config, config_data, config_hash, load_config, provenance, write_config
 from rlctl.driver import Driver
-from rlctl.errors import JournalError, StoppedError
+from rlctl.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.executors.base import Executor, ExecutorFactory
 from rlctl.executors.journal import Journal, last_attempts
 from rlctl.files import filled, require_folder
@@ -32,8 +32,11 @@ from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOAR
 from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
+from rlctl.watchdog import watching
 
 log = logging.getLogger(__name__)
+
+TIMEOUT = "steer.decision_timeout_s"
 
 
 def steer(
@@ -63,7 +66,8 @@ def steer(
         LaunchError: this machine has less than ``config.machine``.
         StorageError: ``run`` cannot be made, or is not empty and ``resume`` is not set.
         JournalError: ``resume`` is set and ``run`` holds no campaign, or another one.
-        StoppedError: its tasks fail again and again; everything is stopped and ``resume`` goes on.
+        StoppedError: its tasks fail again and again, or its policy does not answer; everything is stopped, and
+            ``resume`` goes on.
         KeyboardInterrupt: SIGINT or SIGTERM came; likewise.
     """
     factory = check_campaign(config, real=True)
@@ -74,7 +78,8 @@ def steer(
         "policy": policy.name,
         "config_hash": config_hash(config),
     }
-    fallback = load_fallback(config, factory)
+    with watching(config.steer.decision_timeout_s, TIMEOUT):
+        fallback = load_fallback(config, factory)
     # A saved policy may be exchanged under its name; a run goes on with the one that it began with.
     digests = {f"{role}_digest": getattr(p, "digest", None) for role, p in (("policy", policy), ("fallback", fallback))}
     identity |= {key: digest for key, digest in digests.items() if digest is not None}
@@ -155,21 +160,42 @@ class _Loop:
             )
             self._progress.start("steering", self._campaign.deadline_s, "s of the allocation", origin_s)
             self._shown_s = origin_s
+            timeout_s = self._config.steer.decision_timeout_s
             try:
-                self._decide(stop)
-                summary = self._end()
-                self._curves.ended(summary)
+                with watching(timeout_s, TIMEOUT, self._give_up):
+                    self._decide(stop)
+                    summary = self._end()
+                try:
+                    with watching(timeout_s, TIMEOUT):  # rules play the twin, and the campaign has ended
+                        self._curves.ended(summary)
+                except NoAnswerError as error:
+                    log.warning("%s", error)
                 return summary
-            except (KeyboardInterrupt, StoppedError) as error:
-                # The allocation was held until now, whatever was recorded last.
-                self._journal.append("time", self._executor.now(), {})
-                if isinstance(error, StoppedError):
-                    self._journal.append("braked", self._executor.now(), {"reason": error.problem})
+            except KeyboardInterrupt:
+                self._note_stop("")
                 raise
+            except StoppedError as error:
+                self._note_stop(error.problem)
+                raise
+            except NoAnswerError as error:
+                stopped = StoppedError(f"{self._run}: stopped: {error.problem}; then resume")
+                self._note_stop(stopped.problem)
+                raise stopped from error
             finally:
                 self._progress.stop()
                 executor.close()
                 self._curves.close()
+
+    def _note_stop(self, why: str) -> None:
+        """The allocation was held until now, whatever was recorded last."""
+        self._journal.append("time", self._executor.now(), {})
+        if why:
+            self._journal.append("braked", self._executor.now(), {"reason": why})
+
+    def _give_up(self, why: str) -> None:
+        """The thread of the campaign is in code that nothing interrupts, and the process will end."""
+        self._executor.close()
+        self._note_stop(why)
 
     def _decide(self, stop: StopRequest) -> None:
         self._guard.reset(int(self._identity["instance"]))

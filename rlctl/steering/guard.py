@@ -12,12 +12,19 @@ from gymnasium.spaces import Discrete, MultiDiscrete
 
 from rlctl.campaign import Action, Decision, first_allowed, head_sizes
 from rlctl.policy import Policy
+from rlctl.watchdog import NoAnswer, asking, complaint
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 3
+"""Decisions in a row that a policy may leave to the fallback by not answering: each costs its time limit."""
 
 
 class Guard:
     """Asks the policy; falls back when the observation or the answer makes no sense, or the policy raises.
+
+    Where it does not answer in time a fallback steps in, if there is one: the first allowed choice is none. A policy
+    that has not answered three decisions in a row is not asked again.
 
     Attributes:
         policy: who is asked first.
@@ -28,6 +35,7 @@ class Guard:
         self.policy = policy
         self.fallback = fallback
         self._choices = head_sizes(action_space)
+        self._unanswered = 0
 
     def reset(self, seed: int) -> None:
         """A new campaign begins."""
@@ -35,7 +43,11 @@ class Guard:
             policy.reset(seed)
 
     def act(self, decision: Decision) -> tuple[Action, str | None]:
-        """The answer, and why it is not the policy's own, if it is not."""
+        """The answer, and why it is not the policy's own, if it is not.
+
+        Raises:
+            NoAnswer: there is none in time.
+        """
         if not np.isfinite(decision.observation).all():
             reason = "observation"
         else:
@@ -65,7 +77,15 @@ class Guard:
 
     def _ask(self, policy: Policy, decision: Decision) -> tuple[Action | None, str]:
         try:
-            action = policy.act(decision)
+            with asking(f"policy {policy.name}", f"decision {decision.number}"):
+                action = policy.act(decision)
+            self._unanswered = 0 if policy is self.policy else self._unanswered
+        except NoAnswer as error:
+            self._unanswered += 1
+            if self.fallback is None or policy is self.fallback or self._unanswered >= _PATIENCE:
+                raise
+            log.warning("%s", complaint(error))
+            return None, "timeout"
         except Exception as error:  # whatever a policy does, the campaign goes on
             log.warning("policy %s raised %r", policy.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
             return None, "exception"

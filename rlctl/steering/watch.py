@@ -11,7 +11,9 @@ from types import FrameType
 
 from rlctl.driver import TaskRunner
 from rlctl.executors.base import Machine
+from rlctl.interrupts import Interrupted
 from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
+from rlctl.watchdog import interruptible
 
 _LOOK_UP_S = 0.25
 
@@ -42,7 +44,10 @@ def stop_requests() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, note)  # the watchdog lets a second signal kill where this is not reached
         request.made = True
+        if interruptible():  # a rule that never answers would never let the request be seen
+            raise Interrupted
 
     if threading.current_thread() is not threading.main_thread():
         yield request

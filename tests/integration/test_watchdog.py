@@ -1,0 +1,166 @@
+"""What never answers does not hang rlctl: it is named after its time limit, and signals to stop get through."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import hanging
+import pytest
+from test_steering import Steering
+
+from rlctl.executors.journal import Journal
+
+CONFIG = """
+schema: 1
+seed: 0
+campaign: {name: hanging, options: {parts: 6}}
+machine: {cores: 2}
+evaluate: {instances: 2, decision_timeout_s: LIMIT}
+steer: {decision_timeout_s: LIMIT}
+policies: {hanging: {rule: hanging}, cycling: {rule: cycling}}
+"""
+POINTS = (
+    "[rlctl.campaigns]\nhanging = hanging:Factory\n"
+    "[rlctl.policies]\nhanging = hanging:Hanging\ncycling = tiny_campaign:Cycling\n"
+)
+
+
+class Machine(Steering):
+    """Runs commands while some code hangs."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder)
+        (folder / "tiny-1.0.dist-info" / "entry_points.txt").write_text(POINTS)
+        self.environment |= {"CURED": str(folder / "cured"), "HANG_IN": "nowhere"}
+        self.limit(1.0)
+
+    def limit(self, seconds: float) -> None:
+        self.config.write_text(CONFIG.replace("LIMIT", str(seconds)))
+
+    def hang(self, place: str, how: str) -> None:
+        self.environment |= {"HANG_IN": place, "HANG": how}
+
+    def launch(self, command: str, *more: object, first: str = "") -> subprocess.Popen[str]:
+        named = [first] if first else []
+        arguments = [sys.executable, "-m", "rlctl.cli", command, *named, str(self.config), *map(str, more)]
+        process = subprocess.Popen(
+            arguments, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.processes.append(process)
+        return process
+
+    def command(self, command: str, *more: object, first: str = "") -> tuple[int, str]:
+        process = self.launch(command, *more, first=first)
+        _, err = process.communicate(timeout=120)
+        return process.returncode, err
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    machine = Machine(tmp_path, monkeypatch)
+    yield machine
+    for process in machine.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def said(err: str) -> list[str]:
+    """Standard error without lines of progress."""
+    return [line for line in err.splitlines() if not re.match(r"\w+( \w+)?: \d", line)]
+
+
+EVALUATE = ("evaluate", "--policy", "hanging", "--against", "cycling")
+
+
+@pytest.mark.parametrize("how", hanging.HANGS)
+def test_a_rule_that_never_answers_ends_a_comparison_with_one_line(machine: Machine, how: str) -> None:
+    machine.hang("act", how)
+    code, err = machine.command(*EVALUATE)
+    assert (code, len(said(err))) == (2, 1), err
+    assert "policy hanging has not answered decision 2 of instance" in err
+    assert "within 1 s" in err
+    assert "evaluate.decision_timeout_s" in err
+    if how in ("loop", "sleep", "lock", "network"):
+        assert "hanging.py:" in err
+
+
+@pytest.mark.parametrize("how", hanging.HANGS)
+def test_a_rule_that_never_answers_stops_the_campaign_which_goes_on_once_it_does(machine: Machine, how: str) -> None:
+    machine.hang("act", how)
+    steer = ("steer", "--policy", "hanging", "--run", machine.run)
+    code, err = machine.command(*steer)
+    assert (code, len(said(err))) == (3, 1), err
+    assert "policy hanging has not answered decision 2 within 1 s" in err
+    assert "steer.decision_timeout_s" in err
+    with Journal.open(machine.run / "journal.db", read_only=True) as journal:
+        (braked,) = [record for record in journal.records() if record.kind == "braked"]
+    assert "has not answered decision 2" in braked.data["reason"]
+    assert not machine.alive()
+    (machine.config.parent / "cured").touch()
+    code, err = machine.command(*steer, "--resume")
+    assert code == 0, err
+
+
+def test_a_fallback_answers_instead_three_times(machine: Machine) -> None:
+    machine.hang("act", "loop")
+    steer = ("steer", "--policy", "hanging", "--run", machine.run, "--set", "steer.fallback=cycling")
+    code, err = machine.command(*steer)
+    assert code == 3, err
+    with Journal.open(machine.run / "journal.db", read_only=True) as journal:
+        reasons = [record.data["reason"] for record in journal.records() if record.kind == "fallback"]
+    assert reasons == ["timeout", "timeout"]  # the third time is the last
+
+
+@pytest.mark.parametrize("place", ["apply", "on_event"])
+def test_a_campaign_that_never_answers_stops(machine: Machine, place: str) -> None:
+    machine.hang(place, "sleep")
+    code, err = machine.command("steer", "--policy", "cycling", "--run", machine.run)
+    assert (code, len(said(err))) == (3, 1), err
+    assert f"the campaign has not answered {place}()" in err
+    code, err = machine.command("evaluate", "--policy", "cycling", "--against", "hanging")
+    assert (code, len(said(err))) == (2, 1), err
+    assert f"the campaign has not answered {place}()" in err
+
+
+@pytest.mark.parametrize("place", ["act", "apply", "outcomes"])
+@pytest.mark.parametrize("command", ["check", "tune", "evaluate"])
+def test_what_hangs_is_named_wherever_the_twin_is_played(machine: Machine, command: str, place: str) -> None:
+    machine.hang(place, "loop")
+    more: tuple[object, ...] = ("--play",)
+    if command == "evaluate":
+        more = ("--policy", "hanging", "--against", "cycling", "--workers", 2)
+    elif command == "tune":
+        more = ("--out", machine.config.parent / "rule.yaml", "--generations", 1, "--instances", 2)
+    code, err = machine.command(command, *more, first="hanging" if command == "tune" else "")
+    assert (code, len(said(err))) == (2, 1), err
+    assert {"act": "policy hanging", "apply": "the campaign", "outcomes": "the task model"}[place] in err
+
+
+@pytest.mark.parametrize("how", hanging.HANGS)
+@pytest.mark.parametrize("command", ["evaluate", "steer"])
+def test_a_signal_to_stop_gets_through_whatever_hangs(machine: Machine, command: str, how: str) -> None:
+    machine.limit(1000.0)
+    machine.hang("act", how)
+    marker = machine.config.parent / "hangs"
+    machine.environment["HANG_MARK"] = str(marker)
+    more = ("--run", machine.run) if command == "steer" else ("--against", "cycling")
+    process = machine.launch(command, "--policy", "hanging", *more)
+    end_s = time.monotonic() + 60.0
+    while not marker.exists():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    if command == "steer":
+        (machine.config.parent / "cured").touch()
+        code, err = machine.command("steer", "--policy", "hanging", "--run", machine.run, "--resume")
+        assert code == 0, err
