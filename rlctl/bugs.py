@@ -67,9 +67,9 @@ def origin(error: BaseException, packages: Collection[str] = ()) -> Origin:
     plug_ins = _plug_ins()
     found, constructing = _RLCTL, False
     for frame, line in traceback.walk_tb(error.__traceback__):
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        package = _module(frame).partition(".")[0]
         owner, file = plug_ins.get(package), frame.f_code.co_filename
-        if frame.f_globals.get("__name__") == "rlctl.watchdog":
+        if _module(frame) == "rlctl.watchdog":
             continue  # it has interrupted the code above
         if package == "rlctl" or owner == "rlctl":
             constructing |= not found.rlctl and frame.f_code.co_name in ("__init__", "__post_init__")
@@ -117,6 +117,12 @@ def _plug_ins() -> dict[str, str]:
         if group.startswith("rlctl.")
         for point in importlib.metadata.entry_points(group=group)
     }
+
+
+def _module(frame: FrameType) -> str:
+    """Its module, by the name that it also has where ``python -m`` runs it."""
+    spec = frame.f_globals.get("__spec__")
+    return str(getattr(spec, "name", None) or frame.f_globals.get("__name__", ""))
 
 
 def _loose(frame: FrameType) -> bool:

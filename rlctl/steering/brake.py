@@ -17,9 +17,10 @@ from rlctl.task import Event, Failure, TaskId, TaskState
 class Brake:
     """Counts failed attempts of each kind since something succeeded last.
 
-    Attempts that a task repeats by itself count like others. A program which says that its simulation diverged has
-    worked: that is an answer, as a result is. What ran beside an attempt that was lost with its machine, and was lost
-    too, has the same cause and is not counted again. Canceled tasks say nothing.
+    Attempts that a task repeats by itself count like others. A program which says that its simulation diverged works,
+    so that the other kinds begin anew; those that diverge in a row stop the campaign all the same. What ran beside an
+    attempt that was lost with its machine, and was lost too, has the same cause and is not counted again. Canceled
+    tasks say nothing.
 
     Attributes:
         failed: attempts that have failed in all, diverged ones too, those of earlier controllers as well.
@@ -52,8 +53,10 @@ class Brake:
             self.failed, self.last = self.failed + 1, failure
             began_s = self._began_s.pop(event.uid, event.time_s)
             if failure is Failure.DIVERGED:
+                diverged = self._counts[failure]
                 self._succeed()
-            elif failure is not Failure.LOST or began_s >= self._lost_s:
+                self._counts[failure] = diverged
+            if failure is not Failure.LOST or began_s >= self._lost_s:
                 self._counts[failure] += 1
                 self._words[failure] = self._describe(event.uid, attempt, message)
                 self._lost_s = event.time_s if failure is Failure.LOST else self._lost_s

@@ -125,12 +125,19 @@ def test_tasks_that_run_are_stopped_in_order_and_run_again(steering: Steering) -
     assert max(count for uid, count in Counter(steering.begun()).items() if uid != "part-0") == 1
 
 
-def test_the_brake_can_be_switched_off_and_diverged_runs_do_not_pull_it(steering: Steering) -> None:  # noqa: F811
-    steering.configure(parts=2, failing=list(range(12)))
+def test_runs_that_all_diverge_stop_the_campaign_later_than_a_program_that_never_worked(steering: Steering) -> None:  # noqa: F811
+    steering.configure(parts=2, failing=list(range(9)))
     code, out, err = steering.finish()
     assert code == 0, err
-    assert json.loads(out)["failures"] == {"diverged": 12}
+    assert json.loads(out)["failures"] == {"diverged": 9}
     steering.run = steering.run.with_name("other")
+    steering.configure(parts=2, failing=list(range(12)))
+    code, _, err = steering.finish()
+    assert code == 3
+    assert "stopped after 10 failures in a row (diverged)" in err
+
+
+def test_the_brake_can_be_switched_off(steering: Steering) -> None:  # noqa: F811
     steering.configure(parts=2, breaking=list(range(12)))
     code, out, err = steering.finish("--set", "steer.stop_after_failures=null")
     assert code == 0, err

@@ -81,13 +81,21 @@ def test_each_kind_is_counted_by_itself() -> None:
         campaign.brake.check()
 
 
-def test_a_simulation_that_diverged_is_an_answer() -> None:
+def test_a_simulation_that_diverged_shows_that_its_program_works() -> None:
     campaign = Watched()
     campaign.fails(Failure.EXIT, 2)
-    campaign.fails(Failure.DIVERGED, 100)
+    campaign.fails(Failure.DIVERGED, 9)
     campaign.fails(Failure.EXIT, 9)
     assert not campaign.stopped
-    assert campaign.brake.failed == 111
+    assert campaign.brake.failed == 20
+
+
+def test_simulations_that_all_diverge_stop_the_campaign() -> None:
+    campaign = Watched()
+    campaign.fails(Failure.DIVERGED, 9)
+    assert not campaign.stopped
+    campaign.fails(Failure.DIVERGED)
+    assert campaign.stopped
 
 
 def test_a_node_that_takes_a_hundred_tasks_with_it_counts_once() -> None:
