@@ -68,7 +68,7 @@ def false_film(uid: str, values: dict[str, Any]) -> None:
 
 
 def test_the_twin_finds_nothing_impossible_in_what_it_has_computed_itself(tmp_path: Path) -> None:
-    """Nor was there any number among 29,832 of 36 campaigns of 100 s."""
+    """Nor was there any among 12,656 numbers of 16 campaigns of 100 s."""
     run = simulated_run(tmp_path / "run", annealing(tmp_path), "feedback")
     found = asked(run)
     assert (len(found.impossible), found.complaint, found.repeated) == (0, "", True)
