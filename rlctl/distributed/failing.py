@@ -20,7 +20,7 @@ import gymnasium
 import numpy as np
 
 from rlctl.distributed.layout import Float32
-from rlctl.errors import RlctlError, SimulationDiverged
+from rlctl.errors import RlctlError, SimulationDiverged, described
 from rlctl.schema import EnvironmentSection
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class Guard:
 
 def _failed(error: Exception) -> _FailedError:
     kind = Failure.DIVERGED if isinstance(error, SimulationDiverged) else Failure.RAISED
-    return _FailedError(kind, f"{type(error).__name__}: {error}")
+    return _FailedError(kind, described(error))
 
 
 def _number(reward: Any) -> float:
