@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from parsl_workers import needs_parsl, shared
+from test_steering import Steering
 
 from rlctl.errors import RlctlError
 from rlctl.executors import LocalExecutor, SimulatedExecutor
@@ -234,3 +235,30 @@ first.shutdown()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.stdout, done.returncode) == ("1024\n", 0), done.stderr
+
+
+# Real campaigns.
+
+
+@pytest.fixture
+def steering(tmp_path: Path) -> Iterator[Steering]:
+    steering = Steering(tmp_path)
+    yield steering
+    for process in steering.processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_a_task_that_no_program_can_be_given_ends_steering_in_one_line(steering: Steering) -> None:
+    steering.configure(parts=1, environment={"N": None})
+    code, _, err = steering.finish()
+    assert code == 2
+    assert err.splitlines()[-1].startswith("rlctl: task 'part-0': environment['N']: None could be written in several")
+    assert "Traceback" not in err
+
+
+def test_a_number_among_the_variables_of_a_task_is_given_as_text(steering: Steering) -> None:
+    steering.configure(parts=1, environment={"N": 7})
+    code, _, err = steering.finish()
+    assert code == 0, err
