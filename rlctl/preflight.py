@@ -12,7 +12,7 @@ from rlctl.bugs import origin
 from rlctl.campaign import Campaign, CampaignFactory, Start, first_allowed, head_sizes
 from rlctl.complaints import shown
 from rlctl.config import Config
-from rlctl.errors import ConfigError, Key, PolicyError
+from rlctl.errors import ConfigError, Key, PolicyError, RequestError
 from rlctl.policy import Policy
 from rlctl.registry import campaign_factory, executor_factory, executor_options, game_factory, learner, load_policy
 from rlctl.rewarded import Game, collective, rewarded
@@ -229,6 +229,8 @@ def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None
         missing = shown(error.args[0] if error.args else "?")
         problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}{_place(error)}: {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
+    except RequestError:  # a task of the campaign is at fault, which no other policy would change
+        raise
     except (TypeError, ValueError, ArithmeticError) as error:
         problem = f"policy {policy.name} cannot answer in campaign {name} ({error}{_place(error)}): {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error

@@ -21,7 +21,7 @@ import numpy as np
 
 from rlctl.checked_env import finite_reward
 from rlctl.distributed.layout import Float32
-from rlctl.errors import EnvironmentFault, RlctlError, SimulationDiverged
+from rlctl.errors import EnvironmentFault, RlctlError, SimulationDiverged, described
 from rlctl.schema import EnvironmentSection
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def _failed(error: Exception) -> _FailedError:
     if isinstance(error, EnvironmentFault):
         return _FailedError(Failure(error.kind), str(error))
     kind = Failure.DIVERGED if isinstance(error, SimulationDiverged) else Failure.RAISED
-    return _FailedError(kind, f"{type(error).__name__}: {error}")
+    return _FailedError(kind, described(error))
 
 
 def _reset(env: Environment, seed: int) -> tuple[Any, Info]:

@@ -7,15 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlctl.executors.base import Capacity, Executor
-    from rlctl.executors.futures import TaskFailed, TaskFuture, WorkerDied
+    from rlctl.executors.futures import ExecutorBroken, TaskFailed, TaskFuture, WorkerDied
     from rlctl.executors.local import LocalExecutor
     from rlctl.executors.simulated import SimulatedExecutor
 
-__all__ = ["Capacity", "Executor", "LocalExecutor", "SimulatedExecutor", "TaskFailed", "TaskFuture", "WorkerDied"]
+__all__ = [
+    "Capacity",
+    "Executor",
+    "ExecutorBroken",
+    "LocalExecutor",
+    "SimulatedExecutor",
+    "TaskFailed",
+    "TaskFuture",
+    "WorkerDied",
+]
 
 _HOMES = {
     "Capacity": "base",
     "Executor": "base",
+    "ExecutorBroken": "futures",
     "LocalExecutor": "local",
     "SimulatedExecutor": "simulated",
     "TaskFailed": "futures",

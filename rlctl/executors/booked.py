@@ -434,7 +434,7 @@ class BookedExecutor(Executor):
         except BaseException as error:
             if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
                 raise  # an interrupt; it is the caller's
-            self._break(ExecutorBroken(bugs.report(error)))
+            self._break(ExecutorBroken(str(error) if isinstance(error, RlctlError) else bugs.report(error)))
 
     def _write(self, kind: str, data: Mapping[str, Any], then: Callable[[RlctlError | None], object]) -> None:
         """Record something, and go on, in the journal's thread, when it is on disk."""

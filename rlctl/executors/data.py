@@ -17,6 +17,9 @@ from rlctl.executors.naming import file_name
 from rlctl.spec_values import DEEPEST, is_json
 
 INLINE_BYTES = 65_536
+MAPPED_BYTES = 1 << 26
+"""Arrays from here on are read when they are looked at; each holds a file handle meanwhile, others do not."""
+
 RESULTS = "results"
 
 
@@ -80,8 +83,7 @@ def by_reference(values: Mapping[str, Any], folder: Path, name: str) -> dict[str
             small[key] = value
             continue
         path = path.with_name(f"{path.name}.json")
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
+        _write(folder / path, text.encode())
         small[key] = {"file": str(path), "bytes": len(text)}
     return small
 
@@ -101,8 +103,28 @@ def fetch(value: Any, folder: Path) -> Any:
     if path.suffix == ".npy":
         import numpy as np
 
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        if value["bytes"] >= MAPPED_BYTES:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
+        array.flags.writeable = False  # as those that are mapped
+        return array
     return json.loads(path.read_text())
+
+
+def _write(path: Path, content: Any) -> None:
+    """Write bytes or an array; what is half written goes, since it takes the room of what comes later."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                import numpy as np
+
+                np.save(file, content, allow_pickle=False)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _keep_array(array: Any, folder: Path, path: Path) -> Any:
@@ -110,7 +132,5 @@ def _keep_array(array: Any, folder: Path, path: Path) -> Any:
 
     if np.ndim(array) == 0:
         return array.item()
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    with open(folder / path, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+    _write(folder / path, array)
     return {"file": str(path), "bytes": int(array.nbytes), "shape": list(array.shape), "dtype": str(array.dtype)}

@@ -16,7 +16,6 @@ import signal
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +48,10 @@ if TYPE_CHECKING:
     from rlctl.driver import Recorder
 
 REPLACEMENTS = 5
-"""A supervisor that dies so often within ten seconds is not replaced any more."""
+"""Supervisors that die so often, one after the other, before they are of use are not replaced any more."""
+
+LONG_S = 60.0
+"""A supervisor that lives so long is of use, though it may have had nothing to tell."""
 
 _POLL_S = 0.02
 
@@ -156,7 +158,8 @@ class LocalExecutor(ServedExecutor):
         self._bare = without_masks(self._find_environment())
         self._let_go = False
         self._marks = itertools.count(1)
-        self._replaced: deque[float] = deque(maxlen=REPLACEMENTS)
+        self._deaths = 0  # of supervisors that were of no use, one after the other
+        self._supervised_since = time.monotonic()
         try:
             name, epoch = "" if share is None else share.pool, self._past.epoch
             self._supervision = Supervision(self._workdir, self._bare, epoch, self._settings.lease_s, name=name)
@@ -407,6 +410,7 @@ class LocalExecutor(ServedExecutor):
             return
         for message in messages:
             event, key = message["event"], message.get("key", "")
+            self._deaths = 0 if event in ("started", "ended") else self._deaths
             run = self._programs.get(key)
             if event == "started" and run is not None:
                 self._note_start(run.task, message["pid"], message["start"])
@@ -446,8 +450,10 @@ class LocalExecutor(ServedExecutor):
     def _replace_supervisor(self) -> None:
         """Somebody killed it. What it ran, runs on; what it was about to start is started again."""
         self._selector.unregister(self._supervision)
-        self._replaced.append(time.monotonic())
-        if len(self._replaced) == REPLACEMENTS and self._replaced[-1] - self._replaced[0] < 10.0:
+        now = time.monotonic()
+        self._deaths = 1 if now - self._supervised_since > LONG_S else self._deaths + 1
+        self._supervised_since = now
+        if self._deaths == REPLACEMENTS:
             why = self._supervision.last_words()
             self._break(ExecutorBroken(f"{self._workdir}: the supervisor of its programs dies again and again: {why}"))
             return

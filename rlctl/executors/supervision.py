@@ -122,8 +122,8 @@ class Supervision:
             if self._errors is not None:
                 self._errors.seek(0)
                 lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        if lines:
-            return lines[-1].strip()
+        if lines:  # the fatal errors of Python itself have further lines
+            return ([line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines)[-1].strip()
         code = None if self._process is None else self._process.wait()
         if code is not None and code < 0:
             return f"killed by {signal_name(-code)}"

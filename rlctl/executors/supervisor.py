@@ -468,7 +468,8 @@ class Supervisor:
                 else:
                     send_signal(members, number)
             return
-        names = [signal_name(number).removeprefix("SIG") for number in numbers]
+        named = [(signal_name(number).removeprefix("SIG"), number) for number in numbers]
+        names = [name if name.isalnum() else str(number) for name, number in named]
         with contextlib.suppress(OSError):
             os.posix_spawn(exec_.control[0], [*exec_.control, *names], os.environ)
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from rlctl.executors import LocalExecutor, exchange
+from rlctl.executors.data import by_reference, fetch
 from rlctl.executors.naming import spare
 
 PATIENCE_S = 120.0
@@ -135,6 +136,19 @@ def test_where_the_disk_is_full_too_one_call_fails_and_the_next_one_has_room(tmp
     small = f"mount -t tmpfs -o size=16m tmpfs /dev/shm; mount -t tmpfs -o size=8m tmpfs {tmp_path}"
     said = with_small(small, tmp_path)
     assert said == ["30 No space left on device", "1 1", "1 1", "1 1", "1 1", "left 0 []", "after [] []"]
+
+
+def test_results_that_are_fetched_hold_no_file(tmp_path: Path, few_handles: int) -> None:
+    kept = by_reference({str(i): numbers(i) for i in range(few_handles + 50)}, tmp_path, "a.1")
+    arrays = [fetch(value, tmp_path) for value in kept.values()]
+    assert [array[-1] for array in arrays] == list(range(few_handles + 50))
+
+
+def test_a_result_that_has_no_room_leaves_no_part_of_it(disk: Path) -> None:
+    for large in (np.ones(2**20), "x" * 2**23):
+        with pytest.raises(OSError):  # noqa: PT011  NumPy has its own words
+            by_reference({"field": large}, disk, "a.1")
+    assert [file for file in disk.rglob("*") if file.is_file()] == []
 
 
 def test_the_folder_on_disk_is_beside_shared_memory_only(tmp_path: Path, monkeypatch: Any) -> None:

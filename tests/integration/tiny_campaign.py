@@ -88,6 +88,7 @@ class Parts:
             uid=uid,
             executable="python",
             arguments=("-c", PROGRAM, uid, str(size), wait, fails),
+            environment=self.options.get("environment", {}),
             walltime_s=60.0,
             result_file=f"{uid}.json",
             failure_codes=((3, Failure.DIVERGED),),

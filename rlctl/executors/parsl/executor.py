@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlctl.errors import LaunchError, RlctlError
+from rlctl.errors import LaunchError, RlctlError, described
 from rlctl.executors import exchange, workers
 from rlctl.executors.application import Application
 from rlctl.executors.base import Capacity
@@ -220,7 +220,9 @@ class ParslExecutor(ServedExecutor):
             try:
                 request = Call(key, workers.call_message(task, [], None), task.spec.walltime_s)
             except Exception as error:
-                self._ended(task, Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {error}", error=error))
+                self._ended(
+                    task, Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {described(error)}", error=error)
+                )
                 return
         else:
             gpus = [device for part in task.placement for device, _ in part.gpus]
@@ -280,7 +282,7 @@ class ParslExecutor(ServedExecutor):
             self._heard.put(("", error))
             return False
         except Exception as error:
-            self._heard.put(("", LaunchError(f"Parsl: {type(error).__name__}: {error}")))
+            self._heard.put(("", LaunchError(f"Parsl: {described(error)}")))
             return False
         if said is not None:
             self._heard.put(("", said))
@@ -330,7 +332,7 @@ class ParslExecutor(ServedExecutor):
             else:
                 self._end(task, partial(workers.ending, answer))
         elif type(error).__name__ not in ("WorkerLost", "ManagerLost", "BadStateException"):
-            self._ended(task, Ending(failure=Failure.LAUNCH, message=f"Parsl: {type(error).__name__}: {error}"))
+            self._ended(task, Ending(failure=Failure.LAUNCH, message=f"Parsl: {described(error)}"))
         elif task.spec.function is None:
             self._lost[key] = (task, str(error), time.monotonic() + self._relics.patience_s)
         elif task.work is not None:

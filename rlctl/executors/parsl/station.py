@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import pickle
 import platform
@@ -36,6 +37,8 @@ from rlctl.executors.supervision import Supervision
 from rlctl.executors.supervisor import EXITS, GRACE_S, TASK, exit_file
 from rlctl.executors.workers import Worker
 from rlctl.task import Failure, Resources, TaskId, TaskSpec
+
+log = logging.getLogger(__name__)
 
 STOPPED, ENDED = b"S", b"X"
 """Answers besides those of ``rlctl.executors.worker``: stopped as asked for; how a program ended, in JSON."""
@@ -366,6 +369,8 @@ class Station:
                     self.close()
                     if self.session.ours and self._hearing.over != "closed":
                         self._leave()
+            except Exception:  # a worker that no longer looks whether its controller lives would stay for ever
+                log.exception("%s: between two tasks", self._workdir)
             finally:
                 self.busy.release()
 
