@@ -11,6 +11,7 @@ from faulty import Faulty
 
 from rlctl.distributed.failing import BrokenEnvironmentError, Failure
 from rlctl.distributed.layout import Seeds
+from rlctl.distributed.roster import ActorsLostError, Roster
 from rlctl.distributed.worlds import SingleWorlds
 from rlctl.schema import EnvironmentSection
 
@@ -106,3 +107,35 @@ def test_divergence_again_and_again_is_no_reason_to_give_up():
     for _ in range(29):
         assert step(worlds).terminated[0]
     assert worlds.failures[Failure.DIVERGED] == 29
+
+
+def test_actors_that_have_all_given_up_end_the_training_with_the_reason():
+    roster = Roster({0: (0, 1), 1: (0, 2)}, 60.0)
+    roster.leave((0, 1), "the reward is nan")
+    roster.require_some()
+    roster.leave((0, 2), "the reward is nan")
+    with pytest.raises(BrokenEnvironmentError, match="all actors have left: the reward is nan"):
+        roster.require_some()
+
+
+def test_actors_that_are_lost_are_no_fault_of_the_environment():
+    roster = Roster({0: (0, 1), 1: (0, 2)}, 60.0)
+    roster.leave((0, 1), "the reward is nan")
+    roster.lose((0, 2), "it has died")
+    with pytest.raises(ActorsLostError):
+        roster.require_some()
+
+
+def test_an_environment_that_fails_in_each_episode_does_not_fill_the_log(caplog):
+    worlds = begun(dict.fromkeys(range(2, 200, 2), "raise"))
+    for _ in range(64):
+        step(worlds)
+    assert worlds.failures[Failure.RAISED] == 32
+    assert [record.message.split(" in all")[0].split()[-1] for record in caplog.records] == [
+        "1",
+        "2",
+        "4",
+        "8",
+        "16",
+        "32",
+    ]

@@ -145,3 +145,8 @@ class Endless(gymnasium.Env):
 
 gymnasium.register("Odd-v0", entry_point=Odd, disable_env_checker=True)
 gymnasium.register("OddEndless-v0", entry_point=Endless, disable_env_checker=True)
+
+
+def exits(*arguments, **keywords):
+    """As no function should."""
+    sys.exit(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import odd_envs
 import pytest
 import torch
 from gymnasium import spaces
@@ -241,3 +242,12 @@ def test_an_episode_that_never_ends_is_cut_and_told():
     assert "evaluate.max_steps" in found.table().caption
     assert "never 2 of 2" in found.table().caption
     assert found.to_json()["max_steps"] == 50
+
+
+def test_a_plug_in_that_exits_does_not_end_rlctl_without_a_word(monkeypatch, capsys):
+    config()
+    monkeypatch.setattr(rlctl, "check", odd_envs.exits)
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "odd.yaml"])
+    assert ended.value.code == 2
+    assert "called sys.exit(3)" in capsys.readouterr().err
