@@ -23,8 +23,6 @@ from rlctl.policy import Policy
 from rlctl.rewarded import RewardFactory
 
 SCHEMA = 1
-RANDOM = "random"
-"""The policy that draws from the action space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +129,22 @@ def play(environment: gymnasium.Env[Any, Any], name: str, policy: Policy | None,
         policy.reset(instance)
     total, steps, over = 0.0, 0, False
     while not over:
-        action = space.sample() if policy is None else _answer(space, policy, name, steps, observation, info)
+        if policy is None:
+            action = _by_chance(space, info.get("action_mask"))
+        else:
+            action = _answer(space, policy, name, steps, observation, info)
         observation, reward, terminated, truncated, info = environment.step(action)
         total, steps, over = total + float(reward), steps + 1, terminated or truncated
     return total, steps
+
+
+def _by_chance(space: spaces.Space[Any], mask: Any) -> Any:
+    if mask is None or not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return space.sample()
+    flat = np.asarray(mask, np.int8).reshape(-1)
+    if isinstance(space, spaces.Discrete):
+        return space.sample(mask=flat)
+    return space.sample(mask=tuple(np.split(flat, np.cumsum(space.nvec.reshape(-1))[:-1])))
 
 
 def _answer(

@@ -36,7 +36,7 @@ def run_all(commands: dict[str, list[str]], environment: dict[str, str] | None =
         rlctl(arguments, environment)
 
 
-@pytest.mark.parametrize("policy", ["cycling", "breaks", "file"])
+@pytest.mark.parametrize("policy", ["cycling", "breaks", "file", "random"])
 def test_a_killed_run_an_ended_one_and_the_same_again(steering: Steering, policy: str, tmp_path: Path) -> None:  # noqa: F811
     steering.run = tmp_path / "a run's folder"
     if policy == "file":
