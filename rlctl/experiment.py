@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlctl import preflight
+from rlctl.chance import RANDOM
 from rlctl.complaints import under
 from rlctl.config import Config, config_hash, load_rule_file, shown
 from rlctl.errors import ConfigError, ContractError
@@ -254,9 +255,9 @@ def _returns(
     loaded: dict[str, Policy | None] = {}
     for given in policies:
         policy = None
-        if given != returns.RANDOM:
+        if given != RANDOM:
             policy = load_policy(config, given) if isinstance(given, str) else given
-        _enter(loaded, given, returns.RANDOM if policy is None else policy.name, policy)
+        _enter(loaded, given, RANDOM if policy is None else policy.name, policy)
     return returns.evaluate(game, loaded, episodes, seed, progress, config.evaluate.max_steps)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rlctl import saved_policy
 from rlctl.campaign import CampaignFactory
+from rlctl.chance import RANDOM, Chance
 from rlctl.complaints import under
 from rlctl.config import Config, RuleEntry, did_you_mean, load_rule_file, shown
 from rlctl.errors import ConfigError, Key, RlctlError
@@ -177,7 +178,7 @@ def learner(name: str) -> Learner:
 
 
 def load_policy(config: Config, text: str) -> Policy:
-    """The policy that ``text`` means: a name in ``policies`` of the configuration, a rule, or a path.
+    """The policy that ``text`` means: a name in ``policies`` of the configuration, a rule, ``random``, or a path.
 
     A path is that of a rule file or of a saved policy's folder: as it stands where the user gives it, relative to
     the configuration file where the configuration does.
@@ -191,16 +192,19 @@ def load_policy(config: Config, text: str) -> Policy:
             return _named(config, text)
     if text in names(POLICIES):
         return make_rule(RuleEntry(rule=text), text)
+    if text == RANDOM:
+        return _chance(config, text)
     if text and _exists(Path(text)):
         return _from_path(config, Path(text), None)
-    known = did_you_mean(text, sorted({*config.policies, *names(POLICIES)}))
+    known = did_you_mean(text, sorted({*config.policies, *names(POLICIES), RANDOM}))
     raise ConfigError(f"policy {shown(text)} is neither a known name nor a file or folder; {known}")
 
 
 def _named(config: Config, name: str) -> Policy:
     entry, key = config.policies[name], ("policies", name)
     if isinstance(entry, RuleEntry):
-        return make_rule(entry, name, key)
+        by_chance = entry.rule == RANDOM and RANDOM not in names(POLICIES) and not entry.parameters
+        return _chance(config, name) if by_chance else make_rule(entry, name, key)
     path = config.resolve(entry)
     if not entry or not _exists(path):
         said = str(path) if len(entry) < 500 and entry.isprintable() else shown(entry)
@@ -209,6 +213,11 @@ def _named(config: Config, name: str) -> Policy:
         return _from_path(config, path, name)
     except RlctlError as error:  # it names a place in another file; this one is where the path stands
         raise type(error)(str(error), key) from error
+
+
+def _chance(config: Config, name: str) -> Policy:
+    game = game_factory(config.campaign.name, config.campaign.options)
+    return Chance(game_spaces(game, config.seed)[1], name)
 
 
 def _exists(path: Path) -> bool:

@@ -33,6 +33,7 @@ from rlctl.campaign import (
     Update,
     Wait,
 )
+from rlctl.chance import choose
 from rlctl.driver import Driver
 from rlctl.env import twin
 from rlctl.errors import ContractError, RlctlError
@@ -186,8 +187,7 @@ class _Chance:
         raise NotImplementedError  # ``_Game`` knows the heads
 
     def choose(self, mask: NDArray[np.bool_], heads: Sequence[int]) -> NDArray[np.int64]:
-        parts = np.split(mask, np.cumsum(heads)[:-1])
-        return np.array([self._random.choice(np.flatnonzero(part)) for part in parts], np.int64)
+        return choose(self._random, mask, heads)
 
 
 class _Records(RecordList):

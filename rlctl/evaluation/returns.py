@@ -16,6 +16,7 @@ from rich.table import Table
 
 from rlctl.bundle.actions import action_heads
 from rlctl.campaign import Action, Decision
+from rlctl.chance import RANDOM
 from rlctl.errors import ConfigError
 from rlctl.evaluation.play import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums
@@ -26,8 +27,6 @@ from rlctl.rewarded import RewardFactory
 from rlctl.watchdog import asking
 
 SCHEMA = 1
-RANDOM = "random"
-"""The policy that draws from the action space."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.monitoring.palette import OF_STATE, variable
 from rlctl.monitoring.svg import Frame, axes, figure
 from rlctl.monitoring.timeline import Attempt, Timeline
 from rlctl.monitoring.wording import span_of_cores
-
-COLOURS: Mapping[str, str] = {
-    "done": "--blue",
-    "running": "--green",
-    "failed": "--red",
-    "canceled": "--violet",
-    "starting": "--orange",
-}
-"""CSS variables by state; ``starting``: holds its cores, its program does not run yet."""
 
 MOST_BARS = 2000
 """Beyond this many bars the chart shows what took most of each slot of time."""
@@ -87,13 +79,13 @@ def _bars(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: fl
 def _bar(frame: Frame, from_s: float, to_s: float, y: float, tall: float, state: str) -> str:
     x = frame.x(from_s)
     wide = max(frame.x(to_s) - x - 0.5, 0.4)
-    colour = COLOURS.get(state, "--grey")
+    colour = variable(OF_STATE.get(state, "grey"))
     return f'<rect x="{x:.2f}" y="{y:.1f}" width="{wide:.2f}" height="{tall:.1f}" style="fill:var({colour})"/>'
 
 
 def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
     """Of each row and slot of time, the state that took most of it; free if nothing took half."""
-    states = list(COLOURS)
+    states = list(OF_STATE)
     seconds: NDArray[np.float64] = np.zeros((len(states), max(rows.values()) + 1, _SLOTS))
     slot_s = frame.x_most / _SLOTS
     shared = np.bincount(list(rows.values())).astype(np.float64)
@@ -116,7 +108,8 @@ def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: 
                 wide = frame.x(last * slot_s) - x
                 paths[int(line[first])].append(f"M{x:.1f} {y:.1f}h{wide:.1f}v{height - 0.5:.1f}h-{wide:.1f}z")
     return "".join(
-        f'<path d="{"".join(path)}" style="fill:var({COLOURS[states[state]]})"><title>{states[state]}</title></path>'
+        f'<path d="{"".join(path)}" style="fill:var({variable(OF_STATE[states[state]])})">'
+        f"<title>{states[state]}</title></path>"
         for state, path in paths.items()
         if path
     )

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rlctl.executors.base import Capacity
 from rlctl.monitoring.account import Purpose, account
 from rlctl.monitoring.board import Board
+from rlctl.monitoring.palette import OF_PURPOSE, rgb
 from rlctl.monitoring.timeline import Timeline
 from rlctl.task import TaskState
 
@@ -26,15 +27,6 @@ MOST_ROWS = 64
 _WIDTH, _HEIGHT, _FONT = 500, 200, 22
 _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 18, 70, 66
 _PAPER = 16  # number of the colour; the fifteen after it darken to ink
-# Okabe and Ito's colours, which colour-blind people tell apart; every other task is a shade darker, to tell neighbours.
-COLOURS: dict[Purpose, tuple[int, int, int]] = {
-    Purpose.BOOT: (240, 200, 60),
-    Purpose.QUEUE: (170, 190, 215),
-    Purpose.USEFUL: (0, 158, 115),
-    Purpose.WASTED: (213, 94, 0),
-    Purpose.IDLE: (238, 238, 238),
-    Purpose.CONTROLLER: (150, 90, 170),
-}
 _PURPOSES = tuple(Purpose)
 _DARKER = len(_PURPOSES)
 _GOLDEN = 0.618034
@@ -102,8 +94,8 @@ def _picture(timeline: Timeline, cells: NDArray[np.uint8], legend: Sequence[str]
 
 
 def _palette() -> list[int]:
-    """Purposes, the same darker, and from paper to ink."""
-    light = [c for purpose in _PURPOSES for c in COLOURS[purpose]]
+    """Purposes, the same darker, to tell tasks that are neighbours, and from paper to ink."""
+    light = [c for purpose in _PURPOSES for c in rgb(OF_PURPOSE[purpose])]
     greys = [255 - 14 * grey for grey in range(16) for _ in range(3)]
     used = [*light, *(int(0.78 * c) for c in light)]
     return [*used, *[0] * (3 * _PAPER - len(used)), *greys]

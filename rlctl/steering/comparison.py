@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlctl.errors import RlctlError
+from rlctl.errors import ConfigError, RlctlError
 from rlctl.evaluation.curves import Band, Curve, bands, rules, run_curve, spread_instances, twin_curves
 from rlctl.monitoring import svg
 from rlctl.monitoring.progress import Progress
@@ -77,6 +77,8 @@ def compare(run: Run, with_rules: bool, instances: int, progress: Progress) -> B
     section = run.config.campaign
     try:
         factory = campaign_factory(section.name, section.options)
+        if not hasattr(factory, "task_model"):
+            raise ConfigError(f"campaign {section.name} has no twin (task_model)")
     except RlctlError as error:
         return Beside(curve, chart=_together(curve, {}, None, []), complaints=[f"the rules could not play: {error}"])
     policies, complaints = rules(run.config)
@@ -88,8 +90,9 @@ def compare(run: Run, with_rules: bool, instances: int, progress: Progress) -> B
         if policies:
             played = twin_curves(factory, capacity, policies, seeds, progress)
         alone = twin_curves(factory, capacity, {own.name: own}, seeds[:1])[own.name][0] if own and policies else None
-    except RlctlError as error:
-        return Beside(curve, chart=_together(curve, {}, None, []), complaints=[f"the rules could not play: {error}"])
+    except Exception as error:  # another package's twin or rule; a report without comparison is better than none
+        said = str(error) if isinstance(error, RlctlError) else repr(error)
+        return Beside(curve, chart=_together(curve, {}, None, []), complaints=[f"the rules could not play: {said}"])
     rows = [_row(curve, name, curves, _LINES[n % len(_LINES)]) for n, (name, curves) in enumerate(played.items())]
     rows.sort(key=lambda row: (row.more, row.cost))
     first = {name: curves[0] for name, curves in played.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,8 +76,9 @@ class SteeringCurves:
         self._count_s, self._look_s = 0.0, time.monotonic() + EVERY_S
         if not decisions:
             who = {"run": "steer", "policy": identity["policy"], "instance": identity["instance"]}
-            command = "rlctl steer experiment.yaml --policy {policy} --run NEW-FOLDER --instance {instance}"
-            write_about(self._board, config, factory, who, command.format(**who))
+            policy = shlex.quote(str(journal.header.get("policy_source") or identity["policy"]))
+            command = f"rlctl steer experiment.yaml --policy {policy} --run NEW-FOLDER --instance {who['instance']}"
+            write_about(self._board, config, factory, who, command)
 
     def decided(self, decision: Decision, action: Action, latency_s: float) -> None:
         """A decision has been answered."""

@@ -7,11 +7,14 @@ campaign's package it is written without them. The page holds no script; all tex
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import math
+import os
 import shlex
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,17 @@ import rlctl
 from rlctl.campaign import Illustrated
 from rlctl.config import config_data
 from rlctl.errors import RlctlError
+from rlctl.executors.naming import attempt_key, file_name
+from rlctl.executors.program import LOGS
 from rlctl.monitoring import svg
-from rlctl.monitoring.account import SHOWN, Account, account, percentages
-from rlctl.monitoring.gantt import COLOURS, gantt
+from rlctl.monitoring.account import SHOWN, Account, Purpose, account, percentages
+from rlctl.monitoring.gantt import gantt
 from rlctl.monitoring.own_file import check_own, write_own
+from rlctl.monitoring.palette import OF_PURPOSE, OF_STATE, declarations, variable
 from rlctl.monitoring.progress import Progress, duration
 from rlctl.monitoring.timeline import Answer, Attempt
 from rlctl.monitoring.wording import action_text, count_text, value_text
-from rlctl.registry import campaign_factory
+from rlctl.registry import campaign_factory, load_policy
 from rlctl.steering.comparison import Beside, compare
 from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
 from rlctl.steering.run_folder import CONFIG, WORK, Run
@@ -43,15 +49,15 @@ REPORT = "report.html"
 
 _VISIBLE = 6
 _MOST_DECISIONS = 4000
-_MOST_FAILURES = 200
+_MOST_KINDS = 50
 _MOST_IMPOSSIBLE = 50
-_PURPOSES = {
-    "useful run": ("--blue", "ran tasks that ended well, or still run"),
-    "wasted run": ("--red", "ran tasks that failed, were cancelled, or were lost with their controller"),
-    "boot": ("--orange", "the controller or a task was starting"),
-    "queue": ("--violet", "free, while a task waited that did not fit"),
-    "controller": ("--green", "free, while the controller decided and recorded"),
-    "idle": ("--grey", "free, and nothing waited"),
+_MEANINGS = {
+    Purpose.USEFUL: "ran tasks that ended well, or still run",
+    Purpose.WASTED: "ran tasks that failed, were cancelled, or were lost with their controller",
+    Purpose.BOOT: "the controller or a task was starting",
+    Purpose.QUEUE: "free, while a task waited that did not fit",
+    Purpose.CONTROLLER: "free, while the controller decided and recorded",
+    Purpose.IDLE: "free, and nothing waited",
 }
 _STATES = {
     "done": "done",
@@ -82,11 +88,13 @@ def render(run: Run, now: Status, beside: Beside, twin: Plausibility | None = No
         lstrip_blocks=True,
     )
     environment.filters["seconds"] = lambda value: f"{value:,.1f}"
+    environment.globals["colours"] = declarations
     environment.globals["cost"] = lambda value: f"{value:,.1f}" if math.isfinite(value) else "never"
     timeline = run.timeline
     booked = account(timeline, now.elapsed_s)
     chart, summed = gantt(timeline)
     failures = [attempt for attempt in timeline.attempts if attempt.failure is not None or _failed(attempt)]
+    grouped = _grouped(run, failures)
     decisions = [_decision(answer) for answer in timeline.answers]
     return environment.get_template("page.html.j2").render(
         mark=Markup(MARK),
@@ -104,12 +112,13 @@ def render(run: Run, now: Status, beside: Beside, twin: Plausibility | None = No
         ledger_bar=Markup(_bar(booked)),
         gantt=Markup(chart),
         summed=summed,
-        states=[(COLOURS[state], text) for state, text in _STATES.items()],
+        states=[(variable(OF_STATE[state]), text) for state, text in _STATES.items()],
         decisions_first=decisions[:_VISIBLE],
         decisions_last=decisions[_VISIBLE:][-_VISIBLE:],
         decisions_all=decisions if len(decisions) <= _MOST_DECISIONS else decisions[-_MOST_DECISIONS:],
         decisions=len(decisions),
-        failures=[_failure(attempt) for attempt in failures[:_MOST_FAILURES]],
+        failures=grouped[:_MOST_KINDS],
+        failures_kinds=len(grouped),
         failures_all=len(failures),
         commands=_commands(run, beside),
         configuration=yaml.safe_dump(config_data(run.config), sort_keys=False),
@@ -170,8 +179,8 @@ def _ledger(booked: Account) -> list[dict[str, Any]]:
     return [
         {
             "purpose": purpose.value,
-            "colour": _PURPOSES[purpose.value][0],
-            "meaning": _PURPOSES[purpose.value][1],
+            "colour": variable(OF_PURPOSE[purpose]),
+            "meaning": _MEANINGS[purpose],
             "cores": booked.cores[purpose],
             "cores_percent": cores[purpose],
             "gpus": booked.gpus[purpose] if booked.allocated_gpus else None,
@@ -183,7 +192,7 @@ def _ledger(booked: Account) -> list[dict[str, Any]]:
 
 def _bar(booked: Account) -> str:
     shares = booked.shares()
-    colours = {name: colour for name, (colour, _) in _PURPOSES.items()}
+    colours = {purpose.value: variable(colour) for purpose, colour in OF_PURPOSE.items()}
     return svg.stacked({p.value: shares[p] for p in SHOWN}, colours, "what the allocated core-seconds were for")
 
 
@@ -198,30 +207,73 @@ def _decision(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _failure(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "uid": attempt.uid,
-        "attempt": attempt.attempt,
-        "time": f"{attempt.ended_s or 0.0:,.2f}",
-        "kind": attempt.failure.value if attempt.failure is not None else "will be repeated",
-        "message": attempt.message,
-    }
+def _grouped(run: Run, failures: Sequence[Attempt]) -> list[dict[str, Any]]:
+    """Failures of the same kind that say the same, whatever their task is called; the most frequent first."""
+    groups: dict[tuple[str, str], list[Attempt]] = {}
+    for attempt in failures:
+        kind = attempt.failure.value if attempt.failure is not None else "will be repeated"
+        groups.setdefault((kind, attempt.message.replace(attempt.uid, "...")), []).append(attempt)
+    return [
+        {
+            "count": f"{len(group):,}",
+            "kind": kind,
+            "message": group[0].message,
+            "first": _told(group[0]),
+            "last": _told(group[-1]) if len(group) > 1 else "",
+            "log": next(filter(None, (_log_of(run, attempt) for attempt in reversed(group[-20:]))), ""),
+        }
+        for (kind, _), group in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _told(attempt: Attempt) -> str:
+    number = f", attempt {attempt.attempt}" if attempt.attempt > 1 else ""
+    return f"{attempt.uid}{number} at {attempt.ended_s or 0.0:,.2f} s"
+
+
+def _log_of(run: Run, attempt: Attempt) -> str:
+    """What its program wrote: its standard error, or, if that is empty, its standard output."""
+    folder, name = run.path / WORK / LOGS, file_name(attempt_key(attempt.uid, attempt.attempt))
+    for end in ("err", "out"):
+        with contextlib.suppress(OSError):
+            if (folder / f"{name}.{end}").stat().st_size:
+                return str(folder / f"{name}.{end}")
+    return ""
 
 
 def _commands(run: Run, beside: Beside) -> list[tuple[str, str]]:
-    config = str(run.path / CONFIG)
-    policy = str(run.header.get("policy_source") or run.header.get("policy"))
+    """What can be done next; each of these lines runs as it stands."""
+    config, name = str(run.path / CONFIG), str(run.header.get("policy"))
+    policy = str(run.header.get("policy_source") or name)
     instance = str(run.header.get("instance", 0))
-    again = ["rlctl", "steer", config, "--policy", policy, "--instance", instance, "--run"]
-    commands = [("the same campaign again, in a new folder", shlex.join([*again, f"{run.path}-again"]))]
-    if run.timeline.summary is None:
-        commands.insert(0, ("go on with this campaign", shlex.join([*again, str(run.path), "--resume"])))
-    against = [row.name for row in beside.rows]
-    if against:
-        evaluate = ["rlctl", "evaluate", config, "--policy", policy, "--against", *against]
-        commands.append(("the comparison that counts, on held-out instances", shlex.join(evaluate)))
+    commands = []
+    if _loads(run, policy):
+        again = ["rlctl", "steer", config, "--policy", policy, "--instance", instance, "--run"]
+        if run.timeline.summary is None:
+            commands.append(("go on with this campaign", shlex.join([*again, str(run.path), "--resume"])))
+        commands.append(("the same campaign again, in a new folder", shlex.join([*again, str(_free(run.path))])))
+        against = [row.name for row in beside.rows if row.name not in (name, policy)]
+        if against:
+            evaluate = ["rlctl", "evaluate", config, "--policy", policy, "--against", *against]
+            commands.append(("the comparison that counts, on held-out instances", shlex.join(evaluate)))
     commands.append(("this report", shlex.join(["rlctl", "report", str(run.path)])))
     return commands
+
+
+def _loads(run: Run, policy: str) -> bool:
+    """Not one that was given from Python, or whose package or folder has gone."""
+    try:
+        load_policy(run.config, policy)
+    except RlctlError:
+        return False
+    return True
+
+
+def _free(run: Path) -> Path:
+    """A name beside the run that nothing has."""
+    whole = run if run.name not in ("", "..") else run.resolve()
+    names = (whole.with_name(f"{whole.name[:100]}-again{number}") for number in ("", *range(2, 10_000)))
+    return next(path for path in names if not os.path.lexists(path))
 
 
 def _versions(run: Run) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def _require_run(path: Path) -> None:
         if any((path / name).exists() for name in _OF_TRAINING):
             raise JournalError(
                 f"{path} is the folder of a training: this needs the folder of a steered campaign, which has a "
-                f"{JOURNAL}; curves of a training: rlctl board {path}"
+                f"{JOURNAL}; curves of a training: rlctl board {shlex.quote(str(path))}"
             )
         raise JournalError(
             f"{path} is no run folder, it has no {JOURNAL}: give the folder that rlctl steer --run wrote"

@@ -7,7 +7,8 @@ from PIL import Image
 
 from rlctl.executors.base import Capacity
 from rlctl.monitoring.account import Purpose
-from rlctl.monitoring.machine import COLOURS, allocation, allocation_png
+from rlctl.monitoring.machine import allocation, allocation_png
+from rlctl.monitoring.palette import OF_PURPOSE, rgb
 from rlctl.monitoring.timeline import Attempt, Timeline
 from rlctl.task import TaskId, TaskState
 
@@ -44,4 +45,4 @@ def test_of_many_cores_the_nodes_are_shown_and_of_many_nodes_groups() -> None:
 def test_the_png_has_the_colours_of_the_cells() -> None:
     picture = Image.open(io.BytesIO(allocation_png(timeline(Capacity(1, 2))))).convert("RGB")
     seen = {colour for _, colour in picture.getcolors(100_000) or []}
-    assert {COLOURS[purpose] for purpose in PURPOSES} <= seen
+    assert {rgb(OF_PURPOSE[purpose]) for purpose in PURPOSES} <= seen

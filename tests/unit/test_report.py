@@ -1,21 +1,26 @@
 """The report: one page that needs nothing else, says what is so, and replaces nobody's file."""
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from run_folders import queue_config, simulated_run
 
 import rlctl
 from rlctl.cli import main
 from rlctl.executors.base import Capacity
+from rlctl.monitoring.account import Purpose
 from rlctl.monitoring.gantt import MOST_BARS, gantt
+from rlctl.monitoring.machine import allocation_png
 from rlctl.monitoring.timeline import Timeline
 from rlctl.records import Record, RecordList
 from rlctl.registry import campaign_factory
 from rlctl.steering.report import MARK
+from rlctl.steering.run_folder import read_run
 
 VOID = {"meta", "img"}
 
@@ -230,3 +235,57 @@ def test_the_films_of_a_campaign_are_in_its_report(tmp_path: Path) -> None:
     drawn = factory.pictures(tmp_path, records)  # type: ignore[attr-defined]
     assert list(drawn) == ["films"]
     assert drawn["films"].startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def failing(count: int, message: str, since_s: float = 1e6) -> list[Record]:
+    records = []
+    for number in range(count):
+        about, at_s = {"uid": f"run{number:04}", "attempt": 1}, since_s + number
+        result = {"values": {}, "failure": "launch", "message": message.format(uid=about["uid"]), "cores": 1}
+        result |= {"started_s": at_s, "ended_s": at_s + 0.5}
+        records.append(Record(0, at_s, "submitted", about))
+        records.append(Record(0, at_s, "launching", {**about, "cores": [0]}))
+        data = {**about, "time_s": at_s + 0.5, "state": "failed", "result": result}
+        records.append(Record(0, at_s + 0.5, "event", data))
+    return records
+
+
+def test_failures_that_say_the_same_are_one_row_with_one_log(tmp_path: Path) -> None:
+    plus = [*failing(200, "{uid}: no lmp"), *failing(60, "another one of {uid}", 2e6)]
+    run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal", decisions=2, plus=plus)
+    (run / "work" / "logs").mkdir()
+    for number in (0, 199):
+        (run / "work" / "logs" / f"run{number:04}.1.err").write_text("why")
+        (run / "work" / "logs" / f"run{number:04}.1.out").write_text("")
+    shown = page(run, rules=False)
+    assert shown.says("260 failed attempts")
+    assert shown.text.partition("Failures")[2].count("no lmp") == 1
+    assert shown.says("run0000 at 1,000,000.50 s")
+    assert shown.says("run0199 at 1,000,199.50 s")
+    assert shown.text.count(".err") == 1
+    assert shown.says(str(run / "work" / "logs" / "run0199.1.err"))
+    rows = shown.text.partition("Failures")[2]
+    assert rows.index("no lmp") < rows.index("another one of")
+
+
+def test_lists_of_numbers_are_rounded_and_short_words_never_broken(tmp_path: Path) -> None:
+    action = {"position": [0.12345678901234567, -2.718281828459045], "ranks": [1, 2], "fidelity": "high"}
+    plus = [Record(0, 1e6, "decision", {"number": 99, "action": action, "subject": "search"})]
+    run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal", decisions=2, plus=plus)
+    assert page(run, rules=False).says("position [0.1235, -2.718], ranks [1, 2], fidelity high")
+    style = (run / "report.html").read_text().partition("</style>")[0]
+    for rule in re.findall(r"([^{}]*)\{[^{}]*overflow-wrap: anywhere[^{}]*\}", style):
+        assert rule.split()[-1] in ("dd", "td.text", "td.long")  # no headings, and not every cell
+    assert re.search(r"td\.text \{[^}]*min-width: 12ch", style)
+
+
+def test_a_colour_means_the_same_in_the_report_and_in_tensorboard(tmp_path: Path) -> None:
+    run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal")
+    source = rlctl.report(run, rules=False).read_text()
+    light = dict(re.findall(r"(--\w+): (#[0-9a-f]{6});", source.partition("@media")[0]))
+    picture = Image.open(io.BytesIO(allocation_png(read_run(run).timeline))).convert("RGB")
+    drawn = {colour for _, colour in picture.getcolors(1 << 20)}
+    shown = dict(re.findall(r'background:var\((--\w+)\)"></i> ([\w ]+)</span>', source))
+    assert sorted(shown.values()) == sorted(purpose.value for purpose in Purpose)
+    for variable in shown:
+        assert tuple(bytes.fromhex(light[variable][1:])) in drawn  # all are in the legend of the picture

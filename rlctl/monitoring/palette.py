@@ -1,0 +1,59 @@
+"""The one palette: what a colour means in the report is what it means in TensorBoard's pictures.
+
+Okabe and Ito's colours, which colour-blind readers tell apart; a little lighter on dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rlctl.monitoring.account import Purpose
+
+COLOURS: Mapping[str, tuple[str, str]] = {
+    "blue": ("#0072b2", "#3f9fd9"),
+    "red": ("#d55e00", "#ee7b2d"),
+    "green": ("#009e73", "#1fb98d"),
+    "orange": ("#e69f00", "#f0b429"),
+    "violet": ("#b5609a", "#d98cc0"),
+    "sky": ("#56b4e9", "#7cc7f0"),
+    "yellow": ("#a89400", "#d8c545"),
+    "grey": ("#c3cad1", "#4d5761"),
+}
+"""On light and on dark."""
+
+OF_PURPOSE: Mapping[Purpose, str] = {
+    Purpose.USEFUL: "green",
+    Purpose.WASTED: "red",
+    Purpose.BOOT: "orange",
+    Purpose.QUEUE: "sky",
+    Purpose.CONTROLLER: "violet",
+    Purpose.IDLE: "grey",
+}
+OF_STATE: Mapping[str, str] = {
+    "done": "green",
+    "running": "blue",
+    "failed": "red",
+    "canceled": "yellow",
+    "starting": "orange",
+}
+"""Of a task; ``starting``: holds its cores, its program does not run yet."""
+
+
+def variable(colour: str) -> str:
+    """Its name in a style sheet."""
+    return f"--{colour}"
+
+
+def declarations(dark: bool) -> str:
+    """All of them, for a style sheet."""
+    return " ".join(f"{variable(name)}: {of[dark]};" for name, of in COLOURS.items())
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """On light, for a picture.
+
+    >>> rgb("green")
+    (0, 158, 115)
+    """
+    red, green, blue = bytes.fromhex(COLOURS[colour][0][1:])
+    return red, green, blue

@@ -1,0 +1,74 @@
+"""The policy ``random`` is known wherever a policy is named, obeys masks, and draws the same again from a seed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from run_folders import queue_config
+from typer.testing import CliRunner
+
+import rlctl
+from rlctl.campaign import Decision
+from rlctl.chance import Chance
+from rlctl.cli import app
+from rlctl.config import load_config
+from rlctl.errors import ConfigError
+from rlctl.evaluation import returns
+
+
+def asked(number: int, mask: list[int]) -> Decision:
+    return Decision("x", 0.0, {}, np.zeros(1, np.float32), np.array(mask, np.bool_), number=number)
+
+
+def test_it_obeys_masks_and_draws_all_that_is_allowed() -> None:
+    for space, mask, allowed in (
+        (spaces.MultiDiscrete([3, 2]), [1, 0, 1, 0, 1], {(0, 1), (2, 1)}),
+        (spaces.Discrete(4, start=7), [0, 1, 1, 0], {(1,), (2,)}),
+    ):
+        policy = Chance(space)
+        policy.reset(3)
+        drawn = [tuple(policy.act(asked(number, mask)).tolist()) for number in range(60)]
+        assert set(drawn) == allowed
+        again = Chance(space)
+        again.restore(json.loads(json.dumps(policy.state())))  # as after a kill, in the midst
+        assert [tuple(again.act(asked(number, mask)).tolist()) for number in range(30, 60)] == drawn[30:]
+        again.reset(4)
+        assert [tuple(again.act(asked(number, mask)).tolist()) for number in range(60)] != drawn
+    box = Chance(spaces.Box(-1.0, 1.0, (2,)))
+    assert box.act(asked(0, [])).shape == (2,)
+
+
+def test_a_campaign_knows_it_wherever_a_policy_is_named(tmp_path: Path) -> None:
+    config = queue_config(tmp_path)
+    path = config.source.path
+    path.write_text(path.read_text() + "  chance: {rule: random}\n")
+    command = [
+        "evaluate",
+        str(path),
+        "--instances",
+        "2",
+        "--json",
+        "--policy",
+        "equal",
+        "--against",
+        "random",
+        "chance",
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    rows = {row["policy"]: row for row in json.loads(done.stdout)["rows"]}
+    assert list(rows) == ["equal", "random", "chance"]
+    assert rows["random"]["node_seconds"] == rows["chance"]["node_seconds"] > rows["equal"]["node_seconds"]
+    assert CliRunner().invoke(app, ["check", str(path)]).exit_code == 0
+    with pytest.raises(ConfigError, match="random"):
+        rlctl.load_policy(load_config(path), "randon")
+
+
+def test_an_environment_has_its_masks_obeyed_too() -> None:
+    for space, mask in ((spaces.Discrete(3, start=5), [0, 1, 0]), (spaces.MultiDiscrete([2, 3]), [0, 1, 0, 0, 1])):
+        space.seed(0)
+        drawn = {str(returns._by_chance(space, np.array(mask, np.int8))) for _ in range(20)}
+        assert drawn == ({"6"} if isinstance(space, spaces.Discrete) else {"[1 2]"})
+        assert len({str(returns._by_chance(space, None)) for _ in range(50)}) > 2
