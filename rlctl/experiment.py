@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlctl import preflight
 from rlctl.complaints import under
-from rlctl.config import Config, config_hash, load_rule_file, shown
+from rlctl.config import Config, config_hash, game_hash, load_rule_file, shown
 from rlctl.errors import ConfigError, ContractError
 from rlctl.files import require_file, require_folder, writing
 from rlctl.monitoring.progress import Progress, Silent
@@ -207,7 +207,8 @@ def evaluate(
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
         comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
         if saved is not None:
-            scores.record(saved, comparison.reference, comparison.to_json(), config_hash(config))
+            told = comparison.to_json() | {"game_hash": game_hash(config, factory)}
+            scores.record(saved, comparison.reference, told, config_hash(config))
         return comparison
 
 
