@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from rlctl.rewarded import Game
 from rlctl.schema import Config
 from rlctl_agents.recipe import Description, Prepare, Recipe
+from rlctl_agents.start import starting_policy
 
 if TYPE_CHECKING:
     from rlctl.distributed.ranks import Ranks
@@ -45,6 +46,7 @@ class Learner:
             ConfigError: it cannot.
         """
         self._description.check(config, factory)
+        starting_policy(config, self._description.options(config))
 
     def prepare(self, config: Config) -> Prepare:
         """What actors do with their environments first."""

@@ -22,8 +22,8 @@ EARLIER = {
     "ensemble_stopping_renewal",
     "ensemble_tetris",
 }
-"""Not shown to be made for today's games: playing the instances of their tuning or comparison again gives other figures, or
-was not done. They carry no hash of a game; made again, they leave this set."""
+"""Not shown to be made for today's games: the instances of their tuning, or comparison, give other figures when
+they are played again, or were not played. They carry no hash of a game; made again, they leave this set."""
 
 
 def hash_of(config: Config) -> str:
