@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rlctl import preflight
 from rlctl.chance import RANDOM
 from rlctl.complaints import under
-from rlctl.config import Config, config_hash, load_rule_file, shown
+from rlctl.config import Config, config_hash, game_hash, load_rule_file, shown
 from rlctl.errors import ConfigError, ContractError
 from rlctl.executors.processes import open_closed_streams
 from rlctl.files import require_file, require_folder, writing
@@ -226,7 +226,8 @@ def evaluate(
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
         comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
         if saved is not None:
-            scores.record(saved, comparison.reference, comparison.to_json(), config_hash(config))
+            told = comparison.to_json() | {"game_hash": game_hash(config, factory)}
+            scores.record(saved, comparison.reference, told, config_hash(config))
         return comparison
 
 

@@ -12,6 +12,7 @@ from rlctl.saved_policy import describe, require_savable
 from rlctl.schema import Config
 from rlctl_agents.actions import require_learned
 from rlctl_agents.recipe import Description, Prepare, Recipe
+from rlctl_agents.start import starting_policy
 
 if TYPE_CHECKING:
     from rlctl.distributed.ranks import Ranks
@@ -63,6 +64,7 @@ class Learner:
             )
         except PolicyError as error:
             raise ConfigError(str(error), ("train", "algorithm")) from error
+        starting_policy(config, self._description.options(config))
 
     def prepare(self, config: Config) -> Prepare:
         """What actors do with their environments first."""

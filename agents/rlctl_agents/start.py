@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-from stable_baselines3.common.save_util import load_from_zip_file
 
 from rlctl.bundle.manifest import Network
 from rlctl.bundle.network import NumpyPolicy
 from rlctl.errors import ConfigError
 from rlctl.registry import load_policy
 from rlctl.residual import ResidualPolicy
-from rlctl_agents.export import actor_network
 
 if TYPE_CHECKING:
     from rlctl.config import Config
@@ -20,11 +16,11 @@ if TYPE_CHECKING:
 KEY = ("train", "start")
 
 
-def starting_policy(config: Config, manifest: Mapping[str, Any]) -> NumpyPolicy | None:
-    """The saved policy that ``train.start`` names; None: it names none.
+def starting_policy(config: Config, options: Any) -> NumpyPolicy | None:
+    """The saved policy that ``train.start`` names; None: it names none. PyTorch is not loaded.
 
     Args:
-        manifest: what the policy to be trained says of itself, see ``Recipe.manifest``.
+        options: ``train.options``, as the algorithm's own model.
 
     Raises:
         ConfigError: it is no saved policy, has no ``model.zip``, or corrects another rule.
@@ -40,7 +36,8 @@ def starting_policy(config: Config, manifest: Mapping[str, Any]) -> NumpyPolicy 
     if not (policy.folder / "model.zip").is_file():
         raise ConfigError(f"{policy.folder} has no model.zip, which holds what learning goes on with", KEY)
     theirs = None if policy.manifest.residual is None else policy.manifest.residual.model_dump()
-    if theirs != manifest.get("residual"):
+    rule = getattr(options, "residual", None)
+    if theirs != (None if rule is None else rule.model_dump()):
         said = "no rule" if theirs is None else f"rule {theirs['rule']!r} with {theirs['parameters']}"
         raise ConfigError(f"{name!r} corrects {said}: say the same under train.options.residual", KEY)
     return policy
@@ -54,6 +51,10 @@ def begin_as(model: Any, policy: NumpyPolicy) -> None:
     Raises:
         ConfigError: the model's network is another one.
     """
+    from stable_baselines3.common.save_util import load_from_zip_file
+
+    from rlctl_agents.export import actor_network
+
     assert policy.folder is not None
     theirs, ours = policy.manifest.network, Network.model_validate(actor_network(model))
     problem = f"its network is {theirs}, the configuration's is {ours}" if theirs != ours else ""

@@ -80,7 +80,7 @@ def train(
     """
     section, options = _section(config), recipe.options(config)
     _require_device(options.device)
-    before = starting_policy(config, recipe.manifest(options))
+    before = starting_policy(config, options)
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)

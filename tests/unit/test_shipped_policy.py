@@ -45,7 +45,7 @@ def test_plain_stable_baselines3_loads_the_zip_and_answers_the_golden_pairs(tmp_
     assert len({tuple(row) for row in said["actions"]}) > 10
 
 
-def test_it_tells_what_it_saw() -> None:
+def test_it_tells_what_it_saw_and_how_it_did_against_whom() -> None:
     policy = saved_policy.load(FOLDER)
     figures = policy.manifest.observations
     assert figures.count > 10_000
@@ -54,6 +54,11 @@ def test_it_tells_what_it_saw() -> None:
     low, high = np.array(figures.min), np.array(figures.max)
     assert ((observations >= low) & (observations <= high)).all()
     assert (np.array(figures.std) > 0).sum() > 40
+    score = policy.manifest.scores[-1]
+    rows = {row["policy"]: row for row in score.rows}
+    assert set(rows) == {"ppo", "feedback"}
+    assert all(row["instances"] == 256 for row in rows.values())
+    assert rows["ppo"]["ert_interval"][1] < rows["feedback"]["ert_interval"][0]
 
 
 def test_the_one_for_an_ensemble_plays_it_as_well_as_its_score_says() -> None:
