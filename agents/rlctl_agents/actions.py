@@ -62,5 +62,5 @@ def require_learned(algorithm: str, space: spaces.Space[Any]) -> None:
 
 def shown_space(space: spaces.Space[Any]) -> str:
     """A space in a message."""
-    text = str(space)
+    text = " ".join(str(space).split())
     return text if len(text) < 100 else text[:97] + "..."

@@ -134,7 +134,7 @@ def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [describe_space(part) for part in space.spaces]}
     raise PolicyError(
-        f"space {space}: a policy can be saved for Box, Discrete, MultiDiscrete (one row, from 0), "
+        f"space {_short(space)}: a policy can be saved for Box, Discrete, MultiDiscrete (one row, from 0), "
         "MultiBinary, and Dict and Tuple of these"
     )
 
@@ -151,7 +151,7 @@ def build(said: BaseModel) -> spaces.Space[Any]:
 
 
 def _short(space: spaces.Space[Any]) -> str:
-    text = str(space)
+    text = " ".join(str(space).split())
     return text if len(text) < 120 else text[:117] + "..."
 
 

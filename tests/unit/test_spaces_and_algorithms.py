@@ -45,7 +45,7 @@ ACTIONS = {
 }
 OBSERVATIONS = {
     "Box(0, 1, (3,), np.bool_)": True,
-    "Box(0, 2**63, (3,), np.uint64)": True,
+    "Box(0, 5, (3,), np.uint64)": True,
     "Box(-1, 1, ())": True,
     "Box(0, 255, (40, 40, 3), np.uint8)": True,
     "Box(np.zeros((70, 70)), np.arange(4900.).reshape(70, 70), dtype=np.float64)": True,
