@@ -130,7 +130,8 @@ def _loose(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
     if file.startswith("<"):
         return str(frame.f_globals.get("__name__")) == "__main__"
-    path = Path(file)
+    # Compiled code has a source with a name of its own, such as numpy/random/_common.pyx.
+    path = Path(file if file.endswith(".py") else frame.f_globals.get("__file__") or file)
     if _LIBRARIES.intersection(path.parts):
         return False
     return not any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))

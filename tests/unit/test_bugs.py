@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from rlctl import bugs
@@ -72,3 +73,7 @@ def test_the_origin_outlives_a_pickle(code: ModuleType) -> None:
     sent = pickle.loads(pickle.dumps(error))
     assert sent.__traceback__ is None
     assert bugs.origin(sent) == bugs.origin(error)
+
+
+def test_compiled_code_of_a_library_is_no_users() -> None:
+    assert bugs.origin(raised(np.random.default_rng(0).normal, 0.0, -1.0)).rlctl
