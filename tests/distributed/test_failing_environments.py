@@ -55,7 +55,7 @@ def test_physics_terminates_and_infrastructure_truncates(fault, kind, physics):
     # The episode's last row is what was seen before; the next one has begun in a new environment.
     np.testing.assert_array_equal(failed.ended[0].row, before[0])
     assert failed.ended[0].length == 3
-    np.testing.assert_array_equal(failed.rows[0], [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(failed.rows[0], [0, 0, 0])
     assert Faulty.made == 2
     assert dict(worlds.failures) == {kind: 1}
     assert step(worlds).rows[0, 0] == 1.0

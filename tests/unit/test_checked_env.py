@@ -46,7 +46,7 @@ def test_a_number_of_any_type_is_a_reward(reward):
         ("raises", r"step 2: ZeroDivisionError: of the environment \(.*odd_envs.py:\d+\)"),
         ("exits", r"step 2: SystemExit: 3 \("),
         ("no memory", r"step 2: MemoryError \("),
-        ("no text", r"step 2: Mute \("),
+        ("no text", r"step 2: Mute: its text cannot be had, ValueError \("),
         ("four", r"step 2: step\(\) gave 4 values, not \(observation, reward, terminated, truncated, info\)"),
         ("nothing", r"step 2: step\(\) gave NoneType"),
         ("end is text", r"step 2: terminated is 'False', not true or false"),

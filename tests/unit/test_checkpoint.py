@@ -5,13 +5,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from rlctl.config import Config
 from rlctl_agents.checkpoint import KEPT, Checkpoints
 
 
 def model(decisions: int) -> Any:
-    return SimpleNamespace(num_timesteps=decisions, save=lambda path: path.write_bytes(b"weights"))
+    weights = torch.nn.Linear(1, 1)
+    return SimpleNamespace(num_timesteps=decisions, policy=weights, save=lambda path: path.write_bytes(b"weights"))
 
 
 @pytest.fixture
