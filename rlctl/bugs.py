@@ -54,7 +54,7 @@ def origin(error: BaseException, packages: Collection[str] = ()) -> Origin:
     """Whose code raised an exception: rlctl's, or a user's that rlctl has called, whatever library it then called.
 
     A user's code is a plug-in's, and any other that is neither rlctl, nor Python's, nor an installed library. A
-    constructor of rlctl that refuses its arguments speaks of whoever called it.
+    constructor of rlctl that refuses its arguments speaks of its caller.
 
     Args:
         error: with its traceback, as it was caught by rlctl.
@@ -100,7 +100,7 @@ def kept(error: BaseException, name: str = "rlctl-traceback-") -> str:
 
 
 def report(error: BaseException) -> str:
-    """One line on an exception that nobody expected; its traceback is kept in a file."""
+    """One line on an unexpected exception; its traceback is kept in a file."""
     where = kept(error, "rlctl-bug-")
     what = described(error).splitlines()[0].removesuffix(": ")[:200]
     whose = origin(error)

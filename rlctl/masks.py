@@ -67,7 +67,7 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
 
 
 def late(env: gymnasium.Env[Any, Any], step: int) -> MaskError:
-    """What is wrong where the first reset told no mask and a later step tells one: nobody reckons with it any more."""
+    """What is wrong where the first reset told no mask and a later step tells one: rows have no room for it."""
     return _wrong(env, step, "is the first one: tell one at the reset, too")
 
 

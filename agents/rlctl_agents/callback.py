@@ -178,8 +178,8 @@ class TrainingCallback(BaseCallback):
             self.model.num_timesteps = self._learned
             self._checkpoints.save(self.model)
         if self._checkpoints.none:
-            return "mend it; nothing was learned yet"
-        return "mend it, then go on with --resume: the newest checkpoint is whole"
+            return "correct it; nothing was learned yet"
+        return "correct it, then go on with --resume: the newest checkpoint is whole"
 
     def _on_step(self) -> bool:
         # A twin that shares the OpenMP runtime (Numba's parallel loops do) sets its number of threads for PyTorch too;

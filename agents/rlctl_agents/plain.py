@@ -1,7 +1,7 @@
 """A trained model as Stable-Baselines3 itself would have it: its own classes, and the environment's own spaces.
 
 Rows of [observation, mask, privileged], actors on ranks and learners side by side are how rlctl trains. None of it is
-left here: whoever has Stable-Baselines3 and the environment, and no rlctl, loads the file and goes on.
+left here: Stable-Baselines3 and the environment, without rlctl, are enough to load the file and go on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNFINISHED = (
     "ep_info_buffer",
     "ep_success_buffer",
 )
-"""What a model was in the midst of; nobody who loads it needs that."""
+"""What a model was in the midst of, which a loaded one does not need."""
 _LIBRARIES = ("stable_baselines3", "sb3_contrib")
 _OURS = ("n_obs", "n_mask", "logit_bias", "observation_clip", "attention")
 """Arguments of rlctl's own policies."""

@@ -26,7 +26,7 @@ RESULTS = "results"
 def read_object(data: bytes) -> dict[str, Any]:
     """The JSON object that a program or a function has written.
 
-    Python reads more than JSON has, and numbers that fit into no float; whoever gets them could do nothing with them.
+    Python reads more than JSON has, and numbers that fit into no float; a campaign could do nothing with them.
     Where a key comes twice the last one counts.
 
     Raises:

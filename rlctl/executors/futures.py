@@ -32,7 +32,7 @@ class WorkerDied(TaskFailed, BrokenExecutor):
 
 
 class ExecutorBroken(LaunchError, BrokenExecutor):
-    """The executor has come to an end that nobody asked for; the message says why. Nothing of it runs on."""
+    """The executor cannot go on and has ended; the message says why. Nothing of it runs on."""
 
 
 class TaskFuture(Future[Any]):

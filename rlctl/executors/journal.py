@@ -259,10 +259,10 @@ class Journal:
             self._wanted.clear()
             try:
                 self._flush()
-            except JournalError:  # whoever asked to be told has been told; what follows will fail likewise
+            except JournalError:  # the caller has been told; what follows will fail likewise
                 pass
             except BaseException:
-                log.exception("%s: whoever was told of a record has failed", self.path)
+                log.exception("%s: the callback of a record has failed", self.path)
 
     def records(self, after: int = 0, kinds: Collection[str] | None = None) -> list[Record]:
         """The records so far, in order; those with a larger number than ``after``, of these kinds (None: of all)."""

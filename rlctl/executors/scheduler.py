@@ -238,7 +238,7 @@ class Scheduler:
             try:
                 task.trouble, placement = None, None if known else self.pool.take(task.need, avoid)
                 if placement is None:
-                    if self.backfill and reserved is None and len(heads) > 1:  # nobody else waits, nothing need be kept
+                    if self.backfill and reserved is None and len(heads) > 1:  # else none needs a place kept
                         reserved = self._reserve(task, now_s)
                     heapq.heappop(heads)
                     if not self.backfill:

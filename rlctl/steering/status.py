@@ -222,7 +222,7 @@ def status_of(path: Path) -> tuple[Run, Status]:
 
 
 class StatusFile:
-    """``status.json`` beside a journal that nobody else can read while it is written.
+    """``status.json`` beside a journal that no other process can read while it is written.
 
     It takes at most 2 % of the time, and nothing that goes wrong with it stops a campaign; it is said in the log, once.
     """
