@@ -32,6 +32,8 @@ TIMEOUT = "evaluate.decision_timeout_s"
 _LOOK_S = 1.0
 _GRACE_S = 5.0
 """For a call that was interrupted, or whose process was asked to stop."""
+_AGAIN_S = 2.0
+"""Between two interrupts of one call, which may catch the first; the second is not to come while that ends the call."""
 
 _INTERRUPT = signal.SIGURG
 """Ignored by default, so that one which comes too late does no harm."""
@@ -64,9 +66,9 @@ class Call:
             _second_signal_kills(True)
 
     def __exit__(self, *exception: object) -> None:
+        self._watch.call = self._outer  # first: from here on nothing interrupts
         if self._watch.arms:
             _second_signal_kills(False)
-        self._watch.call = self._outer
 
 
 class Watch:
@@ -195,7 +197,7 @@ def _look(watch: Watch, main: bool, exits: bool) -> None:
     """Until the watch ends."""
     period_s = min(_LOOK_S, max(watch.limit_s / 4.0, 0.01))
     seen: Call | None = None
-    waited_s = stopping_s = 0.0
+    waited_s = stopping_s = next_s = 0.0
     last_s = time.monotonic()
     while True:
         if select.select([watch.told], [], [], period_s)[0]:
@@ -214,8 +216,9 @@ def _look(watch: Watch, main: bool, exits: bool) -> None:
         if exits and stopping_s > _GRACE_S:
             _exit(watch, "", 130)
         if waited_s >= watch.limit_s * call.times:
-            watch.overdue = call
-            _interrupt(watch, main)
+            if now_s >= next_s or watch.overdue is not call:
+                watch.overdue, next_s = call, now_s + _AGAIN_S
+                _interrupt(watch, main)
             if exits and waited_s >= watch.limit_s * call.times + _GRACE_S:
                 code = NoAnswerError.exit_code if watch.give_up is None else StoppedError.exit_code
                 _exit(watch, watch.complaint(call), code)

@@ -32,6 +32,8 @@ def problem(algorithm: str, space: spaces.Space[Any]) -> str | None:
         return "a MultiBinary has to be one row"
     if not isinstance(space, spaces.Box):
         return None
+    if algorithm == "td3" and not space.shape:
+        return "a Box has to have a dimension, for the noise of its exploration"
     low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
     if space.dtype not in (np.float32, np.float64):
         return "a Box has to be of float32 or float64"

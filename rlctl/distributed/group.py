@@ -85,17 +85,12 @@ class Leader:
 
     def together(self, action: Callable[[], _T], call: Call, number: int, *arguments: Any) -> _T:
         """Tell the others of a call, then make it by ``action``."""
-        from mpi4py import MPI
-
         try:
             self._tell(call, number, *arguments)
             return action()
-        except MPI.Exception as error:
+        except Exception as error:
             if of_the_dead(error):
                 self._die()
-            self._tell(Call.FAILED, number)
-            raise
-        except Exception:
             self._tell(Call.FAILED, number)
             raise
 
@@ -166,7 +161,6 @@ def follow(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patience_s: 
     Raises:
         Exception: what an environment raised on this rank and not on the first one.
     """
-    from mpi4py import MPI
 
     own = comm.Dup()
     envs: dict[int, Environment] = {}
@@ -184,10 +178,10 @@ def follow(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patience_s: 
             try:
                 _obey(call, number, arguments, envs, partial(maker, comm))
             except Exception as error:
-                if isinstance(error, MPI.Exception) and of_the_dead(error):
+                if of_the_dead(error):
                     raise
                 failed = error
-    except MPI.Exception as error:
+    except Exception as error:
         if not of_the_dead(error):
             raise
         log.warning("another rank of this environment has died: this one leaves")

@@ -168,7 +168,8 @@ class Roster:
         """
         if not self._starting and not any(self.present()):
             if self._gave_up.keys() == self.members.keys():
-                raise BrokenEnvironmentError(f"all actors have left: {next(iter(self._gave_up.values()))}")
+                why = next(iter(self._gave_up.values()))
+                raise BrokenEnvironmentError(f"all actors have left: {why}; correct it, then go on with --resume")
             raise ActorsLostError("all actors are gone, and no other can be started: go on with --resume")
 
     def figures(self) -> dict[str, float]:

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-def of_the_dead(error: MPI.Exception) -> bool:
-    """Whether an MPI call failed since a rank has died."""
+def of_the_dead(error: Exception) -> bool:
+    """Whether an MPI call failed since a rank has died, also where an environment made it."""
     from mpi4py import MPI
 
     names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING", "ERR_REVOKED")
-    return error.Get_error_class() in {getattr(MPI, name, None) for name in names}
+    dead = {getattr(MPI, name, None) for name in names}
+    return any(isinstance(e, MPI.Exception) and e.Get_error_class() in dead for e in (error, error.__cause__))
 
 
 class MpiTransport:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from rlctl.bundle.actions import action_heads
 from rlctl.campaign import Action, Decision
-from rlctl.chance import RANDOM
+from rlctl.chance import RANDOM, choose
 from rlctl.errors import ConfigError
 from rlctl.evaluation.play import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums
@@ -217,9 +217,7 @@ def _answer(space: spaces.Space[Any], policy: Policy, name: str, step: int, obse
 
 def _by_chance(space: spaces.Space[Any], mask: Mask) -> Any:
     """One of the allowed actions, all equally likely."""
-    draw = space.np_random.choice
-    picked = [draw(np.flatnonzero(part)) for part in np.split(mask, np.cumsum(_choices(space))[:-1])]
-    return _in_space(space, np.array(picked))
+    return _in_space(space, choose(space.np_random, mask, _choices(space)))
 
 
 def _allowed(space: spaces.Space[Any], mask: Mask, action: Any) -> bool:

@@ -192,7 +192,10 @@ class Scheduler:
             return False
         books = self.pool.copy()
         waiting = sorted((-task.priority, task.order, task.need) for task in self.queued())
-        return all(books.take(need) is not None for *_, need in [*waiting, (0.0, 0, spec.resources)])
+        try:
+            return all(books.take(need) is not None for *_, need in [*waiting, (0.0, 0, spec.resources)])
+        except LaunchError:  # the rule of placement fails, which is told where it is asked in earnest
+            return False
 
     def new(self, spec: TaskSpec, attempt: int = 1) -> Task:
         """A task of which nobody knows yet."""

@@ -358,8 +358,8 @@ def test_a_dead_worker_ends_lock_step_in_order(training: Training, table: Table)
 
 def test_where_every_environment_is_broken_the_job_ends_with_a_checkpoint(training: Training, table: Table) -> None:
     training.begin(faults="{300: break}")
-    assert training.ended() == 75, training.text
+    assert training.ended() == 2, training.text
     assert re.search(r"actor 1 has left: the environment failed 10 times in a row", training.text)
     assert "--resume" in training.said[-1][1]
     assert training.checkpoints()
-    table.add("an environment that never recovers", "actors leave; checkpoint, exit 75", 0.0)
+    table.add("an environment that never recovers", "actors leave; checkpoint, exit 2", 0.0)

@@ -51,6 +51,8 @@ class Shared:
         if self._folder is not None:
             self._blocks.stop()
             shutil.rmtree(self._folder)
+            self._folder = None
+            del self.executor  # the next one who asks starts others
 
 
 shared = Shared()

@@ -29,7 +29,9 @@ def config(machine: dict[str, Any], executor: dict[str, Any], **options: Any) ->
     workload |= {"resizable": 1.0, "checkpoint_s": 0.5, "reports": 3, **options.pop("workload", {})}
     campaign = {"workload": workload, "ranks": [1, 2], "stop": True, "resize": True, "allocation_s": 300.0} | options
     sections = {"campaign": {"name": "ensemble", "options": campaign}, "machine": machine, "executor": executor}
-    return yaml.safe_dump({"schema": 1, "seed": 0, "steer": {"rules_on_twin": False}, **sections})
+    return yaml.safe_dump(
+        {"schema": 1, "seed": 0, "steer": {"rules_on_twin": False, "stop_after_failures": None}, **sections}
+    )
 
 
 class Restless:

@@ -36,7 +36,7 @@ def test_a_virtual_environment_lies_where_the_configuration_file_says_also_in_th
     options = {"lease_s": 1, "applications": applications}
     file.write_text(json.dumps({**CONFIG, "executor": {"options": options}}))
     config = load_config(file)
-    expected = {**options, "applications": {**applications, "relative": {"venv": str(tmp_path / "venv")}}}
+    expected = {**options, "applications": {**applications, "relative": {"venv": str(file.parent / "../venv")}}}
     assert executor_options(config) == expected
     wrong = config.model_copy(update={"executor": config.executor.model_copy(update={"options": {"applications": 5}})})
     with pytest.raises(ConfigError, match=r"executor\.options\.applications"):

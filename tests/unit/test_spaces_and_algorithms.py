@@ -30,7 +30,7 @@ ACTIONS = {
     "Box(-1, 1, (2,))": ("ppo", "recurrent_ppo", "sac", "td3"),
     "Box(-1, 1, (2,), np.float64)": ("ppo", "recurrent_ppo", "sac", "td3"),
     "Box(-1, 1, (2, 2))": ("ppo", "recurrent_ppo", "sac", "td3"),
-    "Box(-1, 1, ())": ("ppo", "recurrent_ppo", "sac", "td3"),
+    "Box(-1, 1, ())": ("ppo", "recurrent_ppo", "sac"),
     "Box(np.array([0, 1]), np.array([1, 1]), dtype=np.float32)": ("ppo", "recurrent_ppo"),
     "Box(-3e38, 3e38, (1,))": ("ppo", "recurrent_ppo"),
     "Box(-np.inf, np.inf, (2,))": (),

@@ -78,8 +78,7 @@ def _own(options: ReplayOptions, actions: Any) -> dict[str, Any]:
     if isinstance(options, SACOptions):
         return {"tau": options.tau, "ent_coef": options.ent_coef}
     if isinstance(options, TD3Options):
-        numbers = int(np.prod(actions.shape))
-        noise = NormalActionNoise(np.zeros(numbers), np.full(numbers, options.noise))
+        noise = NormalActionNoise(np.zeros(actions.shape), np.full(actions.shape, options.noise))
         return {"tau": options.tau, "policy_delay": options.policy_delay, "action_noise": noise}
     own = cast(DQNOptions, options)
     return {
