@@ -421,10 +421,10 @@ class LocalExecutor(ServedExecutor):
                 self._ended(run.task, Ending(failure=Failure.LAUNCH, message=f"{run.command[0]}: {message['error']}"))
             elif event == "ended" and run is not None:
                 self._conclude(key, message)
-            elif event == "ended" and key in self._kept:
-                self._supervision.left.running.pop(key, None)
+            elif event == "ended" and key in self._supervision.left.running:  # before it was asked for again
+                del self._supervision.left.running[key]
                 self._supervision.left.ended[key] = message
-                self._books.pool.give(self._kept.pop(key))
+                self._books.pool.give(self._kept.pop(key, ()))
                 self._books.touch()
         self._pump()
 

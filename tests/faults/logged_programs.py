@@ -26,3 +26,8 @@ if test -e once; then echo "{\\"told\\": \\"$0\\"}" > $0.json; exit 0; fi; touch
 
 def logged(uid: str, evidence: Path, seconds: float = 0.1, **options: Any) -> TaskSpec:
     return shell(uid, LOGGED, str(evidence), str(seconds), result_file=f"{uid}.json", **options)
+
+
+def waiting(uid: str) -> TaskSpec:
+    """Tells that it has begun, and ends when it may."""
+    return shell(uid, "echo x >> begun; while [ ! -e go ]; do sleep 0.02; done")

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from logged_programs import logged, shell
+from logged_programs import logged, shell, waiting
 from small_disk import fill
 
 from rlctl.errors import JournalError, LaunchError
@@ -548,6 +548,36 @@ def test_what_runs_is_adopted_and_what_the_lease_ended_is_not_taken_for_done(tmp
             assert future.attempt == 2
             opened.close(row)
         row.tried += 1
+
+
+def test_what_ends_before_a_later_controller_asks_for_it_again_is_not_lost(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    code = (
+        "import sys, time; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; folder = Path(sys.argv[2])\n"
+        "from logged_programs import waiting; from rlctl.executors import LocalExecutor, Capacity\n"
+        "from rlctl.executors.journal import Journal; from rlctl.executors.local import Settings\n"
+        "journal = Journal.create(folder / 'journal.db', {})\n"
+        "settings = Settings(lease_s=60.0, pin=False, oversubscribe=True)\n"
+        "executor = LocalExecutor(Capacity(), folder / 'work', eager=True, settings=settings)\n"
+        "executor.attach(journal); executor.submit_task(waiting('a')); time.sleep(300)"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
+    with subprocess.Popen(command) as controller:
+        until((work / "begun").exists, "it runs")
+        controller.kill()
+    with Journal.open(tmp_path / "journal.db") as journal:
+        settings = Settings(lease_s=60.0, pin=False, oversubscribe=True)
+        executor = LocalExecutor(Capacity(), work, settings=settings)  # nothing starts before ``wait``
+        executor.attach(journal)
+        (work / "go").touch()
+        until(lambda: executor._supervision.left.ended, "its end is told")
+        executor.submit_task(waiting("a"))
+        states = [event.state for event in executor.wait(PATIENCE_S)]
+        while states[-1] is not TaskState.DONE and (more := executor.wait(PATIENCE_S)):
+            states += [event.state for event in more]
+        executor.close()
+    assert states[-1] is TaskState.DONE
+    assert (work / "begun").read_text() == "x\n"
 
 
 def test_a_second_controller_in_a_folder_is_refused_in_one_line(tmp_path: Path) -> None:
