@@ -248,7 +248,8 @@ class Supervision:
     ) -> None:
         self._socket, self.token, self.scratch = connection, token, scratch_folder(token)
         hello = {**self._hello, "token": token, "adopt": running}
-        connection.sendall(json.dumps(hello).encode() + b"\n")
+        with contextlib.suppress(OSError):  # it has died already, which ``receive`` notices
+            connection.sendall(json.dumps(hello).encode() + b"\n")
         if not wait:
             connection.settimeout(None)
             return
