@@ -40,7 +40,7 @@ class Application:
 
     @property
     def python(self) -> str | None:
-        """The interpreter of its virtual environment, whatever else is on PATH; None: it has none of its own.
+        """Its virtual environment's interpreter, also if PATH has another one first. None, if it has none of its own.
 
         Raises:
             LaunchError: the environment has no interpreter that runs.
