@@ -27,6 +27,7 @@ from rlctl.executors.slurm.steps import StepProgram, StepWorker, pmi, srun, step
 from rlctl.executors.supervision import own
 from rlctl.executors.supervisor import GRACE_S, TASK
 from rlctl.executors.workers import Worker
+from rlctl.spec_values import asked, count
 from rlctl.task import Failure, TaskSpec
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class SlurmExecutor(LocalExecutor):
 
     def resize(self, nodes: int) -> None:
         """Have so many nodes: ask Slurm for more, or give some back."""
+        nodes = asked("nodes", nodes, count)
         with self._looking, self._mutex:
             self._allocation.resize(nodes)
             self._gate, gate = False, self._gate
