@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -106,7 +106,7 @@ def plain_resources(need: Resources) -> bool:
         type(need.ranks) is int
         and need.ranks > 0
         and type(need.cores_per_rank) is int
-        and need.cores_per_rank >= 0
+        and need.cores_per_rank > 0
         and type(need.gpus_per_rank) is float
         and 0.0 <= need.gpus_per_rank < math.inf
         and need.memory_per_rank_mb is None
@@ -300,7 +300,7 @@ def _function(value: Any) -> str:
 
 
 def _sequence(value: Any) -> Iterable[Any]:
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes | Mapping | Set) or not isinstance(value, Iterable):
         raise Unfit("should be a tuple")
     return value
 
@@ -391,7 +391,7 @@ _SPEC: Mapping[str, Converter] = {
 
 _RESOURCES: Mapping[str, Converter] = {
     "ranks": _from_one,
-    "cores_per_rank": count,
+    "cores_per_rank": _from_one,
     "gpus_per_rank": _share,
     "memory_per_rank_mb": _or_none(lambda value: count(value) or None),
     "nodes": _or_none(_from_one),

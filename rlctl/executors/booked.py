@@ -497,8 +497,10 @@ class BookedExecutor(Executor):
                 return
             self._books.enter(task, TaskState.LAUNCHING, self.now())
             self._launch(task)
-        except Exception as unexpected:
+        except BaseException as unexpected:
             self._ended(task, Ending(failure=Failure.LAUNCH, message=described(unexpected), error=unexpected))
+            if not isinstance(unexpected, Exception):  # an interrupt, while arguments are pickled in the user's thread
+                raise
 
     def _to_begin(self, task: Task) -> bool:
         """Tell the future; False if the task was withdrawn before it began."""

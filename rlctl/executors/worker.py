@@ -47,7 +47,7 @@ class Pipe:
 
 def serve(connection: socket.socket | Pipe, scratch: Path | None) -> None:
     """Until the controller closes its end."""
-    buffer = bytearray()
+    buffer, own = bytearray(), os.getpid()
     while True:
         data = connection.recv(exchange.RECEIVE_BYTES)
         if not data:
@@ -60,6 +60,8 @@ def serve(connection: socket.socket | Pipe, scratch: Path | None) -> None:
             messages = exchange.frames(buffer)
         for message in map(exchange.opened, messages):
             answer = _answer(message[:1], message[1:], scratch)
+            if os.getpid() != own:  # a function has forked, and this is the child, which nothing is asked of
+                os._exit(0)
             if answer is not None and isinstance(connection, Pipe):
                 connection.sendall(exchange.posted(answer, scratch, exchange.QUICK_BYTES))
             elif answer is not None:

@@ -139,7 +139,12 @@ class Worker:
     def hand_over(self, task: Task, message: bytes) -> None:
         """Hand over a call that has been posted already."""
         self.task = task
-        self._send(message)
+        try:
+            self._send(message)
+        except BaseException:  # an interrupt: half of the message may be on its way, so that no other can follow
+            self.task = None
+            self.kill()
+            raise
 
     def receive(self) -> list[bytes] | None:
         """Whole messages that have come; None: it has closed its end."""

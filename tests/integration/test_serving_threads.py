@@ -262,3 +262,27 @@ def test_a_number_among_the_variables_of_a_task_is_given_as_text(steering: Steer
     steering.configure(parts=1, environment={"N": 7})
     code, _, err = steering.finish()
     assert code == 0, err
+
+
+# Interrupts and forks.
+
+
+class Interrupts:
+    """As if Ctrl-C came while it is pickled."""
+
+    def __reduce__(self) -> Any:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_arguments_are_pickled_leaves_the_executor_in_order() -> None:
+    with LocalExecutor(max_workers=1) as executor:
+        assert executor.submit(pow, 2, 1).result(PATIENCE_S) == 2
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(repr, Interrupts())
+        assert executor.submit(pow, 2, 3).result(PATIENCE_S) == 8
+
+
+def test_the_child_of_a_function_that_forks_answers_no_call() -> None:
+    with LocalExecutor(max_workers=1) as executor:
+        assert executor.submit(os.fork).result(PATIENCE_S) > 0
+        assert [executor.submit(pow, 2, n).result(PATIENCE_S) for n in range(6)] == [1, 2, 4, 8, 16, 32]

@@ -23,7 +23,7 @@ capacities = st.builds(
 needs = st.builds(
     Resources,
     ranks=st.integers(1, 8),
-    cores_per_rank=st.integers(0, 3),
+    cores_per_rank=st.integers(1, 3),
     gpus_per_rank=st.sampled_from([0.0, 0.001, 0.1, 0.25, 1 / 3, 0.5, 0.999, 1.0, 1.5, 2.0]),
     memory_per_rank_mb=st.none() | st.integers(0, 400),
     nodes=st.none() | st.integers(1, 4),
