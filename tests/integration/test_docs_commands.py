@@ -121,7 +121,7 @@ def make_environment(folder: Path) -> None:
     (own / "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     for program in filter(Path.is_file, Path(sysconfig.get_path("scripts")).iterdir()):
         first, _, rest = program.read_bytes().partition(b"\n")
-        if first.startswith(b"#!") and first.endswith(b"python") and not (folder / "bin" / program.name).exists():
+        if re.fullmatch(rb"#!.*/python[\d.]*", first) and not (folder / "bin" / program.name).exists():
             (folder / "bin" / program.name).write_bytes(f"#!{folder}/bin/python\n".encode() + rest)
             (folder / "bin" / program.name).chmod(0o755)
 
