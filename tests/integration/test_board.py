@@ -129,6 +129,10 @@ def test_every_tag_stands_in_the_vocabulary_and_the_pages_are_laid_out(
         ]
         # What is busy at this instant has no meaning for campaigns that are played in step.
         unsaid = ("busy cores", "what was decided") if kind == "trained" else ()
+        # A cost per success may be missing where there was none: a slow machine does not get so far.
+        summary = request.getfixturevalue(kind) / "summary.json"
+        if kind == "steered" and not json.loads(summary.read_text())["successes"]:
+            unsaid += ("node-seconds per success",)
         # Nor does this campaign count anything else than node-seconds.
         expected = [
             chart.title for chart in category.chart if not chart.title.startswith(("cost per success", *unsaid))
