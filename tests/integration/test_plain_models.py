@@ -26,7 +26,7 @@ REPLAY = {"learning_starts": 32, "batch_size": 16, "net_arch": [8], "updates_per
 CLASSES = {"ppo": "PPO", "maskable_ppo": "MaskablePPO", "recurrent_ppo": "RecurrentPPO"}
 OWN = "stable_baselines3", "sb3_contrib"
 
-# What somebody does who has Stable-Baselines3, and the environment, and no rlctl.
+# What a user does who has Stable-Baselines3, and the environment, and no rlctl.
 ALONE = """
 import importlib, json, sys
 

@@ -1,4 +1,4 @@
-"""Masks of GPUs: what they leave, and that a task sees its own device whoever's it is."""
+"""Masks of GPUs: what they leave, and that a task sees its own device, of any maker."""
 
 from __future__ import annotations
 
