@@ -27,8 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import yaml
 from rows import Row, machine, parser, report, row
 
-from rlctl.distributed import launch, relics
-from rlctl.executors.journal import Journal
+from rlctl.distributed.launch.launcher import launcher, stale_shm
+from rlctl.executors.event_log import Journal
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]
 PACKAGES = ("numpy", "torch", "stable-baselines3", "gymnasium", "mpi4py")
@@ -282,7 +282,7 @@ def output(command: list[str], ranks: int = 0, both: bool = False) -> str:
 @contextlib.contextmanager
 def started(command: list[str], ranks: int, both: bool) -> Iterator[subprocess.Popen[str]]:
     """A process in a session of its own, which is ended with it."""
-    before = relics.present()
+    before = stale_shm.present()
     with tempfile.TemporaryDirectory(prefix="rlctl-") as scratch:
         environment = {
             **os.environ,
@@ -290,7 +290,7 @@ def started(command: list[str], ranks: int, both: bool) -> Iterator[subprocess.P
             "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
         }
         if ranks:
-            start = launch.prepare(ranks, launch.Starter.MPIEXEC, Path(scratch))
+            start = launcher.prepare(ranks, launcher.Starter.MPIEXEC, Path(scratch))
             command, environment = [*start.command, *command], {**environment, **start.environment}
         errors = subprocess.STDOUT if both else None
         pipe = subprocess.PIPE
@@ -303,7 +303,7 @@ def started(command: list[str], ranks: int, both: bool) -> Iterator[subprocess.P
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM if process.poll() is None else 0)
             process.wait(30)
-            relics.remove_since(before)
+            stale_shm.remove_since(before)
 
 
 if __name__ == "__main__":

@@ -28,15 +28,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from rlctl.config import load_config
+from rlctl.config.load import load_config
+from rlctl.core.machine import Capacity
+from rlctl.environments.campaign_vector_env import play
 from rlctl.evaluation.play import EVALUATION, Players, draw_instances
 from rlctl.evaluation.statistics import ert_ratio
 from rlctl.evaluation.tuning import Settings, Space, Tally, search
-from rlctl.executors.base import Capacity
 from rlctl.monitoring.progress import Silent
-from rlctl.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.control import steer
-from rlctl.vector import play
 from rlctl_envs.ensemble.factory import Ensemble
 from rlctl_envs.ensemble.options import Objective, Options
 from rlctl_envs.ensemble.workload import bound_s
@@ -108,7 +108,7 @@ def _steered(config: Any, name: str, instance: int) -> float:
 
 def speed(options: argparse.Namespace) -> None:
     """Decisions per second of CPU time, and what most of it goes to."""
-    from rlctl.saved_policy import load
+    from rlctl.bundle.saved_policy import load
 
     small, large = Capacity(32, 1), Capacity(600, 24, gpus=6)
     steady = load_config(CONFIGS / "ensemble_steady.yaml")
@@ -160,8 +160,8 @@ class _Network:
 
 
 def _rule(name: str) -> Any:
-    from rlctl.registry import make_rule
-    from rlctl.schema import RuleEntry
+    from rlctl.config.schema import RuleEntry
+    from rlctl.plugins.registry import make_rule
 
     return make_rule(RuleEntry(rule=name), name, ("policies", name))
 

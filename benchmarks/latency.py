@@ -20,12 +20,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from rows import Row, machine, parser, report, row
 
-from rlctl import saved_policy
-from rlctl.config import load_config
-from rlctl.driver import Driver
-from rlctl.executors.journal import Journal
-from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.registry import campaign_factory
+from rlctl.bundle import saved_policy
+from rlctl.config.load import load_config
+from rlctl.core.driver import Driver
+from rlctl.executors.event_log import Journal
+from rlctl.executors.simulated.backend import SimulatedExecutor
+from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.guard import Guard
 
 CONFIG = Path(__file__).parents[1] / "configs" / "annealing.yaml"

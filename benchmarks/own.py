@@ -23,10 +23,10 @@ import simulation
 import tree
 from rows import Row, row
 
-from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
-from rlctl.executors.local import LocalExecutor
-from rlctl.task import TaskId, TaskSpec, TaskState
+from rlctl.core.machine import Capacity
+from rlctl.core.task import TaskId, TaskSpec, TaskState
+from rlctl.executors.event_log import Journal
+from rlctl.executors.local.backend import LocalExecutor
 
 RLCTL = "rlctl"
 

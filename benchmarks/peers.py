@@ -44,7 +44,7 @@ class Rlctl(System):
     name = "rlctl"
 
     def __init__(self, folder: Path, disk: Path) -> None:
-        from rlctl.executors.local import LocalExecutor
+        from rlctl.executors.local.backend import LocalExecutor
 
         self.executor = LocalExecutor(max_workers=WORKERS)
 
@@ -55,7 +55,7 @@ class RlctlDurable(Rlctl):
     name = "rlctl, durable journal"
 
     def __init__(self, folder: Path, disk: Path) -> None:
-        from rlctl.executors.journal import Journal
+        from rlctl.executors.event_log import Journal
 
         super().__init__(folder, disk)
         self.journal = Journal.create(disk / "journal.db", {})

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from rows import Row, row
 
-from rlctl.executors.base import Capacity
-from rlctl.executors.simulated import Launch, Simulated, SimulatedExecutor
-from rlctl.task import Event, Resources, TaskId, TaskSpec
+from rlctl.core.machine import Capacity
+from rlctl.core.simulation import Launch, Simulated
+from rlctl.core.task import Event, Resources, TaskId, TaskSpec
+from rlctl.executors.simulated.backend import SimulatedExecutor
 
 CAPACITY = Capacity(nodes=64, cores=16, gpus=4)
 KINDS = (

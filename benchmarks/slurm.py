@@ -24,12 +24,12 @@ import functions
 import tree
 from rows import Row, machine, parser, report, row
 
-from rlctl.executors.base import Capacity
-from rlctl.executors.local import LocalExecutor, Settings
+from rlctl.core.machine import Capacity
+from rlctl.core.task import TaskId, TaskSpec
+from rlctl.executors.local.backend import LocalExecutor, Settings
 from rlctl.executors.slurm import SlurmExecutor
 from rlctl.executors.slurm.allocation import Request
-from rlctl.executors.slurm.executor import SlurmSettings
-from rlctl.task import TaskId, TaskSpec
+from rlctl.executors.slurm.backend import SlurmSettings
 
 TESTBED = Path(__file__).parents[1] / "scripts" / "slurm-testbed.sh"
 SRUN = ["srun", "--overlap", "--cpu-bind=none", "--gres=none", "--nodes=1", "--ntasks=1", "true"]

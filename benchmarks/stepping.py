@@ -42,15 +42,15 @@ def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Fi
     """The actors of rlctl, and the collector that its learners have; nothing is learned, a policy goes round."""
     from mpi4py import MPI
 
-    from rlctl.distributed.actor import Actor, Cut
-    from rlctl.distributed.attendant import Attendant
-    from rlctl.distributed.collector import Collector
-    from rlctl.distributed.layout import Seeds
-    from rlctl.distributed.policies import actor_policy
-    from rlctl.distributed.roster import Roster
-    from rlctl.distributed.transport import MpiTransport
-    from rlctl.distributed.window import Window
-    from rlctl.distributed.worlds import SingleWorlds
+    from rlctl.distributed.actor.loop import Actor, Cut
+    from rlctl.distributed.actor.numpy_policies import actor_policy
+    from rlctl.distributed.actor.vector_env import SingleWorlds
+    from rlctl.distributed.comm.heartbeat import Attendant
+    from rlctl.distributed.comm.rma_weights import Window
+    from rlctl.distributed.comm.transition_spec import Seeds
+    from rlctl.distributed.comm.transport import MpiTransport
+    from rlctl.distributed.learner.actor_registry import Roster
+    from rlctl.distributed.learner.collector import Collector
 
     comm = MPI.COMM_WORLD
     transport, window = MpiTransport(comm), Window(comm, 0) if with_window else None

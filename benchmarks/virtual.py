@@ -21,12 +21,12 @@ import torch
 from gymnasium import spaces
 
 from rlctl.bundle.spaces import describe
-from rlctl.distributed.chunk import Recorder
-from rlctl.distributed.collector import Collector
-from rlctl.distributed.layout import Ended, Layout, Step
-from rlctl.distributed.messages import EMPTY, Bytes, Kind, Message, Peer
-from rlctl.distributed.roster import Roster
-from rlctl.distributed.wire import Greeting, Weights
+from rlctl.distributed.comm.chunk import Recorder
+from rlctl.distributed.comm.messages import EMPTY, Bytes, Kind, Message, Peer
+from rlctl.distributed.comm.transition_spec import Ended, Layout, Step
+from rlctl.distributed.comm.wire import Greeting, Weights
+from rlctl.distributed.learner.actor_registry import Roster
+from rlctl.distributed.learner.collector import Collector
 from rlctl_agents.asynchronous.on_policy import AsyncPPO
 from rlctl_agents.spec_env import SpecVecEnv
 

@@ -17,13 +17,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlctl.config import load_config
-    from rlctl.doctor import diagnose
-    from rlctl.errors import SimulationDiverged
-    from rlctl.experiment import check, evaluate, report, status, steer, trace, train, tune
-    from rlctl.factory import SimpleFactory
-    from rlctl.policy import SimpleRule
-    from rlctl.registry import load_policy
+    from rlctl.api import check, evaluate, report, status, steer, trace, train, tune
+    from rlctl.cli.doctor import diagnose
+    from rlctl.config.load import load_config
+    from rlctl.core.errors import SimulationDiverged
+    from rlctl.core.policy import SimpleRule
+    from rlctl.plugins.factory import SimpleFactory
+    from rlctl.plugins.registry import load_policy
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,20 +44,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "load_config": "rlctl.config",
-    "load_policy": "rlctl.registry",
-    "diagnose": "rlctl.doctor",
-    "check": "rlctl.experiment",
-    "train": "rlctl.experiment",
-    "tune": "rlctl.experiment",
-    "evaluate": "rlctl.experiment",
-    "steer": "rlctl.experiment",
-    "SimpleFactory": "rlctl.factory",
-    "SimpleRule": "rlctl.policy",
-    "SimulationDiverged": "rlctl.errors",
-    "report": "rlctl.experiment",
-    "trace": "rlctl.experiment",
-    "status": "rlctl.experiment",
+    "load_config": "rlctl.config.load",
+    "load_policy": "rlctl.plugins.registry",
+    "diagnose": "rlctl.cli.doctor",
+    "check": "rlctl.api",
+    "train": "rlctl.api",
+    "tune": "rlctl.api",
+    "evaluate": "rlctl.api",
+    "steer": "rlctl.api",
+    "SimpleFactory": "rlctl.plugins.factory",
+    "SimpleRule": "rlctl.core.policy",
+    "SimulationDiverged": "rlctl.core.errors",
+    "report": "rlctl.api",
+    "trace": "rlctl.api",
+    "status": "rlctl.api",
 }
 
 

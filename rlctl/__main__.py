@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from rlctl import interrupts
-from rlctl.distributed import stopping
-from rlctl.distributed.surroundings import under_mpi
+from rlctl.distributed.comm.mpi_environment import under_mpi
+from rlctl.distributed.launch import signals
+from rlctl.system import interrupts
 
 
 def main() -> NoReturn:
     """Run the command line."""
     try:
         if under_mpi():
-            stopping.defer()
+            signals.defer()
         else:
             interrupts.begin()
-        from rlctl import cli
+        from rlctl.cli import main
 
-        cli.main()
+        main.main()
     except KeyboardInterrupt:
         print("rlctl: stopped", file=sys.stderr)
         sys.exit(130)

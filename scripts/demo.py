@@ -11,7 +11,7 @@ from rich.table import Table
 
 import rlctl
 from rlctl.evaluation.compare import Comparison
-from rlctl.executors.journal import Journal
+from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import progress
 from rlctl_envs.block_copolymer.pictures import films_png
 

@@ -3,8 +3,8 @@
 import argparse
 
 import rlctl
+from rlctl.core.json_values import json_text
 from rlctl.monitoring.progress import progress
-from rlctl.plain import json_text
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Run a campaign for real, with a policy in charge.")

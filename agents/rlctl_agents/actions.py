@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
 
 LEARNED: dict[str, tuple[type[spaces.Space[Any]], ...]] = {
     "ppo": (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box),

@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from stable_baselines3.common.logger import KVWriter
 
-from rlctl.campaign import Illustrated
-from rlctl.driver import Driver
+from rlctl.core.campaign import Illustrated
+from rlctl.core.driver import Driver
+from rlctl.core.plugin_calls import asking
+from rlctl.core.records import RecordList
+from rlctl.environments.reward_env import rewarded
+from rlctl.evaluation.comparison_curves import anew, results, standing, write_against_cost, write_rules
 from rlctl.evaluation.curves import rules, spread_instances, twin_curves
-from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.monitoring.about import write_about
+from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.board import Board
-from rlctl.monitoring.machine import write_machine
+from rlctl.monitoring.occupancy import write_machine
 from rlctl.monitoring.progress import Silent
-from rlctl.monitoring.standing import anew, results, standing, write_against_cost, write_rules
+from rlctl.monitoring.run_metadata import write_about
 from rlctl.monitoring.tags import POLICY, find
 from rlctl.monitoring.timeline import Timeline
-from rlctl.records import RecordList
-from rlctl.rewarded import rewarded
-from rlctl.watchdog import asking
 
 if TYPE_CHECKING:
-    from rlctl.campaign import CampaignFactory
-    from rlctl.config import Config
+    from rlctl.config.schema import Config
+    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.policy import Policy
+    from rlctl.environments.reward_env import Game
     from rlctl.evaluation.curves import Curve
-    from rlctl.policy import Policy
-    from rlctl.rewarded import Game
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from rlctl_agents.board import TrainingBoard, campaign_figures, write_choices
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
-    from rlctl.distributed.layout import Worlds
-    from rlctl.distributed.ranks import Ranks
+    from rlctl.core.policy import Policy
+    from rlctl.distributed.comm.transition_spec import Worlds
+    from rlctl.distributed.learner.context import Ranks
     from rlctl.monitoring.progress import Progress
-    from rlctl.policy import Policy
     from rlctl_agents.checkpoint import Checkpoints
 
 EPISODES = 200  # the figures are over the last so many campaigns

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from rlctl.config import config_data, config_hash
-from rlctl.distributed.checkpoint import CheckpointFolder
-from rlctl.errors import ConfigError, LearningDiverged
-from rlctl.provenance import provenance
+from rlctl.config.load import config_data, config_hash
+from rlctl.config.provenance import provenance
+from rlctl.core.errors import ConfigError, LearningDiverged
+from rlctl.distributed.learner.checkpoint import CheckpointFolder
 
 if TYPE_CHECKING:
-    from rlctl.config import Config
+    from rlctl.config.schema import Config
 
 SCHEMA = 3
 KEPT = 2

@@ -6,16 +6,17 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rlctl.errors import ConfigError, PolicyError
-from rlctl.rewarded import Game, game_spaces
-from rlctl.saved_policy import describe, require_savable
-from rlctl.schema import Config
+from rlctl.bundle.saved_policy import require_savable
+from rlctl.bundle.spaces import describe
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError, PolicyError
+from rlctl.environments.reward_env import Game, game_spaces
 from rlctl_agents.actions import require_learned
 from rlctl_agents.recipe import Description, Prepare, Recipe
 from rlctl_agents.start import starting_policy
 
 if TYPE_CHECKING:
-    from rlctl.distributed.ranks import Ranks
+    from rlctl.distributed.learner.context import Ranks
     from rlctl.monitoring.progress import Progress
 
 
@@ -23,7 +24,7 @@ CHUNK_STEPS = 64
 
 
 class Learner:
-    """See ``rlctl.registry.Learner``.
+    """See ``rlctl.plugins.registry.Learner``.
 
     Args:
         description: of the algorithm.

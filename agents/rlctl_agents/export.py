@@ -12,12 +12,12 @@ from sb3_contrib import MaskablePPO
 
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.bundle.network import ATTENTION
-from rlctl.errors import EnvironmentFault
+from rlctl.core.errors import EnvironmentFault
 from rlctl_agents.plain import batch
 from rlctl_agents.snapshot import Part, parts, snapshot_spec
 
 if TYPE_CHECKING:
-    from rlctl.saved_policy import NumpyPolicy
+    from rlctl.bundle.network import NumpyPolicy
     from rlctl_agents.vec_env import WorldsVecEnv
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def actor_network(model: Any) -> dict[str, Any]:
 
 
 def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
-    """The actor's weights, as ``rlctl.saved_policy.save`` takes them."""
+    """The actor's weights, as ``rlctl.bundle.saved_policy.save`` takes them."""
     weights: dict[str, NDArray[np.float32]] = {}
     layer = 0
     for part, tensors in parts(model):

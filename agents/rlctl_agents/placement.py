@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.complaints import check_options
-from rlctl.executors.pool import NodeState
-from rlctl.task import Resources
+from rlctl.config.messages import check_options
+from rlctl.core.machine import NodeState
+from rlctl.core.task import Resources
 
 
 class Weights(BaseModel):
@@ -33,7 +33,7 @@ class Weights(BaseModel):
 
 
 class LinearPlacement:
-    """A weighted sum of a few things; see ``rlctl.executors.pool.Scoring``. ``benchmarks/ensemble.py`` learns weights.
+    """A weighted sum of a few things; see ``rlctl.core.machine.Scoring``. ``benchmarks/ensemble.py`` learns weights.
 
     Args:
         options: see ``Weights``.

@@ -24,7 +24,7 @@ from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
-from rlctl import saved_policy
+from rlctl.bundle import saved_policy
 from rlctl_agents.ppo import attention, extractors
 from rlctl_agents.ppo.network import MASKED_LOGIT
 

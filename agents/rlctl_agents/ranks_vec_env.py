@@ -21,8 +21,8 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from rlctl.distributed.lockstep import Line, WorkersLostError
-from rlctl.distributed.waiting import LIMIT_S
+from rlctl.distributed.comm.polling import LIMIT_S
+from rlctl.distributed.modes.lockstep import Line, WorkersLostError
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm

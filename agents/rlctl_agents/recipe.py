@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlctl.rewarded import Game
-from rlctl.schema import Config
-from rlctl.sets import SetLayout
+from rlctl.config.schema import Config
+from rlctl.core.sets import SetLayout
+from rlctl.environments.reward_env import Game
 
 if TYPE_CHECKING:
-    from rlctl.distributed.ranks import Ranks
+    from rlctl.distributed.learner.context import Ranks
     from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 Prepare = Callable[[Any, str], None]

@@ -1,4 +1,4 @@
-"""From a model of Stable-Baselines3 to what an actor computes in NumPy; see ``rlctl.distributed.policies``."""
+"""From a model of Stable-Baselines3 to what an actor computes in NumPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import nn
 
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
 
 ACTIVATIONS = {nn.Tanh: "tanh", nn.ReLU: "relu"}
 OPTIONS = ("train", "options")
@@ -58,7 +58,7 @@ def snapshot_spec(model: Any) -> dict[str, Any]:
 
 
 def snapshot_weights(model: Any, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """The weights of what acts, flat, in the order of ``rlctl.distributed.policies.ActorPolicy``."""
+    """The weights of what acts, flat, in the order of ``rlctl.distributed.actor.numpy_policies.ActorPolicy``."""
     with torch.no_grad():
         flat = torch.cat([tensor.reshape(-1) for _, tensors in parts(model) for tensor in tensors])
         weights: NDArray[np.float32] = flat.cpu().numpy()

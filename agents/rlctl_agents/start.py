@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from rlctl.bundle.manifest import Network
 from rlctl.bundle.network import NumpyPolicy
-from rlctl.errors import ConfigError
-from rlctl.registry import load_policy
-from rlctl.residual import ResidualPolicy
+from rlctl.core.errors import ConfigError
+from rlctl.environments.residual import ResidualPolicy
+from rlctl.plugins.registry import load_policy
 
 if TYPE_CHECKING:
-    from rlctl.config import Config
+    from rlctl.config.schema import Config
 
 KEY = ("train", "start")
 

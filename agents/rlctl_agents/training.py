@@ -17,15 +17,16 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import set_random_seed
 
-from rlctl import saved_policy
+from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.config import config_hash, game_hash, provenance
-from rlctl.distributed.failing import BrokenEnvironmentError
-from rlctl.distributed.lockstep import RemoteWorlds
-from rlctl.distributed.worlds import VectorWorlds
-from rlctl.errors import ConfigError, EnvironmentFault, RanksLostError
-from rlctl.registry import game_factory, load_policy
-from rlctl.rewarded import rewarded
+from rlctl.config.load import config_hash, game_hash
+from rlctl.config.provenance import provenance
+from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
+from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
+from rlctl.distributed.actor.vector_env import VectorWorlds
+from rlctl.distributed.modes.lockstep import RemoteWorlds
+from rlctl.environments.reward_env import rewarded
+from rlctl.plugins.registry import game_factory, load_policy
 from rlctl_agents import plain
 from rlctl_agents.board import TrainingBoard
 from rlctl_agents.callback import Stop, TrainingCallback
@@ -44,12 +45,11 @@ from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 if TYPE_CHECKING:
     from rlctl.bundle.network import NumpyPolicy
-    from rlctl.config import Config
-    from rlctl.distributed.ranks import Ranks
+    from rlctl.config.schema import Config, TrainSection
+    from rlctl.core.policy import Policy
+    from rlctl.distributed.learner.context import Ranks
+    from rlctl.environments.reward_env import Game
     from rlctl.monitoring.progress import Progress
-    from rlctl.policy import Policy
-    from rlctl.rewarded import Game
-    from rlctl.schema import TrainSection
 
 log = logging.getLogger(__name__)
 

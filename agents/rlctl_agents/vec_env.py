@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlctl.bundle.actions import action_heads
-from rlctl.distributed.layout import Ended, Layout, Worlds
-from rlctl.distributed.worlds import VectorWorlds
+from rlctl.distributed.actor.vector_env import VectorWorlds
+from rlctl.distributed.comm.transition_spec import Ended, Layout, Worlds
 from rlctl_agents.spec_env import SpecVecEnv
 
 Float32 = NDArray[np.float32]

@@ -2,7 +2,7 @@
 
 A Gymnasium environment is not a campaign. It has rewards instead of node-seconds, steps of equal length instead of
 tasks, and nothing that could be run for real; pressed into the noun Campaign, each of these would be a lie. So what is
-made here is a ``rlctl.rewarded.RewardFactory``: it trains with the same learners, ``rlctl evaluate`` compares returns,
+made here is a ``RewardFactory``: it trains with the same learners, ``rlctl evaluate`` compares returns,
 and ``tune`` and ``steer`` refuse it.
 """
 
@@ -19,15 +19,15 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl import bugs
 from rlctl.bundle.spaces import describe
-from rlctl.checked_env import CheckedEnv
-from rlctl.config import check_options, shown
-from rlctl.distributed.layout import Seeds
-from rlctl.errors import ConfigError, PolicyError, RlctlError
-from rlctl.executors.base import Capacity
-from rlctl.masks import ToldMasks
-from rlctl.plugins import reason
+from rlctl.config.messages import check_options, shown
+from rlctl.core.errors import ConfigError, PolicyError, RlctlError
+from rlctl.core.machine import Capacity
+from rlctl.distributed.comm.transition_spec import Seeds
+from rlctl.environments.checked_env import CheckedEnv
+from rlctl.environments.masks import ToldMasks
+from rlctl.plugins.entry_points import reason
+from rlctl.system import crash_report
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
@@ -56,7 +56,7 @@ class Options(BaseModel):
 
 
 class GymnasiumId:
-    """See ``rlctl.rewarded.RewardFactory``. Observations are flattened, and answers checked: see ``rlctl.checked_env``.
+    """See ``RewardFactory``. Observations are flattened, and answers checked: see ``CheckedEnv``.
 
     Attributes:
         own_observation_space: before that.
@@ -120,7 +120,7 @@ class GymnasiumId:
         except RlctlError:
             raise
         except (Exception, SystemExit) as error:
-            place = bugs.origin(error).place
+            place = crash_report.origin(error).place
             said = f"{reason(error)}{f' ({place})' if place else ''}"
             raise ConfigError(f"{shown(self.options.id)} cannot be made: {said}", _ID) from error
 

@@ -6,10 +6,10 @@ Its argument is the run folder.
 import sys
 from pathlib import Path
 
-from rlctl.executors.simulated import Launch
-from rlctl.registry import campaign_factory
+from rlctl.core.simulation import Launch
+from rlctl.core.task import TaskSpec, TaskState
+from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.run_folder import read_run
-from rlctl.task import TaskSpec, TaskState
 
 
 def main(folder):

@@ -1,1 +1,1 @@
-"""The parts of a saved policy's folder; ``rlctl.saved_policy`` saves and loads it."""
+"""The parts of a saved policy's folder; ``rlctl.bundle.saved_policy`` saves and loads it."""

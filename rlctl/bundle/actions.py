@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlctl.errors import PolicyError
+from rlctl.core.errors import PolicyError
 
 Float32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]

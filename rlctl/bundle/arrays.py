@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from rlctl.errors import PolicyError
+from rlctl.core.errors import PolicyError
 
 HEADER = 4096
 """More bytes than the header of a plain array has."""

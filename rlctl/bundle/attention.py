@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.sets import SetLayout
+from rlctl.core.sets import SetLayout
 
 Float32 = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class AttentionSpec(AttentionSize):
     """What determines the shapes of the weights.
 
     Attributes:
-        once, sets, prior: see ``rlctl.sets.SetLayout``.
+        once, sets, prior: see ``rlctl.core.sets.SetLayout``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

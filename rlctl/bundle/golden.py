@@ -18,7 +18,7 @@ from rlctl.bundle.attention import MAX_SCORES
 from rlctl.bundle.manifest import MAX_STATISTICS, MIN_PAIRS, Manifest
 from rlctl.bundle.network import MAX_PARAMETERS, NumpyPolicy
 from rlctl.bundle.spaces import length
-from rlctl.errors import PolicyError
+from rlctl.core.errors import PolicyError
 
 PAIRS = 128
 """Fewer where observations are long; see ``most_pairs``."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlctl.bundle.attention import AttentionSpec
 from rlctl.bundle.spaces import Spaces
-from rlctl.errors import PolicyError
+from rlctl.core.errors import PolicyError
 
 SCHEMA = 2
 MIN_PAIRS = 64

@@ -17,8 +17,8 @@ from rlctl.bundle.attention import Attention, AttentionSpec
 from rlctl.bundle.manifest import MAX_STATISTICS, Manifest, as_data, digest
 from rlctl.bundle.recurrent import Lstm
 from rlctl.bundle.spaces import build, describe, length
-from rlctl.campaign import Decision
-from rlctl.errors import PolicyError
+from rlctl.core.campaign import Decision
+from rlctl.core.errors import PolicyError
 
 MAX_PARAMETERS = 1 << 26
 """Of the layers, and in the golden pairs: enough for pictures."""

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rlctl.errors import PolicyError
+from rlctl.core.errors import PolicyError
 
 MAX_NUMBERS = 1_000_000
 """More numbers in an observation, or choices in an action, than any network here reads or gives."""

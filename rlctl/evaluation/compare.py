@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
+from rlctl.core.json_values import plain
+from rlctl.core.policy import Policy
 from rlctl.evaluation.play import EVALUATION, Play, Players, draw_instances
 from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio
-from rlctl.plain import plain
-from rlctl.policy import Policy
-from rlctl.registry import campaign_factory
+from rlctl.plugins.registry import campaign_factory
 
 if TYPE_CHECKING:
-    from rlctl.campaign import CampaignFactory
-    from rlctl.config import Config
-    from rlctl.executors.base import Capacity
+    from rlctl.config.schema import Config
+    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.machine import Capacity
     from rlctl.monitoring.progress import Progress
 
 SCHEMA = 1

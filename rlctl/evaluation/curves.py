@@ -12,20 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlctl import vector
-from rlctl.config import RuleEntry
-from rlctl.errors import RlctlError
+from rlctl.config.schema import RuleEntry
+from rlctl.core.errors import RlctlError
+from rlctl.environments import campaign_vector_env
 from rlctl.evaluation.play import TOGETHER, draw_instances
 from rlctl.monitoring.progress import Progress, Silent
-from rlctl.registry import load_policy
+from rlctl.plugins.registry import load_policy
 
 if TYPE_CHECKING:
-    from rlctl.campaign import CampaignFactory
-    from rlctl.config import Config
-    from rlctl.env import Episode
-    from rlctl.executors.base import Capacity
+    from rlctl.config.schema import Config
+    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.machine import Capacity
+    from rlctl.core.policy import Policy
+    from rlctl.environments.campaign_env import Episode
     from rlctl.monitoring.timeline import Timeline
-    from rlctl.policy import Policy
 
 SPREAD = 4
 """A purpose of instances, beside those of ``rlctl.evaluation.play``: to show how much instances differ. None of them
@@ -163,7 +163,7 @@ def _play(
         seen[n].append((episode.driver.ledger.node_seconds, episode.campaign.outcome().successes))
         progress.advance(1.0 if episode.decision is None else 0.0)
 
-    figures = vector.play(factory, capacity, players, watch=watch)
+    figures = campaign_vector_env.play(factory, capacity, players, watch=watch)
     return [
         Curve(
             policy.name,

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlctl import vector, watchdog
-from rlctl.bugs import remember_origin
-from rlctl.campaign import Action, CampaignFactory, Decision
-from rlctl.errors import NoAnswerError
-from rlctl.executors.base import Capacity
-from rlctl.policy import Policy
+from rlctl.core.campaign import Action, CampaignFactory, Decision
+from rlctl.core.errors import NoAnswerError
+from rlctl.core.machine import Capacity
+from rlctl.core.policy import Policy
+from rlctl.environments import campaign_vector_env
+from rlctl.system import watchdog
+from rlctl.system.crash_report import remember_origin
 
 EVALUATION, TUNING, VALIDATION = 1, 2, 3
 """What instances are for; each purpose draws its own."""
@@ -69,7 +70,7 @@ def play(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry])
     """Play all entries in step; each is played by a copy of its policy, since each needs memory of its own."""
     timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
     instances = [instance for _, instance in entries]
-    figures = vector.play(factory, capacity, list(zip(instances, timed, strict=True)))
+    figures = campaign_vector_env.play(factory, capacity, list(zip(instances, timed, strict=True)))
     return [_result(i, capacity, of, t) for i, of, t in zip(instances, figures, timed, strict=True)]
 
 

@@ -15,16 +15,16 @@ from rich import box
 from rich.table import Table
 
 from rlctl.bundle.actions import action_heads
-from rlctl.campaign import Action, Decision
-from rlctl.chance import RANDOM, choose
-from rlctl.errors import ConfigError
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.errors import ConfigError
+from rlctl.core.plugin_calls import asking
+from rlctl.core.policy import Policy
+from rlctl.core.random_policy import RANDOM, choose
+from rlctl.environments.masks import Mask, action_mask
+from rlctl.environments.reward_env import RewardFactory
 from rlctl.evaluation.play import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums
-from rlctl.masks import Mask, action_mask
 from rlctl.monitoring.progress import Progress
-from rlctl.policy import Policy
-from rlctl.rewarded import RewardFactory
-from rlctl.watchdog import asking
 
 SCHEMA = 1
 

@@ -18,14 +18,15 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from rlctl.config import config_hash, game_hash, provenance
-from rlctl.errors import ConfigError
+from rlctl.config.load import config_hash, game_hash
+from rlctl.config.provenance import provenance
+from rlctl.core.errors import ConfigError
 from rlctl.evaluation.play import TUNING, VALIDATION, Play, Players, draw_instances
-from rlctl.files import write_whole
-from rlctl.registry import campaign_factory, policy_factory
+from rlctl.plugins.registry import campaign_factory, policy_factory
+from rlctl.system.files import write_whole
 
 if TYPE_CHECKING:
-    from rlctl.config import Config
+    from rlctl.config.schema import Config
     from rlctl.monitoring.progress import Progress
 
 SCHEMA = 1

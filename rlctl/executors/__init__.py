@@ -6,10 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlctl.executors.base import Capacity, Executor
+    from rlctl.core.machine import Capacity
+    from rlctl.executors.base import Executor
     from rlctl.executors.futures import ExecutorBroken, TaskFailed, TaskFuture, WorkerDied
-    from rlctl.executors.local import LocalExecutor
-    from rlctl.executors.simulated import SimulatedExecutor
+    from rlctl.executors.local.backend import LocalExecutor
+    from rlctl.executors.simulated.backend import SimulatedExecutor
 
 __all__ = [
     "Capacity",
@@ -23,18 +24,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Capacity": "base",
-    "Executor": "base",
-    "ExecutorBroken": "futures",
-    "LocalExecutor": "local",
-    "SimulatedExecutor": "simulated",
-    "TaskFailed": "futures",
-    "TaskFuture": "futures",
-    "WorkerDied": "futures",
+    "Capacity": "rlctl.core.machine",
+    "Executor": "rlctl.executors.base",
+    "ExecutorBroken": "rlctl.executors.futures",
+    "LocalExecutor": "rlctl.executors.local.backend",
+    "SimulatedExecutor": "rlctl.executors.simulated.backend",
+    "TaskFailed": "rlctl.executors.futures",
+    "TaskFuture": "rlctl.executors.futures",
+    "WorkerDied": "rlctl.executors.futures",
 }
 
 
 def __getattr__(name: str) -> Any:  # loaded when used: workers and supervisors import this package too
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
 
 _PATIENCE_S = 120.0
 """For a login shell; it may read its files from a slow network."""

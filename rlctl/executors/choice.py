@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rlctl.task import TaskSpec
+from rlctl.core.task import TaskSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Choice(Protocol):
 class FirstFree:
     """The first pool that can start the task now; if there is none, that with the least waiting work per core.
 
-    >>> from rlctl.task import TaskId
+    >>> from rlctl.core.task import TaskId
     >>> full, fuller = PoolStatus("here", False, 4, 0, 2), PoolStatus("cluster", False, 64, 1, 16)
     >>> FirstFree().choose(TaskSpec(TaskId("a"), executable="true"), [full, fuller])
     'cluster'

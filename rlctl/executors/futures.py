@@ -7,8 +7,8 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from typing import TYPE_CHECKING, Any
 
-from rlctl.errors import LaunchError, RlctlError
-from rlctl.task import Failure, TaskId, TaskResult, TaskState
+from rlctl.core.errors import LaunchError, RlctlError
+from rlctl.core.task import Failure, TaskId, TaskResult, TaskState
 
 if TYPE_CHECKING:
     from rlctl.executors.base import Executor

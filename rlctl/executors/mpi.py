@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
 from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
 
 # What a surrounding mpiexec or batch system leaves behind: a program that inherits it takes itself for one of

@@ -20,8 +20,8 @@ from typing import NoReturn
 
 import psutil
 
-from rlctl.errors import JournalError
-from rlctl.executors.processes import boot, start_time
+from rlctl.core.errors import JournalError
+from rlctl.executors.local.processes import boot, start_time
 
 LOCK = "lock"
 """Name of the file, beside the journal."""

@@ -6,13 +6,13 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from typing import NamedTuple
 
-from rlctl.errors import LaunchError, described
-from rlctl.executors.base import Capacity, NodeGroup
-from rlctl.spec_values import number
-from rlctl.task import Resources, TaskSpec
+from rlctl.core.errors import LaunchError, described
+from rlctl.core.machine import Capacity, NodeGroup, NodeState, Scoring
+from rlctl.core.spec_values import number
+from rlctl.core.task import Resources, TaskSpec
 
 WHOLE = 1000
 """Thousandths of a GPU: shares are whole numbers, so that what is given back is exactly what was taken."""
@@ -39,25 +39,6 @@ def core_numbers(mask: int) -> list[int]:
     [0, 1, 3]
     """
     return [number for number in range(mask.bit_length()) if mask >> number & 1]
-
-
-@dataclass(frozen=True, slots=True)
-class NodeState:
-    """A node as a ``Scoring`` sees it; GPUs are counted in devices, fractions included."""
-
-    index: int
-    cores: int
-    free_cores: int
-    gpus: int
-    free_gpus: float
-    free_memory_mb: int | None
-
-
-class Scoring(Protocol):
-    """Says where a task should go: a rule in a few lines, or a learned policy."""
-
-    def score(self, need: Resources, node: NodeState) -> float:
-        """How well the task stands on a node that has room for at least one of its ranks; the highest come first."""
 
 
 class Demand(NamedTuple):

@@ -13,21 +13,22 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from rlctl.errors import LaunchError
-from rlctl.executors.base import Capacity, Executor, ExecutorStatus, Machine
-from rlctl.executors.booked import CALL, BookedExecutor, rest_s
+from rlctl.core.errors import LaunchError
+from rlctl.core.machine import Capacity, Machine, Scoring
+from rlctl.core.spec_values import asked, count, number
+from rlctl.core.task import Event, Resources, TaskId, TaskSpec
+from rlctl.executors.base import Executor, ExecutorStatus
 from rlctl.executors.choice import Choice, FirstFree, PoolStatus
+from rlctl.executors.engine import CALL, BookedExecutor, rest_s
 from rlctl.executors.futures import TaskFuture
-from rlctl.executors.pool import Pool, Scoring
-from rlctl.executors.processes import capped
+from rlctl.executors.local.processes import capped
+from rlctl.executors.local.supervisor import GRACE_S
+from rlctl.executors.pool import Pool
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.sharing import Clock, Common, Share
-from rlctl.executors.supervisor import GRACE_S
-from rlctl.spec_values import asked, count, number
-from rlctl.task import Event, Resources, TaskId, TaskSpec
 
 if TYPE_CHECKING:
-    from rlctl.driver import Recorder
+    from rlctl.core.records import Recorder
 
 _T = TypeVar("_T")
 
@@ -242,7 +243,7 @@ class PooledExecutor(Executor):
 
     def attach(self, journal: Recorder) -> None:
         """From now on, write all to a journal, and go on with what is in it."""
-        from rlctl.executors.journal import Journal
+        from rlctl.executors.event_log import Journal
 
         with self._mutex:
             if isinstance(journal, Journal):

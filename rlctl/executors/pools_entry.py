@@ -12,16 +12,16 @@ from typing import Any, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rlctl.config import check_options
-from rlctl.errors import ConfigError, Key, LaunchError, RlctlError
-from rlctl.executors.base import Capacity
-from rlctl.executors.booked import BookedExecutor
-from rlctl.executors.journal import Journal
+from rlctl.config.messages import check_options
+from rlctl.core.errors import ConfigError, Key, LaunchError, RlctlError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import TaskSpec
+from rlctl.executors.engine import BookedExecutor
+from rlctl.executors.event_log import Journal
 from rlctl.executors.pools import Plan, PooledExecutor
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.sharing import Share
-from rlctl.plugins import EXECUTORS, load
-from rlctl.task import TaskSpec
+from rlctl.plugins.entry_points import EXECUTORS, load
 
 _HERE: Key = ("executor", "options", "pools")
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlctl.executors.base import Capacity
+from rlctl.core.machine import Capacity
+from rlctl.core.records import Record
+from rlctl.core.task import Failure, Resources, TaskId, TaskState
 from rlctl.executors.pool import WHOLE, Part, Placement
 from rlctl.executors.scheduler import Ending
-from rlctl.records import Record
-from rlctl.task import Failure, Resources, TaskId, TaskState
 
 
 @dataclass(frozen=True, slots=True)

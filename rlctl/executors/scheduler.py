@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
+from rlctl.core.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 from rlctl.executors.naming import attempt_key
 from rlctl.executors.pool import Placement, Pool
 from rlctl.executors.sharing import Numbers
-from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
 LOSSES = 5
 """A task whose machine or worker goes away so often is FAILED: it may be what kills them."""

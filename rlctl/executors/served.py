@@ -9,11 +9,11 @@ import weakref
 from abc import abstractmethod
 from functools import partial
 
-from rlctl.errors import LaunchError
-from rlctl.executors.booked import BookedExecutor
-from rlctl.executors.processes import capped
-from rlctl.executors.supervisor import GRACE_S
-from rlctl.task import TaskSpec
+from rlctl.core.errors import LaunchError
+from rlctl.core.task import TaskSpec
+from rlctl.executors.engine import BookedExecutor
+from rlctl.executors.local.processes import capped
+from rlctl.executors.local.supervisor import GRACE_S
 
 
 class ServedExecutor(BookedExecutor):

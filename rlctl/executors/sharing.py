@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rlctl.task import Event
+from rlctl.core.task import Event
 
 if TYPE_CHECKING:
     from rlctl.executors.recovery import Past

@@ -8,10 +8,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.monitoring.formatting import span_of_cores
 from rlctl.monitoring.palette import OF_STATE, variable
 from rlctl.monitoring.svg import Frame, axes, figure
 from rlctl.monitoring.timeline import Attempt, Timeline
-from rlctl.monitoring.wording import span_of_cores
 
 MOST_BARS = 2000
 """Beyond this many bars the chart shows what took most of each slot of time."""

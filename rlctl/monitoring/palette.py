@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rlctl.monitoring.account import Purpose
+from rlctl.monitoring.ledger import Purpose
 
 COLOURS: Mapping[str, tuple[str, str]] = {
     "blue": ("#0072b2", "#3f9fd9"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
 
 PORT = 6006
 _RELOAD_S = 5

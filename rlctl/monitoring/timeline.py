@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlctl.executors.base import Capacity
-from rlctl.records import Record, event_from_json
-from rlctl.task import Failure, TaskId, TaskState
+from rlctl.core.machine import Capacity
+from rlctl.core.records import Record
+from rlctl.core.task import Failure, TaskId, TaskState, event_from_json
 
 _WAITED = frozenset({"event", "time"})
 """Records that end a wait; all others are written by a controller that is at work."""

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from rlctl.core.json_values import json_text
+from rlctl.monitoring.formatting import action_text
 from rlctl.monitoring.timeline import Answer, Attempt, Timeline
-from rlctl.monitoring.wording import action_text
-from rlctl.plain import json_text
 
 MARK = '"generator": "rlctl trace"'
 

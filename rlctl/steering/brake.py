@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from rlctl.errors import StoppedError
+from rlctl.config.schema import SteerSection
+from rlctl.core.errors import StoppedError
+from rlctl.core.records import Record
+from rlctl.core.task import Event, Failure, TaskId, TaskState, event_from_json
+from rlctl.executors.local.process_task import LOGS
 from rlctl.executors.naming import attempt_key, file_name
-from rlctl.executors.program import LOGS
-from rlctl.records import Record, event_from_json
-from rlctl.schema import SteerSection
-from rlctl.task import Event, Failure, TaskId, TaskState
 
 
 class Brake:

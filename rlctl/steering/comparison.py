@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rlctl.errors import ConfigError, RlctlError
+from rlctl.core.errors import ConfigError, RlctlError
+from rlctl.core.policy import Policy
 from rlctl.evaluation.curves import Band, Curve, bands, rules, run_curve, spread_instances, twin_curves
 from rlctl.monitoring import svg
 from rlctl.monitoring.progress import Progress
-from rlctl.policy import Policy
-from rlctl.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.run_folder import Run
 
 _LINES = (

@@ -11,20 +11,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rlctl.campaign import CampaignFactory, Placing
-from rlctl.config import Config, config_data, config_hash, load_config, provenance, write_config
-from rlctl.driver import Driver
-from rlctl.errors import JournalError, NoAnswerError, StoppedError
+from rlctl.config.load import config_data, config_hash, load_config, write_config
+from rlctl.config.provenance import provenance
+from rlctl.config.schema import Config
+from rlctl.core.campaign import CampaignFactory, Placing
+from rlctl.core.driver import Driver
+from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
+from rlctl.core.policy import Policy
+from rlctl.core.records import Record
 from rlctl.executors.base import Executor, ExecutorFactory
-from rlctl.executors.journal import Journal, last_attempts
-from rlctl.files import filled, require_folder
-from rlctl.monitoring.account import account, utilisation
+from rlctl.executors.event_log import Journal, last_attempts
+from rlctl.monitoring.ledger import account, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
-from rlctl.policy import Policy
-from rlctl.preflight import check_campaign, load_fallback
-from rlctl.records import Record
-from rlctl.registry import executor_factory, executor_options
+from rlctl.plugins.preflight import check_campaign, load_fallback
+from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.brake import Brake
 from rlctl.steering.curves import SteeringCurves
 from rlctl.steering.guard import Guard
@@ -32,7 +33,8 @@ from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOAR
 from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
-from rlctl.watchdog import watching
+from rlctl.system.files import filled, require_folder
+from rlctl.system.watchdog import watching
 
 log = logging.getLogger(__name__)
 

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlctl.campaign import Action, CampaignFactory, Decision, Illustrated
-from rlctl.config import Config
+from rlctl.config.schema import Config
+from rlctl.core.campaign import Action, CampaignFactory, Decision, Illustrated
+from rlctl.evaluation.comparison_curves import results, standing, write_rules
 from rlctl.evaluation.curves import rules, run_curve, twin_curves
-from rlctl.executors.journal import Journal
-from rlctl.monitoring.about import write_about
-from rlctl.monitoring.account import utilisation
+from rlctl.executors.event_log import Journal
 from rlctl.monitoring.board import Board
-from rlctl.monitoring.machine import write_machine
-from rlctl.monitoring.standing import results, standing, write_rules
+from rlctl.monitoring.ledger import utilisation
+from rlctl.monitoring.occupancy import write_machine
+from rlctl.monitoring.run_metadata import write_about
 from rlctl.monitoring.tags import POLICY
 from rlctl.monitoring.timeline import Timeline
 
 if TYPE_CHECKING:
-    from rlctl.driver import Driver
+    from rlctl.core.driver import Driver
+    from rlctl.core.records import Record
     from rlctl.evaluation.curves import Curve
-    from rlctl.records import Record
     from rlctl.steering.summary import Summary
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Discrete, MultiDiscrete
 
-from rlctl.campaign import Action, Decision, first_allowed, head_sizes
-from rlctl.policy import Policy
-from rlctl.watchdog import NoAnswer, asking, complaint
+from rlctl.core.campaign import Action, Decision, first_allowed, head_sizes
+from rlctl.core.plugin_calls import asking
+from rlctl.core.policy import Policy
+from rlctl.system.watchdog import NoAnswer, complaint
 
 log = logging.getLogger(__name__)
 

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.campaign import CampaignFactory, Repeatable
-from rlctl.errors import RlctlError
+from rlctl.core.campaign import CampaignFactory, Repeatable
+from rlctl.core.errors import RlctlError
+from rlctl.core.simulation import Launch, Simulated, TaskModel
+from rlctl.core.task import Resources, TaskSpec, TaskState
+from rlctl.environments.campaign_vector_env import Batch, one_by_one
 from rlctl.evaluation.curves import spread_instances
-from rlctl.executors.simulated import Launch, Simulated, TaskModel
 from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import Attempt
-from rlctl.registry import campaign_factory
+from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.run_folder import Run
-from rlctl.task import Resources, TaskSpec, TaskState
-from rlctl.vector import Batch, one_by_one
 
 TWINS = 32
 """Answers to each task, with chance drawn anew."""

@@ -23,20 +23,20 @@ import yaml
 from markupsafe import Markup
 
 import rlctl
-from rlctl.campaign import Illustrated
-from rlctl.config import config_data
-from rlctl.errors import RlctlError
+from rlctl.config.load import config_data
+from rlctl.core.campaign import Illustrated
+from rlctl.core.errors import RlctlError
+from rlctl.executors.local.process_task import LOGS
 from rlctl.executors.naming import attempt_key, file_name
-from rlctl.executors.program import LOGS
 from rlctl.monitoring import svg
-from rlctl.monitoring.account import SHOWN, Account, Purpose, account, percentages
+from rlctl.monitoring.formatting import action_text, count_text, value_text
 from rlctl.monitoring.gantt import gantt
-from rlctl.monitoring.own_file import check_own, write_own
+from rlctl.monitoring.generated_file import check_own, write_own
+from rlctl.monitoring.ledger import SHOWN, Account, Purpose, account, percentages
 from rlctl.monitoring.palette import OF_PURPOSE, OF_STATE, declarations, variable
 from rlctl.monitoring.progress import Progress, duration
 from rlctl.monitoring.timeline import Answer, Attempt
-from rlctl.monitoring.wording import action_text, count_text, value_text
-from rlctl.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.comparison import Beside, compare
 from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
 from rlctl.steering.run_folder import CONFIG, WORK, Run

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlctl.config import Config, RuleEntry, load_config, load_rule_file
-from rlctl.errors import ConfigError, JournalError
-from rlctl.executors.journal import Journal
+from rlctl.config.load import load_config, load_rule_file
+from rlctl.config.schema import Config, RuleEntry
+from rlctl.core.errors import ConfigError, JournalError
+from rlctl.core.records import Record
+from rlctl.executors.event_log import Journal
 from rlctl.executors.ownership import LOCK, read_owner
 from rlctl.monitoring.timeline import Timeline
-from rlctl.records import Record
-from rlctl.registry import executor_options
+from rlctl.plugins.registry import executor_options
 
 JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
 MADE = (WORK, CONFIG, LOCK, JOURNAL)

@@ -16,17 +16,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rlctl.campaign import Campaign, Countable
-from rlctl.config import Config
-from rlctl.errors import JournalError
-from rlctl.executors.journal import Journal, JournalInUseError
-from rlctl.executors.supervision import unattended
-from rlctl.monitoring.account import account, ledger_line
+from rlctl.config.schema import Config
+from rlctl.core.campaign import Campaign, Countable
+from rlctl.core.errors import JournalError
+from rlctl.core.json_values import json_text, plain
+from rlctl.executors.event_log import Journal, JournalInUseError
+from rlctl.executors.local.supervisor_client import unattended
+from rlctl.monitoring.formatting import action_text, count_text, span_of_cores
+from rlctl.monitoring.ledger import account, ledger_line
 from rlctl.monitoring.progress import duration
 from rlctl.monitoring.timeline import Answer, Attempt, Timeline
-from rlctl.monitoring.wording import action_text, count_text, span_of_cores
-from rlctl.plain import json_text, plain
-from rlctl.registry import campaign_factory
+from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.run_folder import WORK, Controller, Run, controller, now_s, read_run
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlctl.errors import JournalError
-from rlctl.plain import plain
-from rlctl.records import Record, event_from_json
+from rlctl.core.errors import JournalError
+from rlctl.core.json_values import plain
+from rlctl.core.records import Record
+from rlctl.core.task import event_from_json
 
 SCHEMA = 2
 """2 added ``core_seconds`` and ``gpu_seconds``; what schema 1 wrote is read, without them."""
@@ -31,7 +32,7 @@ class Summary:
         failures: number of failed tasks by kind of failure.
         fallbacks: number of decisions that the policy did not answer itself, by reason.
         extra: the campaign's own figures.
-        core_seconds: of the allocation, by purpose (``rlctl.monitoring.account.Purpose``).
+        core_seconds: of the allocation, by purpose (``rlctl.monitoring.ledger.Purpose``).
         gpu_seconds: likewise.
     """
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rlctl.driver import TaskRunner
-from rlctl.executors.base import Machine
-from rlctl.interrupts import Interrupted
-from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
-from rlctl.watchdog import interruptible
+from rlctl.core.machine import Machine
+from rlctl.core.runner import TaskRunner
+from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState
+from rlctl.system.interrupts import Interrupted
+from rlctl.system.watchdog import interruptible
 
 _LOOK_UP_S = 0.25
 

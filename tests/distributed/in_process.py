@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlctl.distributed.chunk import Recorder, decode
-from rlctl.distributed.policies import actor_policy
+from rlctl.distributed.actor.numpy_policies import actor_policy
+from rlctl.distributed.comm.chunk import Recorder, decode
 
 
 class Players:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.distributed import relics
-from rlctl.errors import LaunchError
-from rlctl.executors import processes
+from rlctl.core.errors import LaunchError
+from rlctl.distributed.launch.launcher import stale_shm
 from rlctl.executors.launchers import Launch, Launcher, launch
+from rlctl.executors.local import processes
 from rlctl.executors.mpi import clean_environment, scratch_environment
 from rlctl.executors.mpi import flavour as family_of
 
@@ -70,7 +70,7 @@ def run_ranks(
     folders = [str(ROOT), str(ROOT / "envs"), str(ROOT / "agents"), str(Path(__file__).parent)]
     mark = f"RLCTL_TEST_RANKS={secrets.token_hex(8)}"
     scratch = Path(tempfile.mkdtemp(prefix="rlctl-test-", dir="/tmp"))  # short: names of sockets have a limit
-    pieces = relics.present()
+    pieces = stale_shm.present()
     process = subprocess.Popen(
         [*before, sys.executable, *program, *arguments],
         stdin=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ def run_ranks(
         raise
     finally:
         _end(process, mark)
-        relics.remove_since(pieces)
+        stale_shm.remove_since(pieces)
         shutil.rmtree(scratch, ignore_errors=True)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

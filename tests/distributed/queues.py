@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from rlctl.distributed.messages import EMPTY, Message
+from rlctl.distributed.comm.messages import EMPTY, Message
 
 LEARNER = (0, 0)
 

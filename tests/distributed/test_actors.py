@@ -9,13 +9,13 @@ import pytest
 from gymnasium import spaces
 from queues import LEARNER, Switchboard
 
-from rlctl.distributed.actor import Actor, Cut
-from rlctl.distributed.attendant import Attendant
-from rlctl.distributed.chunk_log import ChunkLog
-from rlctl.distributed.collector import Collector
-from rlctl.distributed.layout import Ended, Layout, Step
-from rlctl.distributed.messages import Kind
-from rlctl.distributed.roster import ActorsLostError, Roster
+from rlctl.distributed.actor.loop import Actor, Cut
+from rlctl.distributed.comm.heartbeat import Attendant
+from rlctl.distributed.comm.messages import Kind
+from rlctl.distributed.comm.transition_spec import Ended, Layout, Step
+from rlctl.distributed.learner.actor_registry import ActorsLostError, Roster
+from rlctl.distributed.learner.chunk_log import ChunkLog
+from rlctl.distributed.learner.collector import Collector
 
 LAYOUT = Layout(1, 0, 0, 1)
 SPEC = {"kind": "categorical", "heads": [2], "n_obs": 1, "n_mask": 0, "hidden": [], "activation": "tanh", "clip": None}

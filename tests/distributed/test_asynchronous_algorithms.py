@@ -11,9 +11,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.noise import NormalActionNoise
 from test_chunk import steps
 
-from rlctl.distributed.chunk import Recorder, decode
-from rlctl.distributed.layout import Layout, Seeds
-from rlctl.distributed.worlds import SingleWorlds
+from rlctl.distributed.actor.vector_env import SingleWorlds
+from rlctl.distributed.comm.chunk import Recorder, decode
+from rlctl.distributed.comm.transition_spec import Layout, Seeds
 from rlctl_agents.asynchronous.batch import Batch
 from rlctl_agents.asynchronous.off_policy import AsyncDQN, AsyncSAC, AsyncTD3
 from rlctl_agents.asynchronous.on_policy import AsyncMaskablePPO, AsyncPPO, AsyncRecurrentPPO

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlctl.distributed.chunk import Recorder, decode
-from rlctl.distributed.chunk_log import ChunkLog
-from rlctl.distributed.layout import Ended, Layout, Seeds, Step
+from rlctl.distributed.comm.chunk import Recorder, decode
+from rlctl.distributed.comm.transition_spec import Ended, Layout, Seeds, Step
+from rlctl.distributed.learner.chunk_log import ChunkLog
 
 LAYOUT = Layout(3, 2, 1, 2)
 

@@ -20,11 +20,11 @@ SUM = """
 import json, sys, time
 import gymnasium, numpy as np
 from mpi4py import MPI
-from rlctl.distributed.failing import Failure
-from rlctl.distributed.group import Leader, follow
-from rlctl.distributed.layout import Seeds
-from rlctl.distributed.worlds import SingleWorlds
-from rlctl.schema import EnvironmentSection
+from rlctl.distributed.actor.env_guard import Failure
+from rlctl.distributed.comm.collective_env import Leader, follow
+from rlctl.distributed.comm.transition_spec import Seeds
+from rlctl.distributed.actor.vector_env import SingleWorlds
+from rlctl.config.schema import EnvironmentSection
 
 class Sum(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-1e9, 1e9, (1,), np.float32)

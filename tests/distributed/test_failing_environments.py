@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from faulty import Faulty
 
-from rlctl.distributed.failing import BrokenEnvironmentError, Failure
-from rlctl.distributed.layout import Seeds
-from rlctl.distributed.roster import ActorsLostError, Roster
-from rlctl.distributed.worlds import SingleWorlds
-from rlctl.schema import EnvironmentSection
+from rlctl.config.schema import EnvironmentSection
+from rlctl.distributed.actor.env_guard import BrokenEnvironmentError, Failure
+from rlctl.distributed.actor.vector_env import SingleWorlds
+from rlctl.distributed.comm.transition_spec import Seeds
+from rlctl.distributed.learner.actor_registry import ActorsLostError, Roster
 
 QUICK = {"backoff_s": 0.01, "backoff_limit_s": 0.05}
 

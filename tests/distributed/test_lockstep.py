@@ -104,7 +104,7 @@ DEAD = """
 import os, signal
 import gymnasium, numpy as np
 from mpi4py import MPI
-from rlctl.distributed.lockstep import WorkersLostError
+from rlctl.distributed.modes.lockstep import WorkersLostError
 from rlctl_agents.ranks_vec_env import RanksVecEnv, serve
 
 class Deadly(gymnasium.Wrapper):

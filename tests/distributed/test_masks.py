@@ -10,14 +10,14 @@ import pytest
 from test_ways_to_train import train as train_on_ranks
 
 import rlctl
-from rlctl.campaign import Decision
-from rlctl.config import Config
-from rlctl.distributed.layout import Seeds, Worlds
-from rlctl.distributed.worlds import SingleWorlds, VectorWorlds
-from rlctl.errors import ConfigError, RlctlError
-from rlctl.executors.base import Capacity
-from rlctl.masks import MaskError
-from rlctl.policy import SimpleRule
+from rlctl.config.schema import Config
+from rlctl.core.campaign import Decision
+from rlctl.core.errors import ConfigError, RlctlError
+from rlctl.core.machine import Capacity
+from rlctl.core.policy import SimpleRule
+from rlctl.distributed.actor.vector_env import SingleWorlds, VectorWorlds
+from rlctl.distributed.comm.transition_spec import Seeds, Worlds
+from rlctl.environments.masks import MaskError
 from rlctl_envs.gymnasium_id import GymnasiumId
 
 TOLD = ("array", "list", "bools", "floats", "parts", "method")

@@ -8,7 +8,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO, SAC, TD3
 
 from rlctl.bundle.recurrent import Lstm
-from rlctl.distributed.policies import actor_policy
+from rlctl.distributed.actor.numpy_policies import actor_policy
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
 from rlctl_agents.spec_env import SpecVecEnv
@@ -160,7 +160,7 @@ def test_a_memory_does_not_overflow():
 
 
 def test_what_actors_cannot_compute_is_refused():
-    from rlctl.errors import ConfigError
+    from rlctl.core.errors import ConfigError
 
     images = spaces.Box(0, 255, (3, 36, 36), np.uint8)
     with pytest.raises(ConfigError, match="NatureCNN"):

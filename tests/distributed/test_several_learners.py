@@ -9,7 +9,7 @@ from gymnasium import spaces
 from mpi_runner import run_ranks
 from stable_baselines3.common.logger import Logger
 
-from rlctl.distributed.layout import Layout
+from rlctl.distributed.comm.transition_spec import Layout
 from rlctl_agents.asynchronous.on_policy import AsyncPPO
 from rlctl_agents.asynchronous.several import OutOfStepError, ParallelPPO
 from rlctl_agents.spec_env import SpecVecEnv
@@ -161,7 +161,7 @@ import numpy as np, torch
 from mpi4py import MPI
 sys.path.insert(0, HERE)
 from test_several_learners import ParallelPPO, data, ppo, vector
-from rlctl.distributed.ranks import AllLearners
+from rlctl.distributed.learner.context import AllLearners
 learners = AllLearners(MPI.COMM_WORLD, 5e-3)
 model = ppo(ParallelPPO)
 model.join(learners)

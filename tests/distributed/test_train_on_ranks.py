@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from mpi_runner import ROOT, mpiexec, survives_a_dead_rank
 
-from rlctl.distributed import relics
+from rlctl.distributed.launch.launcher import stale_shm
+from rlctl.executors.local.processes import children_of, family, send_signal
 from rlctl.executors.mpi import clean_environment, mpiexec_command
-from rlctl.executors.processes import children_of, family, send_signal
 
 CONFIG = """
 schema: 1
@@ -35,9 +35,9 @@ def token() -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_memory_stays_as_it_is() -> Iterator[None]:
-    before = relics.present()
+    before = stale_shm.present()
     yield
-    assert relics.present() <= before
+    assert stale_shm.present() <= before
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def begin(tmp_path: Path, token: str) -> Iterator[Begin]:
     """Begins ``rlctl train``; whatever happens, nothing of it survives the test."""
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "tmp").mkdir()
-    before = relics.present()
+    before = stale_shm.present()
     folders = [Path(__file__).parent / "standin", ROOT, ROOT / "envs", ROOT / "agents"]
 
     def start(how: str = "", ranks: int = 3, before: Sequence[str] = (), more: Sequence[str] = ()) -> object:
@@ -71,7 +71,7 @@ def begin(tmp_path: Path, token: str) -> Iterator[Begin]:
 
     yield start  # type: ignore[misc]
     send_signal(family([], token.encode()), signal.SIGKILL)
-    relics.remove_since(before)
+    stale_shm.remove_since(before)
 
 
 def until_begun(tmp_path: Path, process: subprocess.Popen[str]) -> None:

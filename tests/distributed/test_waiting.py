@@ -7,7 +7,7 @@ import json
 import pytest
 from mpi_runner import run_ranks
 
-from rlctl.distributed.waiting import FIRST_S, LIMIT_S, Backoff, limit_s
+from rlctl.distributed.comm.polling import FIRST_S, LIMIT_S, Backoff, limit_s
 
 
 def test_naps_are_an_eighth_of_the_wait_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ COLLECTIVES = """
 import json, time
 import numpy as np
 from mpi4py import MPI
-from rlctl.distributed.waiting import Asleep, wait
+from rlctl.distributed.comm.polling import Asleep, wait
 
 world = MPI.COMM_WORLD
 asleep = Asleep(world)
@@ -70,7 +70,7 @@ def test_collectives_give_what_blocking_ones_do() -> None:
 NAPS = """
 import json, time
 from mpi4py import MPI
-from rlctl.distributed import waiting
+from rlctl.distributed.comm import polling as waiting
 
 asleep = waiting.Asleep(MPI.COMM_WORLD)
 asleep.barrier()

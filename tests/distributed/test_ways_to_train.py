@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mpi_runner import mpiexec
 
-from rlctl.distributed import relics
+from rlctl.distributed.launch.launcher import stale_shm
 from rlctl.steering.run_folder import WORK
 
 CARTPOLE = """
@@ -60,7 +60,7 @@ train:
 def train(folder: Path, config: str, ranks: int, *options: str) -> subprocess.CompletedProcess[str]:
     mpiexec()  # or skip
     (folder / "config.yaml").write_text(config)
-    before = relics.present()
+    before = stale_shm.present()
     done = subprocess.run(
         [sys.executable, "-P", "-m", "rlctl", "train", "config.yaml", "--out=run", f"--ranks={ranks}", *options],
         cwd=folder,
@@ -70,7 +70,7 @@ def train(folder: Path, config: str, ranks: int, *options: str) -> subprocess.Co
         timeout=120,
         check=False,
     )
-    assert relics.present() <= before
+    assert stale_shm.present() <= before
     return done
 
 

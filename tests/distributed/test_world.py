@@ -7,13 +7,13 @@ import json
 import pytest
 from mpi_runner import run_ranks, survives_a_dead_rank
 
-from rlctl.distributed.topology import Role, Shape, split
+from rlctl.distributed.launch.topology import Role, Shape, split
 
 TELL = """
 import json, sys
-from rlctl.distributed.topology import Shape
-from rlctl.distributed.waiting import Asleep
-from rlctl.distributed.world import bring_up
+from rlctl.distributed.launch.topology import Shape
+from rlctl.distributed.comm.polling import Asleep
+from rlctl.distributed.comm.mpi_context import bring_up
 
 def members(comm):
     return None if comm is None else comm.allgather(world.place.rank)
@@ -60,9 +60,9 @@ def test_without_with_ft_no_rank_survives_another() -> None:
 
 FAIL = """
 import sys, time
-from rlctl.distributed.topology import Shape
-from rlctl.distributed.world import bring_up
-from rlctl.errors import ConfigError
+from rlctl.distributed.launch.topology import Shape
+from rlctl.distributed.comm.mpi_context import bring_up
+from rlctl.core.errors import ConfigError
 
 how = sys.argv[1]
 with bring_up(Shape()) as world:
@@ -104,8 +104,9 @@ def test_too_few_ranks_end_the_job_with_the_smallest_world() -> None:
 
 LEAVE = """
 import logging, os, signal, sys, time
-from rlctl.distributed import leaving, world as module
-from rlctl.distributed.topology import Shape
+from rlctl.distributed.launch import shutdown as leaving
+from rlctl.distributed.comm import mpi_context as module
+from rlctl.distributed.launch.topology import Shape
 
 logging.basicConfig()
 how = sys.argv[1]

@@ -10,9 +10,10 @@ from typing import Any
 
 from evidence_campaign import EVIDENCE, Logged, Remembering
 
-from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
-from rlctl.records import Record, event_from_json
+from rlctl.core.machine import Capacity
+from rlctl.core.records import Record
+from rlctl.core.task import event_from_json
+from rlctl.executors.event_log import Journal
 
 FINAL = ("done", "failed", "canceled")
 RUN_FILES = {"config.yaml", "journal.db", "lock", "summary.json", "tensorboard", "work"}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tiny_campaign import Parts
 
-from rlctl.campaign import Action, Command, Decision, Start
+from rlctl.core.campaign import Action, Command, Decision, Start
 
 EVIDENCE = "evidence"
 PROGRAM = """

@@ -49,7 +49,7 @@ class Effects:
 
     def install(self) -> None:
         """From now on."""
-        from rlctl.executors.journal import Journal
+        from rlctl.executors.event_log import Journal
 
         sys.addaudithook(self._heard)
         self._wrap(Journal, "append", before=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlctl.task import TaskId, TaskSpec
+from rlctl.core.task import TaskId, TaskSpec
 
 
 def shell(uid: str, code: str, *arguments: str, **options: Any) -> TaskSpec:

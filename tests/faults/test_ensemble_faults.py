@@ -24,11 +24,11 @@ from evidence import processes_in, read
 from machine import FULL
 from test_kill_points import kill_all
 
-from rlctl.config import load_config
-from rlctl.driver import Driver
-from rlctl.env import twin
+from rlctl.config.load import load_config
+from rlctl.core.driver import Driver
+from rlctl.environments.campaign_env import twin
 from rlctl.executors.mpi import clean_environment, find_mpiexec
-from rlctl.registry import campaign_factory
+from rlctl.plugins.registry import campaign_factory
 from rlctl_envs.ensemble.live import Status
 
 pytestmark = [
@@ -161,7 +161,9 @@ def test_interrupted_and_resumed(ensemble: Ensemble, number: signal.Signals) -> 
     ensemble.finish()
 
 
-@pytest.mark.parametrize("who", [*(["rlctl.executors.supervisor"] if FULL else []), "rlctl_envs.ensemble.program"])
+@pytest.mark.parametrize(
+    "who", [*(["rlctl.executors.local.supervisor"] if FULL else []), "rlctl_envs.ensemble.program"]
+)
 def test_a_supervisor_or_a_rank_dies(ensemble: Ensemble, who: str) -> None:
     life = ensemble.live()
     ensemble.until("running", 2)

@@ -27,16 +27,16 @@ import pytest
 from logged_programs import logged, shell, waiting
 from small_disk import fill
 
-from rlctl.errors import JournalError, LaunchError
+from rlctl.core.errors import JournalError, LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import LocalExecutor, TaskFailed, WorkerDied
-from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
-from rlctl.executors.local import Settings
+from rlctl.executors.event_log import Journal
+from rlctl.executors.local.backend import Settings
+from rlctl.executors.local.processes import boot, family, start_time
+from rlctl.executors.local.supervisor import TASK
+from rlctl.executors.local.supervisor_client import LOCK, Supervision
 from rlctl.executors.mpi import find_mpiexec
-from rlctl.executors.processes import boot, family, start_time
-from rlctl.executors.supervision import LOCK, Supervision
-from rlctl.executors.supervisor import TASK
-from rlctl.task import Failure, Resources, TaskId, TaskSpec, TaskState
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
@@ -377,8 +377,8 @@ sys.path[:0] = [sys.argv[1]]
 from logged_programs import ONCE, logged, shell
 from rlctl.executors import LocalExecutor, TaskFailed
 from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
-from rlctl.executors.local import Settings
+from rlctl.executors.event_log import Journal
+from rlctl.executors.local.backend import Settings
 
 folder, point, evidence, count = Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), 0
 
@@ -452,7 +452,7 @@ class Controlled:
                 if (
                     name.isdigit()
                     and Path(os.readlink(f"/proc/{name}/cwd")) == self.folder / "work"
-                    and b"rlctl.executors.supervisor" in Path(f"/proc/{name}/cmdline").read_bytes()
+                    and b"rlctl.executors.local.supervisor" in Path(f"/proc/{name}/cmdline").read_bytes()
                 ):
                     return int(name)
         return None
@@ -526,7 +526,7 @@ def test_what_runs_is_adopted_and_what_the_lease_ended_is_not_taken_for_done(tmp
         code = (
             "import sys, time; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; folder = Path(sys.argv[2])\n"
             "from logged_programs import logged; from rlctl.executors import LocalExecutor, Capacity\n"
-            "from rlctl.executors.journal import Journal; from rlctl.executors.local import Settings\n"
+            "from rlctl.executors.event_log import Journal; from rlctl.executors.local.backend import Settings\n"
             "journal = Journal.create(folder / 'journal.db', {})\n"
             "settings = Settings(lease_s=0.1, pin=False, oversubscribe=True)\n"
             "executor = LocalExecutor(Capacity(), folder / 'work', eager=True, settings=settings)\n"
@@ -555,7 +555,7 @@ def test_what_ends_before_a_later_controller_asks_for_it_again_is_not_lost(tmp_p
     code = (
         "import sys, time; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; folder = Path(sys.argv[2])\n"
         "from logged_programs import waiting; from rlctl.executors import LocalExecutor, Capacity\n"
-        "from rlctl.executors.journal import Journal; from rlctl.executors.local import Settings\n"
+        "from rlctl.executors.event_log import Journal; from rlctl.executors.local.backend import Settings\n"
         "journal = Journal.create(folder / 'journal.db', {})\n"
         "settings = Settings(lease_s=60.0, pin=False, oversubscribe=True)\n"
         "executor = LocalExecutor(Capacity(), folder / 'work', eager=True, settings=settings)\n"

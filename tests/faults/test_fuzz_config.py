@@ -22,10 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from mutations import Mutant, mutant
 
 import rlctl
-from rlctl.config import Config, load_rule_file
-from rlctl.errors import RlctlError
-from rlctl.preflight import check_campaign, check_policy
-from rlctl.registry import make_rule
+from rlctl.config.load import load_rule_file
+from rlctl.config.schema import Config
+from rlctl.core.errors import RlctlError
+from rlctl.plugins.preflight import check_campaign, check_policy
+from rlctl.plugins.registry import make_rule
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))

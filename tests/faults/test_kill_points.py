@@ -17,8 +17,8 @@ from evidence import Found, check, processes_in, read
 from machine import FULL, HEAD, NOTHING_SAID, Life, Machine, Row, chance, effects, judged, place, printed_line
 from numpy.random import Generator
 
-from rlctl.errors import JournalError
-from rlctl.executors.journal import Journal
+from rlctl.core.errors import JournalError
+from rlctl.executors.event_log import Journal
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at processes through /proc")
 
@@ -32,7 +32,7 @@ executor: {{options: {{lease_s: {lease_s}}}}}
 STEER = ["steer", "config.yaml", "--policy", "remembering", "--run", "run", "--json"]
 SHORT = {"parts": 3, "ms": 4.0}
 LONG = {"parts": 12, "ms": 15.0, "failing": [5], "cancel_at": 4}
-MODULES = ("evidence_campaign", "rlctl.experiment", "rlctl.steering.control", "rlctl.cli")
+MODULES = ("evidence_campaign", "rlctl.api", "rlctl.steering.control", "rlctl.cli.main")
 TABLE: list[Row] = []
 
 
@@ -240,7 +240,7 @@ def supervisor_of(life: Life, folder: Path) -> int | None:
     for pid in processes_in(folder):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"rlctl.executors.supervisor" in words and pid != life.pid:
+            if b"rlctl.executors.local.supervisor" in words and pid != life.pid:
                 return pid
     return None
 

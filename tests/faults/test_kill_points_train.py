@@ -14,7 +14,7 @@ from machine import FULL, HEAD, NOTHING_SAID, Life, Machine, Row, chance, effect
 from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlctl import saved_policy
+from rlctl.bundle import saved_policy
 from rlctl_agents.checkpoint import KEPT
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at processes through /proc")
@@ -36,10 +36,10 @@ SHORT, LONG = 192, 1536
 # PyTorch imports its compiler when the first optimiser is made.
 MODULES = (
     "torch._dynamo",
-    "rlctl.experiment",
+    "rlctl.api",
     "rlctl_agents.training",
     "rlctl_envs.moldable_queue.factory",
-    "rlctl.cli",
+    "rlctl.cli.main",
 )
 TABLE: list[Row] = []
 

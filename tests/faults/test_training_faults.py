@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.distributed import relics
+from rlctl.distributed.launch.launcher import stale_shm
+from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.mpi import clean_environment
-from rlctl.executors.processes import family, send_signal
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "distributed"))
@@ -86,7 +86,7 @@ class Training:
         self.said: list[tuple[float, str]] = []
         self.process: subprocess.Popen[str] | None = None
         (folder / "tmp").mkdir()
-        self._relics = relics.present()
+        self._relics = stale_shm.present()
 
     def begin(self, resume: bool = False, ranks: int = 4, config: str = CONFIG, **settings: object) -> None:
         mpiexec()  # or skip
@@ -147,7 +147,7 @@ class Training:
         while family([], self.token.encode()) and time.monotonic() < end:
             time.sleep(0.05)
         assert family([], self.token.encode()) == []
-        assert relics.present() <= self._relics
+        assert stale_shm.present() <= self._relics
         return code
 
     @property
@@ -170,7 +170,7 @@ class Training:
 
     def clean(self) -> None:
         send_signal(family([], self.token.encode()), signal.SIGKILL)
-        relics.remove_since(self._relics)
+        stale_shm.remove_since(self._relics)
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None

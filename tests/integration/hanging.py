@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tiny_campaign
 
-from rlctl.campaign import Action, Command, Decision
-from rlctl.executors.simulated import Launch, Simulated
-from rlctl.task import Event, TaskState
+from rlctl.core.campaign import Action, Command, Decision
+from rlctl.core.simulation import Launch, Simulated
+from rlctl.core.task import Event, TaskState
 
 
 def loop() -> None:

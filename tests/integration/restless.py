@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rlctl.campaign import Action, Decision
-from rlctl.config import load_config
+from rlctl.config.load import load_config
+from rlctl.core.campaign import Action, Decision
 from rlctl.steering.control import steer
 
 SCRIPT = str(Path(__file__))

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Resources, TaskId, TaskSpec
 from rlctl.executors.application import Application
-from rlctl.executors.base import Capacity
-from rlctl.executors.local import LocalExecutor, Settings
+from rlctl.executors.local.backend import LocalExecutor, Settings
 from rlctl.executors.mpi import find_mpiexec
-from rlctl.task import Resources, TaskId, TaskSpec
 
 SIZE = (
     "import json, os, sys; from mpi4py import MPI; comm = MPI.COMM_WORLD\n"

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlctl.executors import LocalExecutor, exchange
-from rlctl.executors.data import by_reference, fetch
+from rlctl.executors import LocalExecutor
+from rlctl.executors.functions import serialization
+from rlctl.executors.functions.large_results import by_reference, fetch
 from rlctl.executors.naming import spare
 
 PATIENCE_S = 120.0
@@ -66,10 +67,10 @@ def test_an_array_is_as_writable_as_it_was_and_empty_ones_travel(size: int) -> N
 
 def test_a_message_that_was_read_has_left_nothing(tmp_path: Path) -> None:
     arrays = [np.arange(20_000), np.arange(3_000_000), np.zeros(0)]
-    message = exchange.dump(arrays, tmp_path)
+    message = serialization.dump(arrays, tmp_path)
     (file,) = tmp_path.iterdir()
     assert file.stat().st_size == sum(array.nbytes for array in arrays)
-    loaded = exchange.load(message)
+    loaded = serialization.load(message)
     assert list(tmp_path.iterdir()) == []
     assert all((a == b).all() for a, b in zip(arrays, loaded, strict=True))
 
@@ -79,15 +80,15 @@ def test_what_has_no_room_leaves_no_part_of_it(tmp_path: Path) -> None:
     script = f"""
 import numpy as np, resource, signal
 from pathlib import Path
-from rlctl.executors import exchange
+from rlctl.executors.functions import serialization as exchange
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, {before[1]}))
 for _ in range(2):
     try:
-        exchange.dump(np.ones(100_000), Path({str(tmp_path)!r}))
+        serialization.dump(np.ones(100_000), Path({str(tmp_path)!r}))
     except OSError as error:
         print(error.strerror)
-exchange.dump(np.ones(10_000), Path({str(tmp_path)!r}))
+serialization.dump(np.ones(10_000), Path({str(tmp_path)!r}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout == "File too large\n" * 2, done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rlctl import caches
+from rlctl.cli import cache_folders
 from rlctl.executors import mpi
 from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.naming import scratch_folder
@@ -46,7 +46,7 @@ def test_tasks_and_trainings_of_several_ranks_need_no_home(tmp_path: Path, bare:
 
     code = (
         "from pathlib import Path\nfrom rlctl.executors import Capacity, LocalExecutor\n"
-        "from rlctl.executors.local import Settings\nfrom rlctl.task import Resources, TaskId, TaskSpec\n"
+        "from rlctl.executors.local.backend import Settings\nfrom rlctl.core.task import Resources, TaskId, TaskSpec\n"
         "tell = 'from mpi4py import MPI; print(MPI.COMM_WORLD.size)'\n"
         "rehearsal = Settings(oversubscribe=True)\n"
         "with LocalExecutor(Capacity(cores=2), Path('work'), settings=rehearsal, eager=True) as one:\n"
@@ -57,7 +57,7 @@ def test_tasks_and_trainings_of_several_ranks_need_no_home(tmp_path: Path, bare:
     assert (tmp_path / "work" / "logs" / "a.1.out").read_text().split() == ["2", "2"]
     (tmp_path / "config.yaml").write_text(CONFIG)
     assert "saved the policy in run/policy" in says("-m", "rlctl", "train", "config.yaml", "--out=run", "--ranks=2")
-    assert "2 ranks of mpi4py" in says("-c", "from rlctl import doctor; print(doctor.mpi().detail)")
+    assert "2 ranks of mpi4py" in says("-c", "from rlctl.cli import doctor; print(doctor.mpi().detail)")
     assert not (tmp_path / "~").exists()
 
 
@@ -73,11 +73,11 @@ def test_libraries_keep_what_they_compile_where_it_can_be_kept(tmp_path: Path, m
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
-    caches.prepare()
+    cache_folders.prepare()
     assert "NUMBA_CACHE_DIR" not in os.environ
     monkeypatch.setenv("HOME", "/nowhere/at/all")
     monkeypatch.setenv("MPLCONFIGDIR", "mine")
-    caches.prepare()
+    cache_folders.prepare()
     kept = Path(os.environ.pop("NUMBA_CACHE_DIR")).parent
     assert kept.parent == tmp_path
     assert kept.stat().st_mode & 0o777 == 0o700
@@ -85,7 +85,7 @@ def test_libraries_keep_what_they_compile_where_it_can_be_kept(tmp_path: Path, m
     kept.rmdir()
     (tmp_path / "elsewhere").mkdir()
     kept.symlink_to(tmp_path / "elsewhere")  # another user was quicker
-    caches.prepare()
+    cache_folders.prepare()
     assert Path(os.environ.pop("NUMBA_CACHE_DIR")).parent != kept
 
 
@@ -106,7 +106,7 @@ from pathlib import Path
 for number in json.loads(sys.argv[1]):
     os.close(number)
 from rlctl.executors import Capacity, LocalExecutor
-from rlctl.task import TaskId, TaskSpec
+from rlctl.core.task import TaskId, TaskSpec
 told = []
 with LocalExecutor(max_workers=1) as one:
     told.append(one.submit(pow, 2, 3).result(60))
@@ -153,7 +153,7 @@ def without_reader() -> None:
 def test_a_run_goes_on_when_nobody_can_hear_how_far_it_is(tmp_path: Path, errors: Callable[[], None]) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG)
     shown = "from rlctl.monitoring import progress; progress.QUIET_S = progress.LINE_EVERY_S = 0.0\n"  # at once
-    code = f"{shown}from rlctl import cli; cli.main(['train', 'config.yaml', '--out=run'])"
+    code = f"{shown}from rlctl.cli import main as cli; cli.main(['train', 'config.yaml', '--out=run'])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, preexec_fn=errors, stdout=subprocess.PIPE, text=True, timeout=180
     )

@@ -20,10 +20,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
 import rlctl
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
 from rlctl.monitoring.server import serve
 from rlctl.monitoring.tags import LAYOUT, METRICS, find
-from rlctl.registry import game_factory
+from rlctl.plugins.registry import game_factory
 from rlctl_agents.board import TrainingBoard
 
 CONFIG = """
@@ -209,7 +209,7 @@ def test_steering_shows_what_its_summary_says(steered: Path) -> None:
 @pytest.fixture
 def board(trained: Path, steered: Path) -> Iterator[subprocess.Popen[str]]:
     folders = [str(trained.parent), str(steered)]
-    command = [sys.executable, "-m", "rlctl.cli", "board", *folders, "--port", str(free_port())]
+    command = [sys.executable, "-m", "rlctl.cli.main", "board", *folders, "--port", str(free_port())]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield process
     if process.poll() is None:
@@ -241,7 +241,7 @@ def test_the_board_answers_and_ends_when_it_is_told_to(
     assert shown == expected
     port = url.rstrip("/").rpartition(":")[2]
     taken = subprocess.run(
-        [sys.executable, "-m", "rlctl.cli", "board", str(Path(board.args[4])), "--port", port],  # type: ignore[index]
+        [sys.executable, "-m", "rlctl.cli.main", "board", str(Path(board.args[4])), "--port", port],  # type: ignore[index]
         capture_output=True,
         text=True,
         timeout=120,

@@ -13,7 +13,7 @@ from test_steering import TWO_POOLS, Steering, steering  # noqa: F401  (the fixt
 
 
 def rlctl(steering: Steering, *arguments: str) -> str:  # noqa: F811
-    command = [sys.executable, "-m", "rlctl.cli", *arguments]
+    command = [sys.executable, "-m", "rlctl.cli.main", *arguments]
     done = subprocess.run(command, env=steering.environment, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

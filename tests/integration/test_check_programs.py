@@ -16,7 +16,7 @@ from test_steering import Steering, steering  # noqa: F401  (the fixture)
 def check(steering: Steering, *sets: str, **environment: str) -> tuple[int, str]:  # noqa: F811
     options = [part for change in sets for part in ("--set", change)]
     done = subprocess.run(
-        [sys.executable, "-m", "rlctl.cli", "check", str(steering.config), *options],
+        [sys.executable, "-m", "rlctl.cli.main", "check", str(steering.config), *options],
         env={**steering.environment, **environment},
         capture_output=True,
         text=True,
@@ -141,7 +141,7 @@ def test_a_module_command_that_hangs_is_told_of(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rlctl.errors import LaunchError
+    from rlctl.core.errors import LaunchError
     from rlctl.executors import application
 
     bash = tmp_path / "programs" / "bash"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlctl.executors.local.processes import ask_to_end, send_signal, session_processes
 from rlctl.executors.mpi import clean_environment, find_mpiexec, mpiexec_command
-from rlctl.executors.processes import ask_to_end, send_signal, session_processes
 from rlctl_envs.ensemble.law import seconds
 from rlctl_envs.ensemble.program.kernels import KINDS, kernel, units_per_second
 

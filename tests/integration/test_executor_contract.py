@@ -30,19 +30,19 @@ import pytest
 import slurm_bed
 from parsl_workers import needs_parsl, shared
 
-from rlctl.errors import JournalError, LaunchError, RequestError
+from rlctl.core.errors import JournalError, LaunchError, RequestError
+from rlctl.core.machine import Capacity, NodeState
+from rlctl.core.simulation import Launch, Simulated
+from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
-from rlctl.executors.base import Capacity, Executor
-from rlctl.executors.data import fetch
-from rlctl.executors.journal import Journal
-from rlctl.executors.local import Settings
-from rlctl.executors.pool import NodeState
+from rlctl.executors.base import Executor
+from rlctl.executors.event_log import Journal
+from rlctl.executors.functions.large_results import fetch
+from rlctl.executors.local.backend import Settings
 from rlctl.executors.pools import Plan, PooledExecutor
 from rlctl.executors.sharing import Share
-from rlctl.executors.simulated import Launch, Simulated
 from rlctl.executors.slurm import SlurmExecutor
-from rlctl.executors.slurm.executor import SlurmSettings
-from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl.executors.slurm.backend import SlurmSettings
 
 S = TaskState
 PATIENCE_S = 120.0
@@ -115,7 +115,7 @@ def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
 
 def parsl(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
     """As many workers per node as it has cores, of the six that all tests share."""
-    from rlctl.executors.parsl.executor import ParslExecutor, Settings
+    from rlctl.executors.parsl.backend import ParslExecutor, Settings
 
     settings = Settings(workers_per_node=capacity.cores)
     return ParslExecutor(shared.executor, capacity, folder / "work", eager=eager, settings=settings, **options)

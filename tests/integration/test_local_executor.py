@@ -16,18 +16,18 @@ from typing import Any
 import psutil
 import pytest
 
-from rlctl.errors import JournalError, LaunchError
-from rlctl.executors.base import Capacity
-from rlctl.executors.data import fetch
-from rlctl.executors.journal import Journal
-from rlctl.executors.layout import available_cores
-from rlctl.executors.local import LocalExecutor
+from rlctl.core.errors import JournalError, LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
+from rlctl.executors.event_log import Journal
+from rlctl.executors.functions.large_results import fetch
+from rlctl.executors.local.backend import LocalExecutor
+from rlctl.executors.local.inventory import available_cores
+from rlctl.executors.local.processes import session_processes, start_time
+from rlctl.executors.local.supervisor import GRACE_S
 from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.naming import scratch_folder
-from rlctl.executors.processes import session_processes, start_time
 from rlctl.executors.recovery import KINDS, Past
-from rlctl.executors.supervisor import GRACE_S
-from rlctl.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 
 two_cores = pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores")
 needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="needs mpiexec")
@@ -365,8 +365,8 @@ def test_waiting_honours_its_timeout_and_looks_seldom(
 def test_interrupt_inside_wait_leaves_nothing_after_shutdown(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from rlctl.executors.base import Capacity; from rlctl.executors.local import LocalExecutor\n"
-        "from rlctl.task import TaskSpec\n"
+        "from rlctl.executors.base import Capacity; from rlctl.executors.local.backend import LocalExecutor\n"
+        "from rlctl.core.task import TaskSpec\n"
         "executor = LocalExecutor(Capacity(cores=1), Path(sys.argv[1]))\n"
         "executor.submit_task(TaskSpec('a', executable='python', arguments=('-c', sys.argv[2])))\n"
         "try:\n    while True: executor.wait()\n"
@@ -506,8 +506,8 @@ def test_worker_that_was_killed_between_two_calls_is_replaced(
 def test_script_without_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "from pathlib import Path\n"
-        "from rlctl.executors.base import Capacity; from rlctl.executors.local import LocalExecutor\n"
-        "from rlctl.task import TaskSpec\n"
+        "from rlctl.executors.base import Capacity; from rlctl.executors.local.backend import LocalExecutor\n"
+        "from rlctl.core.task import TaskSpec\n"
         "print('main')\n"
         "executor = LocalExecutor(Capacity(cores=1), Path('work'))\n"
         "executor.submit_task(TaskSpec('a', function='builtins:dict', parameters={'x': 1}))\n"
@@ -585,8 +585,8 @@ def test_an_end_that_a_killed_controller_was_told_and_had_not_recorded_is_found_
     spec = script("a", ONCE, result_file="a.json")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from rlctl.executors.base import Capacity; from rlctl.executors.journal import Journal\n"
-        "from rlctl.executors.local import LocalExecutor; from rlctl.task import TaskSpec\n"
+        "from rlctl.executors.base import Capacity; from rlctl.executors.event_log import Journal\n"
+        "from rlctl.executors.local.backend import LocalExecutor; from rlctl.core.task import TaskSpec\n"
         "folder = Path(sys.argv[1]); journal = Journal.create(folder / 'journal.db', {})\n"
         "executor = LocalExecutor(Capacity(cores=1), folder / 'work', journal)\n"
         "spec = TaskSpec('a', executable='python', arguments=('-c', sys.argv[2]), result_file='a.json')\n"
@@ -633,8 +633,8 @@ CONTROLLER = """
 import os, signal, sys
 from pathlib import Path
 from rlctl.executors.base import Capacity
-from rlctl.executors.local import LocalExecutor
-from rlctl.task import Resources, TaskSpec
+from rlctl.executors.local.backend import LocalExecutor
+from rlctl.core.task import Resources, TaskSpec
 sys.path.append(sys.argv[2])
 executor = LocalExecutor(Capacity(cores=int(sys.argv[3])), Path(sys.argv[1]))
 for i, spec in enumerate(eval(sys.argv[4])):

@@ -20,13 +20,13 @@ import yaml
 from parsl_workers import executor as workers_of_parsl
 from parsl_workers import needs_parsl
 
-from rlctl.errors import ConfigError, LaunchError
+from rlctl.core.errors import ConfigError, LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import WorkerDied
-from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
+from rlctl.executors.event_log import Journal
+from rlctl.executors.local.processes import family
 from rlctl.executors.mpi import find_mpiexec
-from rlctl.executors.processes import family
-from rlctl.task import Resources, TaskId, TaskSpec, TaskState
 
 pytestmark = [needs_parsl, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")]
 
@@ -46,7 +46,7 @@ class Site:
         self._opened: list[Any] = []
 
     def open(self, workers: int = 1, capacity: Capacity | None = None, **options: Any) -> Any:
-        from rlctl.executors.parsl.executor import ParslExecutor, Settings
+        from rlctl.executors.parsl.backend import ParslExecutor, Settings
 
         settings = Settings(**options.pop("settings", {"lease_s": 5.0}))
         opened = ParslExecutor(
@@ -271,7 +271,7 @@ def test_a_program_that_outlives_its_supervisor_is_stopped_and_lost(common: Site
     executor = common.executor
     future = executor.submit_task(stubborn("v"))
     (pid,) = until(lambda: begun(common, "v"), "it has begun")
-    (supervisor,) = common.having("rlctl.executors.supervisor")
+    (supervisor,) = common.having("rlctl.executors.local.supervisor")
     supervisor.kill()
     assert future.result(PATIENCE_S) == {}
     assert not alive(pid)
@@ -293,7 +293,7 @@ def test_without_its_interchange_an_executor_says_so_and_leaves_nothing(site: Si
     executor.submit_task(stubborn("a"))
     assert executor.wait(PATIENCE_S)
     (pid,) = until(lambda: begun(site, "a"), "it has begun")
-    (keeper,) = site.having("rlctl.executors.parsl.keeper")
+    (keeper,) = site.having("rlctl.executors.parsl.block_watchdog")
     (interchange,) = keeper.children()
     interchange.kill()
     site.relics = True  # for the next controller
@@ -326,9 +326,9 @@ import os, sys, time
 from pathlib import Path
 from parsl_workers import executor as workers_of_parsl
 from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
-from rlctl.executors.parsl.executor import ParslExecutor, Settings
-from rlctl.task import TaskId, TaskSpec
+from rlctl.executors.event_log import Journal
+from rlctl.executors.parsl.backend import ParslExecutor, Settings
+from rlctl.core.task import TaskId, TaskSpec
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
@@ -418,7 +418,7 @@ tiny = tiny_campaign:Factory
 [rlctl.policies]
 cycling = tiny_campaign:Cycling
 [rlctl.executors]
-site = rlctl.executors.parsl.entry:Parsl
+site = rlctl.executors.parsl.factory:Parsl
 """
 
 
@@ -463,7 +463,7 @@ def test_a_campaign_is_steered_on_it_and_gone_on_with_after_a_kill(site: Site) -
 def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
     from parsl.executors import HighThroughputExecutor
 
-    from rlctl.executors.parsl.entry import Parsl
+    from rlctl.executors.parsl.factory import Parsl
     from rlctl.executors.parsl.source import load
 
     path = tmp_path / "site.py"
@@ -501,7 +501,7 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
 
 
 def test_the_configuration_in_the_documentation_is_one(tmp_path: Path) -> None:
-    from rlctl.executors.parsl.entry import Parsl
+    from rlctl.executors.parsl.factory import Parsl
 
     page = Path(__file__).parents[2] / "docs" / "parsl.md"
     program, machine = re.findall(r"```(?:python|yaml)\n(.*?)```", page.read_text(), re.DOTALL)[:2]

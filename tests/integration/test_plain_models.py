@@ -14,9 +14,9 @@ import pytest
 from spaces_of_all_kinds import ACTIONS, OBSERVATIONS
 
 import rlctl
-from rlctl import saved_policy
+from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import to_bytes
-from rlctl.config import Config
+from rlctl.config.schema import Config
 from rlctl_agents import plain
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.executors.journal import Journal
+from rlctl.executors.event_log import Journal
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -166,7 +166,7 @@ def test_a_rule_and_an_executor_that_are_broken_are_named_too(installed: Install
 
 def test_a_program_that_never_works_stops_the_campaign(installed: Installed, tmp_path: Path) -> None:
     code = (
-        "import dataclasses\nfrom rlctl.campaign import Start\n" + GOOD + "class Bad(Curing):\n"
+        "import dataclasses\nfrom rlctl.core.campaign import Start\n" + GOOD + "class Bad(Curing):\n"
         "    def apply(self, action):\n"
         "        spec = super().apply(action)[0].spec\n"
         "        return [Start(dataclasses.replace(spec, executable='curing-slab'))]\n"

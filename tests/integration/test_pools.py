@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import LocalExecutor
-from rlctl.executors.base import Capacity
 from rlctl.executors.choice import PoolStatus
-from rlctl.executors.journal import Journal
-from rlctl.executors.local import Settings
+from rlctl.executors.event_log import Journal
+from rlctl.executors.local.backend import Settings
 from rlctl.executors.pools import Plan, PooledExecutor
 from rlctl.executors.sharing import Share
-from rlctl.task import Resources, TaskId, TaskSpec, TaskState
 
 PATIENCE_S = 120.0
 ONE = Resources()

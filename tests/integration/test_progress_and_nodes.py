@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.errors import LaunchError
-from rlctl.executors.base import Capacity, Machine, NodeGroup
-from rlctl.executors.here import Local
-from rlctl.executors.local import LocalExecutor
-from rlctl.executors.reports import Reports
-from rlctl.executors.simulated import Launch, Outage, Simulated, SimulatedExecutor
-from rlctl.records import event_from_json, event_to_json
-from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
+from rlctl.core.errors import LaunchError
+from rlctl.core.machine import Capacity, Machine, NodeGroup
+from rlctl.core.simulation import Launch, Outage, Simulated
+from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState, event_from_json, event_to_json
+from rlctl.executors.local.backend import LocalExecutor
+from rlctl.executors.local.factory import Local
+from rlctl.executors.local.progress_files import Reports
+from rlctl.executors.simulated.backend import SimulatedExecutor
 
 PROGRAM = """
 import json, time

@@ -61,7 +61,7 @@ def test_wherever_the_plug_in_is_asked(machine: Machine, place: str, command: st
 
 
 def test_a_full_disk_of_rlctl_itself_is_told_as_before() -> None:
-    from rlctl.files import storage_error
+    from rlctl.system.files import storage_error
 
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert str(storage_error(error, "runs/a")) == "runs/a: cannot be written (No space left on device): free some space"

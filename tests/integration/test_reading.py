@@ -11,12 +11,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_steering import Steering, await_, steering  # noqa: F401  (the fixture)
 
-from rlctl.monitoring.account import account
+from rlctl.monitoring.ledger import account
 from rlctl.steering.run_folder import read_run
 
 
 def rlctl(steering: Steering, *arguments: str) -> str:  # noqa: F811
-    command = [sys.executable, "-m", "rlctl.cli", *arguments]
+    command = [sys.executable, "-m", "rlctl.cli.main", *arguments]
     done = subprocess.run(command, env=steering.environment, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

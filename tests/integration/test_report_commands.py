@@ -14,7 +14,7 @@ from test_steering import Steering, await_, steering  # noqa: F401  (the fixture
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from run_folders import queue_config, simulated_run
 
-from rlctl.config import load_config
+from rlctl.config.load import load_config
 
 
 def rlctl(arguments: list[str], environment: dict[str, str] | None) -> None:

@@ -19,17 +19,18 @@ import pytest
 from parsl_workers import needs_parsl, shared
 from test_steering import Steering
 
-from rlctl.errors import RlctlError
+from rlctl.core.errors import RlctlError
+from rlctl.core.machine import Capacity
+from rlctl.core.simulation import Launch, Simulated
+from rlctl.core.task import TaskId, TaskSpec, TaskState
 from rlctl.executors import LocalExecutor, SimulatedExecutor
-from rlctl.executors.base import Capacity, Executor
+from rlctl.executors.base import Executor
+from rlctl.executors.event_log import Journal
 from rlctl.executors.futures import ExecutorBroken
-from rlctl.executors.journal import Journal
-from rlctl.executors.local import Settings
+from rlctl.executors.local.backend import Settings
+from rlctl.executors.local.supervisor_client import Supervision
 from rlctl.executors.pools import Plan, PooledExecutor
 from rlctl.executors.sharing import Share
-from rlctl.executors.simulated import Launch, Simulated
-from rlctl.executors.supervision import Supervision
-from rlctl.task import TaskId, TaskSpec, TaskState
 
 PATIENCE_S = 120.0
 SETTINGS = Settings(pin=False, oversubscribe=True)
@@ -162,7 +163,7 @@ def test_a_pool_that_breaks_ends_the_campaign_with_the_reason(tmp_path: Path) ->
 
 @needs_parsl
 def test_threads_of_the_parsl_executor_are_guarded_too(tmp_path: Path) -> None:
-    from rlctl.executors.parsl.executor import ParslExecutor
+    from rlctl.executors.parsl.backend import ParslExecutor
 
     executor = ParslExecutor(shared.executor, Capacity(cores=1), tmp_path)
     try:

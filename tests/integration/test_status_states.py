@@ -14,14 +14,18 @@ from test_steering import Steering, steering  # noqa: F401  (the fixture)
 from rlctl.steering.status import STATUS, StatusFile
 
 AS_IF_SHARED = """
-import rlctl.executors.journal as journal
+import rlctl.executors.event_log as journal
 journal.networked = lambda folder: True
-from rlctl.cli import main
+from rlctl.cli.main import main
 main()
 """
 
 
-def rlctl(steering: Steering, *arguments: str, program: str = "from rlctl.cli import main; main()") -> tuple[int, str]:  # noqa: F811
+def rlctl(
+    steering: Steering,  # noqa: F811
+    *arguments: str,
+    program: str = "from rlctl.cli.main import main; main()",
+) -> tuple[int, str]:
     """Exit code and standard output, or standard error where there is none."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],

@@ -21,9 +21,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_campaign import Factory
 
 import rlctl
-from rlctl.config import Config
-from rlctl.executors.journal import Journal
-from rlctl.records import Record
+from rlctl.config.schema import Config
+from rlctl.core.records import Record
+from rlctl.executors.event_log import Journal
 from rlctl.steering import control
 from rlctl.steering.status import Status
 
@@ -47,7 +47,7 @@ executor: {name: pools, options: {pools: [
 """
 RUN_WITHOUT_TORCH = """
 import sys
-from rlctl.cli import main
+from rlctl.cli.main import main
 try:
     main()
 finally:
@@ -268,7 +268,7 @@ def test_an_interrupt_stops_everything_and_the_line_it_prints_goes_on(
     command = shlex.split(err.partition("to go on: ")[2])
     assert command[0] == "rlctl"
     done = subprocess.run(
-        [sys.executable, "-m", "rlctl.cli", *command[1:]],
+        [sys.executable, "-m", "rlctl.cli.main", *command[1:]],
         env=steering.environment,
         capture_output=True,
         text=True,

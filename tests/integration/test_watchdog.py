@@ -14,7 +14,7 @@ import hanging
 import pytest
 from test_steering import Steering
 
-from rlctl.executors.journal import Journal
+from rlctl.executors.event_log import Journal
 
 CONFIG = """
 schema: 1
@@ -48,7 +48,7 @@ class Machine(Steering):
 
     def launch(self, command: str, *more: object, first: str = "") -> subprocess.Popen[str]:
         named = [first] if first else []
-        arguments = [sys.executable, "-m", "rlctl.cli", command, *named, str(self.config), *map(str, more)]
+        arguments = [sys.executable, "-m", "rlctl.cli.main", command, *named, str(self.config), *map(str, more)]
         process = subprocess.Popen(
             arguments, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-import rlctl.experiment
-from rlctl.cli import main
+import rlctl.api
+from rlctl.cli.main import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GOOD = """schema: 1
@@ -245,7 +245,7 @@ def test_a_bug_is_one_line_and_no_exit_code_of_a_mistake(
         raise ZeroDivisionError("oh\nno")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(rlctl.experiment.preflight, "check", broken)
+    monkeypatch.setattr(rlctl.api.preflight, "check", broken)
     with pytest.raises(SystemExit) as left:
         main(["check", str(file)])
     err = capsys.readouterr().err
@@ -304,7 +304,7 @@ def test_an_old_character_set_and_a_dumb_terminal(file: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("module", ["rlctl.cli", "annotated_types"])  # the latter while Typer reads the command
+@pytest.mark.parametrize("module", ["rlctl.cli.main", "annotated_types"])  # the latter while Typer reads the command
 def test_an_interrupt_while_it_starts_is_one_line(tmp_path: Path, module: str, number: signal.Signals) -> None:
     """In text that is executed, where Python would remember it and end by SIGINT whatever the exit code is."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlctl.campaign import Action, Cancel, Command, Decision, Outcome, Start
-from rlctl.executors.base import Capacity
-from rlctl.task import Event, Failure, TaskId, TaskSpec, TaskState
+from rlctl.core.campaign import Action, Cancel, Command, Decision, Outcome, Start
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Event, Failure, TaskId, TaskSpec, TaskState
 
 PROGRAM = """
 import json, os, sys, time

@@ -12,11 +12,11 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from rlctl import saved_policy
-from rlctl.campaign import Decision
-from rlctl.config import Config
+from rlctl.bundle import saved_policy
+from rlctl.config.schema import Config
+from rlctl.core.campaign import Decision
+from rlctl.core.sets import SetLayout
 from rlctl.monitoring.progress import Silent
-from rlctl.sets import SetLayout
 from rlctl_agents import training as learner
 from rlctl_agents.maskable_ppo.recipe import recipe as maskable_ppo
 from rlctl_agents.ppo.recipe import recipe as ppo

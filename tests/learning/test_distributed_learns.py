@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from mpi_runner import mpiexec
 
-from rlctl.distributed import relics
+from rlctl.distributed.launch.launcher import stale_shm
 
 ROOT = Path(__file__).parents[2]
 FULL = os.environ.get("RLCTL_LEARNING") == "full"
@@ -39,9 +39,9 @@ def table() -> Iterator[list[Row]]:
 
 @pytest.fixture(autouse=True)
 def nothing_stays() -> Iterator[None]:
-    before = relics.present()
+    before = stale_shm.present()
     yield
-    assert relics.present() <= before
+    assert stale_shm.present() <= before
 
 
 def run(*arguments: object, timeout_s: float = 1200.0) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rlctl.config import load_config
+from rlctl.api import train
+from rlctl.config.load import load_config
 from rlctl.evaluation.compare import evaluate
-from rlctl.experiment import train
 from rlctl.monitoring.progress import Silent
-from rlctl.registry import load_policy
+from rlctl.plugins.registry import load_policy
 
 FULL = os.environ.get("RLCTL_LEARNING") == "full"
 CONFIGS = Path(__file__).parents[2] / "configs"

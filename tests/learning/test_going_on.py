@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import rlctl
-from rlctl.config import Config, game_hash
-from rlctl.errors import ConfigError, PolicyError
-from rlctl.registry import campaign_factory
+from rlctl.config.load import game_hash
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError, PolicyError
+from rlctl.plugins.registry import campaign_factory
 
 QUEUE = """
 schema: 1

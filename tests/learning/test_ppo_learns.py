@@ -14,11 +14,11 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlctl import saved_policy
-from rlctl.campaign import Decision
-from rlctl.config import Config
-from rlctl.distributed.worlds import VectorWorlds
-from rlctl.errors import ConfigError
+from rlctl.bundle import saved_policy
+from rlctl.config.schema import Config
+from rlctl.core.campaign import Decision
+from rlctl.core.errors import ConfigError
+from rlctl.distributed.actor.vector_env import VectorWorlds
 from rlctl.monitoring.progress import Silent
 from rlctl_agents import training as learner
 from rlctl_agents.ppo.recipe import recipe

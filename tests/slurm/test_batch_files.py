@@ -16,7 +16,7 @@ import slurm_bed
 import yaml
 from slurm_bed import Bed
 
-from rlctl.executors.journal import Journal
+from rlctl.executors.event_log import Journal
 
 ROOT = Path(__file__).parents[2]
 BATCH = ROOT / "scripts" / "batch"

@@ -13,9 +13,9 @@ import slurm_bed
 from parsl_workers import needs_parsl
 from slurm_bed import Bed
 
-from rlctl.executors.base import Capacity
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors.mpi import find_mpiexec
-from rlctl.task import Resources, TaskId, TaskSpec, TaskState
 
 pytestmark = [pytest.mark.slurm, needs_parsl]
 

@@ -12,11 +12,11 @@ import pytest
 import slurm_bed
 from slurm_bed import Bed
 
-from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState
+from rlctl.executors.event_log import Journal
 from rlctl.executors.pools import PooledExecutor
 from rlctl.executors.pools_entry import Pools
-from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
 
 pytestmark = pytest.mark.slurm
 

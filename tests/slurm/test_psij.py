@@ -20,8 +20,8 @@ from pathlib import Path
 from rlctl.executors.base import Capacity
 from rlctl.executors.slurm import SlurmExecutor
 from rlctl.executors.slurm.allocation import Request
-from rlctl.executors.slurm.executor import SlurmSettings
-from rlctl.task import Resources, TaskId, TaskSpec
+from rlctl.executors.slurm.backend import SlurmSettings
+from rlctl.core.task import Resources, TaskId, TaskSpec
 
 submit = Request("0:05:00", ("--comment=rehearsal",), through="psij")
 capacity = Capacity(nodes=2, cores=2, gpus=1)

@@ -19,15 +19,15 @@ import pytest
 import slurm_bed
 from slurm_bed import Bed, inside
 
-from rlctl.errors import AllocationEnds, LaunchError
+from rlctl.core.errors import AllocationEnds, LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import TaskFailed, TaskFuture
 from rlctl.executors.application import Application
-from rlctl.executors.base import Capacity
-from rlctl.executors.local import Settings
+from rlctl.executors.local.backend import Settings
 from rlctl.executors.slurm import SlurmExecutor
 from rlctl.executors.slurm.allocation import Request
-from rlctl.executors.slurm.executor import SlurmSettings
-from rlctl.task import Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl.executors.slurm.backend import SlurmSettings
 
 pytestmark = pytest.mark.slurm
 
@@ -230,13 +230,13 @@ CONTROLLER = """
 import sys, time
 from pathlib import Path
 from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
-from rlctl.executors.local import Settings
+from rlctl.executors.event_log import Journal
+from rlctl.executors.local.backend import Settings
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.slurm import SlurmExecutor
 from rlctl.executors.slurm.allocation import Request
-from rlctl.executors.slurm.executor import SlurmSettings
-from rlctl.task import Resources, TaskId, TaskSpec
+from rlctl.executors.slurm.backend import SlurmSettings
+from rlctl.core.task import Resources, TaskId, TaskSpec
 
 folder, submit = Path(sys.argv[1]), sys.argv[2] == "submit"
 path = folder / "journal.db"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlctl.campaign import Action, Decision
+from rlctl.core.campaign import Action, Decision
 
 
 class Hold:

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlctl.config import Config, config_hash, load_config, provenance, write_config
-from rlctl.driver import Driver
-from rlctl.executors.journal import Journal
-from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.monitoring.account import account
+from rlctl.config.load import config_hash, load_config, write_config
+from rlctl.config.provenance import provenance
+from rlctl.config.schema import Config
+from rlctl.core.driver import Driver
+from rlctl.core.records import Record, RecordList
+from rlctl.executors.event_log import Journal
+from rlctl.executors.simulated.backend import SimulatedExecutor
+from rlctl.monitoring.ledger import account
 from rlctl.monitoring.timeline import Timeline
-from rlctl.records import Record, RecordList
-from rlctl.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.run_folder import portable
 from rlctl.steering.summary import Summary, task_counts
 

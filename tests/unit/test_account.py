@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlctl.driver import Driver
-from rlctl.executors.base import Capacity
-from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.monitoring.account import Purpose, account
+from rlctl.core.driver import Driver
+from rlctl.core.machine import Capacity
+from rlctl.core.records import RecordList
+from rlctl.core.task import Failure, TaskState
+from rlctl.executors.simulated.backend import SimulatedExecutor
+from rlctl.monitoring.ledger import Purpose, account
 from rlctl.monitoring.timeline import Timeline
-from rlctl.records import RecordList
-from rlctl.registry import campaign_factory, policy_factory
-from rlctl.task import Failure, TaskState
+from rlctl.plugins.registry import campaign_factory, policy_factory
 
 ONE_NODE = Capacity(nodes=1, cores=2, gpus=1)
 

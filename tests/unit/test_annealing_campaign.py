@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from rlctl.campaign import Start
-from rlctl.driver import Driver
-from rlctl.env import CampaignEnv, Episode
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity
-from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.records import RecordList, action_to_json, event_from_json, event_to_json
-from rlctl.task import Event, Failure, TaskId, TaskResult, TaskState
-from rlctl.wrappers import BoxActions, FlatActions
-from rlctl_envs.block_copolymer.campaign import CHANGES, OBSERVED, AnnealingCampaign
+from rlctl.core.campaign import Start, action_to_json
+from rlctl.core.driver import Driver
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
+from rlctl.core.records import RecordList
+from rlctl.core.task import Event, Failure, TaskId, TaskResult, TaskState, event_from_json, event_to_json
+from rlctl.environments.campaign_env import CampaignEnv, Episode
+from rlctl.environments.wrappers import BoxActions, FlatActions
+from rlctl.executors.simulated.backend import SimulatedExecutor
+from rlctl_envs.block_copolymer.campaign import CHANGES, AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
+from rlctl_envs.block_copolymer.observation import OBSERVED
 
 # An easy game: any film of some age is good.
 EASY = {"films": 2, "allocation_s": 60.0, "q_good": 0.12, "amplitude_good": 0.05, "steps": [80, 160]}
@@ -254,7 +255,7 @@ def test_observation_is_finite_and_bounded_through_a_whole_campaign():
 
 
 def test_an_episode_on_a_real_executor_says_that_it_is_not_deterministic():
-    from rlctl.executors.local import LocalExecutor
+    from rlctl.executors.local.backend import LocalExecutor
 
     assert SimulatedExecutor.deterministic
     assert not LocalExecutor.deterministic

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlctl.campaign import Decision
-from rlctl.driver import Driver
-from rlctl.env import CampaignEnv, Episode, twin
-from rlctl.errors import ContractError
-from rlctl.executors.base import Capacity
-from rlctl.registry import policy_factory
-from rlctl.task import Event, Failure, TaskResult, TaskState
+from rlctl.core.campaign import Decision
+from rlctl.core.driver import Driver
+from rlctl.core.errors import ContractError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Event, Failure, TaskResult, TaskState
+from rlctl.environments.campaign_env import CampaignEnv, Episode, twin
+from rlctl.environments.campaign_vector_env import play
+from rlctl.plugins.registry import policy_factory
 from rlctl.testing import check_campaign
-from rlctl.vector import play
 from rlctl_envs.block_copolymer import campaign as game
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer

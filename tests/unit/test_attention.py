@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
-from rlctl import saved_policy
-from rlctl.bundle import golden
+from rlctl.api import train
+from rlctl.bundle import golden, saved_policy
 from rlctl.bundle.attention import Attention, AttentionSpec
 from rlctl.bundle.manifest import as_data, validate
 from rlctl.bundle.network import ATTENTION, NumpyPolicy, declared_weights
-from rlctl.campaign import Decision
-from rlctl.config import Config, load_config
-from rlctl.distributed.policies import actor_policy
-from rlctl.errors import ConfigError, PolicyError
-from rlctl.experiment import train
-from rlctl.registry import load_policy
-from rlctl.sets import SetLayout
+from rlctl.config.load import load_config
+from rlctl.config.schema import Config
+from rlctl.core.campaign import Decision
+from rlctl.core.errors import ConfigError, PolicyError
+from rlctl.core.sets import SetLayout
+from rlctl.distributed.actor.numpy_policies import actor_policy
+from rlctl.plugins.registry import load_policy
 from rlctl_agents.ppo.attention import FAVOUR, AttentionActor
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.ppo.options import Options, check_network

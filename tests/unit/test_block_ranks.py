@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from rlctl.core.task import Resources, TaskId, TaskSpec
 from rlctl.executors.application import Application
 from rlctl.executors.parsl.ranks import BlockProgram, hosts_of_block
 from rlctl.executors.scheduler import Task
-from rlctl.task import Resources, TaskId, TaskSpec
 
 
 def program(folder: Path, ranks: int) -> BlockProgram:

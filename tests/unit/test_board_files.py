@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
+from rlctl.evaluation.comparison_curves import anew, standing, write_rules
 from rlctl.evaluation.curves import Curve
 from rlctl.monitoring.board import Board
-from rlctl.monitoring.standing import anew, standing, write_rules
 
 
 def points(folder: Path, tag: str) -> list[tuple[int, float]]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.errors import StoppedError
-from rlctl.records import Record, event_from_json, event_to_json
-from rlctl.schema import SteerSection
+from rlctl.config.schema import SteerSection
+from rlctl.core.errors import StoppedError
+from rlctl.core.records import Record
+from rlctl.core.task import Event, Failure, TaskId, TaskResult, TaskState, event_from_json, event_to_json
 from rlctl.steering.brake import Brake
-from rlctl.task import Event, Failure, TaskId, TaskResult, TaskState
 
 
 class Watched:

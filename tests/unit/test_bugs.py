@@ -10,12 +10,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from rlctl import bugs
-from rlctl.records import event_from_json
+from rlctl.core.task import event_from_json
+from rlctl.system import crash_report
 
 CODE = """
 import json
-from rlctl.task import TaskId, TaskSpec
+from rlctl.core.task import TaskId, TaskSpec
 def opens(path): return open(path)
 def parses(path): return json.loads(path)
 def evaluates(path): return eval("open(path)", globals(), {"path": path})
@@ -48,32 +48,32 @@ def test_code_beside_the_experiment_is_named_by_file_and_line(
     code: ModuleType, name: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = bugs.origin(raised(getattr(code, name), "no such file"))
+    found = crash_report.origin(raised(getattr(code, name), "no such file"))
     assert str(found) == f"films/rule.py:{line}"
     assert not found.rlctl
 
 
 def test_what_rlctl_raises_is_its_own_and_what_its_constructors_refuse_is_the_callers(code: ModuleType) -> None:
-    assert bugs.origin(raised(event_from_json, {})).rlctl
-    assert bugs.origin(raised(code.asks, event_from_json)).rlctl
-    assert bugs.origin(raised(code.builds)).place.endswith("rule.py:9")
+    assert crash_report.origin(raised(event_from_json, {})).rlctl
+    assert crash_report.origin(raised(code.asks, event_from_json)).rlctl
+    assert crash_report.origin(raised(code.builds)).place.endswith("rule.py:9")
 
 
 def test_an_installed_library_is_named_only_where_it_registers_or_is_given(tmp_path: Path) -> None:
     module = ModuleType("balance.env")
     exec(compile(CODE, str(tmp_path / "site-packages" / "balance" / "env.py"), "exec"), module.__dict__)
     error = raised(module.opens, tmp_path / "nothing")
-    assert bugs.origin(error).rlctl
-    assert bugs.origin(error, ["balance"]).place.endswith("balance/env.py:4")
+    assert crash_report.origin(error).rlctl
+    assert crash_report.origin(error, ["balance"]).place.endswith("balance/env.py:4")
 
 
 def test_the_origin_outlives_a_pickle(code: ModuleType) -> None:
     error = raised(code.opens, "no such file")
-    bugs.remember_origin(error)
+    crash_report.remember_origin(error)
     sent = pickle.loads(pickle.dumps(error))
     assert sent.__traceback__ is None
-    assert bugs.origin(sent) == bugs.origin(error)
+    assert crash_report.origin(sent) == crash_report.origin(error)
 
 
 def test_compiled_code_of_a_library_is_no_users() -> None:
-    assert bugs.origin(raised(np.random.default_rng(0).normal, 0.0, -1.0)).rlctl
+    assert crash_report.origin(raised(np.random.default_rng(0).normal, 0.0, -1.0)).rlctl

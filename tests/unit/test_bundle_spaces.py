@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from stable_baselines3 import PPO
 from torch import nn
 
-from rlctl import saved_policy
+from rlctl.bundle import saved_policy
 from rlctl.bundle.spaces import Space, build, describe_space
-from rlctl.errors import PolicyError
+from rlctl.core.errors import PolicyError
 from rlctl_agents.export import actor_network, actor_weights
 
 ACTIONS = [

@@ -10,11 +10,11 @@ from run_folders import queue_config
 from typer.testing import CliRunner
 
 import rlctl
-from rlctl.campaign import Decision
-from rlctl.chance import Chance
-from rlctl.cli import app
-from rlctl.config import load_config
-from rlctl.errors import ConfigError
+from rlctl.cli.main import app
+from rlctl.config.load import load_config
+from rlctl.core.campaign import Decision
+from rlctl.core.errors import ConfigError
+from rlctl.core.random_policy import Chance
 from rlctl.evaluation import returns
 
 

@@ -9,10 +9,10 @@ import pytest
 from run_folders import queue_config
 
 import rlctl
-from rlctl.campaign import Action, Decision
-from rlctl.errors import ConfigError, ContractError
-from rlctl.preflight import check_campaign, check_policy
-from rlctl.testing import check_policy as play
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.errors import ConfigError, ContractError
+from rlctl.plugins.preflight import check_campaign, check_policy
+from rlctl.testing.checks import check_policy as play
 
 
 class Counting(rlctl.SimpleRule):

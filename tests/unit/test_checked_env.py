@@ -8,8 +8,8 @@ import odd_envs
 import pytest
 from gymnasium import spaces
 
-from rlctl.checked_env import CheckedEnv
-from rlctl.errors import EnvironmentFault
+from rlctl.core.errors import EnvironmentFault
+from rlctl.environments.checked_env import CheckedEnv
 
 
 def made(**kwargs):

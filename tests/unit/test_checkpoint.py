@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from rlctl.config import Config
+from rlctl.config.schema import Config
 from rlctl_agents.checkpoint import KEPT, Checkpoints
 
 

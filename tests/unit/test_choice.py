@@ -5,13 +5,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlctl.executors.base import Capacity
+from rlctl.core.machine import Capacity
+from rlctl.core.records import Record
+from rlctl.core.task import Resources, TaskId, TaskSpec
 from rlctl.executors.choice import FirstFree, PoolStatus
 from rlctl.executors.pool import Pool
 from rlctl.executors.recovery import Launched, Past, placement_of
 from rlctl.executors.scheduler import Scheduler
-from rlctl.records import Record
-from rlctl.task import Resources, TaskId, TaskSpec
 
 ANY = TaskSpec(TaskId("any"), executable="true")
 HERE = PoolStatus("here", at_once=True, cores=2, free_cores=2, waiting_cores=0)

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 import rlctl
-import rlctl.doctor
-from rlctl.cli import app, main
-from rlctl.doctor import Finding
+import rlctl.cli.doctor
+from rlctl.cli.doctor import Finding
+from rlctl.cli.main import app, main
 
 GOOD = """
 schema: 1
@@ -33,7 +33,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rlctl.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "rlctl.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
 
 
@@ -137,7 +137,7 @@ def test_an_output_that_is_taken_is_refused(config: Path, tmp_path: Path, capsys
 
 def test_doctor_prints_json_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     findings = [Finding("MPI", False, "no mpiexec", "install one"), Finding("Slurm", None, "not here")]
-    monkeypatch.setattr(rlctl.doctor, "diagnose", lambda: findings)
+    monkeypatch.setattr(rlctl.cli.doctor, "diagnose", lambda: findings)
     as_json, for_people = (CliRunner().invoke(app, ["doctor", *more]) for more in (["--json"], []))
     assert json.loads(as_json.stdout)[0] == {
         "name": "MPI",
@@ -153,7 +153,7 @@ def test_doctor_prints_json_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupt_leaves_with_130_and_the_line_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     fifo = tmp_path / "experiment.yaml"
     os.mkfifo(fifo)
-    command = [sys.executable, "-m", "rlctl.cli", "train", str(fifo), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "rlctl.cli.main", "train", str(fifo), "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     with fifo.open("w"):  # opens when the process reads its configuration, which then never ends
         process.send_signal(number)
@@ -162,7 +162,7 @@ def test_an_interrupt_leaves_with_130_and_the_line_that_goes_on(tmp_path: Path, 
     assert err == f"rlctl: stopped; to go on: rlctl {shlex.join(command[3:])} --resume\n"
 
 
-@pytest.mark.parametrize("module", ["rlctl.cli", "rlctl.steering", "rlctl.experiment", "rlctl.saved_policy"])
+@pytest.mark.parametrize("module", ["rlctl.cli.main", "rlctl.steering", "rlctl.api", "rlctl.bundle.saved_policy"])
 def test_no_deep_learning_library_is_needed_to_start(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'stable_baselines3', 'mpi4py') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -3,9 +3,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlctl.config import Config, config_data, config_hash, load_config, load_rule_file, provenance, write_config
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity
+from rlctl.config.load import config_data, config_hash, load_config, load_rule_file, write_config
+from rlctl.config.provenance import provenance
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
 
 GOOD = """
 schema: 1

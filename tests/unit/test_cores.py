@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rlctl import doctor
-from rlctl.errors import LaunchError
-from rlctl.executors import Capacity, LocalExecutor, cores
-from rlctl.executors.layout import Layout
+from rlctl.cli import doctor
+from rlctl.core.errors import LaunchError
+from rlctl.executors import Capacity, LocalExecutor
+from rlctl.executors.local import cores
+from rlctl.executors.local.inventory import Layout
 from rlctl.executors.pool import Part
 
 
@@ -79,7 +80,7 @@ def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
 def four(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A process that may run on four cores."""
     monkeypatch.setattr(cores, "affinity", lambda: [0, 2, 4, 6])
-    monkeypatch.setattr("rlctl.executors.layout.affinity", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr("rlctl.executors.local.inventory.affinity", lambda: [0, 2, 4, 6])
     for name in ("SLURM_JOB_ID", "SLURM_CPUS_ON_NODE", "PYTHON_CPU_COUNT"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch

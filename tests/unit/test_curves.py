@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.config import load_config
-from rlctl.driver import Driver
+from rlctl.config.load import load_config
+from rlctl.core.driver import Driver
+from rlctl.core.machine import Capacity
+from rlctl.core.records import RecordList
 from rlctl.evaluation.curves import Curve, bands, rules, run_curve, spread_instances, twin_curves
 from rlctl.evaluation.play import EVALUATION, draw_instances, play
-from rlctl.executors.base import Capacity
-from rlctl.executors.simulated import SimulatedExecutor
+from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.timeline import Timeline
-from rlctl.records import RecordList
-from rlctl.registry import campaign_factory, policy_factory
+from rlctl.plugins.registry import campaign_factory, policy_factory
 
 CAPACITY = Capacity(nodes=32, cores=1)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
 from rlctl.executors import Capacity
 from rlctl.executors.devices import (
     AMD,
@@ -30,7 +30,7 @@ from rlctl.executors.devices import (
     visible,
     without_masks,
 )
-from rlctl.executors.layout import Layout
+from rlctl.executors.local.inventory import Layout
 
 EVERY = 16
 UNKNOWN: Makers = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rlctl import doctor
+from rlctl.cli import doctor
 from rlctl.executors import mpi
 from rlctl.executors.launchers import Launcher
 
@@ -85,5 +85,5 @@ def test_folder_that_cannot_be_written_is_found(tmp_path: Path) -> None:
 
 
 def test_doctor_starts_without_torch() -> None:
-    code = "import sys, rlctl.doctor; sys.exit('torch' in sys.modules or 'mpi4py' in sys.modules)"
+    code = "import sys, rlctl.cli.doctor; sys.exit('torch' in sys.modules or 'mpi4py' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rlctl.executors.simulated import Launch
-from rlctl.task import TaskId, TaskSpec
+from rlctl.core.simulation import Launch
+from rlctl.core.task import TaskId, TaskSpec
 from rlctl_envs.ensemble.factory import Ensemble
 
 

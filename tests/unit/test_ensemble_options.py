@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
 from rlctl_envs.ensemble.factory import Ensemble
 
 WRONG = {

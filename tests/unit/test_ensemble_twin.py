@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlctl.campaign import Action, Decision
-from rlctl.config import load_config
-from rlctl.driver import Driver
-from rlctl.env import CampaignEnv, twin
-from rlctl.executors.base import Capacity, NodeGroup
-from rlctl.policy import Policy
-from rlctl.records import Record, RecordList
-from rlctl.registry import campaign_factory, load_policy, make_rule
-from rlctl.schema import RuleEntry
-from rlctl.task import TaskState
+from rlctl.config.load import load_config
+from rlctl.config.schema import RuleEntry
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.driver import Driver
+from rlctl.core.machine import Capacity, NodeGroup
+from rlctl.core.policy import Policy
+from rlctl.core.records import Record, RecordList
+from rlctl.core.task import TaskState
+from rlctl.environments.campaign_env import CampaignEnv, twin
+from rlctl.plugins.registry import campaign_factory, load_policy, make_rule
 from rlctl_envs.ensemble.account import MOST_CREDIT
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.factory import Ensemble

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
+from rlctl.executors.event_log import Journal
 from rlctl_envs.ensemble.factory import Ensemble
 from rlctl_envs.ensemble.law import loss
 from rlctl_envs.ensemble.truth import Truth

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.config import Config, config_hash, load_config, write_config
-from rlctl.errors import ConfigError, LaunchError
-from rlctl.executors.base import Capacity
-from rlctl.registry import executor_factory, executor_options
+from rlctl.config.load import config_hash, load_config, write_config
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError, LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering import steer
 from rlctl.steering.run_folder import portable
 
@@ -62,7 +63,7 @@ def test_the_executor_of_the_configuration_runs_the_tasks(tmp_path: Path, monkey
 
     monkeypatch.setattr(control, "executor_factory", lambda name, options: Refusing())
     config = Config.model_validate({**CONFIG, "campaign": {"name": "block_copolymer"}})
-    from rlctl.registry import policy_factory
+    from rlctl.plugins.registry import policy_factory
 
     with pytest.raises(LaunchError, match="no machine today"):
         steer(config, policy_factory("feedback")(), tmp_path / "run")

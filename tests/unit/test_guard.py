@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Discrete, MultiDiscrete
 
-from rlctl.campaign import Action, Decision
+from rlctl.core.campaign import Action, Decision
 from rlctl.steering.guard import Guard
 
 

@@ -22,11 +22,11 @@ from gymnasium import spaces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlctl import saved_policy
+from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import to_bytes
-from rlctl.config import load_config
-from rlctl.errors import PolicyError
-from rlctl.registry import load_policy
+from rlctl.config.load import load_config
+from rlctl.core.errors import PolicyError
+from rlctl.plugins.registry import load_policy
 
 N_OBS, HEADS = 4, (3, 2)
 

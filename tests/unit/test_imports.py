@@ -1,11 +1,11 @@
-"""Who may lean on whom (docs/design.md), read from the source of every module."""
+"""The direction of imports (docs/design.md), read from the source of every module."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HOMES = {"rlctl": ROOT, "rlctl_envs": ROOT / "envs", "rlctl_agents": ROOT / "agents"}
 
-CORE = (
-    *("task", "spec_values", "errors", "campaign", "policy", "records", "plain", "driver", "env", "vector"),
-    "executors",
+ORDER = (
+    *("core", "system", "config", "bundle", "executors", "environments", "monitoring", "plugins", "testing"),
+    *("evaluation", "steering", "distributed", "api", "cli"),
 )
-UPPER = ("steering", "evaluation", "monitoring", "cli", "experiment", "demo")
-EXECUTORS_MAY = tuple(
-    f"rlctl.{name}"
-    for name in ("task", "spec_values", "errors", "bugs", "records", "plain", "config", "plugins", "executors")
-)
+"""The packages of rlctl: one may import those before it, never one after it."""
 SB3 = ("stable_baselines3", "sb3_contrib")
 LIGHT_AGENTS = (
     "rlctl_agents.rules",
@@ -40,17 +36,18 @@ MPI_MODULES = (
     "rlctl_envs.block_copolymer.simulate",
     "rlctl_envs.block_copolymer.slab",
     "rlctl_envs.ensemble.program.__main__",
-    "rlctl.doctor",
+    "rlctl.cli.doctor",
 )
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import that runs: of which module, in which line, and whether only when a function is called."""
+    """One import: of which module, in which line, and whether inside a function or for type checkers only."""
 
     target: str
     line: int
     in_function: bool
+    for_types: bool
 
 
 def under(module: str, *packages: str) -> bool:
@@ -59,47 +56,53 @@ def under(module: str, *packages: str) -> bool:
 
 
 def imports(module: str, source: str, is_package: bool = False) -> Iterator[Import]:
-    """What a module imports, except for type checkers; ``from a import b`` counts as ``a`` and as ``a.b``."""
+    """What a module imports; ``from a import b`` counts as ``a`` and as ``a.b``."""
 
-    def walk(node: ast.AST, in_function: bool) -> Iterator[Import]:
+    def walk(node: ast.AST, in_function: bool, for_types: bool) -> Iterator[Import]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for statement in node.body:
+                yield from walk(statement, in_function, True)
             for statement in node.orelse:
-                yield from walk(statement, in_function)
+                yield from walk(statement, in_function, for_types)
             return
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, node.lineno, in_function)
+                yield Import(alias.name, node.lineno, in_function, for_types)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parts = module.split(".")
                 above = parts[: len(parts) - node.level + is_package]
                 base = ".".join([*above, base] if base else above)
-            yield Import(base, node.lineno, in_function)
+            yield Import(base, node.lineno, in_function, for_types)
             for alias in node.names:
-                yield Import(f"{base}.{alias.name}", node.lineno, in_function)
+                yield Import(f"{base}.{alias.name}", node.lineno, in_function, for_types)
         inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, inside)
+            yield from walk(child, inside, for_types)
 
-    yield from walk(ast.parse(source), False)
+    yield from walk(ast.parse(source), False, False)
+
+
+def rank(module: str) -> int:
+    """Where a module of rlctl stands in the order; ``rlctl`` itself and ``rlctl.__main__`` come last."""
+    room = module.split(".")[1] if "." in module else ""
+    return ORDER.index(room) if room in ORDER else len(ORDER)
 
 
 def forbidden(module: str, found: Import) -> str | None:
     """Why a module may not have this import; None if it may."""
     target = found.target
-    core = tuple(f"rlctl.{name}" for name in CORE)
     if under(module, "rlctl") and under(target, "rlctl_envs", "rlctl_agents"):
         return "the framework knows no campaign and no algorithm by name"
     if under(module, "rlctl_envs") and under(target, "rlctl_agents"):
         return "campaigns know no policies"
     if under(module, "rlctl_agents") and under(target, "rlctl_envs"):
         return "policies know no campaigns"
-    if under(module, *core) and under(target, *(f"rlctl.{name}" for name in UPPER)):
-        return "the core knows nothing of what is built on it"
-    if under(module, "rlctl.executors") and target != "rlctl" and under(target, "rlctl"):  # noqa: SIM102
-        if not under(target, *EXECUTORS_MAY):
-            return "executors know tasks, and nothing of campaigns and policies"
+    if under(module, "rlctl") and target.startswith("rlctl.") and rank(target) > rank(module):
+        return f"{target.split('.')[1]} stands above {module.split('.')[1]}"
+    if found.for_types:
+        return None
     if under(target, *SB3) and not under(module, "rlctl_agents"):
         return "Stable-Baselines3 is the learner's business"
     if under(target, "torch", *SB3) and under(module, *LIGHT_AGENTS) and not found.in_function:
@@ -121,6 +124,37 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
+def graph() -> dict[str, set[str]]:
+    """For each module, the modules that it imports by name."""
+    known = dict(modules())
+    return {
+        module: {
+            found.target
+            for found in imports(module, path.read_text(), path.name == "__init__.py")
+            if found.target in known and found.target not in (module, module.partition(".")[0])
+        }
+        for module, path in known.items()
+    }
+
+
+def circle(edges: Mapping[str, Collection[str]]) -> list[str]:
+    """A path of imports that comes back to where it began; empty: there is none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(edges.get(module, ())):
+            if found := visit(target, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(edges) if (found := visit(module, []))), [])
+
+
 def test_no_module_imports_what_it_may_not() -> None:
     broken = [
         f"{path.relative_to(ROOT)}:{found.line}: imports {found.target}: {why}"
@@ -131,28 +165,37 @@ def test_no_module_imports_what_it_may_not() -> None:
     assert not broken, "\n".join(broken)
 
 
+def test_imports_have_no_circle() -> None:
+    assert not (found := circle(graph())), " -> ".join(found)
+
+
+def test_a_circle_is_found_with_its_path() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
 def test_every_package_is_looked_at() -> None:
     names = {name for name, _ in modules()}
-    assert {"rlctl.driver", "rlctl_envs.moldable_queue.campaign", "rlctl_agents.rules.queue"} <= names
+    assert {"rlctl.core.driver", "rlctl_envs.ensemble.campaign", "rlctl_agents.rules.ensemble"} <= names
+    assert {name.split(".")[1] for name in names if name.startswith("rlctl.")} <= {*ORDER, "__main__"}
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("rlctl.driver", "import rlctl_envs.moldable_queue"),
-        ("rlctl.cli", "def f():\n    from rlctl_agents.rules import queue"),
-        ("rlctl.driver", "from rlctl import monitoring"),
-        ("rlctl.env", "from .steering import control"),
-        ("rlctl.executors.local", "from ..campaign import Decision"),
-        ("rlctl.executors.local", "if TYPE_CHECKING:\n    pass\nelse:\n    import rlctl.policy"),
-        ("rlctl_envs.moldable_queue.factory", "from rlctl_agents.rules.queue import LargestFirst"),
-        ("rlctl_agents.rules.queue", "class A:\n    import rlctl_envs"),
-        ("rlctl_agents.rules.queue", "import torch"),
+        ("rlctl.core.driver", "import rlctl_envs.ensemble"),
+        ("rlctl.cli.main", "def f():\n    from rlctl_agents.rules import ensemble"),
+        ("rlctl.core.driver", "from rlctl import monitoring"),
+        ("rlctl.environments.campaign_env", "from ..steering import control"),
+        ("rlctl.executors.engine", "from ..environments.campaign_env import twin"),
+        ("rlctl.executors.engine", "if TYPE_CHECKING:\n    from rlctl.plugins import registry"),
+        ("rlctl_envs.ensemble.factory", "from rlctl_agents.rules.ensemble import Fifo"),
+        ("rlctl_agents.rules.ensemble", "class A:\n    import rlctl_envs"),
+        ("rlctl_agents.rules.ensemble", "import torch"),
         ("rlctl.evaluation.compare", "try:\n    from torch import nn\nexcept ImportError:\n    pass"),
         ("rlctl_envs.block_copolymer.twin", "import torch"),
-        ("rlctl.env", "from stable_baselines3.common.vec_env import VecEnv"),
-        ("rlctl.executors.local", "def f():\n    from mpi4py import MPI"),
-        ("rlctl.distributed.waiting", "from mpi4py import MPI"),
+        ("rlctl.environments.campaign_env", "from stable_baselines3.common.vec_env import VecEnv"),
+        ("rlctl.executors.engine", "def f():\n    from mpi4py import MPI"),
+        ("rlctl.distributed.comm.polling", "from mpi4py import MPI"),
     ],
 )
 def test_the_check_sees_what_is_forbidden(module: str, source: str) -> None:
@@ -162,19 +205,19 @@ def test_the_check_sees_what_is_forbidden(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("rlctl.campaign", "if TYPE_CHECKING:\n    from rlctl.monitoring.progress import Progress"),
-        ("rlctl.executors.local", "from rlctl.task import Event"),
+        ("rlctl.executors.engine", "from rlctl.core.task import Event"),
         ("rlctl_envs.block_copolymer.twin", "def f():\n    import torch"),
         ("rlctl_agents.training", "import torch"),
-        ("rlctl.distributed.world", "def f():\n    from mpi4py import MPI"),
-        ("rlctl.steering", "from rlctl.executors.local import LocalExecutor"),
+        ("rlctl.distributed.comm.mpi_context", "def f():\n    from mpi4py import MPI"),
+        ("rlctl.distributed.comm.mpi_context", "if TYPE_CHECKING:\n    from mpi4py.MPI import Comm"),
+        ("rlctl.steering.control", "from rlctl.executors.engine import Executor"),
     ],
 )
 def test_the_check_allows_what_is_allowed(module: str, source: str) -> None:
     assert not any(forbidden(module, found) for found in imports(module, source))
 
 
-@pytest.mark.parametrize("module", ["rlctl.cli", "rlctl.steering", "rlctl.saved_policy", "rlctl.executors.local"])
+@pytest.mark.parametrize("module", ["rlctl.cli.main", "rlctl.steering", "rlctl.bundle.saved_policy", "rlctl.executors"])
 def test_steering_starts_without_torch(module: str) -> None:
     code = (
         f"import sys, {module}; "
@@ -185,10 +228,10 @@ def test_steering_starts_without_torch(module: str) -> None:
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("name", ["block_copolymer", "moldable_queue"])
+@pytest.mark.parametrize("name", ["block_copolymer", "ensemble"])
 def test_the_simulated_campaign_and_its_rules_start_without_torch(name: str) -> None:
     code = (
-        "import sys; from rlctl.registry import campaign_factory, names, policy_factory; "
+        "import sys; from rlctl.plugins.registry import campaign_factory, names, policy_factory; "
         f"campaign_factory({name!r}, {{}}).campaign(0); [policy_factory(n) for n in names('rlctl.policies')]; "
         "print(*sorted({'torch', 'stable_baselines3', 'sb3_contrib'} & set(sys.modules)))"
     )

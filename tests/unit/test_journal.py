@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlctl.errors import JournalError
-from rlctl.executors.journal import SCHEMA, Journal, last_attempts
-from rlctl.records import Record
+from rlctl.core.errors import JournalError
+from rlctl.core.records import Record
+from rlctl.executors.event_log import SCHEMA, Journal, last_attempts
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -56,7 +56,7 @@ def test_records_come_back_as_they_were_written(tmp_path_factory: pytest.TempPat
 def test_record_is_there_after_its_writer_was_killed_right_after_append(path: Path) -> None:
     program = (
         "import os, signal, sys, pathlib\n"
-        "from rlctl.executors.journal import Journal\n"
+        "from rlctl.executors.event_log import Journal\n"
         "journal = Journal.create(pathlib.Path(sys.argv[1]), {'seed': 1})\n"
         "for i in range(50): journal.append('event', i, {'number': i})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -68,7 +68,7 @@ def test_record_is_there_after_its_writer_was_killed_right_after_append(path: Pa
 
 def test_second_controller_is_refused_and_readers_are_not(path: Path) -> None:
     program = (
-        "import sys, pathlib\nfrom rlctl.executors.journal import Journal\n"
+        "import sys, pathlib\nfrom rlctl.executors.event_log import Journal\n"
         "journal = Journal.create(pathlib.Path(sys.argv[1]), {})\njournal.append('time', 1.0, {})\n"
         "print('ready', flush=True)\nsys.stdin.read()\n"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
 from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
 
 TWO = {"n1": 2, "n2": 2}

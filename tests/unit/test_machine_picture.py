@@ -5,12 +5,12 @@ import io
 import numpy as np
 from PIL import Image
 
-from rlctl.executors.base import Capacity
-from rlctl.monitoring.account import Purpose
-from rlctl.monitoring.machine import allocation, allocation_png
+from rlctl.core.machine import Capacity
+from rlctl.core.task import TaskId, TaskState
+from rlctl.monitoring.ledger import Purpose
+from rlctl.monitoring.occupancy import allocation, allocation_png
 from rlctl.monitoring.palette import OF_PURPOSE, rgb
 from rlctl.monitoring.timeline import Attempt, Timeline
-from rlctl.task import TaskId, TaskState
 
 PURPOSES = list(Purpose)
 

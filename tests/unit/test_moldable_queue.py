@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from rlctl.campaign import Action, Decision, Start
-from rlctl.driver import Driver
-from rlctl.env import CampaignEnv
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity
-from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.policy import Policy
-from rlctl.records import RecordList
-from rlctl.task import Event, TaskResult, TaskState
+from rlctl.core.campaign import Action, Decision, Start
+from rlctl.core.driver import Driver
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
+from rlctl.core.policy import Policy
+from rlctl.core.records import RecordList
+from rlctl.core.task import Event, TaskResult, TaskState
+from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl_agents.rules.queue import EqualEfficiency, LargestFirst, fitted_scaling, loss
 from rlctl_envs.moldable_queue.campaign import NODES, WAIT, QueueCampaign
 from rlctl_envs.moldable_queue.factory import MoldableQueue

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.errors import StorageError
-from rlctl.files import filled, require_folder, write_whole
+from rlctl.core.errors import StorageError
+from rlctl.system.files import filled, require_folder, write_whole
 
 ENTRIES = ("work", "config", "journal")
 KILLED_AT = """
 import os, sys
 from pathlib import Path
-from rlctl.files import filled
+from rlctl.system.files import filled
 
 left = int(sys.argv[2])
 

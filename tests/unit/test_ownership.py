@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from rlctl.errors import JournalError
-from rlctl.executors import journal as journals
+from rlctl.core.errors import JournalError
+from rlctl.executors import event_log as journals
 from rlctl.executors import ownership
-from rlctl.executors.journal import Journal, JournalInUseError
+from rlctl.executors.event_log import Journal, JournalInUseError
+from rlctl.executors.local.processes import boot, start_time
 from rlctl.executors.ownership import LOCK, Ownership, networked, read_owner
-from rlctl.executors.processes import boot, start_time
 
 
 def said(folder: Path, **about: Any) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
 from rlctl.executors.devices import HIDDEN, MASKS
-from rlctl.executors.parsl.station import devices
+from rlctl.executors.parsl.worker_agent import devices
 
 CUDA, ROCR, ZE = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"
 

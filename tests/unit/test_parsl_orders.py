@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.executors.parsl import orders
-from rlctl.executors.parsl.orders import Hearing, Orders
+from rlctl.executors.parsl import control_file
+from rlctl.executors.parsl.control_file import Hearing, Orders
 
 
 def test_orders_are_heard_once_and_in_order(tmp_path: Path) -> None:
@@ -41,10 +41,10 @@ def test_a_silent_controller_is_believed_dead_after_the_lease_and_alive_when_it_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     now_s = 100.0
-    monkeypatch.setattr(orders.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(control_file.time, "monotonic", lambda: now_s)
     said, heard = Orders(tmp_path, "one"), Hearing(tmp_path, "one", 10.0)
     if gone:
-        (tmp_path / orders.ORDERS).unlink()
+        (tmp_path / control_file.ORDERS).unlink()
     heard.look()
     now_s += 9.0
     heard.look()

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.config import load_config
-from rlctl.env import twin
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity, NodeGroup
-from rlctl.executors.pool import NodeState
-from rlctl.executors.simulated import SimulatedExecutor
+from rlctl.config.load import load_config
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity, NodeGroup, NodeState
+from rlctl.core.task import Resources, TaskId, TaskSpec
+from rlctl.environments.campaign_env import twin
+from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.steering.control import steer
-from rlctl.task import Resources, TaskId, TaskSpec
 from rlctl_agents.placement import LinearPlacement
 from rlctl_envs.ensemble.factory import Ensemble
 
@@ -55,7 +54,7 @@ def test_executor_and_campaign_place_alike() -> None:
 def test_an_executor_is_told_at_any_time() -> None:
     class Long:
         def outcomes(self, launches: list[object]) -> list[object]:
-            from rlctl.executors.simulated import Simulated
+            from rlctl.core.simulation import Simulated
 
             return [Simulated(1.0) for _ in launches]
 
@@ -75,7 +74,7 @@ def test_real_tasks_go_where_it_says(tmp_path: Path) -> None:
         "steer.rules_on_twin=false",
     ]
     config = load_config(CONFIGS / "ensemble_paced.yaml", settings)
-    from rlctl.registry import load_policy
+    from rlctl.plugins.registry import load_policy
     from rlctl.steering.run_folder import read_run
 
     steer(config, load_policy(config, "lpt"), tmp_path / "run")

@@ -12,8 +12,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlctl.plain import json_text, plain
-from rlctl.task import Failure
+from rlctl.core.json_values import json_text, plain
+from rlctl.core.task import Failure
 
 
 class Colour(enum.Enum):

@@ -12,16 +12,17 @@ import pytest
 from run_folders import queue_config, simulated_run
 from test_report import page
 
-from rlctl.config import Config, load_config
-from rlctl.executors.journal import Journal
-from rlctl.executors.simulated import Launch
+from rlctl.config.load import load_config
+from rlctl.config.schema import Config
+from rlctl.core.records import Record
+from rlctl.core.simulation import Launch
+from rlctl.core.task import TaskId, TaskSpec
+from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import Silent
 from rlctl.monitoring.timeline import Attempt
-from rlctl.records import Record
-from rlctl.registry import campaign_factory
+from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.plausibility import Impossible, Plausibility, beyond, plausibility
 from rlctl.steering.run_folder import JOURNAL, read_run
-from rlctl.task import TaskId, TaskSpec
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.material import Material
 from rlctl_envs.block_copolymer.twin import FilmTwin

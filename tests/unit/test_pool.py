@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlctl.executors.base import Capacity
-from rlctl.executors.pool import WHOLE, Demand, NodeState, Part, Placement, Pool, core_numbers
-from rlctl.task import Resources
+from rlctl.core.machine import Capacity, NodeState
+from rlctl.core.task import Resources
+from rlctl.executors.pool import WHOLE, Demand, Part, Placement, Pool, core_numbers
 
 capacities = st.builds(
     Capacity,

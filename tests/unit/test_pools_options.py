@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from rlctl.config import load_config
-from rlctl.errors import ConfigError, LaunchError
-from rlctl.executors.base import Capacity
-from rlctl.executors.layout import available_cores
+from rlctl.config.load import load_config
+from rlctl.core.errors import ConfigError, LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.executors.local.inventory import available_cores
 from rlctl.executors.pools_entry import Pools
-from rlctl.registry import executor_factory, executor_options
+from rlctl.plugins.registry import executor_factory, executor_options
 
 HERE = {"name": "here", "options": {"oversubscribe": True}}
 

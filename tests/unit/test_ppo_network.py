@@ -6,8 +6,8 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
-from rlctl import saved_policy
-from rlctl.campaign import Decision
+from rlctl.bundle import saved_policy
+from rlctl.core.campaign import Decision
 from rlctl_agents.export import actor_network, actor_weights, check_same_answers
 from rlctl_agents.ppo.network import MaskedHeads, PrivilegedPolicy
 

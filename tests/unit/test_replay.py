@@ -7,12 +7,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rlctl.campaign import Action, Cancel, Command, Decision, Outcome, Start
-from rlctl.driver import Driver
-from rlctl.errors import JournalError
-from rlctl.executors.base import Capacity, Machine
-from rlctl.records import Record, event_from_json, event_to_json
-from rlctl.task import Event, TaskId, TaskResult, TaskSpec, TaskState
+from rlctl.core.campaign import Action, Cancel, Command, Decision, Outcome, Start
+from rlctl.core.driver import Driver
+from rlctl.core.errors import JournalError
+from rlctl.core.machine import Capacity, Machine
+from rlctl.core.records import Record
+from rlctl.core.task import Event, TaskId, TaskResult, TaskSpec, TaskState, event_from_json, event_to_json
 
 
 class Pair:

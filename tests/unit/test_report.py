@@ -11,14 +11,14 @@ from PIL import Image
 from run_folders import queue_config, simulated_run
 
 import rlctl
-from rlctl.cli import main
-from rlctl.executors.base import Capacity
-from rlctl.monitoring.account import Purpose
+from rlctl.cli.main import main
+from rlctl.core.machine import Capacity
+from rlctl.core.records import Record, RecordList
 from rlctl.monitoring.gantt import MOST_BARS, gantt
-from rlctl.monitoring.machine import allocation_png
+from rlctl.monitoring.ledger import Purpose
+from rlctl.monitoring.occupancy import allocation_png
 from rlctl.monitoring.timeline import Timeline
-from rlctl.records import Record, RecordList
-from rlctl.registry import campaign_factory
+from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.report import MARK
 from rlctl.steering.run_folder import read_run
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlctl import saved_policy
-from rlctl.config import RuleEntry, load_config
-from rlctl.env import CampaignEnv
-from rlctl.errors import ConfigError
-from rlctl.registry import load_policy, make_rule
-from rlctl.residual import ResidualPolicy, around_rule
-from rlctl.vector import play
+from rlctl.bundle import saved_policy
+from rlctl.config.load import load_config
+from rlctl.config.schema import RuleEntry
+from rlctl.core.errors import ConfigError
+from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.environments.campaign_vector_env import play
+from rlctl.environments.residual import ResidualPolicy, around_rule
+from rlctl.plugins.registry import load_policy, make_rule
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 
 OPTIONS = {"films": 1, "allocation_s": 15.0}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlctl import saved_policy
+from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import to_bytes
-from rlctl.campaign import Decision
-from rlctl.errors import PolicyError
+from rlctl.core.campaign import Decision
+from rlctl.core.errors import PolicyError
 
 HEADS, N_OBS = (5, 3, 2), 7
 
@@ -190,7 +190,7 @@ def test_an_answer_takes_a_few_calls_whatever_the_size_of_the_network(tmp_path):
 
 
 def test_it_needs_no_torch():
-    modules = "sys, rlctl.saved_policy, rlctl.evaluation.compare, rlctl.evaluation.tuning"
+    modules = "sys, rlctl.bundle.saved_policy, rlctl.evaluation.compare, rlctl.evaluation.tuning"
     code = f"import {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlctl.errors import LaunchError
-from rlctl.executors.base import Capacity
-from rlctl.executors.pool import NodeState, Pool, core_numbers
+from rlctl.core.errors import LaunchError
+from rlctl.core.machine import Capacity, NodeState
+from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl.executors.pool import Pool, core_numbers
 from rlctl.executors.scheduler import LOSSES, Ending, Scheduler, Task
-from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 
 S = TaskState
 WAITING = {S.QUEUED, S.HELD}

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 import rlctl
-from rlctl import saved_policy
-from rlctl.bundle import scores
-from rlctl.cli import app
-from rlctl.config import config_hash, load_config
-from rlctl.errors import PolicyError
+from rlctl.bundle import saved_policy
+from rlctl.cli.main import app
+from rlctl.config.load import config_hash, load_config
+from rlctl.core.errors import PolicyError
+from rlctl.evaluation import scores
 
 SHIPPED = Path(__file__).parents[2] / "configs"
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.config import Config, game_hash, load_config, load_rule_file
-from rlctl.registry import campaign_factory, game_factory, load_policy
-from rlctl.residual import ResidualPolicy
-from rlctl.saved_policy import load
+from rlctl.bundle.saved_policy import load
+from rlctl.config.load import game_hash, load_config, load_rule_file
+from rlctl.config.schema import Config
+from rlctl.environments.residual import ResidualPolicy
+from rlctl.plugins.registry import campaign_factory, game_factory, load_policy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GAMES = {path.stem: path for path in CONFIGS.glob("*.yaml")}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rlctl import saved_policy
-from rlctl.config import load_config
-from rlctl.registry import campaign_factory, load_policy
-from rlctl.vector import play
+from rlctl.bundle import saved_policy
+from rlctl.config.load import load_config
+from rlctl.environments.campaign_vector_env import play
+from rlctl.plugins.registry import campaign_factory, load_policy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FOLDER = CONFIGS / "policies" / "annealing-ppo"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rlctl import doctor
-from rlctl.distributed.launch import Starter, prepare
-from rlctl.errors import LaunchError
+from rlctl.cli import doctor
+from rlctl.core.errors import LaunchError
+from rlctl.distributed.launch.launcher import Starter, prepare
 from rlctl.executors.launchers import Launcher
 from rlctl.executors.slurm import commands
 
@@ -67,6 +67,6 @@ def test_doctor_says_so_with_the_cure(slurm: None, monkeypatch: pytest.MonkeyPat
 def test_a_training_on_ranks_says_so_before_it_starts_any(
     slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlctl.distributed.launch.library", lambda program, variables: Launcher.OPENMPI)
+    monkeypatch.setattr("rlctl.distributed.launch.launcher.library", lambda program, variables: Launcher.OPENMPI)
     with pytest.raises(LaunchError, match="--ranks: srun cannot load pmix here: have the library"):
         prepare(2, Starter.AUTO, tmp_path)

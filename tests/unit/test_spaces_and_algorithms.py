@@ -10,8 +10,8 @@ import torch
 from gymnasium import spaces
 
 import rlctl
-from rlctl.cli import main
-from rlctl.errors import ConfigError, EnvironmentFault, LearningDiverged
+from rlctl.cli.main import main
+from rlctl.core.errors import ConfigError, EnvironmentFault, LearningDiverged
 from rlctl_agents.actions import LEARNED, problem
 
 OPTIONS = {

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlctl.errors import RequestError, RlctlError
+from rlctl.core.errors import RequestError, RlctlError
+from rlctl.core.machine import Capacity
+from rlctl.core.simulation import Simulated
+from rlctl.core.spec_values import plain_spec
+from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed
-from rlctl.executors.base import Capacity
-from rlctl.executors.local import Settings
-from rlctl.executors.simulated import Simulated
-from rlctl.spec_values import plain_spec
-from rlctl.task import Failure, Resources, TaskId, TaskSpec
+from rlctl.executors.local.backend import Settings
 
 
 class Level(IntEnum):

@@ -12,11 +12,11 @@ from run_folders import queue_config, simulated_run
 from typer.testing import CliRunner
 
 import rlctl
-from rlctl.cli import app
-from rlctl.errors import JournalError
-from rlctl.executors.journal import Journal
-from rlctl.executors.processes import boot, start_time
-from rlctl.records import Record
+from rlctl.cli.main import app
+from rlctl.core.errors import JournalError
+from rlctl.core.records import Record
+from rlctl.executors.event_log import Journal
+from rlctl.executors.local.processes import boot, start_time
 from rlctl.steering.run_folder import controller
 from rlctl.steering.summary import SCHEMA, Summary
 

@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from rlctl.distributed.topology import Place, Role, Shape, split, waste
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
+from rlctl.distributed.launch.topology import Place, Role, Shape, split, waste
 
 SHAPES = [Shape(*sizes) for sizes in product((1, 2, 3), (1, 2, 3), (1, 2, 3, 4))]
 LARGEST = 24

@@ -10,11 +10,11 @@ import pytest
 from run_folders import queue_config, simulated_run
 
 import rlctl
-from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
+from rlctl.core.machine import Capacity
+from rlctl.core.records import RecordList
+from rlctl.executors.event_log import Journal
 from rlctl.monitoring.timeline import Timeline
 from rlctl.monitoring.trace import started_by, trace_events
-from rlctl.records import RecordList
 
 REQUIRED = {
     "X": {"name", "cat", "ts", "dur", "pid", "tid", "args"},

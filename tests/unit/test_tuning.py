@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 import rlctl
-from rlctl.config import game_hash, load_config, load_rule_file
-from rlctl.errors import ConfigError
+from rlctl.config.load import game_hash, load_config, load_rule_file
+from rlctl.core.errors import ConfigError
 from rlctl.evaluation.tuning import Settings, Space, Tally, search, write_rule
 from rlctl.monitoring.progress import Silent
-from rlctl.plugins import Registered
-from rlctl.registry import Rule
+from rlctl.plugins.entry_points import Registered
+from rlctl.plugins.registry import Rule
 from rlctl_agents.rules.queue import LargestFirst
 from rlctl_envs.moldable_queue.factory import MoldableQueue
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlctl.env import CampaignEnv
-from rlctl.executors.simulated import SimulatedExecutor
-from rlctl.vector import play
+from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.environments.campaign_vector_env import play
+from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl_envs.block_copolymer import field as solver
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.material import Material
@@ -168,7 +168,7 @@ def test_the_simulated_executor_is_deterministic_per_seed():
     ends = []
     for _ in range(2):
         executor = SimulatedExecutor(factory.capacity, factory.task_model(4))
-        from rlctl.env import Episode
+        from rlctl.environments.campaign_env import Episode
 
         episode = Episode(factory.campaign(4), executor, 0.99)
         episode.begin()

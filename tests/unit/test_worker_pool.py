@@ -5,10 +5,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlctl.executors.base import Capacity
-from rlctl.executors.parsl.slots import WorkerPool
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Resources
+from rlctl.executors.parsl.worker_slots import WorkerPool
 from rlctl.executors.pool import Placement
-from rlctl.task import Resources
 
 
 def up(pool: WorkerPool) -> int:

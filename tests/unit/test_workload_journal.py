@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from run_folders import queue_config, simulated_run
 
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity
-from rlctl.executors.journal import Journal
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import TaskState
+from rlctl.executors.event_log import Journal
 from rlctl.monitoring.timeline import Timeline
-from rlctl.task import TaskState
 from rlctl_envs.ensemble.workloads.history import read_history
 
 

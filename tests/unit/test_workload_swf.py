@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
 from rlctl_envs.ensemble.workloads.logged import LoggedJob, usable
 from rlctl_envs.ensemble.workloads.swf import SwfLog, read_swf, write_swf
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.distributed.chunk import Chunk
+from rlctl.distributed.comm.chunk import Chunk
 
 Float32 = NDArray[np.float32]
 

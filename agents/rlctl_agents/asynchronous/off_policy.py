@@ -14,14 +14,14 @@ from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutReturn
 
-from rlctl.distributed.figures import lag_figures
+from rlctl.distributed.learner.metrics import lag_figures
 from rlctl_agents.asynchronous.episodes import ended_infos
 from rlctl_agents.asynchronous.on_policy import ATTACHED, alone
 from rlctl_agents.asynchronous.several import Reducer, average_gradients, same_weights
 from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
 
 if TYPE_CHECKING:
-    from rlctl.distributed.source import Source
+    from rlctl.distributed.learner.experience_source import Source
 
 _OVER = RolloutReturn(0, 0, continue_training=False)
 
@@ -80,7 +80,7 @@ class ReplayedFromActors:
         self.source.publish(self._spec, snapshot_weights(self), self.exploration(), at_random)
 
     def exploration(self) -> float:
-        """A probability of a random action, or a standard deviation; see ``rlctl.distributed.policies``."""
+        """A probability of a random action, or a standard deviation; see ``rlctl.distributed.actor.numpy_policies``."""
         return 0.0
 
     def collect_rollouts(

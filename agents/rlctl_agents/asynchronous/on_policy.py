@@ -19,7 +19,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rlctl.bundle.actions import action_heads
-from rlctl.distributed.figures import lag_figures
+from rlctl.distributed.learner.metrics import lag_figures
 from rlctl_agents.asynchronous.batch import Batch
 from rlctl_agents.asynchronous.episodes import ended_infos
 from rlctl_agents.asynchronous.memory import Memory
@@ -32,7 +32,7 @@ from rlctl_agents.asynchronous.vtrace import vtrace
 from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
 
 if TYPE_CHECKING:
-    from rlctl.distributed.source import Source
+    from rlctl.distributed.learner.experience_source import Source
 
 Arrays = dict[str, NDArray[Any]]
 ATTACHED = ("source", "asked_to_stop", "total", "bootstrap", "_spec", "_memory")

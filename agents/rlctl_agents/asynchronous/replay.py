@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from rlctl.distributed.chunk import Chunk
+from rlctl.distributed.comm.chunk import Chunk
 
 
 class TimedReplayBuffer(ReplayBuffer):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional
 
-from rlctl.errors import RlctlError
+from rlctl.core.errors import RlctlError
 from rlctl_agents.asynchronous.on_policy import AsyncMaskablePPO, AsyncPPO
 
 COMPARED_EVERY = 100

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlctl.rewarded import Game
-from rlctl.schema import Config
+from rlctl.config.schema import Config
+from rlctl.environments.reward_env import Game
 from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
 from rlctl_agents.ppo.options import ChoosingOptions, check_network, check_plain, check_rule, choosing_network

@@ -15,7 +15,7 @@ from rlctl_agents.ppo.recipe import attach, on_policy, residual
 from rlctl_agents.recipe import How, Setting
 
 if TYPE_CHECKING:
-    from rlctl.distributed.ranks import Ranks
+    from rlctl.distributed.learner.context import Ranks
 
 KINDS: dict[How, type[MaskablePPO]] = {
     How.TOGETHER: MaskablePPO,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from rlctl.errors import ConfigError
-from rlctl.rewarded import Game
-from rlctl.schema import Config
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError
+from rlctl.environments.reward_env import Game
 from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
 from rlctl_agents.off_policy.options import DQNOptions, ReplayOptions, SACOptions, TD3Options

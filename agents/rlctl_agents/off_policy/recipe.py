@@ -16,7 +16,7 @@ from rlctl_agents.off_policy.options import DQNOptions, ReplayOptions, SACOption
 from rlctl_agents.recipe import How, Setting
 
 if TYPE_CHECKING:
-    from rlctl.distributed.ranks import Ranks
+    from rlctl.distributed.learner.context import Ranks
 
 O = TypeVar("O", bound=ReplayOptions)  # noqa: E741
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rlctl.bundle.attention import ABSENT, AttentionSpec
-from rlctl.sets import SetLayout
+from rlctl.core.sets import SetLayout
 
 FAVOUR = 4.0
 """Initial factor of what a rule favours: it has exp(4) times the probability of any other choice."""

@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal, cast
 from gymnasium.spaces import Discrete, MultiDiscrete, flatdim
 from pydantic import Field
 
+from rlctl.bundle.actions import action_heads
 from rlctl.bundle.attention import AttentionSize, AttentionSpec
-from rlctl.campaign import CampaignFactory
-from rlctl.complaints import check_options
-from rlctl.errors import ConfigError
-from rlctl.registry import make_rule
-from rlctl.residual import around_rule
-from rlctl.rewarded import Game, game_spaces, rewarded
-from rlctl.saved_policy import action_heads
-from rlctl.schema import Config, RuleEntry
-from rlctl.sets import SetLayout, Structured
+from rlctl.config.messages import check_options
+from rlctl.config.schema import Config, RuleEntry
+from rlctl.core.campaign import CampaignFactory
+from rlctl.core.errors import ConfigError
+from rlctl.core.sets import SetLayout, Structured
+from rlctl.environments.residual import around_rule
+from rlctl.environments.reward_env import Game, game_spaces, rewarded
+from rlctl.plugins.registry import make_rule
 from rlctl_agents.described import LearnerOptions, Width
 
 OPTIONS = ("train", "options")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlctl.errors import ConfigError
-from rlctl.registry import make_rule
+from rlctl.core.errors import ConfigError
+from rlctl.plugins.registry import make_rule
 from rlctl_agents.ppo.options import RESIDUAL, ChoosingOptions
 from rlctl_agents.recipe import Prepare
 

@@ -15,7 +15,7 @@ from rlctl_agents.ppo.options import ChoosingOptions, Options, PlainOptions, net
 from rlctl_agents.recipe import How, Setting
 
 if TYPE_CHECKING:
-    from rlctl.distributed.ranks import Ranks
+    from rlctl.distributed.learner.context import Ranks
     from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 FAVOUR = 4.0

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
-from rlctl.errors import ConfigError
-from rlctl.rewarded import Game
-from rlctl.schema import Config
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError
+from rlctl.environments.reward_env import Game
 from rlctl_agents.described import Described
 from rlctl_agents.entry import Learner
 from rlctl_agents.ppo.options import PlainOptions, check_plain

@@ -12,7 +12,7 @@ from rlctl_agents.recipe import How, Setting
 from rlctl_agents.recurrent_ppo.description import RecurrentDescription, RecurrentOptions
 
 if TYPE_CHECKING:
-    from rlctl.distributed.ranks import Ranks
+    from rlctl.distributed.learner.context import Ranks
 
 
 class RecurrentRecipe(RecurrentDescription):

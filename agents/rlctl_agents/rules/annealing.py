@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from rlctl.campaign import Action, Decision
+from rlctl.core.campaign import Action, Decision
 
 SHARED: Mapping[str, tuple[Any, ...]] = {
     "give_up_steps": (400.0, 12000.0, "log"),
@@ -42,7 +42,7 @@ class AnnealingRule:
         raise TypeError(f"{type(self).__name__} does not say which temperature")
 
     def act(self, decision: Decision) -> Action:
-        """See ``rlctl.policy.Policy``."""
+        """See ``rlctl.core.policy.Policy``."""
         fields = decision.fields
         low, high = fields["temperature_range"]
         leads = fields["films_needed"] == 1 and fields["q"] >= max(self.wide_q, fields["others_q"])

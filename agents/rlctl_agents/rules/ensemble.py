@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from rlctl.campaign import Action, Decision
-from rlctl.policy import SimpleRule
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.policy import SimpleRule
 
 
 class Board(Protocol):
@@ -109,7 +109,7 @@ class EnsembleRule(SimpleRule):
         return [best[True], best[False]] if slower <= self.patience else [best[True]]
 
     def act(self, decision: Decision) -> Action:
-        """See ``rlctl.policy.Policy``."""
+        """See ``rlctl.core.policy.Policy``."""
         return self.choose(decision.fields["state"])
 
     def choose(self, state: Board) -> Mapping[str, Any]:

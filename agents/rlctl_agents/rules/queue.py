@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rlctl.campaign import Action, Decision
+from rlctl.core.campaign import Action, Decision
 
 
 class _QueueRule:
@@ -25,7 +25,7 @@ class _QueueRule:
         raise TypeError(f"{type(self).__name__} does not say how many nodes")
 
     def act(self, decision: Decision) -> Action:
-        """See ``rlctl.policy.Policy``."""
+        """See ``rlctl.core.policy.Policy``."""
         nodes = self.width(decision.fields)
         if nodes > decision.fields["free_nodes"]:
             return {"wait": True}

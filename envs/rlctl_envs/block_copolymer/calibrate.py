@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from rlctl.errors import LaunchError, RlctlError
+from rlctl.core.errors import LaunchError, RlctlError
 from rlctl.executors.mpi import clean_environment, mpiexec_command
 from rlctl_envs.block_copolymer.material import Material
 

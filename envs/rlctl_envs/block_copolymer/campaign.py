@@ -12,9 +12,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Around, Command, Decision, Outcome, Start
-from rlctl.executors.base import Capacity
-from rlctl.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl.core.campaign import Action, Around, Command, Decision, Outcome, Start
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.block_copolymer.fields import film_fields
 from rlctl_envs.block_copolymer.film import Film, Memory, Seen, Why
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
@@ -33,7 +33,7 @@ _Q_WORTH = 0.6
 
 
 class AnnealingCampaign:
-    """See ``rlctl.campaign.Campaign``. Subjects are films: ``film007``.
+    """See ``rlctl.core.campaign.Campaign``. Subjects are films: ``film007``.
 
     Action: MultiDiscrete [temperature (11), length, ranks, go on / give up], or the named quantities
     ``temperature`` (absolute), ``steps``, ``ranks``, ``give_up``.

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.complaints import under
-from rlctl.config import check_options
-from rlctl.errors import ConfigError, LaunchError
-from rlctl.executors.base import Capacity
+from rlctl.config.messages import check_options, under
+from rlctl.core.errors import ConfigError, LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.records import Record
+from rlctl.core.simulation import Launch, Simulated, TaskModel
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.executors.mpi import mpiexec_command
-from rlctl.executors.simulated import Launch, Simulated, TaskModel
-from rlctl.records import Record
-from rlctl.vector import CampaignVectorEnv
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
 from rlctl_envs.block_copolymer.options import Options

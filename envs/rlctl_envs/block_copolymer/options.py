@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
 
 _NotNegative = Annotated[float, Field(ge=0.0, le=1e6)]
 _Positive = Annotated[float, Field(gt=0.0, le=1e6)]

@@ -10,8 +10,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.records import Record
-from rlctl.task import TaskState
+from rlctl.core.records import Record
+from rlctl.core.task import TaskState
 from rlctl_envs.block_copolymer.material import BOX
 
 

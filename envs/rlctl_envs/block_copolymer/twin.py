@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.executors.simulated import DurationModel, Launch, Simulated, TaskModel
-from rlctl.task import Failure
+from rlctl.core.simulation import DurationModel, Launch, Simulated, TaskModel
+from rlctl.core.task import Failure
 from rlctl_envs.block_copolymer import field as solver
 from rlctl_envs.block_copolymer.campaign import mixed
 from rlctl_envs.block_copolymer.device import advance as on_device

@@ -130,7 +130,7 @@ class Account:
                 self.work += self._areas[task.job.number]
 
     def potential(self, over: bool) -> float:
-        """Of the present state, in units of reward; see ``rlctl.env.Episode``.
+        """Of the present state, in units of reward; see ``rlctl.environments.campaign_env.Episode``.
 
         Where all tasks have to end, what is left of them costs node-seconds. Where some have to succeed, so many are
         missing; in a window, so many have been gained. A running one counts for the share that is done.

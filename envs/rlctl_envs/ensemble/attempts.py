@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlctl.task import Event
+from rlctl.core.task import Event
 from rlctl_envs.ensemble.account import Account
 from rlctl_envs.ensemble.job import Shape
 from rlctl_envs.ensemble.live import Live, Status

@@ -10,11 +10,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Around, Cancel, Command, Decision, Outcome, Seen, Start, Update, Wait
-from rlctl.executors.base import Capacity, Machine
-from rlctl.executors.pool import Scoring
-from rlctl.sets import SetLayout
-from rlctl.task import Event, TaskId, TaskSpec, TaskState
+from rlctl.core.campaign import Action, Around, Cancel, Command, Decision, Outcome, Seen, Start, Update, Wait
+from rlctl.core.machine import Capacity, Machine, Scoring
+from rlctl.core.sets import SetLayout
+from rlctl.core.task import Event, TaskId, TaskSpec, TaskState
 from rlctl_envs.ensemble.account import Account
 from rlctl_envs.ensemble.attempts import Attempts
 from rlctl_envs.ensemble.choices import WAITING, Choice, Kind, shortlist
@@ -34,7 +33,7 @@ Specify = Callable[[Job, Shape, TaskId, int, float], TaskSpec]
 
 
 class EnsembleCampaign:
-    """See ``rlctl.campaign.Campaign``; also ``Waking`` and ``Elastic``. Its one subject is ``ensemble``.
+    """See ``rlctl.core.campaign.Campaign``; also ``Waking`` and ``Elastic``. Its one subject is ``ensemble``.
 
     Action: Discrete, a choice of ``choices.shortlist``; or named quantities: ``start`` (number of a task) with
     ``ranks`` and ``gpu``, ``stop`` (a number), ``resize`` (a number) with ``ranks`` and ``gpu``, or ``wait: True``. An

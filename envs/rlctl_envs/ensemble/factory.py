@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.complaints import check_options, under
-from rlctl.errors import ConfigError, LaunchError
-from rlctl.executors.base import Capacity
+from rlctl.config.messages import check_options, under
+from rlctl.core.errors import ConfigError, LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.simulation import Outage
+from rlctl.core.task import TaskId, TaskSpec
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.executors.mpi import mpiexec_command
-from rlctl.executors.simulated import Outage
-from rlctl.registry import make_placement
-from rlctl.task import TaskId, TaskSpec
-from rlctl.vector import CampaignVectorEnv
+from rlctl.plugins.registry import make_placement
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.job import Gpu, Job, Shape
 from rlctl_envs.ensemble.model import EnsembleModel

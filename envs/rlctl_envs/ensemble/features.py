@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.sets import SetLayout
+from rlctl.core.sets import SetLayout
 from rlctl_envs.ensemble.choices import SHORTLISTS, Choice, Kind
 from rlctl_envs.ensemble.live import Live
 from rlctl_envs.ensemble.options import Options

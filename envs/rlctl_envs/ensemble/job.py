@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rlctl.task import Resources
+from rlctl.core.task import Resources
 
 
 class Gpu(StrEnum):

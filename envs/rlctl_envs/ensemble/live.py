@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rlctl.core.task import TaskId
 from rlctl.executors.pool import Placement
-from rlctl.task import TaskId
 from rlctl_envs.ensemble.job import ONE, Job, Shape
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rlctl.executors.simulated import Launch, Simulated
-from rlctl.task import Failure, TaskId
+from rlctl.core.simulation import Launch, Simulated
+from rlctl.core.task import Failure, TaskId
 from rlctl_envs.ensemble.options import Options
 from rlctl_envs.ensemble.signal import signal
 from rlctl_envs.ensemble.truth import Truth
@@ -28,7 +28,7 @@ class _Asked(NamedTuple):
 
 
 class EnsembleModel:
-    """The task model of a workload; see ``rlctl.executors.simulated.TaskModel`` and ``Checkpointing``."""
+    """The task model of a workload; see ``rlctl.core.simulation.TaskModel`` and ``Checkpointing``."""
 
     def __init__(self, workload: Workload, options: Options, seed: int) -> None:
         self.workload = workload

@@ -11,8 +11,8 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from rlctl.errors import ConfigError
-from rlctl.schema import RuleEntry
+from rlctl.config.schema import RuleEntry
+from rlctl.core.errors import ConfigError
 from rlctl_envs.ensemble.workloads.history import read_history
 from rlctl_envs.ensemble.workloads.logged import LoggedJob
 from rlctl_envs.ensemble.workloads.swf import read_swf

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 
-from rlctl.executors.base import Capacity, Machine, NodeGroup
-from rlctl.executors.pool import Pool, Scoring
-from rlctl.task import Resources
+from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
+from rlctl.core.task import Resources
+from rlctl.executors.pool import Pool
 from rlctl_envs.ensemble.job import Gpu, Job, Shape
 from rlctl_envs.ensemble.live import Live, Status
 from rlctl_envs.ensemble.options import Options

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.executors.base import Capacity
-from rlctl.executors.simulated import Outage
+from rlctl.core.machine import Capacity
+from rlctl.core.simulation import Outage
 from rlctl_envs.ensemble.job import Gpu, Job
 from rlctl_envs.ensemble.law import loss, seconds
 from rlctl_envs.ensemble.options import Options, Range, WorkloadOptions

@@ -11,9 +11,9 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.campaign import Action, Command, Decision, Outcome, Start, Wait
-from rlctl.executors.base import Capacity
-from rlctl.task import Event, Resources, TaskId, TaskSpec, TaskState
+from rlctl.core.campaign import Action, Command, Decision, Outcome, Start, Wait
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.moldable_queue.workload import Options
 
 PICKS = ("largest", "median", "smallest")
@@ -33,7 +33,7 @@ class _Running:
 
 
 class QueueCampaign:
-    """See ``rlctl.campaign.Campaign``. There is one subject, ``queue``.
+    """See ``rlctl.core.campaign.Campaign``. There is one subject, ``queue``.
 
     Action: Discrete, ``pick * 6 + nodes`` (indices into ``PICKS`` and ``NODES``) or ``WAIT``; or the named quantities
     ``pick`` (of ``PICKS``) and ``nodes``, or ``wait: True``. A choice that is not allowed becomes the default, which

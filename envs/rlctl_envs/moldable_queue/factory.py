@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config import check_options
-from rlctl.errors import ConfigError
-from rlctl.executors.base import Capacity
-from rlctl.vector import CampaignVectorEnv
+from rlctl.config.messages import check_options
+from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl_envs.moldable_queue.campaign import QueueCampaign
 from rlctl_envs.moldable_queue.workload import Options, QueueModel, Workload
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlctl.errors import ConfigError
-from rlctl.executors.simulated import Launch, Simulated
+from rlctl.core.errors import ConfigError
+from rlctl.core.simulation import Launch, Simulated
 
 
 class Options(BaseModel):
@@ -107,7 +107,7 @@ class Workload:
 
 
 class QueueModel:
-    """The task model of a workload; see ``rlctl.executors.simulated.TaskModel``."""
+    """The task model of a workload; see ``rlctl.core.simulation.TaskModel``."""
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlctl.executors.parsl.executor import ParslExecutor, Settings
+    from rlctl.executors.parsl.backend import ParslExecutor, Settings
 
 __all__ = ["ParslExecutor", "Settings"]
 
@@ -14,4 +14,4 @@ __all__ = ["ParslExecutor", "Settings"]
 def __getattr__(name: str) -> Any:  # loaded when used: workers import this package too
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.executor"), name)
+    return getattr(importlib.import_module(f"{__name__}.backend"), name)

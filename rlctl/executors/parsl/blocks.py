@@ -12,15 +12,15 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from rlctl.errors import LaunchError, RlctlError
-from rlctl.executors.parsl.orders import FOLDER
-from rlctl.executors.processes import family, send_signal
+from rlctl.core.errors import LaunchError, RlctlError
+from rlctl.executors.local.processes import family, send_signal
+from rlctl.executors.parsl.control_file import FOLDER
 
 FAILURES = 3
 """Blocks that end one after another before a worker of theirs has connected; more are not started."""
 
 _ANSWER_MS = 200
-_PERFORM = {"task_executor": {"f": "rlctl.executors.parsl.station.perform"}}
+_PERFORM = {"task_executor": {"f": "rlctl.executors.parsl.worker_agent.perform"}}
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Blocks:
         os.makedirs(executor.provider.script_dir)
         executor.launch_cmd = _found(executor.launch_cmd)
         interchange = [_found(executor.interchange_launch_cmd[0]), *executor.interchange_launch_cmd[1:]]
-        keeper = [sys.executable, "-m", "rlctl.executors.parsl.keeper", str(os.getpid())]
+        keeper = [sys.executable, "-m", "rlctl.executors.parsl.block_watchdog", str(os.getpid())]
         executor.interchange_launch_cmd = [*keeper, str(folder), token, str(lease_s), *interchange]
         try:
             executor.start()

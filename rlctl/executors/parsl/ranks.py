@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
 from rlctl.executors.launchers import Launch, launch
+from rlctl.executors.local.process_task import Program, application_of
 from rlctl.executors.mpi import flavour, mpiexec_command, without_job
-from rlctl.executors.program import Program, application_of
 
 _FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE")
 """Variables of batch systems that name a file with a host in each line."""

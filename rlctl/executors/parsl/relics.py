@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlctl.executors.parsl.orders import FOLDER, ORDERS
-from rlctl.executors.parsl.station import LEASE, RUNNING
-from rlctl.executors.processes import boot, start_time
-from rlctl.executors.supervision import clear
-from rlctl.executors.supervisor import EXITS, GRACE_S, exit_file
+from rlctl.executors.local.processes import boot, start_time
+from rlctl.executors.local.supervisor import EXITS, GRACE_S, exit_file
+from rlctl.executors.local.supervisor_client import clear
+from rlctl.executors.parsl.control_file import FOLDER, ORDERS
+from rlctl.executors.parsl.worker_agent import LEASE, RUNNING
 
 _SLACK_S = 4.0
 

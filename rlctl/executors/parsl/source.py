@@ -8,7 +8,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
 
 SLOW_S = 30
 """A lost node that is noticed later than that is worth a warning."""

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlctl.errors import LaunchError
-from rlctl.executors.base import Capacity
+from rlctl.core.errors import LaunchError
+from rlctl.core.machine import Capacity
 from rlctl.executors.devices import AMD, MASKS, NVIDIA, SELECTOR, Devices, Makers, visible
+from rlctl.executors.local.supervisor_client import own
 from rlctl.executors.slurm import commands
 from rlctl.executors.slurm.commands import Job
-from rlctl.executors.supervision import own
 
 BLOCKS, BEAT = "slurm.json", ".slurm-beat"
 

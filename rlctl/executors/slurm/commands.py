@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rlctl.errors import LaunchError
+from rlctl.core.errors import LaunchError
 
 _LOST = ("down", "fail", "unk", "no_respond", "power", "reboot")
 

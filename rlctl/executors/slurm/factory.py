@@ -9,18 +9,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.config import check_options
-from rlctl.errors import LaunchError
-from rlctl.executors.base import Capacity
-from rlctl.executors.here import CommonOptions
-from rlctl.executors.journal import Journal
-from rlctl.executors.local import Settings
+from rlctl.config.messages import check_options
+from rlctl.core.errors import LaunchError
+from rlctl.core.machine import Capacity
+from rlctl.core.task import TaskSpec
+from rlctl.executors.event_log import Journal
+from rlctl.executors.local.backend import Settings
+from rlctl.executors.local.factory import CommonOptions
 from rlctl.executors.recovery import KINDS, Past
 from rlctl.executors.sharing import Share
 from rlctl.executors.slurm.allocation import Request, own_job
+from rlctl.executors.slurm.backend import SlurmExecutor, SlurmSettings
 from rlctl.executors.slurm.commands import ask
-from rlctl.executors.slurm.executor import SlurmExecutor, SlurmSettings
-from rlctl.task import TaskSpec
 
 
 class SubmitOptions(BaseModel):

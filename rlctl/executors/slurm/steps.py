@@ -20,21 +20,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rlctl.executors import exchange
+from rlctl.core.task import Failure, TaskSpec
 from rlctl.executors.application import Application
 from rlctl.executors.devices import MASKS
+from rlctl.executors.functions import serialization
+from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.launchers import Launch, Launcher, launch
+from rlctl.executors.local.process_task import Program, application_of, own_command, variables_of
+from rlctl.executors.local.processes import family, send_signal
+from rlctl.executors.local.supervisor import AGAIN_S, LAUNCHER_S, TASK
 from rlctl.executors.mpi import library
 from rlctl.executors.naming import file_name
 from rlctl.executors.pool import Placement, core_numbers
-from rlctl.executors.processes import family, send_signal
-from rlctl.executors.program import Program, application_of, own_command, variables_of
 from rlctl.executors.scheduler import Ending
 from rlctl.executors.slurm.allocation import Allocation
 from rlctl.executors.slurm.commands import SIGNAL_STEP
-from rlctl.executors.supervisor import AGAIN_S, LAUNCHER_S, TASK
-from rlctl.executors.workers import Worker
-from rlctl.task import Failure, TaskSpec
 
 PMI = {Launcher.OPENMPI: "pmix", Launcher.MPICH: "pmi2"}
 """How ranks of a family find each other under ``srun``."""
@@ -224,7 +224,7 @@ class StepWorker(Worker):
     """A worker on a node. It talks over the input and output of ``srun``, so no port is open anywhere."""
 
     last_word = signal.SIGTERM
-    most = exchange.QUICK_BYTES
+    most = serialization.QUICK_BYTES
 
     def __init__(
         self,
@@ -245,7 +245,7 @@ class StepWorker(Worker):
         self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
     ) -> subprocess.Popen[bytes]:
         """Start it by ``srun``, whose end is its own."""
-        command = [*self._step, sys.executable, "-m", "rlctl.executors.worker", "-", "-", str(self._scratch)]
+        command = [*self._step, sys.executable, "-m", "rlctl.executors.functions.worker", "-", "-", str(self._scratch)]
         return subprocess.Popen(
             command,
             stdin=theirs.fileno(),

@@ -9,8 +9,8 @@ import types
 
 def run_rank(config, out, resume, progress):
     """Learners count to 0.3 s or, where they are to wait, until they are asked to stop; actors nap in between."""
-    from rlctl.distributed.topology import Role, Shape
-    from rlctl.distributed.world import bring_up
+    from rlctl.distributed.comm.mpi_context import bring_up
+    from rlctl.distributed.launch.topology import Role, Shape
 
     how = os.environ.get("RLCTL_TEST_RUN", "")
     with bring_up(Shape.of(config.train.distributed)) as world:
@@ -39,6 +39,6 @@ def run_rank(config, out, resume, progress):
 
 
 if "RLCTL_TEST_RUN" in os.environ:  # not where doctests are looked for
-    fake = types.ModuleType("rlctl.distributed.run")
+    fake = types.ModuleType("rlctl.distributed.modes.asynchronous")
     fake.run_rank = run_rank
-    sys.modules["rlctl.distributed.run"] = fake
+    sys.modules["rlctl.distributed.modes.asynchronous"] = fake

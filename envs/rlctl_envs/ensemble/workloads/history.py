@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from rlctl.errors import ConfigError, RlctlError
-from rlctl.executors.journal import Journal
-from rlctl.records import Record, event_from_json
-from rlctl.task import TaskState
+from rlctl.core.errors import ConfigError, RlctlError
+from rlctl.core.records import Record
+from rlctl.core.task import TaskState, event_from_json
+from rlctl.executors.event_log import Journal
 from rlctl_envs.ensemble.workloads.logged import LoggedJob
 
 

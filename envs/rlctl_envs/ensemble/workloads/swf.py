@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlctl.errors import ConfigError
+from rlctl.core.errors import ConfigError
 from rlctl_envs.ensemble.workloads.logged import UNKNOWN, LoggedJob, usable
 
 NAMES = (

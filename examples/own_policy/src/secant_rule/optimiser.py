@@ -8,7 +8,7 @@ PLACES = 99  # candidates within the bracket
 class GaussianProcess:
     """Remember what was measured, fit a Gaussian process, and run where the peak most likely lies at the target.
 
-    See ``rlctl.policy.Policy``. What is modelled is by how much the peak exceeds the oven's temperature.
+    See ``rlctl.core.policy.Policy``. What is modelled is by how much the peak exceeds the oven's temperature.
 
     Args:
         length_K: over how many kelvin of the oven the excess stays alike.

@@ -11,8 +11,8 @@ import gymnasium
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from rlctl.campaign import Decision, Outcome, Start
-from rlctl.task import TaskId, TaskSpec, TaskState
+from rlctl.core.campaign import Decision, Outcome, Start
+from rlctl.core.task import TaskId, TaskSpec, TaskState
 
 PLACES = 9  # a policy that answers with indices splits the bracket at 1/10, 2/10 ... 9/10
 
@@ -33,7 +33,7 @@ class Options(BaseModel):
 
 
 class Curing:
-    """See ``rlctl.campaign.Campaign``: no clock, no files, no processes; all it knows comes in through its methods."""
+    """See ``rlctl.core.campaign``: no clock, no files, no processes; all it knows comes in through its methods."""
 
     def __init__(self, options):
         self.options = options

@@ -10,8 +10,8 @@ import math
 import numpy as np
 
 from curing.slab import GAS, HALF_THICKNESS, HOLD, ROOM
-from rlctl.executors.simulated import Simulated
-from rlctl.task import Failure
+from rlctl.core.simulation import Simulated
+from rlctl.core.task import Failure
 
 
 def draw_material(seed):
@@ -41,7 +41,7 @@ def lumped_peak(material, oven, step=20.0):
 
 
 class Twin:
-    """The task model of one instance; see ``rlctl.executors.simulated.TaskModel``."""
+    """The task model of one instance; see ``rlctl.core.simulation.TaskModel``."""
 
     def __init__(self, options, seed):
         self.options = options

@@ -1,0 +1,355 @@
+"""What one does with an experiment, each in one call: train, tune, evaluate, steer, and look at what was steered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rlctl.config.load import config_hash, game_hash, load_rule_file
+from rlctl.config.messages import shown, under
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError, ContractError
+from rlctl.core.random_policy import RANDOM
+from rlctl.environments.reward_env import RewardFactory, rewarded
+from rlctl.executors.local.processes import open_closed_streams
+from rlctl.monitoring.progress import Progress, Silent
+from rlctl.plugins import preflight
+from rlctl.plugins.registry import learner, load_policy, policy_factory
+from rlctl.system.files import require_file, require_folder, writing
+from rlctl.system.watchdog import TIMEOUT, watching
+
+if TYPE_CHECKING:
+    from rlctl.config.schema import TrainSection
+    from rlctl.core.policy import Policy
+    from rlctl.evaluation.compare import Comparison
+    from rlctl.evaluation.returns import Returns
+    from rlctl.evaluation.tuning import Tuned
+    from rlctl.steering import Summary
+    from rlctl.steering.status import Status
+    from rlctl.testing import Checked
+
+
+def check(config: Config, *, play: bool = False) -> Checked | None:
+    """Find out whether everything that the configuration says can be used, as far as nothing need run for it.
+
+    Args:
+        play: also play a few campaigns on the twin, and look whether the campaign and the policies of the
+            configuration keep their promises; see ``rlctl.testing.check_campaign``.
+
+    Raises:
+        RlctlError: one line on the first thing that cannot.
+    """
+    with _watching(config):
+        return _check(config, play)
+
+
+def _watching(config: Config, *, signals: bool = True) -> AbstractContextManager[None]:
+    return watching(config.evaluate.decision_timeout_s, TIMEOUT, signals=signals)
+
+
+def _check(config: Config, play: bool) -> Checked | None:
+    preflight.check(config)
+    if not play:
+        return None
+    from rlctl.plugins.entry_points import CAMPAIGNS, load
+    from rlctl.testing import Checked, check_campaign, check_policy
+
+    with config.source.located():
+        policies = [load_policy(config, name) for name in config.policies]
+        game = preflight.check_game(config)
+        if rewarded(game):
+            from rlctl.evaluation.returns import try_out
+
+            named = {policy.name: policy for policy in policies}
+            steps, endless = try_out(game, named, config.seed, config.evaluate.max_steps)
+            return Checked(decisions=steps, tasks=0, instances=4, reached={}, cut=endless)
+        factory = preflight.check_campaign(config)
+        try:
+            checked = check_campaign(factory, config.machine.capacity(), policies, seed=config.seed)
+        except ContractError as error:
+            raise ContractError(f"{load(CAMPAIGNS, config.campaign.name)}: {error}") from error
+        for policy in policies:
+            try:
+                check_policy(factory, policy, config.machine.capacity(), seed=config.seed)
+            except ContractError as error:
+                raise ContractError(f"policy {policy.name}: {error}", ("policies", policy.name)) from error
+        return checked
+
+
+def train(config: Config, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Path:
+    """Train a policy on the campaign's twin.
+
+    Args:
+        config: the experiment; its ``train`` section is needed.
+        out: folder for checkpoints, TensorBoard files and the saved policy.
+        resume: go on from the last checkpoint in ``out``; without it ``out`` must not exist or be empty.
+        progress: told how far it is; silent if None.
+
+    Returns:
+        The folder of the saved policy.
+
+    Raises:
+        ConfigError: there is no ``train`` section, or the learner refuses it.
+        StorageError: ``out`` cannot be made, or is not empty and ``resume`` is not set.
+    """
+    open_closed_streams()
+    out = Path(out)
+    section = check_train(config, out, resume)
+    with config.source.located(), writing(out, "then go on with --resume"), _watching(config, signals=False):
+        return learner(section.algorithm)(config, out, resume, progress or Silent())
+
+
+def check_train(config: Config, out: Path, resume: bool) -> TrainSection:
+    """Find out whether a training can begin.
+
+    Returns:
+        its section of the configuration.
+
+    Raises:
+        ConfigError: see ``train``.
+    """
+    with config.source.located():
+        if config.train is None:
+            raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+        preflight.check_training(config, preflight.check_game(config))
+        require_folder(out, made=None if resume else ())
+        return config.train
+
+
+def tune(
+    config: Config,
+    rule: str,
+    out: Path | str,
+    *,
+    generations: int = 30,
+    instances: int = 24,
+    seed: int | None = None,
+    workers: int = 1,
+    start: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Find good parameters of a rule on the campaign's twin and write them to a rule file.
+
+    Args:
+        config: the experiment.
+        rule: a registered rule's name.
+        out: the file to write; one that exists is replaced.
+        generations: of the CMA-ES search.
+        instances: that each set of parameters plays in a generation.
+        seed: of the search and its instances; the experiment's if None.
+        workers: processes to play in.
+        start: a rule file, with whose parameters the search begins; None: it begins with the rule's own.
+        progress: told how far it is; silent if None.
+
+    Raises:
+        ConfigError: there is no such rule, it has no parameters, ``start`` holds another rule or parameters out of
+            their range, or ``out`` is a folder.
+    """
+    out = Path(out)
+    require_file(out)
+    begin = None if start is None else _start(Path(start), rule)
+    with config.source.located(), _watching(config):
+        untuned = policy_factory(rule)(begin)
+        untuned.name = rule
+        preflight.check_policy(config, preflight.check_campaign(config), untuned)
+        from rlctl.evaluation import tuning
+
+        seed = config.seed if seed is None else seed
+        settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
+        with writing(out):
+            return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
+
+
+def _start(path: Path, rule: str) -> dict[str, Any]:
+    """The parameters of ``rule`` in a rule file."""
+    file = load_rule_file(path)
+    with file.source.located():
+        if file.rule != rule:
+            raise ConfigError(f"{shown(file.rule)}, but {shown(rule)} is to be tuned: give a file of it", ("rule",))
+        make = policy_factory(rule)
+        make(file.parameters)
+        from rlctl.evaluation.tuning import Space
+
+        if make.SPACE:
+            with under(("parameters",)):
+                Space(make.SPACE).require(file.parameters)
+    return file.parameters
+
+
+def evaluate(
+    config: Config,
+    policies: Sequence[str | Policy],
+    *,
+    instances: int | None = None,
+    seed: int | None = None,
+    workers: int = 1,
+    record: bool = False,
+    progress: Progress | None = None,
+) -> Comparison | Returns:
+    """Compare policies on the same held-out instances of the campaign's twin, or episodes of an environment.
+
+    Args:
+        config: the experiment.
+        policies: names, paths (see ``rlctl.load_policy``) or policies themselves; costs are told relative to the
+            first's.
+        instances: number of instances; the configuration's if None.
+        seed: of the instances; the configuration's if None.
+        workers: processes to play in.
+        record: whether the comparison is added to the manifest of the first policy, which must be a saved one.
+        progress: told how far it is; silent if None.
+
+    Raises:
+        ConfigError: a policy is not known, or named twice.
+        PolicyError: a saved policy cannot be used, or the scores cannot be recorded.
+    """
+    instances = config.evaluate.instances if instances is None else instances
+    seed = config.evaluate.seed if seed is None else seed
+    with config.source.located():
+        game = preflight.check_game(config)
+    if rewarded(game):
+        if record:
+            raise ConfigError("--record: returns of a Gymnasium environment are not recorded, only costs of campaigns")
+        with _watching(config):
+            return _returns(config, game, policies, instances, seed, progress or Silent())
+    loaded: dict[str, Policy] = {}
+    for given in policies:
+        policy = load_policy(config, given) if isinstance(given, str) else given
+        _enter(loaded, given, policy.name, policy)
+    with config.source.located(), _watching(config):
+        factory = preflight.check_campaign(config)
+        for policy in loaded.values():
+            preflight.check_policy(config, factory, policy)
+        from rlctl.evaluation import compare, scores
+
+        saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
+        comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        if saved is not None:
+            told = comparison.to_json() | {"game_hash": game_hash(config, factory)}
+            scores.record(saved, comparison.reference, told, config_hash(config))
+        return comparison
+
+
+_P = TypeVar("_P", "Policy", "Policy | None")
+
+
+def _enter(loaded: dict[str, _P], given: str | Policy, name: str, policy: _P) -> None:
+    """Under its name; a second one of the same name under the path that it was given by."""
+    if name in loaded and isinstance(given, str):
+        name = given
+    if name in loaded:
+        raise ConfigError(f"policy {shown(name)} is given twice, or another has that name: name each one once")
+    loaded[name] = policy
+
+
+def _returns(
+    config: Config,
+    game: RewardFactory,
+    policies: Sequence[str | Policy],
+    episodes: int,
+    seed: int,
+    progress: Progress,
+) -> Returns:
+    from rlctl.evaluation import returns
+
+    loaded: dict[str, Policy | None] = {}
+    for given in policies:
+        policy = None
+        if given != RANDOM:
+            policy = load_policy(config, given) if isinstance(given, str) else given
+        _enter(loaded, given, RANDOM if policy is None else policy.name, policy)
+    return returns.evaluate(game, loaded, episodes, seed, progress, config.evaluate.max_steps)
+
+
+def steer(
+    config: Config,
+    policy: str | Policy,
+    run: Path | str,
+    *,
+    instance: int = 0,
+    resume: bool = False,
+    boot_s: float = 0.0,
+    progress: Progress | None = None,
+) -> Summary:
+    """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
+    from rlctl import steering
+
+    open_closed_streams()
+    run = Path(run)
+    with config.source.located():
+        decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
+        if source is not None and source not in config.policies and Path(source).exists():
+            source = str(Path(source).absolute())
+        with watching(config.steer.decision_timeout_s, "steer.decision_timeout_s"):
+            preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
+        require_folder(run)
+        with writing(run, "then go on with --resume"):
+            return steering.steer(
+                config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
+            )
+
+
+def report(
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    rules: bool = True,
+    instances: int = 12,
+    progress: Progress | None = None,
+) -> Path:
+    """Write all about a steered campaign, ended or not, into one HTML file; see ``rlctl.steering.report``.
+
+    Args:
+        run: the run folder.
+        out: the file; ``report.html`` in the run folder if None. An earlier report is replaced, nothing else.
+        rules: play the configured rules on the campaign's twin, to compare.
+        instances: further instances that rules play, to show how much instances differ.
+        progress: told how far it is; silent if None.
+
+    Returns:
+        the file.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged, or ``out`` cannot be written.
+    """
+    from rlctl.steering.report import write_report
+
+    return write_report(Path(run), None if out is None else Path(out), rules, instances, progress or Silent())
+
+
+def trace(run: Path | str, out: Path | str | None = None) -> Path:
+    """Write tasks and decisions of a steered campaign as Chrome trace events, for Perfetto.
+
+    Args:
+        run: the run folder.
+        out: the file; ``trace.json`` in the run folder if None. An earlier trace is replaced, nothing else.
+
+    Returns:
+        the file.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged, or ``out`` cannot be written.
+    """
+    from rlctl.monitoring import generated_file, trace
+    from rlctl.steering.run_folder import read_run
+
+    run = Path(run)
+    found = read_run(run)
+    out = run / "trace.json" if out is None else Path(out)
+    generated_file.write_own(out, trace.trace_json(found.timeline, found.header), trace.MARK)
+    return out
+
+
+def status(run: Path | str) -> Status:
+    """How a campaign that is, or was, steered stands: goal, budget, running tasks, last decisions, ledger.
+
+    Raises:
+        JournalError: it is no run folder, or its journal is damaged.
+        ConfigError: its configuration is missing or damaged.
+    """
+    from rlctl.steering.status import status
+
+    return status(run)

@@ -1,0 +1,209 @@
+"""What this machine has of what rlctl can use, and what to do about what is missing. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rlctl.core.errors import LaunchError
+from rlctl.executors.devices import visible
+from rlctl.executors.launchers import Launch, Launcher, launch
+from rlctl.executors.local.cores import usable_cores
+from rlctl.executors.local.processes import send_signal, session_processes
+from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, library, scratch_environment
+from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.slurm.steps import PMI
+
+_PATIENCE_S = 60.0
+_ASK_MPI = (
+    "from mpi4py import MPI; from rlctl.distributed.comm.abort import survives; "
+    "print('size', MPI.COMM_WORLD.size, int(survives(MPI.COMM_WORLD)), MPI.Get_library_version().split(',')[0])"
+)
+_INSTALL_MPI = "pip install 'rlctl[mpi]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at.
+
+    Attributes:
+        name: what.
+        ok: True: there and working; False: something to do; None: not there, and only some users need it.
+        detail: what was found.
+        advice: what to do; empty if nothing.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    advice: str = ""
+
+
+def diagnose(folder: Path | None = None) -> list[Finding]:
+    """Look at everything, in the order in which a newcomer needs it.
+
+    Args:
+        folder: where runs will be written; None: the current folder.
+    """
+    return [python(), packages(), cores(), mpi(), gpus(), slurm(), writable(folder or Path.cwd())]
+
+
+def python() -> Finding:
+    """The interpreter."""
+    return Finding("Python", True, f"{platform.python_version()} at {sys.executable}")
+
+
+def packages() -> Finding:
+    """Versions of rlctl and of what it requires, read from their metadata."""
+    versions, missing = [], []
+    try:
+        required = importlib.metadata.requires("rlctl") or []
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("packages", False, "rlctl itself is not installed", "pip install -e . in the source folder")
+    for name in ["rlctl", *(re.split(r"[^\w.-]", text)[0] for text in required if "extra ==" not in text)]:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding("packages", False, f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    return Finding("packages", True, ", ".join(versions))
+
+
+def cores() -> Finding:
+    """Cores that this process may use."""
+    (usable, why), present = usable_cores(), os.cpu_count() or 1
+    usable_for = f"{usable} of {present} usable{why and f' ({why})'}"
+    return Finding("cores", True, f"{usable_for}: machine.cores in a configuration may be up to {usable}")
+
+
+def mpi() -> Finding:
+    """Whether two ranks of mpi4py find each other; they do not where launcher and library are of different MPIs."""
+    path = find_mpiexec()
+    if path is None:
+        advice = f"{_INSTALL_MPI}, or load your site's MPI module; without it tasks of several ranks cannot run"
+        return Finding("MPI", False, "no mpiexec", advice)
+    try:
+        which = f"{path} ({flavour(path)})"
+        survive = flavour(path) is Launcher.OPENMPI
+        command = [*launch(flavour(path), Launch(2, program=path, survive=survive))[0], sys.executable, "-c", _ASK_MPI]
+    except LaunchError as error:
+        return Finding("MPI", False, str(error), _INSTALL_MPI)
+    with tempfile.TemporaryDirectory(prefix="rlctl-") as scratch:
+        code, out, err = _run(command, clean_environment(os.environ) | scratch_environment(Path(scratch)))
+    answers = [line.split(maxsplit=3) for line in out.splitlines() if line.startswith("size ")]
+    sizes = [int(answer[1]) for answer in answers]
+    if code == 0 and sizes == [2, 2]:
+        lives = "training goes on when a rank dies" if answers[0][2] == "1" else "a rank that dies ends the training"
+        return Finding("MPI", True, f"{which}, 2 ranks of mpi4py with {answers[0][3]}; {lives}")
+    if code == 0 and sizes == [1, 1]:
+        return Finding(
+            "MPI",
+            False,
+            f"{which} starts 2 ranks, but mpi4py ({answers[0][3]}) takes each for a program of its own",
+            f"launcher and mpi4py belong to different MPIs: in a fresh environment install one only, {_INSTALL_MPI}",
+        )
+    if code is None:
+        return Finding(
+            "MPI", False, f"{which}: 2 ranks gave no answer in {_PATIENCE_S:g} s", f"reinstall: {_INSTALL_MPI}"
+        )
+    said = [line.strip() for line in err.splitlines() if line.strip("- ")] or [f"exit code {code}, answer {sizes}"]
+    words = [line for line in said if "Error" in line][-1:] or said
+    advice = f"try `{path} -n 2 hostname`; where that fails too: {_INSTALL_MPI} into a fresh environment"
+    return Finding("MPI", False, f"{which}: {words[0]}", advice)
+
+
+def gpus() -> Finding:
+    """GPUs, by the tools of their makers, and which of them this process may use."""
+    found, seen = _gpus(), visible(os.environ)
+    if seen.names is None or not seen.source:
+        return found
+    return replace(found, detail=f"{found.detail}; {seen.source} allows {len(seen.names)}")
+
+
+def _gpus() -> Finding:
+    for tool, arguments in (("nvidia-smi", ["-L"]), ("rocm-smi", ["--showproductname"])):
+        if shutil.which(tool) is not None:
+            code, out, err = _run([tool, *arguments])
+            lines = [line.strip() for line in out.splitlines() if "GPU" in line]
+            if code == 0 and lines:
+                return Finding("GPUs", True, "; ".join(lines))
+            said = ((err or out).strip().splitlines() or [f"exit code {code}"])[0]
+            return Finding("GPUs", False, f"{tool}: {said}", "check the driver; everything also runs without a GPU")
+    return Finding("GPUs", None, "none (no nvidia-smi or rocm-smi)", "none needed; training and twins use the cores")
+
+
+def slurm() -> Finding:
+    """Slurm, and whether this is inside one of its jobs."""
+    if shutil.which("sinfo") is None:
+        return Finding(
+            "Slurm", None, "not here", "none needed on one machine; on a cluster use a login or compute node"
+        )
+    code, out, err = _run(["sinfo", "--noheader", "--format=%P %D nodes"])
+    job = os.environ.get("SLURM_JOB_ID")
+    if code != 0:  # its commands alone are no fault of a machine that is in no cluster
+        said = (err.strip().splitlines() or [f"exit code {code}"])[0]
+        where = (
+            "ask whether the controller is up; check SLURM_CONF" if job else "if this is a cluster: check SLURM_CONF"
+        )
+        return Finding("Slurm", False if job else None, f"sinfo: {said}", where)
+    where = f"{', '.join(out.strip().splitlines())}; {f'inside job {job}' if job else 'outside any job'}"
+    if (why := _cannot_gather()) is not None:
+        what, _, cure = why.partition(": ")
+        return Finding("Slurm", False, f"{where}; ranks of this Python's MPI do not find each other: {what}", cure)
+    advice = "" if job else "executor slurm: inside a job (salloc, sbatch), or with executor.options.submit"
+    return Finding("Slurm", True, where, advice)
+
+
+def _cannot_gather() -> str | None:
+    """Why ranks of this Python's MPI do not find each other under srun; None: they do, or it cannot be asked."""
+    family = library(sys.executable, clean_environment(os.environ))
+    with contextlib.suppress(LaunchError):
+        return None if family is None else cannot_gather(PMI[family])
+    return None
+
+
+def writable(folder: Path) -> Finding:
+    """Whether runs can be written."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        return Finding("folder", False, f"{folder}: {error.strerror}", "give a run folder elsewhere with --run")
+    return Finding("folder", True, f"{folder}: writable, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free")
+
+
+def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> tuple[int | None, str, str]:
+    """Exit code (None: it did not end in time), output and errors; nothing that it started stays."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=environment,
+        )
+    except OSError as error:
+        return -1, "", f"Error: {error}"
+    try:
+        out, err = process.communicate(timeout=_PATIENCE_S)
+    except BaseException as error:
+        send_signal(session_processes(process.pid), signal.SIGKILL)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None, "", ""
+        raise
+    return process.returncode, out, err

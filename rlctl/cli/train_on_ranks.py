@@ -1,0 +1,80 @@
+"""``rlctl train`` on MPI ranks: the process that starts them, and what each of them does."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rlctl
+from rlctl.cli.options import _progress
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError
+from rlctl.distributed.launch import launcher, status_file
+from rlctl.distributed.launch.topology import Shape, split, waste
+from rlctl.distributed.modes.multi_agent import each_agent
+from rlctl.plugins.preflight import check_game, check_training
+from rlctl.system.watchdog import TIMEOUT, watching
+
+log = logging.getLogger(__name__)
+
+
+def start_ranks(
+    config: Config,
+    out: Path,
+    ranks: int,
+    starter: launcher.Starter,
+    resume: bool,
+    sets: Sequence[str],
+    options: Sequence[str],
+) -> int:
+    """Find out first what would fail on every rank, then start them; their exit code, see ``launcher.run``.
+
+    Args:
+        options: further ones of ``rlctl train`` for the ranks.
+    """
+    from rlctl.api import check_train
+
+    shape = Shape.of(check_train(config, out, resume).distributed)
+    with config.source.located():
+        split(ranks, shape)
+        game = check_game(config)
+        for one in each_agent(config):
+            check_training(one, game)
+    if (said := waste(ranks, shape)) is not None:
+        log.warning("--ranks: %s", said)
+    program = [sys.executable, "-P", "-m", "rlctl", "train", str(config.source.path), f"--out={out}", *options]
+    program += ["--resume"] * resume + [f"--set={text}" for text in sets]
+    again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
+    return launcher.run(program, ranks, starter, out, again, lambda: any(out.glob("checkpoints/*")))
+
+
+def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequence[str], quiet: bool) -> list[Path]:
+    """What this process does as one of several MPI ranks; whatever goes wrong here ends the job on all of them.
+
+    Returns:
+        the folder of each agent's saved policy, on the rank that is to tell of them; nothing on the others.
+    """
+    from rlctl.distributed.comm.abort import ends_together
+
+    with ends_together() as rank:
+        if ranks is not None:
+            raise ConfigError("--ranks: mpiexec or srun has started ranks already: leave --ranks out, or them")
+        loaded = rlctl.load_config(config, sets)
+        run_rank = importlib.import_module("rlctl.distributed.modes.asynchronous").run_rank
+        with watching(loaded.evaluate.decision_timeout_s, TIMEOUT, signals=False):
+            folder: Path | None = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
+    if rank > 0:
+        return []
+    status_file.tell_code(launcher.INTERRUPTED if folder is None else 0)
+    if folder is None and not status_file.watched():
+        again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
+        print(f"rlctl: stopped; to go on, on as many ranks: {shlex.join(again)}", file=sys.stderr)
+        sys.exit(launcher.INTERRUPTED)
+    if folder is None:
+        return []
+    agents = len(loaded.train.distributed.agents) if loaded.train is not None else 0
+    return [out / f"agent-{agent}" / folder.name for agent in range(agents)] or [folder]

@@ -1,0 +1,1 @@
+"""Experiments as YAML: schema, positions in files, messages, provenance."""

@@ -1,0 +1,127 @@
+"""Says in one line what is wrong with a value, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from rlctl.core.errors import ConfigError, Key, RlctlError
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What a message about an unknown word ends with.
+
+    >>> did_you_mean("fedback", ["constant", "feedback"])
+    "known: constant, feedback; did you mean 'feedback'?"
+    """
+    names = sorted(known)
+    alike = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word[:100].lower(), alike, n=1)
+    return f"known: {', '.join(names) or 'none'}" + (f"; did you mean {alike[close[0]]!r}?" if close else "")
+
+
+def shown(value: Any) -> str:
+    """A value for people, cut if it is long.
+
+    >>> shown("x" * 100)[-6:]
+    'xxx...'
+    """
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+@contextmanager
+def under(where: Key | None) -> Iterator[None]:
+    """Complaints about a key that come up inside are about a key of the section ``where``; None: of no section."""
+    try:
+        yield
+    except RlctlError as error:
+        if error.key is None:
+            raise
+        raise type(error)(error.problem, None if where is None else (*where, *error.key)) from error
+
+
+def check_options(model: type[_Model], options: Mapping[str, Any] | None, where: str) -> _Model:
+    """The options that a campaign or a learner is given, as the model that it declares.
+
+    Args:
+        where: the section of the configuration that they stand in.
+
+    Raises:
+        ConfigError: one line that names the key.
+    """
+    return validated(model, dict(options or {}), tuple(where.split(".")))
+
+
+def validated(model: type[_Model], data: Any, where: Key = ()) -> _Model:
+    """``data`` as a model.
+
+    Args:
+        where: the key that ``data`` stands at.
+
+    Raises:
+        ConfigError: the first thing that is wrong, with its key.
+    """
+    try:
+        with under(where):  # a model's own check may name keys of the model
+            return model.model_validate(data)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+    # An unknown key is most often a misspelt one, so it explains a missing one too.
+    first = next((e for e in errors if e["type"] in ("extra_forbidden", "invalid_key")), errors[0])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    key = _key(first["loc"], data)
+    raise ConfigError(_problem(first, model, key) + more, (*where, *key) or None)
+
+
+def _key(loc: Sequence[str | int], data: Any) -> Key:
+    """Pydantic's place in our words: without the kinds of a union, which it names as if they were keys."""
+    key: list[str] = []
+    for i, part in enumerate(loc):
+        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if in_list or (isinstance(data, Mapping) and part in data):
+            data = data[part]
+        elif i < len(loc) - 1 or not isinstance(data, Mapping) or part == "[key]":
+            continue
+        key.append(str(part))
+    return tuple(key)
+
+
+def _problem(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
+    kind, message = error["type"], error["msg"]
+    if kind in ("extra_forbidden", "invalid_key"):
+        return f"unknown key; {did_you_mean(key[-1], sorted(_known(model, key[:-1])))}"
+    if kind == "missing":
+        return "is missing"
+    if key and key[-1] == "schema":
+        return f"schema {shown(error['input'])} is not known to this rlctl, which reads schema 1"
+    if kind == "value_error":  # what a model's own check says
+        return message.removeprefix("Value error, ")
+    if kind in ("dict_type", "model_type", "mapping_type"):
+        message = "should be a mapping of keys to values"
+    return f"{message.replace('Input should', 'should')}, got {shown(error['input'])}"
+
+
+def _known(annotation: Any, key: Key) -> set[str]:
+    """The keys that may stand at ``key`` in a value of this type."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _known(arguments[0], key)
+    if origin in (Union, types.UnionType):
+        return set().union(*(_known(option, key) for option in arguments))
+    if origin in (dict, list, tuple) and key and arguments:
+        return _known(arguments[1] if origin is dict else arguments[0], key[1:])
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return set()
+    fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
+    if not key:
+        return set(fields)
+    return _known(fields[key[0]].annotation, key[1:]) if key[0] in fields else set()

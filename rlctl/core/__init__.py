@@ -1,0 +1,1 @@
+"""The nouns: tasks, machines, campaigns, policies, and the driver that couples them."""

@@ -1,0 +1,289 @@
+"""The one loop: events in, decisions out, costs from the clock. It serves the environment and real campaigns."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+from rlctl.core.campaign import (
+    Action,
+    Campaign,
+    Cancel,
+    Decision,
+    Elastic,
+    Outcome,
+    Start,
+    Update,
+    action_from_json,
+    action_to_json,
+)
+from rlctl.core.errors import ContractError, JournalError
+from rlctl.core.machine import Machine
+from rlctl.core.plugin_calls import asking
+from rlctl.core.records import Record, Recorder
+from rlctl.core.runner import TaskRunner
+from rlctl.core.task import Event, TaskId, TaskSpec, TaskState, event_from_json, event_to_json
+
+
+class Ledger:
+    """Adds up what was allocated and what was used.
+
+    Attributes:
+        nodes: that are allocated now.
+        node_seconds: allocated so far: nodes of the allocation times elapsed time, whoever was busy.
+        core_seconds: occupied by attempts of tasks that have ended.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        self.nodes = nodes
+        self.node_seconds = 0.0
+        self.core_seconds = 0.0
+        self._last_s = 0.0
+        self._began: dict[TaskId, tuple[float, int]] = {}
+
+    def elapse(self, time_s: float) -> None:
+        """The clock stands at ``time_s``."""
+        self.node_seconds += self.nodes * (time_s - self._last_s)
+        self._last_s = time_s
+
+    def task(self, event: Event, cores: int) -> None:
+        """An attempt of a task began on so many cores, or ended; the last one's end tells of its cores itself."""
+        if event.state is TaskState.RUNNING:
+            self._began.setdefault(event.uid, (event.time_s, cores))
+        elif event.state is TaskState.QUEUED and event.uid in self._began:  # it is repeated
+            since_s, held = self._began.pop(event.uid)
+            self.core_seconds += held * (event.time_s - since_s)
+        elif event.result is not None:
+            self._began.pop(event.uid, None)
+            self.core_seconds += event.result.cores * (event.result.ended_s - event.result.started_s)
+
+
+class Driver:
+    """Couples a campaign to an executor.
+
+    >>> # decision = driver.begin()
+    >>> # while decision is not None:
+    >>> #     decision = driver.step(policy.act(decision))
+
+    Attributes:
+        ledger: allocated and occupied time so far.
+        decisions: number of decisions answered so far.
+        started: tasks that the last answer has started.
+        commands: how many there were of each kind.
+    """
+
+    def __init__(self, campaign: Campaign, executor: TaskRunner, recorder: Recorder | None = None) -> None:
+        self.campaign = campaign
+        self.executor = executor
+        self.recorder = recorder
+        self.ledger = Ledger(executor.capacity.nodes)
+        self._elastic = campaign if isinstance(campaign, Elastic) else None
+        self._whole = self._machine = Machine(executor.capacity.nodes, frozenset(), executor.capacity.nodes)
+        self.decisions = 0
+        self.started: list[TaskId] = []
+        self.commands: Counter[str] = Counter()
+        self._open: dict[TaskId, TaskSpec] = {}
+        self._canceled: set[TaskId] = set()
+        self._charged = 0.0
+        self._asked: Mapping[str, Any] = {}
+        self._finished = False
+
+    def begin(self) -> Decision | None:
+        """Start the campaign and run to its first decision."""
+        self.campaign.begin(self.executor.capacity)
+        self._look_at_machine()
+        return self.advance()
+
+    def step(self, action: Action) -> Decision | None:
+        """Answer the open decision and run to the next one; None when the campaign has ended."""
+        self.answer(action)
+        return self.advance()
+
+    def answer(self, action: Action) -> None:
+        """Answer the open decision: record it, then carry out what the campaign makes of it."""
+        if self.recorder is None:
+            self._apply(action, submit=True)
+            return
+        data = {"number": self.decisions, "action": action_to_json(action), **self._asked}
+        # Tasks start inside ``wait`` only, so the answer and the tasks that it submits can be written together.
+        with self.recorder.batch():
+            self.recorder.append("decision", self.executor.now(), data)
+            self._apply(action, submit=True)
+
+    def advance(self) -> Decision | None:
+        """Run until a decision is open (its ``cost`` is what has elapsed since the previous one) or all is over."""
+        while True:
+            with asking("the campaign", "decision()"):
+                ended = self.campaign.outcome().ended
+                decision = None if ended else self.campaign.decision()
+            if ended:
+                break
+            if decision is not None:
+                decision.cost = self.ledger.node_seconds - self._charged
+                decision.number = self.decisions
+                self._charged = self.ledger.node_seconds
+                if self.recorder is not None:
+                    self._asked = {
+                        "subject": decision.subject,
+                        "asked_s": self.executor.now(),
+                        "successes": self.campaign.outcome().successes,
+                    }
+                return decision
+            wake_s = getattr(self.campaign, "wake_s", math.inf)
+            until_s = min(self.campaign.deadline_s, wake_s)  # when it is to be told the time, whatever happens before
+            whole = self._machine == self._whole
+            idle = wake_s < math.inf or not whole or bool(self._elastic and self._open)
+            events = self.executor.wait(max(until_s - self.executor.now(), 0.0), idle=idle)
+            self._take(events)
+            if not self._look_at_machine() and not events:
+                if self.executor.now() < until_s and not self._open and not idle:
+                    raise ContractError("decision() is None and no task runs, before deadline_s: nothing can come")
+                self._time(self.executor.now())
+        self._finish()
+        return None
+
+    def outcome(self) -> Outcome:
+        """How the campaign stands."""
+        return self.campaign.outcome()
+
+    def uncharged(self) -> float:
+        """Node-seconds elapsed since the last decision was handed out; after the end, what the last one cost."""
+        return self.ledger.node_seconds - self._charged
+
+    def replay(self, records: Iterable[Record], attempts: Mapping[TaskId, int]) -> Decision | None:
+        """Rebuild a campaign from its journal, submit again what has no recorded end, and go on.
+
+        Args:
+            records: what this driver's recorder has received so far, in order.
+            attempts: for each task that was launched, its last attempt.
+
+        Returns:
+            The first decision without a recorded answer, or None if the campaign had ended.
+
+        Raises:
+            JournalError: the records do not fit the campaign.
+        """
+        self.campaign.begin(self.executor.capacity)
+        for record in records:
+            if record.kind == "decision":
+                decision = self.campaign.decision()
+                if decision is None or record.data["number"] != self.decisions:
+                    raise JournalError(
+                        f"journal record {record.seq}: decision {record.data['number']} is answered, but the campaign "
+                        f"stands at {self.decisions}: this journal belongs to another campaign or version"
+                    )
+                self._charged = self.ledger.node_seconds
+                self._apply(action_from_json(record.data["action"]), submit=False)
+            elif record.kind == "event" and self.campaign.outcome().ended:
+                self._settle(event_from_json(record.data))
+            elif record.kind == "event":
+                self._fold(event_from_json(record.data))
+            elif record.kind == "machine":
+                data = record.data
+                self._fold_machine(record.time_s, Machine(data["nodes"], frozenset(data["down"]), data["paid"]))
+            elif record.kind == "time":
+                self.ledger.elapse(record.time_s)
+                if not self.campaign.outcome().ended:  # else an interrupt, while the last tasks were being stopped
+                    self.campaign.on_time(record.time_s)
+        if not self.campaign.outcome().ended:
+            for uid, spec in self._open.items():
+                self.executor.submit_task(spec, attempts.get(uid, 0) + 1)
+                if uid in self._canceled:
+                    self.executor.cancel(uid)
+            self._look_at_machine()
+        else:
+            self._open.clear()
+        return self.advance()
+
+    def _apply(self, action: Action, *, submit: bool) -> None:
+        self.decisions += 1
+        self.started = []
+        with asking("the campaign", f"apply() of decision {self.decisions - 1}"):
+            commands = self.campaign.apply(action)
+        for command in commands:
+            self.commands[type(command).__name__.lower()] += 1
+            if isinstance(command, Start):
+                self.started.append(command.spec.uid)
+                self._open[command.spec.uid] = command.spec
+                if submit:
+                    self.executor.submit_task(command.spec)
+            elif isinstance(command, Cancel):
+                self._canceled.add(command.uid)
+                if submit:
+                    self.executor.cancel(command.uid)
+            elif isinstance(command, Update):
+                if command.uid in self._open:  # for a task that has to be submitted again
+                    self._open[command.uid] = replace(self._open[command.uid], resources=command.resources)
+                if submit:
+                    self.executor.update(command.uid, resources=command.resources)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        with nullcontext() if self.recorder is None or not events else self.recorder.batch():
+            for event in events:
+                self._record("event", event.time_s, event_to_json(event))
+        for event in events:
+            # As a replay does, which cannot know what came at one instant with the event that ended the campaign.
+            if self.campaign.outcome().ended:
+                self._settle(event)
+            else:
+                self._fold(event)
+
+    def _settle(self, event: Event) -> None:
+        """Book an event; the campaign is not told of those after its end."""
+        self.ledger.elapse(event.time_s)
+        spec = self._open.get(event.uid)
+        self.ledger.task(event, 0 if spec is None else spec.resources.cores)
+        if event.state.final:
+            self._open.pop(event.uid, None)
+
+    def _fold(self, event: Event) -> None:
+        self._settle(event)
+        with asking("the campaign", "on_event()"):
+            self.campaign.on_time(event.time_s)
+            self.campaign.on_event(event)
+
+    def _look_at_machine(self) -> bool:
+        """Tell the campaign if nodes have come or gone."""
+        machine = self.executor.machine()
+        if machine == self._machine:
+            return False
+        now_s = self.executor.now()
+        self._record("machine", now_s, {**machine._asdict(), "down": sorted(machine.down)})
+        self._fold_machine(now_s, machine)
+        return True
+
+    def _fold_machine(self, time_s: float, machine: Machine) -> None:
+        self.ledger.elapse(time_s)
+        self.ledger.nodes, self._machine = machine.paid, machine
+        if not self.campaign.outcome().ended:
+            self.campaign.on_time(time_s)
+            if self._elastic is not None:
+                self._elastic.on_machine(self._machine)
+
+    def _time(self, time_s: float) -> None:
+        self._record("time", time_s, {})
+        self.ledger.elapse(time_s)
+        self.campaign.on_time(time_s)
+
+    def _finish(self) -> None:
+        """Cancel what is still open; the time that its end takes is part of the cost."""
+        if self._finished:
+            return
+        self._finished = True
+        for uid in list(self._open):
+            self.executor.cancel(uid)
+        while self._open:
+            events = self.executor.wait(60.0)
+            if not events:
+                break
+            for event in events:
+                self._record("event", event.time_s, event_to_json(event))
+                self._settle(event)
+
+    def _record(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
+        if self.recorder is not None:
+            self.recorder.append(kind, time_s, data)

@@ -1,0 +1,49 @@
+"""Policies: whoever answers decisions. Networks, rules and optimisers have this one face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from rlctl.core.campaign import Action, Decision
+
+
+class Policy(Protocol):
+    """Answers decisions; keeps what memory it needs per subject.
+
+    ``state`` is JSON-ready; ``restore(state())`` gives a policy that answers the same.
+    """
+
+    name: str
+
+    def act(self, decision: Decision) -> Action:
+        """The answer: an index per head, or named quantities."""
+
+    def reset(self, seed: int) -> None:
+        """Forget all subjects; a new campaign begins. ``seed`` starts the policy's own randomness, if any."""
+
+    def state(self) -> Mapping[str, Any]:
+        """What must be saved to go on later."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what ``state`` gave."""
+
+
+class SimpleRule:
+    """A policy without memory; a subclass adds ``name``, ``act``, and ``SPACE`` if its parameters can be tuned."""
+
+    name = "rule"
+
+    def act(self, decision: Decision) -> Action:
+        """The answer."""
+        raise NotImplementedError(f"{type(self).__name__}.act(decision) is not written: it answers")
+
+    def reset(self, seed: int) -> None:
+        """Nothing to forget."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing to save."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take up."""

@@ -1,0 +1,67 @@
+"""The records of a journal, and how events and actions are written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a journal.
+
+    Attributes:
+        seq: 1, 2, 3 ... without gaps.
+        time_s: seconds on the executor's clock.
+        kind: ``submitted``, ``launching``, ``started`` (by executors); ``decision``, ``event``, ``time``, ``machine``
+            (by the driver); ``epoch``, ``policy``, ``fallback``, ``braked``, ``ended`` (by steering).
+        data: JSON-ready.
+    """
+
+    seq: int
+    time_s: float
+    kind: str
+    data: Mapping[str, Any]
+
+
+class RecordList(list[Record]):
+    """A recorder that keeps the records in memory; for simulated campaigns.
+
+    >>> records = RecordList()
+    >>> records.append("time", 3.0, {})
+    >>> records[0].seq
+    1
+    """
+
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Keep one record."""
+        super().append(Record(len(self) + 1, time_s, kind, data))
+
+    def write(
+        self, kind: str, time_s: float, data: Mapping[str, Any], done: Callable[[None], None] | None = None
+    ) -> None:
+        """Keep one record."""
+        self.append(kind, time_s, data)
+        if done is not None:
+            done(None)
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Nothing to do: every record is kept at once."""
+        return nullcontext()
+
+
+class Recorder(Protocol):
+    """Where the driver writes before it acts; a journal, in a real campaign."""
+
+    def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
+        """Write one record; it is durable when this returns, or at the end of ``batch``."""
+
+    def write(
+        self, kind: str, time_s: float, data: Mapping[str, Any], done: Callable[[Any], None] | None = None
+    ) -> None:
+        """Write one record soon; ``done`` is called when it is durable, or with the error, from any thread."""
+
+    def batch(self) -> AbstractContextManager[None]:
+        """What is appended inside becomes durable together, at the end."""

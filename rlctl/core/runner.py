@@ -1,0 +1,35 @@
+"""What the driver needs of an executor."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rlctl.core.machine import Capacity, Machine
+from rlctl.core.task import Event, Resources, TaskId, TaskSpec
+
+
+class TaskRunner(Protocol):
+    """What the driver needs of an executor; see ``rlctl.executors.base.Executor`` for the methods."""
+
+    capacity: Capacity
+
+    def now(self) -> float:
+        """Seconds since the campaign began."""
+
+    def submit_task(self, spec: TaskSpec, attempt: int = 1) -> Any:
+        """Queue a task."""
+
+    def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
+        """Stop a task."""
+
+    def update(self, uid: TaskId, *, resources: Resources | None = None) -> None:
+        """Change what a task asks for."""
+
+    def machine(self) -> Machine:
+        """Which nodes are there now."""
+
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
+        """Start what fits, then wait for the next events."""
+
+    def close(self) -> None:
+        """Stop everything that still runs, and let go of it."""

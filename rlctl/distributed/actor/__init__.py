@@ -1,0 +1,1 @@
+"""Actor ranks: environments, policies in NumPy, and the loop that joins them."""

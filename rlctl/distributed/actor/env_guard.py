@@ -1,0 +1,208 @@
+"""Environments that fail: a failure is typed and counted, ends its episode, and the environment is made anew.
+
+What physics does, the policy answers for: the episode terminates. What the machine does tells nothing of the action:
+the episode is truncated. In campaigns of many tasks a failed task is an event, and nothing here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from rlctl.config.schema import EnvironmentSection
+from rlctl.core.errors import EnvironmentFault, RlctlError, SimulationDiverged, described
+from rlctl.distributed.comm.transition_spec import Float32
+from rlctl.environments.checked_env import finite_reward
+
+log = logging.getLogger(__name__)
+
+Environment = gymnasium.Env[Any, Any]
+Info = Mapping[str, Any]
+ToRow = Callable[[Environment, Any, Info], Float32]
+_CLOSE_S = 5.0
+_LONGEST_EXPONENT = 30
+
+
+class Failure(StrEnum):
+    """How an environment failed."""
+
+    RAISED = "raised"
+    HUNG = "hung"
+    WRONG_SHAPE = "wrong_shape"
+    NOT_FINITE = "not_finite"
+    DIVERGED = "diverged"
+
+    @property
+    def physics(self) -> bool:
+        """Whether it is the simulated system's doing, not the machine's."""
+        return self in (Failure.NOT_FINITE, Failure.DIVERGED)
+
+
+class BrokenEnvironmentError(RlctlError):
+    """An environment that fails again and again."""
+
+
+class _FailedError(Exception):
+    def __init__(self, kind: Failure, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class Guard:
+    """One environment, and what is done when it fails.
+
+    Args:
+        maker: of the environment; again after each failure.
+        section: timeout, pauses, patience.
+        failures: counted here.
+        sleep: how pauses are waited for.
+
+    Attributes:
+        env: the environment; None between a failure and the next ``reset``.
+    """
+
+    def __init__(
+        self,
+        maker: Callable[[], Environment],
+        section: EnvironmentSection,
+        failures: Counter[str],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.env: Environment | None = maker()
+        self._maker, self._section, self._failures, self._sleep = maker, section, failures, sleep
+        self._in_a_row = 0
+
+    def reset(self, seed: Callable[[], int], row: ToRow) -> tuple[Float32, Info]:
+        """Begin an episode, in a new environment after a failure.
+
+        Args:
+            seed: asked for at each try: an episode that cannot begin is not tried twice.
+            row: makes a row of what is seen; raises if it does not fit.
+
+        Raises:
+            BrokenEnvironmentError: it has failed too often in a row.
+        """
+        while True:
+            try:
+                env = self._ready()
+                observation, info = self._watched(partial(_reset, env, seed()))
+                return self._seen(env, observation, info, row), info
+            except _FailedError as failed:
+                self._note(failed)
+
+    def step(self, action: Any, row: ToRow, last: Float32) -> tuple[Float32, float, bool, bool, Info]:
+        """As an environment's own, with a row for the observation: the ``last`` one, if it fails."""
+        env = self.env
+        assert env is not None
+        try:
+            observation, reward, terminated, truncated, info = self._watched(lambda: env.step(action))
+            try:
+                reward = finite_reward(reward)
+            except EnvironmentFault as fault:
+                raise _failed(fault) from fault
+            seen = self._seen(env, observation, info, row)
+        except _FailedError as failed:
+            self._note(failed)
+            reward = self._section.diverged_reward if failed.kind.physics else 0.0
+            return last, reward, failed.kind.physics, not failed.kind.physics, {}
+        self._in_a_row = 0
+        return seen, reward, bool(terminated), bool(truncated), info
+
+    def close(self) -> None:
+        """Close the environment."""
+        if self.env is not None:
+            self.env.close()
+
+    def _ready(self) -> Environment:
+        if self.env is None:
+            if self._in_a_row:
+                doubled = self._section.backoff_s * 2.0 ** min(self._in_a_row - 1, _LONGEST_EXPONENT)
+                self._sleep(min(doubled, self._section.backoff_limit_s))
+            self.env = self._watched(self._maker)
+        return self.env
+
+    def _watched(self, call: Callable[[], Any]) -> Any:
+        """The answer of a call.
+
+        Raises:
+            _FailedError: it raised an exception, or takes too long.
+        """
+        if self._section.step_timeout_s is None:
+            try:
+                return call()
+            except Exception as error:
+                raise _failed(error) from error
+        answer: list[Any] = []
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                answer.append(call())
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(self._section.step_timeout_s)
+        if thread.is_alive():
+            raise _FailedError(Failure.HUNG, f"it takes more than {self._section.step_timeout_s:g} s")
+        if not raised:
+            return answer[0]
+        if isinstance(raised[0], Exception):
+            raise _failed(raised[0]) from raised[0]
+        raise raised[0]
+
+    def _seen(self, env: Environment, observation: Any, info: Info, row: ToRow) -> Float32:
+        try:
+            seen = row(env, observation, info)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise _FailedError(Failure.WRONG_SHAPE, f"the observation does not fit: {error}") from error
+        if not np.isfinite(seen).all():
+            raise _FailedError(Failure.NOT_FINITE, "the observation is not finite")
+        return seen
+
+    def _note(self, failed: _FailedError) -> None:
+        self._failures[failed.kind] += 1
+        env, self.env = self.env, None
+        if env is not None:
+            # One that hangs is closed too: this often ends what it waits for, a process of its own for example.
+            closing = threading.Thread(target=_close, args=(env,), daemon=True)
+            closing.start()
+            closing.join(_CLOSE_S)
+        if failed.kind is Failure.DIVERGED:
+            return
+        self._in_a_row += 1
+        if self._in_a_row >= self._section.give_up:
+            raise BrokenEnvironmentError(
+                f"the environment failed {self._in_a_row} times in a row, last ({failed.kind}): {failed}"
+            ) from failed
+        total = self._failures[failed.kind]
+        often = total & (total - 1)  # not a power of two: one that fails in each episode does not fill the log
+        said = "an environment failed (%s, %d in a row, %d in all): %s"
+        log.log(logging.INFO if often else logging.WARNING, said, failed.kind, self._in_a_row, total, failed)
+
+
+def _failed(error: Exception) -> _FailedError:
+    if isinstance(error, EnvironmentFault):
+        return _FailedError(Failure(error.kind), str(error))
+    kind = Failure.DIVERGED if isinstance(error, SimulationDiverged) else Failure.RAISED
+    return _FailedError(kind, described(error))
+
+
+def _reset(env: Environment, seed: int) -> tuple[Any, Info]:
+    return env.reset(seed=seed)
+
+
+def _close(env: Environment) -> None:
+    with contextlib.suppress(Exception):
+        env.close()

@@ -1,0 +1,1 @@
+"""Learner ranks: from the chunks that actors send to batches."""

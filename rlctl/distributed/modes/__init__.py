@@ -1,0 +1,1 @@
+"""Ways to train over ranks: asynchronous, in lock-step, several agents."""

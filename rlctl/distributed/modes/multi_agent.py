@@ -1,0 +1,45 @@
+"""Several agents that learn side by side in one job: the same configuration but for what each one says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from rlctl.config.load import config_data
+from rlctl.config.schema import Config, TrainSection
+from rlctl.core.errors import ConfigError
+
+
+def training(config: Config) -> TrainSection:
+    """The section that says how to learn.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config.train is None:
+        raise ConfigError("the configuration has no section 'train'")
+    return config.train
+
+
+def of_agent(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
+    """Configuration and folder of one of several agents; of the only one, those that are given."""
+    section = training(config)
+    entries = section.distributed.agents
+    if not entries or agent < 0:
+        return config, out
+    entry = entries[agent]
+    seed = config.seed if section.seed is None else section.seed
+    own = int(np.random.SeedSequence([seed, agent]).generate_state(1)[0]) if entry.seed is None else entry.seed
+    data = config_data(config)
+    data["train"] |= {"seed": own, "options": {**section.options, **entry.options}}
+    made = Config.model_validate(data)
+    made._source = config.source
+    return made, out / f"agent-{agent}"
+
+
+def each_agent(config: Config) -> Iterator[Config]:
+    """The configuration of each agent."""
+    for agent in range(max(1, len(training(config).distributed.agents))):
+        yield of_agent(config, Path(), agent)[0]

@@ -1,0 +1,110 @@
+"""Which choices an environment allows: read in one place, and from then on of one form, wherever it is played."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rlctl.bundle.actions import action_heads
+from rlctl.core.errors import EnvironmentFault
+
+Mask = NDArray[np.bool_]
+
+
+class MaskError(EnvironmentFault):
+    """An action mask that does not say which choices are allowed; the message names environment and step."""
+
+
+def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int) -> Mask | None:
+    """The allowed choices of the open decision, flat over the heads; None: it tells of none, or actions are numbers.
+
+    They stand in ``info["action_mask"]`` (Gymnasium's convention), or a method ``action_masks()`` gives them
+    (sb3-contrib's), behind any number of wrappers: booleans or 0 and 1, flat, or an array for each head.
+
+    Args:
+        info: of the ``reset`` or ``step`` that opened the decision.
+        step: number of steps since the reset.
+
+    Raises:
+        MaskError: they are something else, they leave a head no choice, or actions are MultiBinary.
+    """
+    told = info.get("action_mask")
+    if told is None and env.has_wrapper_attr("action_masks"):
+        try:
+            told = env.get_wrapper_attr("action_masks")()
+        except Exception as error:  # whatever an environment may raise
+            raise _wrong(env, step, f"cannot be had: action_masks() raised {type(error).__name__}: {error}") from error
+    if told is None:
+        return None
+    space = env.action_space
+    if isinstance(space, spaces.MultiBinary):
+        twos = ", ".join(["2"] * int(np.prod(space.shape)))
+        raise _wrong(env, step, f"is not obeyed for actions of {space}: declare MultiDiscrete([{twos}])")
+    if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        return None
+    heads = action_heads(space)
+    try:
+        parts = told if isinstance(told, list | tuple) else (told,)
+        flat = np.concatenate([np.ravel(np.asarray(part)) for part in parts])
+        allowed: Mask = flat == 1
+        known = flat.dtype.kind in "biuf" and bool((allowed | (flat == 0)).all())
+    except (TypeError, ValueError):
+        known = False
+    if not known:
+        raise _wrong(env, step, f"is {_short(told)}: tell booleans, or 0 and 1")
+    if flat.size != sum(heads):
+        raise _wrong(env, step, f"has {flat.size} entries for the {sum(heads)} choices of {space}: tell one for each")
+    for number, part in enumerate(np.split(allowed, np.cumsum(heads)[:-1])):
+        if not part.any():
+            head = f" of head {number}" if len(heads) > 1 else ""
+            raise _wrong(env, step, f"allows no choice{head}: allow one, or end the episode there")
+    return allowed
+
+
+def late(env: gymnasium.Env[Any, Any], step: int) -> MaskError:
+    """What is wrong where the first reset told no mask and a later step tells one: rows have no room for it."""
+    return _wrong(env, step, "is the first one: tell one at the reset, too")
+
+
+class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """The environment with its masks in ``info["action_mask"]``, of one form, as vectors of environments want them."""
+
+    _steps = 0
+    _tells: bool | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._steps = 0
+        return observation, self._told(info)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Go on; what an episode ends with forbids nothing."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._steps += 1
+        over = terminated or truncated
+        told = {key: value for key, value in info.items() if key != "action_mask"} if over else self._told(info)
+        return observation, reward, terminated, truncated, told
+
+    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
+        mask = action_mask(self.env, info, self._steps)
+        if self._tells is None:
+            self._tells = mask is not None
+        if mask is not None and not self._tells:
+            raise late(self.env, self._steps)
+        return info if mask is None else {**info, "action_mask": mask}
+
+
+def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> MaskError:
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    return MaskError(f"environment {name}, step {step} of an episode: its action mask {problem}", "wrong_shape")
+
+
+def _short(told: Any) -> str:
+    text = " ".join(repr(told).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

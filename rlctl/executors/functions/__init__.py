@@ -1,0 +1,1 @@
+"""Function calls in warm worker processes."""

@@ -1,0 +1,262 @@
+"""The controller's end of a warm worker: at most one call is ever in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rlctl.core.errors import described
+from rlctl.core.task import Failure
+from rlctl.executors.functions import serialization, worker
+from rlctl.executors.functions.large_results import read_object
+from rlctl.executors.local.processes import ask_to_end, family, send_signal, signal_name
+from rlctl.executors.scheduler import Ending, Task
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception that a worker raised; its cause, as in ``concurrent.futures.process``."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class Worker:
+    """A worker process, in a session of its own.
+
+    Attributes:
+        pid: its number, and that of its session.
+        task: what it works at; None: it is idle.
+        kill_at: when it is to be killed, on the monotonic clock.
+        stopped: why it was told to stop; None: it was not.
+        closed: whether it was let go of.
+        unread: whether it died before it had taken its call, which therefore never began.
+        most: bytes that go over the socket at once; more goes through a file.
+        last_word: signal by which the supervisor ends it when the controller has died.
+    """
+
+    last_word = signal.SIGKILL
+    most = serialization.SMALL_BYTES
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        scratch: Path | None,
+        mark: str,
+        workdir: Path | None,
+        log: Path | None,
+        initializer: bytes | None,
+        paths: Sequence[str] | None = None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            environment: its variables.
+            scratch: where large arrays go; None: with the rest.
+            mark: by which it, and what it starts, is found.
+            workdir: where it works; None: where this process does.
+            log: file for what it prints; None: where this process prints.
+            initializer: message to begin with.
+            paths: where it finds modules; None: where this process does.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self.task: Task | None = None
+        self.kill_at = float("inf")
+        self.stop_at = float("inf")
+        self.stopped: str | None = None
+        self.closed = False
+        self.unread = False
+        self.mark = mark.encode() + b"\0"  # whole: no other begins with it
+        self._buffer = bytearray()
+        self._scratch = scratch
+        paths = [os.path.abspath(path) for path in sys.path] if paths is None else paths  # it works elsewhere
+        first = serialization.posted(worker.PATH + json.dumps(list(paths)).encode(), scratch, self.most)
+        if initializer is not None:
+            first += serialization.posted(worker.INITIALIZE + initializer, scratch, self.most)
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * serialization.SMALL_BYTES)
+        life, self._life = os.pipe()
+        output = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._process = self.start(theirs, life, environment, workdir, output)
+        except BaseException:
+            ours.close()
+            os.close(self._life)
+            raise
+        finally:
+            theirs.close()
+            os.close(life)
+            if output is not None:
+                os.close(output)
+        self.socket = ours
+        self.pid = self._process.pid
+        self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        self._send(first)
+
+    def start(
+        self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
+    ) -> subprocess.Popen[bytes]:
+        """Start the process.
+
+        Args:
+            theirs: its end of the connection.
+            life: a pipe that closes when this process has gone.
+            output: open file for what it prints; None: where this process prints.
+        """
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "rlctl.executors.functions.worker",
+                str(theirs.fileno()),
+                str(life),
+                str(self._scratch or ""),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=(theirs.fileno(), life),
+            cwd=workdir,
+            env=dict(environment),
+        )
+
+    def call(self, task: Task, cores: list[int]) -> Ending | None:
+        """Hand over a call; an ending if that is impossible."""
+        try:
+            message = serialization.posted(call_message(task, cores, self._scratch), self._scratch, self.most)
+        except Exception as error:
+            if task.work is None:
+                return Ending(failure=Failure.LAUNCH, message=f"cannot be handed over: {described(error)}")
+            return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {described(error)}", error=error)
+        self.hand_over(task, message)
+        return None
+
+    def hand_over(self, task: Task, message: bytes) -> None:
+        """Hand over a call that has been posted already."""
+        self.task = task
+        try:
+            self._send(message)
+        except BaseException:  # an interrupt: half of the message may be on its way, so that no other can follow
+            self.task = None
+            self.kill()
+            raise
+
+    def receive(self) -> list[bytes] | None:
+        """Whole messages that have come; None: it has closed its end."""
+        try:
+            data = self.socket.recv(serialization.RECEIVE_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            # The system's word that the other end closed with something unread: the last that was sent is the call.
+            self.unread = self.unread or isinstance(error, ConnectionResetError)
+            data = b""
+        if not data:
+            return None
+        if not self._buffer and serialization.whole(data):  # as nearly always
+            return [data[serialization.HEAD :]]
+        self._buffer += data
+        return list(serialization.frames(self._buffer))
+
+    def terminate(self, grace_kill_at: float) -> None:
+        """SIGTERM to it and to all that it has started."""
+        self.kill_at = grace_kill_at
+        members = family([self.pid], self.mark)
+        ask_to_end(members)
+        send_signal(members, signal.SIGCONT)
+
+    def kill(self) -> bool:
+        """SIGKILL; whether anything of it is still alive."""
+        alive = family([self.pid], self.mark)
+        send_signal(alive, signal.SIGKILL)
+        return bool(alive)
+
+    def signal(self, number: int) -> None:
+        """To it and to all that it has started."""
+        send_signal(family([self.pid], self.mark), number)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def death(self) -> Ending:
+        """How it died."""
+        code = self._process.wait()
+        self.receive()
+        if self.unread:
+            return Ending(failure=Failure.LOST, message="its worker died before it took the call")
+        if code < 0:
+            return Ending(failure=Failure.SIGNAL, message=f"the worker was killed by {signal_name(-code)}")
+        return Ending(failure=Failure.EXIT, message=f"the worker ended with code {code}")
+
+    def close(self) -> None:
+        """Let go of a process that has ended, or end one that is idle."""
+        self.closed = True
+        self.socket.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+        if not self.ended and self.task is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1.0)  # an idle one ends by itself
+        while self.kill() or not self.ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.02)
+        os.close(self._life)
+
+    def _send(self, message: bytes) -> None:
+        try:
+            self.socket.sendall(message)
+        except OSError:  # it has died, as will be noticed
+            self.unread = True
+
+
+def call_message(task: Task, cores: list[int], scratch: Path | None) -> bytes:
+    """A call as workers are given it.
+
+    Raises:
+        Exception: of pickle, for what cannot be pickled.
+    """
+    if task.work is not None:
+        return worker.CALL + serialization.dump(task.work, scratch)
+    spec, attempt = task.spec, task.key
+    message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
+    return worker.NAMED + json.dumps(message).encode()
+
+
+def ending(message: bytes) -> Ending:
+    """What a worker's answer says."""
+    try:
+        message = serialization.opened(message)
+    except OSError as error:
+        return Ending(failure=Failure.GARBAGE, message=f"its result cannot be read: {error}", error=error)
+    kind, data = message[:1], message[1:]
+    if kind == worker.JSON:
+        return Ending(read_object(data))
+    if kind == worker.FAILURE:
+        failure, text = json.loads(data)
+        return Ending(failure=Failure(failure), message=text)
+    try:
+        value = serialization.load(data)
+    except BaseException as error:
+        return Ending(
+            failure=Failure.GARBAGE, message=f"its result cannot be unpickled: {described(error)}", error=error
+        )
+    if kind == worker.VALUE:
+        return Ending(value=value)
+    raised, text = value
+    raised.__cause__ = RemoteTraceback(text)
+    return Ending(failure=Failure.EXIT, message=described(raised), error=raised)

@@ -1,0 +1,356 @@
+"""The controller's end of a supervisor: starts one, or takes over what a controller that has died has left."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from rlctl.core.errors import LaunchError
+from rlctl.executors.local.processes import boot, reap, signal_name, start_time
+from rlctl.executors.local.supervisor import EXITS, GRACE_S, TASK, exit_file
+from rlctl.executors.naming import scratch_folder, spare
+
+LOCK = ".lease"
+_PATIENCE_S = GRACE_S + 8.0
+
+
+@dataclass(slots=True)
+class Left:
+    """What a former controller has left.
+
+    Attributes:
+        running: process number and its start time, by key of the attempt.
+        ended: the supervisor's message, by key.
+        gone_s: how long nobody was there while something ran.
+    """
+
+    running: dict[str, tuple[int, int]] = field(default_factory=dict)
+    ended: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    gone_s: float = 0.0
+
+
+class Supervision:
+    """A connection to a supervisor of our own. Sending needs a lock of the caller's; so does receiving.
+
+    Attributes:
+        token: what every process under it has in its environment, in the variable ``TASK``.
+        scratch: folder in shared memory for short-lived files; the supervisor removes it at its end.
+        left: what was found.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        environment: Mapping[str, str],
+        epoch: int = 0,
+        lease_s: float = 0.0,
+        note: Path | None = None,
+        name: str = "",
+    ) -> None:
+        """Connect.
+
+        Args:
+            workdir: where programs run.
+            environment: of every program.
+            epoch: of this controller; a later one supersedes an earlier one.
+            lease_s: how long programs may go on without a controller.
+            note: file that is locked, and tells where the supervisor is; None: that of the only one in this folder.
+            name: of the pool, where several work in this folder; goes into the names of their files.
+
+        Raises:
+            LaunchError: another controller works in this folder.
+        """
+        self._workdir = workdir
+        self._alone = note is None
+        self._note = note or workdir / own(LOCK, name)
+        self._exits = workdir / own(EXITS, name)
+        self._hello = {"epoch": epoch, "lease_s": lease_s, "environment": dict(environment)}
+        self._input = bytearray()
+        self._heard: list[dict[str, Any]] = []
+        self._found: set[str] = set()  # keys of exit files
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None  # what the supervisor says before it dies
+        self.left = Left()
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._connect()
+        if self._alone:  # otherwise the files of others are there too
+            self._read_exits()
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return self._socket.fileno()
+
+    def send(self, do: str, **message: Any) -> None:
+        """Ask for something; what comes of it is heard. A supervisor that has died is noticed by ``receive``."""
+        with contextlib.suppress(OSError):  # also of a connection that has been let go of
+            self._socket.sendall(json.dumps({"do": do, **message}).encode() + b"\n")
+
+    def receive(self) -> list[dict[str, Any]] | None:
+        """Messages that have come; None: the supervisor has died."""
+        try:
+            data = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            data = None
+        except OSError:
+            data = b""
+        if data == b"":
+            return None
+        self._input += data or b""
+        *lines, rest = self._input.split(b"\n")
+        self._input = rest
+        heard, self._heard = self._heard, []
+        return heard + [json.loads(line) for line in lines]
+
+    def last_words(self) -> str:
+        """Why the supervisor has died, as far as is known."""
+        lines: list[str] = []
+        with contextlib.suppress(OSError):
+            if self._errors is not None:
+                self._errors.seek(0)
+                lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        if lines:  # the fatal errors of Python itself have further lines
+            return ([line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines)[-1].strip()
+        code = None if self._process is None else self._process.wait()
+        if code is not None and code < 0:
+            return f"killed by {signal_name(-code)}"
+        return "nothing tells why" if code is None else f"it has ended with code {code}"
+
+    def replace(self, running: Mapping[str, Mapping[str, Any]]) -> None:
+        """Start another supervisor in place of one that was killed, and hand over what runs.
+
+        Args:
+            running: by key, what ``adopt`` needs: ``pid``, ``start`` and limits.
+        """
+        self._socket.close()
+        if self._process is not None:
+            self._process.wait()
+        self._input.clear()
+        old = self.token
+        self._start(_take_lock(self._note), old, running)
+
+    def close(self, keep: bool = False) -> None:
+        """Stop whatever is left and wait until it is gone; may be called twice.
+
+        Args:
+            keep: whether ends that have not been acknowledged stay in files, for a later controller.
+        """
+        if self._socket.fileno() < 0:
+            return
+        self.send("bye", keep=keep)
+        self._socket.settimeout(GRACE_S + 10.0)
+        with contextlib.suppress(OSError):
+            while self._socket.recv(1 << 16):
+                pass
+        self._socket.close()
+        if self._process is not None:
+            self._process.wait()
+        if self._errors is not None:
+            self._errors.close()
+        remove_scratch(self.scratch)
+        if not self._alone:
+            self._note.unlink(missing_ok=True)
+            return
+        for half in self._exits.glob(".*.new"):  # a supervisor was killed while it wrote this
+            half.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._exits.rmdir()
+
+    def _connect(self) -> None:
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            if self._take_over():
+                return
+            lock = _try_lock(self._note)
+            if lock is not None:
+                clear(self._note)
+                self._start(lock, uuid.uuid4().hex)
+                return
+            if time.monotonic() > end:
+                raise LaunchError(
+                    f"{self._workdir}: another controller works here, or its processes are still being stopped: "
+                    "stop it, or wait a moment and try again"
+                )
+            time.sleep(0.05)
+
+    def _take_over(self) -> bool:
+        """Connect to a supervisor that lives; False if there is none, or it is about to end.
+
+        Raises:
+            LaunchError: it has a controller.
+        """
+        token, *_ = _read_note(self._note)
+        if token is None:
+            return False
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(10.0)
+        try:
+            connection.connect(str(scratch_folder(token) / "socket"))
+            self._begin(connection, token)
+        except OSError:
+            connection.close()
+            return False
+        welcome = self._heard.pop(0)
+        if welcome["event"] == "refused":
+            connection.close()
+            if "another controller" in welcome["why"]:
+                raise LaunchError(f"{self._workdir}: another controller works here: stop it first")
+            return False
+        for task in welcome["tasks"]:
+            if task["ended"] is None:
+                self.left.running[task["key"]] = (task["pid"], task["start"])
+            else:
+                self.left.ended[task["key"]] = task["ended"]
+        self.left.gone_s = welcome["gone_s"] or 0.0
+        return True
+
+    def _start(self, lock: int, token: str, running: Mapping[str, Any] | None = None) -> None:
+        """Start a supervisor; with ``running`` it takes the place of one that was killed."""
+        with contextlib.suppress(OSError):
+            # Not a pipe: what has the other end of one would end with this process.
+            self._errors = tempfile.TemporaryFile(prefix="rlctl-")  # noqa: SIM115
+        ours, theirs = socket.socketpair()
+        program = [sys.executable, "-m", "rlctl.executors.local.supervisor"]
+        command = [*program, token, str(scratch_folder(token)), self._exits.name]
+        # It must not be found by the mark of a surrounding task.
+        environment = {name: value for name, value in os.environ.items() if name != TASK}
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(lock), "first" if running is None else "replacement"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors or subprocess.DEVNULL,
+                start_new_session=True,
+                cwd=self._workdir,
+                pass_fds=(theirs.fileno(), lock),
+                env=environment,
+            )
+        finally:
+            theirs.close()
+            os.close(lock)  # the supervisor's copy keeps the lock
+        self._begin(ours, token, running, wait=False)
+
+    def _begin(
+        self, connection: socket.socket, token: str, running: Mapping[str, Any] | None = None, wait: bool = True
+    ) -> None:
+        self._socket, self.token, self.scratch = connection, token, scratch_folder(token)
+        hello = {**self._hello, "token": token, "adopt": running}
+        with contextlib.suppress(OSError):  # it has died already, which ``receive`` notices
+            connection.sendall(json.dumps(hello).encode() + b"\n")
+        if not wait:
+            connection.settimeout(None)
+            return
+        while b"\n" not in self._input:
+            data = connection.recv(1 << 16)
+            if not data:
+                raise OSError("it has ended")
+            self._input += data
+        line, _, self._input = self._input.partition(b"\n")
+        self._heard.append(json.loads(line))
+        connection.settimeout(None)
+
+    def _read_exits(self) -> None:
+        for path in sorted(self._exits.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                ended = json.loads(path.read_bytes())
+                self._found.add(ended["key"])
+                if ended["key"] not in self.left.ended:
+                    self.left.ended[ended["key"]] = ended
+                    self.left.gone_s = max(self.left.gone_s, ended["gone_s"])
+
+    def leave_exit(self, key: str) -> None:
+        """How this attempt ended is in its file, which stays."""
+        self.send("acknowledge", key=key, keep=True)
+
+    def forget_exit(self, key: str) -> None:
+        """The end of this attempt is recorded."""
+        self.send("acknowledge", key=key)
+        if key in self._found:  # otherwise it is the supervisor's, if there is one
+            (self._exits / exit_file(key)).unlink(missing_ok=True)
+
+
+def own(file: str, name: str) -> str:
+    """Name of a pool's own file, where several pools work in one folder.
+
+    >>> own(".lease", "gpus"), own(".lease", "")
+    ('.lease-gpus', '.lease')
+    """
+    return f"{file}-{name}" if name else file
+
+
+def remove_scratch(folder: Path) -> None:
+    """Also what had no room in it."""
+    for each in {folder, spare(folder)}:
+        shutil.rmtree(each, ignore_errors=True)
+
+
+def unattended(workdir: Path) -> tuple[int, float]:
+    """How many programs go on without a controller on this machine, and for how many seconds more all of them do."""
+    programs, ends = 0, []
+    for note in sorted(workdir.glob(f"{LOCK}*")):  # one, or one of each pool
+        _, sessions, end = _read_note(note)
+        alive = sum(start_time(pid) == start for pid, start in sessions.items())
+        if end is not None and alive:
+            programs += alive
+            ends.append(end)
+    return programs, max(min(ends, default=0.0) - time.monotonic(), 0.0)
+
+
+def _read_note(path: Path) -> tuple[str | None, dict[int, int], float | None]:
+    """What the last supervisor has written down, if that belongs to this life of this machine.
+
+    Token, sessions (pid, start time), and the end of the lease on the monotonic clock if there is no controller.
+    """
+    try:
+        first, *lines = path.read_text().splitlines() or [""]
+    except OSError:
+        return None, {}, None
+    token, _, booted = first.partition(" ")
+    if re.fullmatch("[0-9a-f]{32}", token) is None or booted != boot():
+        return None, {}, None
+    held = [line[1:].split() for line in lines if re.fullmatch(r"\+\d+ \d+", line)]
+    ends = [float(line[1:]) for line in lines if re.fullmatch(r"-\d+\.\d+", line)]
+    return token, {int(pid): int(start) for pid, start in held}, ends[0] if ends else None
+
+
+def clear(note: Path) -> None:
+    """Stop what a supervisor that was killed has left on this machine, and remove its scratch folder."""
+    token, sessions, _ = _read_note(note)
+    if token is None:
+        return
+    # The note may be old: a number whose first process has gone may be a stranger's by now; the mark finds the rest.
+    ours = [pid for pid, start in sessions.items() if start and start_time(pid) == start]
+    reap(ours, f"{TASK}={token}:".encode(), GRACE_S)
+    remove_scratch(scratch_folder(token))
+
+
+def _try_lock(note: Path) -> int | None:
+    lock = os.open(note, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+    except OSError:
+        os.close(lock)
+        return None
+
+
+def _take_lock(note: Path) -> int:
+    end = time.monotonic() + _PATIENCE_S
+    while (lock := _try_lock(note)) is None:
+        if time.monotonic() > end:
+            raise LaunchError(f"{note.parent}: another controller works here: stop it first")
+        time.sleep(0.02)
+    return lock

@@ -1,0 +1,1 @@
+"""Tasks that a model plays under a virtual clock."""

@@ -1,0 +1,1 @@
+"""What packages register: campaigns, policies, executors, learners."""

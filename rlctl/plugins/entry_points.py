@@ -1,0 +1,105 @@
+"""Entry points: what packages register for rlctl, and which package to name when something of it does not work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlctl.config.messages import did_you_mean, shown
+from rlctl.core.errors import ConfigError, Key, RlctlError
+
+CAMPAIGNS, POLICIES, EXECUTORS, LEARNERS = "rlctl.campaigns", "rlctl.policies", "rlctl.executors", "rlctl.learners"
+PLACEMENTS = "rlctl.placements"
+_WHAT = {
+    CAMPAIGNS: "campaign",
+    POLICIES: "rule",
+    EXECUTORS: "executor",
+    LEARNERS: "algorithm",
+    PLACEMENTS: "placement",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What stands behind an entry point, loaded.
+
+    Attributes:
+        package: the distribution that registers it, as ``pip list`` shows it.
+        found: the class or function.
+    """
+
+    group: str
+    name: str
+    package: str
+    value: str
+    found: Any
+
+    def __str__(self) -> str:
+        return f"{_WHAT[self.group]} {self.name!r} of package {self.package} ({self.value})"
+
+    def make(self, options: Mapping[str, Any]) -> Any:
+        """Call it with the options.
+
+        Raises:
+            ConfigError: it refuses them, or does not work; the line names the package.
+        """
+        try:
+            return self.found(options)
+        except RlctlError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{self} cannot be made: {reason(error)}") from error
+
+    def require(self, made: Any, names: Iterable[str], hint: str) -> None:
+        """Check that what was made has the attributes that its group asks for.
+
+        Raises:
+            ConfigError: one is missing.
+        """
+        missing = next((name for name in names if not hasattr(made, name)), None)
+        if missing is not None:
+            raise ConfigError(f"{self} has no {missing!r}, which each {_WHAT[self.group]} must have; {hint}")
+
+
+def names(group: str) -> list[str]:
+    """What is registered in a group, in alphabetical order."""
+    return sorted({point.name for point in importlib.metadata.entry_points(group=group)})
+
+
+def load(group: str, name: str, key: Key | None = None) -> Registered:
+    """What is registered under a name.
+
+    Args:
+        key: where the name stands in the configuration, for complaints.
+
+    Raises:
+        ConfigError: nothing is, two packages are at odds about the name, or it cannot be loaded.
+    """
+    what = _WHAT[group]
+    points = sorted(importlib.metadata.entry_points(group=group, name=name), key=_package)
+    if not points:
+        raise ConfigError(f"unknown {what} {shown(name)}; {did_you_mean(name, names(group))}", key)
+    if len(points) > 1:
+        packages = " and ".join(_package(point) for point in points)
+        raise ConfigError(
+            f"{what} {name!r} is registered by the packages {packages}: uninstall all but one of them", key
+        )
+    point = points[0]
+    try:
+        return Registered(group, name, _package(point), point.value, point.load())
+    except Exception as error:  # whatever a module may do when it is imported
+        package = _package(point)
+        raise ConfigError(
+            f"{what} {name!r} of package {package} ({point.value}) cannot be loaded: {reason(error)}", key
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Kind and text of an exception, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown"

@@ -1,0 +1,242 @@
+"""Finds out before anything is made whether an experiment can be done: what is fine key by key and not together."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rlctl.config.messages import shown
+from rlctl.config.schema import Config, TrainSection
+from rlctl.core.campaign import Campaign, CampaignFactory, Start, first_allowed, head_sizes
+from rlctl.core.errors import ConfigError, Key, PolicyError, RequestError
+from rlctl.core.plugin_calls import asking
+from rlctl.core.policy import Policy
+from rlctl.core.task import TaskSpec
+from rlctl.environments.reward_env import Game, collective, rewarded
+from rlctl.plugins.registry import (
+    campaign_factory,
+    executor_factory,
+    executor_options,
+    game_factory,
+    learner,
+    load_policy,
+)
+from rlctl.system.crash_report import origin
+
+log = logging.getLogger(__name__)
+
+_ENOUGH_TASKS = 64
+"""To know which programs a campaign uses."""
+
+
+def check(config: Config) -> None:
+    """Look at everything that the configuration says, as far as that can be done without running anything.
+
+    Raises:
+        RlctlError: one line on the first thing that cannot be used.
+    """
+    with config.source.located():
+        game = check_game(config)
+        if config.train is not None:
+            check_training(config, game)
+        if rewarded(game):
+            for name in config.policies:
+                load_policy(config, name)
+            executor_factory(config.executor.name, executor_options(config))
+            return
+        factory = check_campaign(config)
+        for name in config.policies:
+            check_policy(config, factory, load_policy(config, name), ("policies", name))
+        load_fallback(config, factory)
+        check_programs(config, factory)
+
+
+def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
+    """The campaign, if it can be played on this machine.
+
+    Args:
+        real: with real programs.
+
+    Raises:
+        ConfigError: there is no such campaign, or its options and the machine do not go together.
+    """
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    asked = getattr(factory, "check", None)
+    if asked is not None:
+        asked(config.machine.capacity(), real)
+    return factory
+
+
+def check_programs(config: Config, factory: CampaignFactory) -> None:
+    """Look whether what the campaign would start first can be started; what only other machines know is a warning.
+
+    Raises:
+        ConfigError: there is no such executor, or it refuses its options.
+        LaunchError: a program, or the environment of an application, is not there.
+    """
+    executors = executor_factory(config.executor.name, executor_options(config))
+    specs = first_tasks(config, factory)
+    endless = next((spec for spec in specs if spec.walltime_s is None), None)
+    if endless is not None and math.isinf(factory.campaign(config.seed).deadline_s):
+        log.warning(
+            "task %s has no walltime, and the campaign no deadline: should it hang, it is waited for without end; "
+            "give it walltime_s",
+            endless.uid,
+        )
+    asked = getattr(executors, "check_programs", None)
+    for note in [] if asked is None else asked(specs):
+        log.warning("%s", note)
+
+
+def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
+    """What the campaign starts before it waits for the first time, where the first allowed choices are taken."""
+    campaign = factory.campaign(config.seed)
+    campaign.begin(config.machine.capacity())
+    specs: list[TaskSpec] = []
+    while len(specs) < _ENOUGH_TASKS and (decision := campaign.decision()) is not None:
+        with asking("the campaign", "apply()"):
+            commands = campaign.apply(first_allowed(decision.mask, head_sizes(campaign.action_space)))
+        specs += [command.spec for command in commands if isinstance(command, Start)]
+        if not commands:
+            break
+    return specs
+
+
+def check_game(config: Config) -> Game:
+    """The campaign, or an environment with rewards, if it can be trained on.
+
+    Raises:
+        ConfigError: as ``check_campaign``.
+    """
+    game = game_factory(config.campaign.name, config.campaign.options)
+    return game if rewarded(game) else check_campaign(config)
+
+
+def check_training(config: Config, factory: Game) -> None:
+    """Ask the learner whether it can use its section.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if config.train is None:
+        raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+    if rewarded(factory) and config.train.distributed.simulations != "twin":
+        raise ConfigError(
+            f"campaign {factory.name!r} has no tasks that could be run: leave it out",
+            ("train", "distributed", "simulations"),
+        )
+    if not hasattr(factory, "vector_env"):
+        raise ConfigError(
+            f"campaign {factory.name!r} cannot be trained on: its factory has no vector_env, see rlctl.SimpleFactory",
+            ("campaign", "name"),
+        )
+    distributed = config.train.distributed
+    if distributed.mode == "lockstep" and distributed.learners > 1:
+        raise ConfigError(
+            "several learners have actors that do not step together: leave it out, or mode: lockstep",
+            ("train", "distributed", "learners"),
+        )
+    check_group(config.train, factory)
+    asked = getattr(learner(config.train.algorithm), "check", None)
+    if asked is not None:
+        asked(config, factory)
+
+
+def check_group(section: TrainSection, factory: Game) -> None:
+    """Refuse environments of several ranks where they cannot be.
+
+    Raises:
+        ConfigError: they take no communicator, or a step that hangs would have to be left behind.
+    """
+    ranks = section.distributed.ranks_per_env
+    if ranks == 1:
+        return
+    if not collective(factory):
+        advice = "name the argument that takes it in campaign.options.communicator, or " if rewarded(factory) else ""
+        raise ConfigError(
+            f"environments of {factory.name} take no MPI communicator, so they cannot span {ranks} ranks: {advice}"
+            "leave it out",
+            ("train", "distributed", "ranks_per_env"),
+        )
+    if section.distributed.environment.step_timeout_s is not None:
+        raise ConfigError(
+            f"a step that hangs on {ranks} ranks cannot be left behind: leave it out, or ranks_per_env",
+            ("train", "distributed", "environment", "step_timeout_s"),
+        )
+
+
+def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
+    """The policy that steps in where the steering one fails.
+
+    Raises:
+        ConfigError: it is not known, or does not fit the campaign.
+    """
+    name, key = config.steer.fallback, ("steer", "fallback")
+    if name is None:
+        return None
+    try:
+        policy = load_policy(config, name)
+    except ConfigError as error:
+        if name in config.policies:
+            raise
+        raise ConfigError(str(error), key) from error
+    check_policy(config, factory, policy, key)
+    return policy
+
+
+def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: Key | None = None) -> None:
+    """Ask the policy one decision of a campaign that is then thrown away.
+
+    Args:
+        key: where the policy is named in the configuration.
+
+    Raises:
+        ConfigError: the policy does not fit the campaign, or its memory cannot be kept in a journal.
+    """
+    campaign = factory.campaign(config.seed)
+    campaign.begin(config.machine.capacity())
+    with _belonging(config, policy, key):
+        policy.reset(config.seed)
+        _ask(campaign, policy)
+    try:
+        json.dumps(dict(policy.state()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"policy {policy.name}: state() should give a mapping for JSON ({error})", key) from error
+    policy.reset(config.seed)
+
+
+def _ask(campaign: Campaign, policy: Policy) -> None:
+    decision = campaign.decision()
+    if decision is not None:
+        with asking(f"policy {policy.name}", f"decision {decision.number}"):
+            action = policy.act(decision)
+        if action is None:
+            raise TypeError("act() returned None")
+        with asking("the campaign", "apply()"):
+            campaign.apply(action)
+
+
+def _place(error: Exception) -> str:
+    """Where code of a user's raised it."""
+    where = origin(error).place
+    return f", at {where}" if where else ""
+
+
+@contextmanager
+def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None]:
+    name = config.campaign.name
+    advice = "use a policy of this campaign, or the campaign of this policy (campaign.name)"
+    try:
+        yield
+    except (KeyError, IndexError) as error:
+        missing = shown(error.args[0] if error.args else "?")
+        problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}{_place(error)}: {advice}"
+        raise (ConfigError if key else PolicyError)(problem, key) from error
+    except RequestError:  # a task of the campaign is at fault, which no other policy would change
+        raise
+    except (TypeError, ValueError, ArithmeticError) as error:
+        problem = f"policy {policy.name} cannot answer in campaign {name} ({error}{_place(error)}): {advice}"
+        raise (ConfigError if key else PolicyError)(problem, key) from error

@@ -1,0 +1,269 @@
+"""Makes what packages register as entry points: campaigns, policies, executors, learners."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from rlctl.bundle import saved_policy
+from rlctl.config.load import load_rule_file
+from rlctl.config.messages import did_you_mean, shown, under
+from rlctl.config.schema import Config, RuleEntry
+from rlctl.core.campaign import CampaignFactory
+from rlctl.core.errors import ConfigError, Key, RlctlError
+from rlctl.core.machine import Scoring
+from rlctl.core.policy import Policy
+from rlctl.core.random_policy import RANDOM, Chance
+from rlctl.environments.residual import ResidualPolicy
+from rlctl.environments.reward_env import Game, game_spaces, rewarded
+from rlctl.executors.base import ExecutorFactory
+from rlctl.plugins.entry_points import (
+    CAMPAIGNS,
+    EXECUTORS,
+    LEARNERS,
+    PLACEMENTS,
+    POLICIES,
+    Registered,
+    load,
+    names,
+    reason,
+)
+
+if TYPE_CHECKING:
+    from rlctl.monitoring.progress import Progress
+
+LARGEST = 1e12
+"""No parameter of a rule is meant to be larger; overflow begins somewhere beyond."""
+
+
+class Rule:
+    """A registered rule: a class that takes its parameters by keyword, with their check.
+
+    Attributes:
+        name: as registered.
+        SPACE: what can be tuned: ``(low, high)`` or ``(low, high, "log" | "int")`` by parameter; may be empty.
+    """
+
+    def __init__(self, registered: Registered) -> None:
+        self.name = registered.name
+        self.SPACE: Mapping[str, Sequence[Any]] = getattr(registered.found, "SPACE", {})
+        self._registered = registered
+
+    def __call__(self, mapping: Mapping[str, Any] | None = None, /, **keywords: Any) -> Policy:
+        """The rule with these parameters, as a mapping or by keyword; those left out keep its defaults.
+
+        Raises:
+            ConfigError: a parameter is unknown or cannot be used.
+        """
+        parameters = {**(mapping or {}), **keywords}
+        for key, value in parameters.items():
+            self._check(key, value)
+        unknown = next((key for key in parameters if key not in self.SPACE), None)
+        try:
+            rule = self._registered.found(**parameters)
+        except (TypeError, ValueError, OverflowError) as error:
+            if unknown is None:
+                raise ConfigError(f"rule {self.name}: {error}", ("parameters",)) from error
+            hint = did_you_mean(unknown, self.SPACE)
+            raise ConfigError(
+                f"rule {self.name}: unknown parameter {unknown!r}; {hint}", ("parameters", unknown)
+            ) from error
+        except Exception as error:
+            raise ConfigError(f"{self._registered} cannot be made: {reason(error)}") from error
+        hint = "a rule without memory is easily written with rlctl.SimpleRule"
+        self._registered.require(rule, ("act", "reset", "state", "restore"), hint)
+        return cast(Policy, rule)
+
+    def _check(self, key: str, value: Any) -> None:
+        """Refuse what no rule can compute with; what is not in ``SPACE`` is the rule's own affair."""
+        if key not in self.SPACE:
+            return
+        problem = None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            problem = "must be a number"
+        elif not math.isfinite(value) or abs(value) > LARGEST:
+            problem = f"must be within -{LARGEST:g} to {LARGEST:g}"
+        elif "log" in self.SPACE[key][2:] and value <= 0:
+            problem = "must be positive"
+        if problem is not None:
+            raise ConfigError(f"rule {self.name}: {key} {problem}, got {shown(value)}", ("parameters", key))
+
+
+class Learner(Protocol):
+    """What a package registers under ``rlctl.learners``: trains a policy.
+
+    It may have a method ``check(config, factory)`` that raises ``ConfigError`` for what it cannot use, so that
+    ``rlctl check`` finds that out without training.
+    """
+
+    def __call__(self, config: Config, out: Path, resume: bool, progress: Progress) -> Path:
+        """Train into the folder ``out`` and return the folder of the saved policy."""
+
+
+def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
+    """The campaign ``name`` with the given options.
+
+    Raises:
+        ConfigError: there is no such campaign, or it refuses the options.
+    """
+    game = game_factory(name, options)
+    if rewarded(game):
+        raise ConfigError(
+            f"{game.name} is an environment with rewards: it has no tasks and no real programs, so it can be trained "
+            "on and evaluated, and neither tuned nor steered",
+            ("campaign", "name"),
+        )
+    return cast(CampaignFactory, game)
+
+
+def game_factory(name: str, options: Mapping[str, Any]) -> Game:
+    """The campaign ``name``, or the environment with rewards that is registered in its place.
+
+    Raises:
+        ConfigError: there is no such campaign, or it refuses the options.
+    """
+    registered = load(CAMPAIGNS, name, ("campaign", "name"))
+    game = registered.make(options)
+    makes = "environment" if hasattr(game, "environment") else "campaign"
+    registered.require(game, ("name", "version", makes), "a factory is easily written with rlctl.SimpleFactory")
+    return cast(Game, game)
+
+
+def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
+    """The executor ``name`` with the given options.
+
+    Raises:
+        ConfigError: there is no such executor, or it refuses the options.
+    """
+    registered = load(EXECUTORS, name, ("executor", "name"))
+    factory = registered.make(options)
+    registered.require(factory, ("check", "open"), "see rlctl.executors.base.ExecutorFactory")
+    return cast(ExecutorFactory, factory)
+
+
+def make_placement(entry: RuleEntry, where: Key) -> Scoring:
+    """What chooses nodes, with its parameters.
+
+    Args:
+        where: the key that it stands at in its file, for complaints.
+
+    Raises:
+        ConfigError: there is no such placement, or it refuses the parameters.
+    """
+    with under(where):
+        registered = load(PLACEMENTS, entry.rule, ("rule",))
+        placement = registered.make(entry.parameters)
+        registered.require(placement, ("score",), "see rlctl.core.machine.Scoring")
+    return cast(Scoring, placement)
+
+
+def executor_options(config: Config) -> dict[str, Any]:
+    """``executor.options`` as they can be used anywhere: paths in them, which begin at the file, made absolute.
+
+    Raises:
+        ConfigError: there is no such executor, or it refuses the options.
+    """
+    section = config.executor
+    said = getattr(load(EXECUTORS, section.name, ("executor", "name")).found, "portable", None)
+    return section.options if said is None else dict(said(section.options, config.resolve))
+
+
+def policy_factory(name: str) -> Rule:
+    """The rule ``name``.
+
+    Raises:
+        ConfigError: there is no such rule.
+    """
+    return Rule(load(POLICIES, name))
+
+
+def learner(name: str) -> Learner:
+    """The learning algorithm ``name``.
+
+    Raises:
+        ConfigError: there is no such algorithm.
+    """
+    return cast(Learner, load(LEARNERS, name, ("train", "algorithm")).found)
+
+
+def load_policy(config: Config, text: str) -> Policy:
+    """The policy that ``text`` means: a name in ``policies`` of the configuration, a rule, ``random``, or a path.
+
+    A path is that of a rule file or of a saved policy's folder: as it stands where the user gives it, relative to
+    the configuration file where the configuration does.
+
+    Raises:
+        ConfigError: it means none of these, or the rule file cannot be used.
+        PolicyError: the saved policy cannot be used.
+    """
+    if text in config.policies:
+        with config.source.located():
+            return _named(config, text)
+    if text in names(POLICIES):
+        return make_rule(RuleEntry(rule=text), text)
+    if text == RANDOM:
+        return _chance(config, text)
+    if text and _exists(Path(text)):
+        return _from_path(config, Path(text), None)
+    known = did_you_mean(text, sorted({*config.policies, *names(POLICIES), RANDOM}))
+    raise ConfigError(f"policy {shown(text)} is neither a known name nor a file or folder; {known}")
+
+
+def _named(config: Config, name: str) -> Policy:
+    entry, key = config.policies[name], ("policies", name)
+    if isinstance(entry, RuleEntry):
+        by_chance = entry.rule == RANDOM and RANDOM not in names(POLICIES) and not entry.parameters
+        return _chance(config, name) if by_chance else make_rule(entry, name, key)
+    path = config.resolve(entry)
+    if not entry or not _exists(path):
+        said = str(path) if len(entry) < 500 and entry.isprintable() else shown(entry)
+        raise ConfigError(f"{said}: no such file or folder: mend the path, which begins at this file's folder", key)
+    try:
+        return _from_path(config, path, name)
+    except RlctlError as error:  # it names a place in another file; this one is where the path stands
+        raise type(error)(str(error), key) from error
+
+
+def _chance(config: Config, name: str) -> Policy:
+    game = game_factory(config.campaign.name, config.campaign.options)
+    return Chance(game_spaces(game, config.seed)[1], name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _from_path(config: Config, path: Path, name: str | None) -> Policy:
+    if not path.is_dir():
+        entry = load_rule_file(path)
+        with entry.source.located():
+            return make_rule(entry, name or path.stem, ())
+    policy = saved_policy.load(path)
+    game = game_factory(config.campaign.name, config.campaign.options)
+    policy.require(game.name, game.version, *game_spaces(game, config.seed))
+    policy.name = name or policy.name
+    residual = policy.manifest.residual
+    if residual is None:
+        return policy
+    rule = RuleEntry(rule=residual.rule, parameters=residual.parameters)
+    return ResidualPolicy(make_rule(rule, policy.name), policy)
+
+
+def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
+    """A rule with its parameters, under a name of its own.
+
+    Args:
+        where: the key that it stands at in its file, for complaints; None: it stands in no file.
+
+    Raises:
+        ConfigError: there is no such rule, or it refuses the parameters.
+    """
+    with under(where):
+        policy = Rule(load(POLICIES, entry.rule, ("rule",)))(entry.parameters)
+    policy.name = name
+    return policy

@@ -1,0 +1,62 @@
+"""Looks whether a campaign tells its policies what only the twin may know, before any task has run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlctl.core.campaign import CampaignFactory
+from rlctl.core.machine import Capacity
+
+INSTANCES = 24
+"""Chance orders so many alike, or in reverse, once in 10^23."""
+
+
+def told_too_early(factory: CampaignFactory, capacity: Capacity, instances: int = INSTANCES) -> str | None:
+    """A number of the first decision that orders instances as a number of ``CampaignFactory.privileged`` does.
+
+    Order alone counts, so that a hidden quantity is found under any scale.
+
+    Returns:
+        one line; None: there is none.
+    """
+    shown: list[dict[str, float]] = []
+    hidden: list[Any] = []
+    for instance in range(instances):
+        campaign = factory.campaign(instance)
+        campaign.begin(capacity)
+        decision = campaign.decision()
+        if decision is not None:
+            shown.append(
+                dict(_numbers("fields", decision.fields)) | dict(_numbers("observation", decision.observation))
+            )
+            hidden.append(np.ravel(factory.privileged(instance)))
+    if not shown or not hidden[0].size:
+        return None
+    secrets = {_order(column): i for i, column in enumerate(np.stack(hidden, axis=1))}
+    for name in set.intersection(*(set(numbers) for numbers in shown)):
+        column = np.array([numbers[name] for numbers in shown])
+        for sign in (1.0, -1.0):
+            order = _order(sign * column)
+            if order is not None and order in secrets:
+                return f"{name} of the first decision orders instances as privileged()[{secrets[order]}] does"
+    return None
+
+
+def _order(column: Any) -> tuple[int, ...] | None:
+    """Of distinct numbers; None: some are equal."""
+    return tuple(np.argsort(column).tolist()) if len(set(column.tolist())) == len(column) else None
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The numbers inside plain values, by what they are called."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _numbers(f"{name}[{key!r}]", part)
+    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+        for i, part in enumerate(value):
+            yield from _numbers(f"{name}[{i}]", part)
+    elif isinstance(value, int | float | np.number):
+        yield name, float(value)
