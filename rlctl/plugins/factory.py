@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
 from rlctl.core.campaign import Campaign
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import TaskModel
