@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
 from rlctl.core.campaign import CampaignFactory
 
 

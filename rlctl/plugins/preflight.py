@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rlctl.config.messages import shown
 from rlctl.config.schema import Config, TrainSection
+from rlctl.config.validation import short_repr
 from rlctl.core.campaign import Campaign, CampaignFactory, Start, first_allowed, require_campaign
 from rlctl.core.errors import ConfigError, Key, PolicyError, RequestError
 from rlctl.core.plugin_calls import asking
@@ -231,7 +231,7 @@ def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None
     try:
         yield
     except (KeyError, IndexError) as error:
-        missing = shown(error.args[0] if error.args else "?")
+        missing = short_repr(error.args[0] if error.args else "?")
         problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}{_place(error)}: {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
     except RequestError:  # a task of the campaign is at fault, which no other policy would change

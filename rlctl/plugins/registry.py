@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
-from rlctl.config.messages import did_you_mean, shown, under
 from rlctl.config.schema import Config, RuleEntry
+from rlctl.config.validation import did_you_mean, key_prefix, short_repr
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, RlctlError
 from rlctl.core.machine import Capacity, Scoring
@@ -89,7 +89,7 @@ class Rule:
         elif "log" in self.SPACE[key][2:] and value <= 0:
             problem = "must be positive"
         if problem is not None:
-            raise ConfigError(f"rule {self.name}: {key} {problem}, got {shown(value)}", ("parameters", key))
+            raise ConfigError(f"rule {self.name}: {key} {problem}, got {short_repr(value)}", ("parameters", key))
 
 
 class Learner(Protocol):
@@ -163,7 +163,7 @@ def make_placement(entry: RuleEntry, where: Key) -> Scoring:
     Raises:
         ConfigError: there is no such placement, or it refuses the parameters.
     """
-    with under(where):
+    with key_prefix(where):
         registered = load(PLACEMENTS, entry.rule, ("rule",))
         placement = registered.make(entry.parameters)
         registered.require(placement, ("score",), "see rlctl.core.machine.Scoring")
@@ -219,7 +219,7 @@ def load_policy(config: Config, text: str) -> Policy:
     if text and _exists(Path(text)):
         return _from_path(config, Path(text), None)
     known = did_you_mean(text, sorted({*config.policies, *names(POLICIES), RANDOM}))
-    raise ConfigError(f"policy {shown(text)} is neither a known name nor a file or folder; {known}")
+    raise ConfigError(f"policy {short_repr(text)} is neither a known name nor a file or folder; {known}")
 
 
 def _named(config: Config, name: str) -> Policy:
@@ -229,7 +229,7 @@ def _named(config: Config, name: str) -> Policy:
         return _chance(config, name) if by_chance else make_rule(entry, name, key)
     path = config.resolve(entry)
     if not entry or not _exists(path):
-        said = str(path) if len(entry) < 500 and entry.isprintable() else shown(entry)
+        said = str(path) if len(entry) < 500 and entry.isprintable() else short_repr(entry)
         raise ConfigError(f"{said}: no such file or folder: mend the path, which begins at this file's folder", key)
     try:
         return _from_path(config, path, name)
@@ -251,9 +251,9 @@ def _exists(path: Path) -> bool:
 
 def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if not path.is_dir():
-        entry = load_rule_file(path)
-        with entry.source.located():
-            return make_rule(entry, name or path.stem, ())
+        file = load_rule_file(path)
+        with file.source.located():
+            return make_rule(file.entry, name or path.stem, ())
     policy = saved_policy.load(path)
     game = game_factory(config.campaign.name, config.campaign.options)
     policy.require(game.name, game.version, *game_spaces(game, config.seed))
@@ -274,7 +274,7 @@ def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
     Raises:
         ConfigError: there is no such rule, or it refuses the parameters.
     """
-    with under(where):
+    with key_prefix(where):
         policy = Rule(load(POLICIES, entry.rule, ("rule",)))(entry.parameters)
     policy.name = name
     return policy

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from rlctl.bundle.actions import action_heads
 from rlctl.bundle.attention import AttentionSize, AttentionSpec
-from rlctl.config.messages import check_options
 from rlctl.config.schema import Config, RuleEntry
+from rlctl.config.validation import check_options
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError
 from rlctl.core.sets import SetLayout

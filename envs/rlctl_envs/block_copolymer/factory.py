@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config.messages import check_options, under
+from rlctl.config.validation import check_options, key_prefix
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
@@ -58,7 +58,7 @@ class BlockCopolymer(CampaignFactory):
                     ("campaign", "options", name),
                 )
         if real and max(self.options.ranks) > 1:
-            with under(("campaign", "options")):
+            with key_prefix(("campaign", "options")):
                 _require_mpiexec(max(self.options.ranks))
 
     def campaign(self, seed: int) -> AnnealingCampaign:

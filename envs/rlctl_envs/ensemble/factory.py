@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config.messages import check_options, under
+from rlctl.config.validation import check_options, key_prefix
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
@@ -49,7 +49,7 @@ class Ensemble(CampaignFactory):
         self.options = check_options(Options, options, "campaign.options")
         self.capacity = Capacity(nodes=32, cores=1)
         if self.options.workload.file is not None:
-            with under(("campaign", "options", "workload")):
+            with key_prefix(("campaign", "options", "workload")):
                 try:
                     self.options.workload.jobs()
                 except ConfigError as error:

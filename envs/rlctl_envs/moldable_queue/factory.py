@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
