@@ -26,6 +26,7 @@ from rlctl.core.machine import Capacity
 from rlctl.distributed.comm.transition_spec import Seeds
 from rlctl.environments.checked_env import CheckedEnv
 from rlctl.environments.masks import ToldMasks
+from rlctl.environments.reward_env import RewardFactory
 from rlctl.plugins.entry_points import reason
 from rlctl.system import crash_report
 
@@ -55,11 +56,8 @@ class Options(BaseModel):
     communicator: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
 
 
-class GymnasiumId:
-    """See ``RewardFactory``. Observations are flattened, and answers checked: see ``CheckedEnv``.
-
-    Attributes:
-        own_observation_space: before that.
+class GymnasiumId(RewardFactory):
+    """Makes environments by their id. Observations are flattened, and answers checked: see ``CheckedEnv``.
 
     Raises:
         ConfigError: there is no such environment, it cannot be made, or no policy can be saved for its spaces.

@@ -13,11 +13,12 @@ from rlctl.config.schema import Config, RuleEntry
 from rlctl.config.validation import did_you_mean, key_prefix, short_repr
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, RlctlError
-from rlctl.core.machine import Scoring
+from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, Chance
+from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.residual import ResidualPolicy
-from rlctl.environments.reward_env import Game, game_spaces, rewarded
+from rlctl.environments.reward_env import Game, RewardFactory, game_spaces, rewarded
 from rlctl.executors.base import ExecutorFactory
 from rlctl.plugins.entry_points import (
     CAMPAIGNS,
@@ -115,7 +116,8 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
             "on and evaluated, and neither tuned nor steered",
             ("campaign", "name"),
         )
-    return cast(CampaignFactory, game)
+    assert isinstance(game, CampaignFactory)
+    return game
 
 
 def game_factory(name: str, options: Mapping[str, Any]) -> Game:
@@ -126,9 +128,18 @@ def game_factory(name: str, options: Mapping[str, Any]) -> Game:
     """
     registered = load(CAMPAIGNS, name, ("campaign", "name"))
     game = registered.make(options)
-    makes = "environment" if hasattr(game, "environment") else "campaign"
-    registered.require(game, ("name", "version", makes), "a factory is easily written with rlctl.SimpleFactory")
-    return cast(Game, game)
+    if not isinstance(game, CampaignFactory | RewardFactory):
+        raise ConfigError(f"{registered} makes no campaigns: let its class derive from rlctl.SimpleFactory")
+    registered.require(game, ("name",), "it is the name that saved policies know it by")
+    return game
+
+
+def make_env(
+    campaign: str, options: Mapping[str, Any] | None = None, capacity: Capacity | None = None, gamma: float = 1.0
+) -> CampaignEnv:
+    """The environment behind ``gymnasium.make("rlctl/...")``: a registered campaign on the simulated executor."""
+    factory = campaign_factory(campaign, options or {})
+    return CampaignEnv(factory, capacity or factory.capacity, gamma=gamma)
 
 
 def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
