@@ -67,9 +67,10 @@ class GymnasiumVectorEnv:
     def reset(self, seed: int | None = None) -> Float32:
         """Begin an episode in each; observations [n, width]."""
         first, self._first = self._first, None
-        if any(self.episodes) and isinstance(self.env, CampaignVectorEnv):
+        campaigns = self.env.unwrapped
+        if any(self.episodes) and isinstance(campaigns, CampaignVectorEnv):
             first = None
-            self.env.begin_at(self.episodes)
+            campaigns.begin_at(self.episodes)
         if first is not None and seed is None:
             return first
         observations, infos = self.env.reset(seed=seed)

@@ -134,7 +134,7 @@ class ActorPolicy:
         Args:
             rows: [n, row].
             state: [n, state_size]; 0 where an episode begins.
-            exploration, at_random: see ``rlctl.distributed.learner.experience_source.Source.publish``.
+            exploration, at_random: see ``rlctl.distributed.learner.experience_source.ExperienceSource.publish``.
         """
         masks = rows[:, self.n_obs : self.n_obs + self.n_mask] > 0.5 if self.n_mask else None
         if at_random:

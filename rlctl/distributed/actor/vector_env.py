@@ -201,14 +201,14 @@ def make_vector_env(
     *,
     with_mask: bool = True,
     with_privileged: bool = True,
-    env_setup: Callable[[Any, str], None] = lambda environment, name: None,
+    env_setup: Callable[[Any, str], Any] = lambda environment, name: environment,
     group: CollectiveGroup | None = None,
 ) -> VectorEnvironment:
     """The environments that a configuration asks for.
 
     Args:
         folder: for the files of real tasks.
-        env_setup: called with each environment, or with a vector of them, and the campaign's name before it is used.
+        env_setup: called with each environment, or a vector of them, and the campaign's name; returns what is used.
         group: of the ranks that each environment spans; None: this process alone.
     """
     assert config.train is not None
@@ -227,14 +227,11 @@ def make_vector_env(
         from rlctl.distributed.actor.real_env import RealCampaigns
 
         def maker(real: RealCampaigns) -> Environment:
-            environment = real.environment()
-            env_setup(environment, game.name)
-            return environment
+            made: Environment = env_setup(real.environment(), game.name)
+            return made
 
         makers = [partial(maker, RealCampaigns(config, campaigns, folder / str(i))) for i in range(count)]
         return SequentialVectorEnv(makers, seeds, section=distributed.environment, **options)
-    vector = game.vector_env(count, seeds.seed, config.machine.capacity())
-    if isinstance(vector, CampaignVectorEnv):
-        vector.seeds = seeds
-    env_setup(vector, game.name)
-    return GymnasiumVectorEnv(vector, name=f"campaign {game.name}", **options)
+    vector = CampaignVectorEnv(campaigns, count, seeds.seed, config.machine.capacity())
+    vector.seeds = seeds
+    return GymnasiumVectorEnv(env_setup(vector, game.name), name=f"campaign {game.name}", **options)
