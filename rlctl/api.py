@@ -223,10 +223,13 @@ def evaluate(
         factory = preflight.check_campaign(config)
         for policy in loaded.values():
             preflight.check_policy(config, factory, policy)
-        from rlctl.evaluation import compare, scores
+        from rlctl.evaluation import scores
+        from rlctl.evaluation.compare import compare_policies
 
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
-        comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        comparison = compare_policies(
+            factory, config.machine.capacity(), loaded, instances, seed, progress or Silent(), workers
+        )
         if saved is not None:
             told = comparison.to_json() | {"game_hash": game_hash(config, factory)}
             scores.record(saved, comparison.reference, told, config_hash(config))

@@ -126,10 +126,10 @@ def _own(run: RunFolder, policies: Mapping[str, Policy]) -> Policy | None:
 def _row(run: Curve, name: str, curves: Sequence[Curve], line: tuple[str, str]) -> RuleResult:
     same = curves[0]
     wanted = max(run.successes, 1)
-    cost = same.cost(wanted)
+    cost = same.node_seconds_to(wanted)
     more = cost == math.inf
     cost = same.end if more else cost
-    own = run.cost(run.successes)
+    own = run.node_seconds_to(run.successes)
     performance = cost / own if run.successes and own > 0.0 else None
     band = bands(curves, wanted)[-1] if len(curves) > 1 else None
     return RuleResult(name, *line, same.successes, cost, more, performance, band)

@@ -130,7 +130,7 @@ class LiveCurves:
 
     def _end(self, summary: Summary) -> None:
         step, curve = self._driver.decisions, run_curve(self._machine(), summary.policy, summary.instance)
-        curve = replace(curve, price=self._driver.outcome().cost)
+        curve = replace(curve, cost=self._driver.outcome().cost)
         figures = summary_scalars([curve]) | {
             "machine/node_seconds": summary.node_seconds,
             "learning/return_mean": self._return(summary.node_seconds),

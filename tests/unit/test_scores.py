@@ -55,7 +55,7 @@ def test_evaluate_records_the_comparison_and_keeps_earlier_ones(experiment: Path
 
 def test_only_a_saved_policy_takes_scores_and_nothing_is_played_otherwise(experiment: Path) -> None:
     config = load_config(experiment)
-    with pytest.raises(PolicyError, match="linear is no saved policy"):
+    with pytest.raises(PolicyError, match="linear is not a saved policy"):
         rlctl.evaluate(config, ["linear", "ppo"], instances=10**9, record=True)
     random = saved_policy.load(experiment.parent / "ppo", deterministic=False)
     with pytest.raises(PolicyError, match="as it was saved"):

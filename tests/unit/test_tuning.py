@@ -20,7 +20,7 @@ BEST = {"x": 2.0, "rate": 0.01, "age": 30}
 
 
 def tally(cost, episodes):
-    return CandidateCost(price=math.exp(cost) * 1.5, successes=1, episodes=episodes, decisions=10 * episodes)
+    return CandidateCost(cost=math.exp(cost) * 1.5, successes=1, episodes=episodes, decisions=10 * episodes)
 
 
 def quadratic(candidates, instances):
