@@ -1,6 +1,6 @@
 """One film as a Gymnasium environment that computes on the MPI ranks that it is made on, without programs.
 
-gymnasium.make("rlctl_envs.gym:rlctl/BlockCopolymerFilm-v0", communicator=MPI.COMM_WORLD)
+gymnasium.make("rlctl_envs:rlctl/BlockCopolymerFilm-v0", communicator=MPI.COMM_WORLD)
 """
 
 from __future__ import annotations
