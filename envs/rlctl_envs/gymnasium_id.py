@@ -21,12 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.spaces import describe
 from rlctl.config.messages import check_options, shown
-from rlctl.core.errors import ConfigError, PolicyError, RlctlError
+from rlctl.core.errors import ConfigError, PolicyError, RlctlError, reason
 from rlctl.core.machine import Capacity
 from rlctl.distributed.comm.transition_spec import Seeds
 from rlctl.environments.checked_env import CheckedEnv
 from rlctl.environments.masks import ToldMasks
-from rlctl.plugins.entry_points import reason
 from rlctl.system import crash_report
 
 if TYPE_CHECKING:

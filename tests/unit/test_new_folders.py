@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from rlctl.core.errors import StorageError
-from rlctl.system.files import filled, require_folder, write_whole
+from rlctl.system.files import atomic_folder, require_folder, write_atomically
 
 ENTRIES = ("work", "config", "journal")
 KILLED_AT = """
 import os, sys
 from pathlib import Path
-from rlctl.system.files import filled
+from rlctl.system.files import atomic_folder
 
 left = int(sys.argv[2])
 
@@ -30,7 +30,7 @@ def counted(call):
 
 for name in ("rename", "mkdir", "write_text", "unlink"):
     setattr(Path, name, counted(getattr(Path, name)))
-with filled(Path(sys.argv[1]), ("work", "config", "journal")) as new:
+with atomic_folder(Path(sys.argv[1]), ("work", "config", "journal")) as new:
     (new / "work").mkdir()
     (new / "config").write_text("c")
     (new / "journal").write_text("j")
@@ -39,7 +39,7 @@ with filled(Path(sys.argv[1]), ("work", "config", "journal")) as new:
 
 def make(folder: Path) -> None:
     require_folder(folder, made=ENTRIES)
-    with filled(folder, ENTRIES) as new:
+    with atomic_folder(folder, ENTRIES) as new:
         (new / "work").mkdir()
         (new / "config").write_text("c")
         (new / "journal").write_text("j")
@@ -152,7 +152,7 @@ def test_what_cannot_be_a_new_folder_is_refused_in_one_line(tmp_path: Path) -> N
 
 def test_two_processes_do_not_make_the_same_folder(tmp_path: Path) -> None:
     for folder in (nothing(tmp_path), empty(tmp_path)):
-        with filled(folder, ENTRIES) as new:
+        with atomic_folder(folder, ENTRIES) as new:
             with pytest.raises(StorageError, match="is being made by another process"):
                 make(folder)
             assert new.exists()
@@ -166,7 +166,7 @@ def test_two_processes_do_not_make_the_same_folder(tmp_path: Path) -> None:
 
 def test_an_error_leaves_an_empty_folder_empty_and_no_other(tmp_path: Path) -> None:
     for folder in (empty(tmp_path), tmp_path / "new"):
-        with pytest.raises(FileNotFoundError), filled(folder, ENTRIES) as new:
+        with pytest.raises(FileNotFoundError), atomic_folder(folder, ENTRIES) as new:
             (new / "work" / "without" / "parents").mkdir()
     assert sorted(os.listdir(tmp_path)) == ["run"]
     assert os.listdir(tmp_path / "run") == []
@@ -175,11 +175,11 @@ def test_an_error_leaves_an_empty_folder_empty_and_no_other(tmp_path: Path) -> N
 def test_a_written_file_goes_where_a_link_leads_and_into_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there/file")
-    write_whole(tmp_path / "link", "text \udcff")
+    write_atomically(tmp_path / "link", "text \udcff")
     assert (tmp_path / "there" / "file").read_text() == "text \\udcff"
     assert (tmp_path / "link").is_symlink()
     os.mkfifo(tmp_path / "pipe")
     reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
-    write_whole(tmp_path / "pipe", "text")
+    write_atomically(tmp_path / "pipe", "text")
     assert reader.communicate(timeout=60)[0] == "text"
     assert (tmp_path / "pipe").is_fifo()

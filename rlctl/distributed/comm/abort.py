@@ -18,7 +18,7 @@ from rlctl.distributed.launch import status_file
 from rlctl.system import interrupts
 from rlctl.system.crash_report import EXIT_CODE, origin
 from rlctl.system.terminal import one_line
-from rlctl.system.watchdog import NoAnswer, complaint
+from rlctl.system.watchdog import NoAnswer, timeout_message
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -77,7 +77,7 @@ def abort(error: BaseException, label: str, first: bool) -> NoReturn:
     """
     interrupts.end()  # another rank may be ending the job already: launchers begin with SIGTERM
     if isinstance(error, NoAnswer):
-        error = NoAnswerError(complaint(error))
+        error = NoAnswerError(timeout_message(error))
     if isinstance(error, RlctlError):
         # Wrong for all alike, most often: then rank 0 is to say it, as it is of no interest where.
         told = not first and _is_told(_PREFER_FIRST_S)

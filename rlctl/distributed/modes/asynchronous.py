@@ -29,7 +29,7 @@ from rlctl.distributed.modes.multi_agent import of_agent, training
 from rlctl.environments.reward_env import collective
 from rlctl.plugins.preflight import check_training
 from rlctl.plugins.registry import game_factory, learner
-from rlctl.system.files import writing
+from rlctl.system.files import storage_errors
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Intracomm
@@ -153,7 +153,7 @@ def _learn(config: Config, out: Path, resume: bool, progress: Progress, world: W
         workers=list(peers.values()),
         limit_s=world.limit_s,
     )
-    with config.source.located(), writing(out, "then go on with --resume"):
+    with config.source.located(), storage_errors(out, "then go on with --resume"):
         check_training(config, game_factory(config.campaign.name, config.campaign.options))
         if distributed.mode == "lockstep":
             return _path(algorithm.on_ranks(config, out, resume, progress, ranks))

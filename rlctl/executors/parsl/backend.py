@@ -29,7 +29,6 @@ from rlctl.core.task import Failure, TaskSpec
 from rlctl.executors.application import Application
 from rlctl.executors.functions import serialization, worker_client
 from rlctl.executors.local.process_task import Program
-from rlctl.executors.local.processes import open_closed_streams
 from rlctl.executors.local.progress_files import Reports
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.naming import attempt_key
@@ -43,6 +42,7 @@ from rlctl.executors.pool import Placement
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.executors.served import ServedExecutor, check_call
+from rlctl.system.terminal import open_closed_streams
 
 if TYPE_CHECKING:
     from rlctl.core.records import Recorder
