@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlctl.config.load import config_hash, game_hash, load_rule_file
-from rlctl.config.messages import shown, under
 from rlctl.config.schema import Config
+from rlctl.config.validation import key_prefix, short_repr
 from rlctl.core.errors import ConfigError, ContractError
 from rlctl.core.random_policy import RANDOM
 from rlctl.environments.reward_env import RewardFactory, rewarded
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.steering import Summary
-    from rlctl.steering.status import Status
+    from rlctl.steering.status import CampaignStatus
     from rlctl.testing import Checked
 
 
@@ -157,7 +157,7 @@ def tune(
         from rlctl.evaluation import tuning
 
         seed = config.seed if seed is None else seed
-        settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
+        settings = tuning.SearchSettings(generations=generations, instances=instances, seed=seed)
         with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
 
@@ -167,14 +167,16 @@ def _start(path: Path, rule: str) -> dict[str, Any]:
     file = load_rule_file(path)
     with file.source.located():
         if file.rule != rule:
-            raise ConfigError(f"{shown(file.rule)}, but {shown(rule)} is to be tuned: give a file of it", ("rule",))
+            raise ConfigError(
+                f"{short_repr(file.rule)}, but {short_repr(rule)} is to be tuned: give a file of it", ("rule",)
+            )
         make = policy_factory(rule)
         make(file.parameters)
-        from rlctl.evaluation.tuning import Space
+        from rlctl.evaluation.tuning import ParameterSpace
 
         if make.SPACE:
-            with under(("parameters",)):
-                Space(make.SPACE).require(file.parameters)
+            with key_prefix(("parameters",)):
+                ParameterSpace(make.SPACE).require(file.parameters)
     return file.parameters
 
 
@@ -239,7 +241,7 @@ def _enter(loaded: dict[str, _P], given: str | Policy, name: str, policy: _P) ->
     if name in loaded and isinstance(given, str):
         name = given
     if name in loaded:
-        raise ConfigError(f"policy {shown(name)} is given twice, or another has that name: name each one once")
+        raise ConfigError(f"policy {short_repr(name)} is given twice, or another has that name: name each one once")
     loaded[name] = policy
 
 
@@ -339,11 +341,11 @@ def trace(run: Path | str, out: Path | str | None = None) -> Path:
     run = Path(run)
     found = read_run(run)
     out = run / "trace.json" if out is None else Path(out)
-    generated_file.write_own(out, trace.trace_json(found.timeline, found.header), trace.MARK)
+    generated_file.write_generated(out, trace.trace_json(found.timeline, found.header), trace.MARK)
     return out
 
 
-def status(run: Path | str) -> Status:
+def status(run: Path | str) -> CampaignStatus:
     """How a campaign that is, or was, steered stands: goal, budget, running tasks, last decisions, ledger.
 
     Raises:

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.core.campaign import CampaignFactory, Repeatable
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import RlctlError
 from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Resources, TaskSpec, TaskState
-from rlctl.environments.campaign_vector_env import Batch, one_by_one
-from rlctl.evaluation.curves import spread_instances
+from rlctl.environments.campaign_vector_env import Batch
+from rlctl.evaluation.success_curves import spread_instances
 from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import Attempt
 from rlctl.plugins.registry import campaign_factory
-from rlctl.steering.run_folder import Run
+from rlctl.steering.run_folder import RunFolder
 
 TWINS = 32
 """Answers to each task, with chance drawn anew."""
@@ -37,7 +37,7 @@ MOST_TASKS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Impossible:
+class ImplausibleValue:
     """A number in a result.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plausibility:
     looked: int = 0
     results: int = 0
     repeated: bool = False
-    impossible: Sequence[Impossible] = ()
+    impossible: Sequence[ImplausibleValue] = ()
     complaint: str = ""
 
     @property
@@ -74,27 +74,27 @@ class Plausibility:
         return len({found.uid for found in self.impossible})
 
 
-def plausibility(run: Run, progress: Progress) -> Plausibility:
+def plausibility(run: RunFolder, progress: Progress) -> Plausibility:
     """Ask the twin; a campaign that has none, or is gone, is complained about."""
     section = run.config.campaign
     try:
         factory = campaign_factory(section.name, section.options)
     except RlctlError as error:
         return Plausibility(complaint=str(error))
-    if not hasattr(factory, "task_model"):
+    if not factory.has_twin:
         return Plausibility(complaint=f"campaign {section.name} has none")
-    instance, repeated = int(run.header.get("instance", 0)), isinstance(factory, Repeatable)
+    instance = int(run.header.get("instance", 0))
     try:
-        if isinstance(factory, Repeatable):
-            models = factory.repetitions(instance, TWINS)
-        else:
+        models = factory.repetitions(instance, TWINS)
+        repeated = bool(models)
+        if not repeated:
             models = [factory.task_model(i) for i in (instance, *spread_instances(run.config.seed, INSTANCES - 1))]
     except Exception as error:  # another package's code
         return Plausibility(complaint=repr(error))
     given = {attempt.uid: attempt.parameters for attempt in run.timeline.attempts if attempt.parameters}
     done = [attempt for attempt in run.timeline.attempts if attempt.state is TaskState.DONE]
     done.sort(key=lambda attempt: attempt.launched_s or 0.0)
-    found: list[Impossible] = []
+    found: list[ImplausibleValue] = []
     looked = 0
     progress.start("asking the twin about the results", min(len(done), MOST_TASKS), "tasks")
     try:
@@ -108,7 +108,7 @@ def plausibility(run: Run, progress: Progress) -> Plausibility:
     return Plausibility(looked, len(done), repeated, found)
 
 
-def beyond(attempt: Attempt, told: Sequence[Mapping[str, Any]]) -> list[Impossible]:
+def beyond(attempt: Attempt, told: Sequence[Mapping[str, Any]]) -> list[ImplausibleValue]:
     """The numbers in a result that are further from all answers than ``BEYOND`` says.
 
     Truth values are no numbers, and nothing is said where all answers are equal.
@@ -126,7 +126,7 @@ def beyond(attempt: Attempt, told: Sequence[Mapping[str, Any]]) -> list[Impossib
             margin = BEYOND * (high - low)
             # Written so that a NaN does not pass.
             if margin > 0.0 and not low - margin <= value <= high + margin:
-                found.append(Impossible(attempt.uid, name, value, low, high))
+                found.append(ImplausibleValue(attempt.uid, name, value, low, high))
     return found
 
 
@@ -137,10 +137,9 @@ def answers(
     resources = Resources(ranks=max(len(attempt.cores), 1))
     spec = TaskSpec(attempt.uid, executable="-", parameters=parameters, resources=resources)
     wanted = [(model, Launch(spec, attempt.attempt)) for model in models]
-    together = getattr(factory, "outcomes", None)
-    told = _told(together, wanted) if together is not None else None
+    told = _told(factory.outcomes, wanted)
     if told is None:
-        told = [simulated for one in wanted for simulated in _told(one_by_one, [one]) or []]
+        told = [simulated for one in wanted for simulated in _told(factory.outcomes, [one]) or []]
     return [simulated.values for simulated in told if simulated.failure is None]
 
 
