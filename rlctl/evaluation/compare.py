@@ -20,7 +20,7 @@ from rlctl.evaluation.rollout import EVALUATION, Rollout, RolloutPool, draw_inst
 from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio
 
 if TYPE_CHECKING:
-    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.machine import Capacity
     from rlctl.monitoring.progress import Progress
 
