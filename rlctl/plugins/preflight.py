@@ -126,7 +126,7 @@ def check_training(config: Config, factory: Game) -> None:
         ConfigError: it cannot.
     """
     if config.train is None:
-        raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+        raise ConfigError(f"{config.source.path}: the section train is missing: add it")
     if rewarded(factory) and config.train.distributed.simulations != "twin":
         raise ConfigError(
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
