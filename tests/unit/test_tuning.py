@@ -101,7 +101,12 @@ def rule_file(path, rule="largest_first", **parameters):
     return path
 
 
-QUEUE = "schema: 1\nseed: 1\ncampaign: {name: moldable_queue}\nmachine: {nodes: 16, cores: 1}\n"
+QUEUE = """
+schema: 1
+seed: 1
+campaign: {name: moldable_queue, options: {tasks: [4, 6]}}
+machine: {nodes: 16, cores: 1}
+"""
 
 
 def queue(tmp_path):
