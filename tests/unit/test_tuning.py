@@ -127,7 +127,7 @@ def test_a_search_begins_where_a_rule_file_ended(tmp_path):
     assert again.parameters == plain.parameters
     written = load_rule_file(tmp_path / "a.yaml")
     assert written.tuning["start"] == {"nodes": 3}
-    assert written.tuning["game_hash"] == game_hash(config, MoldableQueue())
+    assert written.tuning["game_hash"] == game_hash(config, MoldableQueue(config.campaign.options))
     assert "start" not in load_rule_file(tmp_path / "b.yaml").tuning
 
 
