@@ -266,7 +266,7 @@ def test_a_campaign_whose_layout_does_not_fit_its_spaces_is_refused(
 
 
 def test_where_there_are_no_sets_it_is_refused(tmp_path: Path) -> None:
-    config = load_config(ROOT / "configs" / "moldable_queue.yaml", ["train.options.network=attention"])
+    config = load_config(ROOT / "configs" / "annealing.yaml", ["train.options={network: attention}"])
     with pytest.raises(ConfigError, match="is not made of sets"):
         train(config, tmp_path / "run")
     config = load_config(ROOT / "configs" / "ensemble.yaml", ["train.options.attention.heads=3"])
