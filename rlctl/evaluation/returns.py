@@ -184,7 +184,7 @@ def run_episode(
     while not over and steps < max_steps:
         mask = action_mask(environment, info, steps) if _choices(space) else None
         if policy is None:
-            action = space.sample() if mask is None else _random_allowed(space, mask)
+            action = space.sample() if mask is None else draw_allowed(space, mask)
         else:
             action = _act(space, policy, name, steps, observation, mask)
         observation, reward, terminated, truncated, info = environment.step(action)
@@ -216,8 +216,8 @@ def _act(
     return action
 
 
-def _random_allowed(space: spaces.Space[Any], mask: Mask) -> Any:
-    """A random allowed action, all equally likely."""
+def draw_allowed(space: spaces.Space[Any], mask: Mask) -> Any:
+    """Draw one of the allowed actions, all equally likely."""
     return _in_space(space, choose(space.np_random, mask, _choices(space)))
 
 
