@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from rlctl.core.machine import Machine
 from rlctl.core.runner import TaskRunner
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState
-from rlctl.system.interrupts import Interrupted
+from rlctl.system.interrupts import Interrupted, requested_by_signals
 from rlctl.system.watchdog import interruptible
 
 _SLICE_S = 0.25
@@ -39,21 +36,13 @@ def stop_requests() -> Iterator[StopRequest]:
     """
     request = StopRequest()
 
-    def note(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, note)  # the watchdog lets a second signal kill where this is not reached
+    def note(number: int) -> None:
         request.made = True
         if interruptible():  # user code that hangs would keep the loop from checking
             raise Interrupted
 
-    if threading.current_thread() is not threading.main_thread():
+    with requested_by_signals(note):
         yield request
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class InterruptibleRunner:
