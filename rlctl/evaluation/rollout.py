@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlctl.core.campaign import Action, CampaignFactory, Decision
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import NoAnswerError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
@@ -152,7 +153,7 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
 def _play_there(
     timeout_s: float | None, factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]
 ) -> list[Rollout]:
-    watchdog.may_exit()
+    watchdog.allow_exit()
     try:
         with watchdog.watching(timeout_s, watchdog.TIMEOUT):
             return play(factory, capacity, entries)

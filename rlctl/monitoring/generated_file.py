@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlctl.core.errors import ConfigError
-from rlctl.system.files import require_file, write_whole
+from rlctl.system.files import require_file, write_atomically
 
 _HEAD = 512
 
@@ -24,7 +24,7 @@ def write_generated(path: Path, text: str, mark: str) -> None:
     """
     assert mark in text[:_HEAD]
     check_replaceable(path, mark)
-    write_whole(path, text)
+    write_atomically(path, text)
 
 
 def check_replaceable(path: Path, mark: str) -> None:

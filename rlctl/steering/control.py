@@ -14,7 +14,7 @@ from typing import Any
 from rlctl.config.load import config_data, config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.core.policy import Policy
@@ -33,7 +33,7 @@ from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
-from rlctl.system.files import filled, require_folder
+from rlctl.system.files import atomic_folder, require_folder
 from rlctl.system.watchdog import watching
 
 log = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ class _Loop:
 def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mapping[str, Any]) -> None:
     """Make the run folder: it appears whole, with its journal, or not at all."""
     require_folder(run, made=MADE)
-    with filled(run, MADE) as new:
+    with atomic_folder(run, MADE) as new:
         (new / WORK).mkdir()
         factory.prepare(new / WORK, int(identity["instance"]))
         write_config(portable(config), new / CONFIG)

@@ -29,7 +29,7 @@ from rlctl_agents.board import TrainingBoard
 CONFIG = """
 schema: 1
 seed: 3
-campaign: {name: moldable_queue, options: {tasks: [4, 6]}}
+campaign: {name: ensemble, options: {workload: {tasks: [4, 6]}}}
 machine: {nodes: 8, cores: 1}
 train:
   algorithm: ppo
@@ -39,8 +39,8 @@ train:
   validation_instances: 3
   options: {n_steps: 16, batch_size: 64, net_arch: [16], ent_coef: 0.01}
 policies:
-  wide: {rule: largest_first, parameters: {nodes: 8}}
-  narrow: {rule: largest_first, parameters: {nodes: 1}}
+  wide: {rule: lpt, parameters: {efficiency: 0.05, most: 1.0}}
+  narrow: {rule: lpt, parameters: {most: 0.02}}
 """
 FILMS = """
 schema: 1

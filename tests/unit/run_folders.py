@@ -19,11 +19,11 @@ from rlctl.steering.summary import Summary, task_counts
 QUEUE = """
 schema: 1
 seed: 3
-campaign: {name: moldable_queue, options: {tasks: [16, 24]}}
+campaign: {name: ensemble, options: {workload: {tasks: [16, 24]}}}
 machine: {nodes: 32, cores: 1, gpus: GPUS}
 policies:
-  wide: {rule: largest_first, parameters: {nodes: 16}}
-  equal: {rule: equal_efficiency}
+  wide: {rule: lpt, parameters: {most: 0.8}}
+  equal: {rule: same_efficiency}
 """
 
 

@@ -86,8 +86,8 @@ def test_of_a_run_in_progress_the_running_task_counts_so_far() -> None:
 @settings(max_examples=25, deadline=None)
 @given(instance=st.integers(0, 10_000), nodes=st.integers(1, 9), until=st.floats(0.05, 1.0))
 def test_purposes_add_up_to_the_allocation_of_any_simulated_campaign(instance: int, nodes: int, until: float) -> None:
-    factory = campaign_factory("moldable_queue", {})
-    policy = policy_factory("largest_first")()
+    factory = campaign_factory("ensemble", {})
+    policy = policy_factory("lpt")()
     capacity, records = Capacity(nodes=nodes, cores=1), RecordList()
     driver = Driver(
         factory.campaign(instance), SimulatedExecutor(capacity, factory.task_model(instance), records), records
@@ -108,7 +108,7 @@ def test_purposes_add_up_to_the_allocation_of_any_simulated_campaign(instance: i
 
 
 def test_no_core_is_held_twice() -> None:
-    factory = campaign_factory("block_copolymer", {})
+    factory = campaign_factory("block_copolymer", {"allocation_s": 60.0})
     records = RecordList()
     model = factory.task_model(3)
     driver = Driver(factory.campaign(3), SimulatedExecutor(Capacity(1, 2), model, records), records)
@@ -120,3 +120,4 @@ def test_no_core_is_held_twice() -> None:
     for attempt in timeline.attempts:
         held = [core for a in holding(timeline, attempt.launched_s or 0.0) for core in a.cores]
         assert len(held) == len(set(held)) <= 2
+    assert len(timeline.attempts) > 10
