@@ -122,13 +122,15 @@ class RankGroup:
 
     def sum(self, array: np.ndarray[Any, Any]) -> None:
         """Replace the array by the sum over all ranks."""
-        wait(self._comm.Iallreduce(array.copy(), array), self._limit_s)
+        given = array.copy()  # MPI reads it until the end
+        wait(self._comm.Iallreduce(given, array), self._limit_s)
 
     def max(self, array: np.ndarray[Any, Any]) -> None:
         """Replace the array by the elementwise maximum over all ranks."""
         from mpi4py import MPI
 
-        wait(self._comm.Iallreduce(array.copy(), array, MPI.MAX), self._limit_s)
+        given = array.copy()
+        wait(self._comm.Iallreduce(given, array, MPI.MAX), self._limit_s)
 
     def total(self, count: int) -> int:
         """The sum of a count over all ranks."""
@@ -151,8 +153,9 @@ class RankGroup:
         from mpi4py import MPI
 
         data, first = encode(note), self.rank == 0
+        size = np.array([len(data)], np.int64)
         sizes = np.zeros(self.size if first else 0, np.int64)
-        wait(self._comm.Igather(np.array([len(data)], np.int64), sizes if first else None, 0), self._limit_s)
+        wait(self._comm.Igather(size, sizes if first else None, 0), self._limit_s)
         everything = np.zeros(int(sizes.sum()), np.uint8)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         target = [everything, sizes.tolist(), starts[:-1].tolist(), MPI.BYTE] if first else None
