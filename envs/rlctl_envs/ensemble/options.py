@@ -201,7 +201,7 @@ class WorkloadOptions(OptionsSection):
 
 @lru_cache(maxsize=16)
 def _read(source: str, file: str) -> Sequence[LoggedJob]:
-    return read_swf(Path(file)).jobs if source == "swf" else read_history(Path(file))
+    return read_swf(Path(file)) if source == "swf" else read_history(Path(file))
 
 
 class Objective(OptionsSection):
