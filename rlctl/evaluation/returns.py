@@ -185,7 +185,7 @@ def play(
     while not over and steps < max_steps:
         mask = action_mask(environment, info, steps) if _choices(space) else None
         if policy is None:
-            action = space.sample() if mask is None else _by_chance(space, mask)
+            action = space.sample() if mask is None else draw_allowed(space, mask)
         else:
             action = _answer(space, policy, name, steps, observation, mask)
         observation, reward, terminated, truncated, info = environment.step(action)
@@ -215,8 +215,8 @@ def _answer(space: spaces.Space[Any], policy: Policy, name: str, step: int, obse
     return action
 
 
-def _by_chance(space: spaces.Space[Any], mask: Mask) -> Any:
-    """One of the allowed actions, all equally likely."""
+def draw_allowed(space: spaces.Space[Any], mask: Mask) -> Any:
+    """Draw one of the allowed actions, all equally likely."""
     return _in_space(space, choose(space.np_random, mask, _choices(space)))
 
 

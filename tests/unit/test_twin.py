@@ -123,7 +123,7 @@ def test_a_film_does_not_depend_on_its_neighbours():
 def test_vector_environment_equals_single_environments_step_for_step():
     """Exactly, but for the last bits of the measurements: BLAS adds up in another order for another batch."""
     factory = BlockCopolymer({"films": 2, "allocation_s": 12.0, "q_good": 0.3, "amplitude_good": 0.1})
-    count, seed = 5, 17
+    count, seed = 3, 17
     many = CampaignVectorEnv(factory, count, seed, factory.capacity, gamma=0.99)
     singles = [CampaignEnv(factory, factory.capacity, gamma=0.99) for _ in range(count)]
     played = [0] * count
@@ -134,7 +134,7 @@ def test_vector_environment_equals_single_environments_step_for_step():
         np.testing.assert_allclose(seen, observations[i], rtol=0, atol=1e-5)
         np.testing.assert_array_equal(info["privileged"], infos["privileged"][i])
     endings = 0
-    for _ in range(120):
+    for _ in range(80):
         actions = np.stack([rng.integers(n, size=count) for n in many.single_action_space.nvec], axis=1)
         actions[:, 3] = rng.random(count) < 0.05
         observations, rewards, terminated, truncated, infos = many.step(actions)
