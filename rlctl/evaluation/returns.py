@@ -15,12 +15,12 @@ from rich import box
 from rich.table import Table
 
 from rlctl.bundle.actions import action_heads
-from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign import Action, Decision, Mask
 from rlctl.core.errors import ConfigError
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, choose
-from rlctl.environments.masks import Mask, action_mask
+from rlctl.environments.masks import action_mask
 from rlctl.environments.reward_env import RewardFactory
 from rlctl.evaluation.rollout import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums

@@ -20,7 +20,7 @@ from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import NoAnswerError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
-from rlctl.environments import campaign_vector_env
+from rlctl.environments import twin_rollouts
 from rlctl.system import watchdog
 from rlctl.system.crash_report import remember_origin
 
@@ -70,7 +70,7 @@ def roll_out(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Ent
     """Run all entries in step, each with a copy of its policy, which may have a memory."""
     timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
     instances = [instance for _, instance in entries]
-    figures = campaign_vector_env.play(factory, capacity, list(zip(instances, timed, strict=True)))
+    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)))
     return [_result(i, capacity, of, t) for i, of, t in zip(instances, figures, timed, strict=True)]
 
 

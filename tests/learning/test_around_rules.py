@@ -13,8 +13,8 @@ from rlctl.bundle import saved_policy
 from rlctl.bundle.saved_policy import NumpyPolicy
 from rlctl.config.load import load_config
 from rlctl.config.schema import RuleEntry
-from rlctl.environments.campaign_vector_env import play
 from rlctl.environments.residual import ResidualPolicy
+from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import load_policy, make_rule
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 
@@ -37,7 +37,9 @@ def test_training_around_a_rule_starts_as_the_rule_and_is_saved_with_it(tmp_path
     factory = BlockCopolymer({"films": 1, "allocation_s": 15.0})
     rule = make_rule(RuleEntry(rule="linear", parameters={"start": 1.6}), "linear")
     firm = ResidualPolicy(rule, network)
-    assert play(factory, factory.capacity, [(3, firm)]) == play(factory, factory.capacity, [(3, rule)])
+    assert rollout_on_twin(factory, factory.capacity, [(3, firm)]) == rollout_on_twin(
+        factory, factory.capacity, [(3, rule)]
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
@@ -55,5 +57,5 @@ def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algo
     policy = load_policy(config, str(folder))
     network: Any = policy
     assert isinstance(network.network, NumpyPolicy)
-    assert network.network.attention is not None
+    assert network.network.network.attention is not None
     assert type(network.rule).__name__ == "Sjf"

@@ -16,7 +16,7 @@ from rlctl.core.errors import ContractError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, TaskResult, TaskState
 from rlctl.environments.campaign_env import CampaignEnv, Episode, twin
-from rlctl.environments.campaign_vector_env import play
+from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import policy_factory
 from rlctl.testing import check_campaign
 from rlctl_envs.block_copolymer import campaign as game
@@ -188,7 +188,7 @@ def test_no_observation_is_made_for_a_rule_that_anneals(rule: str, monkeypatch: 
     monkeypatch.setattr(game, "observe", made)
     monkeypatch.setattr(AnnealingCampaign, "mask", made)
     factory = BlockCopolymer({"allocation_s": 10.0})
-    (figures,) = play(factory, factory.capacity, [(3, policy_factory(rule)())])
+    (figures,) = rollout_on_twin(factory, factory.capacity, [(3, policy_factory(rule)())])
     assert figures["node_seconds"] > 5.0
 
 
@@ -199,7 +199,7 @@ def test_no_observation_is_made_for_a_rule_of_an_ensemble(rule: str, monkeypatch
 
     monkeypatch.setattr(ensemble_campaign, "observe", made)
     factory = Ensemble({"workload": {"tasks": [16, 24]}})
-    (figures,) = play(factory, Capacity(nodes=8, cores=1), [(3, policy_factory(rule)())])
+    (figures,) = rollout_on_twin(factory, Capacity(nodes=8, cores=1), [(3, policy_factory(rule)())])
     assert figures["successes"] > 5
 
 

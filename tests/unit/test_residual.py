@@ -8,8 +8,8 @@ import pytest
 from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import ConfigError
 from rlctl.environments.campaign_env import CampaignEnv
-from rlctl.environments.campaign_vector_env import play
 from rlctl.environments.residual import ResidualPolicy, residual_choices
+from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import make_rule
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 
@@ -38,8 +38,8 @@ class Centre:
 def test_the_centre_choice_plays_exactly_as_the_rule():
     factory = BlockCopolymer(OPTIONS)
     rule = make_rule(RULE, "linear")
-    as_rule = play(factory, factory.capacity, [(i, rule) for i in range(4)])
-    corrected = play(factory, factory.capacity, [(i, ResidualPolicy(rule, Centre())) for i in range(4)])
+    as_rule = rollout_on_twin(factory, factory.capacity, [(i, rule) for i in range(4)])
+    corrected = rollout_on_twin(factory, factory.capacity, [(i, ResidualPolicy(rule, Centre())) for i in range(4)])
     assert corrected == as_rule
     assert sum(figures["given_up"] for figures in as_rule) > 0
 

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from rlctl.environments.campaign_env import CampaignEnv
-from rlctl.environments.campaign_vector_env import CampaignVectorEnv, play
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
+from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl_envs.block_copolymer import field as solver
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
@@ -157,8 +158,8 @@ def test_campaigns_played_together_end_as_they_do_alone():
     from rules_for_tests import Hold
 
     factory = BlockCopolymer({"films": 1, "allocation_s": 10.0})
-    together = play(factory, factory.capacity, [(i, Hold()) for i in range(6)])
-    alone = [play(factory, factory.capacity, [(i, Hold())])[0] for i in range(6)]
+    together = rollout_on_twin(factory, factory.capacity, [(i, Hold()) for i in range(6)])
+    alone = [rollout_on_twin(factory, factory.capacity, [(i, Hold())])[0] for i in range(6)]
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other)
 
