@@ -161,8 +161,8 @@ import numpy as np, torch
 from mpi4py import MPI
 sys.path.insert(0, HERE)
 from test_several_learners import ParallelPPO, data, ppo, vector
-from rlctl.distributed.learner.context import LearnerGroup
-learners = LearnerGroup(MPI.COMM_WORLD, 5e-3)
+from rlctl.distributed.comm.polling import RankGroup
+learners = RankGroup(MPI.COMM_WORLD, 5e-3)
 model = ppo(ParallelPPO)
 model.join(learners)
 for update in range(3):
