@@ -178,7 +178,8 @@ class Squashed:
         return np.inf
 
     def _scaled(self, mean: Float32) -> NDArray[Any]:
-        return (self._low + 0.5 * (np.tanh(mean) + 1.0) * (self._high - self._low)).astype(self.dtype)
+        scaled = self._low + 0.5 * (np.tanh(mean) + 1.0) * (self._high - self._low)
+        return np.clip(scaled, self._low, self._high).astype(self.dtype)
 
 
 def _refuse(mask: Mask | None) -> None:

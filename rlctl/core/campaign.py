@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rlctl.core.records import Record
     from rlctl.core.simulation import Outage, TaskModel
 
-Action = NDArray[np.int64] | Mapping[str, Any]
-"""An index for each head of the action space (networks), or the named quantities themselves (rules)."""
+ActionSpace = gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete | gymnasium.spaces.Box
+Action = NDArray[Any] | Mapping[str, Any]
+"""An index for each head of the action space, or the numbers of a Box (networks); or the named quantities (rules)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Decision:
         time_s: seconds since the campaign began.
         fields: the named quantities that rules read.
         observation: the same as float32 numbers in a fixed order, for networks.
-        mask: for each choice of each head, flat in the order of the heads, whether it is allowed.
+        mask: for each choice of each head, flat in the order of the heads, whether it is allowed; empty for a Box.
         cost: allocated node-seconds since the previous decision (set by the driver).
         number: 0, 1, 2 ... within the campaign (set by the driver).
         around: makes the choices around a rule's answer; None where the campaign offers none.
@@ -108,10 +109,12 @@ class Decision:
         self.cost, self.number, self.around = cost, number, around
         self._look = look
         self._seen: Seen | None = None
-        if observation is not None and mask is not None:
-            self._seen = observation, mask
+        if observation is not None:
+            self._seen = observation, np.zeros(0, np.bool_) if mask is None else mask
         elif look is None:
-            raise TypeError("a decision needs an observation and a mask, or a function that makes both")
+            raise TypeError(
+                "a decision needs an observation (and a mask of its choices), or a function that makes both"
+            )
 
     @property
     def observation(self) -> NDArray[np.float32]:
@@ -170,8 +173,8 @@ class Campaign(Protocol):
         """Of ``Decision.observation``."""
 
     @property
-    def action_space(self) -> gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete:
-        """Of index actions; a Discrete counts as one head."""
+    def action_space(self) -> ActionSpace:
+        """Of indices, where a Discrete counts as one head, or of numbers: a Box of floats with finite bounds."""
 
     @property
     def reward_scale(self) -> float:
@@ -194,7 +197,10 @@ class Campaign(Protocol):
         """The open decision, the same until it is applied; None if none is open at this instant."""
 
     def apply(self, action: Action) -> list[Command]:
-        """Answer the open decision. A masked choice becomes the default and is counted, never an error."""
+        """Answer the open decision. A masked choice becomes the default and is counted, never an error.
+
+        The numbers of a Box have its type and shape and lie within its bounds.
+        """
 
     def outcome(self) -> Outcome:
         """How the campaign stands."""
@@ -297,10 +303,23 @@ class Illustrated(Protocol):
         """
 
 
-def head_sizes(space: gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete) -> NDArray[np.int64]:
-    """How many choices each head of an action space has."""
+def head_sizes(space: ActionSpace) -> NDArray[np.int64]:
+    """How many choices each head of an action space has; a Box has no heads.
+
+    >>> head_sizes(gymnasium.spaces.Discrete(3)).tolist(), head_sizes(gymnasium.spaces.Box(0, 1)).tolist()
+    ([3], [])
+    """
+    if isinstance(space, gymnasium.spaces.Box):
+        return np.zeros(0, np.int64)
     sizes = space.nvec if isinstance(space, gymnasium.spaces.MultiDiscrete) else [space.n]
     return np.asarray(sizes, dtype=np.int64)
+
+
+def default_action(space: ActionSpace, mask: NDArray[np.bool_]) -> NDArray[Any]:
+    """The first allowed choice of each head; of a Box, the middle."""
+    if isinstance(space, gymnasium.spaces.Box):
+        return np.asarray(space.low + 0.5 * (space.high - space.low), space.dtype)
+    return first_allowed(mask, head_sizes(space))
 
 
 def first_allowed(mask: NDArray[np.bool_], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -313,12 +332,13 @@ def first_allowed(mask: NDArray[np.bool_], sizes: NDArray[np.int64]) -> NDArray[
 
 
 def action_to_json(action: Action) -> Any:
-    """A list of indices, or a mapping of named quantities."""
+    """A list of indices or numbers, or a mapping of named quantities."""
     if isinstance(action, Mapping):
         return {key: value.item() if isinstance(value, np.generic) else value for key, value in action.items()}
-    return [int(i) for i in np.atleast_1d(action)]
+    array = np.atleast_1d(action)
+    return array.tolist() if array.dtype.kind == "f" else [int(i) for i in array]
 
 
 def action_from_json(data: Any) -> Action:
     """The action that ``action_to_json`` wrote."""
-    return data if isinstance(data, Mapping) else np.asarray(data, dtype=np.int64)
+    return data if isinstance(data, Mapping) else np.asarray(data)

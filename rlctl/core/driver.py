@@ -9,6 +9,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from gymnasium.spaces import Box
+
 from rlctl.core.campaign import (
     Action,
     Campaign,
@@ -81,6 +84,7 @@ class Driver:
         self.executor = executor
         self.recorder = recorder
         self.ledger = Ledger(executor.capacity.nodes)
+        self._box = campaign.action_space if isinstance(campaign.action_space, Box) else None
         self._elastic = campaign if isinstance(campaign, Elastic) else None
         self._whole = self._machine = Machine(executor.capacity.nodes, frozenset(), executor.capacity.nodes)
         self.decisions = 0
@@ -202,6 +206,9 @@ class Driver:
     def _apply(self, action: Action, *, submit: bool) -> None:
         self.decisions += 1
         self.started = []
+        if self._box is not None and not isinstance(action, Mapping):
+            box = self._box  # of one type, whether the numbers come from a policy or from the journal
+            action = np.clip(np.asarray(action, box.dtype).reshape(box.shape), box.low, box.high)
         with asking("the campaign", f"apply() of decision {self.decisions - 1}"):
             commands = self.campaign.apply(action)
         for command in commands:

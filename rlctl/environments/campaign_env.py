@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, Around, Campaign, CampaignFactory, Decision, Placing, Unsteady
+from rlctl.core.campaign import Action, Around, Campaign, CampaignFactory, Decision, Placing, Unsteady, head_sizes
 from rlctl.core.driver import Driver
 from rlctl.core.machine import Capacity
 from rlctl.core.plugin_calls import asking
@@ -121,9 +121,8 @@ class _Twin(SimulatedExecutor):
 
 
 def choices(campaign: Campaign) -> int:
-    """Length of a campaign's flat mask."""
-    space = campaign.action_space
-    return int(space.nvec.sum()) if isinstance(space, gymnasium.spaces.MultiDiscrete) else int(space.n)
+    """Length of a campaign's flat mask; 0 for a Box."""
+    return int(head_sizes(campaign.action_space).sum())
 
 
 class CampaignEnv(gymnasium.Env[Observation, Any]):
@@ -135,9 +134,9 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         executor: makes the executor of an instance; None: simulated, with the factory's task model.
         gamma: discount of the learner, which the shaping must share.
 
-    ``info`` holds ``action_mask``, ``privileged``, ``duration_s`` since the decision before, ``tasks`` that it has
-    started, and the figures of the campaign so far. With ``residual``, a rule without memory, actions are choices
-    around what the rule says, and masks are of these.
+    ``info`` holds ``action_mask`` (where actions are choices), ``privileged``, ``duration_s`` since the last decision,
+    ``tasks`` that it has started, and the figures of the campaign so far. With ``residual``, a rule without memory,
+    actions are choices around what the rule says, and masks are of these.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own convention)
@@ -202,7 +201,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), reward, episode.terminated, episode.truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Allowed choices, flat over the heads, as sb3-contrib asks for them."""
+        """Allowed choices, flat over the heads, as sb3-contrib asks for them; empty for a Box."""
         return self.episode.mask() if self._around is None else self._around.mask
 
     def close(self) -> None:
@@ -219,8 +218,8 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self._now_s = episode.executor.now()
         rule, decision = self.residual, episode.decision
         self._around = None if rule is None or decision is None else around_rule(decision, rule)
-        return {
-            "action_mask": self.action_masks(),
+        mask = self.action_masks()
+        return ({"action_mask": mask} if mask.size else {}) | {
             "privileged": self.factory.privileged(self._instance),
             "duration_s": self._now_s - before_s,
             "tasks": tuple(episode.driver.started),

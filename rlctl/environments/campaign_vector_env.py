@@ -118,10 +118,10 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """``num_envs`` independent campaigns on simulated executors; a finished one begins anew in the same step.
 
     Instances are drawn from ``SeedSequence([seed, environment, episode])``. ``infos`` always holds ``action_mask``
-    [num_envs, choices], ``privileged`` [num_envs, n] of the current states, and ``duration_s`` [num_envs], the time
-    that passed in each campaign since the decision before; where an episode ended, ``final_obs`` and ``final_info`` as
-    Gymnasium's own vector environments give them. With ``residual``, a rule without memory, actions are choices around
-    what the rule says, and masks are of these.
+    [num_envs, choices] (where actions are choices), ``privileged`` [num_envs, n] of the current states, and
+    ``duration_s`` [num_envs], the time that passed in each campaign since the decision before; where an episode ended,
+    ``final_obs`` and ``final_info`` as Gymnasium's own vector environments give them. With ``residual``, a rule without
+    memory, actions are choices around what the rule says, and masks are of these.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -197,7 +197,8 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         final: list[tuple[int, NDArray[np.float32], dict[str, Any]]] = []
         for i in np.flatnonzero(terminated | truncated).tolist():
             ended = self.episodes[i]
-            info = {"action_mask": ended.mask(), "privileged": self._privileged[i].copy(), **ended.figures()}
+            info: dict[str, Any] = {"action_mask": ended.mask()} if self._masks.shape[1] else {}
+            info |= {"privileged": self._privileged[i].copy(), **ended.figures()}
             final.append((i, ended.observation(), info))
             self.episodes[i] = self._begin(i)
             self._now_s[i] = self.episodes[i].executor.now()
@@ -255,9 +256,8 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     def _infos(self) -> dict[str, Any]:
         everyone = np.ones(self.num_envs, np.bool_)
-        return {
-            "action_mask": self._masks.copy(),
-            "_action_mask": everyone,
+        masks = {"action_mask": self._masks.copy(), "_action_mask": everyone} if self._masks.shape[1] else {}
+        return masks | {
             "privileged": self._privileged.copy(),
             "_privileged": everyone,
             "duration_s": self._duration_s,

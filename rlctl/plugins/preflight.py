@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from rlctl.config.messages import shown
 from rlctl.config.schema import Config, TrainSection
-from rlctl.core.campaign import Campaign, CampaignFactory, Start, first_allowed, head_sizes
+from rlctl.core.campaign import Campaign, CampaignFactory, Start, default_action
 from rlctl.core.errors import ConfigError, Key, PolicyError, RequestError
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
@@ -92,13 +92,13 @@ def check_programs(config: Config, factory: CampaignFactory) -> None:
 
 
 def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
-    """What the campaign starts before it waits for the first time, where the first allowed choices are taken."""
+    """What the campaign starts before it waits for the first time, where each decision gets the default action."""
     campaign = factory.campaign(config.seed)
     campaign.begin(config.machine.capacity())
     specs: list[TaskSpec] = []
     while len(specs) < _ENOUGH_TASKS and (decision := campaign.decision()) is not None:
         with asking("the campaign", "apply()"):
-            commands = campaign.apply(first_allowed(decision.mask, head_sizes(campaign.action_space)))
+            commands = campaign.apply(default_action(campaign.action_space, decision.mask))
         specs += [command.spec for command in commands if isinstance(command, Start)]
         if not commands:
             break

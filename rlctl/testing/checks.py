@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rlctl.core.campaign import (
     Action,
+    ActionSpace,
     Campaign,
     CampaignFactory,
     Cancel,
@@ -33,6 +34,7 @@ from rlctl.core.campaign import (
     Update,
     Wait,
     action_to_json,
+    head_sizes,
 )
 from rlctl.core.driver import Driver
 from rlctl.core.errors import ContractError, RlctlError
@@ -187,8 +189,10 @@ class _Chance:
     def act(self, decision: Decision) -> Action:
         raise NotImplementedError  # ``_Game`` knows the heads
 
-    def choose(self, mask: NDArray[np.bool_], heads: Sequence[int]) -> NDArray[np.int64]:
-        return choose(self._random, mask, heads)
+    def choose(self, mask: NDArray[np.bool_], space: ActionSpace) -> NDArray[Any]:
+        if isinstance(space, Box):
+            return np.asarray(self._random.uniform(space.low, space.high), space.dtype)
+        return choose(self._random, mask, head_sizes(space).tolist())
 
 
 class _Records(RecordList):
@@ -344,7 +348,7 @@ class _Game:
             self.decisions.append(_seen(decision))
             self.masks.append(decision.mask.copy())
             if isinstance(policy, _Chance):
-                action: Action = policy.choose(decision.mask, self.watched.heads)
+                action: Action = policy.choose(decision.mask, self.watched.action_space)
             else:
                 with asking(f"policy {policy.name}", f"decision {decision.number}"):
                     action = _call(f"policy {policy.name}: act()", policy.act, decision)
@@ -372,13 +376,15 @@ def _check_spaces(campaign: Campaign) -> list[int]:
     if not isinstance(campaign.observation_space, Box) or campaign.observation_space.dtype != np.float32:
         raise ContractError(f"observation_space is {campaign.observation_space}, it should be a Box of float32")
     space: gymnasium.Space[Any] = campaign.action_space
-    if not isinstance(space, MultiDiscrete | Discrete):
-        raise ContractError(f"action_space is {space}, it should be MultiDiscrete or Discrete")
+    if not isinstance(space, MultiDiscrete | Discrete | Box):
+        raise ContractError(f"action_space is {space}, it should be MultiDiscrete, Discrete or Box")
+    if isinstance(space, Box) and not (space.dtype in (np.float32, np.float64) and space.is_bounded("both")):
+        raise ContractError(f"action_space is {space}, a Box should be of float32 or float64, with finite bounds")
     for name in ("reward_scale", "deadline_s"):
         value = getattr(campaign, name)
         if not (isinstance(value, int | float) and 0.0 < value < float("inf")):
             raise ContractError(f"{name} is {value!r}, it should be a positive number")
-    return [int(n) for n in space.nvec] if isinstance(space, MultiDiscrete) else [int(space.n)]
+    return [int(n) for n in head_sizes(space)]
 
 
 def _check_decision(decision: Decision, space: Box, heads: Sequence[int]) -> None:
@@ -396,7 +402,7 @@ def _check_decision(decision: Decision, space: Box, heads: Sequence[int]) -> Non
         )
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (sum(heads),):
         raise ContractError(f"decision(): the mask is {mask!r}, it should hold {sum(heads)} booleans, for {heads}")
-    for number, part in enumerate(np.split(mask, np.cumsum(heads)[:-1])):
+    for number, part in enumerate(np.split(mask, np.cumsum(heads)[:-1]) if heads else ()):
         if not part.any():
             raise ContractError(f"decision(): the mask allows no choice of head {number}")
 
