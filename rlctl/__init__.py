@@ -1,6 +1,6 @@
 """rlctl: learns to steer simulation campaigns on supercomputers.
 
-What the command line does, from Python:
+The commands of the command line are functions:
 
     config = rlctl.load_config("configs/annealing.yaml", ["seed=1"])
     folder = rlctl.train(config, "runs/first")
@@ -8,7 +8,7 @@ What the command line does, from Python:
     summary = rlctl.steer(config, str(folder), "runs/real")
     page = rlctl.report("runs/real")
 
-Each is loaded when it is first used, so that ``import rlctl`` is instant.
+Names are loaded on first use, so that ``import rlctl`` is instant.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from rlctl.plugins.factory import SimpleFactory
     from rlctl.plugins.registry import load_policy
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
     "SimpleFactory",
     "SimpleRule",
@@ -62,6 +63,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("rlctl.config.provenance").rlctl_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'rlctl' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -273,7 +273,7 @@ def steer(
     progress: Progress | None = None,
 ) -> Summary:
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
-    from rlctl import steering
+    from rlctl.steering import control
 
     open_closed_streams()
     run = Path(run)
@@ -285,7 +285,7 @@ def steer(
             preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
         require_folder(run)
         with writing(run, "then go on with --resume"):
-            return steering.steer(
+            return control.steer(
                 config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
             )
 

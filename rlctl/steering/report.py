@@ -22,8 +22,8 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-import rlctl
 from rlctl.config.load import config_data
+from rlctl.config.provenance import rlctl_version
 from rlctl.core.campaign import Illustrated
 from rlctl.core.errors import RlctlError
 from rlctl.executors.local.process_task import LOGS
@@ -124,7 +124,7 @@ def render(run: Run, now: Status, beside: Beside, twin: Plausibility | None = No
         configuration=yaml.safe_dump(config_data(run.config), sort_keys=False),
         versions=_versions(run),
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        version=rlctl.__version__,
+        version=rlctl_version(),
     )
 
 

@@ -759,3 +759,13 @@ def test_session_and_start_time_name_the_living_only() -> None:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert session_processes(process.pid) == []  # a zombie
     assert start_time(process.pid) == 0
+
+
+def test_without_a_capacity_it_has_the_cores_of_the_cpu_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlctl.executors.local.cores.affinity", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr("rlctl.executors.local.inventory.affinity", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr("rlctl.executors.local.cores.quota", lambda: 2.5)
+    for name in ("SLURM_JOB_ID", "SLURM_CPUS_ON_NODE", "PYTHON_CPU_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    with LocalExecutor() as executor:
+        assert executor.capacity.cores == 2

@@ -129,4 +129,6 @@ def test_provenance_names_versions_and_platform() -> None:
     found = provenance()
     assert found["versions"]["numpy"]
     assert found["python"].startswith("3.")
+    home = Path(__file__).parents[2]
+    assert (found["commit"] is not None) == (home / ".git").exists()
     assert found["platform"]
