@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from rlctl_agents.board import TrainingBoard, campaign_figures, write_choices
+from rlctl_agents.training_board import TrainingBoard, campaign_figures, write_choices
+from rlctl_agents.vec_env import WorldsVecEnv
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from rlctl.distributed.comm.transition_spec import Worlds
     from rlctl.distributed.learner.context import Ranks
     from rlctl.monitoring.progress import Progress
-    from rlctl_agents.checkpoint import Checkpoints
+    from rlctl_agents.training_checkpoint import Checkpoints
 
 EPISODES = 200  # the figures are over the last so many campaigns
 HISTOGRAMS = 50  # of choices and returns, over a whole training
@@ -115,12 +117,13 @@ class TrainingCallback(BaseCallback):
 
     @property
     def _worlds(self) -> Worlds | None:
-        return getattr(self.model.get_env(), "worlds", None)
+        env = self.model.get_env()
+        return env.worlds if isinstance(env, WorldsVecEnv) else None
 
     @property
     def _buffer(self) -> ReplayBuffer | None:
         """Of an algorithm that learns from one."""
-        return getattr(self.model, "replay_buffer", None)
+        return self.model.replay_buffer if isinstance(self.model, OffPolicyAlgorithm) else None
 
     def _on_training_start(self) -> None:
         self._learned = self._saved = self._shown = self.model.num_timesteps

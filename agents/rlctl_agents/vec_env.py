@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from gymnasium import spaces
@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlctl.bundle.actions import action_heads
 from rlctl.distributed.actor.vector_env import VectorWorlds
 from rlctl.distributed.comm.transition_spec import Ended, Layout, Worlds
-from rlctl_agents.spec_env import SpecVecEnv
 
 Float32 = NDArray[np.float32]
 
@@ -148,8 +147,14 @@ class WorldsVecEnv(VecEnv):
         return rows if self._whole else rows[:, : self.n_obs]
 
 
-class RowsSpec(SpecVecEnv):
-    """What is known of environments that actors hold."""
+class RemoteEnvSpec(VecEnv):
+    """The spaces of environments that actors hold, as one environment that cannot be stepped.
+
+    Args:
+        layout: of rows and actions; see ``learner_spaces``.
+    """
+
+    render_mode = None
 
     def __init__(
         self, layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool = True
@@ -157,4 +162,35 @@ class RowsSpec(SpecVecEnv):
         self.layout, self.world_spaces = layout, (observation, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
         self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-        super().__init__(*learner_spaces(layout, observation, action, mask_in_row))
+        super().__init__(1, *learner_spaces(layout, observation, action, mask_in_row))
+
+    def reset(self) -> Float32:
+        """Zeros."""
+        space = self.observation_space
+        return np.zeros((1, *(space.shape or ())), space.dtype)
+
+    def step_async(self, actions: NDArray[Any]) -> NoReturn:
+        """There is nothing to step."""
+        raise NotImplementedError("actors step the environments; here are only their spaces")
+
+    def step_wait(self) -> NoReturn:
+        """There is nothing to step."""
+        raise NotImplementedError("actors step the environments; here are only their spaces")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Of the specification itself."""
+        return [getattr(self, attr_name)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """There is no environment that could use it."""
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """There is no environment that could be asked."""
+        raise NotImplementedError(f"actors hold the environments, {method_name} cannot be called here")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Never."""
+        return [False]

@@ -26,10 +26,10 @@ from rlctl.core.errors import ConfigError, PolicyError
 from rlctl.core.sets import SetLayout
 from rlctl.distributed.actor.numpy_policies import actor_policy
 from rlctl.plugins.registry import load_policy
-from rlctl_agents.ppo.attention import FAVOUR, AttentionActor
-from rlctl_agents.ppo.network import PrivilegedPolicy
-from rlctl_agents.ppo.options import Options, check_network
-from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
+from rlctl_agents.policy_export import policy_spec, policy_weights
+from rlctl_agents.ppo.config import PPOConfig
+from rlctl_agents.ppo.networks import PrivilegedPolicy
+from rlctl_agents.set_networks import FAVOUR, AttentionActor
 
 SPEC = AttentionSpec(once=3, sets=[[5, 4], [4, 3], [2, 2]], prior=3, width=8, heads=2, layers=2)
 LENGTH = SPEC.layout.length
@@ -147,8 +147,8 @@ def test_what_actors_compute_and_what_is_saved_is_the_model(tmp_path: Path) -> N
     x = rows(64)
     with torch.no_grad():
         theirs = actor_net(torch.from_numpy(x)).numpy()
-    policy = actor_policy(snapshot_spec(trained))
-    policy.load(snapshot_weights(trained))
+    policy = actor_policy(policy_spec(trained))
+    policy.load(policy_weights(trained))
     seen = np.concatenate([x, np.ones((64, 5)), np.zeros((64, 2))], axis=1, dtype=np.float32)
     assert np.abs(policy.outputs(seen, policy.begin(64))[0] - theirs).max() < 1e-4
     trained.save(tmp_path / "model.zip")
@@ -259,11 +259,11 @@ def test_a_campaign_whose_layout_does_not_fit_its_spaces_is_refused(
     factory = cast(Any, SimpleNamespace(name="toy", campaign=lambda seed: campaign))
     config = Config.model_validate({"schema": 1, "seed": 1, "campaign": {"name": "toy"}})
     with pytest.raises(ConfigError, match="mend the campaign's layout") as caught:
-        check_network(config, Options(network="attention"), factory)
+        PPOConfig(network="attention").check_choices(config, factory)
     assert "\n" not in str(caught.value)
     campaign.observation_space = gymnasium.spaces.Box(-9, 9, (LENGTH,), np.float32)
     campaign.action_space = gymnasium.spaces.MultiDiscrete([5])
-    check_network(config, Options(network="attention"), factory)
+    PPOConfig(network="attention").check_choices(config, factory)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])

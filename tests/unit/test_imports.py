@@ -20,15 +20,17 @@ ORDER = (
 SB3 = ("stable_baselines3", "sb3_contrib")
 LIGHT_AGENTS = (
     "rlctl_agents.rules",
-    "rlctl_agents.entry",
-    "rlctl_agents.recipe",
-    "rlctl_agents.ppo.description",
-    "rlctl_agents.ppo.options",
-    "rlctl_agents.ppo.preparation",
-    "rlctl_agents.maskable_ppo.description",
-    "rlctl_agents.recurrent_ppo.description",
-    "rlctl_agents.off_policy.description",
+    "rlctl_agents.algorithm",
+    "rlctl_agents.action_support",
+    "rlctl_agents.env_setup",
+    "rlctl_agents.sb3_learner",
+    "rlctl_agents.on_policy.options",
     "rlctl_agents.off_policy.options",
+    *(
+        f"rlctl_agents.{algorithm}{module}"
+        for algorithm in ("ppo", "maskable_ppo", "recurrent_ppo", "sac", "td3", "dqn")
+        for module in ("", ".config")
+    ),
 )
 MPI_MODULES = (
     "rlctl_envs.block_copolymer.simulate",

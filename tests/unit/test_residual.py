@@ -58,7 +58,7 @@ def test_masks_follow_the_choices_around_the_rule():
 
 
 def test_training_around_a_rule_starts_as_the_rule_and_is_saved_with_it(tmp_path):
-    learner = pytest.importorskip("rlctl_agents.training")
+    pytest.importorskip("rlctl_agents.training")
     experiment = tmp_path / "experiment.yaml"
     experiment.write_text(
         "{schema: 1, seed: 1, campaign: {name: block_copolymer, options: {films: 1, allocation_s: 15.0}},\n"
@@ -67,9 +67,9 @@ def test_training_around_a_rule_starts_as_the_rule_and_is_saved_with_it(tmp_path
     )
     config = load_config(experiment)
     from rlctl.monitoring.progress import Silent
-    from rlctl_agents.ppo.recipe import recipe
+    from rlctl_agents.ppo import ppo
 
-    folder = learner.train(recipe, config, tmp_path / "run", False, Silent())
+    folder = ppo(config).train(tmp_path / "run", False, Silent())
     policy = load_policy(config, str(folder))
     assert isinstance(policy, ResidualPolicy)
     network = saved_policy.load(folder, deterministic=True)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rlctl.config.load import config_data
 from rlctl.config.schema import Config, DistributedSection
-from rlctl.core.errors import ConfigError
 from rlctl.distributed.actor.loop import Actor, Cut
 from rlctl.distributed.actor.vector_env import make_worlds
 from rlctl.distributed.comm.collective_env import Leader, follow
@@ -28,7 +27,7 @@ from rlctl.distributed.learner.context import AllLearners, Ranks
 from rlctl.distributed.modes.multi_agent import of_agent, training
 from rlctl.environments.reward_env import collective
 from rlctl.plugins.preflight import check_training
-from rlctl.plugins.registry import game_factory, learner
+from rlctl.plugins.registry import game_factory
 from rlctl.system.files import writing
 
 if TYPE_CHECKING:
@@ -81,10 +80,9 @@ def act(
     """
     section = training(config)
     distributed = section.distributed
-    algorithm: Any = learner(section.algorithm)
     game = game_factory(config.campaign.name, config.campaign.options)
     with config.source.located():
-        check_training(config, game)
+        algorithm = check_training(config, game)
     if place.role is Role.ENVIRONMENT:
         assert environment is not None
         assert collective(game)
@@ -102,7 +100,7 @@ def act(
         out / SIMULATIONS / f"actor-{place.actor}",
         with_mask=algorithm.with_mask,
         with_privileged=algorithm.with_privileged,
-        prepare=algorithm.prepare(config),
+        prepare=algorithm.env_setup,
         leader=leader,
     )
     try:
@@ -111,7 +109,7 @@ def act(
 
             serve(comm, worlds, peer)
             return
-        steps = distributed.chunk_steps or algorithm.chunk_steps(config)
+        steps = distributed.chunk_steps or algorithm.chunk_steps
         cut = Cut(steps, distributed.chunk_s, distributed.chunk_episode)
         newer = None if window is None else window.newer
         entropy = [seed, place.agent, place.actor]
@@ -135,9 +133,6 @@ def _learn(config: Config, out: Path, resume: bool, progress: Progress, world: W
     section = training(config)
     distributed, place = section.distributed, world.place
     assert world.agent is not None
-    algorithm: Any = learner(section.algorithm)
-    if not hasattr(algorithm, "on_ranks"):
-        raise ConfigError(f"{section.algorithm} learns in one process only: leave --ranks out", ("train", "algorithm"))
     mine = [p for p in world.places if p.agent == place.agent and p.role is Role.ACTOR and p.learner == place.learner]
     learners = distributed.learners
     peers = {p.actor: learners + p.actor for p in mine}
@@ -154,9 +149,9 @@ def _learn(config: Config, out: Path, resume: bool, progress: Progress, world: W
         limit_s=world.limit_s,
     )
     with config.source.located(), writing(out, "then go on with --resume"):
-        check_training(config, game_factory(config.campaign.name, config.campaign.options))
+        algorithm = check_training(config, game_factory(config.campaign.name, config.campaign.options))
         if distributed.mode == "lockstep":
-            return _path(algorithm.on_ranks(config, out, resume, progress, ranks))
+            return algorithm.train_on_ranks(out, resume, progress, ranks)
         transport = MpiTransport(world.agent)
         replace = _replacer(config, out, place, distributed, transport) if world.survives else None
         roster = Roster({n: (0, rank) for n, rank in peers.items()}, distributed.lease_s, replace, distributed.respawn)
@@ -170,15 +165,11 @@ def _learn(config: Config, out: Path, resume: bool, progress: Progress, world: W
                 ranks.spaces = collector.meet(ranks.stop)
                 found = None
                 if ranks.spaces is not None:
-                    found = _path(algorithm.on_ranks(config, out, resume, progress, ranks))
+                    found = algorithm.train_on_ranks(out, resume, progress, ranks)
                 collector.stop()
                 return found
         finally:
             chunk_log.close()
-
-
-def _path(found: Any) -> Path | None:
-    return None if found is None else Path(found)
 
 
 def _replacer(config: Config, out: Path, place: Place, distributed: DistributedSection, transport: MpiTransport) -> Any:
