@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlctl.api import check, evaluate, report, status, steer, trace, train, tune
     from rlctl.cli.doctor import diagnose
     from rlctl.config.load import load_config
+    from rlctl.core.campaign import Campaign
     from rlctl.core.errors import SimulationDiverged
     from rlctl.core.policy import SimpleRule
     from rlctl.plugins.factory import SimpleFactory
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Campaign",
     "SimpleFactory",
     "SimpleRule",
     "SimulationDiverged",
@@ -53,6 +55,7 @@ _HOMES = {
     "tune": "rlctl.api",
     "evaluate": "rlctl.api",
     "steer": "rlctl.api",
+    "Campaign": "rlctl.core.campaign",
     "SimpleFactory": "rlctl.plugins.factory",
     "SimpleRule": "rlctl.core.policy",
     "SimulationDiverged": "rlctl.core.errors",

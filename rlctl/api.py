@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlctl.config.load import config_hash, game_hash, load_rule_file
-from rlctl.config.messages import shown, under
 from rlctl.config.schema import Config
+from rlctl.config.validation import key_prefix, short_repr
 from rlctl.core.errors import ConfigError, ContractError
 from rlctl.core.random_policy import RANDOM
 from rlctl.environments.reward_env import RewardFactory, rewarded
@@ -166,13 +166,15 @@ def _start(path: Path, rule: str) -> dict[str, Any]:
     file = load_rule_file(path)
     with file.source.located():
         if file.rule != rule:
-            raise ConfigError(f"{shown(file.rule)}, but {shown(rule)} is to be tuned: give a file of it", ("rule",))
+            raise ConfigError(
+                f"{short_repr(file.rule)}, but {short_repr(rule)} is to be tuned: give a file of it", ("rule",)
+            )
         make = policy_factory(rule)
         make(file.parameters)
         from rlctl.evaluation.tuning import Space
 
         if make.SPACE:
-            with under(("parameters",)):
+            with key_prefix(("parameters",)):
                 Space(make.SPACE).require(file.parameters)
     return file.parameters
 
@@ -238,7 +240,7 @@ def _enter(loaded: dict[str, _P], given: str | Policy, name: str, policy: _P) ->
     if name in loaded and isinstance(given, str):
         name = given
     if name in loaded:
-        raise ConfigError(f"policy {shown(name)} is given twice, or another has that name: name each one once")
+        raise ConfigError(f"policy {short_repr(name)} is given twice, or another has that name: name each one once")
     loaded[name] = policy
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.config.messages import check_options
 from rlctl.config.schema import Config, RuleEntry
+from rlctl.config.validation import check_options
 from rlctl.core.sets import SetLayout
 from rlctl.environments.reward_env import Game
 

@@ -70,7 +70,7 @@ def export_policy(
         manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
     own, action = env.world_spaces
     if rewarded(factory):  # before its observations are put in a row
-        own, action = getattr(factory, "own_observation_space", factory.observation_space), factory.action_space
+        own, action = factory.own_observation_space or factory.observation_space, factory.action_space
     _remove_unfinished(folder)  # of a training that was killed while it wrote
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent.resolve()) as temporary:

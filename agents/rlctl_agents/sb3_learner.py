@@ -53,9 +53,9 @@ class StableBaselinesLearner(Learner):
             raise ConfigError(str(error), ("train", "algorithm")) from error
         starting_policy(self.config, self.spec.residual)
 
-    def env_setup(self, environment: Any, campaign: str) -> None:
+    def env_setup(self, environment: Any, campaign: str) -> Any:
         """See ``rlctl_agents.env_setup``."""
-        env_setup(self.spec, environment, campaign)
+        return env_setup(self.spec, environment, campaign)
 
     def train(self, out: Path, resume: bool, progress: Progress) -> Path:
         """Train in this process; see ``rlctl_agents.training``."""

@@ -17,10 +17,13 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 
 from rlctl.bundle.manifest import MIN_PAIRS
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.vector_env import VectorWorlds
 from rlctl.distributed.modes.lockstep import RemoteWorlds
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
+from rlctl.environments.residual import ResidualVectorActions
 from rlctl.plugins.registry import game_factory, load_policy
 from rlctl_agents.actor_link import ActorLink
 from rlctl_agents.algorithm import OPTIONS, AlgorithmSpec, Setting
@@ -165,12 +168,15 @@ def _environments(
     vector: Any = None
     centre: tuple[int, ...] = ()
     if ranks is None or spec.residual is not None:
-        count = _section(config).num_envs if ranks is None else 1
-        vector = factory.vector_env(count, seed, config.machine.capacity())
-        env_setup(spec, vector, factory.name)
-    if spec.residual is not None:
+        count, capacity = _section(config).num_envs if ranks is None else 1, config.machine.capacity()
+        if isinstance(factory, CampaignFactory):
+            vector = CampaignVectorEnv(factory, count, seed, capacity)
+        else:
+            vector = factory.vector_env(count, seed, capacity)
+        vector = env_setup(spec, vector, factory.name)
+    if isinstance(vector, ResidualVectorActions):
         vector.reset()  # only a decision tells
-        centre = tuple(vector.centre)
+        centre = vector.centre
     if ranks is None:
         name, told = f"campaign {factory.name}", {"with_mask": spec.with_mask, "with_privileged": spec.with_privileged}
         return WorldsVecEnv(VectorWorlds(vector, name=name, **told), spec.bootstrap, spec.mask_in_row), centre

@@ -17,12 +17,12 @@ from rlctl.core.campaign import (
     Campaign,
     Cancel,
     Decision,
-    Elastic,
     Outcome,
     Start,
     Update,
     action_from_json,
     action_to_json,
+    require_campaign,
 )
 from rlctl.core.errors import ContractError, JournalError
 from rlctl.core.machine import Machine
@@ -80,12 +80,11 @@ class Driver:
     """
 
     def __init__(self, campaign: Campaign, executor: TaskRunner, recorder: Recorder | None = None) -> None:
+        require_campaign(campaign)
         self.campaign = campaign
         self.executor = executor
         self.recorder = recorder
         self.ledger = Ledger(executor.capacity.nodes)
-        self._box = campaign.action_space if isinstance(campaign.action_space, Box) else None
-        self._elastic = campaign if isinstance(campaign, Elastic) else None
         self._whole = self._machine = Machine(executor.capacity.nodes, frozenset(), executor.capacity.nodes)
         self.decisions = 0
         self.started: list[TaskId] = []
@@ -137,10 +136,10 @@ class Driver:
                         "successes": self.campaign.outcome().successes,
                     }
                 return decision
-            wake_s = getattr(self.campaign, "wake_s", math.inf)
+            wake_s = self.campaign.wake_s
             until_s = min(self.campaign.deadline_s, wake_s)  # when it is to be told the time, whatever happens before
             whole = self._machine == self._whole
-            idle = wake_s < math.inf or not whole or bool(self._elastic and self._open)
+            idle = wake_s < math.inf or not whole or bool(self._open)
             events = self.executor.wait(max(until_s - self.executor.now(), 0.0), idle=idle)
             self._take(events)
             if not self._look_at_machine() and not events:
@@ -206,8 +205,9 @@ class Driver:
     def _apply(self, action: Action, *, submit: bool) -> None:
         self.decisions += 1
         self.started = []
-        if self._box is not None and not isinstance(action, Mapping):
-            box = self._box  # of one type, whether the numbers come from a policy or from the journal
+        box = self.campaign.action_space
+        if isinstance(box, Box) and not isinstance(action, Mapping):
+            # Of one type and within the bounds, whether the numbers come from a policy or from the journal.
             action = np.clip(np.asarray(action, box.dtype).reshape(box.shape), box.low, box.high)
         with asking("the campaign", f"apply() of decision {self.decisions - 1}"):
             commands = self.campaign.apply(action)
@@ -268,8 +268,7 @@ class Driver:
         self.ledger.nodes, self._machine = machine.paid, machine
         if not self.campaign.outcome().ended:
             self.campaign.on_time(time_s)
-            if self._elastic is not None:
-                self._elastic.on_machine(self._machine)
+            self.campaign.on_machine(self._machine)
 
     def _time(self, time_s: float) -> None:
         self._record("time", time_s, {})

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rlctl.config.messages import shown
 from rlctl.config.schema import Config, TrainSection
-from rlctl.core.campaign import Campaign, CampaignFactory, Start, default_action
+from rlctl.config.validation import short_repr
+from rlctl.core.campaign import Campaign, CampaignFactory, Start, first_allowed, require_campaign
 from rlctl.core.errors import ConfigError, Key, PolicyError, RequestError
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
@@ -65,9 +65,8 @@ def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
         ConfigError: there is no such campaign, or its options and the machine do not go together.
     """
     factory = campaign_factory(config.campaign.name, config.campaign.options)
-    asked = getattr(factory, "check", None)
-    if asked is not None:
-        asked(config.machine.capacity(), real)
+    factory.check(config.machine.capacity(), real)
+    require_campaign(factory.campaign(config.seed))
     return factory
 
 
@@ -93,13 +92,13 @@ def check_programs(config: Config, factory: CampaignFactory) -> None:
 
 
 def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
-    """What the campaign starts before it waits for the first time, where each decision gets the default action."""
+    """What the campaign starts before it waits for the first time, where the first allowed choices are taken."""
     campaign = factory.campaign(config.seed)
     campaign.begin(config.machine.capacity())
     specs: list[TaskSpec] = []
     while len(specs) < _ENOUGH_TASKS and (decision := campaign.decision()) is not None:
         with asking("the campaign", "apply()"):
-            commands = campaign.apply(default_action(campaign.action_space, decision.mask))
+            commands = campaign.apply(first_allowed(campaign.action_space, decision.mask))
         specs += [command.spec for command in commands if isinstance(command, Start)]
         if not commands:
             break
@@ -132,9 +131,9 @@ def check_training(config: Config, factory: Game) -> Learner:
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
             ("train", "distributed", "simulations"),
         )
-    if not hasattr(factory, "vector_env"):
+    if isinstance(factory, CampaignFactory) and not factory.has_twin and config.train.distributed.simulations == "twin":
         raise ConfigError(
-            f"campaign {factory.name!r} cannot be trained on: its factory has no vector_env, see rlctl.SimpleFactory",
+            f"campaign {factory.name!r} cannot be trained on: its factory has no twin, see task_model(seed)",
             ("campaign", "name"),
         )
     distributed = config.train.distributed
@@ -236,7 +235,7 @@ def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None
     try:
         yield
     except (KeyError, IndexError) as error:
-        missing = shown(error.args[0] if error.args else "?")
+        missing = short_repr(error.args[0] if error.args else "?")
         problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}{_place(error)}: {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
     except RequestError:  # a task of the campaign is at fault, which no other policy would change

@@ -14,7 +14,7 @@ from typing import Any
 from rlctl.config.load import config_data, config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory, Placing
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.core.policy import Policy
@@ -146,7 +146,7 @@ class _Loop:
         capacity = self._config.machine.capacity()
         with stop_requests() as stop:
             executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s + boot_s)
-            if isinstance(self._factory, Placing) and self._factory.scoring is not None:
+            if self._factory.scoring is not None:
                 assert isinstance(executor, Executor)
                 executor.place_by(self._factory.scoring)
             self._executor = WatchedExecutor(executor, stop, self._show, self._brake.note)

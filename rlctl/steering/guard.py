@@ -9,17 +9,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
-from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, ActionSpace, Decision, default_action, head_sizes
+from rlctl.core.campaign import Action, ActionSpace, Decision, first_allowed, head_sizes
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
 from rlctl.system.watchdog import NoAnswer, complaint
 
 log = logging.getLogger(__name__)
-
-_ROUNDING = 1e-6
-"""Relative; answers this near to a bound are clipped to it."""
 
 _PATIENCE = 3
 """Decisions in a row that a policy may leave to the fallback by not answering: each costs its time limit."""
@@ -33,7 +29,7 @@ class Guard:
 
     Attributes:
         policy: who is asked first.
-        fallback: who is asked instead; None: the first allowed choice of each head is taken, or the middle of a Box.
+        fallback: who is asked instead; None: the first allowed choice of each head is taken.
     """
 
     def __init__(self, policy: Policy, fallback: Policy | None, action_space: ActionSpace) -> None:
@@ -64,7 +60,7 @@ class Guard:
             action, _ = self._ask(self.fallback, decision)
             if action is not None:
                 return action, reason
-        return default_action(self._space, decision.mask), reason
+        return first_allowed(self._space, decision.mask), reason
 
     def state(self) -> dict[str, Any]:
         """The memories of those policies that have any."""
@@ -100,17 +96,13 @@ class Guard:
         if isinstance(action, Mapping):
             return not any(isinstance(value, float) and not math.isfinite(value) for value in action.values())
         if isinstance(self._space, Box):
-            return _within(self._space, np.asarray(action))
+            numbers = np.asarray(action)
+            return (
+                numbers.shape == self._space.shape
+                and numbers.dtype.kind in "iuf"
+                and self._space.contains(numbers.astype(self._space.dtype))
+            )
         indices = np.atleast_1d(action)
         if indices.shape != self._choices.shape or indices.dtype.kind not in "iu":
             return False
         return bool(((indices >= 0) & (indices < self._choices)).all())
-
-
-def _within(space: Box, numbers: NDArray[Any]) -> bool:
-    """Whether these are numbers of a Box, but for rounding."""
-    if numbers.shape != space.shape or numbers.dtype.kind not in "fiu":
-        return False
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    near = [_ROUNDING * np.maximum(1.0, np.abs(bound)) for bound in (low, high)]
-    return bool(((numbers >= low - near[0]) & (numbers <= high + near[1])).all())

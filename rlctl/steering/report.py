@@ -24,7 +24,6 @@ from markupsafe import Markup
 
 from rlctl.config.load import config_data
 from rlctl.config.provenance import rlctl_version
-from rlctl.core.campaign import Illustrated
 from rlctl.core.errors import RlctlError
 from rlctl.executors.local.process_task import LOGS
 from rlctl.executors.naming import attempt_key, file_name
@@ -298,8 +297,6 @@ def _pictures(run: Run) -> list[tuple[str, str]]:
     try:
         factory = campaign_factory(section.name, section.options)
     except RlctlError:
-        return []
-    if not isinstance(factory, Illustrated):
         return []
     try:
         found = factory.pictures(run.path / WORK, run.records)

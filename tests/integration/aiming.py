@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlctl.core.campaign import Action, Command, Decision, Outcome, Start
+from rlctl.core.campaign import Action, Campaign, Command, Decision, Outcome, Start
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Launch, Simulated
 from rlctl.core.task import Event, TaskId, TaskSpec, TaskState
@@ -48,7 +48,7 @@ def off(target: Sequence[float], x: float, y: float) -> float:
     return math.hypot((x - target[0]) / 2.0, (y - target[1]) / 4.0)
 
 
-class Aiming:
+class Aiming(Campaign):
     observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = gymnasium.spaces.Box(LOW, HIGH)
     reward_scale = 10.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import rlctl
+from rlctl.config.provenance import provenance
 
 
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -68,3 +69,11 @@ def test_an_interrupt_leaves_with_130_and_the_line_that_goes_on(tmp_path: Path, 
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == f"rlctl: stopped; to go on: rlctl {shlex.join(command[3:])} --resume\n"
+
+
+def test_provenance_names_the_commit_of_a_checkout() -> None:
+    home = Path(__file__).parents[2]
+    head = subprocess.run(["git", "-C", home, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    expected = head.stdout.strip() if (home / ".git").exists() else None
+    found = provenance()["commit"]
+    assert (found and found.removesuffix("+")) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import OrderedDict
 from dataclasses import fields, replace
@@ -18,7 +19,6 @@ from odd_values import FIELDS, ODD_VALUES, Colour, Level, comes_to_an_end, spec
 from rlctl.core.errors import RequestError
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Simulated
-from rlctl.core.spec_values import plain_spec
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.executors import SimulatedExecutor
 
@@ -196,7 +196,12 @@ def test_whatever_is_accepted_is_as_it_should_be_and_runs_on_the_twin(options: d
         return
     again = replace(made)
     assert again == made
-    assert plain_spec(replace(made, uid=TaskId("a"), arguments=(), environment={}, application=None, pool=None,
-                              result_file=None, progress_file=None)), "what was converted is plain"  # fmt: skip
+    assert type(made.arguments) is tuple
+    assert all(type(word) is str for word in made.arguments)
+    assert type(made.environment) is type(made.parameters) is dict
+    assert json.loads(json.dumps(made.parameters)) is not None
+    assert (type(made.priority), type(made.retries)) == (float, int)
+    assert made.walltime_s is None or (type(made.walltime_s) is float and 0.0 < made.walltime_s < math.inf)
+    assert all(type(code) is int and type(failure) is Failure for code, failure in made.failure_codes)
     with SimulatedExecutor(Capacity(cores=4), Brief(), eager=True) as executor:
         comes_to_an_end(executor, made)

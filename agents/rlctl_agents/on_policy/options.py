@@ -12,8 +12,8 @@ from rlctl.bundle.attention import AttentionSize, AttentionSpec
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError
-from rlctl.core.sets import SetLayout, Structured
-from rlctl.environments.residual import around_rule
+from rlctl.core.sets import SetLayout
+from rlctl.environments.residual import residual_choices
 from rlctl.environments.reward_env import Game, game_spaces, rewarded
 from rlctl.plugins.registry import make_rule
 from rlctl_agents.algorithm import OPTIONS, Width
@@ -146,8 +146,7 @@ def set_layout(game: Game, seed: int) -> SetLayout | None:
     """Of the campaign's observations; None where they are not made of sets."""
     if rewarded(game):
         return None
-    campaign = cast(CampaignFactory, game).campaign(seed)
-    return campaign.layout if isinstance(campaign, Structured) else None
+    return cast(CampaignFactory, game).campaign(seed).layout
 
 
 def _check_rule(entry: RuleEntry, config: Config, game: Game) -> None:
@@ -160,7 +159,7 @@ def _check_rule(entry: RuleEntry, config: Config, game: Game) -> None:
     decision = campaign.decision()
     try:
         if decision is not None:
-            around_rule(decision, rule)
+            residual_choices(decision, rule)
     except (ConfigError, KeyError) as error:
         raise ConfigError(
             f"rule {entry.rule!r} is of no use here ({error}): choose a rule of campaign {game.name}, or leave it out",
