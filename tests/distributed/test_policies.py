@@ -1,5 +1,6 @@
 """What actors compute in NumPy is what the model computes in PyTorch."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -164,9 +165,11 @@ def test_a_memory_does_not_overflow():
 def test_what_actors_cannot_compute_is_refused():
     from rlctl.core.errors import ConfigError
 
-    images = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+    class Pictures(gymnasium.Env):
+        observation_space, action_space = spaces.Box(0, 255, (3, 36, 36), np.uint8), spaces.Discrete(2)
+
     with pytest.raises(ConfigError, match="NatureCNN"):
-        policy_spec(PPO("CnnPolicy", env(spaces.Discrete(2), images)))
+        policy_spec(PPO("CnnPolicy", Pictures()))
     with pytest.raises(ConfigError, match="LeakyReLU"):
         policy_spec(PPO("MlpPolicy", env(spaces.Discrete(2)), policy_kwargs={"activation_fn": torch.nn.LeakyReLU}))
     with pytest.raises(ConfigError, match="gSDE"):

@@ -258,7 +258,7 @@ def test_a_campaign_whose_layout_does_not_fit_its_spaces_is_refused(
     campaign = SimpleNamespace(layout=SPEC.layout, observation_space=box, action_space=action)
     factory = cast(Any, SimpleNamespace(name="toy", campaign=lambda seed: campaign))
     config = Config.model_validate({"schema": 1, "seed": 1, "campaign": {"name": "toy"}})
-    with pytest.raises(ConfigError, match="mend the campaign's layout") as caught:
+    with pytest.raises(ConfigError, match="correct the campaign's layout") as caught:
         PPOConfig(network="attention").check_choices(config, factory)
     assert "\n" not in str(caught.value)
     campaign.observation_space = gymnasium.spaces.Box(-9, 9, (LENGTH,), np.float32)

@@ -19,7 +19,6 @@ ORDER = (
 """The packages of rlctl: one may import those before it, never one after it."""
 SB3 = ("stable_baselines3", "sb3_contrib")
 LIGHT_AGENTS = (
-    "rlctl_agents.rules",
     "rlctl_agents.algorithm",
     "rlctl_agents.action_support",
     "rlctl_agents.env_setup",
@@ -105,7 +104,8 @@ def forbidden(module: str, found: Import) -> str | None:
         return None
     if under(target, *SB3) and not under(module, "rlctl_agents"):
         return "Stable-Baselines3 is the learner's business"
-    if under(target, "torch", *SB3) and under(module, *LIGHT_AGENTS) and not found.in_function:
+    light = module in LIGHT_AGENTS or under(module, "rlctl_agents.rules")
+    if under(target, "torch", *SB3) and light and not found.in_function:
         return "options are checked, and actors started, without PyTorch"
     if under(target, "torch") and not under(module, "rlctl_agents"):
         late = under(module, "rlctl_envs.block_copolymer") and found.in_function
