@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.steering import Summary
-    from rlctl.steering.status import Status
+    from rlctl.steering.status import CampaignStatus
     from rlctl.testing import Checked
 
 
@@ -156,7 +156,7 @@ def tune(
         from rlctl.evaluation import tuning
 
         seed = config.seed if seed is None else seed
-        settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
+        settings = tuning.SearchSettings(generations=generations, instances=instances, seed=seed)
         with writing(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
 
@@ -171,11 +171,11 @@ def _start(path: Path, rule: str) -> dict[str, Any]:
             )
         make = policy_factory(rule)
         make(file.parameters)
-        from rlctl.evaluation.tuning import Space
+        from rlctl.evaluation.tuning import ParameterSpace
 
         if make.SPACE:
             with key_prefix(("parameters",)):
-                Space(make.SPACE).require(file.parameters)
+                ParameterSpace(make.SPACE).require(file.parameters)
     return file.parameters
 
 
@@ -340,11 +340,11 @@ def trace(run: Path | str, out: Path | str | None = None) -> Path:
     run = Path(run)
     found = read_run(run)
     out = run / "trace.json" if out is None else Path(out)
-    generated_file.write_own(out, trace.trace_json(found.timeline, found.header), trace.MARK)
+    generated_file.write_generated(out, trace.trace_json(found.timeline, found.header), trace.MARK)
     return out
 
 
-def status(run: Path | str) -> Status:
+def status(run: Path | str) -> CampaignStatus:
     """How a campaign that is, or was, steered stands: goal, budget, running tasks, last decisions, ledger.
 
     Raises:

@@ -14,8 +14,8 @@ from rlctl.distributed.comm.chunk import Chunk
 from rlctl_agents.gradient_averaging import Reducer
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.context import Ranks
-    from rlctl.distributed.learner.experience_source import Source
+    from rlctl.distributed.learner.context import LearnerContext
+    from rlctl.distributed.learner.experience_source import ExperienceSource
 
 ATTACHED = ("link", "bootstrap", "_spec", "_memory", "_update")
 """Attributes of a model that are not saved with it."""
@@ -31,12 +31,12 @@ class ActorLink:
         learners: of the same policy, this one among them; None: it is alone.
     """
 
-    source: Source
+    source: ExperienceSource
     asked_to_stop: Callable[[], bool] = lambda: False
     learners: Reducer | None = None
 
     @classmethod
-    def of(cls, ranks: Ranks) -> ActorLink:
+    def of(cls, ranks: LearnerContext) -> ActorLink:
         """Of a learner among MPI ranks."""
         assert ranks.collector is not None
         return cls(ranks.collector, ranks.stop, ranks.learners)
@@ -63,10 +63,10 @@ def ended_infos(chunks: Sequence[Chunk]) -> tuple[list[dict[str, Any]], NDArray[
     """
     infos: list[dict[str, Any]] = [
         {
-            "episode": {"r": ended.ret, "l": ended.length, "t": round(time.monotonic(), 6)},
-            "campaign": dict(ended.figures),
+            "episode": {"r": ended.episode_return, "l": ended.length, "t": round(time.monotonic(), 6)},
+            "campaign": dict(ended.metrics),
         }
         for chunk in chunks
-        for _, ended in chunk.ended
+        for _, ended in chunk.episode_ends
     ]
     return (infos, np.ones(len(infos), np.bool_)) if infos else ([{}], np.zeros(1, np.bool_))

@@ -14,14 +14,14 @@ from rlctl.core.sets import SetLayout
 from rlctl.environments.reward_env import Game
 
 if TYPE_CHECKING:
-    from rlctl_agents.vec_env import RemoteEnvSpec, WorldsVecEnv
+    from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 OPTIONS = ("train", "options")
 Width = Annotated[int, Field(ge=1, le=16_384)]
-O = TypeVar("O", bound="CommonOptions")  # noqa: E741
+O = TypeVar("O", bound="LearnerOptions")  # noqa: E741
 
 
-class CommonOptions(BaseModel):
+class LearnerOptions(BaseModel):
     """``train.options`` that all algorithms share.
 
     Attributes:
@@ -66,7 +66,7 @@ class AlgorithmSpec:
         attends: whether the network attends over the sets of the observation.
     """
 
-    options: CommonOptions
+    options: LearnerOptions
     builder: Callable[[], Builder]
     check: Callable[[Game], None]
     network: Callable[[Game], dict[str, Any]]
@@ -92,7 +92,7 @@ class Setting:
         layout: of observations that are made of sets; None: they are not.
     """
 
-    env: WorldsVecEnv | RemoteEnvSpec
+    env: TrainingVecEnv | RemoteEnvSpec
     from_actors: bool
     centre: tuple[int, ...]
     environments: int

@@ -22,8 +22,8 @@ from rlctl.environments.reward_env import rewarded
 from rlctl_agents import plain_model
 from rlctl_agents.algorithm import AlgorithmSpec
 from rlctl_agents.plain_model import NEAR_TIE
-from rlctl_agents.policy_export import Part, parts, policy_spec
-from rlctl_agents.vec_env import RemoteEnvSpec, WorldsVecEnv
+from rlctl_agents.policy_export import PolicyPart, parts, policy_spec
+from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
@@ -41,7 +41,7 @@ def export_policy(
     spec: AlgorithmSpec,
     folder: Path,
     factory: Game,
-    env: WorldsVecEnv | RemoteEnvSpec,
+    env: TrainingVecEnv | RemoteEnvSpec,
     config: Config,
     rows: NDArray[np.float32] | None = None,
     before: NumpyPolicy | None = None,
@@ -55,7 +55,7 @@ def export_policy(
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",
         "campaign": {"name": factory.name, "version": factory.version},
-        "spaces": saved_policy.describe(*env.world_spaces),
+        "spaces": saved_policy.describe(*env.env_spaces),
         "network": actor_network(model),
         "deterministic": spec.options.deterministic,
         "decisions": model.num_timesteps,
@@ -68,7 +68,7 @@ def export_policy(
         manifest["residual"] = spec.residual.model_dump()
     if before is not None:
         manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
-    own, action = env.world_spaces
+    own, action = env.env_spaces
     if rewarded(factory):  # before its observations are put in a row
         own, action = factory.own_observation_space or factory.observation_space, factory.action_space
     _remove_unfinished(folder)  # of a training that was killed while it wrote
@@ -82,7 +82,7 @@ def export_policy(
                 files.append(Path(temporary) / plain_model.MODEL)
                 model.save(files[1], exclude=plain_model.UNFINISHED)
             if rows is None:
-                assert isinstance(env, WorldsVecEnv)
+                assert isinstance(env, TrainingVecEnv)
                 rows = played_rows(model, env, spec.options.deterministic)
             masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if spec.mask_in_row and env.n_mask else None
             saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=files)
@@ -116,12 +116,12 @@ def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
     layer = 0
     for part, tensors in parts(model):
         arrays = [tensor.detach().cpu().numpy().astype(np.float32) for tensor in tensors]
-        if part is Part.LSTM:
+        if part is PolicyPart.LSTM:
             weights |= dict(zip(("lstm.input", "lstm.recurrent", "lstm.bias"), arrays, strict=True))
-        elif part is Part.ATTENTION:
+        elif part is PolicyPart.ATTENTION:
             names = model.policy.mlp_extractor.actor.spec.shapes()
             weights |= {f"{ATTENTION}{name}": array for name, array in zip(names, arrays, strict=True)}
-        elif part is Part.LOG_STD:
+        elif part is PolicyPart.LOG_STD:
             weights["log_std"] = arrays[0]
         else:
             weights |= {f"{layer}.weight": arrays[0], f"{layer}.bias": arrays[1]}
@@ -134,7 +134,7 @@ def most_rows(numbers: int) -> int:
     return max(MIN_PAIRS, MOST_NUMBERS // numbers)
 
 
-def played_rows(model: Any, env: WorldsVecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
+def played_rows(model: Any, env: TrainingVecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
     """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them.
 
     Where an environment fails meanwhile, what was seen before is enough: the training is over.

@@ -17,14 +17,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlctl_agents.training_board import TrainingBoard, campaign_figures, write_choices
-from rlctl_agents.vec_env import WorldsVecEnv
+from rlctl_agents.vec_env import TrainingVecEnv
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
     from rlctl.core.policy import Policy
-    from rlctl.distributed.comm.transition_spec import Worlds
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.comm.transition_spec import VectorEnvironment
+    from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
     from rlctl_agents.training_checkpoint import Checkpoints
 
@@ -90,7 +90,7 @@ class TrainingCallback(BaseCallback):
         threads: int,
         board: TrainingBoard | None,
         make_policy: Callable[[PPO], Policy],
-        ranks: Ranks | None = None,
+        ranks: LearnerContext | None = None,
     ) -> None:
         super().__init__()
         self._threads = threads
@@ -116,9 +116,9 @@ class TrainingCallback(BaseCallback):
         self._asked_s = 0.0
 
     @property
-    def _worlds(self) -> Worlds | None:
+    def _environments(self) -> VectorEnvironment | None:
         env = self.model.get_env()
-        return env.worlds if isinstance(env, WorldsVecEnv) else None
+        return env.environments if isinstance(env, TrainingVecEnv) else None
 
     @property
     def _buffer(self) -> ReplayBuffer | None:
@@ -153,14 +153,16 @@ class TrainingCallback(BaseCallback):
         """Write a checkpoint; all learners do this together."""
         if self._ranks is None or self._collector is None:
             if not self._over:  # then it is saved already, before what was gathered since
-                self._checkpoints.save(self.model, self._worlds.save() if self._worlds is not None else None)
+                self._checkpoints.save(
+                    self.model, self._environments.save() if self._environments is not None else None
+                )
             return
         learners, state = self._ranks.learners, self._collector.state()
         states = [state] if learners is None else learners.gather(state)
         if self._first:
             self._checkpoints.save(self.model, None, states or ())
         if learners is not None:
-            learners.told_by_first(True)
+            learners.broadcast(True)
         self._collector.saved(state)
 
     def save_what_is_left(self) -> None:
@@ -217,7 +219,7 @@ class TrainingCallback(BaseCallback):
         if self._collector is None:
             figures["learning/lag"] = 0.0  # what an update learns from, its own policy has decided
         else:
-            figures |= self._collector.figures()
+            figures |= self._collector.metrics()
         self._updated_s = now_s
         if self._board is None:
             return

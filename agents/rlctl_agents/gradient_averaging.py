@@ -24,8 +24,8 @@ class Reducer(Protocol):
     def sum(self, array: NDArray[Any]) -> None:
         """Replace the array by the sum over all learners."""
 
-    def largest(self, array: NDArray[Any]) -> None:
-        """Replace the array by the largest over all learners, number by number."""
+    def max(self, array: NDArray[Any]) -> None:
+        """Replace the array by the elementwise maximum over all learners."""
 
 
 def same_weights(parameters: Iterable[torch.Tensor], reducer: Reducer) -> None:

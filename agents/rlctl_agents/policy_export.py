@@ -20,7 +20,7 @@ from torch import nn
 from rlctl.core.errors import ConfigError
 from rlctl_agents.algorithm import OPTIONS
 from rlctl_agents.set_networks import AttentionActor, SetTowers
-from rlctl_agents.vec_env import RemoteEnvSpec, WorldsVecEnv
+from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 ACTIVATIONS = {nn.Tanh: "tanh", nn.ReLU: "relu"}
 
@@ -50,7 +50,7 @@ def policy_spec(model: Any) -> dict[str, Any]:
     n_mask = 0 if rows is None else rows.n_mask
     if isinstance(policy, MaskableActorCriticPolicy):  # it is given masks beside the observation, where there are some
         env = model.get_env()
-        n_mask = env.n_mask if isinstance(env, WorldsVecEnv | RemoteEnvSpec) else _choices(space)
+        n_mask = env.n_mask if isinstance(env, TrainingVecEnv | RemoteEnvSpec) else _choices(space)
     attention = _attention(model)
     hidden = [] if attention else [layer for layer in _layers(model)[:-1] if isinstance(layer, nn.Linear)]
     spec: dict[str, Any] = {
@@ -76,7 +76,7 @@ def policy_weights(model: Any) -> NDArray[np.float32]:
         return torch.cat([tensor.reshape(-1) for _, tensors in parts(model) for tensor in tensors]).cpu().numpy()
 
 
-class Part(StrEnum):
+class PolicyPart(StrEnum):
     """Of what acts."""
 
     LSTM = "lstm"
@@ -85,25 +85,25 @@ class Part(StrEnum):
     LOG_STD = "log_std"
 
 
-def parts(model: Any) -> list[tuple[Part, tuple[torch.Tensor, ...]]]:
+def parts(model: Any) -> list[tuple[PolicyPart, tuple[torch.Tensor, ...]]]:
     """Weights of what acts, in order: a recurrent layer's, matrix and bias of each layer, deviations of their own."""
-    found: list[tuple[Part, tuple[torch.Tensor, ...]]] = []
+    found: list[tuple[PolicyPart, tuple[torch.Tensor, ...]]] = []
     policy = model.policy
     if isinstance(policy, RecurrentActorCriticPolicy):
         lstm: Any = policy.lstm_actor
         # PyTorch's order of the gates is input, forget, cell, output.
-        found.append((Part.LSTM, (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)))
+        found.append((PolicyPart.LSTM, (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)))
     if (attention := _attention(model)) is not None:
-        return [*found, (Part.ATTENTION, tuple(tensor for _, tensor in attention.weights()))]
+        return [*found, (PolicyPart.ATTENTION, tuple(tensor for _, tensor in attention.weights()))]
     layers: list[tuple[torch.Tensor, ...]] = [
         (layer.weight, layer.bias) for layer in _layers(model) if isinstance(layer, nn.Linear)
     ]
     if isinstance(model, SAC):  # its last layer are two: means, then logarithms of deviations
         mean, std = cast(Any, model.actor).mu, cast(Any, model.actor).log_std
         layers[-1] = (torch.cat([mean.weight, std.weight]), torch.cat([mean.bias, std.bias]))
-    found += [(Part.LAYER, layer) for layer in layers]
+    found += [(PolicyPart.LAYER, layer) for layer in layers]
     if isinstance(model, OnPolicyAlgorithm) and isinstance(model.action_space, spaces.Box):
-        found.append((Part.LOG_STD, (policy.log_std,)))
+        found.append((PolicyPart.LOG_STD, (policy.log_std,)))
     return found
 
 

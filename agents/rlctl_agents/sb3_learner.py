@@ -17,7 +17,7 @@ from rlctl_agents.env_setup import env_setup
 from rlctl_agents.starting_policy import starting_policy
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
 
 
@@ -61,11 +61,11 @@ class StableBaselinesLearner(Learner):
         """Train in this process; see ``rlctl_agents.training``."""
         return cast(Path, self._train(out, resume, progress, None))
 
-    def train_on_ranks(self, out: Path, resume: bool, progress: Progress, ranks: Ranks) -> Path | None:
+    def train_on_ranks(self, out: Path, resume: bool, progress: Progress, ranks: LearnerContext) -> Path | None:
         """Train on a learner's rank."""
         return self._train(out, resume, progress, ranks)
 
-    def _train(self, out: Path, resume: bool, progress: Progress, ranks: Ranks | None) -> Path | None:
+    def _train(self, out: Path, resume: bool, progress: Progress, ranks: LearnerContext | None) -> Path | None:
         from rlctl_agents.training import train
 
         return train(self.config, self.spec, out, resume, progress, ranks)

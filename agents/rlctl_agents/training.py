@@ -20,8 +20,8 @@ from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
-from rlctl.distributed.actor.vector_env import VectorWorlds
-from rlctl.distributed.modes.lockstep import RemoteWorlds
+from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
+from rlctl.distributed.modes.lockstep import LockstepVectorEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualVectorActions
 from rlctl.plugins.registry import game_factory, load_policy
@@ -34,12 +34,12 @@ from rlctl_agents.on_policy.options import set_layout
 from rlctl_agents.starting_policy import begin_as, starting_policy
 from rlctl_agents.training_board import TrainingBoard
 from rlctl_agents.training_checkpoint import Checkpoint, Checkpoints
-from rlctl_agents.vec_env import RemoteEnvSpec, WorldsVecEnv
+from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config, TrainSection
     from rlctl.core.policy import Policy
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
     from rlctl.environments.reward_env import Game
     from rlctl.monitoring.progress import Progress
 
@@ -50,7 +50,12 @@ ROWS = 2048
 
 
 def train(
-    config: Config, spec: AlgorithmSpec, out: Path, resume: bool, progress: Progress, ranks: Ranks | None = None
+    config: Config,
+    spec: AlgorithmSpec,
+    out: Path,
+    resume: bool,
+    progress: Progress,
+    ranks: LearnerContext | None = None,
 ) -> Path | None:
     """Train into the folder ``out``.
 
@@ -162,8 +167,8 @@ def _section(config: Config) -> TrainSection:
 
 
 def _environments(
-    spec: AlgorithmSpec, config: Config, factory: Game, seed: int, ranks: Ranks | None
-) -> tuple[WorldsVecEnv | RemoteEnvSpec, tuple[int, ...]]:
+    spec: AlgorithmSpec, config: Config, factory: Game, seed: int, ranks: LearnerContext | None
+) -> tuple[TrainingVecEnv | RemoteEnvSpec, tuple[int, ...]]:
     """What the algorithm learns from, and the choices that mean "as the rule says"; none without a rule."""
     vector: Any = None
     centre: tuple[int, ...] = ()
@@ -179,17 +184,17 @@ def _environments(
         centre = vector.centre
     if ranks is None:
         name, told = f"campaign {factory.name}", {"with_mask": spec.with_mask, "with_privileged": spec.with_privileged}
-        return WorldsVecEnv(VectorWorlds(vector, name=name, **told), spec.bootstrap, spec.mask_in_row), centre
+        return TrainingVecEnv(GymnasiumVectorEnv(vector, name=name, **told), spec.bootstrap, spec.mask_in_row), centre
     if ranks.collector is None:
-        remote = RemoteWorlds(ranks.comm, ranks.workers, ranks.limit_s)
-        return WorldsVecEnv(remote, spec.bootstrap, spec.mask_in_row), centre
+        remote = LockstepVectorEnv(ranks.comm, ranks.workers, ranks.limit_s)
+        return TrainingVecEnv(remote, spec.bootstrap, spec.mask_in_row), centre
     assert ranks.spaces is not None
-    return RemoteEnvSpec(ranks.collector.layout, *ranks.spaces, spec.mask_in_row), centre
+    return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, spec.mask_in_row), centre
 
 
-def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RemoteEnvSpec) -> None:
+def _go_on(model: Any, start: Checkpoint, env: TrainingVecEnv | RemoteEnvSpec) -> None:
     """Take up what the checkpoint holds besides the model."""
-    if isinstance(env, WorldsVecEnv):
+    if isinstance(env, TrainingVecEnv):
         saved = start.environments()
         rows = None if saved is None else env.restore(saved)
         if rows is None:
@@ -204,7 +209,7 @@ def _seen(model: Any) -> NDArray[np.float32]:
     """Some rows that the model has seen; none yet: random ones."""
     buffer: Any = model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else model.rollout_buffer
     env = model.get_env()
-    if isinstance(env, WorldsVecEnv) and isinstance(env.worlds, VectorWorlds):
+    if isinstance(env, TrainingVecEnv) and isinstance(env.environments, GymnasiumVectorEnv):
         return np.asarray(model._last_obs, np.float32)
     count = buffer.size()
     rows = np.reshape(buffer.observations, (-1, buffer.observations.shape[-1]))[max(0, count - ROWS) : count]

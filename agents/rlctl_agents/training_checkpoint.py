@@ -19,14 +19,20 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from rlctl.config.load import config_data, config_hash
 from rlctl.config.provenance import provenance
 from rlctl.core.errors import ConfigError, LearningDiverged
-from rlctl.distributed.learner.checkpoint import CheckpointFolder
+from rlctl.distributed.learner.checkpoint_folder import CheckpointFolder
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
 
-SCHEMA = 3
+SCHEMA = 4
 KEPT = 2
-MODEL, STATE, CHANCE, WORLDS, REPLAY = "model.zip", "state.json", "random.pickle", "environments.pickle", "replay.npz"
+MODEL, STATE, RANDOM, ENVIRONMENTS, REPLAY = (
+    "model.zip",
+    "state.json",
+    "random.pickle",
+    "environments.pickle",
+    "replay.npz",
+)
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "durations")
 """Of a replay buffer."""
 
@@ -51,8 +57,8 @@ class Checkpoint:
         return self.folder / MODEL
 
     def environments(self) -> bytes | None:
-        """What ``Worlds.save`` gave; None if there is nothing to go on with."""
-        path = self.folder / WORLDS
+        """What ``VectorEnvironment.save`` gave; None if there is nothing to go on with."""
+        path = self.folder / ENVIRONMENTS
         return path.read_bytes() if path.exists() else None
 
     def restore(self, model: Any) -> None:
@@ -62,13 +68,13 @@ class Checkpoint:
         """
         if (self.folder / REPLAY).exists():
             _fill(model.replay_buffer, self.folder / REPLAY)
-        chance = pickle.loads((self.folder / CHANCE).read_bytes())
-        random.setstate(chance["python"])
-        np.random.set_state(chance["numpy"])
-        torch.set_rng_state(chance["torch"])
-        if chance["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(chance["cuda"])
-        model.action_space._np_random = chance["actions"]
+        states = pickle.loads((self.folder / RANDOM).read_bytes())
+        random.setstate(states["python"])
+        np.random.set_state(states["numpy"])
+        torch.set_rng_state(states["torch"])
+        if states["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(states["cuda"])
+        model.action_space._np_random = states["actions"]
 
 
 class Checkpoints:
@@ -139,7 +145,7 @@ class Checkpoints:
         """Write a checkpoint of the model as it stands between two updates.
 
         Args:
-            environments: what ``Worlds.save`` gives, where the learner has it.
+            environments: what ``VectorEnvironment.save`` gives, where the learner has it.
             actors: of each learner, what ``Collector.state`` gives.
 
         Raises:
@@ -159,16 +165,16 @@ class Checkpoints:
         def fill(folder: Path) -> None:
             model.save(folder / MODEL)
             (folder / STATE).write_text(json.dumps(state, indent=2))
-            (folder / CHANCE).write_bytes(pickle.dumps(_chance(model)))
+            (folder / RANDOM).write_bytes(pickle.dumps(_random_states(model)))
             if environments is not None:
-                (folder / WORLDS).write_bytes(environments)
+                (folder / ENVIRONMENTS).write_bytes(environments)
             if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
                 _write(model.replay_buffer, folder / REPLAY)
 
         self._kept.write(name, fill)
 
 
-def _chance(model: Any) -> dict[str, Any]:
+def _random_states(model: Any) -> dict[str, Any]:
     """The state of all that is random."""
     return {
         "python": random.getstate(),

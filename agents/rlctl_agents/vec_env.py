@@ -12,41 +12,41 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlctl.bundle.actions import action_heads
-from rlctl.distributed.actor.vector_env import VectorWorlds
-from rlctl.distributed.comm.transition_spec import Ended, Layout, Worlds
+from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
+from rlctl.distributed.comm.transition_spec import EpisodeEnd, TransitionSpec, VectorEnvironment
 
 Float32 = NDArray[np.float32]
 
 
 def learner_spaces(
-    layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool
+    layout: TransitionSpec, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool
 ) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
     """What an algorithm sees of environments whose rows have this layout.
 
     Where it reads rows with masks, choices are several heads, however many there are; choices count from 0.
     """
-    whole = mask_in_row and layout.row > layout.n_obs
+    whole = mask_in_row and layout.width > layout.n_obs
     if not whole and isinstance(observation, spaces.Box) and observation.shape == (layout.n_obs,):
         row = spaces.Box(observation.low.astype(np.float32), observation.high.astype(np.float32), dtype=np.float32)
     else:
-        row = spaces.Box(-np.inf, np.inf, (layout.row if whole else layout.n_obs,), np.float32)
+        row = spaces.Box(-np.inf, np.inf, (layout.width if whole else layout.n_obs,), np.float32)
     if mask_in_row and layout.n_mask and isinstance(action, spaces.Discrete | spaces.MultiDiscrete):
         return row, spaces.MultiDiscrete(list(action_heads(action)))
     return row, spaces.Discrete(int(action.n)) if isinstance(action, spaces.Discrete) else action
 
 
-def end_info(ended: Ended, truncated: bool, began_s: float, seen: Float32) -> dict[str, Any]:
+def end_info(ended: EpisodeEnd, truncated: bool, began_s: float, seen: Float32) -> dict[str, Any]:
     """The info of an episode's last step."""
     return {
         "terminal_observation": seen,
         "TimeLimit.truncated": truncated,
-        "episode": {"r": ended.ret, "l": ended.length, "t": time.monotonic() - began_s},
-        "campaign": dict(ended.figures),
+        "episode": {"r": ended.episode_return, "l": ended.length, "t": time.monotonic() - began_s},
+        "campaign": dict(ended.metrics),
     }
 
 
-class WorldsVecEnv(VecEnv):
-    """``Worlds`` of this process as a ``VecEnv``.
+class TrainingVecEnv(VecEnv):
+    """``VectorEnvironment`` of this process as a ``VecEnv``.
 
     Infos of environments that go on are one shared empty dict: at hundreds of environments a dict for each would cost
     more than the network.
@@ -57,33 +57,35 @@ class WorldsVecEnv(VecEnv):
         mask_in_row: whether observations are whole rows; otherwise masks are asked for by ``action_masks``.
     """
 
-    def __init__(self, worlds: Worlds, bootstrap: bool = True, mask_in_row: bool = True) -> None:
-        self.worlds = worlds
+    def __init__(self, environments: VectorEnvironment, bootstrap: bool = True, mask_in_row: bool = True) -> None:
+        self.environments = environments
         self._bootstrap, self._whole = bootstrap, mask_in_row
-        layout, action = worlds.layout, worlds.action_space
-        self.layout, self.world_spaces = layout, (worlds.observation_space, action)
+        layout, action = environments.transition_spec, environments.action_space
+        self.layout, self.env_spaces = layout, (environments.observation_space, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
         self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-        super().__init__(worlds.count, *learner_spaces(layout, worlds.observation_space, action, mask_in_row))
+        super().__init__(
+            environments.count, *learner_spaces(layout, environments.observation_space, action, mask_in_row)
+        )
         self._goes_on: dict[str, Any] = {}
-        self._infos = [self._goes_on] * worlds.count
-        self._actions: NDArray[Any] = np.zeros((worlds.count, layout.n_action), dtype=np.int64)
-        self._masks: NDArray[np.bool_] = np.ones((worlds.count, sum(self.heads)), np.bool_)
+        self._infos = [self._goes_on] * environments.count
+        self._actions: NDArray[Any] = np.zeros((environments.count, layout.n_action), dtype=np.int64)
+        self._masks: NDArray[np.bool_] = np.ones((environments.count, sum(self.heads)), np.bool_)
         self._began_s = time.monotonic()
-        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(worlds.count)]
+        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(environments.count)]
 
     def reset(self) -> Float32:
         """Start all campaigns anew."""
         seed = self._seeds[0]
         self._reset_seeds()
         self._reset_options()
-        if seed is not None and isinstance(self.worlds, VectorWorlds):
-            return self._seen(self.worlds.begin(seed))
-        return self._seen(self.worlds.begin())
+        if seed is not None and isinstance(self.environments, GymnasiumVectorEnv):
+            return self._seen(self.environments.reset(seed))
+        return self._seen(self.environments.reset())
 
     def restore(self, state: bytes) -> Float32 | None:
-        """Go on where the worlds were saved; None where some could not be."""
-        rows = self.worlds.restore(state)
+        """Go on where the environments were saved; None where some could not be."""
+        rows = self.environments.restore(state)
         return None if rows is None else self._seen(rows)
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -92,16 +94,17 @@ class WorldsVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Float32, Float32, NDArray[np.bool_], list[dict[str, Any]]]:
         """Answer one decision in every environment."""
-        step = self.worlds.step(self._actions)
+        step = self.environments.step(self._actions)
         dones = np.logical_or(step.terminated, step.truncated)
         out = self._infos
-        if step.ended:
+        if step.episode_ends:
             out = list(out)
-            for ended in step.ended:
+            for ended in step.episode_ends:
                 i = ended.environment
                 cut = bool(self._bootstrap and step.truncated[i] and not step.terminated[i])
-                out[i] = end_info(ended, cut, self._began_s, ended.row if self._whole else ended.row[: self.n_obs])
-        return self._seen(step.rows), step.rewards, dones, out
+                seen = ended.observation if self._whole else ended.observation[: self.n_obs]
+                out[i] = end_info(ended, cut, self._began_s, seen)
+        return self._seen(step.observations), step.rewards, dones, out
 
     def action_masks(self) -> NDArray[np.bool_]:
         """The mask of the open decision of each environment; all is allowed where they tell none."""
@@ -109,7 +112,7 @@ class WorldsVecEnv(VecEnv):
 
     def close(self) -> None:
         """Close the environments."""
-        self.worlds.close()
+        self.environments.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The attribute of all environments together, once per environment."""
@@ -134,7 +137,7 @@ class WorldsVecEnv(VecEnv):
 
     @property
     def _owner(self) -> Any:
-        return self.worlds.env if isinstance(self.worlds, VectorWorlds) else self.worlds
+        return self.environments.env if isinstance(self.environments, GymnasiumVectorEnv) else self.environments
 
     def _chosen(self, indices: int | Iterable[int] | None) -> Sequence[int]:
         if indices is None:
@@ -157,9 +160,13 @@ class RemoteEnvSpec(VecEnv):
     render_mode = None
 
     def __init__(
-        self, layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool = True
+        self,
+        layout: TransitionSpec,
+        observation: spaces.Space[Any],
+        action: spaces.Space[Any],
+        mask_in_row: bool = True,
     ) -> None:
-        self.layout, self.world_spaces = layout, (observation, action)
+        self.layout, self.env_spaces = layout, (observation, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
         self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
         super().__init__(1, *learner_spaces(layout, observation, action, mask_in_row))

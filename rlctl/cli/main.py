@@ -24,7 +24,7 @@ from rlctl.config.provenance import rlctl_version
 from rlctl.core.errors import AllocationEnds, EnvironmentFault, RlctlError, StoppedError
 from rlctl.core.json_values import json_text
 from rlctl.distributed.comm.mpi_environment import under_mpi
-from rlctl.distributed.launch.launcher import Starter
+from rlctl.distributed.launch.launcher import LauncherName
 from rlctl.monitoring.ledger import ledger_line
 from rlctl.system import crash_report, interrupts, terminal, watchdog
 from rlctl.system.files import require_file, storage_error, users_error, write_whole
@@ -81,8 +81,8 @@ def train(
         int | None, typer.Option("--ranks", metavar="N", min=1, help="MPI ranks to train on; 1 needs no MPI.")
     ] = None,
     launcher: Annotated[
-        Starter, typer.Option("--launcher", help="What starts them; auto: srun inside a Slurm job, else mpiexec.")
-    ] = Starter.AUTO,
+        LauncherName, typer.Option("--launcher", help="What starts them; auto: srun inside a Slurm job, else mpiexec.")
+    ] = LauncherName.AUTO,
     resume: Resume = False,
     sets: Sets = None,
     as_json: Json = False,

@@ -80,7 +80,7 @@ class EnvironmentFault(RlctlError):
     """An environment that raised an exception, or gave what nothing can be learned from.
 
     Attributes:
-        kind: ``raised``, ``wrong_shape`` or ``not_finite``, as ``rlctl.distributed.actor.env_guard.Failure`` has them.
+        kind: ``raised``, ``wrong_shape`` or ``not_finite``, see ``rlctl.distributed.actor.env_guard.EnvFailure``.
     """
 
     def __init__(self, problem: str, kind: str = "raised") -> None:

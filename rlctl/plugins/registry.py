@@ -137,7 +137,7 @@ class Learner:
         """Train on the rank of a learner.
 
         Args:
-            ranks: see ``rlctl.distributed.learner.context.Ranks``.
+            ranks: see ``rlctl.distributed.learner.context.LearnerContext``.
 
         Returns:
             The folder of the saved policy; None where the learner was asked to stop, or is not the first.

@@ -8,25 +8,25 @@ import sys
 import gymnasium, numpy as np, torch
 from mpi4py import MPI
 from functools import partial
-from rlctl.distributed.actor.vector_env import SingleWorlds
+from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.distributed.comm.transition_spec import Seeds
-from rlctl.distributed.modes.lockstep import RemoteWorlds, serve
+from rlctl.distributed.modes.lockstep import LockstepVectorEnv, serve_steps
 
 torch.set_num_threads(1)
 name, comm = sys.argv[1], MPI.COMM_WORLD
 make = partial(gymnasium.make, "Pendulum-v1" if name == "SAC" else "CartPole-v1")
 if comm.rank:
-    serve(comm, SingleWorlds([make], Seeds(5, 0, comm.rank - 1)), 0)
+    serve_steps(comm, SequentialVectorEnv([make], Seeds(5, 0, comm.rank - 1)), 0)
     sys.exit()
 import stable_baselines3 as sb3
-from rlctl_agents.vec_env import WorldsVecEnv
+from rlctl_agents.vec_env import TrainingVecEnv
 options = {
     "PPO": {"n_steps": 64, "batch_size": 32}, "A2C": {}, "DQN": {"learning_starts": 50, "train_freq": 4},
     "SAC": {"learning_starts": 50, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}},
 }[name]
 found = []
-for worlds in (RemoteWorlds(comm, [1, 2]), SingleWorlds([make, make], Seeds(5))):
-    env = WorldsVecEnv(worlds)
+for environments in (LockstepVectorEnv(comm, [1, 2]), SequentialVectorEnv([make, make], Seeds(5))):
+    env = TrainingVecEnv(environments)
     model = getattr(sb3, name)("MlpPolicy", env, seed=3, **options).learn(400)
     weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().numpy()
     found.append((weights, [info["r"] for info in model.ep_info_buffer]))
@@ -48,9 +48,10 @@ DEAD = """
 import os, signal
 import gymnasium, numpy as np
 from mpi4py import MPI
-from rlctl.distributed.actor.vector_env import SingleWorlds
+from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.distributed.comm.transition_spec import Seeds
-from rlctl.distributed.modes.lockstep import RemoteWorlds, WorkersLostError, serve
+from rlctl.core.errors import RanksLostError
+from rlctl.distributed.modes.lockstep import LockstepVectorEnv, serve_steps
 
 class Deadly(gymnasium.Wrapper):
     def step(self, action):
@@ -61,14 +62,15 @@ class Deadly(gymnasium.Wrapper):
 comm = MPI.COMM_WORLD
 if comm.rank:
     try:
-        serve(comm, SingleWorlds([lambda: Deadly(gymnasium.make("CartPole-v1"))], Seeds(1, 0, comm.rank)), 0)
+        make = lambda: Deadly(gymnasium.make("CartPole-v1"))
+        serve_steps(comm, SequentialVectorEnv([make], Seeds(1, 0, comm.rank)), 0)
     finally:
         os._exit(0)  # with a dead rank, MPI_Finalize may not return
-env = RemoteWorlds(comm, [1, 2])
-env.begin()
+env = LockstepVectorEnv(comm, [1, 2])
+env.reset()
 try:
     env.step(np.zeros((2, 1)))
-except WorkersLostError as error:
+except RanksLostError as error:
     print(error, flush=True)
 comm.Revoke()
 os._exit(0)

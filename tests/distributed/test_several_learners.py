@@ -11,7 +11,7 @@ from mpi_runner import run_ranks
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
-from rlctl.distributed.comm.transition_spec import Layout
+from rlctl.distributed.comm.transition_spec import TransitionSpec
 from rlctl_agents.actor_link import ActorLink
 from rlctl_agents.on_policy.averaged_update import OutOfStepError, require_same_weights
 from rlctl_agents.on_policy.options import OnPolicyOptions
@@ -19,7 +19,7 @@ from rlctl_agents.ppo.learner import ActorPPO
 from rlctl_agents.vec_env import RemoteEnvSpec
 
 SEEN = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-LAYOUT = Layout(3, 0, 0, 1)
+LAYOUT = TransitionSpec(3, 0, 0, 1)
 
 
 class Meeting:
@@ -45,7 +45,7 @@ class Seat:
     def sum(self, array):
         self.reduce(array, np.sum)
 
-    def largest(self, array):
+    def max(self, array):
         self.reduce(array, np.max)
 
 
@@ -68,7 +68,7 @@ def joined(parts):
 class NoActors:
     """Where nothing is published."""
 
-    layout, version = LAYOUT, 0
+    transition_spec, version = LAYOUT, 0
 
 
 def ppo(learners=None, **options):
@@ -177,8 +177,8 @@ import numpy as np, torch
 from mpi4py import MPI
 sys.path.insert(0, HERE)
 from test_several_learners import data, ppo, require_same_weights, vector
-from rlctl.distributed.learner.context import AllLearners
-learners = AllLearners(MPI.COMM_WORLD, 5e-3)
+from rlctl.distributed.learner.context import LearnerGroup
+learners = LearnerGroup(MPI.COMM_WORLD, 5e-3)
 model = ppo(learners)
 for update in range(3):
     model.rollout_buffer.fill(data(10 * update + learners.rank, 32 + 8 * learners.rank))

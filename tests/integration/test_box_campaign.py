@@ -18,7 +18,7 @@ from rlctl.core.records import RecordList
 from rlctl.environments.campaign_env import CampaignEnv, twin
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.executors.event_log import Journal
-from rlctl.steering.guard import Guard
+from rlctl.steering.policy_guard import PolicyGuard
 
 FEW = "--set=train.options={n_steps: 64, batch_size: 64, net_arch: [8]}"
 
@@ -173,7 +173,7 @@ class Answering:
 def test_the_guard_takes_numbers_within_the_bounds(answer: np.ndarray, taken: bool) -> None:
     space = aiming.Aiming.action_space
     decision = Decision("shot", 0.0, {}, np.zeros(2, np.float32))
-    found, reason = Guard(Answering(answer), None, space).act(decision)  # type: ignore[arg-type]
+    found, reason = PolicyGuard(Answering(answer), None, space).act(decision)  # type: ignore[arg-type]
     assert reason == (None if taken else "action")
     np.testing.assert_array_equal(found, answer if taken else first_allowed(space, decision.mask))
     np.testing.assert_array_equal(first_allowed(space, decision.mask), np.array([0.0, 2.0], np.float32))

@@ -9,7 +9,7 @@ from stable_baselines3 import DQN
 from rlctl_agents.algorithm import Builder, Setting
 from rlctl_agents.dqn.config import DQNConfig
 from rlctl_agents.dqn.learner import ActorDQN
-from rlctl_agents.off_policy.arguments import off_policy_arguments
+from rlctl_agents.off_policy.replay_arguments import off_policy_arguments
 
 
 def build(options: DQNConfig) -> Builder:

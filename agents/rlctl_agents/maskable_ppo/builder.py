@@ -10,7 +10,7 @@ from rlctl_agents.algorithm import Builder, Setting
 from rlctl_agents.maskable_ppo.config import MaskablePPOConfig
 from rlctl_agents.maskable_ppo.learner import ActorMaskablePPO
 from rlctl_agents.maskable_ppo.networks import AttentiveMaskablePolicy
-from rlctl_agents.on_policy.arguments import on_policy_arguments
+from rlctl_agents.on_policy.ppo_arguments import on_policy_arguments
 
 
 def build(options: MaskablePPOConfig) -> Builder:

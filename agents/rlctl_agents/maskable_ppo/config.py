@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rlctl_agents.algorithm import CommonOptions
+from rlctl_agents.algorithm import LearnerOptions
 from rlctl_agents.on_policy.options import ChoiceOptions, OnPolicyOptions
 
 
-class MaskablePPOConfig(CommonOptions, OnPolicyOptions, ChoiceOptions):
+class MaskablePPOConfig(LearnerOptions, OnPolicyOptions, ChoiceOptions):
     """``train.options`` of MaskablePPO."""

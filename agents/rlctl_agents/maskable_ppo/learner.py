@@ -11,8 +11,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from rlctl.bundle.actions import action_heads
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
-from rlctl_agents.on_policy.from_actors import Evaluation, OnPolicyFromActors
 from rlctl_agents.on_policy.rollout_buffers import FilledMaskableRolloutBuffer
+from rlctl_agents.on_policy.rollouts_from_actors import Evaluation, OnPolicyFromActors
 
 
 class ActorMaskablePPO(OnPolicyFromActors, MaskablePPO):
@@ -38,15 +38,17 @@ class ActorMaskablePPO(OnPolicyFromActors, MaskablePPO):
         return self.policy.evaluate_actions(data.observations, actions, action_masks=data.action_masks)
 
     def _evaluate(self, batch: ChunkBatch) -> Evaluation:
-        layout = self.link.source.layout
-        n_obs, n_mask = layout.n_obs, layout.n_mask
-        rows = self._tensor(np.concatenate([batch.rows, batch.last_rows, batch.cut_rows])[:, :n_obs])
-        masks = batch.rows[:, n_obs : n_obs + n_mask]
+        spec = self.link.source.transition_spec
+        n_obs, n_mask = spec.n_obs, spec.n_mask
+        rows = np.concatenate([batch.observations, batch.last_observations, batch.cut_observations])[:, :n_obs]
+        masks = batch.observations[:, n_obs : n_obs + n_mask]
         if not n_mask:
             masks = np.ones((len(batch), sum(action_heads(cast(Any, self.action_space)))), np.float32)
+        seen = self._tensor(rows)
         with torch.no_grad():
-            values = self.policy.predict_values(rows).flatten().cpu().numpy()
-            distribution = self.policy.get_distribution(rows[: len(batch)], action_masks=masks)
+            values = self.policy.predict_values(seen).flatten().cpu().numpy()
+            distribution = self.policy.get_distribution(seen[: len(batch)], action_masks=masks)
             log_probs = distribution.log_prob(self._actions(batch)).cpu().numpy()
-        more = {"observations": batch.rows[:, :n_obs], "action_masks": masks}
-        return Evaluation(*batch.split(values, log_probs), more)
+        values, last, cut = batch.split(values)
+        more = {"observations": batch.observations[:, :n_obs], "action_masks": masks}
+        return Evaluation(values, log_probs, last, cut, more)

@@ -43,7 +43,7 @@ class AveragedUpdate:
         clip_vf = None if model.clip_range_vf is None else model.clip_range_vf(model._current_progress_remaining)
         buffer = model.rollout_buffer
         parts = np.array([buffer.parts(model.batch_size)])
-        reducer.largest(parts)
+        reducer.max(parts)
         buffer.minibatches = int(parts[0])
         sums = np.zeros(7)
         goes_on = True
@@ -121,7 +121,7 @@ def require_same_weights(model: Any, reducer: Reducer) -> None:
     """
     flat = flattened(model.policy.parameters())
     both = np.concatenate([flat, -flat])
-    reducer.largest(both)
+    reducer.max(both)
     if not np.array_equal(both[: len(flat)], -both[len(flat) :]):
         raise OutOfStepError("the learners' weights differ: do all run the same versions on the same processors?")
 

@@ -1,4 +1,4 @@
-"""Chunks of different lengths as one batch: in a row for the network, in columns for what is summed along time."""
+"""Chunks of different lengths as one batch: flat for the network, in columns for sums along time."""
 
 from __future__ import annotations
 
@@ -14,32 +14,27 @@ Float32 = NDArray[np.float32]
 
 
 class ChunkBatch:
-    """Transitions of chunks, environment by environment and in order of time; flat arrays begin with [N].
+    """Transitions of chunks, environment by environment and in order of time.
 
     Attributes:
-        rows, actions: [N, row] and [N, n_action].
-        log_probs, rewards, durations, terminated, truncated: [N]; see ``rlctl.distributed.comm.chunk.Chunk``.
+        transitions: [N], structured as ``TransitionSpec.dtype``.
+        observations, actions: [N, width] and [N, n_action].
         starts: [N], whether an episode begins there.
-        seams: [N], whether there begins what does not follow the transition before it.
-        goes_on: [longest, columns], whether the next row is the next step of the same episode.
-        last_rows: [columns, row], what is seen after the last step of each column.
-        cut_rows: [K, row], the last rows of episodes that were truncated, and ``cut_at`` where: column and time.
+        seams: [N], whether the transition does not follow the one before it.
+        last_observations: [columns, width], after the last step of each column.
+        cut_observations: [K, width], the last ones of truncated episodes; their column and time are in ``cut_at``.
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks = chunks
-        self.lengths = np.array([len(chunk.rows) for chunk in chunks for _ in range(chunk.rows.shape[1])])
+        self.lengths = np.repeat(*np.array([chunk.transitions.shape for chunk in chunks]).T)
         self.columns, self.longest = len(self.lengths), int(self.lengths.max())
         self._valid = np.arange(self.longest) < self.lengths[:, None]
-        self.rows: Float32 = _flat([chunk.rows for chunk in chunks])
-        self.actions: Float32 = _flat([chunk.actions for chunk in chunks])
-        self.log_probs: Float32 = _flat([chunk.log_probs for chunk in chunks])
-        self.rewards: Float32 = _flat([chunk.rewards for chunk in chunks])
-        self.durations: Float32 = _flat([chunk.durations for chunk in chunks])
-        self.terminated: NDArray[np.bool_] = _flat([chunk.terminated for chunk in chunks])
-        self.truncated: NDArray[np.bool_] = _flat([chunk.truncated for chunk in chunks])
-        self.last_rows: Float32 = np.concatenate([chunk.last_rows for chunk in chunks])
-        done = self.columned(self.terminated | self.truncated, False)
+        self.transitions: NDArray[np.void] = np.concatenate([chunk.flat() for chunk in chunks])
+        self.observations: Float32 = np.ascontiguousarray(self.transitions["observation"])
+        self.actions: Float32 = np.ascontiguousarray(self.transitions["action"])
+        self.last_observations: Float32 = np.concatenate([chunk.last_observations for chunk in chunks])
+        done = self.columned(self.transitions["terminated"] | self.transitions["truncated"], False)
         self.goes_on = (~done).T
         self.goes_on[self.lengths - 1, np.arange(self.columns)] = False
         self.goes_on &= self._valid.T
@@ -51,16 +46,16 @@ class ChunkBatch:
         self.seams: NDArray[np.bool_] = seams[self._valid]
         first, where, cut = 0, [], []
         for chunk in chunks:
-            for step, ended in chunk.ended:
-                if not chunk.terminated[step, ended.environment]:
-                    where.append((first + ended.environment, step))
-                    cut.append(ended.row)
-            first += chunk.rows.shape[1]
+            for step, end in chunk.episode_ends:
+                if not chunk.transitions["terminated"][step, end.environment]:
+                    where.append((first + end.environment, step))
+                    cut.append(end.observation)
+            first += chunk.transitions.shape[1]
         self.cut_at = np.array(where, np.int64).reshape(-1, 2)
-        self.cut_rows: Float32 = np.array(cut, np.float32).reshape(-1, self.rows.shape[1])
+        self.cut_observations: Float32 = np.array(cut, np.float32).reshape(-1, self.observations.shape[1])
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.transitions)
 
     def columned(self, flat: NDArray[Any], padding: Any = 0.0) -> NDArray[Any]:
         """From [N] to [columns, longest]."""
@@ -72,11 +67,7 @@ class ChunkBatch:
         """From [columns, longest] to [N]."""
         return columned[self._valid]
 
-    def split(self, values: Float32, log_probs: Float32) -> tuple[Float32, Float32, Float32, Float32]:
-        """Values of rows, last rows and cut rows, in this order, taken apart; log-probabilities come second."""
+    def split(self, values: Float32) -> tuple[Float32, Float32, Float32]:
+        """Values of observations, last and cut observations, given one after the other, taken apart."""
         ends = (len(self), len(self) + self.columns)
-        return values[: ends[0]], log_probs, values[ends[0] : ends[1]], values[ends[1] :]
-
-
-def _flat(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate([part.swapaxes(0, 1).reshape(-1, *part.shape[2:]) for part in parts])
+        return values[: ends[0]], values[ends[0] : ends[1]], values[ends[1] :]

@@ -7,7 +7,7 @@ from typing import Any
 from stable_baselines3 import PPO
 
 from rlctl_agents.algorithm import Builder, Setting
-from rlctl_agents.on_policy.arguments import on_policy_arguments
+from rlctl_agents.on_policy.ppo_arguments import on_policy_arguments
 from rlctl_agents.ppo.config import PPOConfig
 from rlctl_agents.ppo.learner import ActorPPO
 from rlctl_agents.ppo.networks import PrivilegedPolicy, set_bias

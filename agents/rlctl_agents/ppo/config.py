@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from rlctl.core.errors import ConfigError
-from rlctl_agents.algorithm import OPTIONS, CommonOptions
+from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.on_policy.options import ChoiceOptions, OnPolicyOptions
 
 _Logit = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
-class PPOConfig(CommonOptions, OnPolicyOptions, ChoiceOptions):
+class PPOConfig(LearnerOptions, OnPolicyOptions, ChoiceOptions):
     """``train.options`` of PPO.
 
     Attributes:

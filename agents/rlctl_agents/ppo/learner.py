@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stable_baselines3 import PPO
 
-from rlctl_agents.on_policy.from_actors import OnPolicyFromActors
 from rlctl_agents.on_policy.rollout_buffers import FilledRolloutBuffer
+from rlctl_agents.on_policy.rollouts_from_actors import OnPolicyFromActors
 
 
 class ActorPPO(OnPolicyFromActors, PPO):

@@ -7,7 +7,7 @@ from typing import Any
 from sb3_contrib import RecurrentPPO
 
 from rlctl_agents.algorithm import Builder, Setting
-from rlctl_agents.on_policy.arguments import on_policy_arguments
+from rlctl_agents.on_policy.ppo_arguments import on_policy_arguments
 from rlctl_agents.recurrent_ppo.config import RecurrentPPOConfig
 from rlctl_agents.recurrent_ppo.learner import ActorRecurrentPPO
 

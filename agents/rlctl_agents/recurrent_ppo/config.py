@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rlctl_agents.algorithm import CommonOptions
+from rlctl_agents.algorithm import LearnerOptions
 from rlctl_agents.on_policy.options import OnPolicyOptions
 
 
-class RecurrentPPOConfig(CommonOptions, OnPolicyOptions):
+class RecurrentPPOConfig(LearnerOptions, OnPolicyOptions):
     """``train.options`` of RecurrentPPO.
 
     Attributes:

@@ -9,9 +9,9 @@ from sb3_contrib import RecurrentPPO
 
 from rlctl_agents.actor_link import ActorLink
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
-from rlctl_agents.on_policy.from_actors import Evaluation, OnPolicyFromActors
 from rlctl_agents.on_policy.options import OnPolicyOptions
 from rlctl_agents.on_policy.rollout_buffers import FilledRecurrentRolloutBuffer
+from rlctl_agents.on_policy.rollouts_from_actors import Evaluation, OnPolicyFromActors
 from rlctl_agents.recurrent_ppo.networks import CriticMemory, run_along
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
-from rlctl_agents.on_policy.from_actors import Evaluation
+from rlctl_agents.on_policy.rollouts_from_actors import Evaluation
 
 States = tuple[torch.Tensor, torch.Tensor]
 _NAMES = ("hidden_states_pi", "cell_states_pi", "hidden_states_vf", "cell_states_vf")
@@ -26,7 +26,7 @@ class CriticMemory:
         states = np.zeros((batch.columns, 2 * units), np.float32)
         column = 0
         for chunk in batch.chunks:
-            for i in range(chunk.rows.shape[1]):
+            for i in range(chunk.transitions.shape[1]):
                 number, state = self._kept.get((chunk.actor, i), (None, None))
                 # Chunks of one batch follow each other, too; then what an earlier update left is near enough.
                 if state is not None and number is not None and number < chunk.number:
@@ -38,8 +38,8 @@ class CriticMemory:
         """After the last step of each column; nothing where the episode ended."""
         column = 0
         for chunk in batch.chunks:
-            for i in range(chunk.rows.shape[1]):
-                done = chunk.terminated[-1, i] or chunk.truncated[-1, i]
+            for i in range(chunk.transitions.shape[1]):
+                done = chunk.transitions["terminated"][-1, i] or chunk.transitions["truncated"][-1, i]
                 self._kept[chunk.actor, i] = chunk.number, ends[column] * (not done)
                 column += 1
 
@@ -51,9 +51,9 @@ def run_along(policy: Any, batch: ChunkBatch, actions: torch.Tensor, memory: Cri
         with the hidden and cell states of actor and critic before each step, [N, 1, units], by the buffer's names.
     """
     device, columns, longest = policy.device, batch.columns, batch.longest
-    rows = torch.zeros((columns, longest, batch.rows.shape[1]), device=device)
+    rows = torch.zeros((columns, longest, batch.observations.shape[1]), device=device)
     valid = torch.as_tensor(np.arange(longest) < batch.lengths[:, None], device=device)
-    rows[valid] = torch.as_tensor(batch.rows, device=device)
+    rows[valid] = torch.as_tensor(batch.observations, device=device)
     starts = torch.as_tensor(batch.columned(batch.starts.astype(np.float32)), device=device)
     actor = _states(np.concatenate([chunk.state for chunk in batch.chunks]), device)
     critic = _states(memory.begin(batch, actor[0].shape[-1]), device)
@@ -61,7 +61,7 @@ def run_along(policy: Any, batch: ChunkBatch, actions: torch.Tensor, memory: Cri
     latents, values = [], []
     cut = np.zeros(len(batch.cut_at), np.float32)
     last = np.zeros(columns, np.float32)
-    final = torch.as_tensor(batch.last_rows, device=device)
+    final = torch.as_tensor(batch.last_observations, device=device)
     ends = np.zeros((columns, 2 * actor[0].shape[-1]), np.float32)
     with torch.no_grad():
         for t in range(longest):
@@ -73,7 +73,7 @@ def run_along(policy: Any, batch: ChunkBatch, actions: torch.Tensor, memory: Cri
             here = np.flatnonzero(batch.cut_at[:, 1] == t)
             if len(here):
                 which = batch.cut_at[here, 0]
-                cut_rows = torch.as_tensor(batch.cut_rows[here], device=device)
+                cut_rows = torch.as_tensor(batch.cut_observations[here], device=device)
                 zero = torch.zeros(len(here), device=device)
                 cut[here] = _step(policy, cut_rows, zero, _of(actor, which), _of(critic, which))[1].cpu().numpy()
             over = np.flatnonzero(batch.lengths == t + 1)

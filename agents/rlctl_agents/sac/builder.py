@@ -7,7 +7,7 @@ from typing import Any
 from stable_baselines3 import SAC
 
 from rlctl_agents.algorithm import Builder, Setting
-from rlctl_agents.off_policy.arguments import off_policy_arguments
+from rlctl_agents.off_policy.replay_arguments import off_policy_arguments
 from rlctl_agents.sac.config import SACConfig
 from rlctl_agents.sac.learner import ActorSAC
 

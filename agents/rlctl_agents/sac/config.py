@@ -5,11 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 
 from rlctl.core.errors import ConfigError
-from rlctl_agents.algorithm import OPTIONS, CommonOptions
+from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.off_policy.options import ReplayOptions
 
 
-class SACConfig(CommonOptions, ReplayOptions):
+class SACConfig(LearnerOptions, ReplayOptions):
     """``train.options`` of SAC.
 
     Attributes:

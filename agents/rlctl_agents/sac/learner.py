@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stable_baselines3 import SAC
 from torch.optim import Optimizer
 
-from rlctl_agents.off_policy.from_actors import OffPolicyFromActors
+from rlctl_agents.off_policy.replay_from_actors import OffPolicyFromActors
 
 
 class ActorSAC(OffPolicyFromActors, SAC):

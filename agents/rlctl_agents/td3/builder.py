@@ -9,7 +9,7 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.noise import NormalActionNoise
 
 from rlctl_agents.algorithm import Builder, Setting
-from rlctl_agents.off_policy.arguments import off_policy_arguments
+from rlctl_agents.off_policy.replay_arguments import off_policy_arguments
 from rlctl_agents.td3.config import TD3Config
 from rlctl_agents.td3.learner import ActorTD3
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rlctl_agents.algorithm import CommonOptions
+from rlctl_agents.algorithm import LearnerOptions
 from rlctl_agents.off_policy.options import ReplayOptions
 
 
-class TD3Config(CommonOptions, ReplayOptions):
+class TD3Config(LearnerOptions, ReplayOptions):
     """``train.options`` of TD3.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 from stable_baselines3 import TD3
 
-from rlctl_agents.off_policy.from_actors import OffPolicyFromActors
+from rlctl_agents.off_policy.replay_from_actors import OffPolicyFromActors
 
 
 class ActorTD3(OffPolicyFromActors, TD3):

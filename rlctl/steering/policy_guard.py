@@ -21,7 +21,7 @@ _PATIENCE = 3
 """Decisions in a row that a policy may leave to the fallback by not answering: each costs its time limit."""
 
 
-class Guard:
+class PolicyGuard:
     """Asks the policy; falls back when the observation or the answer makes no sense, or the policy raises.
 
     Where it does not answer in time a fallback steps in, if there is one: the first allowed choice is none. A policy

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlctl_agents.algorithm import CommonOptions, Setting
+from rlctl_agents.algorithm import LearnerOptions, Setting
 from rlctl_agents.off_policy.options import ReplayOptions
 from rlctl_agents.off_policy.replay_buffer import TimedReplayBuffer
 
 
-def off_policy_arguments(setting: Setting, common: CommonOptions, options: ReplayOptions) -> dict[str, Any]:
+def off_policy_arguments(setting: Setting, common: LearnerOptions, options: ReplayOptions) -> dict[str, Any]:
     """What SAC, TD3 and DQN are made with; of several learners each has its share of a minibatch."""
     env = setting.env
     arguments: dict[str, Any] = {

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutReturn
 from torch.optim import Optimizer
 
-from rlctl.distributed.learner.metrics import lag_figures
+from rlctl.distributed.learner.metrics import lag_metrics
 from rlctl_agents.actor_link import ATTACHED, ActorLink, ended_infos
 from rlctl_agents.gradient_averaging import average_gradients, same_weights
 from rlctl_agents.off_policy.options import ReplayOptions
@@ -78,11 +78,11 @@ class OffPolicyFromActors:
         if link.total(int(link.asked_to_stop())):
             return _OVER
         self.publish(at_random=model.num_timesteps < learning_starts)
-        chunks = link.source.gather(train_freq.frequency, link.asked_to_stop)
+        chunks = link.source.next_batch(train_freq.frequency, link.asked_to_stop)
         if link.total(int(not chunks)):
             return _OVER
-        episodes = sum(len(chunk.ended) for chunk in chunks)
-        count = sum(chunk.transitions for chunk in chunks)
+        episodes = sum(len(chunk.episode_ends) for chunk in chunks)
+        count = sum(chunk.size for chunk in chunks)
         together = link.total(count)
         for chunk in chunks:
             replay_buffer.extend(chunk)
@@ -98,7 +98,7 @@ class OffPolicyFromActors:
         before = model._episode_num
         model._episode_num += episodes
         if log_interval is not None and model._episode_num // log_interval > before // log_interval:
-            for name, value in lag_figures(chunks, link.source.version).items():
+            for name, value in lag_metrics(chunks, link.source.version).items():
                 model.logger.record(name, value)
             model.dump_logs()
         callback.on_rollout_end()

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlctl.distributed.learner.metrics import lag_figures
+from rlctl.distributed.learner.metrics import lag_metrics
 from rlctl_agents.actor_link import ATTACHED, ActorLink, ended_infos
 from rlctl_agents.gradient_averaging import same_weights
 from rlctl_agents.on_policy.averaged_update import AveragedUpdate
@@ -34,7 +34,7 @@ class Evaluation:
 
     Attributes:
         values, log_probs: [N].
-        last, cut: values of the last rows and of the cut rows.
+        last, cut: values of the last and of the cut observations.
         more: further arrays [N, ...] for the buffer, by its names for them.
     """
 
@@ -81,9 +81,9 @@ class OnPolicyFromActors:
             return False
         self.publish()
         began_s = time.monotonic()
-        chunks = link.source.gather(n_rollout_steps, link.asked_to_stop)
+        chunks = link.source.next_batch(n_rollout_steps, link.asked_to_stop)
         self.waited_s = time.monotonic() - began_s
-        short = sum(chunk.transitions for chunk in chunks) < n_rollout_steps
+        short = sum(chunk.size for chunk in chunks) < n_rollout_steps
         if link.total(int(short)):
             return False
         batch = ChunkBatch(chunks)
@@ -94,7 +94,7 @@ class OnPolicyFromActors:
         if not callback.on_step():
             return False
         rollout_buffer.fill(self._arrays(batch))
-        for name, value in lag_figures(chunks, link.source.version).items():
+        for name, value in lag_metrics(chunks, link.source.version).items():
             model.logger.record(name, value)
         callback.on_rollout_end()
         return True
@@ -121,20 +121,21 @@ class OnPolicyFromActors:
         following[:, :-1] = columned[:, 1:]
         following[np.arange(batch.columns), batch.lengths - 1] = found.last
         following[batch.cut_at[:, 0], batch.cut_at[:, 1]] = found.cut
-        discounts = np.power(np.float32(model.gamma), batch.durations) * ~batch.terminated
+        flat = batch.transitions
+        discounts = np.power(np.float32(model.gamma), flat["duration"]) * ~flat["terminated"]
         if not self.bootstrap:
-            discounts = discounts * ~batch.truncated
+            discounts = discounts * ~flat["truncated"]
         targets, advantages = vtrace(
-            batch.columned(found.log_probs - batch.log_probs).T,
+            batch.columned(found.log_probs - flat["log_prob"]).T,
             columned.T,
             following.T,
-            batch.columned(batch.rewards).T,
+            batch.columned(flat["reward"]).T,
             batch.columned(discounts.astype(np.float32)).T,
             batch.goes_on,
             model.gae_lambda,
         )
         return {
-            "observations": batch.rows,
+            "observations": batch.observations,
             "actions": batch.actions.astype(model.action_space.dtype),
             "values": found.values,
             "log_probs": found.log_probs,
@@ -145,11 +146,12 @@ class OnPolicyFromActors:
 
     def _evaluate(self, batch: ChunkBatch) -> Evaluation:
         policy = cast(Any, self).policy
-        rows = self._tensor(np.concatenate([batch.rows, batch.last_rows, batch.cut_rows]))
+        rows = self._tensor(np.concatenate([batch.observations, batch.last_observations, batch.cut_observations]))
         with torch.no_grad():
             values = policy.predict_values(rows).flatten().cpu().numpy()
             log_probs = policy.get_distribution(rows[: len(batch)]).log_prob(self._actions(batch)).cpu().numpy()
-        return Evaluation(*batch.split(values, log_probs))
+        values, last, cut = batch.split(values)
+        return Evaluation(values, log_probs, last, cut)
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), device=cast(Any, self).device)

@@ -6,11 +6,11 @@ from typing import Any
 
 from stable_baselines3.common.utils import LinearSchedule
 
-from rlctl_agents.algorithm import CommonOptions, Setting
+from rlctl_agents.algorithm import LearnerOptions, Setting
 from rlctl_agents.on_policy.options import OnPolicyOptions
 
 
-def on_policy_arguments(setting: Setting, common: CommonOptions, options: OnPolicyOptions) -> dict[str, Any]:
+def on_policy_arguments(setting: Setting, common: LearnerOptions, options: OnPolicyOptions) -> dict[str, Any]:
     """What PPO and its kin are made with; of several learners each has its share of a minibatch."""
     env, rate = setting.env, options.learning_rate
     n_steps = options.n_steps * setting.environments // env.num_envs
