@@ -179,9 +179,9 @@ def check_plain_answers(made: Any, policy: NumpyPolicy, own: spaces.Space[Any], 
     first = max(int(space.start), 0) if isinstance(space, spaces.Discrete) else 0
     for row, answer in zip(rows, expected, strict=True):
         outputs = policy.logits(row)
-        if policy.answers.margin(outputs, None) <= NEAR_TIE:
+        if policy.distribution.margin(outputs, None) <= NEAR_TIE:
             continue
-        theirs, ours = np.ravel(answer), policy.answers.likeliest(outputs, None) + first
+        theirs, ours = np.ravel(answer), policy.likeliest(outputs, None) + first
         if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
             raise RuntimeError(f"the saved policy answers {ours}, plain {type(made).__name__}.predict {theirs}")
 
