@@ -13,11 +13,11 @@ from rlctl.config.validation import key_prefix, short_repr
 from rlctl.core.errors import ConfigError, ContractError
 from rlctl.core.random_policy import RANDOM
 from rlctl.environments.reward_env import RewardFactory, rewarded
-from rlctl.executors.local.processes import open_closed_streams
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
 from rlctl.plugins.registry import Learner, load_policy, policy_factory
-from rlctl.system.files import require_file, require_folder, writing
+from rlctl.system.files import require_file, require_folder, storage_errors
+from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     open_closed_streams()
     out = Path(out)
     learner = check_train(config, out, resume)
-    with config.source.located(), writing(out, "then go on with --resume"), _watching(config, signals=False):
+    with config.source.located(), storage_errors(out, "then go on with --resume"), _watching(config, signals=False):
         return learner.train(out, resume, progress or Silent())
 
 
@@ -157,7 +157,7 @@ def tune(
 
         seed = config.seed if seed is None else seed
         settings = tuning.SearchSettings(generations=generations, instances=instances, seed=seed)
-        with writing(out):
+        with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
 
 
@@ -285,7 +285,7 @@ def steer(
         with watching(config.steer.decision_timeout_s, "steer.decision_timeout_s"):
             preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
         require_folder(run)
-        with writing(run, "then go on with --resume"):
+        with storage_errors(run, "then go on with --resume"):
             return control.steer(
                 config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
             )

@@ -109,6 +109,11 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
+def reason(error: BaseException) -> str:
+    """Type and text of an exception, in one line."""
+    return " ".join(described(error).split()).removesuffix(":")
+
+
 def brief(value: object) -> str:
     """A value for people, on one line, cut if it is long, in whatever way its author has written ``__repr__``.
 

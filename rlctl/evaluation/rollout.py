@@ -152,7 +152,7 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
 def _play_there(
     timeout_s: float | None, factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]
 ) -> list[Rollout]:
-    watchdog.may_exit()
+    watchdog.allow_exit()
     try:
         with watchdog.watching(timeout_s, watchdog.TIMEOUT):
             return play(factory, capacity, entries)

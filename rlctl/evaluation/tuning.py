@@ -23,7 +23,7 @@ from rlctl.config.provenance import provenance
 from rlctl.core.errors import ConfigError
 from rlctl.evaluation.rollout import TUNING, VALIDATION, Rollout, RolloutPool, draw_instances
 from rlctl.plugins.registry import campaign_factory, policy_factory
-from rlctl.system.files import write_whole
+from rlctl.system.files import write_atomically
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
@@ -236,7 +236,7 @@ def tune(
 def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: Mapping[str, Any]) -> None:
     """Write a rule file, whole or not at all."""
     data = {"schema": SCHEMA, "rule": rule, "parameters": dict(parameters), "tuning": dict(tuning)}
-    write_whole(path, yaml.safe_dump(data, sort_keys=False))
+    write_atomically(path, yaml.safe_dump(data, sort_keys=False))
 
 
 def _record(config: Config, settings: SearchSettings, tuned: Tuned) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rlctl.core.policy import Policy
 from rlctl.core.records import Record
 from rlctl.executors.base import Executor, ExecutorFactory
 from rlctl.executors.event_log import Journal, last_attempts
-from rlctl.monitoring.ledger import account, utilisation
+from rlctl.monitoring.ledger import allocation_ledger, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.preflight import check_campaign, load_fallback
@@ -33,7 +33,7 @@ from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
-from rlctl.system.files import filled, require_folder
+from rlctl.system.files import atomic_folder, require_folder
 from rlctl.system.watchdog import watching
 
 log = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ class _Loop:
         capacity = self._config.machine.capacity()
         timeline = Timeline.read(self._journal.records(), self._executor.capacity)
         end_s = ledger.node_seconds / capacity.nodes
-        booked = account(timeline, end_s)
+        uses = allocation_ledger(timeline, end_s)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -244,8 +244,8 @@ class _Loop:
             config_hash=self._identity["config_hash"],
             extra=dict(outcome.extra),
             provenance=provenance(),
-            core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
-            gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+            core_seconds={purpose.value: seconds for purpose, seconds in uses.cores.items()},
+            gpu_seconds={purpose.value: seconds for purpose, seconds in uses.gpus.items()},
         )
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary
@@ -266,7 +266,7 @@ class _Loop:
 def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mapping[str, Any]) -> None:
     """Make the run folder: it appears whole, with its journal, or not at all."""
     require_folder(run, made=MADE)
-    with filled(run, MADE) as new:
+    with atomic_folder(run, MADE) as new:
         (new / WORK).mkdir()
         factory.prepare(new / WORK, int(identity["instance"]))
         write_config(portable(config), new / CONFIG)

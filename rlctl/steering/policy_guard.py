@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 from rlctl.core.campaign import Action, ActionSpace, Decision, first_allowed, head_sizes
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
-from rlctl.system.watchdog import NoAnswer, complaint
+from rlctl.system.watchdog import NoAnswer, timeout_message
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class PolicyGuard:
             self._unanswered += 1
             if self.fallback is None or policy is self.fallback or self._unanswered >= _PATIENCE:
                 raise
-            log.warning("%s", complaint(error))
+            log.warning("%s", timeout_message(error))
             return None, "timeout"
         except Exception as error:  # whatever a policy does, the campaign goes on
             log.warning("policy %s raised %r", policy.name, error, exc_info=log.isEnabledFor(logging.DEBUG))

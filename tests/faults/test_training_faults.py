@@ -67,7 +67,7 @@ seed: 1
 campaign:
   name: gymnasium
   options:
-    id: "rlctl_envs.gym:rlctl/BlockCopolymerFilm-v0"
+    id: "rlctl_envs:rlctl/BlockCopolymerFilm-v0"
     kwargs: {{grid: 32, steps: 20, segments: 20}}
     communicator: communicator
 train:

@@ -6,7 +6,7 @@ import pytest
 
 from rlctl.core.task import Resources, TaskId, TaskSpec
 from rlctl.executors.application import Application
-from rlctl.executors.parsl.ranks import BlockProgram, hosts_of_block
+from rlctl.executors.parsl.block_program import BlockProgram, hosts_of_block
 from rlctl.executors.scheduler import Task
 
 

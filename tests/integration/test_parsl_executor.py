@@ -392,7 +392,7 @@ def test_a_controller_that_was_away_for_longer_than_its_lease_runs_again_what_wa
     future = executor.submit_task(stubborn("a"))
     until(lambda: begun(site, "a"), "it has begun")
     with monkeypatch.context() as away:
-        away.setattr(executor._orders, "_write", lambda: None)
+        away.setattr(executor._control, "_write", lambda: None)
         until(lambda: not alive(begun(site, "a")[0]), "its lease is over")
     assert future.result(PATIENCE_S) == {}
     assert len(begun(site, "a")) == 2
@@ -464,7 +464,7 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
     from parsl.executors import HighThroughputExecutor
 
     from rlctl.executors.parsl.factory import Parsl
-    from rlctl.executors.parsl.source import load
+    from rlctl.executors.parsl.parsl_config import load_executor
 
     path = tmp_path / "site.py"
     path.write_text(
@@ -474,8 +474,8 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
         "config = Config(executors=[one, ThreadPoolExecutor(label='threads')])\n"
         "def made(): return one\n"
     )
-    assert isinstance(load(str(path), "one"), HighThroughputExecutor)
-    assert load(f"{path}:one", None).label == load(f"{path}:made", None).label == "one"
+    assert isinstance(load_executor(str(path), "one"), HighThroughputExecutor)
+    assert load_executor(f"{path}:one", None).label == load_executor(f"{path}:made", None).label == "one"
     for text, label, complaint in (
         (str(path), None, "several executors, choose one by executor.options.label; there are: one, threads"),
         (str(path), "two", "no executor 'two'; there are: one, threads"),
@@ -485,7 +485,7 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
         ("no.such.module:name", None, "ModuleNotFoundError"),
     ):
         with pytest.raises(ConfigError, match=r"executor\.options") as refused:
-            load(text, label)
+            load_executor(text, label)
         assert complaint in str(refused.value)
     factory = Parsl({"config": f"{path}:one"})
     factory.check(Capacity(nodes=2))
@@ -536,9 +536,9 @@ def test_it_works_with_what_parsl_does_unless_told_otherwise_and_without_its_pro
 def test_what_is_slow_to_notice_losses_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     from parsl.executors import HighThroughputExecutor
 
-    from rlctl.executors.parsl.source import look_over
+    from rlctl.executors.parsl.parsl_config import warn_if_slow
 
-    look_over(workers_of_parsl(1))
+    warn_if_slow(workers_of_parsl(1))
     assert not caplog.records
-    look_over(HighThroughputExecutor(label="slow"))
+    warn_if_slow(HighThroughputExecutor(label="slow"))
     assert "after up to 30 s, a lost node after up to 120 s" in caplog.text

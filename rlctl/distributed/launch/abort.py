@@ -18,7 +18,7 @@ from rlctl.distributed.launch import status_file
 from rlctl.system import interrupts
 from rlctl.system.crash_report import EXIT_CODE, origin
 from rlctl.system.terminal import one_line
-from rlctl.system.watchdog import NoAnswer, complaint
+from rlctl.system.watchdog import NoAnswer, timeout_message
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -75,7 +75,7 @@ def abort(error: BaseException, label: str, first: bool) -> NoReturn:
     """
     interrupts.end()  # another rank may be ending the job already: launchers begin with SIGTERM
     if isinstance(error, NoAnswer):
-        error = NoAnswerError(complaint(error))
+        error = NoAnswerError(timeout_message(error))
     if isinstance(error, RlctlError):
         # Most often all ranks have the same error: then rank 0 prints it, since the rank does not matter.
         printed = not first and _is_claimed(_PREFER_FIRST_S)

@@ -22,7 +22,7 @@ from rlctl.distributed.learner.context import LearnerContext, LearnerGroup
 from rlctl.distributed.modes.multi_agent import train_section
 from rlctl.plugins.preflight import check_training
 from rlctl.plugins.registry import game_factory
-from rlctl.system.files import writing
+from rlctl.system.files import storage_errors
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
@@ -53,7 +53,7 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
         limit_s=context.limit_s,
     )
 
-    with config.source.located(), writing(out, "then go on with --resume"):
+    with config.source.located(), storage_errors(out, "then go on with --resume"):
         learner = check_training(config, game_factory(config.campaign.name, config.campaign.options))
         if distributed.mode == "lockstep":
             return learner.train_on_ranks(out, resume, progress, learner_context)

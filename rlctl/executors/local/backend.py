@@ -32,7 +32,7 @@ from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.futures import ExecutorBroken
 from rlctl.executors.local.inventory import Layout, Places, available_cores
 from rlctl.executors.local.process_task import LOGS, Program, check_program
-from rlctl.executors.local.processes import capped, open_closed_streams
+from rlctl.executors.local.processes import capped
 from rlctl.executors.local.progress_files import Reports
 from rlctl.executors.local.supervisor import GRACE_S, TASK
 from rlctl.executors.local.supervisor_client import Supervision
@@ -43,6 +43,7 @@ from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.executors.served import ServedExecutor, check_call
 from rlctl.executors.sharing import Clock, Share
+from rlctl.system.terminal import open_closed_streams
 
 if TYPE_CHECKING:
     from rlctl.core.records import Recorder

@@ -29,20 +29,20 @@ from rlctl.core.task import Failure, TaskSpec
 from rlctl.executors.application import Application
 from rlctl.executors.functions import serialization, worker_client
 from rlctl.executors.local.process_task import Program
-from rlctl.executors.local.processes import open_closed_streams
 from rlctl.executors.local.progress_files import Reports
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.naming import attempt_key
 from rlctl.executors.ownership import networked
+from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_killed
 from rlctl.executors.parsl.blocks import Blocks
-from rlctl.executors.parsl.control_file import FOLDER, Orders
-from rlctl.executors.parsl.relics import Relics
-from rlctl.executors.parsl.worker_agent import ENDED, STOPPED, Call, Exec, Session, was_killed
+from rlctl.executors.parsl.control_file import FOLDER, ControlWriter
+from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, CallRequest, ProgramRequest, Session, session_file
 from rlctl.executors.parsl.worker_slots import WorkerPool
 from rlctl.executors.pool import Placement
 from rlctl.executors.recovery import Past, placement_of
 from rlctl.executors.scheduler import Ending, Task
 from rlctl.executors.served import ServedExecutor, check_call
+from rlctl.system.terminal import open_closed_streams
 
 if TYPE_CHECKING:
     from rlctl.core.records import Recorder
@@ -135,11 +135,11 @@ class ParslExecutor(ServedExecutor):
         token = uuid.uuid4().hex
         folder = self._workdir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        self._relics = Relics(self._workdir)
-        self._orders = Orders(folder, token)  # former controllers' workers stop when they read it
-        self._origin -= self._relics.clear(self._settings.lease_s)
+        self._files = AttemptFiles(self._workdir)
+        self._control = ControlWriter(folder, token)  # former controllers' workers stop when they read it
+        self._origin -= self._files.take_over(self._settings.lease_s)
         self._token = token
-        self._session = folder / f"session-{token}"
+        self._session = session_file(self._workdir, token)
         initialize = None if initializer is None else serialization.dump((initializer, initargs, {}), None)
         self._session.write_bytes(pickle.dumps(self._make_session(initialize)))
         try:
@@ -190,11 +190,11 @@ class ParslExecutor(ServedExecutor):
         if attempt is None or task.spec.function is not None:
             return False
         key = attempt_key(task.uid, attempt.number)
-        ended = self._relics.ended(key)
+        ended = self._files.ended(key)
         if ended is None:
             return False
         if ended["why"] == "stopped" or was_killed(ended):  # it did not come to its end
-            self._relics.forget(key)
+            self._files.forget(key)
             return False
         with self._mutex:
             task.attempt = attempt.number
@@ -211,14 +211,14 @@ class ParslExecutor(ServedExecutor):
         """What was told by the last ``wait`` is recorded by now: the exit files may go."""
         finished, self._finished = self._finished, []
         for key in finished:
-            self._relics.forget(key)
+            self._files.forget(key)
 
     def _launch(self, task: Task) -> None:
         key = task.key
-        request: Call | Exec
+        request: CallRequest | ProgramRequest
         if task.spec.function is not None:
             try:
-                request = Call(key, worker_client.call_message(task, [], None), task.spec.walltime_s)
+                request = CallRequest(key, worker_client.call_message(task, [], None), task.spec.walltime_s)
             except Exception as error:
                 self._ended(
                     task, Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {described(error)}", error=error)
@@ -226,7 +226,7 @@ class ParslExecutor(ServedExecutor):
                 return
         else:
             gpus = [device for part in task.placement for device, _ in part.gpus]
-            request = Exec(key, task.spec, task.need, task.attempt, gpus, self._limits(task))
+            request = ProgramRequest(key, task.spec, task.need, task.attempt, gpus, self._limits(task))
         try:
             future = self._blocks.submit(pickle.dumps((self._workdir, self._token, request)))
         except Exception as error:
@@ -245,10 +245,10 @@ class ParslExecutor(ServedExecutor):
         }
 
     def _halt(self, task: Task, grace_s: float) -> None:
-        self._orders.give(task.key, "stop", grace_s)
+        self._control.request(task.key, "stop", grace_s)
 
     def _send(self, task: Task, number: int) -> None:
-        self._orders.give(task.key, "signal", int(number))
+        self._control.request(task.key, "signal", number)
 
     def _progress(self, task: Task) -> Mapping[str, Any] | None:
         return self._reports.newest(task.spec)
@@ -264,7 +264,7 @@ class ParslExecutor(ServedExecutor):
     def _live(self) -> None:
         """Show that we live, whatever else may be slow."""
         while True:
-            self._orders.beat()
+            self._control.beat()
             self._hear(self._blocks.check)
             if self._enough.wait(_LOOK_S):
                 return
@@ -306,7 +306,7 @@ class ParslExecutor(ServedExecutor):
 
     def _take(self, key: str, news: Future[bytes] | int | RlctlError) -> None:
         if isinstance(news, Future):
-            self._orders.forget(key)
+            self._control.forget(key)
             self._answered(key, self._runs.pop(key), news)
         elif isinstance(news, RlctlError):
             self._break(news)
@@ -327,14 +327,14 @@ class ParslExecutor(ServedExecutor):
                 self._conclude(task, json.loads(answer[1:]))
             elif answer[:1] == STOPPED:
                 if task.stop is None:  # its worker had not heard of us for too long, which is not the task's fault
-                    self._orders.beat(at_once=True)
+                    self._control.beat(at_once=True)
                 self._ended(task, Ending(stopped=True))
             else:
                 self._end(task, partial(worker_client.ending, answer))
         elif type(error).__name__ not in ("WorkerLost", "ManagerLost", "BadStateException"):
             self._ended(task, Ending(failure=Failure.LAUNCH, message=f"Parsl: {described(error)}"))
         elif task.spec.function is None:
-            self._lost[key] = (task, str(error), time.monotonic() + self._relics.patience_s)
+            self._lost[key] = (task, str(error), time.monotonic() + PATIENCE_S)
         elif task.work is not None:
             self._ended(task, Ending(failure=Failure.SIGNAL, message=f"the worker was lost: {error}"))
         else:
@@ -343,32 +343,32 @@ class ParslExecutor(ServedExecutor):
     def _look_after_lost(self) -> None:
         """What a lost worker ran has ended when its supervisor says so, or can be believed to have ended."""
         for key, (task, message, until) in list(self._lost.items()):
-            ended = self._relics.ended(key)
-            if ended is None and self._relics.may_run(key) and time.monotonic() < until:
+            ended = self._files.ended(key)
+            if ended is None and self._files.may_run(key) and time.monotonic() < until:
                 continue
             del self._lost[key]
-            self._orders.forget(key)
+            self._control.forget(key)
             by_itself = ended is not None and ended["why"] != "stopped" and not was_killed(ended)
             if ended is not None and (by_itself or task.stop is not None):
                 self._conclude(task, ended)
                 continue
-            self._relics.forget(key)
+            self._files.forget(key)
             self._ended(task, Ending(failure=Failure.LOST, message=message))
 
     def _conclude(self, task: Task, ended: Mapping[str, Any]) -> None:
         key = task.key
         if ended["why"] == "stopped" and task.stop is None:
-            self._orders.beat(at_once=True)
+            self._control.beat(at_once=True)
         program = Program(task, self._workdir, self._workdir / FOLDER / "none", self._applications, self._bare)
         self._end(task, lambda: program.ending(ended))
         if self._journal is None:
-            self._relics.forget(key)
+            self._files.forget(key)
         elif not self._records_ends:
             self._finished.append(key)
 
     def _recorded(self, task: Task) -> None:
         if task.spec.function is None:
-            self._relics.forget(task.key)
+            self._files.forget(task.key)
 
     def _release_all(self) -> None:
         with self._mutex:
@@ -377,18 +377,19 @@ class ParslExecutor(ServedExecutor):
             self._let_go = True
             if self._broken is None:
                 self._taken()
-            self._orders.close()
+            self._control.close()
         self._enough.set()
         self._blocks.leave()
         for thread in self._others:
             thread.join()
         if self._runs:  # it is broken: nobody else waits for their end
-            self._relics.wait()
+            self._files.wait_for_programs()
         if self._blocks.ours:
-            self._relics.wait_for_workers()
+            self._files.wait_for_workers()
             self._blocks.stop()
         self._session.unlink(missing_ok=True)
-        self._relics.tidy()
+        self._files.remove_empty()
+        self._control.remove_partial()
 
     def _wake(self) -> None:
         """End the sleep of the thread."""

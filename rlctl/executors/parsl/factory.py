@@ -16,7 +16,7 @@ from rlctl.executors.event_log import Journal
 from rlctl.executors.local.factory import CommonOptions
 from rlctl.executors.parsl.backend import ParslExecutor, Settings
 from rlctl.executors.parsl.blocks import Blocks
-from rlctl.executors.parsl.source import load, look_over
+from rlctl.executors.parsl.parsl_config import load_executor, warn_if_slow
 from rlctl.executors.recovery import KINDS, Past
 
 
@@ -69,8 +69,8 @@ class Parsl:
             LaunchError: it can never have so many workers.
         """
         capacity.require_equal("the parsl executor")
-        executor = load(self.options.config, self.options.label)
-        look_over(executor)
+        executor = load_executor(self.options.config, self.options.label)
+        warn_if_slow(executor)
         provider, most = executor.provider, executor.max_workers_per_node
         hosts = (provider.init_blocks or 1) * (1 if Blocks(executor).masters else provider.nodes_per_block)
         wanted = capacity.nodes * self.options.workers_per_node
@@ -96,7 +96,7 @@ class Parsl:
             applications=options.described(),
         )
         return ParslExecutor(
-            load(options.config, options.label),
+            load_executor(options.config, options.label),
             capacity,
             workdir,
             journal,

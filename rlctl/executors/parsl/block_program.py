@@ -1,4 +1,4 @@
-"""MPI programs over all hosts of a block, where one worker is the master of a block of several."""
+"""MPI programs over all hosts of a block, where each worker is the master of a block of several hosts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE")
 """Variables of batch systems that name a file with a host in each line."""
 
 _HERE_ONLY = ("OMPI_MCA_pml", "OMPI_MCA_btl")
-"""What makes Open MPI quick on one machine, and slow over several."""
+"""Variables that make Open MPI fast on one machine, and slow over several."""
 
 
 def hosts_of_block(environment: Mapping[str, str]) -> list[str]:
-    """Hosts of the batch job that this process runs in, in the order of the batch system; empty: it tells none.
+    """Hosts of the batch job that this process runs in, in the order of the batch system; empty if it names none.
 
     Raises:
-        LaunchError: it cannot be asked.
+        LaunchError: the batch system cannot be asked.
     """
     listed = environment.get("SLURM_JOB_NODELIST")
     try:
@@ -41,12 +41,12 @@ def hosts_of_block(environment: Mapping[str, str]) -> list[str]:
 
 
 class BlockProgram(Program):
-    """One attempt of an exec in a worker that is the master of its block: its ranks go evenly over all hosts."""
+    """A program in a worker that is the master of its block: its ranks are spread evenly over all hosts."""
 
     def launch(
         self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Mapping[str, str]
     ) -> dict[str, Any]:
-        """How this command is started: by the mpiexec of its application, told where."""
+        """Start the command by the mpiexec of its application, with the hosts on its command line."""
         need, job = self.task.need, dict(os.environ)
         hosts = hosts_of_block(job) if need.ranks > 1 else []
         if len(hosts) < 2:
