@@ -17,7 +17,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv

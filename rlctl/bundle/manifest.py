@@ -31,7 +31,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Campaign(_Part):
+class CampaignId(_Part):
     """Whom it was trained for; a campaign may say more of itself."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
@@ -124,7 +124,7 @@ class Manifest(_Part):
 
     schema_version: Literal[2] = Field(alias="schema")
     name: Name
-    campaign: Campaign
+    campaign: CampaignId
     spaces: Spaces
     network: Network
     observations: Statistics

@@ -11,7 +11,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, CampaignFactory
+from rlctl.core.campaign import Action
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ContractError
 from rlctl.core.machine import Capacity
 from rlctl.core.plugin_calls import asking

@@ -16,10 +16,6 @@ from rlctl.core.errors import EnvironmentFault
 Mask = NDArray[np.bool_]
 
 
-class MaskError(EnvironmentFault):
-    """An action mask that does not say which choices are allowed; the message names environment and step."""
-
-
 def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int) -> Mask | None:
     """The allowed choices of the open decision, flat over the heads; None: it tells of none, or actions are numbers.
 
@@ -31,7 +27,7 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
         step: number of steps since the reset.
 
     Raises:
-        MaskError: they are something else, they leave a head no choice, or actions are MultiBinary.
+        EnvironmentFault: they are something else, they leave a head no choice, or actions are MultiBinary.
     """
     told = info.get("action_mask")
     if told is None and env.has_wrapper_attr("action_masks"):
@@ -66,7 +62,7 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
     return allowed
 
 
-def late(env: gymnasium.Env[Any, Any], step: int) -> MaskError:
+def late(env: gymnasium.Env[Any, Any], step: int) -> EnvironmentFault:
     """What is wrong where the first reset told no mask and a later step tells one: rows have no room for it."""
     return _wrong(env, step, "is the first one: tell one at the reset, too")
 
@@ -100,9 +96,9 @@ class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
         return info if mask is None else {**info, "action_mask": mask}
 
 
-def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> MaskError:
+def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> EnvironmentFault:
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    return MaskError(f"environment {name}, step {step} of an episode: its action mask {problem}", "wrong_shape")
+    return EnvironmentFault(f"environment {name}, step {step} of an episode: its action mask {problem}", "wrong_shape")
 
 
 def _short(told: Any) -> str:

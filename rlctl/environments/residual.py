@@ -119,13 +119,17 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
 
 
 class ResidualPolicy:
-    """A rule, and a network that corrects it."""
+    """A rule, and a network that corrects it.
 
-    def __init__(self, rule: Policy, network: Policy) -> None:
+    Args:
+        digest: of the network's bundle.
+    """
+
+    def __init__(self, rule: Policy, network: Policy, digest: str | None = None) -> None:
         self.rule = rule
         self.network = network
         self.name = network.name
-        self.digest = getattr(network, "digest", None)
+        self.digest = digest
 
     def act(self, decision: Decision) -> Action:
         """The corrected answer, in named quantities."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlctl.core.campaign import Action, CampaignFactory, Decision
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import NoAnswerError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy

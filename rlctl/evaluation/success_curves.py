@@ -21,7 +21,7 @@ from rlctl.plugins.registry import load_policy
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
-    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.machine import Capacity
     from rlctl.core.policy import Policy
     from rlctl.environments.campaign_env import Episode

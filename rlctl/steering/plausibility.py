@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import RlctlError
 from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Resources, TaskSpec, TaskState

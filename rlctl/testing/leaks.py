@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.machine import Capacity
 
 INSTANCES = 24

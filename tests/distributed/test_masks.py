@@ -12,13 +12,12 @@ from test_ways_to_train import train as train_on_ranks
 import rlctl
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Decision
-from rlctl.core.errors import ConfigError, RlctlError
+from rlctl.core.errors import ConfigError, EnvironmentFault, RlctlError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import SimpleRule
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
 from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.distributed.comm.transition_spec import Seeds, VectorEnvironment
-from rlctl.environments.masks import MaskError
 from rlctl_envs.gymnasium_id import GymnasiumId
 
 TOLD = ("array", "list", "bools", "floats", "parts", "method")
@@ -95,7 +94,9 @@ def test_a_mask_that_says_nothing_usable_is_refused_with_environment_and_step(to
     rows = made.reset()
     for _ in range(2):
         rows = made.step(allowed(rows, (4,))).observations
-    with pytest.raises(MaskError, match=f"Masked-v0, step 3 of an episode: its action mask .*{WRONG[told]}") as error:
+    with pytest.raises(
+        EnvironmentFault, match=f"Masked-v0, step 3 of an episode: its action mask .*{WRONG[told]}"
+    ) as error:
         made.step(allowed(rows, (4,)))
     assert "\n" not in str(error.value)
     made.close()
@@ -104,7 +105,7 @@ def test_a_mask_that_says_nothing_usable_is_refused_with_environment_and_step(to
 @pytest.mark.parametrize("way", WAYS)
 def test_masks_where_actions_are_no_choices(way: str) -> None:
     with pytest.raises(
-        MaskError, match=r"not obeyed for actions of MultiBinary\(2\): declare MultiDiscrete\(\[2, 2\]\)"
+        EnvironmentFault, match=r"not obeyed for actions of MultiBinary\(2\): declare MultiDiscrete\(\[2, 2\]\)"
     ):
         worlds(way, factory(actions="bits"))
     made = worlds(way, factory(actions="numbers"))
@@ -127,7 +128,7 @@ def test_an_environment_that_begins_to_tell_masks_later_is_refused(way: str) -> 
     made.reset()
     for _ in range(2):
         made.step(np.zeros((2, 1), np.int64))
-    with pytest.raises(MaskError, match="Masked-v0, step 3 of an episode: its action mask is the first one"):
+    with pytest.raises(EnvironmentFault, match="Masked-v0, step 3 of an episode: its action mask is the first one"):
         made.step(np.zeros((2, 1), np.int64))
     made.close()
 

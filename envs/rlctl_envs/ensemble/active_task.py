@@ -11,7 +11,7 @@ from rlctl.executors.pool import Placement
 from rlctl_envs.ensemble.job_request import ONE, JobRequest, TaskShape
 
 
-class TaskStatus(StrEnum):
+class JobStatus(StrEnum):
     """Life of a task; the last three are final, and a task has exactly one of them in the end."""
 
     WAITING = "waiting"
@@ -67,7 +67,7 @@ class ActiveTask:
     deadline_s: float = math.inf
     path_s: float = 0.0
     blockers: set[int] = field(default_factory=set)
-    status: TaskStatus = TaskStatus.WAITING
+    status: JobStatus = JobStatus.WAITING
     uid: TaskId | None = None
     shape: TaskShape = ONE
     placement: Placement = ()
@@ -96,9 +96,9 @@ class ActiveTask:
     @property
     def settled(self) -> bool:
         """Whether it runs and nothing is being done about it."""
-        return self.status is TaskStatus.RUNNING and not (self.waits_again or self.resizing or self.stopping)
+        return self.status is JobStatus.RUNNING and not (self.waits_again or self.resizing or self.stopping)
 
     @property
     def final(self) -> bool:
         """Whether nothing can follow."""
-        return self.status not in (TaskStatus.WAITING, TaskStatus.RUNNING)
+        return self.status not in (JobStatus.WAITING, JobStatus.RUNNING)

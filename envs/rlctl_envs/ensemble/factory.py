@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.config.validation import check_options, key_prefix
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Outage

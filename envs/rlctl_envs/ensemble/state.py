@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
 from rlctl.executors.pool import Pool
-from rlctl_envs.ensemble.active_task import ActiveTask, TaskStatus
+from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
 from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.priorities import ORDERS
@@ -72,7 +72,7 @@ class EnsembleState:
         self.running: dict[int, ActiveTask] = {}
         self.ended: list[ActiveTask] = []
         self.tasks: dict[int, ActiveTask] = {}
-        self.counts = dict.fromkeys((TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.STOPPED), 0)
+        self.counts = dict.fromkeys((JobStatus.DONE, JobStatus.FAILED, JobStatus.STOPPED), 0)
         self.reported: ActiveTask | None = None
         self.scalings: dict[int, ScalingEstimate] = {}
         self.pool = Pool(capacity, scoring)
@@ -142,7 +142,7 @@ class EnsembleState:
 
     def believed(self, task: ActiveTask) -> float:
         """The share of its work that a task has probably done: as its last report says, or as time has passed."""
-        if task.status is not TaskStatus.RUNNING or task.starts == 0:
+        if task.status is not JobStatus.RUNNING or task.starts == 0:
             return task.done
         if task.reports:
             return max(task.reports[-1].fraction, task.begun)

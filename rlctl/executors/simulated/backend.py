@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlctl.core.errors import described
 from rlctl.core.machine import Capacity, Machine, Scoring
+from rlctl.core.plugin_calls import asking
 from rlctl.core.simulation import Checkpointing, Launch, Outage, Simulated, TaskModel
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors.engine import BookedExecutor, function_name
@@ -109,7 +110,9 @@ class SimulatedExecutor(BookedExecutor):
         return super().wait(timeout_s, idle=idle)
 
     def _compute(self) -> None:
-        self.deliver(self.model.outcomes(self.uncomputed))
+        launches = self.uncomputed
+        with asking("the task model", f"outcomes() of {len(launches)} tasks", len(launches)):
+            self.deliver(self.model.outcomes(launches))
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
         """Change what a task asks for; what it will do is asked again."""
