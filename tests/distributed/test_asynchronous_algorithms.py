@@ -76,9 +76,9 @@ def players(make, count=4, lag=0, with_mask=False, steps=20):
     return Players(worlds, steps, lag)
 
 
-def spec(make):
+def spec(make, n_mask=0):
     env = make()
-    layout = TransitionSpec(int(spaces.flatdim(env.observation_space)), 0, 0, 1)
+    layout = TransitionSpec(int(spaces.flatdim(env.observation_space)), n_mask, 0, 1)
     return RemoteEnvSpec(layout, env.observation_space, env.action_space, mask_in_row=False)
 
 
@@ -104,7 +104,9 @@ def test_ppo(space, lag):
 def test_maskable_ppo():
     make = lambda: Identity(CHOICE, masks=True)  # noqa: E731
     source = players(make, with_mask=True)
-    model = ActorMaskablePPO("MlpPolicy", spec(make), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1)
+    model = ActorMaskablePPO(
+        "MlpPolicy", spec(make, 3), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1
+    )
     model.attach(ActorLink(source), OnPolicyOptions())
     model.learn(6_400)
     chunk = source.next_batch(1, lambda: False)[0]
