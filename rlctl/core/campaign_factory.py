@@ -37,7 +37,7 @@ class CampaignFactory(ABC):
 
     @abstractmethod
     def campaign(self, seed: int) -> Campaign:
-        """The rules of the game of instance ``seed``."""
+        """The campaign of instance ``seed``."""
 
     def task_model(self, seed: int) -> TaskModel:
         """The twin: what the tasks of instance ``seed`` would do, for the simulated executor.

@@ -1,4 +1,4 @@
-"""Which choices an environment allows: read in one place, and from then on of one form, wherever it is played."""
+"""Action masks of environments: read in one place, and from there on flat booleans."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from rlctl.bundle.actions import action_heads
+from rlctl.core.campaign import Mask
 from rlctl.core.errors import EnvironmentFault
-
-Mask = NDArray[np.bool_]
 
 
 def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int) -> Mask | None:
-    """The allowed choices of the open decision, flat over the heads; None: it tells of none, or actions are numbers.
+    """The allowed choices of the open decision, flat over the heads; None: it gives none, or actions are numbers.
 
     They stand in ``info["action_mask"]`` (Gymnasium's convention), or a method ``action_masks()`` gives them
     (sb3-contrib's), behind any number of wrappers: booleans or 0 and 1, flat, or an array for each head.
@@ -34,7 +32,7 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
         try:
             told = env.get_wrapper_attr("action_masks")()
         except Exception as error:  # whatever an environment may raise
-            raise _wrong(env, step, f"cannot be had: action_masks() raised {type(error).__name__}: {error}") from error
+            raise _wrong(env, step, f"is missing: action_masks() raised {type(error).__name__}: {error}") from error
     if told is None:
         return None
     space = env.action_space
@@ -52,9 +50,9 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
     except (TypeError, ValueError):
         known = False
     if not known:
-        raise _wrong(env, step, f"is {_short(told)}: tell booleans, or 0 and 1")
+        raise _wrong(env, step, f"is {_short(told)}: give booleans, or 0 and 1")
     if flat.size != sum(heads):
-        raise _wrong(env, step, f"has {flat.size} entries for the {sum(heads)} choices of {space}: tell one for each")
+        raise _wrong(env, step, f"has {flat.size} entries for the {sum(heads)} choices of {space}: give one for each")
     for number, part in enumerate(np.split(allowed, np.cumsum(heads)[:-1])):
         if not part.any():
             head = f" of head {number}" if len(heads) > 1 else ""
@@ -63,8 +61,8 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
 
 
 def late(env: gymnasium.Env[Any, Any], step: int) -> EnvironmentFault:
-    """What is wrong where the first reset told no mask and a later step tells one: rows have no room for it."""
-    return _wrong(env, step, "is the first one: tell one at the reset, too")
+    """The error where the first reset gave no mask and a later step gives one: rows have no room for it."""
+    return _wrong(env, step, "is the first one: give one at the reset, too")
 
 
 class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):

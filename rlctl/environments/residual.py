@@ -85,7 +85,7 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
 
     @property
     def centre(self) -> tuple[int, ...]:
-        """The choices that mean "as the rule says"; only a reset tells."""
+        """The choices that mean "as the rule says"; known after the first reset."""
         return self._choices[0].centre
 
     def reset(

@@ -1,9 +1,7 @@
-"""Checks a campaign from outside, as Gymnasium's ``check_env`` checks an environment: does it keep its promises?
+"""``check_campaign`` and ``check_policy``: test a campaign or a policy from outside, as Gymnasium's ``check_env`` does.
 
-And a policy: does it forget, save and take up what ``rlctl.core.policy`` says?
-
-Training, comparison, steering and resuming all rest on what ``rlctl.core.campaign`` says. What breaks it shows
-late and far from its cause, so it is looked for here, on simulated tasks, in seconds.
+Training, comparison, steering and resuming all rest on what ``rlctl.core.campaign`` and ``rlctl.core.policy`` promise.
+A violation shows late and far from its cause; these checks find it on simulated tasks, in seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from rlctl.core.errors import ContractError
 from rlctl.core.machine import Capacity
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
-from rlctl.testing.leaks import told_too_early
+from rlctl.testing.leaks import find_leak
 from rlctl.testing.played_campaign import PlayedCampaign, call, comparable
 
 ENOUGH_DECISIONS = 64
@@ -68,14 +66,14 @@ def check_campaign(
     """
     capacity = capacity or factory.capacity
     _check_factory(factory, seed)
-    told = call("decision()", told_too_early, factory, capacity)
-    if told is not None:
-        raise ContractError(f"decision(): {told}: policies must not read what only the twin knows")
+    leak = call("decision()", find_leak, factory, capacity)
+    if leak is not None:
+        raise ContractError(f"decision(): {leak}: policies must not read what only the twin knows")
     seeds = [seed + i for i in range(instances)]
-    games: dict[str, list[PlayedCampaign]] = {"random": []}
+    played: dict[str, list[PlayedCampaign]] = {"random": []}
     for instance in seeds:
-        games["random"].append(PlayedCampaign(factory, instance, capacity).play())
-    first = games["random"][0]
+        played["random"].append(PlayedCampaign(factory, instance, capacity).play())
+    first = played["random"][0]
     # Again, after others were played: the same seed and events must give the same campaign.
     again = PlayedCampaign(factory, seed, capacity).play()
     _compare(first, again)
@@ -87,17 +85,17 @@ def check_campaign(
     for instance in seeds:
         PlayedCampaign(factory, instance, capacity, faults=True).play()
     for policy in policies:
-        games[policy.name] = [PlayedCampaign(factory, instance, capacity).play(policy) for instance in seeds]
-    reached = {name: sum(game.outcome.reached for game in played) for name, played in games.items()}
+        played[policy.name] = [PlayedCampaign(factory, instance, capacity).play(policy) for instance in seeds]
+    reached = {name: sum(play.outcome.reached for play in plays) for name, plays in played.items()}
     if policies and not any(reached.values()):
         raise ContractError(
             f"outcome(): none of {', '.join(reached)} reached the goal in {instances} instances: is it within reach "
             "before deadline_s, and does on_event() count what the twin's results say?"
         )
-    everything = [game for played in games.values() for game in played]
+    everything = [play for plays in played.values() for play in plays]
     return Checked(
-        decisions=sum(len(game.decisions) for game in everything),
-        tasks=sum(len(game.campaign.started) for game in everything),
+        decisions=sum(len(play.decisions) for play in everything),
+        tasks=sum(len(play.campaign.started) for play in everything),
         instances=instances,
         reached=reached,
     )
@@ -164,32 +162,32 @@ def _check_factory(factory: CampaignFactory, seed: int) -> None:
         raise ContractError("privileged() should have one length for all instances, and one value for a seed")
 
 
-def _check_replay(factory: CampaignFactory, game: PlayedCampaign, capacity: Capacity) -> None:
+def _check_replay(factory: CampaignFactory, play: PlayedCampaign, capacity: Capacity) -> None:
     """What resuming does: at some decisions, and at the end."""
-    asked = [i for i, record in enumerate(game.journal) if record.kind == "decision"]
+    asked = [i for i, record in enumerate(play.journal) if record.kind == "decision"]
     for number in sorted({0, len(asked) // 2, len(asked) - 1}):
-        fresh = PlayedCampaign(factory, game.instance, capacity)
-        decision = fresh.driver.replay(game.journal[: asked[number]], {})
-        if comparable(decision) != game.decisions[number]:
+        fresh = PlayedCampaign(factory, play.instance, capacity)
+        decision = fresh.driver.replay(play.journal[: asked[number]], {})
+        if comparable(decision) != play.decisions[number]:
             raise ContractError(
                 f"a replayed campaign asks differently at decision {number}: its state must follow from the seed, the "
                 "actions and the events alone (no clock, no global state, no randomness without a seed)"
             )
-    fresh = PlayedCampaign(factory, game.instance, capacity)
-    fresh.driver.replay(game.journal, {})
-    if fresh.campaign.outcome() != game.outcome:
+    fresh = PlayedCampaign(factory, play.instance, capacity)
+    fresh.driver.replay(play.journal, {})
+    if fresh.campaign.outcome() != play.outcome:
         raise ContractError(
             "outcome() of a replayed campaign differs: its state must follow from seed, actions, events"
         )
 
 
-def _check_masked(factory: CampaignFactory, game: PlayedCampaign, capacity: Capacity) -> None:
+def _check_masked(factory: CampaignFactory, play: PlayedCampaign, capacity: Capacity) -> None:
     """A choice that the mask forbids is answered like any other."""
-    asked = [i for i, record in enumerate(game.journal) if record.kind == "decision"]
-    for number, mask in enumerate(game.masks):
+    asked = [i for i, record in enumerate(play.journal) if record.kind == "decision"]
+    for number, mask in enumerate(play.masks):
         if not mask.all():
-            fresh = PlayedCampaign(factory, game.instance, capacity)
-            fresh.driver.replay(game.journal[: asked[number]], {})
+            fresh = PlayedCampaign(factory, play.instance, capacity)
+            fresh.driver.replay(play.journal[: asked[number]], {})
             parts = np.split(mask, np.cumsum(fresh.campaign.heads)[:-1])
             fresh.campaign.apply(np.array([int(np.argmin(part)) for part in parts], np.int64))
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import forms
 import numpy as np
 import pytest
 from test_ways_to_train import train as train_on_ranks
@@ -140,11 +141,14 @@ def config(algorithm: str, **kwargs: Any) -> Config:
     return Config.model_validate({"schema": 1, "seed": 1, "campaign": campaign, "train": train})
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
-@pytest.mark.parametrize(("told", "actions"), [("method", "choice"), ("list", "from-2"), ("parts", "heads")])
+@pytest.mark.parametrize(
+    ("seen", "algorithm"),
+    forms.pairs([("method", "choice"), ("list", "from-2"), ("parts", "heads")], ["ppo", "maskable_ppo"]),
+)
 def test_training_and_comparing_in_one_process_take_allowed_actions_only(
-    tmp_path: Path, algorithm: str, told: str, actions: str
+    tmp_path: Path, algorithm: str, seen: tuple[str, str]
 ) -> None:
+    told, actions = seen
     asked = config(algorithm, told=told, actions=actions)
     policy = rlctl.train(asked, tmp_path / "run")  # a forbidden action raises an exception
     returns = rlctl.evaluate(asked, ["random", str(policy)], instances=4)
@@ -188,8 +192,7 @@ train:
 """
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
-@pytest.mark.parametrize("mode", ["lockstep", "asynchronous"])
+@pytest.mark.parametrize(("mode", "algorithm"), forms.pairs(["lockstep", "asynchronous"], ["ppo", "maskable_ppo"]))
 def test_training_on_ranks_takes_allowed_actions_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, mode: str
 ) -> None:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import forms
 import gymnasium.utils.env_checker
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def policy(name: str) -> Policy:
     return AnyAllowed() if name == "any_allowed" else rule(name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 if forms.full() else 20, deadline=None)
 @given(instance=st.integers(0, 2**32 - 1), name=st.sampled_from(POLICIES), unequal=st.booleans())
 def test_never_over_capacity_and_every_task_ends_once(instance: int, name: str, unequal: bool) -> None:
     capacity = UNEQUAL if unequal else EQUAL
@@ -163,7 +164,7 @@ def assert_within(capacity: Capacity, records: list[Record]) -> None:
             over.add(key)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 if forms.full() else 6, deadline=None)
 @given(instance=st.integers(0, 2**32 - 1), name=st.sampled_from(POLICIES))
 def test_a_journal_rebuilds_the_ensemble_at_any_point(instance: int, name: str) -> None:
     factory = Ensemble(HARD)
@@ -275,7 +276,7 @@ def test_giving_up_a_goal_never_pays() -> None:
 
     config = load_config(Path(__file__).parents[2] / "configs" / "ensemble_stopping.yaml")
     factory = campaign_factory(config.campaign.name, config.campaign.options)
-    for instance in range(20):
+    for instance in range(20 if forms.full() else 6):
         returns = []
         for player in (GivesUp(), load_policy(config, "renewal")):
             env, total = CampaignEnv(factory, config.machine.capacity()), 0.0

@@ -62,7 +62,7 @@ class BlockCopolymer(CampaignFactory):
                 _require_mpiexec(max(self.options.ranks))
 
     def campaign(self, seed: int) -> AnnealingCampaign:
-        """The game of instance ``seed``."""
+        """The campaign of instance ``seed``."""
         return AnnealingCampaign(self.options, seed)
 
     def task_model(self, seed: int) -> FilmTwin:

@@ -23,10 +23,10 @@ class JobStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProgressReport:
-    """What a running task has said of itself.
+    """A report of a running task.
 
     Attributes:
-        time_s: when it was heard.
+        time_s: when it came.
         fraction: of its work that is done.
         value: of what it will be worth; None: it does not say.
     """

@@ -1,4 +1,4 @@
-"""Attempts of tasks: where on the machine they run, since when, and what is charged for them."""
+"""Attempts of tasks: their place on the machine, their times, and their charges."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rlctl_envs.ensemble.state import EnsembleState
 
 
 class Attempts:
-    """Mirrors the executor's books: what runs has a place in the state's pool and is charged, and nothing else is.
+    """Mirrors the executor's placement: what runs has a place in the state's pool and is charged, and nothing else is.
 
     Args:
         state: whose machine it is.
-        account: who charges.
+        account: charges for them.
 
     Attributes:
         again: tasks that were lost with their node and have no place; the executor runs them again before all others.

@@ -48,11 +48,11 @@ class EnsembleCampaign(Campaign):
     is possible.
 
     Args:
-        options: the game.
+        options: of the ensemble.
         jobs: every task that may ever arrive, by number; the policy learns of one when it arrives.
         specify: makes the task that a start becomes. A task has succeeded if it says that its ``quality`` is worth it,
             or says nothing of it.
-        truth: what tasks really take, for rules that are there for comparison; None: nobody knows.
+        truth: what tasks really take, for rules that are there for comparison; None: hidden.
         scoring: which nodes tasks go to, as the executor has it.
     """
 
@@ -143,7 +143,7 @@ class EnsembleCampaign(Campaign):
                 }
                 self._choices = None
                 self._decision = Decision(
-                    "ensemble", self.state.now_s, fields, observe=self._look, residual=self._around
+                    "ensemble", self.state.now_s, fields, observe=self._observe, residual=self._residual_choices
                 )
             else:
                 self.tasks.changed = False
@@ -204,8 +204,8 @@ class EnsembleCampaign(Campaign):
             return False  # it is the executor's first in the queue: nothing may overtake it
         if state.free_cores > 0 and next(state.startable(), None) is not None:
             return True
-        told = state.reported
-        if told is not None and told.settled and (self.options.stop or (self.options.resize and state.wider(told))):
+        task = state.reported
+        if task is not None and task.settled and (self.options.stop or (self.options.resize and state.wider(task))):
             return True
         if self.options.resize and state.free_cores > 0 and not state.waiting:
             return any(s.ranks > t.shape.ranks for t in state.running.values() for s in state.wider(t))
@@ -216,11 +216,11 @@ class EnsembleCampaign(Campaign):
             self._choices = shortlist(self.state)
         return self._choices
 
-    def _look(self) -> tuple[NDArray[np.float32], Mask]:
+    def _observe(self) -> tuple[NDArray[np.float32], Mask]:
         choices = self._offered()
         return observe(self.state, choices, self._goal_left()), _mask(choices)
 
-    def _around(self, proposal: Mapping[str, Any]) -> ResidualChoices:
+    def _residual_choices(self, proposal: Mapping[str, Any]) -> ResidualChoices:
         """The same choices, and what a rule would do among them and marked."""
         decision = self._decision
         assert decision is not None

@@ -90,7 +90,7 @@ class Ensemble(CampaignFactory):
                 raise LaunchError(f"{most} ranks want MPI: {error}; or set it to [1]", (*key, "ranks")) from error
 
     def campaign(self, seed: int) -> EnsembleCampaign:
-        """The game of instance ``seed``."""
+        """The campaign of instance ``seed``."""
         workload = self.workload(seed)
 
         def truth(number: int, shape: TaskShape) -> float:
@@ -101,7 +101,7 @@ class Ensemble(CampaignFactory):
         )
 
     def workload(self, seed: int) -> Workload:
-        """What is hidden of instance ``seed``."""
+        """All that is drawn for instance ``seed``, hidden parameters included."""
         return _drawn(self._key, seed)
 
     def task_model(self, seed: int) -> EnsembleTwin:

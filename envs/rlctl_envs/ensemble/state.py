@@ -1,4 +1,4 @@
-"""The ensemble as far as its users know it: what rules read, and what the game is played on."""
+"""State of an ensemble as far as its users know it: tasks, machine and clock."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class EnsembleState:
         groups: the nodes.
         free_cores, free_gpus: not taken, on nodes that are there.
         may_wait: whether anything will happen if nothing is started.
-        truth: what tasks really take; None: nobody may know.
+        truth: what tasks really take; None: hidden.
         works: how many tasks have arrived.
         waiting_work_s: estimated work of all that wait.
         busy_ranks, promised_rank_s: ranks of running tasks, and the sum of these times their tasks' expected ends.
@@ -125,7 +125,7 @@ class EnsembleState:
         """The same as it really is; for comparison only.
 
         Raises:
-            ValueError: nobody may know.
+            ValueError: it is hidden.
         """
         if self.truth is None:
             raise ValueError("only a twin whose options say 'clairvoyant: true' knows how tasks really scale")
@@ -183,7 +183,7 @@ class EnsembleState:
         gpus = self.free_gpus + task.shape.ranks * task.shape.gpu
         return [s for s in task.shapes if s != task.shape and s.ranks <= free and (not s.gpu or s.ranks <= gpus)]
 
-    # What the game changes.
+    # What the campaign changes.
 
     def enqueue(self, task: ActiveTask) -> None:
         """It waits."""
@@ -199,7 +199,7 @@ class EnsembleState:
             del self.alike[_alike(task)]
 
     def arrive(self, task: ActiveTask) -> None:
-        """Nobody knew of this task before."""
+        """A new task has arrived."""
         self.work_log += math.log(max(task.job.estimate_s, 1e-9))
         self.works += 1
 
