@@ -104,13 +104,13 @@ def in_step(times_s: np.ndarray, seconds: float) -> Figures | None:
     from rlctl.distributed.actor.vector_env import SequentialVectorEnv
     from rlctl.distributed.comm.transition_spec import Seeds
     from rlctl.distributed.modes.lockstep import LockstepVectorEnv, serve_steps
-    from rlctl_agents.vec_env import TrainingVecEnv
 
     comm = MPI.COMM_WORLD
     if comm.rank:
-        serve_steps(comm, SequentialVectorEnv([lambda: Paced(times_s[comm.rank - 1])], Seeds(0, 0, comm.rank - 1)), 0)
+        number = comm.rank - 1
+        serve_steps(comm, SequentialVectorEnv([lambda: Paced(times_s[number])], Seeds(0, 0, number)), 0)
         return None
-    return _together(times_s, seconds, TrainingVecEnv(LockstepVectorEnv(comm, range(1, comm.size))))
+    return _together(times_s, seconds, LockstepVectorEnv(comm, range(1, comm.size)))
 
 
 def subproc(times_s: np.ndarray, seconds: float) -> Figures:

@@ -177,8 +177,8 @@ import numpy as np, torch
 from mpi4py import MPI
 sys.path.insert(0, HERE)
 from test_several_learners import data, ppo, require_same_weights, vector
-from rlctl.distributed.learner.context import LearnerGroup
-learners = LearnerGroup(MPI.COMM_WORLD, 5e-3)
+from rlctl.distributed.comm.polling import RankGroup
+learners = RankGroup(MPI.COMM_WORLD, 5e-3)
 model = ppo(learners)
 for update in range(3):
     model.rollout_buffer.fill(data(10 * update + learners.rank, 32 + 8 * learners.rank))

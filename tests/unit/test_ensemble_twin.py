@@ -114,7 +114,7 @@ def policy(name: str) -> Policy:
     return AnyAllowed() if name == "any_allowed" else rule(name)
 
 
-@settings(max_examples=60 if forms.full() else 20, deadline=None)
+@settings(max_examples=60 if forms.full() else 12, deadline=None)
 @given(instance=st.integers(0, 2**32 - 1), name=st.sampled_from(POLICIES), unequal=st.booleans())
 def test_never_over_capacity_and_every_task_ends_once(instance: int, name: str, unequal: bool) -> None:
     capacity = UNEQUAL if unequal else EQUAL

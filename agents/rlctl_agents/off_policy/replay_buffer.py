@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from rlctl.distributed.comm.chunk import Chunk
+from rlctl.distributed.comm.chunk import Chunk, flat_transitions
 
 
 class TimedReplayBuffer(ReplayBuffer):
@@ -41,7 +41,7 @@ class TimedReplayBuffer(ReplayBuffer):
 
     def extend(self, chunk: Chunk) -> None:
         """Add all transitions of a chunk, environment by environment."""
-        flat, count = chunk.flat(), chunk.size
+        flat, count = flat_transitions([chunk]), chunk.size
         following = chunk.next_observations().swapaxes(0, 1).reshape(count, -1)
         where = (self.pos + np.arange(count)) % self.buffer_size
         self.observations[where, 0] = flat["observation"].reshape(count, *self.observations.shape[2:])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.distributed.comm.chunk import Chunk
+from rlctl.distributed.comm.chunk import Chunk, flat_transitions
 
 Float32 = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ class ChunkBatch:
         self.lengths = np.repeat(*np.array([chunk.transitions.shape for chunk in chunks]).T)
         self.columns, self.longest = len(self.lengths), int(self.lengths.max())
         self._valid = np.arange(self.longest) < self.lengths[:, None]
-        self.transitions: NDArray[np.void] = np.concatenate([chunk.flat() for chunk in chunks])
+        self.transitions: NDArray[np.void] = flat_transitions(chunks)
         self.observations: Float32 = np.ascontiguousarray(self.transitions["observation"])
         self.actions: Float32 = np.ascontiguousarray(self.transitions["action"])
         self.last_observations: Float32 = np.concatenate([chunk.last_observations for chunk in chunks])

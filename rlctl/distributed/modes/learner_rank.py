@@ -11,6 +11,7 @@ from rlctl.config.load import config_data
 from rlctl.config.schema import Config
 from rlctl.distributed.comm.codec import encode
 from rlctl.distributed.comm.heartbeat import Heartbeat
+from rlctl.distributed.comm.polling import RankGroup
 from rlctl.distributed.comm.rma_weights import WeightsWindow
 from rlctl.distributed.comm.transport import MpiTransport, Peer
 from rlctl.distributed.launch.mpi_context import MpiContext
@@ -18,7 +19,7 @@ from rlctl.distributed.launch.topology import RankAssignment, Role
 from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.chunk_log import ChunkLog
 from rlctl.distributed.learner.collector import Collector
-from rlctl.distributed.learner.context import LearnerContext, LearnerGroup
+from rlctl.distributed.learner.context import LearnerContext
 from rlctl.distributed.modes.multi_agent import train_section
 from rlctl.plugins.preflight import check_training
 from rlctl.plugins.registry import game_factory
@@ -43,7 +44,7 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
     alone = distributed.learners == 1 or context.learners is None
     learner_context = LearnerContext(
         agent=own.agent,
-        learners=None if alone or context.learners is None else LearnerGroup(context.learners, context.limit_s),
+        learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
         actors=list(peers),
         environments=len(peers) * distributed.envs_per_actor,
         stop=context.stop,
