@@ -15,7 +15,8 @@ from rlctl.core.random_policy import RANDOM
 from rlctl.environments.reward_env import RewardFactory, rewarded
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
-from rlctl.plugins.registry import Learner, load_policy, policy_factory
+from rlctl.plugins.learner import Learner
+from rlctl.plugins.registry import load_policy, policy_factory
 from rlctl.system.files import require_file, require_folder, storage_errors
 from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching

@@ -18,8 +18,8 @@ from rlctl.core.policy import Policy
 from rlctl.core.task import TaskSpec
 from rlctl.environments.reward_env import Game, collective, rewarded
 from rlctl.plugins.entry_points import CAMPAIGNS, load
+from rlctl.plugins.learner import Learner
 from rlctl.plugins.registry import (
-    Learner,
     campaign_factory,
     executor_factory,
     executor_options,

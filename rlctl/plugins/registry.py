@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
-from rlctl.config.schema import Config, RuleEntry, TrainSection
+from rlctl.config.schema import Config, RuleEntry
 from rlctl.config.validation import did_you_mean, key_prefix, short_repr
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, RlctlError, reason
@@ -31,11 +31,11 @@ from rlctl.plugins.entry_points import (
     load,
     names,
 )
+from rlctl.plugins.learner import ALGORITHM, Learner
 
 if TYPE_CHECKING:
-    from rlctl.monitoring.progress import Progress
+    pass
 
-ALGORITHM = ("train", "algorithm")
 LARGEST = 1e12
 """Largest absolute value of a parameter of a rule, to avoid overflow."""
 
@@ -99,61 +99,6 @@ class Rule:
             problem = "must be positive"
         if problem is not None:
             raise ConfigError(f"rule {self.name}: {key} {problem}, got {short_repr(value)}", ("parameters", key))
-
-
-class Learner:
-    """A learning algorithm with its options: the base of what packages register under ``rlctl.learners``.
-
-    It is made as ``Learner(config)``, once per process, and raises ``ConfigError`` for ``train.options`` that it does
-    not know.
-
-    Attributes:
-        with_mask: rows that actors send hold masks of choices.
-        with_privileged: they hold what only the twin knows.
-        chunk_steps: steps that an actor sends together, unless the configuration says.
-    """
-
-    with_mask = True
-    with_privileged = True
-    chunk_steps = 64
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    @property
-    def section(self) -> TrainSection:
-        """``train`` of the configuration."""
-        assert self.config.train is not None
-        return self.config.train
-
-    def check(self, game: Game) -> None:
-        """Refuse what cannot be trained, so that ``rlctl check`` finds it without training.
-
-        Raises:
-            ConfigError: it cannot.
-        """
-
-    def env_setup(self, environment: Any, campaign: str) -> Any:
-        """Prepare a campaign's environment, or a vector of them; by default, it is used as it is."""
-        return environment
-
-    def train(self, out: Path, resume: bool, progress: Progress) -> Path:
-        """Train into the folder ``out``; return the folder of the saved policy."""
-        raise NotImplementedError(f"{type(self).__name__}.train(out, resume, progress) is not written")
-
-    def train_on_ranks(self, out: Path, resume: bool, progress: Progress, ranks: Any) -> Path | None:
-        """Train on the rank of a learner.
-
-        Args:
-            ranks: see ``rlctl.distributed.learner.context.LearnerContext``.
-
-        Returns:
-            The folder of the saved policy; None where the learner was asked to stop, or is not the first.
-
-        Raises:
-            ConfigError: the algorithm learns in one process only.
-        """
-        raise ConfigError(f"{self.section.algorithm} learns in one process only: leave --ranks out", ALGORITHM)
 
 
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
@@ -265,7 +210,7 @@ def learner(config: Config) -> Learner:
     registered = load(LEARNERS, config.train.algorithm, ALGORITHM)
     made = registered.make(config)
     if not isinstance(made, Learner):
-        raise ConfigError(f"{registered} makes {short_repr(made)}, which is no rlctl.plugins.registry.Learner")
+        raise ConfigError(f"{registered} makes {short_repr(made)}, not a rlctl.plugins.learner.Learner")
     return made
 
 

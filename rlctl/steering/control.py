@@ -30,7 +30,7 @@ from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.preflight import check_campaign, load_fallback
 from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.failure_limit import FailureLimit
-from rlctl.steering.interruptible_runner import InterruptibleRunner, StopRequest, stop_requests
+from rlctl.steering.interruptible_runner import InterruptibleRunner, StopFlag, stop_requests
 from rlctl.steering.live_curves import LiveCurves
 from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
@@ -203,7 +203,7 @@ class _Loop:
         self._executor.close()
         self._note_stop(why)
 
-    def _decide(self, stop: StopRequest) -> None:
+    def _decide(self, stop: StopFlag) -> None:
         self._guard.reset(int(self._identity["instance"]))
         answered = sum(record.kind == "decision" for record in self._records)
         # A state after the last recorded decision belongs to one that will be asked again.

@@ -15,7 +15,7 @@ from rlctl.system.watchdog import interruptible
 _SLICE_S = 0.25
 
 
-class StopRequest:
+class StopFlag:
     """Whether a signal has requested a stop (Ctrl-C, or the end of a batch job)."""
 
     def __init__(self) -> None:
@@ -28,13 +28,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests() -> Iterator[StopFlag]:
     """Turn SIGINT and SIGTERM into a stop request that the control loop checks.
 
     An exception between the start of a process and its record would lose the process, and so would a second Ctrl-C
     during the shutdown.
     """
-    request = StopRequest()
+    request = StopFlag()
 
     def note(number: int) -> None:
         request.made = True
@@ -55,7 +55,7 @@ class InterruptibleRunner:
     def __init__(
         self,
         executor: TaskRunner,
-        stop: StopRequest,
+        stop: StopFlag,
         between: Callable[[], None],
         on_event: Callable[[Event], None],
     ) -> None:
