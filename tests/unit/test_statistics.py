@@ -58,7 +58,7 @@ def test_comparison_says_what_is_preferred_and_how_surely():
     cost = random.lognormal(3.0, 0.3, 64)
     twins = random.lognormal(0.0, 0.3, (2, 64))
     comparison = Comparison(
-        plays={
+        rollouts={
             "learned": plays(cost * twins[0], np.ones(64)),
             "alike": plays(cost * twins[1] * 1.01, np.ones(64)),
             "dear": plays(3 * cost, np.ones(64)),
