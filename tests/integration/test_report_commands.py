@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from steering_process import Steering, await_
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from run_folders import queue_config, simulated_run
+from steering_process import Steering, await_
 
 from rlctl.config.load import load_config
 
