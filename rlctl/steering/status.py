@@ -166,7 +166,7 @@ class CampaignStatus:
         if not self.unattended:
             return []
         several = self.unattended > 1
-        text = f"{self.unattended} {'programs run' if several else 'program runs'} on without a controller; "
+        text = f"{self.unattended} {'programs' if several else 'program'} still running; "
         text += f"--resume within {format_duration(self.lease_s)} adopts {'them' if several else 'it'}"
         return [("", text)]
 
