@@ -49,7 +49,6 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
     learner_context = LearnerContext(
         agent=own.agent,
         learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
-        actors=list(peers),
         environments=len(peers) * distributed.envs_per_actor,
         stop=context.stop,
         collector=None,
