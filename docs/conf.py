@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
         "py:.*",
         r"rlctl\.executors\.((base|pools)\._T|booked\.BookedExecutor|served\.ServedExecutor|recovery\.Past|sharing\.Share)",
     ),
-    ("py:.*", r"rlctl\.driver\.TaskRunner"),
+    ("py:.*", r"rlctl\.(core\.runner\.TaskRunner|config\.schema\.TrainSection)"),
     ("py:.*", r"(Journal|TaskRunner|Past|Share|BookedExecutor|tuple\[str)"),
     ("py:.*", r"(NDArray|ArrayLike|Path|Any|Protocol|BaseModel|Callable|Mapping|Sequence|.*\.NDArray)(\[.*)?"),
 ]
