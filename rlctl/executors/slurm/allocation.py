@@ -22,7 +22,7 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
-from rlctl.executors.devices import AMD, MASKS, NVIDIA, SELECTOR, Devices, Makers, visible
+from rlctl.executors.devices import AMD, MASKS, NVIDIA, SELECTOR, Devices, VendorCounts, visible_devices
 from rlctl.executors.local.supervisor_client import own
 from rlctl.executors.slurm import commands
 from rlctl.executors.slurm.commands import Job
@@ -381,8 +381,10 @@ _TELL = (
 
 def _gpus(files: str, masks: str) -> Devices:
     """From what a node says."""
-    makers: Makers = {maker: None for maker, file in ((NVIDIA, "/dev/nvidia"), (AMD, "/dev/kfd")) if file in files}
-    return visible(dict(mask.split("=", 1) for mask in masks.strip().split("\t") if mask), makers)
+    makers: VendorCounts = {
+        maker: None for maker, file in ((NVIDIA, "/dev/nvidia"), (AMD, "/dev/kfd")) if file in files
+    }
+    return visible_devices(dict(mask.split("=", 1) for mask in masks.strip().split("\t") if mask), makers)
 
 
 def by_sbatch(flags: Sequence[str], script: str, workdir: Path) -> int:

@@ -25,11 +25,11 @@ from rlctl.executors.application import Application
 from rlctl.executors.devices import MASKS
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.launchers import Launch, Launcher, launch
+from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.process_task import Program, application_of, own_command, variables_of
 from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.local.supervisor import AGAIN_S, LAUNCHER_S, TASK
-from rlctl.executors.mpi import library
+from rlctl.executors.mpi import mpi_library
 from rlctl.executors.naming import file_name
 from rlctl.executors.pool import Placement, core_numbers
 from rlctl.executors.scheduler import Ending
@@ -91,7 +91,7 @@ def srun(
     ]
     if memory_mb is not None:
         flags.append(f"--mem={memory_mb}M")
-    return launch(Launcher.SRUN, Launch(ranks, job=job, pmi=mpi, flags=(*flags, *arguments)))[0]
+    return launch_command(Launcher.SRUN, LaunchRequest(ranks, job=job, pmi=mpi, flags=(*flags, *arguments)))[0]
 
 
 def prologue(allocation: Allocation, placement: Placement, outputs: tuple[str, str] | None) -> str:
@@ -105,7 +105,7 @@ def prologue(allocation: Allocation, placement: Placement, outputs: tuple[str, s
         block = allocation.block(part.node)
         here = block.cores[part.node]
         cores = sorted({here[core % len(here)] for core in core_numbers(part.cores)})
-        gpus = block.gpus[part.node].shown(device for device, _ in part.gpus)
+        gpus = block.gpus[part.node].variables_for(device for device, _ in part.gpus)
         told = " ".join(f"{name}={shlex.quote(value)}" for name, value in gpus.items())
         host = shlex.quote(block.hosts[part.node])
         cases.append(f"{host}) c={','.join(map(str, cores))}; export {told};;")
@@ -210,7 +210,7 @@ def pmi(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[s
 
 def _pmi(command: Sequence[str], variables: Mapping[str, str]) -> str | None:
     program = shutil.which(command[0], path=variables.get("PATH"))
-    flavour = None if program is None else library(program, variables)
+    flavour = None if program is None else mpi_library(program, variables)
     return None if flavour is None else PMI[flavour]
 
 
