@@ -22,7 +22,7 @@ from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.cores import usable_cores
 from rlctl.executors.local.processes import send_signal, session_processes
 from rlctl.executors.mpi import clean_environment, find_mpiexec, launcher_family, mpi_library, scratch_environment
-from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.executors.slurm.steps import PMI
 
 _PATIENCE_S = 60.0
@@ -160,18 +160,18 @@ def slurm() -> Finding:
         )
         return Finding("Slurm", False if job else None, f"sinfo: {said}", where)
     where = f"{', '.join(out.strip().splitlines())}; {f'inside job {job}' if job else 'outside any job'}"
-    if (why := _cannot_gather()) is not None:
+    if (why := _pmi_problem()) is not None:
         what, _, cure = why.partition(": ")
         return Finding("Slurm", False, f"{where}; ranks of this Python's MPI do not find each other: {what}", cure)
     advice = "" if job else "executor slurm: inside a job (salloc, sbatch), or with executor.options.submit"
     return Finding("Slurm", True, where, advice)
 
 
-def _cannot_gather() -> str | None:
+def _pmi_problem() -> str | None:
     """Why ranks of this Python's MPI do not find each other under srun; None: they do, or it cannot be asked."""
     family = mpi_library(sys.executable, clean_environment(os.environ))
     with contextlib.suppress(LaunchError):
-        return None if family is None else cannot_gather(PMI[family])
+        return None if family is None else pmi_problem(PMI[family])
     return None
 
 

@@ -13,7 +13,7 @@ import slurm_bed
 from slurm_bed import Bed
 
 from rlctl.executors.mpi import mpi_library
-from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.executors.slurm.steps import PMI
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -41,7 +41,7 @@ def gathers(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     family = mpi_library(sys.executable, os.environ)
     if family is None:
         pytest.skip("no mpi4py in this environment: pip install 'rlctl[mpi]'")
-    if (why := cannot_gather(PMI[family])) is not None:
+    if (why := pmi_problem(PMI[family])) is not None:
         pytest.skip(why)
 
 

@@ -32,7 +32,7 @@ from rlctl.executors.mpi import (
     scratch_environment,
     with_home,
 )
-from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.system.crash_report import EXIT_CODE
 
 INTERRUPTED = 130
@@ -103,7 +103,7 @@ def _srun(ranks: int, environment: Mapping[str, str]) -> Start:
         raise LaunchError("--ranks: mpi4py does not load its MPI: load your site's module, and see rlctl doctor")
     openmpi = family is Launcher.OPENMPI
     gather = "pmix" if openmpi else "pmi2"
-    if (why := cannot_gather(gather)) is not None:
+    if (why := pmi_problem(gather)) is not None:
         raise LaunchError(f"--ranks: {why}, or use --launcher mpiexec")
     command = [path, "--overlap", "--cpu-bind=none", f"--mpi={gather}"]
     command += ["--kill-on-bad-exit=0", "--no-kill"] if openmpi else ["--kill-on-bad-exit=1"]
