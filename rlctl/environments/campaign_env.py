@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rlctl.core.campaign import Action, Around, Campaign, CampaignFactory, Decision, Placing, Unsteady
 from rlctl.core.driver import Driver
 from rlctl.core.machine import Capacity
-from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
 from rlctl.core.records import Recorder
 from rlctl.core.runner import TaskRunner
@@ -108,16 +107,7 @@ def twin(
     outages = factory.outages(instance, capacity) if isinstance(factory, Unsteady) else ()
     scoring = factory.scoring if isinstance(factory, Placing) else None
     model = factory.task_model(instance) if model is None else model
-    return _Twin(capacity, model, journal, outages=outages, scoring=scoring)
-
-
-class _Twin(SimulatedExecutor):
-    """A simulated executor whose model may be a plug-in's."""
-
-    def _compute(self) -> None:
-        count = len(self.uncomputed)
-        with asking("the task model", f"outcomes() of {count} tasks", count):
-            super()._compute()
+    return SimulatedExecutor(capacity, model, journal, outages=outages, scoring=scoring)
 
 
 def choices(campaign: Campaign) -> int:

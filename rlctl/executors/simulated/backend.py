@@ -5,16 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rlctl.core.errors import described
-from rlctl.core.machine import Capacity
+from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.plugin_calls import asking
+from rlctl.core.records import Recorder
 from rlctl.core.simulation import Checkpointing, Launch, Outage, Simulated, TaskModel
-from rlctl.core.task import Failure
+from rlctl.core.task import Event, Failure
 from rlctl.executors.backend import (
     Attempt,
     AttemptOutcome,
@@ -24,8 +24,10 @@ from rlctl.executors.backend import (
     Exited,
     NodesChanged,
     Progress,
-    function_name,
 )
+from rlctl.executors.engine import Executor
+from rlctl.executors.factory import PoolPlan
+from rlctl.executors.futures import function_name
 
 _NODES, _PROGRESS, _END = range(3)
 """Kinds of entries of the heap, in their order at one instant."""
@@ -70,26 +72,18 @@ class SimulatedBackend(Backend):
         capacity: nodes, cores and GPUs.
         model: predicts what tasks do.
         outages: when nodes are down; attempts on them are lost.
-        eager: ``poll`` runs in a thread of its own, and waits there while nothing runs.
     """
 
-    def __init__(
-        self, capacity: Capacity, model: TaskModel, outages: Sequence[Outage] = (), *, eager: bool = False
-    ) -> None:
+    def __init__(self, capacity: Capacity, model: TaskModel, outages: Sequence[Outage] = ()) -> None:
         self.capacity = capacity
         self.model = model
         self._checkpoints = model if isinstance(model, Checkpointing) else None
-        self._eager = eager
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._woken = False
         self._now = 0.0
         self._uncomputed: dict[str, Launch] = {}
         self._computed: dict[str, tuple[Launch, Simulated]] = {}
         self._runs: dict[str, _Run] = {}
         self._down: set[int] = set()
         self._unpaid = 0
-        self._calls: dict[int, Call] = {}  # functions that come to their end, by index of their event
         changes = sorted(
             [(o.from_s, o.node, False, o.paid) for o in outages]
             + [(o.to_s, o.node, True, o.paid) for o in outages if o.to_s < math.inf]
@@ -105,22 +99,19 @@ class SimulatedBackend(Backend):
     @property
     def uncomputed(self) -> list[Launch]:
         """Announced attempts of which the model has not been asked yet."""
-        with self._lock:
-            return list(self._uncomputed.values())
+        return list(self._uncomputed.values())
 
     def deliver(self, simulated: Sequence[Simulated]) -> None:
         """The model's answers for ``uncomputed``, in its order."""
-        with self._lock:
-            for (key, launch), answer in zip(self._uncomputed.items(), simulated, strict=True):
-                self._computed[key] = launch, answer
-            self._uncomputed.clear()
+        for (key, launch), answer in zip(self._uncomputed.items(), simulated, strict=True):
+            self._computed[key] = launch, answer
+        self._uncomputed.clear()
 
     def compute(self) -> None:
         """Ask the model what all announced attempts would do."""
-        with self._lock:
-            if count := len(self._uncomputed):
-                with asking("the task model", f"outcomes() of {count} tasks", count):
-                    self.deliver(self.model.outcomes(list(self._uncomputed.values())))
+        if count := len(self._uncomputed):
+            with asking("the task model", f"outcomes() of {count} tasks", count):
+                self.deliver(self.model.outcomes(list(self._uncomputed.values())))
 
     def nodes(self) -> NodesChanged:
         """Nodes that are down now."""
@@ -133,88 +124,62 @@ class SimulatedBackend(Backend):
             spec = replace(spec, uid=attempt.uid, function=function_name(call[0]))
         elif attempt.need is not spec.resources:
             spec = replace(spec, resources=attempt.need)
-        with self._lock:
-            self._uncomputed[attempt.key] = Launch(spec, attempt.number)
+        self._uncomputed[attempt.key] = Launch(spec, attempt.number)
 
     def withdraw(self, key: str) -> None:
         """Forget an announced attempt; a model that keeps checkpoints learns that it does not run."""
-        with self._lock:
-            self._uncomputed.pop(key, None)
-            computed = self._computed.pop(key, None)
-            if computed is not None and self._checkpoints is not None:
-                self._checkpoints.withdrawn(computed[0].spec.uid)
+        self._uncomputed.pop(key, None)
+        computed = self._computed.pop(key, None)
+        if computed is not None and self._checkpoints is not None:
+            self._checkpoints.withdrawn(computed[0].spec.uid)
 
     def start(self, attempt: Attempt) -> bool:
         """Start an attempt; it runs at once."""
         key = attempt.key
-        with self._lock:
-            if key not in self._computed:
-                self.compute()
-            launch, simulated = self._computed.pop(key)
-            run = self._runs[key] = _Run(attempt, launch, simulated, self._now)
-            self._push_end(run, self._now + min(simulated.duration_s, attempt.spec.walltime_s or math.inf))
-            self._push_report(run)
-            if self._eager:
-                self._changed.notify()
+        if key not in self._computed:
+            self.compute()
+        launch, simulated = self._computed.pop(key)
+        run = self._runs[key] = _Run(attempt, launch, simulated, self._now)
+        self._push_end(run, self._now + min(simulated.duration_s, attempt.spec.walltime_s or math.inf))
+        self._push_report(run)
         return True
 
     def stop(self, key: str, grace_s: float) -> bool:
         """Stop a running attempt at once."""
-        with self._lock:
-            run = self._runs.pop(key, None)
-            if run is not None:
-                self._interrupted(run, True)
-            return run is not None
+        run = self._runs.pop(key, None)
+        if run is not None and run.outcome is None:
+            self._interrupted(run, True)
+        return run is not None
 
     def signal(self, key: str, number: int) -> None:
         """End an attempt by SIGTERM, SIGKILL or SIGINT; others have no effect."""
-        with self._lock:
-            run = self._runs.get(key)
-            if run is not None and run.outcome is None and number in _FATAL:
-                self._interrupted(run, number != signal.SIGKILL)
-                name = signal.Signals(number).name
-                run.outcome = AttemptOutcome(failure=Failure.SIGNAL, message=f"killed by {name}")
-                self._push_end(run, self._now)
-                self._changed.notify()
+        run = self._runs.get(key)
+        if run is not None and run.outcome is None and number in _FATAL:
+            self._interrupted(run, number != signal.SIGKILL)
+            name = signal.Signals(number).name
+            run.outcome = AttemptOutcome(failure=Failure.SIGNAL, message=f"killed by {name}")
+            self._push_end(run, self._now)
 
     def suspend(self, key: str) -> None:
         """Halt an attempt: its remaining time stands still."""
-        with self._lock:
-            run = self._runs.get(key)
-            if run is not None and run.outcome is None and run.left_s is None:
-                run.left_s, run.entry = run.end_s - self._now, -1
+        run = self._runs.get(key)
+        if run is not None and run.outcome is None and run.left_s is None:
+            run.left_s, run.entry = run.end_s - self._now, -1
 
     def resume(self, key: str) -> None:
         """Continue a suspended attempt."""
-        with self._lock:
-            run = self._runs.get(key)
-            if run is not None and run.outcome is None and run.left_s is not None:
-                self._push_end(run, self._now + run.left_s)
-                run.left_s = None
-                self._changed.notify()
+        run = self._runs.get(key)
+        if run is not None and run.outcome is None and run.left_s is not None:
+            self._push_end(run, self._now + run.left_s)
+            run.left_s = None
 
     def poll(self, timeout_s: float | None) -> Sequence[BackendEvent]:
         """Move the clock to the next event, or by ``timeout_s`` if none comes before; see ``Backend``."""
-        with self._lock:
-            limit_s = math.inf if timeout_s is None else self._now + timeout_s
-            while True:
-                events = self._advance(limit_s) if self._runs or not self._eager else []
-                if events or self._woken or not self._eager:
-                    break
-                self._changed.wait()
-            self._woken = False
-            if not events and limit_s < math.inf:
-                self._now = limit_s
-            calls, self._calls = self._calls, {}
-        for index, call in calls.items():  # without the lock: functions may use the executor
-            events[index] = events[index]._replace(outcome=_run(call))
+        limit_s = math.inf if timeout_s is None else self._now + timeout_s
+        events = self._advance(limit_s)
+        if not events and limit_s < math.inf:
+            self._now = limit_s
         return events
-
-    def wake(self) -> None:
-        """End a ``poll`` that waits."""
-        with self._lock:
-            self._woken = True
-            self._changed.notify()
 
     def _advance(self, limit_s: float) -> list[Any]:
         """Move the clock to the next instant that has events, at most to the limit, and return these."""
@@ -260,8 +225,8 @@ class SimulatedBackend(Backend):
     def _end(self, run: _Run, events: list[BackendEvent]) -> None:
         simulated, spec = run.simulated, run.attempt.spec
         outcome = run.outcome
-        if outcome is not None:  # of a signal
-            pass
+        if outcome is not None:
+            pass  # a signal has ended it
         elif spec.walltime_s is not None and simulated.duration_s > spec.walltime_s:
             self._interrupted(run, True)
             message = f"stopped at its walltime of {spec.walltime_s:g} s"
@@ -271,10 +236,10 @@ class SimulatedBackend(Backend):
         elif run.attempt.call is None:
             outcome = AttemptOutcome(simulated.values)
         else:
-            self._calls[len(events)] = run.attempt.call
+            outcome = _call(run.attempt.call)
         self._exit(run, outcome, events)
 
-    def _exit(self, run: _Run, outcome: AttemptOutcome | None, events: list[BackendEvent]) -> None:
+    def _exit(self, run: _Run, outcome: AttemptOutcome, events: list[BackendEvent]) -> None:
         del self._runs[run.attempt.key]
         events.append(Exited(run.attempt.key, outcome))
 
@@ -296,7 +261,7 @@ class SimulatedBackend(Backend):
             heapq.heappush(self._heap, (due_s, _PROGRESS, self._order, run))
 
 
-def _run(call: Call) -> AttemptOutcome:
+def _call(call: Call) -> AttemptOutcome:
     function, arguments, keywords = call
     try:
         return AttemptOutcome(value=function(*arguments, **keywords))
@@ -336,8 +301,8 @@ class SimulatedExecutor(Executor):
             scoring: chooses nodes; None: those that leave the least for others.
             backfill: tasks may overtake one that does not fit yet; not where a policy decides what starts.
         """
-        self._simulated = SimulatedBackend(capacity, model, outages, eager=eager)
-        super().__init__(self._simulated, eager=eager, journal=journal, scoring=scoring, backfill=backfill)
+        self._simulated = SimulatedBackend(capacity, model, outages)
+        super().__init__([PoolPlan(self._simulated, backfill=backfill)], journal, eager=eager, scoring=scoring)
 
     @property
     def model(self) -> TaskModel:

@@ -84,6 +84,7 @@ class JobNodes:
 
     Attributes:
         blocks: the jobs.
+        wanted: number of nodes to have.
         inside: the only job is that in which this process runs; it is never ended or replaced.
         name: of submitted jobs, and prefix of the names of steps.
 
@@ -103,7 +104,7 @@ class JobNodes:
         self._file, self._heartbeat = workdir / own(BLOCKS, pool), workdir / own(BEAT, pool)
         self._capacity, self._workdir = capacity, workdir
         self._options = options or SubmitOptions()
-        self._wanted = capacity.nodes
+        self.wanted = capacity.nodes
         self._suspects: set[int] = set()
         self.blocks = self._read()
         if self.inside:
@@ -128,7 +129,7 @@ class JobNodes:
     def usable(self) -> set[int]:
         """Numbers of the nodes that can be used now."""
         there = {n for block in self.blocks if not block.ending for n in block.inventory if n not in block.lost}
-        return {node for node in there - self._suspects if node < self._wanted}
+        return {node for node in there - self._suspects if node < self.wanted}
 
     def query(self) -> JobUpdate:
         """Ask Slurm for the state of jobs and nodes; submit jobs in place of those that have ended.
@@ -170,7 +171,7 @@ class JobNodes:
             raise LaunchError(
                 f"{nodes} nodes are asked for, the job has {len(self.blocks[0].nodes)}: start outside for more"
             )
-        self._wanted = nodes
+        self.wanted = nodes
         if self.inside:
             return
         for block in list(self.blocks):
@@ -262,7 +263,7 @@ class JobNodes:
     def _submit_missing(self, blocks: list[Block]) -> None:
         """Submit a job for the wanted nodes that belong to no block."""
         have = {node for block in blocks for node in block.nodes}
-        missing = [node for node in range(self._wanted) if node not in have]
+        missing = [node for node in range(self.wanted) if node not in have]
         if not missing:
             return
         capacity, options = self._capacity, self._options
@@ -282,10 +283,7 @@ class JobNodes:
         blocks.append(Block(commands.submit(flags, script, self._workdir), missing))
 
     def _shrink(self, block: Block, kept: list[int]) -> None:
-        if block.hosts:
-            size = f"NodeList={','.join(block.hosts[node] for node in kept)}"
-        else:
-            size = f"NumNodes={len(kept)}"
+        size = f"NodeList={','.join(block.hosts[node] for node in kept)}" if block.hosts else f"NumNodes={len(kept)}"
         commands.run_command("scontrol", "update", f"JobId={block.job}", size)
         block.nodes = kept
         block.hosts = {node: host for node, host in block.hosts.items() if node in kept}
