@@ -11,8 +11,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.core.errors import LaunchError
 
@@ -20,23 +21,25 @@ _PATIENCE_S = 120.0
 """For a login shell; it may read its files from a slow network."""
 
 
-@dataclass(frozen=True)
-class Application:
-    """How programs of one kind are started.
+class Application(BaseModel):
+    """The environment of programs of one kind; tasks name it as their ``application``.
 
     Attributes:
-        venv: folder of a virtual environment; its ``bin`` comes first, and ``python`` means its interpreter.
+        venv: folder of a virtual environment, relative to the configuration file; its ``bin`` comes first on PATH, and
+            ``python`` means its interpreter. ``~`` and ``$NAME`` are replaced, in ``mpiexec`` too.
         modules: environment modules to load, by ``module load`` of a login shell.
-        container: what stands before the program, e.g. ``("apptainer", "exec", "image.sif")``.
-        mpiexec: launcher of its MPI; empty: the first on its PATH.
+        container: what stands before the program, e.g. ``[apptainer, exec, image.sif]``.
+        mpiexec: launcher of its MPI; if left out, the first on its PATH.
         environment: variables, set last; they win over what rlctl sets, but for masks of GPUs.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     venv: str | None = None
     modules: tuple[str, ...] = ()
     container: tuple[str, ...] = ()
     mpiexec: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
 
     @property
     def python(self) -> str | None:
