@@ -11,8 +11,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.core.errors import LaunchError
 
@@ -20,23 +21,25 @@ _LOGIN_SHELL_S = 120.0
 """Timeout of a login shell, which may read its files from a slow network."""
 
 
-@dataclass(frozen=True)
-class Application:
-    """How to start programs of one kind.
+class Application(BaseModel):
+    """The environment of programs of one kind; tasks name it as their ``application``.
 
     Attributes:
-        venv: folder of a virtual environment; its ``bin`` comes first on PATH, and ``python`` means its interpreter.
+        venv: folder of a virtual environment, relative to the configuration file; its ``bin`` comes first on PATH, and
+            ``python`` means its interpreter. ``~`` and ``$NAME`` are replaced, in ``mpiexec`` too.
         modules: environment modules to load, by ``module load`` of a login shell.
-        container: command that precedes the program, e.g. ``("apptainer", "exec", "image.sif")``.
-        mpiexec: launcher of its MPI; None: the first on its PATH.
+        container: command that precedes the program, e.g. ``[apptainer, exec, image.sif]``.
+        mpiexec: launcher of its MPI; if left out, the first on its PATH.
         environment: variables, set last; they override those of rlctl, except for GPU masks.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     venv: str | None = None
     modules: tuple[str, ...] = ()
     container: tuple[str, ...] = ()
     mpiexec: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = Field(default_factory=dict)
 
     @property
     def python(self) -> str | None:

@@ -9,16 +9,16 @@ from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.executors.devices import visible_devices
 from rlctl.executors.local.cores import affinity, usable_cores
-from rlctl.executors.pool import Placement, core_numbers
+from rlctl.executors.node_share import Allocation, core_numbers
 
 
 class Places(Protocol):
     """What a placement means on machines."""
 
-    def cores(self, placement: Placement) -> list[int]:
+    def cores(self, placement: Allocation) -> list[int]:
         """Numbers of its cores, as the system has them."""
 
-    def gpus(self, placement: Placement) -> dict[str, str]:
+    def gpus(self, placement: Allocation) -> dict[str, str]:
         """Variables that show a program its GPUs."""
 
 
@@ -57,7 +57,7 @@ class Layout:
                 ("machine", "gpus"),
             )
 
-    def cores(self, placement: Placement) -> list[int]:
+    def cores(self, placement: Allocation) -> list[int]:
         """Numbers of the cores of a placement; where there are fewer than booked, some stand for several."""
         width, here = self._capacity.cores, self._cores
         if not self._which:
@@ -65,7 +65,7 @@ class Layout:
         numbers = [(self._first + part.node) * width + core for part in placement for core in core_numbers(part.cores)]
         return sorted({here[number % len(here)] for number in numbers})
 
-    def gpus(self, placement: Placement) -> dict[str, str]:
+    def gpus(self, placement: Allocation) -> dict[str, str]:
         """Variables that show a program the GPUs of a placement."""
         width = self._capacity.gpus
         return self._gpus.variables_for(

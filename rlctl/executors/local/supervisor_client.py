@@ -43,7 +43,7 @@ class Left:
     gone_s: float = 0.0
 
 
-class Supervision:
+class SupervisorClient:
     """A connection to a supervisor of our own. Sending needs a lock of the caller's; so does receiving.
 
     Attributes:
