@@ -195,7 +195,7 @@ class SimulatedBackend(Backend):
             while heap and heap[0][0] <= now_s:
                 entry = heapq.heappop(heap)
                 if entry[1] == _NODES:
-                    self._change_node(*entry[3], events)
+                    self._change_node(entry[3], events)
                 elif self._valid(entry):
                     (self._report if entry[1] == _PROGRESS else self._end)(entry[3], events)
         return events
@@ -207,7 +207,8 @@ class SimulatedBackend(Backend):
         run = entry[3]
         return run.attempt.key in self._runs and (entry[1] == _PROGRESS or entry[2] == run.entry)
 
-    def _change_node(self, node: int, comes: bool, paid: bool, events: list[BackendEvent]) -> None:
+    def _change_node(self, change: tuple[int, bool, bool], events: list[BackendEvent]) -> None:
+        node, comes, paid = change
         self._unpaid += 0 if paid else -1 if comes else 1
         (self._down.discard if comes else self._down.add)(node)
         events.append(self.nodes())
@@ -276,8 +277,6 @@ class SimulatedExecutor(Executor):
     ``deliver`` takes the answers. Otherwise ``wait`` asks the model.
     """
 
-    deterministic = True
-
     def __init__(
         self,
         capacity: Capacity,
@@ -324,5 +323,6 @@ class SimulatedExecutor(Executor):
         Raises:
             Exception: the model fails.
         """
-        self._simulated.compute()
+        with self._lock:
+            self._simulated.compute()
         return super().wait(timeout_s, idle=idle)
