@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
-from rlctl.executors.pool import Allocation, NodePool
+from rlctl.executors.node_share import Allocation
+from rlctl.executors.pool import NodePool
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """A function, its arguments and its keywords, as they were given to ``Executor.submit``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Attempt(NamedTuple):
     """One attempt of a task.
 
     Attributes:
@@ -47,8 +50,7 @@ class Attempt:
     ran_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptOutcome:
+class AttemptOutcome(NamedTuple):
     """How an attempt ended.
 
     Attributes:
@@ -60,17 +62,16 @@ class AttemptOutcome:
         value, error: what a ``Call`` returned or raised.
     """
 
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = _NOTHING
     failure: Failure | None = None
     message: str = ""
-    usage: Mapping[str, float] = field(default_factory=dict)
+    usage: Mapping[str, float] = _NOTHING
     stopped: bool = False
     value: Any = None
     error: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """An attempt runs now.
 
     Attributes:
@@ -78,19 +79,17 @@ class Started:
     """
 
     key: str
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """A running attempt has reported something of itself."""
 
     key: str
     data: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(NamedTuple):
     """All processes of an attempt have exited.
 
     Attributes:
@@ -171,6 +170,7 @@ class Backend(Protocol):
         Args:
             keep_outcomes: outcomes that were not acknowledged stay for a later controller.
         """
+        return
 
     def node_pool(self) -> NodePool:
         """The nodes as the scheduler is to see them; called once."""
@@ -186,6 +186,7 @@ class Backend(Protocol):
         Raises:
             LaunchError: it can never run here, for another reason than its size.
         """
+        return
 
     def start(self, attempt: Attempt) -> bool:
         """Start an attempt.
@@ -222,6 +223,7 @@ class Backend(Protocol):
 
     def signal(self, key: str, number: int) -> None:
         """Send a signal to every process of an attempt; unknown keys are ignored."""
+        return
 
     def suspend(self, key: str) -> None:
         """Halt an attempt, which keeps its resources."""
@@ -232,13 +234,16 @@ class Backend(Protocol):
         self.signal(key, signal.SIGCONT)
 
     def acknowledge(self, key: str) -> None:
-        """The outcome of an attempt is on disk, or not wanted: forget it. Unknown keys are ignored."""
+        """The outcome of a program is on disk, or not wanted: forget it. Unknown keys are ignored."""
+        return
 
     def announce(self, attempt: Attempt) -> None:
         """An attempt waits for its place (its allocation is empty); for task models that answer many at once."""
+        return
 
     def withdraw(self, key: str) -> None:
         """An announced attempt will not start, or will be announced anew with other resources."""
+        return
 
     def resize(self, nodes: int) -> None:
         """Have so many nodes, those with the lowest numbers; attempts on others are stopped by the engine afterwards.
@@ -246,6 +251,7 @@ class Backend(Protocol):
         Raises:
             LaunchError: so many cannot be had.
         """
+        return
 
     def describe(self, allocation: Allocation) -> Mapping[str, Any]:
         """What the journal is to say of an allocation beyond cores, GPUs and nodes, JSON-ready."""
@@ -263,3 +269,4 @@ class Backend(Protocol):
 
     def wake(self) -> None:
         """End a ``poll`` that waits, or the next one; may be called from any thread, with or without a lock."""
+        return

@@ -10,11 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
 
 from rlctl.core.errors import LaunchError, RlctlError, described
-from rlctl.core.machine import Scoring
 from rlctl.core.task import Event, Failure, TaskResult, TaskSpec, TaskState
 from rlctl.executors.backend import (
     AllocationExpires,
@@ -112,7 +111,7 @@ class Dispatcher:
         return time.monotonic() - self._origin if self.clock is None else self.clock()
 
     def serve(self) -> None:
-        """Start the threads of the backends; those with a virtual clock have one if tasks are to start by themselves."""
+        """Start the threads of the backends; with a virtual clock there is one only if tasks start by themselves."""
         for number, pool in enumerate(self.pools):
             if self.clock is None or self.eager:
                 work = partial(self._serve, pool)
@@ -145,6 +144,8 @@ class Dispatcher:
             except LaunchError as error:
                 reasons.append(f"{pool.name}: {str(error).removeprefix(f'task {spec.uid}').removeprefix(':').strip()}")
         if not possible:
+            nodes = sum(pool.nodes.nodes for pool in self.pools)
+            NodePool(replace(self.pools[0].backend.capacity, nodes=nodes)).check(spec)
             raise LaunchError(f"task {spec.uid} can run in no pool ({'; '.join(reasons)})")
         return tuple(possible)
 
@@ -334,12 +335,11 @@ class Dispatcher:
         """All processes of an attempt have exited: record it if need be, then report it."""
         now_s, log = self.now(), self.task_log
         if log is None or not log.at_once:
-            key, backend = task.key, None if task.pool is None else self._of[task.pool].backend
+            if task.pool is not None and task.spec.function is None:
+                self._unacknowledged.append((self._of[task.pool].backend, task.key))
             self.scheduler.ended(task, outcome, now_s)
-            if backend is not None and log is None:
-                backend.acknowledge(key)
-            elif backend is not None and task.spec.function is None:
-                self._unacknowledged.append((backend, key))
+            if log is None:
+                self.acknowledge()
             return
         self.scheduler.free(task)
         then = partial(self._written, partial(self._end_recorded, task, outcome, next_state(task, outcome)))
@@ -349,7 +349,7 @@ class Dispatcher:
         if next_state(task, outcome) is not state:  # canceled meanwhile
             self.ended(task, outcome)
             return
-        if (backend := None if task.pool is None else self.backend_of(task)) is not None:
+        if task.pool is not None and task.spec.function is None and (backend := self.backend_of(task)) is not None:
             backend.acknowledge(task.key)
         self.scheduler.ended(task, outcome, self.now())
         self.pump()

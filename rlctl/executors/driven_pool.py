@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 from rlctl.core.task import Resources, TaskSpec
@@ -77,7 +76,7 @@ class DrivenPool:
         width, first = self.backend.capacity.cores, self.first_node
         numbered = self._several or self.planned > 1
         where: dict[str, Any] = {
-            "cores": [(first + share.node) * width + core for share in allocation for core in core_numbers(share.cores)],
+            "cores": [(first + s.node) * width + core for s in allocation for core in core_numbers(s.cores)],
             "gpus": {
                 f"node{first + share.node}:{device}" if numbered else str(device): part / 1000
                 for share in allocation

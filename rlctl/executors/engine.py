@@ -318,13 +318,10 @@ class Executor(concurrent.futures.Executor):
         """The state of all pools together."""
         with self._lock:
             first = {pool.nodes: pool.first_node for pool in self._dispatch.pools}
-            running = [
-                RunningTask(
-                    t.uid, t.attempt, t.state, t.need, {first[t.pool] + s.node: s.ranks for s in t.allocation}, t.started_s
-                )
-                for t in self._scheduler.running.values()
-                if t.pool is not None
-            ]
+            running = []
+            for t in self._scheduler.running.values():
+                ranks = {first[t.pool] + share.node: share.ranks for share in t.allocation} if t.pool else {}
+                running.append(RunningTask(t.uid, t.attempt, t.state, t.need, ranks, t.started_s))
             nodes = [node for pool in self._scheduler.pools for node in pool.states()]
             return ExecutorStatus(
                 self.now(),

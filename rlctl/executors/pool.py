@@ -12,6 +12,7 @@ from rlctl.core.spec_values import number
 from rlctl.core.task import Resources, TaskSpec
 from rlctl.executors.node_share import WHOLE, Allocation, Demand, NodeShare, demand
 
+
 def _same(node: int) -> int:
     return 0
 
@@ -24,8 +25,8 @@ class NodePool:
         version: rises whenever nodes come or go.
 
     >>> pool = NodePool(Capacity(nodes=2, cores=2, gpus=1))
-    >>> pool.take(Resources(ranks=3))
-    (NodeShare(node=0, ranks=2, cores=3, gpus=(), memory_mb=0), NodeShare(node=1, ranks=1, cores=1, gpus=(), memory_mb=0))
+    >>> [(share.node, share.ranks, share.cores) for share in pool.take(Resources(ranks=3))]
+    [(0, 2, 3), (1, 1, 1)]
     >>> pool.take(Resources(ranks=2)) is None
     True
     """

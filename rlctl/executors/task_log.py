@@ -14,7 +14,7 @@ from rlctl.core.errors import RlctlError
 from rlctl.core.records import Recorder
 from rlctl.core.task import Event, TaskId, event_to_json
 
-Then = Callable[[RlctlError | None], object]
+Then = Callable[[RlctlError | None], None]
 """Called, from any thread, when a record is on disk, or with the reason why it cannot be written."""
 
 

@@ -140,15 +140,13 @@ class LocalBackend(Backend):
     def start(self, attempt: Attempt) -> bool:
         """See ``Backend``."""
         with self._lock:
+            cores = self.site.cores(attempt.allocation) if self._options.pin else None
             if attempt.spec.function is not None:
-                cores = self.site.cores(attempt.allocation) if self._options.pin else []
-                if self.workers.call(attempt, cores):
+                if self.workers.call(attempt, cores or []):
                     self.wake()
                 return True
             program = self.site.program(attempt, self._client.scratch)
-            request = program.prepare(self.site.gpus(attempt.allocation))
-            cores = self.site.cores(attempt.allocation) if self._options.pin else None
-            self.programs.start(program, request, cores)
+            self.programs.start(program, program.prepare(self.site.gpus(attempt.allocation)), cores)
             if attempt.spec.progress_file is not None:
                 self.wake()
             return False

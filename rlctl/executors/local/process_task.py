@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +181,7 @@ class ProcessTask:
         """What the supervisor's message about its end says; what cannot be read is ``Failure.GARBAGE``."""
         self.clean()
         try:
-            return replace(self.read(ended["why"], ended["code"]), usage=ended.get("usage", {}))
+            return self.read(ended["why"], ended["code"])._replace(usage=ended.get("usage", {}))
         except Exception as error:
             return AttemptOutcome(failure=Failure.GARBAGE, message=f"its end cannot be read: {described(error)}")
 

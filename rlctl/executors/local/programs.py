@@ -13,9 +13,8 @@ from rlctl.core.task import Failure
 from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, Exited, Progress, Recovered, Started
 from rlctl.executors.functions.warm_workers import Report
 from rlctl.executors.local.process_task import ProcessTask
-from rlctl.executors.local.processes import boot
+from rlctl.executors.local.processes import GRACE_S, boot
 from rlctl.executors.local.progress_files import ProgressFiles
-from rlctl.executors.local.supervisor import GRACE_S
 from rlctl.executors.local.supervisor_client import SupervisorClient
 
 REPLACEMENTS = 5

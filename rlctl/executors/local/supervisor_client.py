@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.local.processes import boot, reap, signal_name, start_time
-from rlctl.executors.local.supervisor import EXITS, GRACE_S, TASK, exit_file
+from rlctl.executors.local.processes import GRACE_S, boot, reap, signal_name, start_time
+from rlctl.executors.local.supervisor import EXITS, TASK, exit_file
 from rlctl.executors.naming import scratch_folder, spare
 
 LOCK = ".lease"
