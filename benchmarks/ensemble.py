@@ -150,7 +150,7 @@ class _Network:
 
     def act(self, decision: Any) -> Any:
         proposal = self._rule.act(decision)
-        around = decision.around(proposal)
+        around = decision.residual(proposal)
         observation, mask = around.observation, around.mask
         logits = self._network.logits(observation) if self._network else self._attention(observation[None])[0]
         self._last = int(np.where(mask, logits, -1e9).argmax())
@@ -191,7 +191,7 @@ def placement(options: argparse.Namespace) -> None:
         place = {} if weights is None else {"placement": {"rule": "linear", "parameters": weights}}
         factory = campaign_factory(config.campaign.name, config.campaign.options | place)
         figures = play(factory, capacity, [(instance, policy) for instance in instances])
-        return np.array([f["price"] for f in figures]), np.array([f["successes"] for f in figures])
+        return np.array([f["cost"] for f in figures]), np.array([f["successes"] for f in figures])
 
     def evaluate(candidates: Any, instances: Any) -> list[Tally]:
         tallies = []

@@ -15,6 +15,7 @@ import numba
 import numpy as np
 from rows import machine, parser, report, row
 
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl_envs.block_copolymer import field as solver
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.material import Material
@@ -41,7 +42,7 @@ def twin(count: int) -> None:
 def campaigns(count: int) -> Callable[[], int]:
     """Whole campaigns: decisions, executor, measurement and all; segments of 80 steps, random temperatures."""
     factory = BlockCopolymer({"allocation_s": 1e6, "films": 64, "amplitude_good": 9.0, "steps": [STEPS]})
-    env = factory.vector_env(count, 0, factory.capacity)
+    env = CampaignVectorEnv(factory, count, 0, factory.capacity)
     env.reset()
     rng = np.random.default_rng(0)
 

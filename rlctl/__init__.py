@@ -1,6 +1,6 @@
 """rlctl: learns to steer simulation campaigns on supercomputers.
 
-What the command line does, from Python:
+The commands of the command line are functions:
 
     config = rlctl.load_config("configs/annealing.yaml", ["seed=1"])
     folder = rlctl.train(config, "runs/first")
@@ -8,7 +8,7 @@ What the command line does, from Python:
     summary = rlctl.steer(config, str(folder), "runs/real")
     page = rlctl.report("runs/real")
 
-Each is loaded when it is first used, so that ``import rlctl`` is instant.
+Names are loaded on first use, so that ``import rlctl`` is instant.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from rlctl.api import check, evaluate, report, status, steer, trace, train, tune
     from rlctl.cli.doctor import diagnose
     from rlctl.config.load import load_config
+    from rlctl.core.campaign import Campaign
     from rlctl.core.errors import SimulationDiverged
     from rlctl.core.policy import SimpleRule
     from rlctl.plugins.factory import SimpleFactory
     from rlctl.plugins.registry import load_policy
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = [
+    "Campaign",
     "SimpleFactory",
     "SimpleRule",
     "SimulationDiverged",
@@ -52,6 +55,7 @@ _HOMES = {
     "tune": "rlctl.api",
     "evaluate": "rlctl.api",
     "steer": "rlctl.api",
+    "Campaign": "rlctl.core.campaign",
     "SimpleFactory": "rlctl.plugins.factory",
     "SimpleRule": "rlctl.core.policy",
     "SimulationDiverged": "rlctl.core.errors",
@@ -62,6 +66,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("rlctl.config.provenance").rlctl_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'rlctl' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlctl.config.load import config_hash, game_hash, load_rule_file
-from rlctl.config.messages import shown, under
 from rlctl.config.schema import Config
+from rlctl.config.validation import key_prefix, short_repr
 from rlctl.core.errors import ConfigError, ContractError
 from rlctl.core.random_policy import RANDOM
 from rlctl.environments.reward_env import RewardFactory, rewarded
@@ -167,13 +167,15 @@ def _start(path: Path, rule: str) -> dict[str, Any]:
     file = load_rule_file(path)
     with file.source.located():
         if file.rule != rule:
-            raise ConfigError(f"{shown(file.rule)}, but {shown(rule)} is to be tuned: give a file of it", ("rule",))
+            raise ConfigError(
+                f"{short_repr(file.rule)}, but {short_repr(rule)} is to be tuned: give a file of it", ("rule",)
+            )
         make = policy_factory(rule)
         make(file.parameters)
         from rlctl.evaluation.tuning import Space
 
         if make.SPACE:
-            with under(("parameters",)):
+            with key_prefix(("parameters",)):
                 Space(make.SPACE).require(file.parameters)
     return file.parameters
 
@@ -239,7 +241,7 @@ def _enter(loaded: dict[str, _P], given: str | Policy, name: str, policy: _P) ->
     if name in loaded and isinstance(given, str):
         name = given
     if name in loaded:
-        raise ConfigError(f"policy {shown(name)} is given twice, or another has that name: name each one once")
+        raise ConfigError(f"policy {short_repr(name)} is given twice, or another has that name: name each one once")
     loaded[name] = policy
 
 
@@ -273,7 +275,7 @@ def steer(
     progress: Progress | None = None,
 ) -> Summary:
     """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
-    from rlctl import steering
+    from rlctl.steering import control
 
     open_closed_streams()
     run = Path(run)
@@ -285,7 +287,7 @@ def steer(
             preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
         require_folder(run)
         with writing(run, "then go on with --resume"):
-            return steering.steer(
+            return control.steer(
                 config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
             )
 

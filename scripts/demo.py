@@ -15,28 +15,7 @@ from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import progress
 from rlctl_envs.block_copolymer.pictures import films_png
 
-CONFIG = Path(__file__).parent.parent / "configs" / "annealing.yaml"
-POOR = "{rule: lpt, parameters: {efficiency: 0.05, most: 0.1, part: 8}}"
-"""Gives each task at most a tenth of the machine."""
-BRIEF = [  # a small ensemble, half a minute of learning; the network begins as the poor rule, which it corrects
-    "campaign.options.workload={tasks: [5, 7], most_tasks: 10, kinds: [1, 1], spawn_probability: 0.2}",
-    "campaign.options.ranks=[1, 2, 4, 8]",
-    "campaign.options.slots=14",
-    "campaign.options.control_slots=0",
-    "campaign.options.observed=4",
-    "campaign.options.groups=1",
-    "machine.nodes=8",
-    "train.decisions=16384",
-    "train.num_envs=32",
-    "train.seed=1",
-    "train.checkpoint_decisions=16384",
-    "train.options.n_steps=32",
-    "train.options.batch_size=256",
-    "train.options.n_epochs=6",
-    "train.options.attention.width=16",
-    f"train.options.residual={POOR}",
-    f"policies={{poor rule: {POOR}, lpt: {{rule: lpt}}}}",
-]
+CONFIGS = Path(__file__).parent.parent / "configs"
 RULES = ["feedback", "linear", "exponential", "cyclic", "constant"]
 
 
@@ -53,22 +32,22 @@ def main() -> None:
         say.print(f"{run} is set aside as {aside}")
         run.rename(aside)
 
-    say.rule("1. A network learns, briefly, to share eight nodes; it begins as a poor rule")
-    small = rlctl.load_config(CONFIG.with_name("ensemble.yaml"), BRIEF)
+    say.rule("1. A network learns, briefly, to share eight nodes; it begins as the rule narrow")
+    small = rlctl.load_config(CONFIGS / "ensemble_small.yaml")
     learned = rlctl.load_policy(small, str(rlctl.train(small, run / "train", progress=progress())))
     learned.name = "ppo, brief"
     taught = rlctl.evaluate(
-        small, [learned, "poor rule", "lpt"], instances=options.instances, workers=2, progress=progress()
+        small, [learned, "narrow", "lpt"], instances=options.instances, workers=2, progress=progress()
     )
     assert isinstance(taught, Comparison)  # of campaigns, not of environments with rewards
     say.print(taught.table())
     say.rule("2. The policy shipped for annealing and the rules play the same held-out materials")
-    config = rlctl.load_config(CONFIG)
+    config = rlctl.load_config(CONFIGS / "annealing.yaml")
     comparison = rlctl.evaluate(config, ["ppo", *RULES], instances=options.instances, workers=2, progress=progress())
     assert isinstance(comparison, Comparison)
     say.rule("3. The shipped policy steers real films, some of them on two MPI ranks")
     films = run / "films"
-    probing = rlctl.load_config(CONFIG, ["campaign.options.probes=2"])
+    probing = rlctl.load_config(CONFIGS / "annealing.yaml", ["campaign.options.probes=2"])
     real = rlctl.steer(probing, "ppo", films, instance=options.material, progress=progress())
     with Journal.open(films / "journal.db") as journal:
         records = journal.records()

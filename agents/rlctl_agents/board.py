@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from stable_baselines3.common.logger import KVWriter
 
-from rlctl.core.campaign import Illustrated
 from rlctl.core.driver import Driver
 from rlctl.core.plugin_calls import asking
 from rlctl.core.records import RecordList
@@ -183,10 +182,9 @@ class TrainingBoard(KVWriter):
         p50, p99 = np.quantile(latencies_ms, (0.5, 0.99), method="higher")
         figures = {"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}
         self.board.scalars(figures | {"machine/node_seconds": driver.ledger.node_seconds}, decisions)
-        if isinstance(factory, Illustrated) and hasattr(model, "write_files"):
-            # Beside the policy, where a later life removes what a killed one has left.
-            with tempfile.TemporaryDirectory(prefix=".policy-", dir=self._folder.parent.resolve()) as work:
-                model.write_files(Path(work))
+        # Beside the policy, where a later life removes what a killed one has left.
+        with tempfile.TemporaryDirectory(prefix=".policy-", dir=self._folder.parent.resolve()) as work:
+            if factory.write_twin_files(model, Path(work)):
                 for name, png in factory.pictures(Path(work), records).items():
                     self.board.image(f"pictures/{name}", png, decisions)
 

@@ -6,8 +6,8 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.config.messages import check_options
 from rlctl.config.schema import Config
+from rlctl.config.validation import check_options
 from rlctl_agents.recipe import Prepare
 
 Width = Annotated[int, Field(ge=1, le=16_384)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
 from rlctl.core.machine import NodeState
 from rlctl.core.task import Resources
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rlctl.distributed.learner.context import Ranks
     from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
-Prepare = Callable[[Any, str], None]
+Prepare = Callable[[Any, str], Any]
 """Called with an environment, or a vector of them, and the campaign's name before it is used."""
 
 

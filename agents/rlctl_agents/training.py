@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
@@ -21,10 +22,13 @@ from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.config.load import config_hash, game_hash
 from rlctl.config.provenance import provenance
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.vector_env import VectorWorlds
 from rlctl.distributed.modes.lockstep import RemoteWorlds
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
+from rlctl.environments.residual import ResidualVectorActions
 from rlctl.environments.reward_env import rewarded
 from rlctl.plugins.registry import game_factory, load_policy
 from rlctl_agents import plain
@@ -46,6 +50,7 @@ from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 if TYPE_CHECKING:
     from rlctl.bundle.network import NumpyPolicy
     from rlctl.config.schema import Config, TrainSection
+    from rlctl.core.machine import Capacity
     from rlctl.core.policy import Policy
     from rlctl.distributed.learner.context import Ranks
     from rlctl.environments.reward_env import Game
@@ -180,8 +185,7 @@ def _environments(
     bootstrap = getattr(options, "bootstrap", True)
     centre: tuple[int, ...] = ()
     if ranks is None:
-        vector = factory.vector_env(_section(config).num_envs, seed, capacity)
-        prepare(vector, factory.name)
+        vector = prepare(_vector_env(factory, _section(config).num_envs, seed, capacity), factory.name)
         centre = _centre(vector)
         name, told = (
             f"campaign {factory.name}",
@@ -190,8 +194,7 @@ def _environments(
         worlds = VectorWorlds(vector, name=name, **told)
         return WorldsVecEnv(worlds, bootstrap, recipe.mask_in_row), centre
     if not rewarded(factory):
-        vector = factory.vector_env(1, seed, capacity)
-        prepare(vector, factory.name)
+        vector = prepare(_vector_env(factory, 1, seed, capacity), factory.name)
         centre = _centre(vector)
     if ranks.collector is None:
         remote = RemoteWorlds(ranks.comm, ranks.workers, ranks.limit_s)
@@ -202,10 +205,16 @@ def _environments(
 
 def _centre(vector: Any) -> tuple[int, ...]:
     """The choices that mean "as the rule says"; empty without a rule."""
-    if getattr(vector, "residual", None) is None:
+    if not isinstance(vector, ResidualVectorActions):
         return ()
     vector.reset()  # only a decision tells
-    return tuple(vector.centre)
+    return vector.centre
+
+
+def _vector_env(factory: Game, count: int, seed: int, capacity: Capacity) -> VectorEnv[Any, Any, Any]:
+    if isinstance(factory, CampaignFactory):
+        return CampaignVectorEnv(factory, count, seed, capacity)
+    return factory.vector_env(count, seed, capacity)
 
 
 def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
@@ -296,7 +305,7 @@ def _own_spaces(factory: Game, env: WorldsVecEnv | RowsSpec) -> tuple[spaces.Spa
     """Of the environment, before its observations are put in a row."""
     if not rewarded(factory):
         return env.world_spaces
-    return getattr(factory, "own_observation_space", factory.observation_space), factory.action_space
+    return factory.own_observation_space or factory.observation_space, factory.action_space
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -14,6 +14,6 @@ import gymnasium
 _CAMPAIGNS = {"BlockCopolymer": "block_copolymer", "MoldableQueue": "moldable_queue", "Ensemble": "ensemble"}
 for _name, _campaign in _CAMPAIGNS.items():
     gymnasium.register(
-        id=f"rlctl/{_name}-v0", entry_point="rlctl.environments.campaign_env:make_env", kwargs={"campaign": _campaign}
+        id=f"rlctl/{_name}-v0", entry_point="rlctl.plugins.registry:make_env", kwargs={"campaign": _campaign}
     )
 gymnasium.register(id="rlctl/BlockCopolymerFilm-v0", entry_point="rlctl_envs.block_copolymer.film_env:FilmEnv")

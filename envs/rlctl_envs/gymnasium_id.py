@@ -20,12 +20,13 @@ from gymnasium.vector import AutoresetMode
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.spaces import describe
-from rlctl.config.messages import check_options, shown
+from rlctl.config.validation import check_options, short_repr
 from rlctl.core.errors import ConfigError, PolicyError, RlctlError
 from rlctl.core.machine import Capacity
 from rlctl.distributed.comm.transition_spec import Seeds
 from rlctl.environments.checked_env import CheckedEnv
 from rlctl.environments.masks import ToldMasks
+from rlctl.environments.reward_env import RewardFactory
 from rlctl.plugins.entry_points import reason
 from rlctl.system import crash_report
 
@@ -55,11 +56,8 @@ class Options(BaseModel):
     communicator: str | None = Field(default=None, pattern=r"^[A-Za-z_]\w*$")
 
 
-class GymnasiumId:
-    """See ``RewardFactory``. Observations are flattened, and answers checked: see ``CheckedEnv``.
-
-    Attributes:
-        own_observation_space: before that.
+class GymnasiumId(RewardFactory):
+    """Makes environments by their id. Observations are flattened, and answers checked: see ``CheckedEnv``.
 
     Raises:
         ConfigError: there is no such environment, it cannot be made, or no policy can be saved for its spaces.
@@ -72,7 +70,7 @@ class GymnasiumId:
         self.collective = self.options.communicator is not None
         if self.options.communicator in self.options.kwargs:
             raise ConfigError(
-                f"{shown(self.options.communicator)} stands in kwargs as well: leave it out there", _COMMUNICATOR
+                f"{short_repr(self.options.communicator)} stands in kwargs as well: leave it out there", _COMMUNICATOR
             )
         # A saved policy knows its environment by this name, which may not hold all that an id may.
         self.name = ("gymnasium " + re.sub(r"[^\w.+-]", ".", self.options.id))[:100]
@@ -111,18 +109,18 @@ class GymnasiumId:
         except gymnasium.error.Error as error:
             raise ConfigError(_said(error), _ID) from error
         except ImportError as error:
-            raise ConfigError(f"{shown(self.options.id)} cannot be imported: {_said(error)}", _ID) from error
+            raise ConfigError(f"{short_repr(self.options.id)} cannot be imported: {_said(error)}", _ID) from error
         except (TypeError, ValueError) as error:
             said = str(error)
             refused = [name for name in self.options.kwargs if f"'{name}'" in said.partition(" was raised from")[0]]
             key = ("campaign", "options", "kwargs", *refused[:1])
-            raise ConfigError(f"{shown(self.options.id)} refuses it: {_said(error)}", key) from error
+            raise ConfigError(f"{short_repr(self.options.id)} refuses it: {_said(error)}", key) from error
         except RlctlError:
             raise
         except (Exception, SystemExit) as error:
             place = crash_report.origin(error).place
             said = f"{reason(error)}{f' ({place})' if place else ''}"
-            raise ConfigError(f"{shown(self.options.id)} cannot be made: {said}", _ID) from error
+            raise ConfigError(f"{short_repr(self.options.id)} cannot be made: {said}", _ID) from error
 
     def _kwargs(self, comm: Intracomm | None) -> dict[str, Any]:
         name = self.options.communicator

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 
-import rlctl
 from rlctl.cli.options import Json, Level, LogLevel, _progress, _say
 from rlctl.core.json_values import json_text
+
+if TYPE_CHECKING:
+    from rlctl.steering.status import Status
 
 _EVERY_S = 2.0
 _EVERY_WITHOUT_TERMINAL_S = 10.0
@@ -30,7 +33,9 @@ def report(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Write all about a campaign, ended or not, into one HTML file that needs nothing else."""
-    written = rlctl.report(run, out, rules=rules, instances=instances, progress=_progress(as_json))
+    from rlctl import api
+
+    written = api.report(run, out, rules=rules, instances=instances, progress=_progress(as_json))
     _say(as_json, {"report": str(written)}, f"wrote {written}")
 
 
@@ -41,7 +46,9 @@ def trace(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Write tasks and decisions as a trace, for https://ui.perfetto.dev or chrome://tracing."""
-    written = rlctl.trace(run, out)
+    from rlctl import api
+
+    written = api.trace(run, out)
     _say(as_json, {"trace": str(written)}, f"wrote {written}: open it in https://ui.perfetto.dev")
 
 
@@ -52,31 +59,33 @@ def status(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Show goal, budget, running tasks and last decisions; the campaign may be running."""
+    from rlctl import api
+
     if not watch:
-        now = rlctl.status(run)
+        now = api.status(run)
         _say(as_json, now.to_json(), now.show())
         return
     try:
         if sys.stdout.isatty() and not as_json:
-            _redraw(run)
+            _redraw(run, api.status)
         else:
-            _repeat(run, as_json)
+            _repeat(run, as_json, api.status)
     except KeyboardInterrupt:
         return
 
 
-def _redraw(run: Path) -> None:
-    now = rlctl.status(run)
+def _redraw(run: Path, status_of: Callable[[Path], Status]) -> None:
+    now = status_of(run)
     with Live(now.show(), console=Console(highlight=False), auto_refresh=False) as live:
         while not now.ended:
             time.sleep(_EVERY_S)
-            now = rlctl.status(run)
+            now = status_of(run)
             live.update(now.show(), refresh=True)
 
 
-def _repeat(run: Path, as_json: bool) -> None:
+def _repeat(run: Path, as_json: bool, status_of: Callable[[Path], Status]) -> None:
     while True:
-        now = rlctl.status(run)
+        now = status_of(run)
         if as_json:
             print(json_text(now), flush=True)
         else:

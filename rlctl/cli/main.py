@@ -1,4 +1,7 @@
-"""The command line: each command is one call that Python has too (``rlctl.train`` and its siblings)."""
+"""The command line. Each command calls the function of the same name in ``rlctl.api``.
+
+Commands import it when they run, so that ``--help`` and wrong options are answered without its large imports.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ import psutil
 import typer
 from typer.exceptions import TyperException
 
-import rlctl
 from rlctl.cli import cache_folders, inspect
 from rlctl.cli.options import Json, Level, LogLevel, _progress, _say
+from rlctl.config.provenance import rlctl_version
 from rlctl.core.errors import AllocationEnds, EnvironmentFault, RlctlError, StoppedError
 from rlctl.core.json_values import json_text
 from rlctl.distributed.comm.mpi_environment import under_mpi
@@ -43,7 +46,7 @@ _GO_ON = 75
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"rlctl {rlctl.__version__}")
+        print(f"rlctl {rlctl_version()}")
         raise typer.Exit
 
 
@@ -93,14 +96,17 @@ def train(
         if not folders:
             raise typer.Exit
     else:
+        from rlctl import api
+        from rlctl.config.load import load_config
+
         try:
-            loaded = rlctl.load_config(config, sets or ())
+            loaded = load_config(config, sets or ())
             if ranks is not None and ranks > 1:
                 from rlctl.cli.train_on_ranks import start_ranks
 
                 options = ["--json"] * as_json + [f"--log-level={log_level}"]
                 sys.exit(start_ranks(loaded, out, ranks, launcher, resume, sets or (), options))
-            folders = [rlctl.train(loaded, out, resume=resume, progress=_progress(as_json))]
+            folders = [api.train(loaded, out, resume=resume, progress=_progress(as_json))]
         except KeyboardInterrupt:
             _stopped(resume)
     names = [str(folder) for folder in folders]
@@ -125,8 +131,11 @@ def tune(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Find good parameters of a rule on the campaign's twin."""
-    tuned = rlctl.tune(
-        rlctl.load_config(config, sets or ()),
+    from rlctl import api
+    from rlctl.config.load import load_config
+
+    tuned = api.tune(
+        load_config(config, sets or ()),
         rule,
         out,
         generations=generations,
@@ -162,10 +171,13 @@ def evaluate(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Compare a policy with others on the same held-out instances, with 95 % intervals."""
-    loaded = rlctl.load_config(config, sets or ())
+    from rlctl import api
+    from rlctl.config.load import load_config
+
+    loaded = load_config(config, sets or ())
     if out is not None:
         require_file(out)
-    comparison = rlctl.evaluate(
+    comparison = api.evaluate(
         loaded,
         [policy, *against, *(more or ())],
         instances=instances,
@@ -192,12 +204,15 @@ def steer(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Run a campaign for real: real programs, a journal, and a policy in charge."""
+    from rlctl import api
+    from rlctl.config.load import load_config
+
     try:
-        loaded = rlctl.load_config(config, sets or ())
+        loaded = load_config(config, sets or ())
         # The interpreter and the imports ran on the allocation too.
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = _progress(as_json)
-        summary = rlctl.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
+        summary = api.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
     except StoppedError as error:
         _stopped(resume, error.exit_code, str(error))
     except AllocationEnds:
@@ -234,7 +249,10 @@ def check(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Say whether an experiment can be used: its keys, values, policies, and how they go together."""
-    checked = rlctl.check(rlctl.load_config(config, sets or ()), play=play)
+    from rlctl import api
+    from rlctl.config.load import load_config
+
+    checked = api.check(load_config(config, sets or ()), play=play)
     data: dict[str, Any] = {"config": str(config), "ok": True}
     text = f"{config}: ok"
     if checked is not None:
@@ -265,7 +283,9 @@ def board(
 @app.command(epilog="Example: rlctl doctor")
 def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
     """Look at MPI, GPUs, Slurm and versions, and say what to do about what is missing."""
-    findings = rlctl.diagnose()
+    from rlctl.cli.doctor import diagnose
+
+    findings = diagnose()
     signs = {True: "ok", False: "MISSING", None: "-"}
     lines = []
     for finding in findings:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import rlctl
+from rlctl.api import check_train
 from rlctl.cli.options import _progress
+from rlctl.config.load import load_config
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError
 from rlctl.distributed.launch import launcher, status_file
@@ -36,8 +36,6 @@ def start_ranks(
     Args:
         options: further ones of ``rlctl train`` for the ranks.
     """
-    from rlctl.api import check_train
-
     shape = Shape.of(check_train(config, out, resume).distributed)
     with config.source.located():
         split(ranks, shape)
@@ -63,10 +61,11 @@ def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequ
     with ends_together() as rank:
         if ranks is not None:
             raise ConfigError("--ranks: mpiexec or srun has started ranks already: leave --ranks out, or them")
-        loaded = rlctl.load_config(config, sets)
-        run_rank = importlib.import_module("rlctl.distributed.modes.asynchronous").run_rank
+        loaded = load_config(config, sets)
+        from rlctl.distributed.modes.asynchronous import run_rank  # loads MPI
+
         with watching(loaded.evaluate.decision_timeout_s, TIMEOUT, signals=False):
-            folder: Path | None = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
+            folder = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
     if rank > 0:
         return []
     status_file.tell_code(launcher.INTERRUPTED if folder is None else 0)

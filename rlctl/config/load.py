@@ -1,57 +1,21 @@
-"""The configuration of an experiment: read, overridden, written down, told apart by its hash."""
+"""Reads, overrides, writes and hashes the configuration of an experiment."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
-from rlctl.config.messages import check_options, did_you_mean, shown, validated
-from rlctl.config.provenance import provenance
-from rlctl.config.schema import (
-    SCHEMA,
-    CampaignSection,
-    Config,
-    EvaluateSection,
-    ExecutorSection,
-    MachineSection,
-    RuleEntry,
-    RuleFile,
-    SteerSection,
-    TrainSection,
-)
+from rlctl.config.schema import Config, RuleFile
+from rlctl.config.validation import short_repr, validated
 from rlctl.config.yaml_source import Source, parse, read_mapping
 from rlctl.core.errors import ConfigError, Key
 from rlctl.core.json_values import plain
-
-__all__ = [
-    "SCHEMA",
-    "CampaignSection",
-    "Config",
-    "EvaluateSection",
-    "ExecutorSection",
-    "MachineSection",
-    "RuleEntry",
-    "RuleFile",
-    "SteerSection",
-    "TrainSection",
-    "check_options",
-    "config_data",
-    "config_hash",
-    "did_you_mean",
-    "game_hash",
-    "load_config",
-    "load_rule_file",
-    "provenance",
-    "read_yaml",
-    "shown",
-    "write_config",
-]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -59,7 +23,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: the file.
-        overrides: ``"a.b=value"`` each, the value written as in YAML; they win over the file.
+        overrides: changes to the file, each ``"a.b=value"`` with the value written as in YAML.
 
     Raises:
         ConfigError: one line that names the file, the line and the key.
@@ -74,7 +38,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_rule_file(path: Path) -> RuleFile:
-    """Read a tuned rule.
+    """Read a rule file, which ``rlctl tune`` writes.
 
     Raises:
         ConfigError: one line that names the file, the line and the key.
@@ -88,46 +52,39 @@ def load_rule_file(path: Path) -> RuleFile:
 
 
 def config_hash(config: Config) -> str:
-    """SHA-256 of what the configuration says, wherever it lies and however it is laid out."""
+    """SHA-256 of the configuration's content; independent of path, layout and order of keys."""
     return hashlib.sha256(json.dumps(config_data(config), sort_keys=True).encode()).hexdigest()
 
 
 def game_hash(config: Config, factory: Any) -> str:
-    """SHA-256 of the game that a configuration describes: campaign, its version and options, and machine.
+    """SHA-256 of campaign, campaign version, campaign options and machine.
 
-    What is trained or tuned is made for a game; how it was trained, or what else the file holds, is no part of it.
+    Policies and rules are trained or tuned for these; the rest of the configuration does not enter.
 
     Args:
-        factory: of the campaign, or of the environment; options that it shows are taken with their defaults.
+        factory: of the campaign or environment; its ``options``, if they are a pydantic model, include the defaults.
     """
-    said = getattr(factory, "options", None)
-    options = said.model_dump(mode="json") if isinstance(said, BaseModel) else config.campaign.options
+    validated_options = getattr(factory, "options", None)
+    options = config.campaign.options
+    if isinstance(validated_options, BaseModel):
+        options = validated_options.model_dump(mode="json")
     game = {"campaign": factory.name, "version": factory.version, "options": options}
     game["machine"] = config.machine.model_dump(mode="json")
     return hashlib.sha256(json.dumps(game, sort_keys=True).encode()).hexdigest()
 
 
 def config_data(config: Config) -> dict[str, Any]:
-    """What the configuration says, as a JSON-ready mapping with every default filled in."""
+    """The configuration as a mapping that JSON can hold, defaults included."""
     return config.model_dump(mode="json", by_alias=True, fallback=plain)
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write down what the configuration says, defaults and overrides included."""
+    """Write the configuration as YAML, defaults and overrides included."""
     path.write_text(yaml.safe_dump(config_data(config), sort_keys=False))
 
 
-def read_yaml(path: Path) -> Mapping[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        ConfigError: there is no such file, or it holds something else; one line.
-    """
-    return read_mapping(path)[0]
-
-
 def _override(data: dict[str, Any], override: str) -> Key:
-    """Change ``data``; the key that was changed."""
+    """Apply one ``--set`` to ``data``; returns the key that it changes."""
     name, equals, text = override.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts):
@@ -137,6 +94,6 @@ def _override(data: dict[str, Any], override: str) -> Key:
             data[part] = {}
         data = data[part]
         if not isinstance(data, dict):
-            raise ConfigError(f"--set {override}: {part} is no section; it holds {shown(data)}")
+            raise ConfigError(f"--set {override}: {part} is not a section, its value is {short_repr(data)}")
     data[parts[-1]] = parse(text, f"--set {override}")
     return tuple(parts)

@@ -1,4 +1,4 @@
-"""What ran: the versions, the commit, the machine."""
+"""Provenance of a run: versions, commit and platform."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 
+def rlctl_version() -> str:
+    """Version of the installed rlctl."""
+    return importlib.metadata.version("rlctl")
+
+
 def provenance() -> dict[str, Any]:
-    """What ran: versions of rlctl and of what it computes with, its commit, Python and the platform."""
+    """Versions of rlctl and of its numerical packages, the commit, Python and the platform."""
     versions = {}
     for name in ("rlctl", "numpy", "scipy", "gymnasium", "stable-baselines3", "torch", "mpi4py", "numba"):
         try:
@@ -26,12 +31,12 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package is run from, with a plus sign if it has been changed since."""
-    home = Path(__file__).resolve().parent.parent
+    """Commit of the checkout that holds this package, with a plus sign if files differ from it."""
+    home = Path(__file__).resolve().parents[2]
     if not (home / ".git").exists():
         return None
     try:
-        # Without optional locks: it leaves nothing in the repository, not even when it is stopped in the midst.
+        # Without optional locks git leaves no lock file behind when it is killed.
         git = ["git", "--no-optional-locks", "-C", str(home)]
         command = ["describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
         done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10, check=True)

@@ -1,4 +1,4 @@
-"""What an experiment may say: strict and typed, the same for training, comparison and steering."""
+"""The configuration of an experiment as strict pydantic models, the same for training, comparison and steering."""
 
 from __future__ import annotations
 
@@ -10,35 +10,43 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, T
 from rlctl.config.yaml_source import Source
 from rlctl.core.machine import Capacity, NodeGroup
 
-SCHEMA = 1
-
 
 class Section(BaseModel):
-    """A mapping of known keys."""
+    """A mapping of known keys.
+
+    Attributes:
+        source: file of the section and the lines of its keys; empty unless the section is a whole file.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    _source: Source = PrivateAttr(default_factory=Source)
+
+    @property
+    def source(self) -> Source:
+        """File of the section and the lines of its keys."""
+        return self._source
 
 
 class CampaignSection(Section):
-    """Which campaign; its factory checks the options.
+    """The campaign.
 
     Attributes:
-        name: as registered under ``rlctl.campaigns``.
-        options: the campaign's own.
+        name: entry point in the group ``rlctl.campaigns``.
+        options: options of the campaign; its factory validates them.
     """
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class GroupSection(Section):
-    """Equal nodes.
+class NodeGroupSection(Section):
+    """A group of equal nodes.
 
     Attributes:
-        nodes: how many.
-        cores: of each node, as many as the campaign may use.
-        gpus: of each node.
-        memory_mb: of each node, MiB, for tasks that say what they need; null: memory is not booked.
+        nodes: number of nodes.
+        cores: cores of each node that the campaign may use.
+        gpus: GPUs of each node.
+        memory_mb: memory of each node in MiB, for tasks that request memory; null: memory is not scheduled.
     """
 
     nodes: int = Field(default=1, ge=1, le=100_000)
@@ -47,35 +55,43 @@ class GroupSection(Section):
     memory_mb: int | None = Field(default=None, ge=1)
 
 
-class MachineSection(GroupSection):
-    """The allocation: equal nodes, or groups of them.
+class MachineSection(Section):
+    """The allocation: equal nodes, or groups of equal nodes.
 
     Attributes:
-        groups: of unequal nodes, which only the simulated executor has; the other keys are left out then.
+        nodes: number of nodes.
+        cores: cores of each node that the campaign may use.
+        gpus: GPUs of each node.
+        memory_mb: memory of each node in MiB, for tasks that request memory; null: memory is not scheduled.
+        groups: groups of unequal nodes, for the simulated executor only; excludes the other keys.
     """
 
-    groups: list[GroupSection] = Field(default_factory=list, max_length=64)
+    nodes: int = Field(default=1, ge=1, le=100_000)
+    cores: int = Field(default=2, ge=1, le=100_000)
+    gpus: int = Field(default=0, ge=0, le=1_000)
+    memory_mb: int | None = Field(default=None, ge=1)
+    groups: list[NodeGroupSection] = Field(default_factory=list, max_length=64)
 
     @model_validator(mode="after")
-    def _one_way(self) -> MachineSection:
+    def _groups_exclude_the_rest(self) -> MachineSection:
         beside = self.model_fields_set - {"groups"}
         if self.groups and beside:
-            raise ValueError(f"groups say it all: leave out {', '.join(sorted(beside))}")
+            raise ValueError(f"groups describe the whole machine: leave out {', '.join(sorted(beside))}")
         return self
 
     def capacity(self) -> Capacity:
-        """The same, as executors want it."""
+        """The allocation as executors take it."""
         if self.groups:
             return Capacity.of([NodeGroup(**dict(group)) for group in self.groups])
         return Capacity(nodes=self.nodes, cores=self.cores, gpus=self.gpus, memory_mb=self.memory_mb)
 
 
 class ExecutorSection(Section):
-    """What runs the tasks of a real campaign; its factory checks the options.
+    """The executor of real tasks.
 
     Attributes:
-        name: as registered under ``rlctl.executors``.
-        options: the executor's own.
+        name: entry point in the group ``rlctl.executors``.
+        options: options of the executor; its factory validates them.
     """
 
     name: str = "local"
@@ -83,15 +99,15 @@ class ExecutorSection(Section):
 
 
 class EnvironmentSection(Section):
-    """What is done about environments that fail on an actor; each one that failed is made anew.
+    """Handling of environments that fail on an actor; the actor makes a new one in place of each failed one.
 
     Attributes:
-        step_timeout_s: a step or reset that takes longer hangs; null: as long as it takes.
-        backoff_s: pause before a failed environment is made anew; doubled with each further failure in a row.
-        backoff_limit_s: and no longer than this.
-        give_up: failures in a row after which the actor leaves; in lock-step the job ends.
-        diverged_reward: of the step in which a simulation blew up (it raised ``rlctl.SimulationDiverged``, or gave
-            numbers that are not finite), which ends its episode.
+        step_timeout_s: a step or reset that takes longer has failed; null: no limit.
+        backoff_s: pause before a failed environment is made again; it doubles with each failure in a row.
+        backoff_limit_s: longest pause.
+        give_up: failures in a row after which the actor exits; in lock-step mode the job ends.
+        diverged_reward: reward of a step in which the simulation diverged, that is, raised
+            ``rlctl.SimulationDiverged`` or returned numbers that are not finite; the episode terminates.
     """
 
     step_timeout_s: float | None = Field(default=None, gt=0)
@@ -102,11 +118,11 @@ class EnvironmentSection(Section):
 
 
 class AgentEntry(Section):
-    """One of several agents that learn side by side: what differs from ``train``.
+    """One of several agents that learn at the same time: its differences from ``train``.
 
     Attributes:
-        seed: of this agent; if None, drawn from that of ``train`` and the agent's number.
-        options: merged into the learner's options.
+        seed: seed of this agent; null: derived from the seed of ``train`` and the agent's number.
+        options: merged into the options of the learner.
     """
 
     seed: int | None = Field(default=None, ge=0)
@@ -114,28 +130,29 @@ class AgentEntry(Section):
 
 
 class DistributedSection(Section):
-    """How training is spread over MPI ranks; of no effect in a single process, but for ``mode``.
+    """Distribution of training over MPI ranks; a single process uses only ``mode``.
 
     Attributes:
-        mode: ``asynchronous``: actors decide with a copy of the policy and never wait for each other; ``lockstep``:
-            environments step together and the learner decides for all, which is reproducible to the bit.
-        agents: several that learn side by side, each with its own learners and actors; empty: one.
-        learners: of each agent; they average their gradients. One in lock-step.
-        ranks_per_env: of each environment, which gets a communicator of so many.
-        envs_per_actor: that an actor steps together.
-        simulations: ``twin``, or ``executor``: each environment runs the campaign's real tasks, as ``executor`` says,
-            on an allocation of its own as ``machine`` says.
-        keep_simulations: whether the files of real tasks stay when their episode has ended.
-        chunk_steps: steps after which an actor sends what it has; at the end of an episode it does so anyway if
-            ``chunk_episode``, and after ``chunk_s`` seconds. null: an eighth of ``train.options.n_steps``, so that what
-            PPO learns from is less than an update old; 64 for algorithms that learn from a replay buffer.
-        chunk_s: see there.
-        chunk_episode: see there.
-        discount_s: seconds in which the future is discounted by ``gamma``; null: each step discounts alike.
-        weights: ``sent``: with each acknowledgement; ``window``: read from the learner's memory (MPI RMA).
-        lease_s: who has not been heard of for so long is gone.
-        respawn: how often lost actors are replaced while the training runs, where the MPI can.
-        environment: what is done about environments that fail.
+        mode: ``asynchronous``: actors act with a copy of the policy and never wait for each other; ``lockstep``:
+            all environments step together and the learner acts for all, which is reproducible to the bit.
+        agents: agents that learn at the same time, each with its own learners and actors; empty: one.
+        learners: learner ranks of each agent, which average their gradients; lock-step mode has one.
+        ranks_per_env: MPI ranks of each environment; it gets a communicator of this size.
+        envs_per_actor: environments that an actor steps together.
+        simulations: ``twin``; or ``executor``: each environment runs the campaign's real tasks with the configured
+            ``executor``, on an allocation of its own of the size ``machine``.
+        keep_simulations: keep the files of real tasks after their episode.
+        chunk_steps: an actor sends its transitions after this many steps. null: an eighth of
+            ``train.options.n_steps``, so that the data of PPO are less than one update old; 64 for algorithms with a
+            replay buffer.
+        chunk_s: it also sends them after this many seconds.
+        chunk_episode: it also sends them at the end of each episode.
+        discount_s: seconds over which the discount is ``gamma``; null: each step is discounted by ``gamma``.
+        weights: ``sent``: actors receive the weights with each acknowledgement; ``window``: they read them from the
+            learner's memory (MPI RMA).
+        lease_s: a rank that has sent no message for this long counts as lost.
+        respawn: largest number of replacements of lost actors, where the MPI library supports it.
+        environment: handling of environments that fail.
     """
 
     mode: Literal["asynchronous", "lockstep"] = "asynchronous"
@@ -156,19 +173,19 @@ class DistributedSection(Section):
 
 
 class TrainSection(Section):
-    """How a policy is learned; the learner checks the options.
+    """Training.
 
     Attributes:
-        algorithm: as registered under ``rlctl.learners``.
-        decisions: how many decisions to learn from.
+        algorithm: entry point in the group ``rlctl.learners``.
+        decisions: number of decisions to learn from.
         num_envs: campaigns that are stepped together.
-        start: a saved policy, by its name in ``policies`` or its folder, whose network the learning goes on with; null:
-            a new one.
-        seed: of the learner; the experiment's seed if None.
-        checkpoint_decisions: decisions between two checkpoints, which is what a kill can cost.
-        validation_instances: that the policy and every rule play at checkpoints, for the curves; 0: none.
-        distributed: over MPI ranks.
-        options: the learner's own.
+        start: saved policy, by its name in ``policies`` or its folder, whose network is trained further; null: a new
+            network.
+        seed: seed of the learner; null: the seed of the experiment.
+        checkpoint_decisions: decisions between two checkpoints, the most that a kill can lose.
+        validation_instances: instances that the policy and every rule play at each checkpoint, for the curves; 0: none.
+        distributed: distribution over MPI ranks.
+        options: options of the learner, which validates them.
     """
 
     algorithm: str = "ppo"
@@ -183,28 +200,35 @@ class TrainSection(Section):
 
 
 class RuleEntry(Section):
-    """A rule with its parameters; those left out keep the rule's defaults.
+    """A rule with its parameters.
 
     Attributes:
-        rule: as registered under ``rlctl.policies``.
-        parameters: the rule's own.
+        rule: entry point in the group ``rlctl.policies``.
+        parameters: parameters of the rule; the others keep their defaults.
     """
 
     rule: str
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class RuleFile(RuleEntry):
-    """What ``rlctl tune`` writes: a rule, its parameters and how they were found."""
+class RuleFile(Section):
+    """A rule file, as ``rlctl tune`` writes it.
+
+    Attributes:
+        rule: entry point in the group ``rlctl.policies``.
+        parameters: parameters of the rule; the others keep their defaults.
+        tuning: how the parameters were found.
+    """
 
     schema_version: Literal[1] = Field(alias="schema")
+    rule: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
     tuning: dict[str, Any] = Field(default_factory=dict)
-    _source: Source = PrivateAttr(default_factory=Source)
 
     @property
-    def source(self) -> Source:
-        """The file that it was read from, and the lines of its keys."""
-        return self._source
+    def entry(self) -> RuleEntry:
+        """The rule with its parameters."""
+        return RuleEntry(rule=self.rule, parameters=self.parameters)
 
 
 class EvaluateSection(Section):
@@ -212,11 +236,11 @@ class EvaluateSection(Section):
 
     Attributes:
         instances: number of instances, the same for each policy.
-        seed: of the held-out instances, apart from those of training.
-        max_steps: steps after which an episode of a Gymnasium environment is cut, since a policy may never end it; the
-            table says how many were.
-        decision_timeout_s: a rule that does not answer a decision for so long hangs, and so does a campaign or task
-            model; in ``tune``, ``check`` and the rules' part of ``train`` too. null: never.
+        seed: seed of the held-out instances, which differ from those of training for every seed.
+        max_steps: step limit of an episode of a Gymnasium environment, since a policy may never end it; the table
+            shows how many episodes reached it.
+        decision_timeout_s: time limit of one call of a rule, campaign or task model; also in ``tune``, ``check`` and
+            the evaluation of rules during ``train``. null: no limit.
     """
 
     instances: int = Field(default=256, ge=2)
@@ -229,13 +253,13 @@ class SteerSection(Section):
     """The real campaign.
 
     Attributes:
-        fallback: the policy that answers where the steering one fails; None: the first allowed choice of each head.
-        decision_timeout_s: a policy that does not answer for so long hangs: then ``fallback`` answers, and without one
-            the campaign stops, with exit code 3. So it does where the campaign itself hangs. null: never.
-        stop_after_failures: attempts of tasks that may fail in the same way without a success between them; then the
-            campaign stops, with exit code 3, and waits for ``--resume``. null: it never does.
-        stop_after_first_failures: likewise, as long as no task has ever succeeded; null: as ``stop_after_failures``.
-        rules_on_twin: whether, once the campaign has ended, the rules play its twin for the curves beside it.
+        fallback: policy that decides where the steering policy fails; null: the first allowed choice of each head.
+        decision_timeout_s: time limit of a decision. After it ``fallback`` decides; without a fallback, or where the
+            campaign itself exceeds the limit, the campaign stops with exit code 3. null: no limit.
+        stop_after_failures: attempts of tasks that fail with the same kind of failure, without a success in between,
+            before the campaign stops with exit code 3, to be resumed. null: no limit.
+        stop_after_first_failures: the same limit until the first task succeeds; null: ``stop_after_failures``.
+        rules_on_twin: at the end of the campaign, run the rules on its twin for comparison curves.
     """
 
     fallback: str | None = None
@@ -256,14 +280,14 @@ class Config(Section):
 
     Attributes:
         schema: version of this format.
-        seed: what everything random is drawn from, unless a section has a seed of its own.
+        seed: seed of all random numbers, except in sections with a seed of their own.
         campaign: the campaign.
         machine: the allocation.
-        executor: what runs the real tasks.
-        train: how to learn; ``rlctl train`` needs it, the other commands do not.
+        executor: the executor of real tasks.
+        train: training; only ``rlctl train`` needs it.
         evaluate: the held-out comparison.
         steer: the real campaign.
-        policies: by name, a rule with parameters, or the path of a rule file or of a saved policy's folder.
+        policies: policies by name: a rule with parameters, or the path of a rule file or saved policy.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -275,13 +299,7 @@ class Config(Section):
     policies: dict[str, Entry] = Field(default_factory=dict)
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
     steer: SteerSection = Field(default_factory=SteerSection)
-    _source: Source = PrivateAttr(default_factory=Source)
-
-    @property
-    def source(self) -> Source:
-        """The file that it was read from, and the lines of its keys."""
-        return self._source
 
     def resolve(self, path: str | Path) -> Path:
-        """``path`` as seen from the configuration file's folder."""
+        """``path`` relative to the folder of the configuration file."""
         return self._source.path.parent / path

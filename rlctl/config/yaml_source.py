@@ -1,7 +1,7 @@
-"""Reads YAML with the line of each key, and refuses what a configuration never needs.
+"""Reads YAML with the line number of each key, and rejects what a configuration never needs.
 
-The words of YAML 1.2 are meant: ``no`` and ``on`` are names, ``12:30`` is no number, dates are texts. Documents cannot
-be deep, huge or cyclic, however they are written, so that no file can keep rlctl busy or fill its memory.
+Scalars follow YAML 1.2: ``no`` and ``on`` are strings, and so are ``12:30`` and dates. Limits on size, depth and
+aliases bound the time and memory that any file can take.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlctl.core.errors import ConfigError, Key, RlctlError
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 20_000
-"""Keys and values of a document, aliases written out."""
+"""Limit of keys and values of a document, after expansion of aliases."""
 DEEPEST = 30
 
 _TAG = "tag:yaml.org,2002:"
@@ -29,12 +29,12 @@ _TAG = "tag:yaml.org,2002:"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the keys of a configuration stand.
+    """Positions of the keys of a configuration.
 
     Attributes:
-        path: the file; empty if the configuration was made by a program.
-        lines: of each key and of each item of a list, from 1.
-        overrides: keys that were given with ``--set``.
+        path: the file; empty for a configuration made by a program.
+        lines: line number of each key and list item, from 1.
+        overrides: keys that were set with ``--set``.
     """
 
     path: Path = Path()
@@ -42,7 +42,7 @@ class Source:
     overrides: tuple[Key, ...] = ()
 
     def place(self, key: Key) -> str:
-        """``FILE:LINE: key``, of the key or of what it stands in.
+        """``FILE:LINE: key``, with the line of the key or of the nearest section around it.
 
         >>> source = Source(Path("a.yaml"), {("train",): 7}, (("seed",),))
         >>> source.place(("train", "decisions")), source.place(("seed",))
@@ -58,7 +58,7 @@ class Source:
 
     @contextmanager
     def located(self) -> Iterator[None]:
-        """Complaints about a key that come up inside get file and line."""
+        """Add file and line to errors about a key that are raised inside."""
         try:
             yield
         except RlctlError as error:
@@ -68,10 +68,13 @@ class Source:
 
 
 def read_mapping(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
-    """The mapping that a YAML file holds, and the line of each of its keys.
+    """Read a YAML file that holds a mapping.
+
+    Returns:
+        the mapping, and the line number of each of its keys.
 
     Raises:
-        ConfigError: there is no such file, or it holds something else; one line.
+        ConfigError: the file is missing, unreadable or holds no mapping; one line.
     """
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a YAML file")
@@ -80,38 +83,40 @@ def read_mapping(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     if data is None:
         raise ConfigError(f"{path} is empty; see configs/ of rlctl for examples")
     if not isinstance(data, dict):
-        kind = {"list": "list", "str": "text"}.get(type(data).__name__, f"single value ({data!r})")
+        kind = {"list": "list", "str": "string"}.get(type(data).__name__, f"single value ({data!r})")
         raise ConfigError(f"{path} holds a {kind}, not a mapping of keys to values")
     return data, lines
 
 
 def parse(text: str, where: str, lines: dict[Key, int] | None = None) -> Any:
-    """The value that a YAML text means.
+    """Parse a YAML text.
 
     Args:
-        where: what a complaint begins with.
-        lines: filled with the line of each key.
+        where: begins the error message.
+        lines: receives the line number of each key.
 
     Raises:
-        ConfigError: it is no YAML, or nothing that a configuration may hold.
+        ConfigError: the text is not YAML, or exceeds what a configuration may contain.
     """
     try:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            return None if node is None else _Builder(loader, lines if lines is not None else {}).build(node, ())
+            return None if node is None else _Builder({} if lines is None else lines).build(node, ())
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = _in_our_words(" ".join((error.problem or error.context or "cannot be read").split()))
+        problem = _plain_problem(" ".join((error.problem or error.context or "cannot be read").split()))
         raise ConfigError(f"{where}{f':{mark.line + 1}' if mark else ''}: {problem}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{where}:{line}: not YAML: it holds the unprintable character {error.character!r}") from None
+        raise ConfigError(
+            f"{where}:{line}: not YAML: it contains the unprintable character {error.character!r}"
+        ) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, IndexError, RecursionError) as error:  # what PyYAML lets through, e.g. for "%YAML 9999...9"
+    except (ValueError, IndexError, RecursionError) as error:  # PyYAML raises these itself, e.g. for "%YAML 9999...9"
         raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
 
 
@@ -126,7 +131,9 @@ def _text(path: Path) -> str:
     except ValueError as error:
         raise ConfigError(f"{str(path)!r}: no such file ({error})") from None
     if len(data) > MOST_BYTES:
-        raise ConfigError(f"{path} has more than {MOST_BYTES >> 20} MiB: that is no configuration; give a YAML file")
+        raise ConfigError(
+            f"{path} has more than {MOST_BYTES >> 20} MiB, too much for a configuration; give a YAML file"
+        )
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(f"{path} is not a text file in UTF-8 but in UTF-16: save it as UTF-8")
     try:
@@ -137,16 +144,16 @@ def _text(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes, never too many and never too deep."""
+    """Composes YAML nodes within the limits of number and depth."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML's way; filled below, for this class alone
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML reads it from the class; filled below
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node and what it holds."""
+        """Compose a node and its children."""
         self._count += 1
         self._depth += 1
         try:
@@ -154,7 +161,7 @@ class _Loader(yaml.SafeLoader):
             if self._depth > DEEPEST:
                 raise _refusal(f"more than {DEEPEST} levels deep: write it flatter", mark)
             if self._count > MOST_VALUES:
-                raise _refusal(f"more than {MOST_VALUES} values: that is no configuration", mark)
+                raise _refusal(f"more than {MOST_VALUES} values, too many for a configuration", mark)
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
@@ -172,43 +179,39 @@ for _kind, _pattern, _first in (
 
 
 class _Builder:
-    """Makes values of nodes."""
+    """Converts nodes to Python values."""
 
-    def __init__(self, loader: _Loader, lines: dict[Key, int]) -> None:
-        self._loader = loader
+    def __init__(self, lines: dict[Key, int]) -> None:
         self._lines = lines
         self._open: set[int] = set()
         self._count = 0
 
     def build(self, node: yaml.Node, key: Key) -> Any:
-        """The value of a node, the lines of its keys noted."""
-        self._count += 1
-        if self._count > MOST_VALUES:
-            raise _refusal(f"more than {MOST_VALUES} values once its aliases (*) are written out", node.start_mark)
+        """Convert a node; notes the lines of its keys."""
+        self._add_to_count(node)
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
-        if id(node) in self._open:
-            raise _refusal("a value that holds itself, through an alias (*): write it out", node.start_mark)
-        self._open.add(id(node))
-        try:
+        with self._entered(node):
             if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
-                return [self._item(item, (*key, str(i))) for i, item in enumerate(node.value)]
+                return [self._child(item, item.start_mark.line, (*key, str(i))) for i, item in enumerate(node.value)]
             if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
-                return self._mapping(node, key)
-        finally:
-            self._open.discard(id(node))
+                mapping: dict[str | int, Any] = {}
+                for name, line, value in self._items(node, key):
+                    if name not in mapping:  # else a merged one that the mapping overrides
+                        mapping[name] = self._child(value, line, (*key, str(name)))
+                return mapping
         raise _unknown_tag(node)
 
-    def _item(self, node: yaml.Node, key: Key) -> Any:
-        self._lines[key] = node.start_mark.line + 1
+    def _child(self, node: yaml.Node, line: int, key: Key) -> Any:
+        self._lines[key] = line + 1
         return self.build(node, key)
 
-    def _mapping(self, node: yaml.MappingNode, key: Key) -> dict[Any, Any]:
-        result: dict[Any, Any] = {}
-        first: dict[Any, int] = {}
+    def _items(self, node: yaml.MappingNode, key: Key) -> Iterator[tuple[str | int, int, yaml.Node]]:
+        """Keys of a mapping with their lines, from 0, and value nodes; merged ones (<<) last."""
+        lines: dict[str | int, int] = {}
         merged: list[yaml.Node] = []
         for name_node, value_node in node.value:
-            line = name_node.start_mark.line + 1
+            mark = name_node.start_mark
             if name_node.tag == f"{_TAG}merge":
                 several = isinstance(value_node, yaml.SequenceNode)
                 merged.extend(value_node.value if several else [value_node])
@@ -216,33 +219,33 @@ class _Builder:
             name = _scalar(name_node) if isinstance(name_node, yaml.ScalarNode) else None
             if isinstance(name, bool) or not isinstance(name, str | int):
                 what = name_node.value if isinstance(name_node, yaml.ScalarNode) else "a list or mapping"
-                raise _refusal(f"{what!r} cannot be a key: put it in quotes", name_node.start_mark)
-            if name in first:
+                raise _refusal(f"{what!r} cannot be a key: put it in quotes", mark)
+            if name in lines:
                 place = ".".join((*key, str(name)))
-                raise _refusal(f"{place}: given twice, in line {first[name]} too: remove one", name_node.start_mark)
-            first[name] = line
-            inner = (*key, str(name))
-            self._lines[inner] = line
-            result[name] = self.build(value_node, inner)
+                raise _refusal(f"{place}: given twice, in line {lines[name] + 1} too: remove one", mark)
+            lines[name] = mark.line
+            yield name, mark.line, value_node
         for other in merged:
             if not isinstance(other, yaml.MappingNode):
                 raise _refusal("<< takes a mapping, or a list of mappings", other.start_mark)
-            aside: dict[Key, int] = {}
-            values = _Builder.build(self._aside(aside), other, key)
-            for name, value in values.items():
-                if name not in result:
-                    result[name] = value
-                    inner = (*key, str(name))
-                    self._lines |= {k: line for k, line in aside.items() if k[: len(inner)] == inner}
-        return result
+            self._add_to_count(other)
+            with self._entered(other):
+                yield from self._items(other, key)
 
-    def _aside(self, lines: dict[Key, int]) -> _Builder:
-        """The same, with lines of its own: what is merged gives way to what is there."""
-        other = _Builder(self._loader, lines)
-        other._open = self._open
-        # What is merged again and again is counted again and again.
-        other._count = self._count = self._count + 1
-        return other
+    def _add_to_count(self, node: yaml.Node) -> None:
+        self._count += 1
+        if self._count > MOST_VALUES:
+            raise _refusal(f"more than {MOST_VALUES} values after its aliases (*) are expanded", node.start_mark)
+
+    @contextmanager
+    def _entered(self, node: yaml.Node) -> Iterator[None]:
+        if id(node) in self._open:
+            raise _refusal("a value that contains itself through an alias (*): write it out", node.start_mark)
+        self._open.add(id(node))
+        try:
+            yield
+        finally:
+            self._open.discard(id(node))
 
 
 def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
@@ -250,7 +253,7 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
     if node.tag == f"{_TAG}str":
         bad = next((c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"), None)
         if bad is not None:
-            raise _refusal(f"a text with the character {bad!r}: remove it", node.start_mark)
+            raise _refusal(f"a string contains the character {bad!r}: remove it", node.start_mark)
         return str(text)
     if node.tag == f"{_TAG}null":
         return None
@@ -261,20 +264,20 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
             number = int(text.replace("_", ""), {"0x": 16, "0o": 8}.get(text[:2], 10))
             if -(2**63) <= number < 2**63:
                 return number
-            raise _refusal(f"{_short(text)} is too large a whole number (64 bits)", node.start_mark)
+            raise _refusal(f"{_short(text)} is too large for a 64-bit integer", node.start_mark)
         if node.tag == f"{_TAG}float":
             value = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
             if math.isfinite(value):
                 return value
-            raise _refusal(f"{_short(text)} is not a finite number: give one", node.start_mark)
+            raise _refusal(f"{_short(text)} is not a finite number", node.start_mark)
     except ValueError:
-        raise _refusal(f"{_short(text)} is not a number that can be used", node.start_mark) from None
+        raise _refusal(f"{_short(text)} is not a valid number", node.start_mark) from None
     raise _unknown_tag(node)
 
 
 def _unknown_tag(node: yaml.Node) -> yaml.MarkedYAMLError:
     tag = str(node.tag).replace(_TAG, "!!")
-    return _refusal(f"the YAML tag {_short(tag)} is not known here: write a plain value", node.start_mark)
+    return _refusal(f"the YAML tag {_short(tag)} is not supported: write a plain value", node.start_mark)
 
 
 def _refusal(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
@@ -282,16 +285,16 @@ def _refusal(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
 
 
 _OURS = "\0"
-"""Marks our own words, as against those of PyYAML."""
+"""Marks messages of this module, to tell them from those of PyYAML."""
 
 
-def _in_our_words(problem: str) -> str:
+def _plain_problem(problem: str) -> str:
     if problem.startswith(_OURS):
         return problem[1:]
     if problem.startswith("but found another document"):
         return "a second YAML document begins here (---): give one experiment per file"
     if "'\\t'" in problem:
-        return "not YAML: a tab where YAML wants blanks: indent with blanks"
+        return "not YAML: a tab in the indentation: indent with spaces"
     return f"not YAML: {problem}"
 
 

@@ -1,25 +1,31 @@
-"""Campaigns: the rules of the game. Pure logic, no clock, no process, no input or output."""
+"""Campaigns: what to decide and what follows from it. Pure logic: no clock, no process, no input or output."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.core.errors import ContractError
+from rlctl.core.machine import Capacity, Machine, Scoring
+from rlctl.core.records import Record
+from rlctl.core.sets import SetLayout
+from rlctl.core.simulation import Launch, Outage, Simulated, TaskModel
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
 
-if TYPE_CHECKING:
-    from rlctl.core.machine import Capacity, Machine, Scoring
-    from rlctl.core.records import Record
-    from rlctl.core.simulation import Outage, TaskModel
+Action = NDArray[Any] | Mapping[str, Any]
+"""An index for each head of the action space or the numbers of a Box (networks), or named quantities (rules)."""
 
-Action = NDArray[np.int64] | Mapping[str, Any]
-"""An index for each head of the action space (networks), or the named quantities themselves (rules)."""
+ActionSpace = gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete | gymnasium.spaces.Box
+Mask = NDArray[np.bool_]
+NO_MASK: Mask = np.ones(0, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ Command = Start | Cancel | Update | Wait
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class ResidualChoices:
     """Choices relative to a rule's proposal, for policies that correct a rule.
 
     Attributes:
@@ -64,13 +70,9 @@ class Around:
     """
 
     centre: tuple[int, ...]
-    mask: NDArray[np.bool_]
+    mask: Mask
     named: Callable[[NDArray[np.int64]], Mapping[str, Any]]
     observation: NDArray[np.float32] | None = None
-
-
-Seen = tuple[NDArray[np.float32], NDArray[np.bool_]]
-"""An observation and a mask."""
 
 
 class Decision:
@@ -81,16 +83,17 @@ class Decision:
         time_s: seconds since the campaign began.
         fields: the named quantities that rules read.
         observation: the same as float32 numbers in a fixed order, for networks.
-        mask: for each choice of each head, flat in the order of the heads, whether it is allowed.
+        mask: for each choice of each head, flat in the order of the heads, whether it is allowed; empty where actions
+            are numbers of a Box.
         cost: allocated node-seconds since the previous decision (set by the driver).
         number: 0, 1, 2 ... within the campaign (set by the driver).
-        around: makes the choices around a rule's answer; None where the campaign offers none.
+        residual: makes the choices around a rule's answer; None where the campaign offers none.
 
     Args:
-        look: makes observation and mask when somebody asks for them, which rules do not; then those are not given.
+        observe: makes observation and mask, in place of both, when a policy reads one of them, as rules do not.
     """
 
-    __slots__ = ("_look", "_seen", "around", "cost", "fields", "number", "subject", "time_s")
+    __slots__ = ("_observe", "_observed", "cost", "fields", "number", "residual", "subject", "time_s")
 
     def __init__(
         self,
@@ -98,20 +101,20 @@ class Decision:
         time_s: float,
         fields: Mapping[str, Any],
         observation: NDArray[np.float32] | None = None,
-        mask: NDArray[np.bool_] | None = None,
+        mask: Mask | None = None,
         cost: float = 0.0,
         number: int = 0,
-        around: Callable[[Mapping[str, Any]], Around] | None = None,
-        look: Callable[[], Seen] | None = None,
+        residual: Callable[[Mapping[str, Any]], ResidualChoices] | None = None,
+        observe: Callable[[], tuple[NDArray[np.float32], Mask]] | None = None,
     ) -> None:
         self.subject, self.time_s, self.fields = subject, time_s, fields
-        self.cost, self.number, self.around = cost, number, around
-        self._look = look
-        self._seen: Seen | None = None
-        if observation is not None and mask is not None:
-            self._seen = observation, mask
-        elif look is None:
-            raise TypeError("a decision needs an observation and a mask, or a function that makes both")
+        self.cost, self.number, self.residual = cost, number, residual
+        self._observe = observe
+        self._observed: tuple[NDArray[np.float32], Mask] | None = None
+        if observation is not None:
+            self._observed = observation, NO_MASK if mask is None else mask
+        elif observe is None:
+            raise TypeError("a decision needs an observation, or a function that makes observation and mask")
 
     @property
     def observation(self) -> NDArray[np.float32]:
@@ -119,20 +122,20 @@ class Decision:
         return self._both()[0]
 
     @property
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self) -> Mask:
         """See the class."""
         return self._both()[1]
 
-    def seen(self, around: Around) -> Decision:
+    def among(self, choices: ResidualChoices) -> Decision:
         """The same question, as a policy sees it that corrects a rule."""
-        observation = self.observation if around.observation is None else around.observation
-        return Decision(self.subject, self.time_s, self.fields, observation, around.mask, self.cost, self.number)
+        observation = self.observation if choices.observation is None else choices.observation
+        return Decision(self.subject, self.time_s, self.fields, observation, choices.mask, self.cost, self.number)
 
-    def _both(self) -> Seen:
-        if self._seen is None:
-            assert self._look is not None
-            self._seen = self._look()
-        return self._seen
+    def _both(self) -> tuple[NDArray[np.float32], Mask]:
+        if self._observed is None:
+            assert self._observe is not None
+            self._observed = self._observe()
+        return self._observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ class Outcome:
         successes: units of the goal so far (good films, finished tasks).
         potential: the shaping potential of the present state, in units of reward; 0 once the goal is reached.
         extra: figures for reports.
-        price: what the campaign has cost so far, where its objective is another than allocated node-seconds; it is
+        cost: what the campaign has cost so far, where its objective is another than allocated node-seconds; it is
             what ``Campaign.reward_scale`` scales and comparisons divide by successes.
     """
 
@@ -154,171 +157,209 @@ class Outcome:
     successes: int
     potential: float = 0.0
     extra: Mapping[str, float] = field(default_factory=dict)
-    price: float | None = None
+    cost: float | None = None
 
 
-class Campaign(Protocol):
+class Campaign(ABC):
     """A fold of (seed, events, actions): the same sequence gives the same state, in training, steering and replay.
 
-    The driver calls, in this order: ``begin`` once; then, until ``outcome().ended``, ``decision`` and ``apply``
-    while a decision is open, and ``on_event`` for each event, ``on_time`` before it. When the campaign has ended the
-    driver cancels what is still running.
+    A campaign is a subclass. The driver calls, in this order: ``begin`` once; then, until ``outcome().ended``,
+    ``decision`` and ``apply`` while a decision is open, and ``on_event`` for each event, ``on_time`` before it. When
+    the campaign has ended the driver cancels what is still running.
+
+    Attributes:
+        observation_space: of ``Decision.observation``: a Box of float32.
+        action_space: of index actions, a MultiDiscrete or a Discrete, which counts as one head; or a Box, whose
+            actions are numbers and whose decisions have no mask.
+        reward_scale: the reward for one allocated node-second, or one unit of ``Outcome.cost``, is minus this.
+        deadline_s: end of the allocation, seconds since the campaign began.
+        goal: successes that reach the goal, for reports; None: the goal is no number of successes.
+        layout: how the parts of an observation made of sets lie; None: it is not.
     """
 
-    @property
-    def observation_space(self) -> gymnasium.spaces.Box:
-        """Of ``Decision.observation``."""
+    observation_space: gymnasium.spaces.Box
+    action_space: ActionSpace
+    reward_scale: float
+    deadline_s: float
+    goal: int | None = None
+    layout: SetLayout | None = None
 
-    @property
-    def action_space(self) -> gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete:
-        """Of index actions; a Discrete counts as one head."""
-
-    @property
-    def reward_scale(self) -> float:
-        """Reward for one allocated node-second, or one unit of ``Outcome.price``, is minus this."""
-
-    @property
-    def deadline_s(self) -> float:
-        """End of the allocation, seconds since the campaign began."""
-
+    @abstractmethod
     def begin(self, capacity: Capacity) -> None:
         """Learn the machine; open the first decisions."""
 
+    @abstractmethod
     def on_time(self, time_s: float) -> None:
         """The clock stands at ``time_s`` now; the budget may be over."""
 
+    @abstractmethod
     def on_event(self, event: Event) -> None:
         """A task changed its state."""
 
+    @abstractmethod
     def decision(self) -> Decision | None:
         """The open decision, the same until it is applied; None if none is open at this instant."""
 
+    @abstractmethod
     def apply(self, action: Action) -> list[Command]:
         """Answer the open decision. A masked choice becomes the default and is counted, never an error."""
 
+    @abstractmethod
     def outcome(self) -> Outcome:
         """How the campaign stands."""
 
-
-@runtime_checkable
-class Waking(Protocol):
-    """What a campaign may offer besides, if something happens in it at a time that it knows: tasks arrive, say."""
-
     @property
     def wake_s(self) -> float:
-        """When ``on_time`` is to be called at the latest, seconds since the campaign began; infinite: whenever."""
+        """When ``on_time`` is to be called at the latest, seconds since the campaign began: a task arrives then, say.
 
-
-@runtime_checkable
-class Elastic(Protocol):
-    """What a campaign may offer besides, if it wants to know of nodes that are lost, regained, added or taken away."""
+        Infinite, the default: with events and at the deadline is enough.
+        """
+        return math.inf
 
     def on_machine(self, machine: Machine) -> None:
-        """These nodes are there now; it is called when that changes. Events of tasks that were lost come before."""
+        """Nodes were lost, regained, added or taken away; these are there now.
+
+        Events of tasks that were lost come before. By default, a campaign takes no notice.
+        """
+        return None
 
 
-@runtime_checkable
-class Countable(Protocol):
-    """What a campaign may offer besides, if its goal is a number of successes."""
-
-    @property
-    def goal(self) -> int:
-        """Successes that reach the goal."""
-
-
-class CampaignFactory(Protocol):
+class CampaignFactory(ABC):
     """What a package registers under the entry point group ``rlctl.campaigns``: makes campaigns of one kind.
 
-    It is called as ``Factory(options)``, with the mapping ``campaign.options`` of the configuration, and raises
+    A factory is a subclass; one that declares its options as a pydantic model derives from ``rlctl.SimpleFactory``. It
+    is called as ``Factory(options)``, with the mapping ``campaign.options`` of the configuration, and raises
     ``ConfigError`` for options that it does not know or cannot use. An instance is fixed by its seed: ``campaign(7)``
     and ``task_model(7)`` belong together.
 
-    It may have a method ``check(capacity, real)`` that raises ``ConfigError`` if its campaigns cannot be played on such
-    a machine, or, where ``real`` is true, not with real programs; it is asked before anything is made.
+    Attributes:
+        version: raised when saved policies no longer fit.
+        capacity: the allocation that environments and checks take unless they are given one.
+        scoring: says which nodes tasks go to; None: where the least is left for others.
     """
 
     name: str
-    version: int
+    version: int = 1
+    capacity: Capacity = Capacity()
+    scoring: Scoring | None = None
 
+    @abstractmethod
     def campaign(self, seed: int) -> Campaign:
         """The rules of the game of instance ``seed``."""
 
     def task_model(self, seed: int) -> TaskModel:
-        """What the tasks of instance ``seed`` would do, for the simulated executor."""
+        """The twin: what the tasks of instance ``seed`` would do, for the simulated executor.
 
-    def privileged(self, seed: int) -> NDArray[np.float32]:
-        """Hidden quantities of the instance, for a critic in training only; may be empty."""
-
-    def prepare(self, folder: Path, seed: int) -> None:
-        """Write what the real programs of instance ``seed`` need into a fresh run folder."""
-
-    def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-        """Many campaigns stepped together."""
-
-
-@runtime_checkable
-class Unsteady(Protocol):
-    """What a factory may offer besides, if nodes come and go on its twins."""
-
-    def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
-        """When nodes are not there, in instance ``seed``."""
-
-
-@runtime_checkable
-class Repeatable(Protocol):
-    """What a factory may offer besides, if chance plays a part in its tasks: what else might have come of them.
-
-    ``rlctl report`` names the results of a run that lie beyond; see ``rlctl.steering.plausibility``.
-    """
-
-    def repetitions(self, seed: int, count: int) -> Sequence[TaskModel]:
-        """So many task models of instance ``seed``, each with chance drawn anew; no task fails by chance."""
-
-
-@runtime_checkable
-class Placing(Protocol):
-    """What a factory may offer besides, if its campaigns have a say in which nodes tasks go to."""
+        Raises:
+            ContractError: by default; such a campaign can only be steered.
+        """
+        raise ContractError(f"campaign {self.name} has no twin: its factory has no task_model(seed)")
 
     @property
-    def scoring(self) -> Scoring | None:
-        """What says where, or None for where the least is left for others."""
+    def has_twin(self) -> bool:
+        """Whether ``task_model`` is written."""
+        return type(self).task_model is not CampaignFactory.task_model
 
+    def check(self, capacity: Capacity, real: bool) -> None:
+        """Refuse a machine that campaigns cannot be played on; called before anything is made.
 
-@runtime_checkable
-class Illustrated(Protocol):
-    """What a factory may offer besides: pictures of a steered campaign, for reports and TensorBoard."""
+        Args:
+            real: with real programs.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        return None
+
+    def prepare(self, folder: Path, seed: int) -> None:
+        """Write what the real programs of instance ``seed`` need into a fresh run folder; by default, nothing."""
+        return None
+
+    def privileged(self, seed: int) -> NDArray[np.float32]:
+        """Hidden quantities of the instance, for a critic in training only; by default none."""
+        return np.zeros(0, np.float32)
+
+    def outcomes(self, launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
+        """What tasks of many instances do; a twin that gains from computing them together overrides it."""
+        return [model.outcomes([launch])[0] for model, launch in launches]
+
+    def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
+        """When nodes are not there, on the twin of instance ``seed``; by default never."""
+        return ()
+
+    def repetitions(self, seed: int, count: int) -> Sequence[TaskModel]:
+        """So many task models of instance ``seed``, each with chance drawn anew, in which no task fails by chance.
+
+        ``rlctl report`` names the results of a run that lie beyond them; see ``rlctl.steering.plausibility``. Empty,
+        the default: the report compares with other instances.
+        """
+        return ()
+
+    def write_twin_files(self, model: TaskModel, folder: Path) -> bool:
+        """Write the files of the tasks that ran on a twin, as real ones leave them, for ``pictures``.
+
+        Returns:
+            whether there are such files; by default not.
+        """
+        return False
 
     def pictures(self, folder: Path, records: Sequence[Record]) -> dict[str, bytes]:
-        """PNG pictures by name; may be empty. It only reads, and tasks may be running and writing meanwhile.
+        """PNG pictures of a steered campaign by name, for reports and TensorBoard; by default none.
+
+        It only reads, and tasks may be running and writing meanwhile.
 
         Args:
             folder: the run's folder of task files, the one that ``prepare`` was given.
             records: of the run's journal, so far.
         """
+        return {}
 
 
-def head_sizes(space: gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete) -> NDArray[np.int64]:
-    """How many choices each head of an action space has."""
-    sizes = space.nvec if isinstance(space, gymnasium.spaces.MultiDiscrete) else [space.n]
+def require_campaign(made: object) -> None:
+    """Refuse what is no campaign.
+
+    Raises:
+        ContractError: its class does not derive from ``Campaign``.
+    """
+    if not isinstance(made, Campaign):
+        kind = type(made)
+        raise ContractError(
+            f"campaign(seed) gave a {kind.__module__}.{kind.__qualname__}: let that class derive from rlctl.Campaign"
+        )
+
+
+def head_sizes(space: ActionSpace) -> NDArray[np.int64]:
+    """How many choices each head of an action space has; empty for a Box."""
+    if isinstance(space, gymnasium.spaces.Box):
+        return np.zeros(0, np.int64)
+    sizes = space.nvec.reshape(-1) if isinstance(space, gymnasium.spaces.MultiDiscrete) else [space.n]
     return np.asarray(sizes, dtype=np.int64)
 
 
-def first_allowed(mask: NDArray[np.bool_], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first allowed choice of each head.
+def first_allowed(space: ActionSpace, mask: Mask) -> NDArray[Any]:
+    """The first allowed choice of each head; the middle of a Box.
 
-    >>> first_allowed(np.array([False, True, True, False]), np.array([2, 2])).tolist()
+    >>> space = gymnasium.spaces.MultiDiscrete([2, 2])
+    >>> first_allowed(space, np.array([False, True, True, False])).tolist()
     [1, 0]
     """
-    return np.array([int(np.argmax(head)) for head in np.split(mask, np.cumsum(sizes)[:-1])], dtype=np.int64)
+    if isinstance(space, gymnasium.spaces.Box):
+        return np.nan_to_num(0.5 * space.low + 0.5 * space.high, posinf=0.0, neginf=0.0)
+    heads = np.split(mask, np.cumsum(head_sizes(space))[:-1])
+    return np.array([int(np.argmax(head)) for head in heads], dtype=np.int64)
 
 
 def action_to_json(action: Action) -> Any:
-    """A list of indices, or a mapping of named quantities."""
+    """A list of indices or numbers, or a mapping of named quantities."""
     if isinstance(action, Mapping):
         return {key: value.item() if isinstance(value, np.generic) else value for key, value in action.items()}
-    return [int(i) for i in np.atleast_1d(action)]
+    numbers = np.atleast_1d(action)
+    return (numbers if numbers.dtype.kind == "f" else numbers.astype(np.int64)).tolist()
 
 
 def action_from_json(data: Any) -> Action:
     """The action that ``action_to_json`` wrote."""
-    return data if isinstance(data, Mapping) else np.asarray(data, dtype=np.int64)
+    if isinstance(data, Mapping):
+        return data
+    numbers = np.asarray(data)
+    return numbers if numbers.dtype.kind == "f" else numbers.astype(np.int64)

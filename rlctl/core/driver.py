@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from rlctl.core.campaign import (
     Action,
     Campaign,
     Cancel,
     Decision,
-    Elastic,
     Outcome,
     Start,
     Update,
     action_from_json,
     action_to_json,
+    require_campaign,
 )
 from rlctl.core.errors import ContractError, JournalError
 from rlctl.core.machine import Machine
@@ -76,11 +78,11 @@ class Driver:
     """
 
     def __init__(self, campaign: Campaign, executor: TaskRunner, recorder: Recorder | None = None) -> None:
+        require_campaign(campaign)
         self.campaign = campaign
         self.executor = executor
         self.recorder = recorder
         self.ledger = Ledger(executor.capacity.nodes)
-        self._elastic = campaign if isinstance(campaign, Elastic) else None
         self._whole = self._machine = Machine(executor.capacity.nodes, frozenset(), executor.capacity.nodes)
         self.decisions = 0
         self.started: list[TaskId] = []
@@ -104,6 +106,8 @@ class Driver:
 
     def answer(self, action: Action) -> None:
         """Answer the open decision: record it, then carry out what the campaign makes of it."""
+        if isinstance(action, np.ndarray) and action.dtype.kind == "f":
+            action = action.astype(np.float64)  # as a replay reads it
         if self.recorder is None:
             self._apply(action, submit=True)
             return
@@ -132,10 +136,10 @@ class Driver:
                         "successes": self.campaign.outcome().successes,
                     }
                 return decision
-            wake_s = getattr(self.campaign, "wake_s", math.inf)
+            wake_s = self.campaign.wake_s
             until_s = min(self.campaign.deadline_s, wake_s)  # when it is to be told the time, whatever happens before
             whole = self._machine == self._whole
-            idle = wake_s < math.inf or not whole or bool(self._elastic and self._open)
+            idle = wake_s < math.inf or not whole or bool(self._open)
             events = self.executor.wait(max(until_s - self.executor.now(), 0.0), idle=idle)
             self._take(events)
             if not self._look_at_machine() and not events:
@@ -257,8 +261,7 @@ class Driver:
         self.ledger.nodes, self._machine = machine.paid, machine
         if not self.campaign.outcome().ended:
             self.campaign.on_time(time_s)
-            if self._elastic is not None:
-                self._elastic.on_machine(self._machine)
+            self.campaign.on_machine(self._machine)
 
     def _time(self, time_s: float) -> None:
         self._record("time", time_s, {})

@@ -1,9 +1,8 @@
-"""Observations that are made of sets: how they lie in the flat numbers that a policy reads."""
+"""Layout of observations made of sets, within the flat numbers that a policy reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,3 @@ class SetLayout:
     def choices(self) -> int:
         """Rows of the first set."""
         return self.sets[0][0]
-
-
-@runtime_checkable
-class Structured(Protocol):
-    """What a campaign may offer besides: an observation that is made of sets."""
-
-    @property
-    def layout(self) -> SetLayout:
-        """How its parts lie."""

@@ -1,8 +1,8 @@
-"""What a ``TaskSpec`` and ``Resources`` may hold, found out where they are made.
+"""Converters for the values of a ``TaskSpec`` and ``Resources``, applied where one is made.
 
-A value of another type would do harm only later, in a thread that serves all tasks, or in the process that starts
-programs. What can only mean one thing is converted (a ``Path``, a number of NumPy, a list for a tuple); the rest is
-refused. A specification whose values are as they should be, nearly every one, is only looked at.
+A value of the wrong type would do harm only later, in a thread that serves all tasks, or in the process that starts
+programs. A converter changes what can only mean one thing (a ``Path``, a number of NumPy, a list for a tuple) and
+refuses the rest. It returns a value that is right already, as nearly every one is, at once and unchanged.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Mapping, Set
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from rlctl.core.errors import RequestError, brief
-
-if TYPE_CHECKING:
-    from rlctl.core.task import Resources, TaskSpec
 
 DEEPEST = 100
 """Levels of lists and mappings in a value of JSON."""
@@ -26,11 +24,9 @@ LARGEST = 10**300
 """Integers beyond it fit into no float."""
 
 _T = TypeVar("_T")
+_FLAT = frozenset({str, float, bool, type(None)})
 
 Converter = Callable[[Any], Any]
-
-
-_FLAT = frozenset({str, float, bool, type(None)})
 
 
 class Unfit(ValueError):
@@ -45,73 +41,39 @@ class Unfit(ValueError):
     value: Any = None
 
 
-def check_spec(spec: TaskSpec) -> None:
-    """Convert the values of a task that is being made.
+class Fields:
+    """Converts the fields of a frozen dataclass that is being made.
 
-    Raises:
-        RequestError: one line that names task, field and value.
+    Args:
+        defaults: default and converter of each field; a field that has its default is left as it is.
     """
-    _settle(spec, f"task {brief(spec.uid)}", _SPEC)
-    if (spec.executable is None) == (spec.function is None):
-        raise RequestError(f"task {spec.uid}: give either an executable or a function")
 
+    def __init__(self, defaults: Mapping[str, tuple[Any, Converter]]) -> None:
+        self._values = attrgetter(*defaults)
+        self._fields = [(name, default, convert) for name, (default, convert) in defaults.items()]
 
-def check_resources(need: Resources) -> None:
-    """The same for resources.
+    def convert(self, holder: Any, what: Callable[[], str]) -> None:
+        """Convert what needs it.
 
-    Raises:
-        RequestError: one line that names field and value.
-    """
-    _settle(need, "resources", _RESOURCES)
+        Args:
+            what: names the object, for messages.
 
-
-def plain_spec(spec: TaskSpec) -> bool:
-    """Whether nothing needs a closer look; this is asked for every task of every simulated campaign."""
-    if spec.uid is None:
-        return False
-    names = (spec.uid, spec.executable, spec.function, spec.result_file, spec.progress_file, spec.pool)
-    for text in names:
-        if text is not None and (type(text) is not str or not text or not text.isprintable()):
-            return False
-    kinds = type(spec.arguments), type(spec.parameters), type(spec.failure_codes), type(spec.environment)
-    if kinds != (tuple, dict, tuple, dict):
-        return False
-    for text in spec.arguments:
-        if type(text) is not str or not text.isprintable():
-            return False
-    for name, value in spec.parameters.items():
-        if type(name) is not str or (type(value) not in _FLAT and not is_json(value)):
-            return False
-    for code in spec.failure_codes:
-        if type(code) is not tuple or len(code) != 2 or type(code[0]) is not int or type(code[1]).__name__ != "Failure":
-            return False
-    seconds = spec.walltime_s
-    return (
-        (seconds is None or (type(seconds) is float and 0.0 < seconds < math.inf))
-        and type(spec.priority) is float
-        and spec.priority == spec.priority
-        and type(spec.retries) is int
-        and spec.retries >= 0
-        and not spec.environment
-        and spec.application is None
-        and (spec.executable is None) != (spec.function is None)
-        and (spec.function is None or ":" in spec.function)
-        and type(spec.resources).__name__ == "Resources"
-    )
-
-
-def plain_resources(need: Resources) -> bool:
-    """The same for resources."""
-    return (
-        type(need.ranks) is int
-        and need.ranks > 0
-        and type(need.cores_per_rank) is int
-        and need.cores_per_rank > 0
-        and type(need.gpus_per_rank) is float
-        and 0.0 <= need.gpus_per_rank < math.inf
-        and need.memory_per_rank_mb is None
-        and need.nodes is None
-    )
+        Raises:
+            RequestError: one line that names object, field and value.
+        """
+        for (name, default, convert), value in zip(self._fields, self._values(holder), strict=True):
+            if value is default:
+                continue
+            try:
+                fit = convert(value)
+            except Exception as error:  # also what a strange object raises when it is read
+                if not isinstance(error, Unfit):
+                    reason = f"cannot be used ({type(error).__name__})"
+                    raise RequestError(f"{what()}: {name}: {brief(value)} {reason}") from None
+                found = error.value if error.path else value
+                raise RequestError(f"{what()}: {name}{error.path}: {brief(found)} {error}") from None
+            if fit is not value:
+                object.__setattr__(holder, name, fit)
 
 
 def is_json(value: Any, depth: int = 0) -> bool:
@@ -167,6 +129,8 @@ def number(value: Any) -> float:
     Raises:
         Unfit: it is something else.
     """
+    if type(value) is float and value == value:
+        return value
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise Unfit("should be a number")
@@ -179,6 +143,8 @@ def count(value: Any, least: int = 0) -> int:
     Raises:
         Unfit: it is something else.
     """
+    if type(value) is int and value >= least:
+        return value
     value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least or value != value // 1:
         raise Unfit(f"should be a whole number from {least} on")
@@ -218,20 +184,6 @@ def asked(name: str, value: Any, convert: Callable[[Any], _T]) -> _T:
         return convert(value)
     except Unfit as error:
         raise RequestError(f"{name}: {brief(value)} {error}") from None
-
-
-def _settle(holder: Any, what: str, fields: Mapping[str, Converter]) -> None:
-    for name, convert in fields.items():
-        value = getattr(holder, name)
-        try:
-            fit = convert(value)
-        except Exception as error:  # also what a strange object raises when it is looked at
-            if not isinstance(error, Unfit):
-                raise RequestError(f"{what}: {name}: {brief(value)} cannot be used ({type(error).__name__})") from None
-            found = error.value if error.path else value
-            raise RequestError(f"{what}: {name}{error.path}: {brief(found)} {error}") from None
-        if fit is not value:
-            object.__setattr__(holder, name, fit)
 
 
 def _scalar(value: Any) -> Any:
@@ -278,37 +230,6 @@ def _word(value: Any) -> str:
     return str(value)
 
 
-def _filled(value: Any) -> str:
-    if not (text := _text(value)):
-        raise Unfit("is empty")
-    return text
-
-
-def _uid(value: Any) -> str:
-    """Other than a file's, a task's name may be printed anywhere."""
-    if not isinstance(value, str):
-        raise Unfit("should be a text")
-    text = _filled(value)
-    text.encode()
-    return text
-
-
-def _function(value: Any) -> str:
-    if not isinstance(value, str) or ":" not in value:
-        raise Unfit('should be a text such as "package.module:name"')
-    return _text(value)
-
-
-def _sequence(value: Any) -> Iterable[Any]:
-    if isinstance(value, str | bytes | Mapping | Set) or not isinstance(value, Iterable):
-        raise Unfit("should be a tuple")
-    return value
-
-
-def _arguments(value: Any) -> tuple[str, ...]:
-    return tuple(_item(place, word, _word) for place, word in enumerate(_sequence(value)))
-
-
 def _item(place: object, value: Any, convert: Converter) -> Any:
     try:
         return convert(value)
@@ -317,82 +238,104 @@ def _item(place: object, value: Any, convert: Converter) -> Any:
         raise
 
 
-def _environment(value: Any) -> Mapping[str, str]:
+def filled_text(value: Any) -> str:
+    """A text that is not empty, or a path."""
+    if type(value) is str and value and value.isprintable():
+        return value
+    if not (text := _text(value)):
+        raise Unfit("is empty")
+    return text
+
+
+def task_name(value: Any) -> str:
+    """A text that may be printed anywhere, other than a file's name."""
+    if not isinstance(value, str):
+        raise Unfit("should be a text")
+    text = filled_text(value)
+    text.encode()
+    return text
+
+
+def function_name(value: Any) -> str:
+    """``package.module:name``."""
+    if not isinstance(value, str) or ":" not in value:
+        raise Unfit('should be a text such as "package.module:name"')
+    return _text(value)
+
+
+def sequence(value: Any) -> Iterable[Any]:
+    """What a tuple can be made of."""
+    if isinstance(value, str | bytes | Mapping | Set) or not isinstance(value, Iterable):
+        raise Unfit("should be a tuple")
+    return value
+
+
+def _plain_word(word: Any) -> bool:
+    return type(word) is str and word.isprintable()
+
+
+def arguments(value: Any) -> tuple[str, ...]:
+    """Of a program."""
+    if type(value) is tuple and all(map(_plain_word, value)):
+        return value
+    return tuple(_item(place, word, _word) for place, word in enumerate(sequence(value)))
+
+
+def environment(value: Any) -> Mapping[str, str]:
+    """Variables of a program."""
     if not isinstance(value, Mapping):
         raise Unfit("should be a mapping")
-    return {_variable(name): _item(name, word, _word) for name, word in value.items()}
+    return {_variable(name): _item(name, word, _word) for name, word in value.items()} if value else value
 
 
 def _variable(value: Any) -> str:
-    name = _filled(value)
+    name = filled_text(value)
     if "=" in name:
         raise Unfit(f"has the key {brief(name)}, which is no name of a variable")
     return name
 
 
-def _parameters(value: Any) -> Mapping[str, Any]:
+def parameters(value: Any) -> Mapping[str, Any]:
+    """A mapping of names to values of JSON."""
+    if type(value) is dict:
+        for name, item in value.items():
+            kind = type(item)
+            flat = kind in _FLAT or (kind is int and -LARGEST < item < LARGEST)
+            if type(name) is not str or not (flat or is_json(item)):
+                break
+        else:
+            return value
     if not isinstance(value, Mapping):
         raise Unfit("should be a mapping")
     return {_name(name): _item(name, item, as_json) for name, item in value.items()}
 
 
-def _failure_codes(value: Any) -> tuple[tuple[int, Any], ...]:
-    from rlctl.core.task import Failure
-
-    return tuple((count(code), Failure(failure)) for code, failure in _sequence(value))
-
-
-def _resources(value: Any) -> Any:
-    from rlctl.core.task import Resources
-
-    if not isinstance(value, Resources):
-        raise Unfit("should be Resources")
-    return value
-
-
-def _walltime(value: Any) -> float | None:
+def walltime(value: Any) -> float | None:
+    """Seconds of more than 0; infinite: None."""
     seconds = number(value)
     if seconds <= 0.0:
         raise Unfit("should be more than 0 seconds; None: no limit")
     return seconds if seconds < math.inf else None
 
 
-def _share(value: Any) -> float:
+def finite(value: Any) -> float:
+    """A finite number from 0 on."""
     if not 0.0 <= (share := number(value)) < math.inf:
         raise Unfit("should be a finite number from 0 on")
     return share
 
 
-def _from_one(value: Any) -> int:
+def count_from_one(value: Any) -> int:
+    """A whole number from 1 on."""
     return count(value, 1)
 
 
-def _or_none(convert: Converter) -> Converter:
-    return lambda value: None if value is None else convert(value)
+def instance_of(kind: type[_T]) -> Callable[[Any], _T]:
+    """The converter that takes objects of a class only."""
 
+    def convert(value: Any) -> _T:
+        if not isinstance(value, kind):
+            raise Unfit(f"should be {kind.__name__}")
+        return value
 
-_SPEC: Mapping[str, Converter] = {
-    "uid": _uid,
-    "executable": _or_none(_filled),
-    "arguments": _arguments,
-    "function": _or_none(_function),
-    "parameters": _parameters,
-    "resources": _resources,
-    "walltime_s": _or_none(_walltime),
-    "priority": number,
-    "retries": count,
-    "result_file": _or_none(_filled),
-    "progress_file": _or_none(_filled),
-    "failure_codes": _failure_codes,
-    "environment": _environment,
-    "application": _or_none(_filled),
-    "pool": _or_none(_filled),
-}
-
-_RESOURCES: Mapping[str, Converter] = {
-    "ranks": _from_one,
-    "cores_per_rank": _from_one,
-    "gpus_per_rank": _share,
-    "memory_per_rank_mb": _or_none(lambda value: count(value) or None),
-    "nodes": _or_none(_from_one),
-}
+    return convert

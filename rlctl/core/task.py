@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
 
-from rlctl.core.spec_values import check_resources, check_spec, plain_resources, plain_spec
+from rlctl.core import spec_values
+from rlctl.core.errors import RequestError, brief
 
 TaskId = NewType("TaskId", str)
 """Names a task; unique within its campaign."""
@@ -74,8 +75,7 @@ class Resources:
     nodes: int | None = None
 
     def __post_init__(self) -> None:
-        if not plain_resources(self):
-            check_resources(self)
+        _RESOURCES.convert(self, lambda: "resources")
 
     @property
     def cores(self) -> int:
@@ -87,6 +87,16 @@ class Resources:
         """GPUs over all ranks; fractions share a device."""
         return self.ranks * self.gpus_per_rank
 
+
+_RESOURCES = spec_values.Fields(
+    {
+        "ranks": (1, spec_values.count_from_one),
+        "cores_per_rank": (1, spec_values.count_from_one),
+        "gpus_per_rank": (0.0, spec_values.finite),
+        "memory_per_rank_mb": (None, lambda value: spec_values.count(value) or None),
+        "nodes": (None, spec_values.count_from_one),
+    }
+)
 
 ONE_CORE = Resources()
 
@@ -140,8 +150,35 @@ class TaskSpec:
     pool: str | None = None
 
     def __post_init__(self) -> None:
-        if not plain_spec(self):
-            check_spec(self)
+        _SPEC.convert(self, lambda: f"task {brief(self.uid)}")
+        if (self.executable is None) == (self.function is None):
+            raise RequestError(f"task {self.uid}: give either an executable or a function")
+
+
+def _failure_codes(value: Any) -> tuple[tuple[int, Failure], ...]:
+    return tuple((spec_values.count(code), Failure(failure)) for code, failure in spec_values.sequence(value))
+
+
+_REQUIRED = object()
+_SPEC = spec_values.Fields(
+    {
+        "uid": (_REQUIRED, spec_values.task_name),
+        "executable": (None, spec_values.filled_text),
+        "arguments": ((), spec_values.arguments),
+        "function": (None, spec_values.function_name),
+        "parameters": (_REQUIRED, spec_values.parameters),
+        "resources": (ONE_CORE, spec_values.instance_of(Resources)),
+        "walltime_s": (None, spec_values.walltime),
+        "priority": (0.0, spec_values.number),
+        "retries": (0, spec_values.count),
+        "result_file": (None, spec_values.filled_text),
+        "progress_file": (None, spec_values.filled_text),
+        "failure_codes": ((), _failure_codes),
+        "environment": (_REQUIRED, spec_values.environment),
+        "application": (None, spec_values.filled_text),
+        "pool": (None, spec_values.filled_text),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

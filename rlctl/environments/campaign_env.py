@@ -1,4 +1,4 @@
-"""Environments: a campaign and an executor as a ``gymnasium.Env``, on the same driver that steers real campaigns."""
+"""A campaign on an executor as a ``gymnasium.Env``, on the driver that also steers real campaigns."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, Around, Campaign, CampaignFactory, Decision, Placing, Unsteady
+from rlctl.core.campaign import NO_MASK, Action, Campaign, CampaignFactory, Decision, Mask, head_sizes
 from rlctl.core.driver import Driver
 from rlctl.core.machine import Capacity
-from rlctl.core.policy import Policy
 from rlctl.core.records import Recorder
 from rlctl.core.runner import TaskRunner
 from rlctl.core.simulation import TaskModel
-from rlctl.environments.residual import around_rule
 from rlctl.executors.simulated.backend import SimulatedExecutor
 
 Observation = NDArray[np.float32]
@@ -26,11 +24,10 @@ Info = dict[str, Any]
 class Episode:
     """One campaign as a sequence of rewards.
 
-    The reward of a decision is minus the node-seconds allocated until the next decision, or what the campaign's price
-    has risen by, scaled, plus the difference
-    of the campaign's potential, ``gamma * after - before`` (Ng, Harada, Russell 1999), which leaves the best policy
-    what it was. Reaching the goal terminates; the end of the allocation truncates, and the potential stays that of the
-    state then, since the campaign would go on in another allocation.
+    The reward of a decision is minus the node-seconds allocated until the next one, or what the campaign's own cost has
+    risen by, scaled, plus the difference of the campaign's potential, ``gamma * after - before`` (Ng, Harada, Russell
+    1999), which leaves the best policy what it was. Reaching the goal terminates; the end of the allocation truncates,
+    and the potential stays that of the state then, since the campaign would go on in another allocation.
     """
 
     def __init__(self, campaign: Campaign, executor: TaskRunner, gamma: float) -> None:
@@ -39,24 +36,24 @@ class Episode:
         self.driver = Driver(campaign, executor)
         self.gamma = gamma
         self.decision: Decision | None = None
-        self._seen: Decision | None = None
+        self._last: Decision | None = None
         self.terminated = False
         self.truncated = False
         self._potential = 0.0
-        self._price = 0.0
+        self._cost = 0.0
 
     def begin(self) -> None:
         """Run to the first decision."""
         self.decision = self.driver.begin()
         outcome = self.campaign.outcome()
-        self._potential, self._price = outcome.potential, outcome.price or 0.0
+        self._potential, self._cost = outcome.potential, outcome.cost or 0.0
 
     def reward(self) -> float:
         """Go on to the next decision after ``driver.answer``; returns the reward of that answer."""
         self.decision = self.driver.advance()
         outcome = self.campaign.outcome()
-        if outcome.price is not None:
-            cost, self._price = outcome.price - self._price, outcome.price
+        if outcome.cost is not None:
+            cost, self._cost = outcome.cost - self._cost, outcome.cost
         else:
             cost = self.driver.uncharged() if self.decision is None else self.decision.cost
         self.terminated = outcome.reached
@@ -65,15 +62,15 @@ class Episode:
         return self.gamma * outcome.potential - before - self.campaign.reward_scale * cost
 
     def observation(self) -> Observation:
-        """What the policy sees; once the campaign has ended, what it saw last."""
-        self._seen = self.decision or self._seen
-        if self._seen is None:
+        """Of the open decision; once the campaign has ended, of the last one."""
+        self._last = self.decision or self._last
+        if self._last is None:
             raise ValueError("the campaign ended before its first decision: its deadline is too short")
-        return self._seen.observation
+        return self._last.observation
 
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self) -> Mask:
         """Allowed choices, flat over the heads; all once the campaign has ended."""
-        return self.decision.mask if self.decision is not None else np.ones(choices(self.campaign), np.bool_)
+        return self.decision.mask if self.decision is not None else every_choice(self.campaign)
 
     def figures(self) -> dict[str, float]:
         """The result so far, for logs and tables."""
@@ -84,7 +81,7 @@ class Episode:
             "successes": float(outcome.successes),
             "reached": float(outcome.reached),
             "node_seconds": ledger.node_seconds,
-            "price": ledger.node_seconds if outcome.price is None else outcome.price,
+            "cost": ledger.node_seconds if outcome.cost is None else outcome.cost,
             "utilisation": ledger.core_seconds / allocated if allocated > 0.0 else 0.0,
             "decisions": float(self.driver.decisions),
             **outcome.extra,
@@ -98,22 +95,21 @@ def twin(
     journal: Recorder | None = None,
     model: TaskModel | None = None,
 ) -> SimulatedExecutor:
-    """The simulated executor of an instance, with what happens to its nodes.
+    """The simulated executor of an instance, with the outages of its nodes.
 
     Args:
-        journal: is told of submissions and launches, as by a real executor.
+        journal: records submissions and launches, as of a real executor.
         model: in place of the factory's.
     """
-    outages = factory.outages(instance, capacity) if isinstance(factory, Unsteady) else ()
-    scoring = factory.scoring if isinstance(factory, Placing) else None
     model = factory.task_model(instance) if model is None else model
-    return SimulatedExecutor(capacity, model, journal, outages=outages, scoring=scoring)
+    outages = factory.outages(instance, capacity)
+    return SimulatedExecutor(capacity, model, journal, outages=outages, scoring=factory.scoring)
 
 
-def choices(campaign: Campaign) -> int:
-    """Length of a campaign's flat mask."""
-    space = campaign.action_space
-    return int(space.nvec.sum()) if isinstance(space, gymnasium.spaces.MultiDiscrete) else int(space.n)
+def every_choice(campaign: Campaign) -> Mask:
+    """The mask that allows each choice; empty for a Box."""
+    sizes = head_sizes(campaign.action_space)
+    return np.ones(int(sizes.sum()), np.bool_) if sizes.size else NO_MASK
 
 
 class CampaignEnv(gymnasium.Env[Observation, Any]):
@@ -125,9 +121,8 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         executor: makes the executor of an instance; None: simulated, with the factory's task model.
         gamma: discount of the learner, which the shaping must share.
 
-    ``info`` holds ``action_mask``, ``privileged``, ``duration_s`` since the decision before, ``tasks`` that it has
-    started, and the figures of the campaign so far. With ``residual``, a rule without memory, actions are choices
-    around what the rule says, and masks are of these.
+    ``info`` holds ``action_mask`` (unless actions are numbers of a Box), ``privileged``, ``duration_s`` since the
+    decision before, ``tasks`` that the answer has started, and the figures of the campaign so far.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  (Gymnasium's own convention)
@@ -142,8 +137,6 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self.factory = factory
         self.capacity = capacity
         self.gamma = gamma
-        self.residual: Policy | None = None
-        self._around: Around | None = None
         self._now_s = 0.0
         self._executor = executor
         probe = factory.campaign(0)
@@ -177,54 +170,35 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self._episode.begin()
         self._now_s = executor.now()
         info = self._info()
-        return self._observation(), info
+        return self._episode.observation(), info
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, Info]:
         """Answer the open decision."""
         episode = self.episode
         if not isinstance(action, Mapping) and isinstance(self.action_space, gymnasium.spaces.Discrete):
             action = np.asarray([action], np.int64).reshape(-1)
-        if self._around is not None:
-            action = self._around.named(np.asarray(action, np.int64))
         episode.driver.answer(action)
         reward = episode.reward()
         info = self._info()
-        return self._observation(), reward, episode.terminated, episode.truncated, info
+        return episode.observation(), reward, episode.terminated, episode.truncated, info
 
-    def action_masks(self) -> NDArray[np.bool_]:
+    def action_masks(self) -> Mask:
         """Allowed choices, flat over the heads, as sb3-contrib asks for them."""
-        return self.episode.mask() if self._around is None else self._around.mask
+        return self.episode.mask()
 
     def close(self) -> None:
         """Stop the executor of the campaign in play."""
         if self._episode is not None:
             self._episode.executor.close()
 
-    def _observation(self) -> Observation:
-        around = self._around
-        return self.episode.observation() if around is None or around.observation is None else around.observation
-
     def _info(self) -> Info:
         episode, before_s = self.episode, self._now_s
         self._now_s = episode.executor.now()
-        rule, decision = self.residual, episode.decision
-        self._around = None if rule is None or decision is None else around_rule(decision, rule)
+        masked = not isinstance(self.action_space, gymnasium.spaces.Box)
         return {
-            "action_mask": self.action_masks(),
+            **({"action_mask": self.action_masks()} if masked else {}),
             "privileged": self.factory.privileged(self._instance),
             "duration_s": self._now_s - before_s,
             "tasks": tuple(episode.driver.started),
             **episode.figures(),
         }
-
-
-def make_env(
-    campaign: str, options: Mapping[str, Any] | None = None, capacity: Capacity | None = None, gamma: float = 1.0
-) -> CampaignEnv:
-    """The environment behind ``gymnasium.make("rlctl/...")``: a registered campaign on the simulated executor."""
-    from rlctl.plugins.registry import campaign_factory
-
-    factory = campaign_factory(campaign, dict(options or {}))
-    if capacity is None:
-        capacity = cast(Capacity, getattr(factory, "capacity", Capacity()))
-    return CampaignEnv(factory, capacity, gamma=gamma)

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Around, CampaignFactory
+from rlctl.core.campaign import Action, CampaignFactory
 from rlctl.core.errors import ContractError
 from rlctl.core.machine import Capacity
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
 from rlctl.core.simulation import Launch, Simulated, TaskModel
-from rlctl.environments.campaign_env import Episode, choices, twin
-from rlctl.environments.residual import around_rule
+from rlctl.environments.campaign_env import Episode, every_choice, twin
 from rlctl.executors.simulated.backend import SimulatedExecutor
 
 Batch = Callable[[Sequence[tuple[TaskModel, Launch]]], list[Simulated]]
 """What many tasks of many instances do, computed together."""
-
-
-def one_by_one(launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
-    """The batch of a model that has nothing to gain from one."""
-    return [model.outcomes([launch])[0] for model, launch in launches]
 
 
 def compute(executors: Sequence[SimulatedExecutor], batch: Batch) -> None:
@@ -53,7 +47,6 @@ def play(
     factory: CampaignFactory,
     capacity: Capacity,
     players: Sequence[tuple[int, Policy]],
-    batch: Batch | None = None,
     watch: Callable[[int, Episode], None] | None = None,
 ) -> list[dict[str, float]]:
     """Play whole campaigns on simulated executors, all of them in step.
@@ -62,16 +55,14 @@ def play(
         factory: makes the campaigns.
         capacity: the allocation of each.
         players: (instance, policy) of each campaign; a policy that keeps memory plays one campaign at a time.
-        batch: computes tasks together; None: the factory's ``outcomes``, one by one if it has none.
         watch: told of each campaign, by its position, when it stands at a decision or has ended.
 
     Returns:
         ``Episode.figures`` of each campaign, in order.
 
     Raises:
-        ContractError: a campaign does not end, or its price is not finite.
+        ContractError: a campaign does not end, or its cost is not finite.
     """
-    together = cast(Batch, batch or getattr(factory, "outcomes", one_by_one))
     executors = [twin(factory, capacity, instance) for instance, _ in players]
     episodes = [Episode(factory.campaign(i), e, 1.0) for (i, _), e in zip(players, executors, strict=True)]
     for (instance, policy), episode in zip(players, episodes, strict=True):
@@ -94,7 +85,7 @@ def play(
             with asking(f"policy {players[n][1].name}", f"decision {decision.number} of instance {players[n][0]}"):
                 action = players[n][1].act(decision)
             episodes[n].driver.answer(action)
-        compute([executors[n] for n in live], together)
+        compute([executors[n] for n in live], factory.outcomes)
         for n in live:
             episodes[n].reward()
             if watch is not None:
@@ -102,8 +93,8 @@ def play(
         live = [n for n in live if episodes[n].decision is not None]
     figures = [episode.figures() for episode in episodes]
     for (instance, _), of in zip(players, figures, strict=True):
-        if not math.isfinite(of["price"]):
-            raise ContractError(f"campaign {factory.name}, instance {instance}: outcome().price is {of['price']}")
+        if not math.isfinite(of["cost"]):
+            raise ContractError(f"campaign {factory.name}, instance {instance}: outcome().cost is {of['cost']}")
     return figures
 
 
@@ -118,10 +109,9 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """``num_envs`` independent campaigns on simulated executors; a finished one begins anew in the same step.
 
     Instances are drawn from ``SeedSequence([seed, environment, episode])``. ``infos`` always holds ``action_mask``
-    [num_envs, choices], ``privileged`` [num_envs, n] of the current states, and ``duration_s`` [num_envs], the time
-    that passed in each campaign since the decision before; where an episode ended, ``final_obs`` and ``final_info`` as
-    Gymnasium's own vector environments give them. With ``residual``, a rule without memory, actions are choices around
-    what the rule says, and masks are of these.
+    [num_envs, choices] (unless actions are numbers of a Box), ``privileged`` [num_envs, n] of the current states, and
+    ``duration_s`` [num_envs], the time that passed in each campaign since the decision before; where an episode ended,
+    ``final_obs`` and ``final_info`` as Gymnasium's own vector environments give them.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -132,20 +122,15 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         num_envs: int,
         seed: int,
         capacity: Capacity,
-        batch: Batch = one_by_one,
         gamma: float = 1.0,
-        residual: Policy | None = None,
     ) -> None:
         self.factory = factory
-        self.residual = residual
         self.seeds: EpisodeSeeds | None = None
         self.num_envs = num_envs
         self.capacity = capacity
         self.gamma = gamma
-        self._batch = batch
         self._seed = seed
         self._began = [0] * num_envs
-        self._arounds: list[Around | None] = [None] * num_envs
         probe = factory.campaign(0)
         self.single_observation_space = probe.observation_space
         self.single_action_space = probe.action_space
@@ -153,7 +138,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.action_space = gymnasium.vector.utils.batch_space(probe.action_space, num_envs)
         self.episodes: list[Episode] = []
         self._observations = np.zeros((num_envs, *self._shape(probe.observation_space)), np.float32)
-        self._masks = np.ones((num_envs, choices(probe)), np.bool_)
+        self._masks = np.tile(every_choice(probe), (num_envs, 1))
         self._privileged = np.zeros((num_envs, factory.privileged(0).size), np.float32)
 
     @staticmethod
@@ -181,14 +166,15 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return self._observations.copy(), self._infos()
 
     def step(
-        self, actions: NDArray[Any]
+        self, actions: NDArray[Any] | Sequence[Action]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Answer every open decision; the tasks that this starts are computed together."""
-        actions = np.asarray(actions).reshape(self.num_envs, -1)
-        for episode, action, around in zip(self.episodes, actions, self._arounds, strict=True):
-            episode.driver.answer(action if around is None else around.named(action))
+        if isinstance(actions, np.ndarray):
+            actions = list(actions.reshape(self.num_envs, -1))
+        for episode, action in zip(self.episodes, actions, strict=True):
+            episode.driver.answer(action)
         # Every executor here is a simulated one: ``_begin`` made it.
-        compute([e.executor for e in self.episodes if isinstance(e.executor, SimulatedExecutor)], self._batch)
+        compute([e.executor for e in self.episodes if isinstance(e.executor, SimulatedExecutor)], self.factory.outcomes)
         rewards = np.array([episode.reward() for episode in self.episodes])
         now_s = np.array([episode.executor.now() for episode in self.episodes])
         self._duration_s, self._now_s = now_s - self._now_s, now_s
@@ -220,12 +206,6 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         """The next episode of each environment has this number."""
         self._began = list(episodes)
 
-    @property
-    def centre(self) -> tuple[int, ...]:
-        """The choices that mean "as the rule says"; empty without a rule."""
-        around = self._arounds[0]
-        return () if around is None else around.centre
-
     def action_masks(self) -> NDArray[np.bool_]:
         """Allowed choices of each campaign, [num_envs, choices]."""
         return self._masks.copy()
@@ -244,20 +224,13 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return episode
 
     def _look(self, i: int) -> None:
-        decision = self.episodes[i].decision
         self._observations[i] = self.episodes[i].observation()
-        if self.residual is None or decision is None:
-            self._masks[i] = self.episodes[i].mask()
-            return
-        self._arounds[i] = around = around_rule(decision, self.residual)
-        seen = decision.seen(around)
-        self._observations[i], self._masks[i] = seen.observation, seen.mask
+        self._masks[i] = self.episodes[i].mask()
 
     def _infos(self) -> dict[str, Any]:
         everyone = np.ones(self.num_envs, np.bool_)
-        return {
-            "action_mask": self._masks.copy(),
-            "_action_mask": everyone,
+        masks = {"action_mask": self._masks.copy(), "_action_mask": everyone} if self._masks.size else {}
+        return masks | {
             "privileged": self._privileged.copy(),
             "_privileged": everyone,
             "duration_s": self._duration_s,

@@ -1,27 +1,121 @@
-"""Policies that correct a rule: the network chooses among changes of what the rule says."""
+"""Policies that correct a rule: a network chooses among changes of the rule's answer.
+
+``ResidualActions`` (for one environment) and ``ResidualVectorActions`` (for many) make those choices the actions of a
+campaign, for learning; ``ResidualPolicy`` joins rule and network again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, Around, Decision
+from rlctl.core.campaign import Action, Decision, Mask, ResidualChoices
 from rlctl.core.errors import ConfigError
 from rlctl.core.policy import Policy
+from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 
 
-def around_rule(decision: Decision, rule: Policy) -> Around:
+def residual_choices(decision: Decision, rule: Policy) -> ResidualChoices:
     """The choices around a rule's answer.
 
     Raises:
         ConfigError: the campaign offers none, or the rule does not answer with named quantities.
     """
     proposal = rule.act(decision)
-    if decision.around is None or not isinstance(proposal, Mapping):
+    if decision.residual is None or not isinstance(proposal, Mapping):
         raise ConfigError("residual: this campaign, or this rule, does not know choices around a rule's answer")
-    return decision.around(proposal)
+    return decision.residual(proposal)
+
+
+class ResidualActions(gymnasium.ActionWrapper[Any, Any, Any]):
+    """A campaign's environment whose actions are choices around what a rule says; masks are of these.
+
+    Args:
+        env: a ``CampaignEnv``, which may be wrapped.
+        rule: one without memory.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], rule: Policy) -> None:
+        super().__init__(env)
+        self._rule = rule
+        self._choices: ResidualChoices | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin a campaign."""
+        return self._around(*self.env.reset(seed=seed, options=options))
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Answer the open decision."""
+        observation, reward, terminated, truncated, info = self.env.step(self.action(action))
+        observation, info = self._around(observation, info)
+        return observation, reward, terminated, truncated, info
+
+    def action(self, action: Any) -> Any:
+        """The named quantities of a choice."""
+        return action if self._choices is None else self._choices.named(np.asarray(action, np.int64).reshape(-1))
+
+    def action_masks(self) -> Mask:
+        """Allowed choices, flat over the heads, as sb3-contrib asks for them."""
+        mask: Mask = self.env.get_wrapper_attr("action_masks")() if self._choices is None else self._choices.mask
+        return mask
+
+    def _around(self, observation: Any, info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        decision = cast(CampaignEnv, self.env.unwrapped).episode.decision
+        self._choices = choices = None if decision is None else residual_choices(decision, self._rule)
+        if choices is None:
+            return observation, info
+        return (
+            observation if choices.observation is None else choices.observation,
+            {**info, "action_mask": choices.mask},
+        )
+
+
+class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
+    """The same for a ``CampaignVectorEnv``."""
+
+    def __init__(self, env: CampaignVectorEnv, rule: Policy) -> None:
+        super().__init__(env)
+        self._campaigns, self._rule = env, rule
+        self._choices: list[ResidualChoices] = []
+
+    @property
+    def centre(self) -> tuple[int, ...]:
+        """The choices that mean "as the rule says"; only a reset tells."""
+        return self._choices[0].centre
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin all campaigns."""
+        return self._around(*self._campaigns.reset(seed=seed, options=options))
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Answer every open decision."""
+        observations, rewards, terminated, truncated, infos = self._campaigns.step(self.actions(actions))
+        observations, infos = self._around(observations, infos)
+        return observations, rewards, terminated, truncated, infos
+
+    def actions(self, actions: Any) -> Any:
+        """The named quantities of each choice."""
+        rows = np.asarray(actions).reshape(self.num_envs, -1)
+        return [choices.named(row) for choices, row in zip(self._choices, rows, strict=True)]
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Allowed choices of each campaign, [num_envs, choices]."""
+        return np.array([choices.mask for choices in self._choices])
+
+    def _around(self, observations: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        decisions = [episode.decision for episode in self._campaigns.episodes]
+        self._choices = [residual_choices(d, self._rule) for d in decisions if d is not None]
+        for i, choices in enumerate(self._choices):
+            if choices.observation is not None:
+                observations[i] = choices.observation
+        return observations, {**infos, "action_mask": self.action_masks()}
 
 
 class ResidualPolicy:
@@ -35,9 +129,8 @@ class ResidualPolicy:
 
     def act(self, decision: Decision) -> Action:
         """The corrected answer, in named quantities."""
-        around = around_rule(decision, self.rule)
-        choice = self.network.act(decision.seen(around))
-        return around.named(np.asarray(choice, np.int64))
+        choices = residual_choices(decision, self.rule)
+        return choices.named(np.asarray(self.network.act(decision.among(choices)), np.int64))
 
     def reset(self, seed: int) -> None:
         """Forget all subjects."""

@@ -171,7 +171,7 @@ def _play(
             _rises(points),
             ended["node_seconds"],
             reached=bool(ended["reached"]),
-            price=None if ended["price"] == ended["node_seconds"] else ended["price"],
+            price=None if ended["cost"] == ended["node_seconds"] else ended["cost"],
         )
         for (instance, policy), points, ended in zip(players, seen, figures, strict=True)
     ]

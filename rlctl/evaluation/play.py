@@ -145,7 +145,7 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
         core_seconds=figures["utilisation"] * node_seconds * capacity.total_cores / capacity.nodes,
         decisions=int(figures["decisions"]),
         latency_s=float(np.median(timed.latencies_s)) if timed.latencies_s else 0.0,
-        price=figures["price"],
+        price=figures["cost"],
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
 from rlctl.core.errors import LaunchError
 from rlctl.core.task import TaskSpec
 from rlctl.executors.application import Application

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
 from rlctl.core.errors import ConfigError, Key, LaunchError, RlctlError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rlctl.config.messages import shown
 from rlctl.config.schema import Config, TrainSection
-from rlctl.core.campaign import Campaign, CampaignFactory, Start, first_allowed, head_sizes
+from rlctl.config.validation import short_repr
+from rlctl.core.campaign import Campaign, CampaignFactory, Start, first_allowed, require_campaign
 from rlctl.core.errors import ConfigError, Key, PolicyError, RequestError
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
@@ -64,9 +64,8 @@ def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
         ConfigError: there is no such campaign, or its options and the machine do not go together.
     """
     factory = campaign_factory(config.campaign.name, config.campaign.options)
-    asked = getattr(factory, "check", None)
-    if asked is not None:
-        asked(config.machine.capacity(), real)
+    factory.check(config.machine.capacity(), real)
+    require_campaign(factory.campaign(config.seed))
     return factory
 
 
@@ -98,7 +97,7 @@ def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
     specs: list[TaskSpec] = []
     while len(specs) < _ENOUGH_TASKS and (decision := campaign.decision()) is not None:
         with asking("the campaign", "apply()"):
-            commands = campaign.apply(first_allowed(decision.mask, head_sizes(campaign.action_space)))
+            commands = campaign.apply(first_allowed(campaign.action_space, decision.mask))
         specs += [command.spec for command in commands if isinstance(command, Start)]
         if not commands:
             break
@@ -128,9 +127,9 @@ def check_training(config: Config, factory: Game) -> None:
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
             ("train", "distributed", "simulations"),
         )
-    if not hasattr(factory, "vector_env"):
+    if isinstance(factory, CampaignFactory) and not factory.has_twin and config.train.distributed.simulations == "twin":
         raise ConfigError(
-            f"campaign {factory.name!r} cannot be trained on: its factory has no vector_env, see rlctl.SimpleFactory",
+            f"campaign {factory.name!r} cannot be trained on: its factory has no twin, see task_model(seed)",
             ("campaign", "name"),
         )
     distributed = config.train.distributed
@@ -232,7 +231,7 @@ def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None
     try:
         yield
     except (KeyError, IndexError) as error:
-        missing = shown(error.args[0] if error.args else "?")
+        missing = short_repr(error.args[0] if error.args else "?")
         problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}{_place(error)}: {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
     except RequestError:  # a task of the campaign is at fault, which no other policy would change

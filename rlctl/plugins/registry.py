@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
-from rlctl.config.messages import did_you_mean, shown, under
 from rlctl.config.schema import Config, RuleEntry
+from rlctl.config.validation import did_you_mean, key_prefix, short_repr
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, RlctlError
-from rlctl.core.machine import Scoring
+from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, Chance
+from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.residual import ResidualPolicy
-from rlctl.environments.reward_env import Game, game_spaces, rewarded
+from rlctl.environments.reward_env import Game, RewardFactory, game_spaces, rewarded
 from rlctl.executors.factory import BackendFactory
 from rlctl.plugins.entry_points import (
     CAMPAIGNS,
@@ -88,7 +89,7 @@ class Rule:
         elif "log" in self.SPACE[key][2:] and value <= 0:
             problem = "must be positive"
         if problem is not None:
-            raise ConfigError(f"rule {self.name}: {key} {problem}, got {shown(value)}", ("parameters", key))
+            raise ConfigError(f"rule {self.name}: {key} {problem}, got {short_repr(value)}", ("parameters", key))
 
 
 class Learner(Protocol):
@@ -115,7 +116,8 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
             "on and evaluated, and neither tuned nor steered",
             ("campaign", "name"),
         )
-    return cast(CampaignFactory, game)
+    assert isinstance(game, CampaignFactory)
+    return game
 
 
 def game_factory(name: str, options: Mapping[str, Any]) -> Game:
@@ -126,9 +128,18 @@ def game_factory(name: str, options: Mapping[str, Any]) -> Game:
     """
     registered = load(CAMPAIGNS, name, ("campaign", "name"))
     game = registered.make(options)
-    makes = "environment" if hasattr(game, "environment") else "campaign"
-    registered.require(game, ("name", "version", makes), "a factory is easily written with rlctl.SimpleFactory")
-    return cast(Game, game)
+    if not isinstance(game, CampaignFactory | RewardFactory):
+        raise ConfigError(f"{registered} makes no campaigns: let its class derive from rlctl.SimpleFactory")
+    registered.require(game, ("name",), "it is the name that saved policies know it by")
+    return game
+
+
+def make_env(
+    campaign: str, options: Mapping[str, Any] | None = None, capacity: Capacity | None = None, gamma: float = 1.0
+) -> CampaignEnv:
+    """The environment behind ``gymnasium.make("rlctl/...")``: a registered campaign on the simulated executor."""
+    factory = campaign_factory(campaign, options or {})
+    return CampaignEnv(factory, capacity or factory.capacity, gamma=gamma)
 
 
 def executor_factory(name: str, options: Mapping[str, Any]) -> BackendFactory:
@@ -152,7 +163,7 @@ def make_placement(entry: RuleEntry, where: Key) -> Scoring:
     Raises:
         ConfigError: there is no such placement, or it refuses the parameters.
     """
-    with under(where):
+    with key_prefix(where):
         registered = load(PLACEMENTS, entry.rule, ("rule",))
         placement = registered.make(entry.parameters)
         registered.require(placement, ("score",), "see rlctl.core.machine.Scoring")
@@ -208,7 +219,7 @@ def load_policy(config: Config, text: str) -> Policy:
     if text and _exists(Path(text)):
         return _from_path(config, Path(text), None)
     known = did_you_mean(text, sorted({*config.policies, *names(POLICIES), RANDOM}))
-    raise ConfigError(f"policy {shown(text)} is neither a known name nor a file or folder; {known}")
+    raise ConfigError(f"policy {short_repr(text)} is neither a known name nor a file or folder; {known}")
 
 
 def _named(config: Config, name: str) -> Policy:
@@ -218,7 +229,7 @@ def _named(config: Config, name: str) -> Policy:
         return _chance(config, name) if by_chance else make_rule(entry, name, key)
     path = config.resolve(entry)
     if not entry or not _exists(path):
-        said = str(path) if len(entry) < 500 and entry.isprintable() else shown(entry)
+        said = str(path) if len(entry) < 500 and entry.isprintable() else short_repr(entry)
         raise ConfigError(f"{said}: no such file or folder: mend the path, which begins at this file's folder", key)
     try:
         return _from_path(config, path, name)
@@ -240,9 +251,9 @@ def _exists(path: Path) -> bool:
 
 def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if not path.is_dir():
-        entry = load_rule_file(path)
-        with entry.source.located():
-            return make_rule(entry, name or path.stem, ())
+        file = load_rule_file(path)
+        with file.source.located():
+            return make_rule(file.entry, name or path.stem, ())
     policy = saved_policy.load(path)
     game = game_factory(config.campaign.name, config.campaign.options)
     policy.require(game.name, game.version, *game_spaces(game, config.seed))
@@ -263,7 +274,7 @@ def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
     Raises:
         ConfigError: there is no such rule, or it refuses the parameters.
     """
-    with under(where):
+    with key_prefix(where):
         policy = Rule(load(POLICIES, entry.rule, ("rule",)))(entry.parameters)
     policy.name = name
     return policy

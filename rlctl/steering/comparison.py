@@ -77,7 +77,7 @@ def compare(run: Run, with_rules: bool, instances: int, progress: Progress) -> B
     section = run.config.campaign
     try:
         factory = campaign_factory(section.name, section.options)
-        if not hasattr(factory, "task_model"):
+        if not factory.has_twin:
             raise ConfigError(f"campaign {section.name} has no twin (task_model)")
     except RlctlError as error:
         return Beside(curve, chart=_together(curve, {}, None, []), complaints=[f"the rules could not play: {error}"])

@@ -14,7 +14,7 @@ from typing import Any
 from rlctl.config.load import config_data, config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory, Placing
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.core.policy import Policy
@@ -146,8 +146,7 @@ class _Loop:
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
         with stop_requests() as stop:
-            scoring = self._factory.scoring if isinstance(self._factory, Placing) else None
-            start_s = origin_s + boot_s
+            scoring, start_s = self._factory.scoring, origin_s + boot_s
             executor = Executor.open(self._executors, capacity, self._run / WORK, self._journal, start_s, scoring)
             self._executor = WatchedExecutor(executor, stop, self._show, self._brake.note)
             self._driver = Driver(self._campaign, self._executor, self._journal)

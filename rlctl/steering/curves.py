@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlctl.config.schema import Config
-from rlctl.core.campaign import Action, CampaignFactory, Decision, Illustrated
+from rlctl.core.campaign import Action, CampaignFactory, Decision
 from rlctl.evaluation.comparison_curves import results, standing, write_rules
 from rlctl.evaluation.curves import rules, run_curve, twin_curves
 from rlctl.executors.event_log import Journal
@@ -92,11 +92,11 @@ class SteeringCurves:
             "machine/node_seconds": ledger.node_seconds,
         }
         values |= {f"machine/answers/{command}": n for command, n in self._driver.commands.items()}
-        price = self._driver.outcome().price
+        cost = self._driver.outcome().cost
         if successes:
             values["winning/node_seconds_per_success"] = ledger.node_seconds / successes
-            if price is not None:
-                values["winning/cost_per_success"] = price / successes
+            if cost is not None:
+                values["winning/cost_per_success"] = cost / successes
         self._board.scalars(values, decision.number)
         self._policy.scalars({"winning/successes": successes}, round(ledger.node_seconds))
 
@@ -122,16 +122,15 @@ class SteeringCurves:
     def close(self) -> None:
         """Draw what there is to see at the end of this life, and write everything out."""
         with _only_curves("pictures of the campaign"):
-            if isinstance(self._factory, Illustrated):
-                drawn = self._factory.pictures(self._folder.parent / "work", self._newest())
-                for name, png in drawn.items():
-                    self._board.image(f"pictures/{name}", png, self._driver.decisions)
+            drawn = self._factory.pictures(self._folder.parent / "work", self._newest())
+            for name, png in drawn.items():
+                self._board.image(f"pictures/{name}", png, self._driver.decisions)
         self._board.close()
         self._policy.close()
 
     def _end(self, summary: Summary) -> None:
         step, curve = self._driver.decisions, run_curve(self._machine(), summary.policy, summary.instance)
-        curve = replace(curve, price=self._driver.outcome().price)
+        curve = replace(curve, price=self._driver.outcome().cost)
         figures = standing([curve]) | {
             "machine/node_seconds": summary.node_seconds,
             "learning/return_mean": self._return(summary.node_seconds),
@@ -167,11 +166,11 @@ class SteeringCurves:
         campaign, fresh = self._driver.campaign, self._factory.campaign(int(self._identity["instance"]))
         fresh.begin(self._config.machine.capacity())
         outcome = campaign.outcome()
-        cost = node_seconds if outcome.price is None else outcome.price
+        cost = node_seconds if outcome.cost is None else outcome.cost
         return outcome.potential - fresh.outcome().potential - campaign.reward_scale * cost
 
     def _rules(self, instance: int) -> dict[str, list[Curve]]:
-        if not self._config.steer.rules_on_twin or not hasattr(self._factory, "task_model"):
+        if not self._config.steer.rules_on_twin or not self._factory.has_twin:
             return {}
         loaded, complaints = rules(self._config)
         for complaint in complaints:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete, MultiDiscrete
+from gymnasium.spaces import Box
 
-from rlctl.core.campaign import Action, Decision, first_allowed, head_sizes
+from rlctl.core.campaign import Action, ActionSpace, Decision, first_allowed, head_sizes
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
 from rlctl.system.watchdog import NoAnswer, complaint
@@ -32,10 +32,10 @@ class Guard:
         fallback: who is asked instead; None: the first allowed choice of each head is taken.
     """
 
-    def __init__(self, policy: Policy, fallback: Policy | None, action_space: MultiDiscrete | Discrete) -> None:
+    def __init__(self, policy: Policy, fallback: Policy | None, action_space: ActionSpace) -> None:
         self.policy = policy
         self.fallback = fallback
-        self._choices = head_sizes(action_space)
+        self._space, self._choices = action_space, head_sizes(action_space)
         self._unanswered = 0
 
     def reset(self, seed: int) -> None:
@@ -60,7 +60,7 @@ class Guard:
             action, _ = self._ask(self.fallback, decision)
             if action is not None:
                 return action, reason
-        return first_allowed(decision.mask, self._choices), reason
+        return first_allowed(self._space, decision.mask), reason
 
     def state(self) -> dict[str, Any]:
         """The memories of those policies that have any."""
@@ -95,6 +95,13 @@ class Guard:
     def _makes_sense(self, action: Action) -> bool:
         if isinstance(action, Mapping):
             return not any(isinstance(value, float) and not math.isfinite(value) for value in action.values())
+        if isinstance(self._space, Box):
+            numbers = np.asarray(action)
+            return (
+                numbers.shape == self._space.shape
+                and numbers.dtype.kind in "iuf"
+                and self._space.contains(numbers.astype(self._space.dtype))
+            )
         indices = np.atleast_1d(action)
         if indices.shape != self._choices.shape or indices.dtype.kind not in "iu":
             return False

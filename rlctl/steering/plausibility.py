@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.core.campaign import CampaignFactory, Repeatable
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import RlctlError
 from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Resources, TaskSpec, TaskState
-from rlctl.environments.campaign_vector_env import Batch, one_by_one
+from rlctl.environments.campaign_vector_env import Batch
 from rlctl.evaluation.curves import spread_instances
 from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import Attempt
@@ -81,13 +81,13 @@ def plausibility(run: Run, progress: Progress) -> Plausibility:
         factory = campaign_factory(section.name, section.options)
     except RlctlError as error:
         return Plausibility(complaint=str(error))
-    if not hasattr(factory, "task_model"):
+    if not factory.has_twin:
         return Plausibility(complaint=f"campaign {section.name} has none")
-    instance, repeated = int(run.header.get("instance", 0)), isinstance(factory, Repeatable)
+    instance = int(run.header.get("instance", 0))
     try:
-        if isinstance(factory, Repeatable):
-            models = factory.repetitions(instance, TWINS)
-        else:
+        models = factory.repetitions(instance, TWINS)
+        repeated = bool(models)
+        if not repeated:
             models = [factory.task_model(i) for i in (instance, *spread_instances(run.config.seed, INSTANCES - 1))]
     except Exception as error:  # another package's code
         return Plausibility(complaint=repr(error))
@@ -137,10 +137,9 @@ def answers(
     resources = Resources(ranks=max(len(attempt.cores), 1))
     spec = TaskSpec(attempt.uid, executable="-", parameters=parameters, resources=resources)
     wanted = [(model, Launch(spec, attempt.attempt)) for model in models]
-    together = getattr(factory, "outcomes", None)
-    told = _told(together, wanted) if together is not None else None
+    told = _told(factory.outcomes, wanted)
     if told is None:
-        told = [simulated for one in wanted for simulated in _told(one_by_one, [one]) or []]
+        told = [simulated for one in wanted for simulated in _told(factory.outcomes, [one]) or []]
     return [simulated.values for simulated in told if simulated.failure is None]
 
 

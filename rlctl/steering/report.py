@@ -22,9 +22,8 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-import rlctl
 from rlctl.config.load import config_data
-from rlctl.core.campaign import Illustrated
+from rlctl.config.provenance import rlctl_version
 from rlctl.core.errors import RlctlError
 from rlctl.executors.local.process_task import LOGS
 from rlctl.executors.naming import attempt_key, file_name
@@ -124,7 +123,7 @@ def render(run: Run, now: Status, beside: Beside, twin: Plausibility | None = No
         configuration=yaml.safe_dump(config_data(run.config), sort_keys=False),
         versions=_versions(run),
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        version=rlctl.__version__,
+        version=rlctl_version(),
     )
 
 
@@ -298,8 +297,6 @@ def _pictures(run: Run) -> list[tuple[str, str]]:
     try:
         factory = campaign_factory(section.name, section.options)
     except RlctlError:
-        return []
-    if not isinstance(factory, Illustrated):
         return []
     try:
         found = factory.pictures(run.path / WORK, run.records)

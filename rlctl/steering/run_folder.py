@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.config.load import load_config, load_rule_file
-from rlctl.config.schema import Config, RuleEntry
+from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, JournalError
 from rlctl.core.records import Record
 from rlctl.executors.event_log import Journal
@@ -122,10 +122,7 @@ def portable(config: Config) -> Config:
             path = config.resolve(entry)
             entries[name] = str(path.absolute())
             if path.is_file():
-                try:
-                    rule = load_rule_file(path)
-                except ConfigError:
-                    continue
-                entries[name] = RuleEntry(rule=rule.rule, parameters=rule.parameters)
+                with contextlib.suppress(ConfigError):
+                    entries[name] = load_rule_file(path).entry
     executor = config.executor.model_copy(update={"options": executor_options(config)})
     return config.model_copy(update={"policies": entries, "executor": executor})

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlctl.config.schema import Config
-from rlctl.core.campaign import Campaign, Countable
+from rlctl.core.campaign import Campaign
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import json_text, plain
 from rlctl.executors.event_log import Journal, JournalInUseError
@@ -263,7 +263,7 @@ def _status(run: Run, who: Controller) -> Status:
     timeline, summary = run.timeline, run.timeline.summary
     elapsed_s = now_s(run) if summary is None and who.alive else timeline.charged_s
     campaign = _campaign(run)
-    goal = campaign.goal if isinstance(campaign, Countable) else None
+    goal = None if campaign is None else campaign.goal
     if summary is not None:
         successes = int(summary["successes"])
     else:

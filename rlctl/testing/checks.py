@@ -27,12 +27,12 @@ from rlctl.core.campaign import (
     Cancel,
     Command,
     Decision,
-    Elastic,
     Outcome,
     Start,
     Update,
     Wait,
     action_to_json,
+    require_campaign,
 )
 from rlctl.core.driver import Driver
 from rlctl.core.errors import ContractError, RlctlError
@@ -91,7 +91,7 @@ def check_campaign(
     Raises:
         ContractError: one line: which method, what it did, what it should do.
     """
-    capacity = capacity or getattr(factory, "capacity", None) or Capacity()
+    capacity = capacity or factory.capacity
     _check_factory(factory, seed)
     told = _call("decision()", told_too_early, factory, capacity)
     if told is not None:
@@ -142,7 +142,7 @@ def check_policy(
     Raises:
         ContractError: one line: which method, what it did, what it should do.
     """
-    capacity = capacity or getattr(factory, "capacity", None) or Capacity()
+    capacity = capacity or factory.capacity
     fresh = copy.deepcopy(policy)
     first = _Game(factory, seed, capacity).play(policy, ENOUGH_DECISIONS)
     for instance in range(seed + 1, seed + instances):
@@ -215,8 +215,8 @@ class _Faulty:
         return Simulated(simulated.duration_s, {}) if chance < 0.25 else simulated
 
 
-class _Watched:
-    """A campaign whose every answer is looked at; it stands between the campaign and the driver."""
+class _Watched(Campaign):
+    """Stands between a campaign and the driver, and checks each answer."""
 
     def __init__(self, campaign: Campaign, capacity: Capacity, strangers: bool) -> None:
         self.campaign = campaign
@@ -241,10 +241,13 @@ class _Watched:
 
     @property
     def wake_s(self) -> float:
-        wake_s = _call("wake_s", lambda: getattr(self.campaign, "wake_s", math.inf))
+        wake_s = _call("wake_s", lambda: self.campaign.wake_s)
         if not isinstance(wake_s, float | int) or math.isnan(wake_s):
             raise ContractError(f"wake_s is {wake_s!r}, it should be a number of seconds, or infinite")
         return float(wake_s)
+
+    def on_machine(self, machine: Machine) -> None:
+        _call(f"on_machine({machine})", self.campaign.on_machine, machine)
 
     def decision(self) -> Decision | None:
         decision = _call("decision()", self.campaign.decision)
@@ -301,14 +304,6 @@ class _Watched:
             self.on_event(Event(decision.time_s, uid, state, 1, result))
 
 
-class _WatchedElastic(_Watched):
-    """One that hears of nodes."""
-
-    def on_machine(self, machine: Machine) -> None:
-        assert isinstance(self.campaign, Elastic)
-        _call(f"on_machine({machine})", self.campaign.on_machine, machine)
-
-
 class _Game:
     """One campaign, played to its end on the simulated executor."""
 
@@ -325,7 +320,8 @@ class _Game:
             model = _Faulty(model, instance)
         self.instance = instance
         campaign = _call(f"campaign({instance})", factory.campaign, instance)
-        self.watched = (_WatchedElastic if isinstance(campaign, Elastic) else _Watched)(campaign, capacity, strangers)
+        require_campaign(campaign)
+        self.watched = _Watched(campaign, capacity, strangers)
         self.journal = _Records()
         self.driver = Driver(self.watched, twin(factory, capacity, instance, model=model), self.journal)
         self.decisions: list[Any] = []

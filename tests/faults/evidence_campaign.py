@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tiny_campaign import Parts
 
-from rlctl.core.campaign import Action, Command, Decision, Start
+from rlctl.core.campaign import Action, CampaignFactory, Command, Decision, Start
 
 EVIDENCE = "evidence"
 PROGRAM = """
@@ -62,7 +62,7 @@ class Logged(Parts):
         return [Start(spec), *commands[1:]]
 
 
-class Factory:
+class Factory(CampaignFactory):
     """What stands in ``rlctl.campaigns`` as ``logged``."""
 
     name = "logged"

@@ -37,8 +37,8 @@ from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskSta
 from rlctl.executors import LocalExecutor, TaskFailed, TaskFuture
 from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal
-from rlctl.executors.functions.large_results import fetch
 from rlctl.executors.factory import PoolPlan
+from rlctl.executors.functions.large_results import fetch
 from rlctl.executors.local.backend import LocalBackend
 from rlctl.executors.local.options import LocalOptions
 
@@ -137,8 +137,9 @@ def workers_of_parsl() -> Iterator[None]:
 
 def slurm(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
     os.environ.update(slurm_bed.inside(slurm_bed.whole()))
-    from rlctl.executors.slurm import SlurmExecutor
     from rlctl.executors.slurm.options import SlurmOptions
+
+    from rlctl.executors.slurm import SlurmExecutor
 
     how = SlurmOptions(lease_s=0.0, poll_s=1.0)
     return SlurmExecutor(capacity, folder / "work", eager=eager, backfill=eager, options=how, **options)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from spaces_of_all_kinds import ACTIONS, OBSERVATIONS
 
@@ -208,6 +209,34 @@ def test_the_shipped_policies_are_plain_too() -> None:
         assert told["same"], folder
         assert told["policy"] == "stable_baselines3"
     assert any(told["forbidden"] for told in found), "no mask of the golden pairs changes an answer"
+
+
+# What a user does who knows only Stable-Baselines3; the policy's class comes with rlctl_agents, which is installed.
+WHOLE = """
+import json, sys
+import numpy as np
+from stable_baselines3 import PPO
+
+actions, _ = PPO.load(sys.argv[1], device="cpu").predict(np.load(sys.argv[2]), deterministic=True)
+print(json.dumps({"actions": actions.tolist(), "rlctl": "rlctl" in sys.modules}))
+"""
+
+
+def test_the_shipped_model_with_its_critic_answers_the_golden_pairs_in_stable_baselines3(tmp_path: Path) -> None:
+    shipped = CONFIGS / "policies" / "annealing-ppo"
+    policy = saved_policy.load(shipped)
+    with np.load(shipped / "golden.npz") as file:
+        pairs = dict(file)
+    # Rows as the network reads them: observation, mask, and what only its critic sees.
+    hidden = np.full((len(pairs["masks"]), 106 - policy.observation_length - sum(policy.heads)), 0.3)
+    np.save(tmp_path / "rows.npy", np.hstack([pairs["observations"], pairs["masks"], hidden]).astype(np.float32))
+    command = [sys.executable, "-c", WHOLE, str(shipped / "model.zip"), str(tmp_path / "rows.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answered = json.loads(done.stdout)
+    assert not answered["rlctl"]
+    assert answered["actions"] == pairs["actions"].tolist()
+    assert len({tuple(row) for row in answered["actions"]}) > 10
 
 
 def test_a_policy_that_was_saved_before_gets_its_plain_model(tmp_path: Path) -> None:

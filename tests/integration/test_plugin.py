@@ -122,7 +122,15 @@ GOOD = "from curing.factory import CuringFactory\nfrom curing.campaign import Cu
 BREAKS = {
     "import": ("import nowhere_to_be_found\n", "ModuleNotFoundError"),
     "name": ("class Other: pass\n", "AttributeError"),
-    "class": ("class Factory:\n    def __init__(self, options): pass\n", "'name'"),
+    "class": ("class Factory:\n    def __init__(self, options): pass\n", "derive from rlctl.SimpleFactory"),
+    "nameless": (
+        "import rlctl\nclass Factory(rlctl.SimpleFactory):\n    def campaign(self, seed): pass\n",
+        "'name'",
+    ),
+    "campaign": (
+        GOOD + "class Factory(CuringFactory):\n    def campaign(self, seed): return object()\n",
+        "derive from rlctl.Campaign",
+    ),
     "constructor": ("class Factory:\n    def __init__(self, options): 1 / 0\n", "ZeroDivisionError"),
     "promise": (
         GOOD + "class Bad(Curing):\n    def on_event(self, event):\n"

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rlctl.executors.choice import PoolStatus
+from rlctl.executors.pools import Plan, PooledExecutor
+from rlctl.executors.sharing import Share
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import LocalExecutor
-from rlctl.executors.choice import PoolStatus
 from rlctl.executors.event_log import Journal
 from rlctl.executors.local.backend import Settings
-from rlctl.executors.pools import Plan, PooledExecutor
-from rlctl.executors.sharing import Share
 
 PATIENCE_S = 120.0
 ONE = Resources()

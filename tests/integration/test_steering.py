@@ -22,9 +22,12 @@ from tiny_campaign import Factory
 
 import rlctl
 from rlctl.config.schema import Config
+from rlctl.core.errors import LaunchError
+from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
 from rlctl.executors.event_log import Journal
-from rlctl.steering import control
+from rlctl.plugins.registry import policy_factory
+from rlctl.steering import control, steer
 from rlctl.steering.status import Status
 
 HERE = Path(__file__).parent
@@ -342,3 +345,20 @@ def test_what_the_policy_cannot_answer_the_fallback_does(steering: Steering) -> 
     assert json.loads(out)["fallbacks"] == {"observation": 1, "exception": 1}
     assert "ZeroDivisionError" in err
     assert answers(steering.records())[:4] == [(0, [0]), (1, [0]), (2, [1]), (3, [1])]
+
+
+def test_the_executor_of_the_configuration_runs_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked to check first, then opened with what it needs to resume."""
+    seen: list[object] = []
+
+    class Refusing:
+        def check(self, capacity: Capacity) -> None:
+            seen.append(capacity)
+            raise LaunchError("no machine today")
+
+    monkeypatch.setattr(control, "executor_factory", lambda name, options: Refusing())
+    config = Config.model_validate({"schema": 1, "seed": 0, "campaign": {"name": "block_copolymer"}})
+    with pytest.raises(LaunchError, match="no machine today"):
+        steer(config, policy_factory("feedback")(), tmp_path / "run")
+    assert seen == [Capacity(nodes=1, cores=2, gpus=0)]
+    assert not (tmp_path / "run").exists()

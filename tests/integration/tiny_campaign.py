@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlctl.core.campaign import Action, Cancel, Command, Decision, Outcome, Start
+from rlctl.core.campaign import Action, Campaign, CampaignFactory, Cancel, Command, Decision, Outcome, Start
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, TaskId, TaskSpec, TaskState
 
@@ -33,7 +33,7 @@ os.replace(uid + ".part", uid + ".json")
 """
 
 
-class Parts:
+class Parts(Campaign):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = gymnasium.spaces.MultiDiscrete([3])
     reward_scale = 1.0
@@ -106,7 +106,7 @@ class Parts:
         return Outcome(ended=reached, reached=reached, successes=self.good, extra=extra)
 
 
-class Factory:
+class Factory(CampaignFactory):
     name = "tiny"
     version = 1
 

@@ -77,8 +77,8 @@ def test_it_finds_what_is_alike(recipe: Any, monkeypatch: pytest.MonkeyPatch, tm
     factory = SimpleNamespace(
         name="alike",
         version=1,
-        vector_env=lambda num_envs, seed, capacity: Alike(num_envs, seed),
         campaign=lambda seed: SimpleNamespace(layout=LAYOUT),  # all that is asked of it
+        vector_env=lambda num_envs, seed, capacity: Alike(num_envs, seed),
     )
     monkeypatch.setattr(learner, "game_factory", lambda name, options: factory)
     options = {"n_steps": 8, "batch_size": 256, "n_epochs": 4, "learning_rate": 3e-3, "gamma": 1.0}

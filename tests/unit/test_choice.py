@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from rlctl.executors.choice import FirstFree, PoolStatus
 
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
 from rlctl.core.task import Resources, TaskId, TaskSpec
-from rlctl.executors.choice import FirstFree, PoolStatus
 from rlctl.executors.pool import Pool
 from rlctl.executors.recovery import Launched, Past, placement_of
 from rlctl.executors.scheduler import Scheduler

@@ -1,9 +1,4 @@
 import json
-import os
-import shlex
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,11 +27,6 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rlctl.cli.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
-
-
 def one_line(arguments: Sequence[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
     """Run in this process; the user's mistake must become exit code 2, one line and nothing else."""
     with pytest.raises(SystemExit) as left:
@@ -55,25 +45,6 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"])
     assert shown.exit_code == 0
     assert f"Example: rlctl {command}" in shown.output
-
-
-def test_version_is_printed() -> None:
-    done = run("--version")
-    assert (done.returncode, done.stdout) == (0, f"rlctl {rlctl.__version__}\n")
-
-
-def test_no_arguments_show_the_help() -> None:
-    done = run()
-    assert done.returncode == 0
-    assert "steer" in done.stdout
-
-
-def test_a_mistake_is_one_line_and_exit_code_2_of_the_process(tmp_path: Path) -> None:
-    done = run("steer", tmp_path / "none.yaml", "--policy", "feedback", "--run", tmp_path / "run")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == f"rlctl: {tmp_path / 'none.yaml'}: no such file\n"
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -124,17 +95,6 @@ def test_a_wrong_parameter_of_a_rule_is_one_line(config: Path, capsys: pytest.Ca
     assert "did you mean 'gain'" in message
 
 
-def test_an_output_that_is_taken_is_refused(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "precious").write_text("mine")
-    assert "--resume" in one_line(["train", config, "--out", tmp_path / "taken"], capsys)
-    steer = ["steer", config, "--policy", "feedback", "--run", tmp_path / "taken"]
-    assert "--resume" in one_line(steer, capsys)
-    assert "nothing to resume" in one_line([*steer, "--resume"], capsys)
-    assert "is a folder" in one_line(["tune", "feedback", config, "--out", tmp_path / "taken"], capsys)
-    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["precious"]
-
-
 def test_doctor_prints_json_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     findings = [Finding("MPI", False, "no mpiexec", "install one"), Finding("Slurm", None, "not here")]
     monkeypatch.setattr(rlctl.cli.doctor, "diagnose", lambda: findings)
@@ -147,23 +107,3 @@ def test_doctor_prints_json_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert "install one" in for_people.stdout
     assert as_json.exit_code == for_people.exit_code == 1  # something is to be done
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_with_130_and_the_line_that_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    fifo = tmp_path / "experiment.yaml"
-    os.mkfifo(fifo)
-    command = [sys.executable, "-m", "rlctl.cli.main", "train", str(fifo), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    with fifo.open("w"):  # opens when the process reads its configuration, which then never ends
-        process.send_signal(number)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == f"rlctl: stopped; to go on: rlctl {shlex.join(command[3:])} --resume\n"
-
-
-@pytest.mark.parametrize("module", ["rlctl.cli.main", "rlctl.steering", "rlctl.api", "rlctl.bundle.saved_policy"])
-def test_no_deep_learning_library_is_needed_to_start(module: str) -> None:
-    code = f"import sys, {module}; print([m for m in ('torch', 'stable_baselines3', 'mpi4py') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "[]\n"

@@ -9,7 +9,7 @@ import pytest
 
 from rlctl.cli import doctor
 from rlctl.core.errors import LaunchError
-from rlctl.executors import Capacity, LocalExecutor
+from rlctl.executors import Capacity
 from rlctl.executors.local import cores
 from rlctl.executors.local.inventory import Layout
 from rlctl.executors.pool import Part
@@ -100,8 +100,6 @@ def test_what_limits_is_named_and_obeyed_everywhere(four: pytest.MonkeyPatch) ->
     assert "(CPU quota of 2.5 cores)" in doctor.cores().detail
     with pytest.raises(LaunchError, match=r"3 cores are asked for, this process may use 2 \(CPU quota of 2\.5 cores\)"):
         Layout(Capacity(cores=3))
-    with LocalExecutor() as executor:
-        assert executor.capacity.cores == 2
 
 
 def test_a_quota_says_how_much_and_not_which_cores(four: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,9 @@
 """What the documentation says of itself holds: links lead somewhere, Python sessions give what they show."""
 
-import doctest
 import importlib.metadata
 import itertools
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,8 +13,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
-LISTED = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.md"]
-PAGES = sorted(set(subprocess.run(LISTED, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()))
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", *(f"{folder}/**/*.md" for folder in ("configs", "docs", "envs", "agents", "examples")))
+    for path in ROOT.glob(pattern)
+)
 
 
 def tokens(page: Path) -> list[Token]:
@@ -81,37 +81,8 @@ def test_a_wrong_link_is_found(tmp_path: Path) -> None:
     assert problem(page, "http://example.org/") is not None
 
 
-SESSIONS = [name for name in PAGES if "```pycon" in (ROOT / name).read_text()]
-
-
-@pytest.mark.parametrize("name", SESSIONS)
-def test_python_sessions_give_what_they_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All sessions of a page are one, from the top of the page down."""
-    monkeypatch.chdir(ROOT)
-    fences = [token for token in tokens(ROOT / name) if token.type == "fence" and token.info == "pycon"]
-    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    names: dict[str, object] = {"__name__": "__main__"}
-    for fence in fences:
-        assert fence.map is not None
-        test = parser.get_doctest(fence.content, names, name, name, fence.map[0] + 1)
-        assert test.examples
-        test.globs = names
-        result = runner.run(test, clear_globs=False)
-        assert result.failed == 0, f"{name}, line {fence.map[0] + 1}: see the output above"
-
-
 def test_every_registered_campaign_and_learner_has_its_options_in_the_reference() -> None:
     headings = anchors(ROOT / "docs" / "configuration.md")
     points = importlib.metadata.distribution("rlctl").entry_points
     registered = {point.name for group in ("rlctl.campaigns", "rlctl.learners") for point in points.select(group=group)}
     assert registered <= headings
-
-
-def test_keys_are_described_in_words() -> None:
-    """The doctests of the extension that lists keys, in a process of its own: Sphinx is not loaded into this one."""
-    extension = ROOT / "docs" / "_ext" / "field_text.py"
-    done = subprocess.run(
-        [sys.executable, "-m", "doctest", "-v", str(extension)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
-    assert "Test passed" in done.stdout

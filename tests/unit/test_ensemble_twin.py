@@ -220,7 +220,7 @@ def test_what_costs_more_than_node_seconds_is_paid() -> None:
             gpu_s += gpus * (record.time_s - began_s)
     assert outcome.reached
     assert gpu_s > 0.0
-    assert outcome.price == pytest.approx(driver.ledger.node_seconds + slowdowns + 0.1 * gpu_s, rel=1e-6)
+    assert outcome.cost == pytest.approx(driver.ledger.node_seconds + slowdowns + 0.1 * gpu_s, rel=1e-6)
 
 
 def test_an_allocation_that_waits_or_shrinks_is_paid_only_while_it_is_there() -> None:
@@ -286,8 +286,8 @@ def test_giving_up_a_goal_never_pays() -> None:
             returns.append(total)
             outcome, spent = env.episode.campaign.outcome(), env.episode.driver.ledger.node_seconds
             scale, missing = env.episode.campaign.reward_scale, 1.0 - outcome.successes / 8.0
-            assert outcome.price == pytest.approx(spent + 10.0 * missing / scale)
-            assert total == pytest.approx(1.0 - scale * outcome.price)
+            assert outcome.cost == pytest.approx(spent + 10.0 * missing / scale)
+            assert total == pytest.approx(1.0 - scale * outcome.cost)
         assert missing < 1.0
         assert returns[0] < returns[1], instance
 
@@ -313,7 +313,7 @@ def test_a_rule_is_marked_among_the_choices_and_can_be_followed_or_not() -> None
     campaign.begin(Capacity(nodes=32, cores=1))
     decision = campaign.decision()
     proposal = rule("lpt").act(decision)
-    around = decision.around(proposal)
+    around = decision.residual(proposal)
     from rlctl_envs.ensemble.features import CHOICE, GLOBALS
 
     marks = around.observation[GLOBALS : GLOBALS + 32 * CHOICE].reshape(32, CHOICE)[:, -1]
@@ -455,7 +455,7 @@ def test_one_that_lost_its_node_has_said_nothing_and_takes_no_gpu() -> None:
                 since_s = record.time_s
             elif since_s is not None:
                 ran_s, since_s = ran_s + record.time_s - since_s, None
-        assert driver.outcome().price == pytest.approx(ran_s)
+        assert driver.outcome().cost == pytest.approx(ran_s)
     assert lost > 3
 
 

@@ -10,7 +10,6 @@ from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.plugins.registry import executor_factory, executor_options
-from rlctl.steering import steer
 from rlctl.steering.run_folder import portable
 
 CONFIG = {"schema": 1, "seed": 0, "campaign": {"name": "moldable_queue"}}
@@ -48,24 +47,3 @@ def test_a_virtual_environment_lies_where_the_configuration_file_says_also_in_th
     write_config(whole, tmp_path / "run" / "config.yaml")
     again = load_config(tmp_path / "run" / "config.yaml")
     assert config_hash(portable(again)) == config_hash(again) == config_hash(whole)
-
-
-def test_the_executor_of_the_configuration_runs_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked to check first, then opened with what it needs to resume."""
-    from rlctl.steering import control
-
-    seen: list[object] = []
-
-    class Refusing:
-        def check(self, capacity: Capacity) -> None:
-            seen.append(capacity)
-            raise LaunchError("no machine today")
-
-    monkeypatch.setattr(control, "executor_factory", lambda name, options: Refusing())
-    config = Config.model_validate({**CONFIG, "campaign": {"name": "block_copolymer"}})
-    from rlctl.plugins.registry import policy_factory
-
-    with pytest.raises(LaunchError, match="no machine today"):
-        steer(config, policy_factory("feedback")(), tmp_path / "run")
-    assert seen == [Capacity(nodes=1, cores=2, gpus=0)]
-    assert not (tmp_path / "run").exists()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,26 +213,3 @@ def test_the_check_sees_what_is_forbidden(module: str, source: str) -> None:
 )
 def test_the_check_allows_what_is_allowed(module: str, source: str) -> None:
     assert not any(forbidden(module, found) for found in imports(module, source))
-
-
-@pytest.mark.parametrize("module", ["rlctl.cli.main", "rlctl.steering", "rlctl.bundle.saved_policy", "rlctl.executors"])
-def test_steering_starts_without_torch(module: str) -> None:
-    code = (
-        f"import sys, {module}; "
-        "print(*sorted({'torch', 'stable_baselines3', 'sb3_contrib', 'mpi4py.MPI'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == ""
-
-
-@pytest.mark.parametrize("name", ["block_copolymer", "ensemble"])
-def test_the_simulated_campaign_and_its_rules_start_without_torch(name: str) -> None:
-    code = (
-        "import sys; from rlctl.plugins.registry import campaign_factory, names, policy_factory; "
-        f"campaign_factory({name!r}, {{}}).campaign(0); [policy_factory(n) for n in names('rlctl.policies')]; "
-        "print(*sorted({'torch', 'stable_baselines3', 'sb3_contrib'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == ""

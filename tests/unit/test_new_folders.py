@@ -1,93 +1,15 @@
 """New folders appear whole or not at all wherever they are, and mean what the system takes their path for."""
 
 import os
-import subprocess
-import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from new_folder_places import ENTRIES, PLACES, empty, make, nothing, whole
 
 from rlctl.core.errors import StorageError
-from rlctl.system.files import filled, require_folder, write_whole
-
-ENTRIES = ("work", "config", "journal")
-KILLED_AT = """
-import os, sys
-from pathlib import Path
-from rlctl.system.files import filled
-
-left = int(sys.argv[2])
-
-def counted(call):
-    def counting(*arguments, **more):
-        global left
-        left -= 1
-        if left < 0:
-            os._exit(9)
-        return call(*arguments, **more)
-    return counting
-
-for name in ("rename", "mkdir", "write_text", "unlink"):
-    setattr(Path, name, counted(getattr(Path, name)))
-with filled(Path(sys.argv[1]), ("work", "config", "journal")) as new:
-    (new / "work").mkdir()
-    (new / "config").write_text("c")
-    (new / "journal").write_text("j")
-"""
-
-
-def make(folder: Path) -> None:
-    require_folder(folder, made=ENTRIES)
-    with filled(folder, ENTRIES) as new:
-        (new / "work").mkdir()
-        (new / "config").write_text("c")
-        (new / "journal").write_text("j")
-
-
-def whole(folder: Path) -> bool:
-    return {"work", "config", "journal"} == set(os.listdir(folder)) - {"lost+found"}
-
-
-def nothing(folder: Path) -> Path:
-    return folder / "run"
-
-
-def empty(folder: Path) -> Path:
-    (folder / "run").mkdir()
-    return folder / "run"
-
-
-def link(folder: Path) -> Path:
-    (folder / "target").mkdir()
-    (folder / "run").symlink_to("target")
-    return folder / "run"
-
-
-def through_a_link(folder: Path) -> Path:
-    (folder / "a" / "deep").mkdir(parents=True)
-    (folder / "link").symlink_to("a/deep")
-    return folder / "link" / ".." / "run"
-
-
-def volume(folder: Path) -> Path:
-    (folder / "run" / "lost+found").mkdir(parents=True)
-    return folder / "run"
-
-
-def odd_name(folder: Path) -> Path:
-    return folder / os.fsdecode(b"a b\n\xff ")
-
-
-def long_name(folder: Path) -> Path:
-    return folder / ("é" * 127)
-
-
-def deep(folder: Path) -> Path:
-    return folder / "not" / "yet" / "run"
-
-
-PLACES: list[Callable[[Path], Path]] = [nothing, empty, link, through_a_link, volume, odd_name, long_name, deep]
+from rlctl.system.files import filled, write_whole
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -100,28 +22,6 @@ def test_a_folder_is_made_where_the_system_takes_its_path_to(place: Callable[[Pa
     assert not list(tmp_path.rglob(".rlctl*"))
     with pytest.raises(StorageError, match="exists already"):
         make(folder)
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_a_kill_at_any_step_leaves_all_of_it_or_what_can_be_made_anew(
-    place: Callable[[Path], Path], tmp_path: Path
-) -> None:
-    step, code = 0, 9
-    while code == 9:
-        (tmp_path / str(step)).mkdir()
-        folder = place(tmp_path / str(step))
-        done = subprocess.run([sys.executable, "-c", KILLED_AT, folder, str(step)], timeout=60, check=False)
-        code = done.returncode
-        if (folder / "journal").exists():  # it has begun, and is not to be begun anew
-            with pytest.raises(StorageError, match="exists already"):
-                make(folder)
-        else:
-            make(folder)
-        assert (folder / "work").is_dir()
-        assert (folder / "config").read_text() == "c"
-        step += 1
-    assert code == 0
-    assert step > 5
 
 
 def test_an_empty_folder_that_one_is_in_and_a_parent_without_rights_are_no_hindrance(
@@ -179,7 +79,8 @@ def test_a_written_file_goes_where_a_link_leads_and_into_a_pipe(tmp_path: Path) 
     assert (tmp_path / "there" / "file").read_text() == "text \\udcff"
     assert (tmp_path / "link").is_symlink()
     os.mkfifo(tmp_path / "pipe")
-    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
-    write_whole(tmp_path / "pipe", "text")
-    assert reader.communicate(timeout=60)[0] == "text"
+    writer = threading.Thread(target=write_whole, args=(tmp_path / "pipe", "text"))
+    writer.start()
+    assert (tmp_path / "pipe").read_text() == "text"
+    writer.join()
     assert (tmp_path / "pipe").is_fifo()

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rlctl.config.load import load_config
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity, NodeGroup, NodeState
 from rlctl.core.task import Resources, TaskId, TaskSpec
 from rlctl.environments.campaign_env import twin
 from rlctl.executors.simulated.backend import SimulatedExecutor
-from rlctl.steering.control import steer
 from rlctl_agents.placement import LinearPlacement
 from rlctl_envs.ensemble.factory import Ensemble
 
@@ -64,23 +62,6 @@ def test_an_executor_is_told_at_any_time() -> None:
         executor.submit_task(TaskSpec(TaskId(uid), executable="true"))
     executor.wait()
     assert sorted(next(iter(task.nodes)) for task in executor.status().running) == [0, 1, 2]
-
-
-def test_real_tasks_go_where_it_says(tmp_path: Path) -> None:
-    settings = [
-        "campaign.options.placement={rule: linear, parameters: {cores: 5.0, spoiled: 0.0, gpus: 0.0}}",
-        "campaign.options.workload={tasks: [2, 2], work_s: 0.6, spread: [0, 0], error: [0, 0], spawn_probability: 0}",
-        "campaign.options.ranks=[1]",
-        "steer.rules_on_twin=false",
-    ]
-    config = load_config(CONFIGS / "ensemble_paced.yaml", settings)
-    from rlctl.plugins.registry import load_policy
-    from rlctl.steering.run_folder import read_run
-
-    steer(config, load_policy(config, "lpt"), tmp_path / "run")
-    records = read_run(tmp_path / "run").records
-    launched = [record.data["cores"][0] // 2 for record in records if record.kind == "launching"]
-    assert launched == [0, 1]
 
 
 def test_unknown_placements_and_weights_are_refused() -> None:

@@ -14,6 +14,7 @@ from test_report import page
 
 from rlctl.config.load import load_config
 from rlctl.config.schema import Config
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.records import Record
 from rlctl.core.simulation import Launch
 from rlctl.core.task import TaskId, TaskSpec
@@ -139,7 +140,7 @@ def test_a_campaign_without_repetitions_is_compared_with_other_instances(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Plain(BlockCopolymer):
-        repetitions = None  # type: ignore[assignment]
+        repetitions = CampaignFactory.repetitions
 
     monkeypatch.setattr("rlctl.steering.plausibility.campaign_factory", lambda name, options: Plain(options))
     run = simulated_run(tmp_path / "run", annealing(tmp_path), "feedback")

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from rlctl.core.campaign import Action, Cancel, Command, Decision, Outcome, Start
+from rlctl.core.campaign import Action, Campaign, Cancel, Command, Decision, Outcome, Start
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError
 from rlctl.core.machine import Capacity, Machine
@@ -15,7 +15,7 @@ from rlctl.core.records import Record
 from rlctl.core.task import Event, TaskId, TaskResult, TaskSpec, TaskState, event_from_json, event_to_json
 
 
-class Pair:
+class Pair(Campaign):
     """Starts two tasks; the third answer cancels the first task; ends when either is done."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)

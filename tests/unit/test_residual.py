@@ -11,7 +11,7 @@ from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import ConfigError
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import play
-from rlctl.environments.residual import ResidualPolicy, around_rule
+from rlctl.environments.residual import ResidualPolicy, residual_choices
 from rlctl.plugins.registry import load_policy, make_rule
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 
@@ -52,7 +52,7 @@ def test_masks_follow_the_choices_around_the_rule():
     env = CampaignEnv(factory, factory.capacity)
     env.reset(options={"instance": 0})
     decision = env.episode.decision
-    around = around_rule(decision, rule)
+    around = residual_choices(decision, rule)
     assert not around.mask[-1]  # a fresh film: only "as the rule says", which is to go on
     assert around.named(np.array([10, 1, 0, 0])) == {"temperature": 1.85, "steps": 320, "ranks": 1, "give_up": False}
 
@@ -86,4 +86,4 @@ def test_a_rule_that_answers_with_indices_cannot_be_corrected():
     env = CampaignEnv(factory, factory.capacity)
     env.reset(options={"instance": 0})
     with pytest.raises(ConfigError, match="residual"):
-        around_rule(env.episode.decision, Centre())
+        residual_choices(env.episode.decision, Centre())

@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 from collections import Counter
 from itertools import pairwise
@@ -187,10 +186,3 @@ def test_an_answer_takes_a_few_calls_whatever_the_size_of_the_network(tmp_path):
     finally:
         sys.setprofile(None)
     assert 0 < calls["call"] + calls["c_call"] < 150
-
-
-def test_it_needs_no_torch():
-    modules = "sys, rlctl.bundle.saved_policy, rlctl.evaluation.compare, rlctl.evaluation.tuning"
-    code = f"import {modules}; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

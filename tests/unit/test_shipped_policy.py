@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +13,6 @@ from rlctl.plugins.registry import campaign_factory, load_policy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FOLDER = CONFIGS / "policies" / "annealing-ppo"
-
-# What somebody does who knows only Stable-Baselines3; the policy's class comes with rlctl_agents, which is installed.
-PLAIN = """
-import json, sys
-import numpy as np
-from stable_baselines3 import PPO
-
-rows = np.load(sys.argv[2])
-actions, _ = PPO.load(sys.argv[1], device="cpu").predict(rows, deterministic=True)
-print(json.dumps({"actions": actions.tolist(), "rlctl": "rlctl" in sys.modules}))
-"""
-
-
-def test_plain_stable_baselines3_loads_the_zip_and_answers_the_golden_pairs(tmp_path: Path) -> None:
-    policy = saved_policy.load(FOLDER)
-    with np.load(FOLDER / "golden.npz") as file:
-        pairs = dict(file)
-    # Rows as the network reads them: observation, mask, and what only its critic sees.
-    hidden = np.full((len(pairs["masks"]), 106 - policy.observation_length - sum(policy.heads)), 0.3)
-    np.save(tmp_path / "rows.npy", np.hstack([pairs["observations"], pairs["masks"], hidden]).astype(np.float32))
-    command = [sys.executable, "-c", PLAIN, str(FOLDER / "model.zip"), str(tmp_path / "rows.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert not said["rlctl"]
-    assert said["actions"] == pairs["actions"].tolist()
-    assert len({tuple(row) for row in said["actions"]}) > 10
 
 
 def test_it_tells_what_it_saw_and_how_it_did_against_whom() -> None:

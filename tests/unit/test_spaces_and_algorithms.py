@@ -246,7 +246,7 @@ def test_an_episode_that_never_ends_is_cut_and_told():
 
 def test_a_plug_in_that_exits_does_not_end_rlctl_without_a_word(monkeypatch, capsys):
     config()
-    monkeypatch.setattr(rlctl, "check", odd_envs.exits)
+    monkeypatch.setattr("rlctl.api.check", odd_envs.exits)
     with pytest.raises(SystemExit) as ended:
         main(["check", "odd.yaml"])
     assert ended.value.code == 2

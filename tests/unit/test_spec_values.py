@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import OrderedDict
 from dataclasses import fields, replace
-from enum import IntEnum, StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,22 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_values import FIELDS, ODD_VALUES, Colour, Level, comes_to_an_end, spec
 
-from rlctl.core.errors import RequestError, RlctlError
+from rlctl.core.errors import RequestError
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Simulated
-from rlctl.core.spec_values import plain_spec
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
-from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed
-from rlctl.executors.local.backend import Settings
-
-
-class Level(IntEnum):
-    HIGH = 3
-
-
-class Colour(StrEnum):
-    RED = "red"
+from rlctl.executors import SimulatedExecutor
 
 
 class Hostile:
@@ -39,10 +30,6 @@ class Hostile:
         raise ZeroDivisionError
 
     __repr__ = __str__ = __iter__ = __len__ = __bool__ = __eq__ = __hash__ = None  # type: ignore[assignment]
-
-
-def spec(**options: Any) -> TaskSpec:
-    return TaskSpec(**{"uid": TaskId("a"), "executable": "true", **options})
 
 
 @pytest.mark.parametrize(
@@ -195,32 +182,13 @@ def test_an_object_that_raises_whatever_is_done_with_it_is_refused() -> None:
             spec(**place)
 
 
-# Whatever is given: it is refused at once, or the task comes to an end, and the next one runs.
-
-ODD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(st.characters(), max_size=8),
-    st.binary(max_size=8),
-    st.sampled_from(
-        [Path("x"), Path("../x"), "/dev/null", "..", ".", "results", "logs", ".lease", 10**400, 1e308, np.float32(1),
-         np.int64(2), np.arange(3), np.array(2.5), {1, 2}, 1j, object(), Level.HIGH, Colour.RED, {3: 4}, ("x", 1)]
-    ),
-    st.lists(st.one_of(st.none(), st.integers(), st.text(st.characters(), max_size=4)), max_size=3),
-    st.dictionaries(st.text(max_size=3), st.one_of(st.none(), st.integers(), st.text(max_size=3)), max_size=2),
-)  # fmt: skip
-FIELDS = sorted({f.name for f in fields(TaskSpec)} - {"executable", "function"})
-
-
 class Brief:
     def outcomes(self, launches: Any) -> list[Simulated]:
         return [Simulated(1.0) for _ in launches]
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(FIELDS), ODD, min_size=1, max_size=3))
+@given(st.dictionaries(st.sampled_from(FIELDS), ODD_VALUES, min_size=1, max_size=3))
 def test_whatever_is_accepted_is_as_it_should_be_and_runs_on_the_twin(options: dict[str, Any]) -> None:
     try:
         made = spec(**options)
@@ -228,42 +196,12 @@ def test_whatever_is_accepted_is_as_it_should_be_and_runs_on_the_twin(options: d
         return
     again = replace(made)
     assert again == made
-    assert plain_spec(replace(made, uid=TaskId("a"), arguments=(), environment={}, application=None, pool=None,
-                              result_file=None, progress_file=None)), "what was converted is plain"  # fmt: skip
+    assert type(made.arguments) is tuple
+    assert all(type(word) is str for word in made.arguments)
+    assert type(made.environment) is type(made.parameters) is dict
+    assert json.loads(json.dumps(made.parameters)) is not None
+    assert (type(made.priority), type(made.retries)) == (float, int)
+    assert made.walltime_s is None or (type(made.walltime_s) is float and 0.0 < made.walltime_s < math.inf)
+    assert all(type(code) is int and type(failure) is Failure for code, failure in made.failure_codes)
     with SimulatedExecutor(Capacity(cores=4), Brief(), eager=True) as executor:
-        _comes_to_an_end(executor, made)
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder, how = tmp_path_factory.mktemp("odd") / "a" / "b", Settings(pin=False, oversubscribe=True)
-    with LocalExecutor(Capacity(cores=4), folder, eager=True, settings=how) as executor:
-        yield executor
-
-
-def test_whatever_is_accepted_comes_to_an_end_on_a_machine(machine: LocalExecutor) -> None:
-    number = iter(range(10**6))
-
-    @settings(deadline=None)
-    @given(st.dictionaries(st.sampled_from(FIELDS), ODD, min_size=1, max_size=2))
-    def run(options: dict[str, Any]) -> None:
-        uid = options.get("uid", "")
-        try:
-            made = spec(**options)
-            made = replace(made, uid=TaskId(f"{made.uid}{next(number)}"), priority=0.0)
-        except RequestError:
-            return
-        assert isinstance(uid, str)
-        _comes_to_an_end(machine, made)
-
-    run()
-
-
-def _comes_to_an_end(executor: Any, made: TaskSpec) -> None:
-    try:
-        future = executor.submit_task(made)
-    except RlctlError:
-        return
-    error = future.exception(60)
-    assert error is None or isinstance(error, TaskFailed), error
-    assert executor.submit_task(replace(spec(), uid=TaskId(f"{made.uid} next"))).exception(60) is None
+        comes_to_an_end(executor, made)

@@ -137,7 +137,7 @@ def test_parameters_that_are_not_searched_stay_as_the_file_says(tmp_path, monkey
             seen.append(spare)
 
     narrow = Rule(Registered("rlctl.policies", "largest_first", "test", "test:Narrow", Narrow))
-    for module in ("experiment", "evaluation.tuning"):
+    for module in ("api", "evaluation.tuning"):
         monkeypatch.setattr(f"rlctl.{module}.policy_factory", lambda name: narrow)
     start = rule_file(tmp_path / "start.yaml", nodes=3, spare=2)
     rlctl.tune(config, "largest_first", tmp_path / "a.yaml", start=start, generations=1, instances=1)

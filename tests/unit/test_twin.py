@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from rlctl.environments.campaign_env import CampaignEnv
-from rlctl.environments.campaign_vector_env import play
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv, play
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl_envs.block_copolymer import field as solver
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
@@ -124,7 +124,7 @@ def test_vector_environment_equals_single_environments_step_for_step():
     """Exactly, but for the last bits of the measurements: BLAS adds up in another order for another batch."""
     factory = BlockCopolymer({"films": 2, "allocation_s": 12.0, "q_good": 0.3, "amplitude_good": 0.1})
     count, seed = 5, 17
-    many = factory.vector_env(count, seed, factory.capacity, gamma=0.99)
+    many = CampaignVectorEnv(factory, count, seed, factory.capacity, gamma=0.99)
     singles = [CampaignEnv(factory, factory.capacity, gamma=0.99) for _ in range(count)]
     played = [0] * count
     observations, infos = many.reset()

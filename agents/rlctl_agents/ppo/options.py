@@ -9,12 +9,12 @@ from pydantic import Field
 
 from rlctl.bundle.actions import action_heads
 from rlctl.bundle.attention import AttentionSize, AttentionSpec
-from rlctl.config.messages import check_options
 from rlctl.config.schema import Config, RuleEntry
+from rlctl.config.validation import check_options
 from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError
-from rlctl.core.sets import SetLayout, Structured
-from rlctl.environments.residual import around_rule
+from rlctl.core.sets import SetLayout
+from rlctl.environments.residual import residual_choices
 from rlctl.environments.reward_env import Game, game_spaces, rewarded
 from rlctl.plugins.registry import make_rule
 from rlctl_agents.described import LearnerOptions, Width
@@ -144,8 +144,7 @@ def layout(factory: Game, seed: int) -> SetLayout | None:
     """Of the campaign's observations; None where they are not made of sets."""
     if rewarded(factory):
         return None
-    campaign = cast(CampaignFactory, factory).campaign(seed)
-    return campaign.layout if isinstance(campaign, Structured) else None
+    return cast(CampaignFactory, factory).campaign(seed).layout
 
 
 def network_spec(options: ChoosingOptions, sets: SetLayout | None) -> dict[str, Any] | None:
@@ -188,7 +187,7 @@ def check_rule(config: Config, options: ChoosingOptions, factory: Game) -> None:
     decision = campaign.decision()
     try:
         if decision is not None:
-            around_rule(decision, rule)
+            residual_choices(decision, rule)
     except (ConfigError, KeyError) as error:
         raise ConfigError(
             f"rule {options.residual.rule!r} is of no use here ({error}): choose a rule of campaign "

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, Around, Command, Decision, Outcome, Start
+from rlctl.core.campaign import Action, Campaign, Command, Decision, Outcome, ResidualChoices, Start
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.block_copolymer.fields import film_fields
@@ -32,8 +32,8 @@ _Q_WORTH = 0.6
 """Share of a film that is done when it is aligned, in the shaping."""
 
 
-class AnnealingCampaign:
-    """See ``rlctl.core.campaign.Campaign``. Subjects are films: ``film007``.
+class AnnealingCampaign(Campaign):
+    """Decides how each film is annealed next. Subjects are films: ``film007``.
 
     Action: MultiDiscrete [temperature (11), length, ranks, go on / give up], or the named quantities
     ``temperature`` (absolute), ``steps``, ``ranks``, ``give_up``.
@@ -42,6 +42,7 @@ class AnnealingCampaign:
     def __init__(self, options: Options, seed: int) -> None:
         self.options = options
         self.seed = seed
+        self.goal = options.films
         self.deadline_s = options.allocation_s
         self.reward_scale = 0.1 / options.segment_s(80)
         self.heads = (len(CHANGES), len(options.steps), len(options.ranks), 2)
@@ -58,11 +59,6 @@ class AnnealingCampaign:
         self._now = 0.0
         self._decision: Decision | None = None
         self._capacity = options.capacity()
-
-    @property
-    def goal(self) -> int:
-        """Good films that are wanted."""
-        return self.options.films
 
     def begin(self, capacity: Capacity) -> None:
         """Open a film on each chain."""
@@ -102,8 +98,8 @@ class AnnealingCampaign:
                 film.subject,
                 self._now,
                 self.fields(film),
-                around=partial(self.around, film),
-                look=lambda: (self._observe(film), self.mask(film)),
+                residual=partial(self.around, film),
+                observe=lambda: (self._observe(film), self.mask(film)),
             )
         return self._decision
 
@@ -177,7 +173,7 @@ class AnnealingCampaign:
             "give_up": give_up,
         }
 
-    def around(self, film: Film, base: Mapping[str, Any]) -> Around:
+    def around(self, film: Film, base: Mapping[str, Any]) -> ResidualChoices:
         """Choices around a rule's answer: changes of its temperature; the other heads turn, 0 being as it says."""
         options = self.options
         steps = min(range(len(options.steps)), key=lambda i: abs(options.steps[i] - base["steps"]))
@@ -197,7 +193,7 @@ class AnnealingCampaign:
                 "give_up": bool((stop + g) % 2),
             }
 
-        return Around((CHANGES.index(0.0), 0, 0, 0), mask, named)
+        return ResidualChoices((CHANGES.index(0.0), 0, 0, 0), mask, named)
 
     def fields(self, film: Film) -> dict[str, Any]:
         """What rules read: ``fields.film_fields``, the machine, and what can be chosen."""

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config.messages import check_options, under
+from rlctl.config.validation import check_options, key_prefix
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
 from rlctl.core.simulation import Launch, Simulated, TaskModel
-from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.executors.mpi import mpiexec_command
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
@@ -26,7 +26,7 @@ from rlctl_envs.block_copolymer.pictures import films_png
 from rlctl_envs.block_copolymer.twin import FilmTwin, compute
 
 
-class BlockCopolymer:
+class BlockCopolymer(CampaignFactory):
     """Block-copolymer annealing; see the README of this folder.
 
     Args:
@@ -58,7 +58,7 @@ class BlockCopolymer:
                     ("campaign", "options", name),
                 )
         if real and max(self.options.ranks) > 1:
-            with under(("campaign", "options")):
+            with key_prefix(("campaign", "options")):
                 _require_mpiexec(max(self.options.ranks))
 
     def campaign(self, seed: int) -> AnnealingCampaign:
@@ -83,13 +83,15 @@ class BlockCopolymer:
         """Write ``material.json``, which the program reads and the policy does not."""
         (folder / "material.json").write_text(json.dumps(_material(seed).to_json(), indent=1) + "\n")
 
-    def vector_env(self, num_envs: int, seed: int, capacity: Capacity, gamma: float = 1.0) -> CampaignVectorEnv:
-        """Campaigns whose segments advance together."""
-        return CampaignVectorEnv(self, num_envs, seed, capacity, compute, gamma)
-
     def outcomes(self, launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
         """What segments of many instances do, advanced together."""
         return compute(launches)
+
+    def write_twin_files(self, model: TaskModel, folder: Path) -> bool:
+        """Write the fields of the twin's films, as the program leaves them."""
+        if isinstance(model, FilmTwin):
+            model.write_files(folder)
+        return isinstance(model, FilmTwin)
 
     def pictures(self, folder: Path, records: Sequence[Record]) -> dict[str, bytes]:
         """The films as they are now."""

@@ -1,4 +1,4 @@
-"""The game of an ensemble: which task next, on how much of the machine, and which to stop."""
+"""The campaign of an ensemble: which task next, on how much of the machine, and which to stop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, Around, Cancel, Command, Decision, Outcome, Seen, Start, Update, Wait
+from rlctl.core.campaign import (
+    Action,
+    Campaign,
+    Cancel,
+    Command,
+    Decision,
+    Mask,
+    Outcome,
+    ResidualChoices,
+    Start,
+    Update,
+    Wait,
+)
 from rlctl.core.machine import Capacity, Machine, Scoring
-from rlctl.core.sets import SetLayout
 from rlctl.core.task import Event, TaskId, TaskSpec, TaskState
 from rlctl_envs.ensemble.account import Account
 from rlctl_envs.ensemble.attempts import Attempts
@@ -32,8 +43,8 @@ Specify = Callable[[Job, Shape, TaskId, int, float], TaskSpec]
 """The task that a start becomes: job, shape, name, number of the attempt, seconds between reports (0: none)."""
 
 
-class EnsembleCampaign:
-    """See ``rlctl.core.campaign.Campaign``; also ``Waking`` and ``Elastic``. Its one subject is ``ensemble``.
+class EnsembleCampaign(Campaign):
+    """Decides which task runs next, on how much of the machine, and which stops. Its one subject is ``ensemble``.
 
     Action: Discrete, a choice of ``choices.shortlist``; or named quantities: ``start`` (number of a task) with
     ``ranks`` and ``gpu``, ``stop`` (a number), ``resize`` (a number) with ``ranks`` and ``gpu``, or ``wait: True``. An
@@ -51,9 +62,6 @@ class EnsembleCampaign:
         scoring: which nodes tasks go to, as the executor has it.
     """
 
-    observation_space: gymnasium.spaces.Box
-    action_space: gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete
-
     def __init__(
         self,
         options: Options,
@@ -65,8 +73,9 @@ class EnsembleCampaign:
         self.options = options
         window = options.objective.window_s
         self.deadline_s = options.allocation_s if window is None else min(options.allocation_s, window[1])
+        self.layout = layout(options)
         self.action_space = gymnasium.spaces.Discrete(options.slots)
-        self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (layout(options).length,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (self.layout.length,), np.float32)
         self.masked = 0
         self.failures = 0
         self.resizes = 0
@@ -84,6 +93,7 @@ class EnsembleCampaign:
         self.state = State(options, Capacity(), truth)
         self.account = Account(options.objective, self.state, [], [])
         self._attempts = Attempts(self.state, self.account)
+        self.reward_scale = self.account.scale
 
     # The driver's calls.
 
@@ -107,6 +117,7 @@ class EnsembleCampaign:
         areas, gpu_s = [state.least_area(task) for task in lives], [state.gpu_seconds(task) for task in lives]
         self.account = Account(self.options.objective, state, areas, gpu_s)
         self._attempts = Attempts(state, self.account)
+        self.reward_scale = self.account.scale
         arrivals = [(job.arrives + job.offered / power, job.number) for job in self._jobs if job.parent is None]
         self._coming = sorted(arrivals, reverse=True)
         self._arrivals()
@@ -161,7 +172,9 @@ class EnsembleCampaign:
                     "free_gpus": state.free_gpus,
                 }
                 self._choices = None
-                self._decision = Decision("ensemble", self.state.now_s, fields, look=self._look, around=self._around)
+                self._decision = Decision(
+                    "ensemble", self.state.now_s, fields, observe=self._look, residual=self._around
+                )
             else:
                 self._stirred = False
         return self._decision
@@ -205,16 +218,6 @@ class EnsembleCampaign:
         return Outcome(ended, reached, account.successes, potential, extra, account.price(ended))
 
     @property
-    def layout(self) -> SetLayout:
-        """How the observation lies; see ``features``."""
-        return layout(self.options)
-
-    @property
-    def reward_scale(self) -> float:
-        """Such that returns are about -1."""
-        return self.account.scale
-
-    @property
     def counts(self) -> Mapping[Status, int]:
         """Ended tasks by their state."""
         return self.state.counts
@@ -243,11 +246,11 @@ class EnsembleCampaign:
             self._choices = shortlist(self.state)
         return self._choices
 
-    def _look(self) -> Seen:
+    def _look(self) -> tuple[NDArray[np.float32], Mask]:
         choices = self._offered()
         return observe(self.state, choices, self._goal_left()), _mask(choices)
 
-    def _around(self, proposal: Mapping[str, Any]) -> Around:
+    def _around(self, proposal: Mapping[str, Any]) -> ResidualChoices:
         """The same choices, and what a rule would do among them and marked."""
         decision = self._decision
         assert decision is not None
@@ -267,7 +270,7 @@ class EnsembleCampaign:
             choice = choices[index] if 0 <= index < len(choices) else None
             return {"choice": index} if choice is None else choice.named()
 
-        return Around((), mask, named, observation)
+        return ResidualChoices((), mask, named, observation)
 
     def _goal_left(self) -> float:
         goal = self.options.objective.goal
@@ -455,5 +458,5 @@ class EnsembleCampaign:
                 self._enqueue(other)
 
 
-def _mask(choices: Sequence[Choice | None]) -> NDArray[np.bool_]:
+def _mask(choices: Sequence[Choice | None]) -> Mask:
     return np.array([choice is not None for choice in choices], np.bool_)

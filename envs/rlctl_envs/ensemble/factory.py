@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config.messages import check_options, under
+from rlctl.config.validation import check_options, key_prefix
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Outage
 from rlctl.core.task import TaskId, TaskSpec
-from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.executors.mpi import mpiexec_command
 from rlctl.plugins.registry import make_placement
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
@@ -32,7 +32,7 @@ JOBS = "jobs.json"
 """What the programs of real tasks read."""
 
 
-class Ensemble:
+class Ensemble(CampaignFactory):
     """Unequal, uncertain and unreliable tasks that share an allocation; see the README of this folder.
 
     Args:
@@ -49,7 +49,7 @@ class Ensemble:
         self.options = check_options(Options, options, "campaign.options")
         self.capacity = Capacity(nodes=32, cores=1)
         if self.options.workload.file is not None:
-            with under(("campaign", "options", "workload")):
+            with key_prefix(("campaign", "options", "workload")):
                 try:
                     self.options.workload.jobs()
                 except ConfigError as error:
@@ -121,10 +121,6 @@ class Ensemble:
         rates = units_per_second(tuple(sorted(set(self.options.program.kinds) - {"paced"})))
         data = self.workload(seed).to_json(self.options, seed, rates)
         (folder / JOBS).write_text(json.dumps(data) + "\n")
-
-    def vector_env(self, num_envs: int, seed: int, capacity: Capacity, gamma: float = 1.0) -> CampaignVectorEnv:
-        """Many ensembles stepped together."""
-        return CampaignVectorEnv(self, num_envs, seed, capacity, gamma=gamma)
 
     def _spec(self, job: Job, shape: Shape, uid: TaskId, attempt: int, report_s: float) -> TaskSpec:
         program = self.options.program

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, Command, Decision, Outcome, Start, Wait
+from rlctl.core.campaign import Action, Campaign, Command, Decision, Outcome, Start, Wait
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.moldable_queue.workload import Options
@@ -32,7 +32,7 @@ class _Running:
     started_s: float
 
 
-class QueueCampaign:
+class QueueCampaign(Campaign):
     """See ``rlctl.core.campaign.Campaign``. There is one subject, ``queue``.
 
     Action: Discrete, ``pick * 6 + nodes`` (indices into ``PICKS`` and ``NODES``) or ``WAIT``; or the named quantities
@@ -98,7 +98,7 @@ class QueueCampaign:
         """Which task on how many nodes, while one waits and a node is free."""
         due = self._waiting and self.free_nodes > 0 and not self._waits and not self.outcome().ended
         if self._decision is None and due:
-            self._decision = Decision("queue", self._now, self.fields(), look=lambda: (self.observe(), self.mask()))
+            self._decision = Decision("queue", self._now, self.fields(), observe=lambda: (self.observe(), self.mask()))
         return self._decision
 
     def apply(self, action: Action) -> list[Command]:

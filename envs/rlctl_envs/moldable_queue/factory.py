@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
+from rlctl.core.campaign import CampaignFactory
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
-from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl_envs.moldable_queue.campaign import QueueCampaign
 from rlctl_envs.moldable_queue.workload import Options, QueueModel, Workload
 
 
-class MoldableQueue:
+class MoldableQueue(CampaignFactory):
     """Tasks of unknown scaling on a simulated machine; see the README of this folder.
 
     Args:
@@ -67,10 +67,6 @@ class MoldableQueue:
             ConfigError: always.
         """
         self.check(self.capacity, real=True)
-
-    def vector_env(self, num_envs: int, seed: int, capacity: Capacity, gamma: float = 0.995) -> CampaignVectorEnv:
-        """Many queues stepped together."""
-        return CampaignVectorEnv(self, num_envs, seed, capacity, gamma=gamma)
 
 
 @lru_cache(maxsize=4096)

@@ -242,9 +242,10 @@ class VectorWorlds:
     def begin(self, seed: int | None = None) -> Float32:
         """Begin an episode in each; rows, [n, row]."""
         first, self._first = self._first, None
-        if any(self.episodes) and isinstance(self.env, CampaignVectorEnv):
+        campaigns = self.env.unwrapped
+        if any(self.episodes) and isinstance(campaigns, CampaignVectorEnv):
             first = None
-            self.env.begin_at(self.episodes)
+            campaigns.begin_at(self.episodes)
         return first if first is not None and seed is None else self._reset(seed)
 
     def step(self, actions: NDArray[Any]) -> Step:
@@ -355,14 +356,14 @@ def make_worlds(
     *,
     with_mask: bool = True,
     with_privileged: bool = True,
-    prepare: Callable[[Any, str], None] = lambda environment, name: None,
+    prepare: Callable[[Any, str], Any] = lambda environment, name: environment,
     leader: Leader | None = None,
 ) -> Worlds:
     """The environments that a configuration asks for.
 
     Args:
         folder: for the files of real tasks.
-        prepare: called with each environment, or with a vector of them, and the campaign's name before it is used.
+        prepare: called with each environment, or with a vector of them, and the campaign's name; gives what is used.
         leader: of the ranks that each environment spans; None: this process alone.
     """
     assert config.train is not None
@@ -381,17 +382,14 @@ def make_worlds(
         from rlctl.distributed.actor.real_env import RealCampaigns
 
         def maker(real: RealCampaigns) -> Environment:
-            environment = real.environment()
-            prepare(environment, game.name)
-            return environment
+            prepared: Environment = prepare(real.environment(), game.name)
+            return prepared
 
         makers = [partial(maker, RealCampaigns(config, campaigns, folder / str(i))) for i in range(count)]
         return SingleWorlds(makers, seeds, section=distributed.environment, **options)
-    vector = game.vector_env(count, seeds.seed, config.machine.capacity())
-    if isinstance(vector, CampaignVectorEnv):
-        vector.seeds = seeds
-    prepare(vector, game.name)
-    return VectorWorlds(vector, name=f"campaign {game.name}", **options)
+    vector = CampaignVectorEnv(campaigns, count, seeds.seed, config.machine.capacity())
+    vector.seeds = seeds
+    return VectorWorlds(prepare(vector, game.name), name=f"campaign {game.name}", **options)
 
 
 def _entry(infos: Any, i: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlctl.config.messages import check_options
+from rlctl.config.validation import check_options
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+import rlctl
 from rlctl.core.campaign import Decision, Outcome, Start
 from rlctl.core.task import TaskId, TaskSpec, TaskState
 
@@ -32,7 +33,7 @@ class Options(BaseModel):
     allocation_s: float = 60.0
 
 
-class Curing:
+class Curing(rlctl.Campaign):
     """See ``rlctl.core.campaign``: no clock, no files, no processes; all it knows comes in through its methods."""
 
     def __init__(self, options):

@@ -1,4 +1,4 @@
-"""Says in one line what is wrong with a value, and what would be right."""
+"""Validates configuration values; errors name the key, the value and the remedy in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What a message about an unknown word ends with.
+    """The end of an error message about an unknown name: the known names and the nearest one.
 
     >>> did_you_mean("fedback", ["constant", "feedback"])
     "known: constant, feedback; did you mean 'feedback'?"
@@ -28,10 +28,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names) or 'none'}" + (f"; did you mean {alike[close[0]]!r}?" if close else "")
 
 
-def shown(value: Any) -> str:
-    """A value for people, cut if it is long.
+def short_repr(value: Any) -> str:
+    """``repr`` of a value, cut to 60 characters.
 
-    >>> shown("x" * 100)[-6:]
+    >>> short_repr("x" * 100)[-6:]
     'xxx...'
     """
     text = repr(value)
@@ -39,8 +39,8 @@ def shown(value: Any) -> str:
 
 
 @contextmanager
-def under(where: Key | None) -> Iterator[None]:
-    """Complaints about a key that come up inside are about a key of the section ``where``; None: of no section."""
+def key_prefix(where: Key | None) -> Iterator[None]:
+    """Prefix the key of errors raised inside with the section ``where``; None removes the key."""
     try:
         yield
     except RlctlError as error:
@@ -50,32 +50,32 @@ def under(where: Key | None) -> Iterator[None]:
 
 
 def check_options(model: type[_Model], options: Mapping[str, Any] | None, where: str) -> _Model:
-    """The options that a campaign or a learner is given, as the model that it declares.
+    """Validate the options of a plug-in with the pydantic model that it declares.
 
     Args:
-        where: the section of the configuration that they stand in.
+        where: section of the configuration that holds the options, e.g. ``"campaign.options"``.
 
     Raises:
-        ConfigError: one line that names the key.
+        ConfigError: an option is wrong; one line that names its key.
     """
     return validated(model, dict(options or {}), tuple(where.split(".")))
 
 
 def validated(model: type[_Model], data: Any, where: Key = ()) -> _Model:
-    """``data`` as a model.
+    """Validate ``data`` with a pydantic model.
 
     Args:
-        where: the key that ``data`` stands at.
+        where: key of ``data`` in its file.
 
     Raises:
-        ConfigError: the first thing that is wrong, with its key.
+        ConfigError: the first error, with its key.
     """
     try:
-        with under(where):  # a model's own check may name keys of the model
+        with key_prefix(where):  # validators of the model may raise ConfigError with a key of the model
             return model.model_validate(data)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-    # An unknown key is most often a misspelt one, so it explains a missing one too.
+    # An unknown key is most often a misspelt one, and explains why another key is missing.
     first = next((e for e in errors if e["type"] in ("extra_forbidden", "invalid_key")), errors[0])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     key = _key(first["loc"], data)
@@ -83,7 +83,7 @@ def validated(model: type[_Model], data: Any, where: Key = ()) -> _Model:
 
 
 def _key(loc: Sequence[str | int], data: Any) -> Key:
-    """Pydantic's place in our words: without the kinds of a union, which it names as if they were keys."""
+    """The key of pydantic's location, without the members of unions, which pydantic lists like keys."""
     key: list[str] = []
     for i, part in enumerate(loc):
         in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
@@ -102,16 +102,16 @@ def _problem(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
     if kind == "missing":
         return "is missing"
     if key and key[-1] == "schema":
-        return f"schema {shown(error['input'])} is not known to this rlctl, which reads schema 1"
-    if kind == "value_error":  # what a model's own check says
+        return f"schema {short_repr(error['input'])} is not known to this rlctl, which reads schema 1"
+    if kind == "value_error":  # from a validator of the model
         return message.removeprefix("Value error, ")
     if kind in ("dict_type", "model_type", "mapping_type"):
         message = "should be a mapping of keys to values"
-    return f"{message.replace('Input should', 'should')}, got {shown(error['input'])}"
+    return f"{message.replace('Input should', 'should')}, got {short_repr(error['input'])}"
 
 
 def _known(annotation: Any, key: Key) -> set[str]:
-    """The keys that may stand at ``key`` in a value of this type."""
+    """Valid keys of the mapping at ``key`` in a value of this type."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _known(arguments[0], key)
