@@ -102,6 +102,7 @@ class Dispatcher:
             raise
         self._origin -= skipped_s  # programs went on for so long without a controller
         self._of = {pool.nodes: pool for pool in self.pools}
+        self._announces = any(pool.announces for pool in self.pools)
         backfill = [pool.nodes for pool, plan in zip(self.pools, plans, strict=True) if plan.backfill]
         self.scheduler = Scheduler(list(self._of), self._report, backfill)
         self.keep_places()
@@ -379,17 +380,21 @@ class Dispatcher:
         """Of the scheduler: a task has another state."""
         self.log.append(event)
         state, future = event.state, task.future
-        if task.call is None and (state in _RETURNED or (state is TaskState.QUEUED and event.attempt > 1)):
+        queued, final = state is TaskState.QUEUED, event.result is not None
+        returned = task.call is None and (state in _RETURNED or (queued and event.attempt > 1))
+        if returned:
             self.pending.append(event)
-            self.news.notify_all()
-        if state is TaskState.QUEUED or event.result is not None:
-            self.announce(task, state is TaskState.QUEUED)
+        if self._announces and (queued or final):
+            self.announce(task, queued)
         if future is not None:
             future.state, future.attempt = state, event.attempt
             if event.result is not None:
                 self._resolve(task, event.result, outcome)
-        if self.clock is not None if self.eager else (event.result is not None and task.call is not None):
-            self.news.notify_all()  # room for others, or something to do for the clock
+        if self.clock is not None:
+            if self.eager:  # room for others, or something to do for the clock
+                self.news.notify_all()
+        elif returned or (final and not self.eager):
+            self.news.notify_all()
 
     def announce(self, task: Task, waits: bool) -> None:
         """Tell backends that want to know of an attempt that waits, or waits no more."""

@@ -369,24 +369,25 @@ class Executor(concurrent.futures.Executor):
                 dispatch.start_what_fits()  # calls end without an event, so that others have room now
                 if self._may_return(idle):
                     return self._take()
+                left_s = None if end_s is None else max(end_s - self.now(), 0.0)
+                if dispatch.clock is not None:
+                    events = dispatch.pools[0].backend.poll(left_s)
+                    dispatch.handle(dispatch.pools[0], events)
+                    if not events or left_s == 0.0 or dispatch.pending:
+                        return self._take()
             first = False
-            left_s = None if end_s is None else max(end_s - self.now(), 0.0)
-            if not self._sleep(left_s, idle) or left_s == 0.0:
-                with self._lock:
-                    return self._take()
+            if dispatch.clock is None:
+                self._sleep(left_s, idle)
+                if left_s == 0.0:
+                    with self._lock:
+                        return self._take()
 
-    def _sleep(self, left_s: float | None, idle: bool) -> bool:
-        """Sleep until something may have changed; False if nothing can happen within that time."""
+    def _sleep(self, left_s: float | None, idle: bool) -> None:
+        """Sleep until something may have changed."""
         dispatch = self._dispatch
-        if dispatch.clock is not None:
-            with self._lock:
-                events = dispatch.pools[0].backend.poll(left_s)
-                dispatch.handle(dispatch.pools[0], events)
-                return bool(events)
         with self._lock.lock:
             if not self._may_return(idle) and dispatch.broken is None and not dispatch.expires:
                 dispatch.news.wait(capped(left_s))
-        return True
 
     def _may_return(self, idle: bool) -> bool:
         """Whether there is something to report, or nothing to wait for."""
