@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rlctl.executors.pools_entry import Pools
+from rlctl.plugins.pools import Pools
 
 from rlctl.config.load import load_config
 from rlctl.core.errors import ConfigError, LaunchError
