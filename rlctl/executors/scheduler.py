@@ -9,6 +9,7 @@ a pool without backfill nothing overtakes a task that could run there.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,18 +101,27 @@ class Scheduler:
         placed: list[Task] = []
         closed = set[NodePool]()  # nothing more starts there
         reserved: dict[NodePool, _Reservation] = {}
-        full = set[tuple[int, NodePool, bool]]()  # what does not fit there, anywhere or beside what is reserved
-        queue = self._queue.pass_over()
-        while queue:
-            task, kind = queue.best
+        full = set[tuple[int, NodePool, bool]]()  # kinds that do not fit there, beside what is reserved or at all
+        nowhere = set[int]()  # kinds that do not fit at all
+        settled = False  # every pool is closed, or has a reservation
+        heads = self._queue.heads()
+        while heads:
+            _, _, heap, kind = heads[0]
+            if settled and kind in nowhere:
+                heapq.heappop(heads)
+                continue
+            task: Task = heap[0][2]
+            task.trouble, allocation = None, None
             try:
-                task.trouble, allocation = None, None
+                hopeless = True
                 for pool in task.pools:
-                    if pool in closed:
+                    if pool in closed or (kind, pool, False) in full:
                         continue
-                    avoid = self._avoided(reserved.get(pool), task, now_s) if reserved else ()
-                    if (kind, pool, False) in full or (kind, pool, bool(avoid)) in full:
-                        continue
+                    avoid = self._avoided(reserved[pool], task, now_s) if pool in reserved else ()
+                    if avoid:
+                        hopeless = False
+                        if (kind, pool, True) in full:
+                            continue
                     allocation = pool.take(task.need, avoid)
                     if allocation is not None:
                         task.pool = pool
@@ -120,12 +130,16 @@ class Scheduler:
             except LaunchError as error:
                 task.trouble, allocation = str(error), ()
             if allocation is None:
-                self._keep_place(task, now_s, closed, reserved, others=len(queue) > 1)
-                queue.skip()
-                if len(closed) == len(self.pools):
-                    break
+                if hopeless:
+                    nowhere.add(kind)
+                if not settled:
+                    self._keep_place(task, now_s, closed, reserved, others=len(heads) > 1)
+                    if len(closed) == len(self.pools):
+                        break
+                    settled = len(closed) + len(reserved) == len(self.pools)
+                heapq.heappop(heads)
                 continue
-            queue.take()
+            self._queue.take(heads)
             task.allocation, task.started_s, task.adopted = allocation, now_s, False
             self.running[task.uid] = task
             self.enter(task, TaskState.SCHEDULED, now_s)
@@ -263,10 +277,8 @@ class Scheduler:
         """Look for what fits at the next ``schedule``: nodes have come."""
         self._changed = True
 
-    def _avoided(self, reservation: _Reservation | None, task: Task, now_s: float) -> Collection[int]:
+    def _avoided(self, reservation: _Reservation, task: Task, now_s: float) -> Collection[int]:
         """The reserved nodes, unless the task ends before they are needed."""
-        if reservation is None:
-            return ()
         walltime_s = task.spec.walltime_s
         in_time = walltime_s is not None and now_s + walltime_s <= reservation.at_s < math.inf
         return () if in_time else reservation.nodes

@@ -19,6 +19,10 @@ _Kind = tuple[Resources, tuple[NodePool, ...]]
 """Tasks of one kind fit in the same places; those in one heap have walltimes within a factor of two besides."""
 
 
+Head = tuple[float, int, _Heap, int]
+"""Of a heap: what its first entry is sorted by, the heap, and a number for its kind."""
+
+
 class TaskQueue:
     """See the module.
 
@@ -63,8 +67,8 @@ class TaskQueue:
         """All tasks, in no particular order."""
         return (e[2] for heaps in self._heaps.values() for heap in heaps.values() for e in heap if _counts(e))
 
-    def pass_over(self) -> Pass:
-        """Go through the tasks, best first."""
+    def heads(self) -> list[Head]:
+        """A heap of the heaps by their first task, for one pass over the tasks, best first; empty ones are removed."""
         heads, empty = [], []
         for kind, heaps in self._heaps.items():
             for length, heap in heaps.items():
@@ -77,7 +81,17 @@ class TaskQueue:
             if not self._heaps[kind]:
                 del self._heaps[kind]
         heapq.heapify(heads)
-        return Pass(self, heads)
+        return heads
+
+    def take(self, heads: list[Head]) -> None:
+        """Remove the first task of a pass."""
+        _, _, heap, kind = heads[0]
+        heapq.heappop(heap)
+        self.waiting -= 1
+        if self._has_task(heap):
+            heapq.heapreplace(heads, (*heap[0][:2], heap, kind))
+        else:
+            heapq.heappop(heads)
 
     def _has_task(self, heap: _Heap) -> bool:
         """Whether a task waits in this heap; its first entry counts then."""
@@ -85,38 +99,6 @@ class TaskQueue:
             heapq.heappop(heap)
             self._withdrawn -= 1
         return bool(heap)
-
-
-class Pass:
-    """One pass over a queue, which is not changed otherwise meanwhile."""
-
-    def __init__(self, queue: TaskQueue, heads: list[tuple[float, int, _Heap, int]]) -> None:
-        self._queue = queue
-        self._heads = heads
-
-    def __len__(self) -> int:
-        """How many heaps have a task that was not skipped."""
-        return len(self._heads)
-
-    @property
-    def best(self) -> tuple[Task, int]:
-        """The first of the tasks, and a number for its kind."""
-        _, _, heap, kind = self._heads[0]
-        return heap[0][2], kind
-
-    def skip(self) -> None:
-        """Leave the first task where it is, with those behind it that fit no better."""
-        heapq.heappop(self._heads)
-
-    def take(self) -> None:
-        """Remove the first task from the queue."""
-        _, _, heap, kind = self._heads[0]
-        heapq.heappop(heap)
-        self._queue.waiting -= 1
-        if self._queue._has_task(heap):
-            heapq.heapreplace(self._heads, (*heap[0][:2], heap, kind))
-        else:
-            heapq.heappop(self._heads)
 
 
 def _counts(entry: _Entry) -> bool:

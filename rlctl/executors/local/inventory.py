@@ -7,7 +7,7 @@ from typing import Protocol
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
-from rlctl.executors.devices import visible
+from rlctl.executors.devices import visible_devices
 from rlctl.executors.local.cores import affinity, usable_cores
 from rlctl.executors.node_share import Allocation, core_numbers
 
@@ -37,7 +37,7 @@ class Layout:
 
     def __init__(self, capacity: Capacity, oversubscribe: bool = False, first: int = 0) -> None:
         self._capacity, self._first = capacity, first
-        self._cores, self._gpus = affinity(), visible(os.environ)
+        self._cores, self._gpus = affinity(), visible_devices(os.environ)
         usable, why = usable_cores()
         self._which = usable == len(self._cores)
         if oversubscribe:
@@ -68,7 +68,7 @@ class Layout:
     def gpus(self, placement: Allocation) -> dict[str, str]:
         """Variables that show a program the GPUs of a placement."""
         width = self._capacity.gpus
-        return self._gpus.shown(
+        return self._gpus.variables_for(
             (self._first + part.node) * width + device for part in placement for device, _ in part.gpus
         )
 

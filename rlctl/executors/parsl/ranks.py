@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.launchers import Launch, launch
+from rlctl.executors.launchers import LaunchRequest, launch_command
 from rlctl.executors.local.process_task import Program, application_of
-from rlctl.executors.mpi import flavour, mpiexec_command, without_job
+from rlctl.executors.mpi import launcher_family, mpiexec_command, without_job
 
 _FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE")
 """Variables of batch systems that name a file with a host in each line."""
@@ -55,7 +55,9 @@ class BlockProgram(Program):
         program = mpiexec_command(need.ranks, application.mpiexec if application else None, variables)[0]
         few, more = divmod(need.ranks, len(hosts))
         ranks = {host: few + (number < more) for number, host in enumerate(hosts) if few + (number < more)}
-        start, told = launch(flavour(program), Launch(ranks, cores_per_rank=need.cores_per_rank, program=program))
+        start, told = launch_command(
+            launcher_family(program), LaunchRequest(ranks, cores_per_rank=need.cores_per_rank, program=program)
+        )
         kept = without_job(job)
         given = {name: value for name, value in job.items() if name not in kept}
         unset = [word for name in _HERE_ONLY if name not in environment for word in ("-u", name)]

@@ -26,7 +26,7 @@ from typing import Any
 from rlctl.core.errors import LaunchError, RlctlError
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.executors.application import Application
-from rlctl.executors.devices import HIDDEN, visible, without_masks
+from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
 from rlctl.executors.functions import serialization, worker
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.process_task import LOGS, Program, check_program
@@ -400,7 +400,7 @@ def devices(numbers: Sequence[int]) -> dict[str, str]:
     Raises:
         LaunchError: these are fewer.
     """
-    gpus = visible(os.environ)
+    gpus = visible_devices(os.environ)
     if gpus.names is not None and len(numbers) > len(gpus.names):
         raise LaunchError(
             f"{len(numbers)} GPUs are asked for, {gpus.source} allows this worker of Parsl {len(gpus.names)}: "
@@ -408,7 +408,7 @@ def devices(numbers: Sequence[int]) -> dict[str, str]:
         )
     if gpus.names is not None and any(number >= len(gpus.names) for number in numbers):
         numbers = range(len(numbers))  # the worker has its own, fewer than the node
-    return gpus.shown(numbers)
+    return gpus.variables_for(numbers)
 
 
 def was_killed(ended: Mapping[str, Any]) -> bool:
