@@ -74,7 +74,7 @@ class History:
             found = self.attempts.get(uid)
             if found is not None and found.number == int(data["attempt"]) and not found.began:
                 self.attempts[uid] = replace(found, since_s=data["time_s"], began=True)
-        elif state is TaskState.QUEUED and "failure" in data:
+        elif state is TaskState.QUEUED and data.get("failure", Failure.LOST) != Failure.LOST:
             self.failures[uid] = self.failures.get(uid, 0) + 1
         elif state.final:
             result = data["result"]

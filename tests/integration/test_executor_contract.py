@@ -137,9 +137,8 @@ def workers_of_parsl() -> Iterator[None]:
 
 def slurm(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
     os.environ.update(slurm_bed.inside(slurm_bed.whole()))
-    from rlctl.executors.slurm.options import SlurmOptions
-
     from rlctl.executors.slurm import SlurmExecutor
+    from rlctl.executors.slurm.options import SlurmOptions
 
     how = SlurmOptions(lease_s=0.0, poll_s=1.0)
     return SlurmExecutor(capacity, folder / "work", eager=eager, backfill=eager, options=how, **options)

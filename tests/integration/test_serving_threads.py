@@ -42,10 +42,6 @@ def boom(*arguments: object) -> None:
     raise ZeroDivisionError("boom")
 
 
-def interrupted(*arguments: object) -> None:
-    raise KeyboardInterrupt("boom")  # in the thread of the journal, to which none can come
-
-
 def backend_of(executor: Executor) -> LocalBackend:
     backend = executor._dispatch.pools[0].backend
     assert isinstance(backend, LocalBackend)
@@ -108,7 +104,7 @@ def test_what_is_done_when_a_record_is_written_ends_the_executor_and_not_the_jou
 ) -> None:
     with Journal.create(tmp_path / "journal.db", {}) as journal:
         executor.attach(journal)
-        backend_of(executor).start = interrupted  # type: ignore[method-assign, assignment]
+        executor._dispatch._launch_recorded = boom  # type: ignore[method-assign]
         is_broken(executor, [executor.submit_task(hanging())], "ZeroDivisionError: boom")
         journal.write("time", 0.0, {}, boom)
         told: list[Any] = []
