@@ -63,6 +63,7 @@ class Dispatcher:
         pending: events that no ``wait`` has returned yet.
         eager: whether tasks start as soon as they fit; otherwise only while ``gate`` is open.
         clock: of a backend with a virtual one; None: time is real.
+        now: seconds since the campaign began.
         closing: whether no more tasks are taken.
         broken: why nothing can be recorded, or started, any more.
         expires: whether the batch job of this process is about to end.
@@ -85,6 +86,7 @@ class Dispatcher:
         self.closing = self.expires = False
         self.broken: RlctlError | None = None
         self.clock = plans[0].backend.clock
+        self.now: Callable[[], float] = self.clock or self._real_time
         self.pools: list[DrivenPool] = []
         self._origin = time.monotonic() - start_s
         self._attempts: dict[str, Task] = {}
@@ -107,9 +109,8 @@ class Dispatcher:
         self.scheduler = Scheduler(list(self._of), self._report, backfill)
         self.keep_places()
 
-    def now(self) -> float:
-        """Seconds since the campaign began."""
-        return time.monotonic() - self._origin if self.clock is None else self.clock()
+    def _real_time(self) -> float:
+        return time.monotonic() - self._origin
 
     def serve(self) -> None:
         """Start the threads of the backends; with a virtual clock there is one only if tasks start by themselves."""

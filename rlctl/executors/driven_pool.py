@@ -119,6 +119,8 @@ class DrivenPool:
 
     def drop_unclaimed(self) -> None:
         """Stop what no task has asked for: the campaign has no use for it."""
+        if not self._running and not self._ended:
+            return
         for key in self._running:
             self.backend.stop(key, GRACE_S)
         for key in self._ended:

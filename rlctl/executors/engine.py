@@ -398,7 +398,8 @@ class Executor(concurrent.futures.Executor):
     @property
     def _nodes_version(self) -> int:
         """Changes when nodes come or go."""
-        return sum(pool.version for pool in self._scheduler.pools)
+        pools = self._scheduler.pools
+        return pools[0].version if len(pools) == 1 else sum(pool.version for pool in pools)
 
     def _take(self) -> list[Event]:
         self._seen = self._nodes_version
