@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import partial
 
 from rlctl.core.errors import LaunchError, RlctlError, described
@@ -29,7 +28,7 @@ from rlctl.executors.breaker import Breaker
 from rlctl.executors.callback_lock import CallbackLock, NewsCondition
 from rlctl.executors.driven_pool import DrivenPool, open_pools
 from rlctl.executors.factory import PoolPlan
-from rlctl.executors.futures import TaskFuture
+from rlctl.executors.futures import fail
 from rlctl.executors.recovery import History
 from rlctl.executors.scheduler import Scheduler, event_after
 from rlctl.executors.task_log import TaskLog
@@ -38,16 +37,8 @@ from rlctl.executors.task_state import Task, next_state
 KEPT = 65_536
 """Events that ``Executor.events`` can still return."""
 
-_RETURNED = frozenset(
-    {
-        TaskState.RUNNING,
-        TaskState.SUSPENDED,
-        TaskState.PREEMPTED,
-        TaskState.DONE,
-        TaskState.FAILED,
-        TaskState.CANCELED,
-    }
-)
+_SILENT = {TaskState.NEW, TaskState.QUEUED, TaskState.HELD, TaskState.SCHEDULED, TaskState.LAUNCHING}
+_RETURNED = frozenset(TaskState) - _SILENT
 """States that ``Executor.wait`` reports."""
 
 
@@ -355,9 +346,3 @@ class Dispatcher:
                     then()
 
         self.breaker.guarded(go_on)
-
-
-def fail(future: TaskFuture, error: BaseException) -> None:
-    """Give a future its error, unless it was withdrawn meanwhile."""
-    with suppress(Exception):
-        future.set_exception(error)

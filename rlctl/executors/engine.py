@@ -13,20 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlctl.core.errors import AllocationEnds
 from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.spec_values import asked, count, number, seconds, signal_number
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
 from rlctl.executors import backend_threads, task_control
 from rlctl.executors.backend import Backend
-from rlctl.executors.dispatch import Dispatcher, fail
+from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.driven_pool import possible_pools
 from rlctl.executors.event_log import Journal
+from rlctl.executors.event_wait import EventWait
 from rlctl.executors.executor_status import ExecutorStatus, machine_of, status_of
 from rlctl.executors.factory import BackendFactory, PoolPlan
-from rlctl.executors.futures import TaskFuture, function_name, map_chunks
-from rlctl.executors.local.processes import GRACE_S, capped
+from rlctl.executors.futures import TaskFuture, fail, function_name, map_chunks
+from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.pool import NodePool
 from rlctl.executors.recovery import KINDS, History
 from rlctl.executors.resumption import resume
@@ -95,7 +95,7 @@ class Executor(concurrent.futures.Executor):
         self._futures: dict[TaskId, TaskFuture] = {}
         self._calls = 0
         self._call_pools: tuple[NodePool, ...] | None = None
-        self._seen = self._nodes_version
+        self._waiting = EventWait(self._dispatch)
         if scoring is not None:
             self.place_by(scoring)
         if self._dispatch.clock is None:
@@ -300,60 +300,7 @@ class Executor(concurrent.futures.Executor):
             idle: wait also where nothing is queued or running, but return when nodes come or go.
         """
         timeout_s = None if timeout_s is None else asked("timeout_s", timeout_s, number)
-        end_s = None if timeout_s is None else self.now() + timeout_s
-        dispatch, first = self._dispatch, True
-        while True:
-            with self._lock:
-                dispatch.breaker.check()
-                self.check_allocation_end()
-                if first:
-                    for pool in dispatch.pools:
-                        pool.drop_unclaimed()
-                elif self._may_return(idle):
-                    return self._take()
-                dispatch.start_what_fits()  # calls end without an event, so that others have room now
-                if self._may_return(idle):
-                    return self._take()
-                left_s = None if end_s is None else max(end_s - self.now(), 0.0)
-                if dispatch.clock is not None:
-                    events = dispatch.pools[0].backend.poll(left_s)
-                    dispatch.handle(dispatch.pools[0], events)
-                    if not events or left_s == 0.0 or dispatch.pending:
-                        return self._take()
-            first = False
-            if dispatch.clock is None:
-                self._sleep(left_s, idle)
-                if left_s == 0.0:
-                    with self._lock:
-                        return self._take()
-
-    def _sleep(self, left_s: float | None, idle: bool) -> None:
-        """Sleep until something may have changed."""
-        dispatch = self._dispatch
-        with self._lock.lock:
-            if not self._may_return(idle) and dispatch.broken is None and not dispatch.expires:
-                dispatch.news.wait(capped(left_s))
-
-    def _may_return(self, idle: bool) -> bool:
-        """Whether there is something to report, or nothing to wait for."""
-        if self._dispatch.pending:
-            return True
-        return self._nodes_version != self._seen if idle else len(self._scheduler.tasks) == self._scheduler.held
-
-    @property
-    def _nodes_version(self) -> int:
-        """Changes when nodes come or go."""
-        pools = self._scheduler.pools
-        return pools[0].version if len(pools) == 1 else sum(pool.version for pool in pools)
-
-    def _take(self) -> list[Event]:
-        self._seen = self._nodes_version
-        return self._dispatch.take()
-
-    def check_allocation_end(self) -> None:
-        """Raise AllocationEnds if the batch job of this process is about to end."""
-        if self._dispatch.expires and not self._dispatch.closing:
-            raise AllocationEnds
+        return self._waiting.wait(timeout_s, idle)
 
     # The end.
 
