@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from evidence import Found, processes_in
 
-from rlctl.executors.local.supervisor import GRACE_S
+from rlctl.executors.local.processes import GRACE_S
 
 HERE = Path(__file__).parent
 FULL = os.environ.get("RLCTL_FAULTS") == "full"

@@ -34,9 +34,9 @@ from rlctl.executors import LocalExecutor, TaskFailed, WorkerDied
 from rlctl.executors.event_log import Journal
 from rlctl.executors.local.backend import LocalBackend
 from rlctl.executors.local.options import LocalOptions
+from rlctl.executors.local.pid_file import LOCK, TASK
 from rlctl.executors.local.processes import boot, family, start_time
-from rlctl.executors.local.supervisor import TASK
-from rlctl.executors.local.supervisor_client import LOCK, SupervisorClient
+from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import find_mpiexec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
