@@ -22,13 +22,13 @@ from pathlib import Path
 
 import functions
 import tree
+from rlctl.executors.slurm.allocation import Request
 from rows import Row, machine, parser, report, row
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskId, TaskSpec
 from rlctl.executors.local.backend import LocalExecutor, Settings
 from rlctl.executors.slurm import SlurmExecutor
-from rlctl.executors.slurm.allocation import Request
 from rlctl.executors.slurm.backend import SlurmSettings
 
 TESTBED = Path(__file__).parents[1] / "scripts" / "slurm-testbed.sh"

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rlctl.core.campaign import NO_MASK, Action, Campaign, CampaignFactory, Decision, Mask, head_sizes
 from rlctl.core.driver import Driver
 from rlctl.core.machine import Capacity
-from rlctl.core.plugin_calls import asking
 from rlctl.core.records import Recorder
 from rlctl.core.runner import TaskRunner
 from rlctl.core.simulation import TaskModel
@@ -104,16 +103,7 @@ def twin(
     """
     model = factory.task_model(instance) if model is None else model
     outages = factory.outages(instance, capacity)
-    return _Twin(capacity, model, journal, outages=outages, scoring=factory.scoring)
-
-
-class _Twin(SimulatedExecutor):
-    """A simulated executor whose model may be a plug-in's."""
-
-    def _compute(self) -> None:
-        count = len(self.uncomputed)
-        with asking("the task model", f"outcomes() of {count} tasks", count):
-            super()._compute()
+    return SimulatedExecutor(capacity, model, journal, outages=outages, scoring=factory.scoring)
 
 
 def every_choice(campaign: Campaign) -> Mask:

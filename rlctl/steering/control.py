@@ -19,8 +19,9 @@ from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.core.policy import Policy
 from rlctl.core.records import Record
-from rlctl.executors.base import Executor, ExecutorFactory
+from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal, last_attempts
+from rlctl.executors.factory import BackendFactory
 from rlctl.monitoring.ledger import account, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
@@ -121,7 +122,7 @@ class _Loop:
         self,
         config: Config,
         factory: CampaignFactory,
-        executors: ExecutorFactory,
+        executors: BackendFactory,
         policy: Policy,
         fallback: Policy | None,
         run: Path,
@@ -145,10 +146,8 @@ class _Loop:
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
         with stop_requests() as stop:
-            executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s + boot_s)
-            if self._factory.scoring is not None:
-                assert isinstance(executor, Executor)
-                executor.place_by(self._factory.scoring)
+            scoring, start_s = self._factory.scoring, origin_s + boot_s
+            executor = Executor.open(self._executors, capacity, self._run / WORK, self._journal, start_s, scoring)
             self._executor = InterruptibleRunner(executor, stop, self._show, self._brake.note)
             self._driver = Driver(self._campaign, self._executor, self._journal)
             self._curves = LiveCurves(

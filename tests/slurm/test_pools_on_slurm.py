@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import slurm_bed
+from rlctl.executors.pools import PooledExecutor
+from rlctl.executors.pools_entry import Pools
 from slurm_bed import Bed
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors.event_log import Journal
-from rlctl.executors.pools import PooledExecutor
-from rlctl.executors.pools_entry import Pools
 
 pytestmark = pytest.mark.slurm
 

@@ -11,7 +11,7 @@ from rlctl.core.driver import Driver
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
-from rlctl.core.records import RecordList
+from rlctl.core.records import Recorder, RecordList
 from rlctl.core.task import Event, TaskResult, TaskState
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.executors.simulated.backend import SimulatedExecutor
@@ -25,8 +25,8 @@ MACHINE = Capacity(nodes=32, cores=1)
 class Watched(SimulatedExecutor):
     """Keeps every event that it has reported."""
 
-    def __init__(self, capacity: Capacity, seed: int) -> None:
-        super().__init__(capacity, MoldableQueue().task_model(seed))
+    def __init__(self, capacity: Capacity, seed: int, recorder: Recorder | None = None) -> None:
+        super().__init__(capacity, MoldableQueue().task_model(seed), recorder)
         self.history: list[Event] = []
 
     def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
@@ -141,7 +141,7 @@ def test_a_choice_that_is_not_allowed_becomes_the_default_and_is_counted(action:
 
 def test_replay_of_the_journal_gives_the_same_state() -> None:
     campaign, recording = MoldableQueue().campaign(4), RecordList()
-    driver = Driver(campaign, Watched(MACHINE, 4), recording)
+    driver = Driver(campaign, Watched(MACHINE, 4, recording), recording)
     policy = AnyAllowed()
     policy.reset(4)
     decision = driver.begin()

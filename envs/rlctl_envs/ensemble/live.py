@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rlctl.core.task import TaskId
-from rlctl.executors.pool import Placement
+from rlctl.executors.node_share import Allocation
 from rlctl_envs.ensemble.job import ONE, Job, Shape
 
 
@@ -70,7 +70,7 @@ class Live:
     status: Status = Status.WAITING
     uid: TaskId | None = None
     shape: Shape = ONE
-    placement: Placement = ()
+    placement: Allocation = ()
     started_s: float = 0.0
     expected_s: float = 0.0
     begun: float = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
-from rlctl.executors.pool import Pool
+from rlctl.executors.pool import NodePool
 from rlctl_envs.ensemble.job import Gpu, Job, Shape
 from rlctl_envs.ensemble.live import Live, Status
 from rlctl_envs.ensemble.options import Options
@@ -71,7 +71,7 @@ class State:
         self.counts = dict.fromkeys((Status.DONE, Status.FAILED, Status.STOPPED), 0)
         self.reported: Live | None = None
         self.scalings: dict[int, Scaling] = {}
-        self.pool = Pool(capacity, scoring)
+        self.pool = NodePool(capacity, scoring)
         self.groups = [Group(kind) for kind in capacity.kinds]
         self._group_of = [group for group in self.groups for _ in range(group.kind.nodes)]
         self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
@@ -241,7 +241,7 @@ class State:
 
     def release(self, task: Live) -> None:
         """Give back what a task had, as far as its nodes are there."""
-        self.pool.give(task.placement)
+        self.pool.release(task.placement)
         self._count(task, 1)
         task.placement = ()
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlctl.executors.local.processes import (
+    GRACE_S,
     ask_to_end,
     boot,
     capped,
@@ -48,9 +49,6 @@ TASK = "RLCTL_TASK"
 """Variable in the environment of every program: token and key."""
 
 EXITS = "exits"
-GRACE_S = 2.0
-"""Seconds between SIGTERM and SIGKILL at a walltime, at the end, and for what a program leaves behind."""
-
 LAUNCHER_S = 15.0
 """How long a launcher that was told to end its program on other machines may take until it is killed itself."""
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.local.processes import boot, reap, signal_name, start_time
-from rlctl.executors.local.supervisor import EXITS, GRACE_S, TASK, exit_file
+from rlctl.executors.local.processes import GRACE_S, boot, reap, signal_name, start_time
+from rlctl.executors.local.supervisor import EXITS, TASK, exit_file
 from rlctl.executors.naming import scratch_folder, spare
 
 LOCK = ".lease"
@@ -43,7 +43,7 @@ class Left:
     gone_s: float = 0.0
 
 
-class Supervision:
+class SupervisorClient:
     """A connection to a supervisor of our own. Sending needs a lock of the caller's; so does receiving.
 
     Attributes:

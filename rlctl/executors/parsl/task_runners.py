@@ -12,27 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import LaunchError, RlctlError
-from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
-from rlctl.executors.devices import HIDDEN, visible, without_masks
+from rlctl.core.task import Failure
+from rlctl.executors.backend import Attempt
+from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.local.process_task import LOGS, Program, check_program
-from rlctl.executors.local.processes import reap, start_time
-from rlctl.executors.local.supervisor import GRACE_S, TASK
-from rlctl.executors.local.supervisor_client import Supervision
+from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
+from rlctl.executors.local.processes import GRACE_S, reap, start_time
+from rlctl.executors.local.supervisor import TASK
+from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.parsl.attempt_files import AttemptFiles, was_killed
 from rlctl.executors.parsl.block_program import BlockProgram
-from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, CallRequest, ProgramRequest, Session, failure
-from rlctl.executors.scheduler import Task
+from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, failure
 
 NewRequests = Callable[[], list[tuple[str, Any]]]
 """Returns requests to the running attempt that were not returned before: ``("stop", grace_s)``, ``("signal", n)``."""
 
 _AFTERMATH_S = 0.5
 """A batch system that ends a job kills tasks and workers; if the worker lives on, only the task was meant."""
-
-_CALL = Task(TaskId("call"), TaskSpec(TaskId("call"), function=":"), Resources(), 0.0, 0)
 
 
 class CallRunner:
@@ -43,7 +41,7 @@ class CallRunner:
         self._worker: Worker | None = None
         self._started = 0
 
-    def run(self, request: CallRequest, new_requests: NewRequests) -> bytes:
+    def run(self, attempt: Attempt, message: bytes, new_requests: NewRequests) -> bytes:
         """Call a function; returns the worker's answer, or how it failed."""
         if self._worker is not None and self._worker.ended:  # killed while it was idle
             self.close()
@@ -52,8 +50,9 @@ class CallRunner:
         except OSError as error:
             return failure(Failure.LAUNCH, f"no worker can be started: {error}")
         warm.stopped, warm.kill_at = None, float("inf")
-        warm.stop_at = float("inf") if request.walltime_s is None else time.monotonic() + request.walltime_s
-        warm.hand_over(_CALL, serialization.frame(request.message))
+        walltime_s = attempt.spec.walltime_s
+        warm.stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
+        warm.hand_over(attempt, serialization.frame(message))
         signalled = False
         look_at = time.monotonic() + self._session.poll_s
         poll = select.poll()
@@ -70,10 +69,10 @@ class CallRunner:
             if answers:
                 if warm.stopped:  # it finished before it could be stopped; the worker dies all the same
                     self.close()
-                warm.task = None
+                warm.attempt = None
                 return answers[0]
             if warm.ended and not warm.kill():
-                return self._death(warm, request, signalled)
+                return self._death(warm, attempt, signalled)
             now = time.monotonic()
             if now >= warm.kill_at:
                 warm.kill()
@@ -93,7 +92,7 @@ class CallRunner:
     def close(self) -> None:
         """End the worker."""
         if self._worker is not None:
-            self._worker.task = None
+            self._worker.attempt = None
             self._worker.close()
             self._worker = None
 
@@ -111,17 +110,17 @@ class CallRunner:
             self._session.paths,
         )
 
-    def _death(self, warm: Worker, request: CallRequest, signalled: bool) -> bytes:
-        stopped, ending = warm.stopped, warm.death()
+    def _death(self, warm: Worker, attempt: Attempt, signalled: bool) -> bytes:
+        stopped, outcome = warm.stopped, warm.death()
         self.close()
         if stopped == "stopped":
             return STOPPED
         if stopped == "walltime":
-            return failure(Failure.TIMEOUT, f"stopped at its walltime of {request.walltime_s:g} s")
-        if ending.failure is Failure.SIGNAL and not signalled:
+            return failure(Failure.TIMEOUT, f"stopped at its walltime of {attempt.spec.walltime_s:g} s")
+        if outcome.failure is Failure.SIGNAL and not signalled:
             time.sleep(_AFTERMATH_S)
-        assert ending.failure is not None
-        return failure(ending.failure, ending.message)
+        assert outcome.failure is not None
+        return failure(outcome.failure, outcome.message)
 
 
 class ProgramRunner:
@@ -131,32 +130,33 @@ class ProgramRunner:
         self._workdir, self._session = workdir, session
         self._files = AttemptFiles(workdir)
         self._bare = _environment()
-        self._supervision: Supervision | None = None
+        self._supervisor: SupervisorClient | None = None
 
-    def run(self, request: ProgramRequest, new_requests: NewRequests, silent_s: Callable[[], float]) -> bytes:
+    def run(self, attempt: Attempt, new_requests: NewRequests, silent_s: Callable[[], float]) -> bytes:
         """Run a program; returns how it ended.
 
         Args:
             silent_s: how long the controller has been silent, for the exit file.
         """
-        key, applications = request.key, self._session.applications
-        task = Task(TaskId(request.spec.uid), request.spec, request.need, 0.0, 0, request.attempt)
+        key, spec, applications = attempt.key, attempt.spec, self._session.options.applications
         try:
-            if self._supervision is None:
-                self._supervision = Supervision(self._workdir, self._bare, note=self._files.lease(self._session.token))
-            supervision = self._supervision
-            check_program(request.spec, applications, self._bare)
-            kind = BlockProgram if self._session.masters else Program
-            program = kind(task, self._workdir, supervision.scratch, applications, self._bare)
-            command = program.prepare(gpu_variables(request.gpus))
+            if self._supervisor is None:
+                lease = self._files.lease(self._session.token)
+                self._supervisor = SupervisorClient(self._workdir, self._bare, note=lease)
+            supervisor = self._supervisor
+            check_program(spec, applications, self._bare)
+            kind = BlockProgram if self._session.masters else ProcessTask
+            program = kind(attempt, self._workdir, supervisor.scratch, applications, self._bare)
+            gpus = [device for share in attempt.allocation for device, _ in share.gpus]
+            command = program.prepare(gpu_variables(gpus))
             self._files.begin(key)
         except (OSError, RlctlError) as error:
             return failure(Failure.LAUNCH, str(error))
-        supervision.send("run", key=key, cores=None, **command, **request.limits)
+        supervisor.send("run", key=key, cores=None, **command, **self._limits(attempt))
         ended, signalled = None, False
         while ended is None:
-            select.select([supervision], [], [], self._session.poll_s)
-            messages = supervision.receive()
+            select.select([supervisor], [], [], self._session.poll_s)
+            messages = supervisor.receive()
             if messages is None:
                 ended = self._supervisor_died(key, program)
                 break
@@ -172,28 +172,37 @@ class ProgramRunner:
             for verb, value in new_requests():
                 if verb == "signal":
                     signalled = True
-                    supervision.send("signal", key=key, number=value)
+                    supervisor.send("signal", key=key, number=value)
                 else:
-                    supervision.send("stop", key=key, grace_s=value)
+                    supervisor.send("stop", key=key, grace_s=value)
         program.clean()
         gone_s = silent_s()
-        self._files.end(key, {**ended, "gone_s": gone_s if gone_s > min(10.0, self._session.lease_s) else 0.0})
-        if self._supervision is not None:
-            self._supervision.leave_exit(key)
+        self._files.end(key, {**ended, "gone_s": gone_s if gone_s > min(10.0, self._session.options.lease_s) else 0.0})
+        if self._supervisor is not None:
+            self._supervisor.leave_exit(key)
         if was_killed(ended) and not signalled:
             time.sleep(_AFTERMATH_S)
         return ENDED + json.dumps(ended).encode()
 
     def close(self) -> None:
         """End the supervisor."""
-        if self._supervision is not None:
-            self._supervision.close(keep=True)
-            self._supervision = None
+        if self._supervisor is not None:
+            self._supervisor.close(keep=True)
+            self._supervisor = None
 
-    def _supervisor_died(self, key: str, program: Program) -> Mapping[str, Any]:
+    def _limits(self, attempt: Attempt) -> dict[str, float | None]:
+        options, need = self._session.options, attempt.need
+        memory_mb = need.memory_per_rank_mb if options.enforce_memory else None
+        return {
+            "walltime_s": attempt.spec.walltime_s,
+            "memory_mb": None if memory_mb is None else memory_mb * need.ranks,
+            "output_mb": options.output_mb,
+        }
+
+    def _supervisor_died(self, key: str, program: ProcessTask) -> Mapping[str, Any]:
         """Stop what it left; the next program gets another one."""
-        assert self._supervision is not None
-        mark = f"{TASK}={self._supervision.token}:{key}\0".encode()
+        assert self._supervisor is not None
+        mark = f"{TASK}={self._supervisor.token}:{key}\0".encode()
         known = program.pid > 0 and start_time(program.pid) == program.start
         reap([program.pid] if known else [], mark, GRACE_S)
         self.close()
@@ -206,7 +215,7 @@ def gpu_variables(numbers: Sequence[int]) -> dict[str, str]:
     Raises:
         LaunchError: the worker has fewer.
     """
-    gpus = visible(os.environ)
+    gpus = visible_devices(os.environ)
     if gpus.names is not None and len(numbers) > len(gpus.names):
         raise LaunchError(
             f"{len(numbers)} GPUs are asked for, {gpus.source} allows this worker of Parsl {len(gpus.names)}: "
@@ -214,7 +223,7 @@ def gpu_variables(numbers: Sequence[int]) -> dict[str, str]:
         )
     if gpus.names is not None and any(number >= len(gpus.names) for number in numbers):
         numbers = range(len(numbers))  # the worker has its own, fewer than the node
-    return gpus.shown(numbers)
+    return gpus.variables_for(numbers)
 
 
 def _environment() -> dict[str, str]:

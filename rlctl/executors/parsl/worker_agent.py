@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.task import Failure
-from rlctl.executors.local.processes import children_of, send_signal, start_time
-from rlctl.executors.local.supervisor import GRACE_S
+from rlctl.executors.local.processes import GRACE_S, children_of, send_signal, start_time
 from rlctl.executors.parsl.control_file import FOLDER, ControlReader
 from rlctl.executors.parsl.task_runners import CallRunner, ProgramRunner
-from rlctl.executors.parsl.worker_messages import STOPPED, CallRequest, ProgramRequest, Session, failure, session_file
+from rlctl.executors.parsl.worker_messages import STOPPED, Request, Session, failure, session_file
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +35,10 @@ _agents: list[WorkerAgent] = []  # of this process: that of the last controller 
 
 
 def perform(buffer: bytes) -> bytes:
-    """Run one task; what Parsl calls in its worker.
+    """Run one attempt; what Parsl calls in its worker.
 
     Args:
-        buffer: working folder, token of the controller, and a ``CallRequest`` or a ``ProgramRequest``, pickled.
+        buffer: working folder, token of the controller, and a ``Request``, pickled.
     """
     workdir, token, request = pickle.loads(buffer)
     agent = _agents[0] if _agents else None
@@ -71,7 +70,7 @@ class WorkerAgent:
         self.busy = threading.Lock()
         self.closed = False
         self._workdir = workdir
-        self._control = ControlReader(workdir / FOLDER, session.token, session.lease_s)
+        self._control = ControlReader(workdir / FOLDER, session.token, session.options.lease_s)
         self._calls = CallRunner(workdir, session)
         self._programs = ProgramRunner(workdir, session)
         manager = os.getppid()
@@ -81,16 +80,17 @@ class WorkerAgent:
         self._kin[manager] = start_time(manager)
         threading.Thread(target=self._watch_idle, name="rlctl-worker-agent", daemon=True).start()
 
-    def run(self, request: CallRequest | ProgramRequest) -> bytes:
-        """Run one task; the caller holds ``busy``."""
-        requests = self._requests(request.key)
-        if isinstance(request, CallRequest):
-            return self._calls.run(request, requests)
+    def run(self, request: Request) -> bytes:
+        """Run one attempt; the caller holds ``busy``."""
+        attempt = request.attempt
+        new_requests = self._requests(attempt.key)
+        if request.call is not None:
+            return self._calls.run(attempt, request.call, new_requests)
         self._control.read()
         if self._control.over:  # the controller has gone since it sent this, or is just coming back
             time.sleep(self.session.poll_s)
             return STOPPED
-        return self._programs.run(request, requests, lambda: self._control.silent_s)
+        return self._programs.run(attempt, new_requests, lambda: self._control.silent_s)
 
     def close(self) -> None:
         """Release all; the caller holds ``busy``."""
