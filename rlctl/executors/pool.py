@@ -42,6 +42,7 @@ class NodePool:
         self._memory: list[int] = []
         self._up: list[bool] = []
         self._kinds = [kind for kind in capacity.kinds for _ in range(kind.nodes)]
+        self._total_cores = self._total_devices = 0  # of ``_count`` and ``_devices``
         self.nodes = capacity.nodes
         self.version = 0
         self._absent: tuple[int, frozenset[int]] = (0, frozenset())
@@ -83,7 +84,7 @@ class NodePool:
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Allocation | None:
         """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""
         want = demand(need)
-        if want.ranks * want.cores > sum(self._count) or want.ranks * want.devices > sum(self._devices):
+        if want.ranks * want.cores > self._total_cores or want.ranks * want.devices > self._total_devices:
             return None  # most of the time, and cheap to say
         if want.nodes is not None:
             ranks = self._spread(need, want, avoid)
@@ -99,13 +100,17 @@ class NodePool:
     def release(self, allocation: Allocation) -> None:
         """Free what ``take`` or ``occupy`` has occupied."""
         for node, _, cores, gpus, memory_mb in allocation:
+            count = cores.bit_count()
             self._cores[node] |= cores
-            self._count[node] += cores.bit_count()
+            self._count[node] += count
+            self._total_cores += count
             self._memory[node] += memory_mb
             for device, share in gpus:
                 free = self._gpus[node]
                 free[device] += share
-                self._devices[node] += free[device] == WHOLE
+                if free[device] == WHOLE:
+                    self._devices[node] += 1
+                    self._total_devices += 1
 
     def occupy(self, allocation: Allocation) -> bool:
         """Occupy exactly this, for a task that a former controller has placed; False if it is not free."""
@@ -177,7 +182,8 @@ class NodePool:
 
     def copy(self) -> NodePool:
         """A copy, to try what would fit."""
-        other = NodePool(replace(self.capacity, nodes=0), self.scoring)
+        other = object.__new__(NodePool)  # ``__init__`` would take most of the time
+        other.__dict__.update(self.__dict__)
         self._copy_into(other)
         return other
 
@@ -186,6 +192,7 @@ class NodePool:
         other._cores, other._count = list(self._cores), list(self._count)
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
         other._memory, other._up, other.nodes = list(self._memory), list(self._up), self.nodes
+        other._total_cores, other._total_devices = self._total_cores, self._total_devices
 
     def kind(self, node: int) -> NodeGroup:
         """What a node has when nothing of it is taken; nodes beyond those of the capacity are like its last."""
@@ -195,6 +202,8 @@ class NodePool:
         kind = self.kind(len(self._up))
         self._cores.append((1 << kind.cores) - 1)
         self._count.append(kind.cores)
+        self._total_cores += kind.cores
+        self._total_devices += kind.gpus
         self._gpus.append([WHOLE] * kind.gpus)
         self._devices.append(kind.gpus)
         self._memory.append(1 << 62 if kind.memory_mb is None else kind.memory_mb)
@@ -322,10 +331,14 @@ class NodePool:
 
     def _occupy(self, taken: NodeShare) -> None:
         node, _, cores, gpus, memory_mb = taken
+        count = cores.bit_count()
         self._cores[node] &= ~cores
-        self._count[node] -= cores.bit_count()
+        self._count[node] -= count
+        self._total_cores -= count
         self._memory[node] -= memory_mb
         for device, share in gpus:
             free = self._gpus[node]
-            self._devices[node] -= free[device] == WHOLE
+            if free[device] == WHOLE:
+                self._devices[node] -= 1
+                self._total_devices -= 1
             free[device] -= share

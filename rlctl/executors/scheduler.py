@@ -9,7 +9,6 @@ a pool without backfill nothing overtakes a task that could run there.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,11 +103,10 @@ class Scheduler:
         full = set[tuple[int, NodePool, bool]]()  # kinds that do not fit there, beside what is reserved or at all
         nowhere = set[int]()  # kinds that do not fit at all
         settled = False  # every pool is closed, or has a reservation
-        heads = self._queue.heads()
-        while heads:
-            _, _, heap, kind = heads[0]
+        heads, at = self._queue.heads(), -1
+        while (at := at + 1) < len(heads):
+            _, _, heap, kind = heads[at]
             if settled and kind in nowhere:
-                heapq.heappop(heads)
                 continue
             task: Task = heap[0][2]
             task.trouble, allocation = None, None
@@ -133,13 +131,12 @@ class Scheduler:
                 if hopeless:
                     nowhere.add(kind)
                 if not settled:
-                    self._keep_place(task, now_s, closed, reserved, others=len(heads) > 1)
+                    self._keep_place(task, now_s, closed, reserved, others=len(heads) > at + 1)
                     if len(closed) == len(self.pools):
                         break
                     settled = len(closed) + len(reserved) == len(self.pools)
-                heapq.heappop(heads)
                 continue
-            self._queue.take(heads)
+            self._queue.take(heads, at)
             task.allocation, task.started_s, task.adopted = allocation, now_s, False
             self.running[task.uid] = task
             self.enter(task, TaskState.SCHEDULED, now_s)

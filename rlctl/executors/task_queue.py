@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import math
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ class TaskQueue:
         return (e[2] for heaps in self._heaps.values() for heap in heaps.values() for e in heap if _counts(e))
 
     def heads(self) -> list[Head]:
-        """A heap of the heaps by their first task, for one pass over the tasks, best first; empty ones are removed."""
+        """The heaps by their first task, for one pass over the tasks, best first; empty ones are removed."""
         heads, empty = [], []
         for kind, heaps in self._heaps.items():
             for length, heap in heaps.items():
@@ -80,18 +81,16 @@ class TaskQueue:
             del self._heaps[kind][length]
             if not self._heaps[kind]:
                 del self._heaps[kind]
-        heapq.heapify(heads)
+        heads.sort()
         return heads
 
-    def take(self, heads: list[Head]) -> None:
-        """Remove the first task of a pass."""
-        _, _, heap, kind = heads[0]
+    def take(self, heads: list[Head], at: int) -> None:
+        """Remove the first task of a heap; its next one comes later in the pass."""
+        _, _, heap, kind = heads[at]
         heapq.heappop(heap)
         self.waiting -= 1
         if self._has_task(heap):
-            heapq.heapreplace(heads, (*heap[0][:2], heap, kind))
-        else:
-            heapq.heappop(heads)
+            bisect.insort(heads, (*heap[0][:2], heap, kind), at + 1)
 
     def _has_task(self, heap: _Heap) -> bool:
         """Whether a task waits in this heap; its first entry counts then."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors.backend import AttemptOutcome, Call
-from rlctl.executors.naming import attempt_key
 from rlctl.executors.node_share import Allocation
 from rlctl.executors.pool import NodePool
 
@@ -58,7 +57,7 @@ class Task:
     @property
     def key(self) -> str:
         """Names the present attempt."""
-        return attempt_key(self.uid, self.attempt)
+        return f"{self.uid}.{self.attempt}"  # ``attempt_key``, without a call
 
 
 def next_state(task: Task, outcome: AttemptOutcome) -> TaskState:

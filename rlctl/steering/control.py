@@ -20,8 +20,9 @@ from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.core.policy import Policy
 from rlctl.core.records import Record
 from rlctl.executors.engine import Executor
-from rlctl.executors.event_log import Journal, last_attempts
+from rlctl.executors.event_log import Journal
 from rlctl.executors.factory import BackendFactory
+from rlctl.executors.recovery import History
 from rlctl.monitoring.ledger import account, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
@@ -205,7 +206,8 @@ class _Loop:
         states = [r for r in self._records if r.kind == "policy" and r.data["number"] < answered]
         if states:
             self._guard.restore(states[-1].data["state"])
-        decision = self._driver.replay(self._records, last_attempts(self._records))
+        launched = History.read(self._records).attempts
+        decision = self._driver.replay(self._records, {uid: attempt.number for uid, attempt in launched.items()})
         while decision is not None:
             stop.check()
             self._brake.check()

@@ -101,6 +101,11 @@ class SimulatedBackend(Backend):
         """Announced attempts of which the model has not been asked yet."""
         return list(self._uncomputed.values())
 
+    @property
+    def has_uncomputed(self) -> bool:
+        """Whether ``uncomputed`` is not empty."""
+        return bool(self._uncomputed)
+
     def deliver(self, simulated: Sequence[Simulated]) -> None:
         """The model's answers for ``uncomputed``, in its order."""
         for (key, launch), answer in zip(self._uncomputed.items(), simulated, strict=True):
@@ -323,6 +328,7 @@ class SimulatedExecutor(Executor):
         Raises:
             Exception: the model fails.
         """
-        with self._lock:
-            self._simulated.compute()
+        if self._simulated.has_uncomputed:
+            with self._lock:
+                self._simulated.compute()
         return super().wait(timeout_s, idle=idle)

@@ -32,7 +32,7 @@ from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.local.supervisor_client import own
 from rlctl.executors.node_share import Allocation
 from rlctl.executors.recovery import History
-from rlctl.executors.slurm import commands
+from rlctl.executors.slurm.commands import cancel, current_job, steps_of
 from rlctl.executors.slurm.job_nodes import JobNodes
 from rlctl.executors.slurm.options import SlurmOptions
 from rlctl.executors.slurm.step_tasks import SlurmSite
@@ -91,7 +91,7 @@ class SlurmBackend(Backend):
         """
         options, workdir = self._options, self._workdir
         workdir.mkdir(parents=True, exist_ok=True)
-        submit = options.submit if commands.current_job() is None else None
+        submit = options.submit if current_job() is None else None
         if submit is None and self._first_node:
             raise LaunchError(f"pool {self._pool}: another pool has this job's nodes: start outside, or join the two")
         self._nodes = JobNodes(self.capacity, workdir, submit, self._pool)
@@ -271,12 +271,12 @@ class SlurmBackend(Backend):
         known = {step_name(self._nodes, key) for key in running}
         for block in self._nodes.blocks:
             try:
-                found = commands.steps(block.job)
+                found = steps_of(block.job)
             except LaunchError:
                 continue
             for name, step in found.items():
                 if name.startswith(f"{self._nodes.name}.") and name not in known:
-                    commands.cancel(step)
+                    cancel(step)
 
 
 class SlurmExecutor(Executor):

@@ -64,7 +64,7 @@ def run_command(*command: str, timeout_s: float = 60.0) -> str:
     return done.stdout
 
 
-def submit(flags: Sequence[str], script: str, workdir: Path) -> int:
+def submit_job(flags: Sequence[str], script: str, workdir: Path) -> int:
     """Submit a job by ``sbatch``; returns its number.
 
     Raises:
@@ -90,7 +90,7 @@ def current_job() -> int | None:
     return int(number) if number.isdigit() else None
 
 
-def job(number: int) -> SlurmJob | None:
+def query_job(number: int) -> SlurmJob | None:
     """A job; None: Slurm does not know it any more.
 
     Raises:
@@ -105,7 +105,7 @@ def job(number: int) -> SlurmJob | None:
     return next(_jobs(text), None)
 
 
-def jobs_named(name: str) -> list[SlurmJob]:
+def query_jobs(name: str) -> list[SlurmJob]:
     """The user's jobs of this name that wait or run."""
     text = run_command("squeue", "--noheader", "--me", f"--name={name}", "--format=%i|%T|%N|%e")
     return sorted(_jobs(text), key=lambda found: found.number)
@@ -156,7 +156,7 @@ def pmi_problem(kind: str) -> str | None:
 _REMEDIES = {"pmix": "have the library libpmix.so installed, by `apt-get install libpmix-dev` on Debian"}
 
 
-def steps(number: int) -> dict[str, str]:
+def steps_of(number: int) -> dict[str, str]:
     """Ids (``JOB.STEP``) of a job's steps, by name."""
     text = run_command("squeue", "--noheader", "--steps", f"--jobs={number}", "--format=%i|%j")
     return {name: step for step, _, name in (line.strip().partition("|") for line in text.splitlines())}

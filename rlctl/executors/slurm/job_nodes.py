@@ -20,8 +20,16 @@ from typing import Any
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.executors.local.supervisor_client import own
-from rlctl.executors.slurm import commands
-from rlctl.executors.slurm.commands import SlurmJob
+from rlctl.executors.slurm.commands import (
+    SlurmJob,
+    cancel,
+    current_job,
+    failed_hosts,
+    query_job,
+    query_jobs,
+    run_command,
+    submit_job,
+)
 from rlctl.executors.slurm.node_survey import NodeInventory, survey
 from rlctl.executors.slurm.options import SubmitOptions
 
@@ -141,7 +149,7 @@ class JobNodes:
         if not self.inside:
             self._heartbeat.touch()
         for block in list(update.blocks):
-            job = commands.job(block.job)
+            job = query_job(block.job)
             if job is not None and job.runs:
                 update.lost |= self._refresh(block, job)
             elif job is None or not job.waits:
@@ -216,10 +224,10 @@ class JobNodes:
         new.replace(self._file)
 
     def _use_current_job(self) -> None:
-        number = commands.current_job()
+        number = current_job()
         if number is None:
             raise LaunchError("this is no job of Slurm: start it by sbatch or salloc, or ask for one in `submit`")
-        job = commands.job(number)
+        job = query_job(number)
         if job is None or not job.runs:
             raise LaunchError(f"job {number} does not run any more")
         if [block.job for block in self.blocks] != [number]:  # a known job may have lost nodes since
@@ -234,10 +242,10 @@ class JobNodes:
 
     def _recover(self) -> None:
         """Find the jobs of a former controller, also of one that died before it could record their numbers."""
-        jobs = {job.number: job for job in commands.jobs_named(self.name)}
+        jobs = {job.number: job for job in query_jobs(self.name)}
         self.blocks = [block for block in self.blocks if block.job in jobs]
         for number in jobs.keys() - {block.job for block in self.blocks}:
-            commands.cancel(number)  # its node numbers are unknown
+            cancel(number)  # its node numbers are unknown
         for block in self.blocks:
             if jobs[block.job].runs:
                 self._refresh(block, jobs[block.job])
@@ -249,7 +257,7 @@ class JobNodes:
             block.hosts = dict(zip(block.nodes, job.hosts, strict=False))
             block.lost = set(block.nodes)
         block.ends_at = time.monotonic() + job.left_s
-        failed = commands.failed_hosts(list(block.hosts.values()))
+        failed = failed_hosts(list(block.hosts.values()))
         there = {node for node, host in block.hosts.items() if host in job.hosts and host not in failed}
         lost = block.hosts.keys() - there - block.lost
         block.lost |= lost
@@ -280,14 +288,14 @@ class JobNodes:
         ]
         beat, minutes = shlex.quote(str(self._heartbeat)), max(1, round(options.abandoned_s / 60))
         script = f'while [ -n "$(find {beat} -mmin -{minutes} 2>/dev/null)" ]; do sleep 15; done'
-        blocks.append(Block(commands.submit(flags, script, self._workdir), missing))
+        blocks.append(Block(submit_job(flags, script, self._workdir), missing))
 
     def _shrink(self, block: Block, kept: list[int]) -> None:
         size = f"NodeList={','.join(block.hosts[node] for node in kept)}" if block.hosts else f"NumNodes={len(kept)}"
-        commands.run_command("scontrol", "update", f"JobId={block.job}", size)
+        run_command("scontrol", "update", f"JobId={block.job}", size)
         block.nodes = kept
         block.hosts = {node: host for node, host in block.hosts.items() if node in kept}
 
     def _end(self, block: Block) -> None:
         self.blocks.remove(block)
-        commands.cancel(block.job)
+        cancel(block.job)
