@@ -290,7 +290,7 @@ def started(command: list[str], ranks: int, both: bool) -> Iterator[subprocess.P
             "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
         }
         if ranks:
-            start = launcher.prepare(ranks, launcher.Starter.MPIEXEC, Path(scratch))
+            start = launcher.prepare(ranks, launcher.LauncherName.MPIEXEC, Path(scratch))
             command, environment = [*start.command, *command], {**environment, **start.environment}
         errors = subprocess.STDOUT if both else None
         pipe = subprocess.PIPE

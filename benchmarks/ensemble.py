@@ -31,9 +31,9 @@ import numpy as np
 from rlctl.config.load import load_config
 from rlctl.core.machine import Capacity
 from rlctl.environments.campaign_vector_env import play
-from rlctl.evaluation.play import EVALUATION, Players, draw_instances
+from rlctl.evaluation.rollout import EVALUATION, RolloutPool, draw_instances
 from rlctl.evaluation.statistics import ert_ratio
-from rlctl.evaluation.tuning import Settings, Space, Tally, search
+from rlctl.evaluation.tuning import CandidateCost, ParameterSpace, SearchSettings, search
 from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.control import steer
@@ -193,17 +193,17 @@ def placement(options: argparse.Namespace) -> None:
         figures = play(factory, capacity, [(instance, policy) for instance in instances])
         return np.array([f["cost"] for f in figures]), np.array([f["successes"] for f in figures])
 
-    def evaluate(candidates: Any, instances: Any) -> list[Tally]:
+    def evaluate(candidates: Any, instances: Any) -> list[CandidateCost]:
         tallies = []
         for candidate in candidates:
             price, good = played(candidate, list(instances))
-            tallies.append(Tally(float(price.sum()), int(good.sum()), len(price), 0))
+            tallies.append(CandidateCost(float(price.sum()), int(good.sum()), len(price), 0))
         return tallies
 
     names = ("cores", "gpus", "spoiled", "whole")
-    space = Space(dict.fromkeys(names, (-8.0, 8.0)))
+    space = ParameterSpace(dict.fromkeys(names, (-8.0, 8.0)))
     start = {"cores": -1.0, "gpus": -1.0, "spoiled": -4.0, "whole": 0.0}
-    settings = Settings(generations=2 if options.quick else 12, instances=24, validation=96, seed=config.seed)
+    settings = SearchSettings(generations=2 if options.quick else 12, instances=24, validation=96, seed=config.seed)
     found = search(space, evaluate, settings, start, Silent())
     instances = draw_instances(config.evaluate.seed, EVALUATION, 20 if options.quick else options.instances)
     default, learned, packing = played(None, instances), played(found.parameters, instances), played(start, instances)
@@ -221,7 +221,7 @@ def compare(options: argparse.Namespace) -> None:
     policies = {name: load_policy(config, name) for name in options.policies}
     entries = [(policies[name], instance) for instance in instances for name in policies]
     done: dict[int, Any] = {}
-    with Players(factory, capacity, options.workers) as players:
+    with RolloutPool(factory, capacity, options.workers) as players:
         for part in players.run(entries):
             done |= part
     count = len(policies)

@@ -21,13 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.spaces import describe
 from rlctl.config.validation import check_options, short_repr
-from rlctl.core.errors import ConfigError, PolicyError, RlctlError
+from rlctl.core.errors import ConfigError, PolicyError, RlctlError, reason
 from rlctl.core.machine import Capacity
 from rlctl.distributed.comm.transition_spec import Seeds
 from rlctl.environments.checked_env import CheckedEnv
 from rlctl.environments.masks import ToldMasks
 from rlctl.environments.reward_env import RewardFactory
-from rlctl.plugins.entry_points import reason
 from rlctl.system import crash_report
 
 if TYPE_CHECKING:

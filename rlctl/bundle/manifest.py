@@ -97,7 +97,7 @@ class Score(_Part):
         seed: the instances were drawn from it.
         reference: the policy that the rows' ratios are relative to.
         rows: one per policy: instances, node-seconds per success and ratio with their 95 % intervals, and more; see
-            ``rlctl.evaluation.compare.Row``.
+            ``rlctl.evaluation.compare.PolicyCosts``.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)

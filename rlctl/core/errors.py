@@ -80,7 +80,7 @@ class EnvironmentFault(RlctlError):
     """An environment that raised an exception, or gave what nothing can be learned from.
 
     Attributes:
-        kind: ``raised``, ``wrong_shape`` or ``not_finite``, as ``rlctl.distributed.actor.env_guard.Failure`` has them.
+        kind: ``raised``, ``wrong_shape`` or ``not_finite``, see ``rlctl.distributed.actor.env_guard.EnvFailure``.
     """
 
     def __init__(self, problem: str, kind: str = "raised") -> None:
@@ -107,6 +107,11 @@ def described(error: BaseException) -> str:
     except BaseException as broken:
         text = f"its text cannot be had, {type(broken).__name__}"
     return f"{type(error).__name__}: {text}"
+
+
+def reason(error: BaseException) -> str:
+    """Type and text of an exception, in one line."""
+    return " ".join(described(error).split()).removesuffix(":")
 
 
 def brief(value: object) -> str:

@@ -22,7 +22,7 @@ from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, choose
 from rlctl.environments.masks import Mask, action_mask
 from rlctl.environments.reward_env import RewardFactory
-from rlctl.evaluation.play import EVALUATION, draw_instances
+from rlctl.evaluation.rollout import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums
 from rlctl.monitoring.progress import Progress
 
@@ -30,7 +30,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PolicyReturns:
     """One policy over all episodes.
 
     Attributes:
@@ -59,7 +59,7 @@ class Returns:
     """
 
     environment: str
-    rows: Sequence[Row]
+    rows: Sequence[PolicyReturns]
     seed: int
     max_steps: int
 
@@ -129,7 +129,7 @@ def evaluate(
     lows, highs = np.quantile(sums, [tail, 1.0 - tail], axis=0).tolist()
     count, means = len(policies), columns.mean(axis=0).tolist()
     rows = [
-        Row(
+        PolicyReturns(
             policy=name,
             episodes=episodes,
             mean=means[i],

@@ -8,8 +8,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.monitoring.formatting import span_of_cores
-from rlctl.monitoring.palette import OF_STATE, variable
+from rlctl.monitoring.formatting import format_cores
+from rlctl.monitoring.palette import STATE_COLOURS, css_variable
 from rlctl.monitoring.svg import Frame, axes, figure
 from rlctl.monitoring.timeline import Attempt, Timeline
 
@@ -67,7 +67,7 @@ def _bars(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: fl
         started_s = min(ended_s if attempt.started_s is None else attempt.started_s, ended_s)
         told = f"{attempt.uid}, attempt {attempt.attempt}: {attempt.state.value}"
         told += f" ({attempt.failure.value}: {attempt.message})" if attempt.failure is not None else ""
-        told += f", {launched_s:.2f} s to {ended_s:.2f} s on cores {span_of_cores(attempt.cores)}"
+        told += f", {launched_s:.2f} s to {ended_s:.2f} s on cores {format_cores(attempt.cores)}"
         for first, last in _blocks(attempt, rows):
             y, tall = frame.top + first * height, (last - first + 1) * height - min(2.0, 0.2 * height)
             spans = ((launched_s, started_s, "starting"), (started_s, ended_s, attempt.state.value))
@@ -79,13 +79,13 @@ def _bars(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: fl
 def _bar(frame: Frame, from_s: float, to_s: float, y: float, tall: float, state: str) -> str:
     x = frame.x(from_s)
     wide = max(frame.x(to_s) - x - 0.5, 0.4)
-    colour = variable(OF_STATE.get(state, "grey"))
+    colour = css_variable(STATE_COLOURS.get(state, "grey"))
     return f'<rect x="{x:.2f}" y="{y:.1f}" width="{wide:.2f}" height="{tall:.1f}" style="fill:var({colour})"/>'
 
 
 def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
     """Of each row and slot of time, the state that took most of it; free if nothing took half."""
-    states = list(OF_STATE)
+    states = list(STATE_COLOURS)
     seconds: NDArray[np.float64] = np.zeros((len(states), max(rows.values()) + 1, _SLOTS))
     slot_s = frame.x_most / _SLOTS
     shared = np.bincount(list(rows.values())).astype(np.float64)
@@ -108,7 +108,7 @@ def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: 
                 wide = frame.x(last * slot_s) - x
                 paths[int(line[first])].append(f"M{x:.1f} {y:.1f}h{wide:.1f}v{height - 0.5:.1f}h-{wide:.1f}z")
     return "".join(
-        f'<path d="{"".join(path)}" style="fill:var({variable(OF_STATE[states[state]])})">'
+        f'<path d="{"".join(path)}" style="fill:var({css_variable(STATE_COLOURS[states[state]])})">'
         f"<title>{states[state]}</title></path>"
         for state, path in paths.items()
         if path
@@ -132,7 +132,7 @@ def _labels(rows: Mapping[int, int], frame: Frame, height: float) -> str:
     every = max(1, -(-14 // max(int(height), 1)))
     return "".join(
         f'<text x="{frame.left - 6:g}" y="{frame.top + (row + 0.5) * height + 4:.1f}" text-anchor="end">'
-        f"{'core' if len(of) == 1 else 'cores'} {span_of_cores(of)}</text>"
+        f"{'core' if len(of) == 1 else 'cores'} {format_cores(of)}</text>"
         for row, of in cores.items()
         if row % every == 0
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlctl.core.errors import ConfigError
-from rlctl.system.files import require_file, write_whole
+from rlctl.system.files import require_file, write_atomically
 
 _HEAD = 512
 
 
-def write_own(path: Path, text: str, mark: str) -> None:
+def write_generated(path: Path, text: str, mark: str) -> None:
     """Write ``text``, whole or not at all.
 
     Args:
@@ -23,12 +23,12 @@ def write_own(path: Path, text: str, mark: str) -> None:
         StorageError: it cannot be written.
     """
     assert mark in text[:_HEAD]
-    check_own(path, mark)
-    write_whole(path, text)
+    check_replaceable(path, mark)
+    write_atomically(path, text)
 
 
-def check_own(path: Path, mark: str) -> None:
-    """Refuse a path that ``write_own`` would refuse because of what is there."""
+def check_replaceable(path: Path, mark: str) -> None:
+    """Refuse a path that ``write_generated`` would refuse because of what is there."""
     require_file(path)
     if not path.is_file():  # not there, or a pipe or a device, which keeps nothing
         return

@@ -32,7 +32,7 @@ SHOWN = (Purpose.USEFUL, Purpose.WASTED, Purpose.BOOT, Purpose.QUEUE, Purpose.CO
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AllocationLedger:
     """Seconds by purpose, over all cores and over all GPUs of the allocation.
 
     Attributes:
@@ -86,7 +86,7 @@ def ledger_line(core_seconds: Mapping[str, float], gpu_seconds: Mapping[str, flo
     return "; ".join(parts)
 
 
-def account(timeline: Timeline, end_s: float | None = None) -> Account:
+def account(timeline: Timeline, end_s: float | None = None) -> AllocationLedger:
     """Add up a timeline until ``end_s``; None: as far as the allocation is charged."""
     end_s = timeline.charged_s if end_s is None else end_s
     capacity = timeline.capacity
@@ -114,7 +114,7 @@ def account(timeline: Timeline, end_s: float | None = None) -> Account:
             held[0][change.purpose] += change.sign * change.cores
             held[1][change.purpose] += change.sign * change.gpus
     cores, gpus = ({purpose: math.fsum(parts) for purpose, parts in of.items()} for of in sums)
-    return Account(cores, gpus, totals[0] * end_s, totals[1] * end_s)
+    return AllocationLedger(cores, gpus, totals[0] * end_s, totals[1] * end_s)
 
 
 def utilisation(timeline: Timeline, end_s: float | None = None) -> float:

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskState
-from rlctl.monitoring.board import Board
 from rlctl.monitoring.ledger import Purpose, account
-from rlctl.monitoring.palette import OF_PURPOSE, rgb
+from rlctl.monitoring.palette import PURPOSE_COLOURS, rgb
+from rlctl.monitoring.summary_writer import SummaryWriter
 from rlctl.monitoring.timeline import Timeline
 
 STATES = (TaskState.QUEUED, TaskState.RUNNING, TaskState.DONE, TaskState.FAILED, TaskState.CANCELED)
@@ -33,7 +33,7 @@ _GOLDEN = 0.618034
 """Of a turn of the colour circle, from a task to the next."""
 
 
-def write_machine(board: Board, timeline: Timeline, step: int) -> None:
+def write_occupancy(board: SummaryWriter, timeline: Timeline, step: int) -> None:
     """Everything about the machine that a timeline tells."""
     shares = account(timeline).shares()
     states = Counter(attempt.state for attempt in timeline.attempts)
@@ -95,7 +95,7 @@ def _picture(timeline: Timeline, cells: NDArray[np.uint8], legend: Sequence[str]
 
 def _palette() -> list[int]:
     """Purposes, the same darker, to tell tasks that are neighbours, and from paper to ink."""
-    light = [c for purpose in _PURPOSES for c in rgb(OF_PURPOSE[purpose])]
+    light = [c for purpose in _PURPOSES for c in rgb(PURPOSE_COLOURS[purpose])]
     greys = [255 - 14 * grey for grey in range(16) for _ in range(3)]
     used = [*light, *(int(0.78 * c) for c in light)]
     return [*used, *[0] * (3 * _PAPER - len(used)), *greys]

@@ -21,7 +21,7 @@ COLOURS: Mapping[str, tuple[str, str]] = {
 }
 """On light and on dark."""
 
-OF_PURPOSE: Mapping[Purpose, str] = {
+PURPOSE_COLOURS: Mapping[Purpose, str] = {
     Purpose.USEFUL: "green",
     Purpose.WASTED: "red",
     Purpose.BOOT: "orange",
@@ -29,7 +29,7 @@ OF_PURPOSE: Mapping[Purpose, str] = {
     Purpose.CONTROLLER: "violet",
     Purpose.IDLE: "grey",
 }
-OF_STATE: Mapping[str, str] = {
+STATE_COLOURS: Mapping[str, str] = {
     "done": "green",
     "running": "blue",
     "failed": "red",
@@ -39,14 +39,14 @@ OF_STATE: Mapping[str, str] = {
 """Of a task; ``starting``: holds its cores, its program does not run yet."""
 
 
-def variable(colour: str) -> str:
+def css_variable(colour: str) -> str:
     """Its name in a style sheet."""
     return f"--{colour}"
 
 
-def declarations(dark: bool) -> str:
+def css_declarations(dark: bool) -> str:
     """All of them, for a style sheet."""
-    return " ".join(f"{variable(name)}: {of[dark]};" for name, of in COLOURS.items())
+    return " ".join(f"{css_variable(name)}: {of[dark]};" for name, of in COLOURS.items())
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
+from rlctl.monitoring.formatting import format_duration
+
 QUIET_S = 2.0
 LINE_EVERY_S = 10.0
 KNOWN_S, KNOWN_SHARE, KNOWN_TIMES = 5.0, 0.1, 3
@@ -209,14 +211,15 @@ class _Work:
         elapsed_s = self.elapsed_s()
         over = self.over or self.done >= self.total
         if self.unit.startswith("s "):  # seconds pass at one per second, whenever they began
-            return "" if over or not math.isfinite(self.total) else f"{duration(self.total - self.done)} left"
+            return "" if over or not math.isfinite(self.total) else f"{format_duration(self.total - self.done)} left"
         if self.done <= self._before or elapsed_s <= 0:
-            return duration(elapsed_s)
+            return format_duration(elapsed_s)
         rate = (self.done - self._before) / elapsed_s
         speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate >= 0.1 else f"{60 * rate:.2g}/min"
-        left_s = None if over else self._left_s()
-        told = f"took {duration(elapsed_s)}" if over else "" if left_s is None else f"{duration(left_s)} left"
-        return ", ".join(filter(None, (speed, told)))
+        if over:
+            return f"{speed}, took {format_duration(elapsed_s)}"
+        left_s = self._left_s()
+        return speed if left_s is None else f"{speed}, {format_duration(left_s)} left"
 
     def _left_s(self) -> float | None:
         """At the pace since the first part of this life was done; None: that tells too little as yet."""
@@ -224,17 +227,3 @@ class _Work:
         share = seen / (self.total - self._before)
         known = seen_s >= KNOWN_S or (share >= KNOWN_SHARE and self._times >= KNOWN_TIMES)
         return (self.total - self.done) * seen_s / seen if known and seen > 0.0 else None
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people.
-
-    >>> duration(59), duration(192), duration(7500), duration(math.inf)
-    ('59 s', '3:12 min', '2:05 h', 'no end')
-    """
-    if not math.isfinite(seconds):
-        return "no end"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"

@@ -17,7 +17,7 @@ RULES, POLICY = "rules", "policy"
 """Sub-runs: one for each rule, and one for the policy's own curve against cost."""
 
 
-class Kind(StrEnum):
+class TagKind(StrEnum):
     """What TensorBoard makes of a tag."""
 
     SCALAR = "scalars"
@@ -31,7 +31,7 @@ class Tag:
     """A tag, or a family of tags."""
 
     name: str
-    kind: Kind
+    kind: TagKind
     sentence: str
 
     def matches(self, tag: str) -> bool:
@@ -47,7 +47,7 @@ class Chart:
     tags: tuple[str, ...]
 
 
-_S, _H, _I, _T = Kind.SCALAR, Kind.HISTOGRAM, Kind.IMAGE, Kind.TEXT
+_S, _H, _I, _T = TagKind.SCALAR, TagKind.HISTOGRAM, TagKind.IMAGE, TagKind.TEXT
 TAGS = (
     Tag("learning/return_mean", _S, "Mean return of a campaign: undiscounted sum of its rewards."),
     Tag("learning/return_std", _S, "Standard deviation of the returns of the last campaigns."),

@@ -56,7 +56,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnsweredDecision:
     """A decision and its answer.
 
     Attributes:
@@ -92,7 +92,7 @@ class Timeline:
 
     capacity: Capacity
     attempts: list[Attempt] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[AnsweredDecision] = field(default_factory=list)
     working: list[tuple[float, float]] = field(default_factory=list)
     booting: list[tuple[float, float]] = field(default_factory=list)
     end_s: float = 0.0
@@ -163,7 +163,7 @@ class _Reader:
                 self._fallbacks[int(data["number"])] = str(data["reason"])
             case "decision":
                 number = int(data["number"])
-                answer = Answer(
+                answer = AnsweredDecision(
                     number=number,
                     subject=str(data.get("subject", "")),
                     asked_s=min(float(data.get("asked_s", now_s)), now_s),

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlctl.core.json_values import json_text
-from rlctl.monitoring.formatting import action_text
-from rlctl.monitoring.timeline import Answer, Attempt, Timeline
+from rlctl.monitoring.formatting import format_action
+from rlctl.monitoring.timeline import AnsweredDecision, Attempt, Timeline
 
 MARK = '"generator": "rlctl trace"'
 
@@ -76,7 +76,7 @@ def _controller(timeline: Timeline) -> list[Event]:
         events.append(
             {
                 "ph": "X",
-                "name": f"decision {answer.number}: {action_text(answer.action)}",
+                "name": f"decision {answer.number}: {format_action(answer.action)}",
                 "cat": "decision",
                 "ts": from_us,
                 "dur": asked_us - from_us,
@@ -157,7 +157,7 @@ def _flows(timeline: Timeline) -> list[Event]:
     return events
 
 
-def started_by(timeline: Timeline) -> list[tuple[Answer, list[Attempt]]]:
+def started_by(timeline: Timeline) -> list[tuple[AnsweredDecision, list[Attempt]]]:
     """For each decision, the first attempts that it submitted."""
     first = [attempt for attempt in timeline.attempts if attempt.attempt == 1]
     at = 0

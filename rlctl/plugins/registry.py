@@ -12,7 +12,7 @@ from rlctl.config.load import load_rule_file
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.config.validation import did_you_mean, key_prefix, short_repr
 from rlctl.core.campaign import CampaignFactory
-from rlctl.core.errors import ConfigError, Key, RlctlError
+from rlctl.core.errors import ConfigError, Key, RlctlError, reason
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, Chance
@@ -29,7 +29,6 @@ from rlctl.plugins.entry_points import (
     Registered,
     load,
     names,
-    reason,
 )
 
 if TYPE_CHECKING:

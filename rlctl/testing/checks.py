@@ -35,7 +35,7 @@ from rlctl.core.campaign import (
     require_campaign,
 )
 from rlctl.core.driver import Driver
-from rlctl.core.errors import ContractError, RlctlError
+from rlctl.core.errors import ContractError, RlctlError, reason
 from rlctl.core.machine import Capacity, Machine
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
@@ -44,7 +44,6 @@ from rlctl.core.records import RecordList
 from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Event, Failure, TaskId, TaskResult, TaskState
 from rlctl.environments.campaign_env import twin
-from rlctl.plugins.entry_points import reason
 from rlctl.testing.leaks import told_too_early
 
 MOST_DECISIONS = 20_000

@@ -104,7 +104,7 @@ DEAD = """
 import os, signal
 import gymnasium, numpy as np
 from mpi4py import MPI
-from rlctl.distributed.modes.lockstep import WorkersLostError
+from rlctl.core.errors import RanksLostError
 from rlctl_agents.ranks_vec_env import RanksVecEnv, serve
 
 class Deadly(gymnasium.Wrapper):
@@ -123,7 +123,7 @@ env = RanksVecEnv(comm)
 env.reset()
 try:
     env.step(np.zeros(2, int))
-except WorkersLostError as error:
+except RanksLostError as error:
     print(error, flush=True)
 comm.Revoke()
 os._exit(0)

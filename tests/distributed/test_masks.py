@@ -15,8 +15,9 @@ from rlctl.core.campaign import Decision
 from rlctl.core.errors import ConfigError, RlctlError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import SimpleRule
-from rlctl.distributed.actor.vector_env import SingleWorlds, VectorWorlds
-from rlctl.distributed.comm.transition_spec import Seeds, Worlds
+from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
+from rlctl.distributed.actor.vector_env import SequentialVectorEnv
+from rlctl.distributed.comm.transition_spec import Seeds, VectorEnvironment
 from rlctl.environments.masks import MaskError
 from rlctl_envs.gymnasium_id import GymnasiumId
 
@@ -37,10 +38,10 @@ def factory(**kwargs: Any) -> GymnasiumId:
     return GymnasiumId({"id": "Masked-v0", "module": "masked", "kwargs": kwargs})
 
 
-def worlds(way: str, made: GymnasiumId, count: int = 2, with_mask: bool = True) -> Worlds:
+def worlds(way: str, made: GymnasiumId, count: int = 2, with_mask: bool = True) -> VectorEnvironment:
     if way == "single":
-        return SingleWorlds([made.environment] * count, Seeds(5), with_mask=with_mask)
-    return VectorWorlds(made.vector_env(count, 5, Capacity()), with_mask=with_mask)
+        return SequentialVectorEnv([made.environment] * count, Seeds(5), with_mask=with_mask)
+    return GymnasiumVectorEnv(made.vector_env(count, 5, Capacity()), with_mask=with_mask)
 
 
 def allowed(rows: np.ndarray, heads: tuple[int, ...]) -> np.ndarray:
@@ -59,22 +60,26 @@ def test_alone_and_in_a_vector_it_is_the_same_environment(told: str, actions: st
     made = factory(told=told, actions=actions, end=end)
     both = [worlds(way, made) for way in WAYS]
     single, vector = both
-    assert single.layout == vector.layout
-    assert single.layout.n_mask == sum(single.heads)
+    assert single.transition_spec == vector.transition_spec
+    assert single.transition_spec.n_mask == sum(single.heads)
     assert single.action_space == vector.action_space
-    rows = [one.begin() for one in both]
+    rows = [one.reset() for one in both]
     ended = 0
     for _ in range(20):
         np.testing.assert_array_equal(*rows)
         actions_taken = allowed(rows[0], single.heads)  # any other raises an exception
         first, second = steps = [one.step(actions_taken) for one in both]
-        rows = [step.rows for step in steps]
+        rows = [step.observations for step in steps]
         for name in ("rewards", "durations", "terminated", "truncated", "tasks"):
             np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
-        for one, other in zip(first.ended, second.ended, strict=True):
-            np.testing.assert_array_equal(one.row, other.row)
-            assert (one.environment, one.ret, one.length) == (other.environment, other.ret, other.length)
-            assert one.figures == other.figures == {"figure": 7.0 if end == "limit" else 5.0}
+        for one, other in zip(first.episode_ends, second.episode_ends, strict=True):
+            np.testing.assert_array_equal(one.observation, other.observation)
+            assert (one.environment, one.episode_return, one.length) == (
+                other.environment,
+                other.episode_return,
+                other.length,
+            )
+            assert one.metrics == other.metrics == {"figure": 7.0 if end == "limit" else 5.0}
             ended += 1
         assert single.episodes == vector.episodes
     assert ended >= 4
@@ -87,9 +92,9 @@ def test_alone_and_in_a_vector_it_is_the_same_environment(told: str, actions: st
 @pytest.mark.parametrize("told", WRONG)
 def test_a_mask_that_says_nothing_usable_is_refused_with_environment_and_step(told: str, way: str) -> None:
     made = worlds(way, factory(told=told))
-    rows = made.begin()
+    rows = made.reset()
     for _ in range(2):
-        rows = made.step(allowed(rows, (4,))).rows
+        rows = made.step(allowed(rows, (4,))).observations
     with pytest.raises(MaskError, match=f"Masked-v0, step 3 of an episode: its action mask .*{WRONG[told]}") as error:
         made.step(allowed(rows, (4,)))
     assert "\n" not in str(error.value)
@@ -103,7 +108,7 @@ def test_masks_where_actions_are_no_choices(way: str) -> None:
     ):
         worlds(way, factory(actions="bits"))
     made = worlds(way, factory(actions="numbers"))
-    assert made.layout.n_mask == 0
+    assert made.transition_spec.n_mask == 0
     made.close()
 
 
@@ -111,15 +116,15 @@ def test_masks_where_actions_are_no_choices(way: str) -> None:
 def test_rows_hold_masks_only_where_some_are_told_and_wanted(way: str) -> None:
     for kwargs, with_mask in (({"told": "none"}, True), ({"told": "array"}, False)):
         made = worlds(way, factory(**kwargs), with_mask=with_mask)
-        assert made.layout.n_mask == 0
-        assert made.begin().shape == (2, 2)
+        assert made.transition_spec.n_mask == 0
+        assert made.reset().shape == (2, 2)
         made.close()
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_environment_that_begins_to_tell_masks_later_is_refused(way: str) -> None:
     made = worlds(way, factory(told="late"))
-    made.begin()
+    made.reset()
     for _ in range(2):
         made.step(np.zeros((2, 1), np.int64))
     with pytest.raises(MaskError, match="Masked-v0, step 3 of an episode: its action mask is the first one"):

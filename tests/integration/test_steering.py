@@ -28,7 +28,7 @@ from rlctl.core.records import Record
 from rlctl.executors.event_log import Journal
 from rlctl.plugins.registry import policy_factory
 from rlctl.steering import control, steer
-from rlctl.steering.status import Status
+from rlctl.steering.status import CampaignStatus
 
 HERE = Path(__file__).parent
 ENTRY_POINTS = "[rlctl.campaigns]\ntiny = tiny_campaign:Factory\n[rlctl.policies]\ncycling = tiny_campaign:Cycling\n"
@@ -203,7 +203,7 @@ def test_status_tells_that_programs_go_on_when_the_controller_was_killed(steerin
     await_(lambda: rlctl.status(steering.run).unattended == 2)
     now = rlctl.status(steering.run)
     assert 0.0 < now.lease_s <= 300.0
-    assert Status.from_json(now.to_json()) == now
+    assert CampaignStatus.from_json(now.to_json()) == now
     text = io.StringIO()
     Console(file=text, width=80).print(now.show())
     line = r"2 programs go on alone; --resume within [45]:\d\d min takes them over"

@@ -24,7 +24,7 @@ from rlctl.config.schema import Config
 from rlctl.core.campaign import Decision
 from rlctl.core.errors import ConfigError, PolicyError
 from rlctl.core.sets import SetLayout
-from rlctl.distributed.actor.numpy_policies import actor_policy
+from rlctl.distributed.actor.numpy_policies import ActorPolicy
 from rlctl.plugins.registry import load_policy
 from rlctl_agents.ppo.attention import FAVOUR, AttentionActor
 from rlctl_agents.ppo.network import PrivilegedPolicy
@@ -147,10 +147,10 @@ def test_what_actors_compute_and_what_is_saved_is_the_model(tmp_path: Path) -> N
     x = rows(64)
     with torch.no_grad():
         theirs = actor_net(torch.from_numpy(x)).numpy()
-    policy = actor_policy(snapshot_spec(trained))
+    policy = ActorPolicy(snapshot_spec(trained))
     policy.load(snapshot_weights(trained))
     seen = np.concatenate([x, np.ones((64, 5)), np.zeros((64, 2))], axis=1, dtype=np.float32)
-    assert np.abs(policy.outputs(seen, policy.begin(64))[0] - theirs).max() < 1e-4
+    assert np.abs(policy.outputs(seen, policy.initial_state(64))[0] - theirs).max() < 1e-4
     trained.save(tmp_path / "model.zip")
     again = PPO.load(tmp_path / "model.zip", device="cpu")
     assert (again.predict(seen, deterministic=True)[0] == trained.predict(seen, deterministic=True)[0]).all()

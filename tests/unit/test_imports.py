@@ -206,8 +206,8 @@ def test_the_check_sees_what_is_forbidden(module: str, source: str) -> None:
         ("rlctl.executors.engine", "from rlctl.core.task import Event"),
         ("rlctl_envs.block_copolymer.twin", "def f():\n    import torch"),
         ("rlctl_agents.training", "import torch"),
-        ("rlctl.distributed.comm.mpi_context", "def f():\n    from mpi4py import MPI"),
-        ("rlctl.distributed.comm.mpi_context", "if TYPE_CHECKING:\n    from mpi4py.MPI import Comm"),
+        ("rlctl.distributed.launch.mpi_context", "def f():\n    from mpi4py import MPI"),
+        ("rlctl.distributed.launch.mpi_context", "if TYPE_CHECKING:\n    from mpi4py.MPI import Comm"),
         ("rlctl.steering.control", "from rlctl.executors.engine import Executor"),
     ],
 )

@@ -22,7 +22,7 @@ from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import Silent
 from rlctl.monitoring.timeline import Attempt
 from rlctl.plugins.registry import campaign_factory
-from rlctl.steering.plausibility import Impossible, Plausibility, beyond, plausibility
+from rlctl.steering.plausibility import ImplausibleValue, Plausibility, beyond, plausibility
 from rlctl.steering.run_folder import JOURNAL, read_run
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.material import Material
@@ -126,7 +126,7 @@ def test_numbers_far_beyond_all_answers_are_impossible_whatever_holds_them() -> 
     def names(**values: Any) -> list[str]:
         return [row.quantity for row in beyond(attempt(values), answers)]
 
-    assert beyond(attempt({"x": 9}), answers) == [Impossible("a", "x", 9.0, low, high)]
+    assert beyond(attempt({"x": 9}), answers) == [ImplausibleValue("a", "x", 9.0, low, high)]
     assert names(x=high + 1.4 * (high - low), many=[low - 1.4 * (high - low)]) == []
     assert names(x=high + 1.6 * (high - low)) == ["x"]
     assert names(many=[low - 1.6 * (high - low), 7.0]) == ["many[0]"]

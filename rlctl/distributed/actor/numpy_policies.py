@@ -25,18 +25,18 @@ _SMALL = 1e-6
 
 
 @dataclass(slots=True)
-class Answer:
+class PolicyOutput:
     """Of a policy to the rows of n environments.
 
     Attributes:
-        actions: [n, n_action], as ``Worlds.step`` takes them.
+        actions: [n, n_action], as ``VectorEnvironment.step`` takes them.
         stored: [n, n_action], as the algorithm stores them.
         log_probs: [n], of ``stored``; 0 where the algorithm needs none.
         state: [n, s], memory for the next answer.
     """
 
     actions: NDArray[Any]
-    stored: Float32
+    buffer_actions: Float32
     log_probs: Float32
     state: Float32
 
@@ -77,7 +77,7 @@ class ActorPolicy:
     Attributes:
         length: numbers of the flat weights: recurrent layer, hidden layers, last layer, extra of the head; each layer
             as matrix (outputs, inputs) in C order, then bias.
-        state_length: numbers of memory for each environment.
+        state_size: numbers of memory for each environment.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ class ActorPolicy:
         self._split = self._lstm.length if self._lstm else 0
         self._end = self._split + self._network.length
         self.length = self._end + self.head.extra
-        self.state_length = 2 * units
+        self.state_size = 2 * units
         self._flat = np.zeros(self.length, np.float32)
         if self._lstm is not None:
             self._lstm.view(self._flat[: self._split])
@@ -108,9 +108,9 @@ class ActorPolicy:
         self._flat[:] = flat
         self.head.load(self._flat[self._end :])
 
-    def begin(self, count: int) -> Float32:
-        """Memory of ``count`` environments at the begin of an episode, [count, state_length]."""
-        return np.zeros((count, self.state_length), np.float32)
+    def initial_state(self, count: int) -> Float32:
+        """Memory of ``count`` environments at the begin of an episode, [count, state_size]."""
+        return np.zeros((count, self.state_size), np.float32)
 
     def outputs(self, rows: Float32, state: Float32) -> tuple[Float32, Float32]:
         """Of the last layer, and the new memory."""
@@ -128,21 +128,21 @@ class ActorPolicy:
         random: np.random.Generator,
         exploration: float = 0.0,
         at_random: bool = False,
-    ) -> Answer:
+    ) -> PolicyOutput:
         """Choose.
 
         Args:
             rows: [n, row].
-            state: [n, state_length]; 0 where an episode begins.
-            exploration, at_random: see ``rlctl.distributed.learner.experience_source.Source.publish``.
+            state: [n, state_size]; 0 where an episode begins.
+            exploration, at_random: see ``rlctl.distributed.learner.experience_source.ExperienceSource.publish``.
         """
         masks = rows[:, self.n_obs : self.n_obs + self.n_mask] > 0.5 if self.n_mask else None
         if at_random:
             if self._lstm is not None:
                 _, state = self.outputs(rows, state)
-            return Answer(*self.head.at_random(len(rows), masks, random), state)
+            return PolicyOutput(*self.head.at_random(len(rows), masks, random), state)
         outputs, state = self.outputs(rows, state)
-        return Answer(*self.head.draw(outputs, masks, random, exploration), state)
+        return PolicyOutput(*self.head.draw(outputs, masks, random, exploration), state)
 
 
 def actor_policy(spec: Mapping[str, Any]) -> ActorPolicy:

@@ -22,20 +22,20 @@ from tensorboard.plugins.custom_scalar.metadata import PLUGIN_NAME as CUSTOM_SCA
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
 from rlctl.monitoring.event_file import EventFile
-from rlctl.monitoring.tags import LAYOUT, METRICS, Kind, find, regex
+from rlctl.monitoring.tags import LAYOUT, METRICS, TagKind, find, regex
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 Leaf = bool | int | float | str
 
 
-class Board:
+class SummaryWriter:
     """One event file in a folder; a later one in the same folder continues the curves.
 
     Args:
         since: the step from which on this file replaces what earlier ones have; 0: all of it.
 
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, Board(Path(folder)) as board:
+    >>> with tempfile.TemporaryDirectory() as folder, SummaryWriter(Path(folder)) as board:
     ...     board.scalars({"machine/busy_cores": 3}, step=40)
     """
 
@@ -49,7 +49,7 @@ class Board:
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
         """Points of several curves; what is no finite number is left out."""
         numbers = {tag: float(v) for tag, v in values.items() if isinstance(v, int | float | np.number | np.bool_)}
-        points = [self._value(tag, Kind.SCALAR, simple_value=v) for tag, v in numbers.items() if np.isfinite(v)]
+        points = [self._value(tag, TagKind.SCALAR, simple_value=v) for tag, v in numbers.items() if np.isfinite(v)]
         if points:
             self._write(points, step)
 
@@ -60,7 +60,7 @@ class Board:
             string_val=[text.encode()],
             tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
         )
-        self._write([self._value(tag, Kind.TEXT, tensor=tensor)], step)
+        self._write([self._value(tag, TagKind.TEXT, tensor=tensor)], step)
 
     def image(self, tag: str, png: bytes, step: int) -> None:
         """A picture, as the bytes of a PNG file.
@@ -72,7 +72,7 @@ class Board:
             raise ValueError(f"{tag}: not a PNG")
         width, height = struct.unpack(">II", png[16:24])
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-        self._write([self._value(tag, Kind.IMAGE, image=image)], step)
+        self._write([self._value(tag, TagKind.IMAGE, image=image)], step)
 
     def histogram(self, tag: str, values: ArrayLike, step: int) -> None:
         """How numbers are distributed; few different integers get a bar each. Nothing is written of no numbers."""
@@ -93,7 +93,7 @@ class Board:
             bucket_limit=edges[1:].tolist(),
             bucket=counts.tolist(),
         )
-        self._write([self._value(tag, Kind.HISTOGRAM, histo=histo)], step)
+        self._write([self._value(tag, TagKind.HISTOGRAM, histo=histo)], step)
 
     def layout(self) -> None:
         """Lay the custom scalars out by the questions that they answer."""
@@ -138,7 +138,7 @@ class Board:
         """Write out what is buffered; may be called twice."""
         self._file.close()
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> SummaryWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -147,7 +147,7 @@ class Board:
     def _hparams(self, tag: str, data: plugin_data_pb2.HParamsPluginData) -> None:
         self._write([Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(data))], 0)
 
-    def _value(self, tag: str, kind: Kind, **content: Any) -> Summary.Value:
+    def _value(self, tag: str, kind: TagKind, **content: Any) -> Summary.Value:
         """TensorBoard keeps the description that comes with the first value of a tag."""
         if tag in self._described:
             return Summary.Value(tag=tag, **content)

@@ -1,4 +1,4 @@
-"""A rank that fails takes the job with it at once: the others would wait for it for ever."""
+"""Ending the whole job when a rank fails: the other ranks would wait for it without end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rlctl.distributed.launch import status_file
 from rlctl.system import interrupts
 from rlctl.system.crash_report import EXIT_CODE, origin
 from rlctl.system.terminal import one_line
-from rlctl.system.watchdog import NoAnswer, complaint
+from rlctl.system.watchdog import NoAnswer, timeout_message
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
 
-MENDABLE = 2
-"""Exit code of what the user can mend."""
+USER_ERROR = 2
+"""Exit code for errors that the user can correct."""
 
-GO_ON = 75
-"""Exit code where training is not over, and goes on with ``--resume``."""
+RESUMABLE = 75
+"""Exit code of an unfinished training that ``--resume`` continues."""
 
 _INTERRUPTED = 130
 _PREFER_FIRST_S = 0.3
@@ -37,16 +37,14 @@ _OPENMPI_DAEMONS = ("prterun", "prted", "mpiexec", "mpirun")
 
 
 @contextmanager
-def ends_together(label: str | None = None, spared: bool = False) -> Iterator[int]:
-    """Any exception in here ends the whole job, once its traceback, or the one line of a ``RlctlError``, is written.
+def aborting_job(label: str | None = None, spared: bool = False) -> Iterator[int]:
+    """End the whole job at any exception in the block, after printing its traceback or, of a ``RlctlError``, its line.
 
-    The context is the number of this rank.
-
-    What goes wrong on many ranks of a machine is written by the first of them only.
+    Yields the number of this rank. Of several ranks of a machine that fail, the first one prints.
 
     Args:
-        label: who this rank is, for the message.
-        spared: the others can do without this rank: SIGTERM ends it alone, where the MPI survives that.
+        label: of this rank, for the message.
+        spared: whether the others can do without this rank: SIGTERM ends it alone, where the MPI survives that.
     """
     from mpi4py import MPI
 
@@ -68,21 +66,21 @@ def ends_together(label: str | None = None, spared: bool = False) -> Iterator[in
 
 
 def abort(error: BaseException, label: str, first: bool) -> NoReturn:
-    """End the job: exit code 2 for what the user can mend, 75 where ranks were lost, 130 for an interrupt, else 70.
+    """End the job: exit code 2 for errors that the user can correct, 75 for lost ranks, 130 for an interrupt, else 70.
 
     Args:
-        error: why.
+        error: the reason.
         label: of this rank.
-        first: of several ranks with an error that the user can mend, this one is to tell of it.
+        first: whether this rank prints an error that several ranks have.
     """
     interrupts.end()  # another rank may be ending the job already: launchers begin with SIGTERM
     if isinstance(error, NoAnswer):
-        error = NoAnswerError(complaint(error))
+        error = NoAnswerError(timeout_message(error))
     if isinstance(error, RlctlError):
-        # Wrong for all alike, most often: then rank 0 is to say it, as it is of no interest where.
-        told = not first and _is_told(_PREFER_FIRST_S)
-        text = "" if told else f"rlctl: {'' if first else f'{label}: '}{one_line(str(error))}\n"
-        code = GO_ON if isinstance(error, RanksLostError) else MENDABLE
+        # Most often all ranks have the same error: then rank 0 prints it, since the rank does not matter.
+        printed = not first and _is_claimed(_PREFER_FIRST_S)
+        text = "" if printed else f"rlctl: {'' if first else f'{label}: '}{one_line(str(error))}\n"
+        code = RESUMABLE if isinstance(error, RanksLostError) else USER_ERROR
     elif isinstance(error, KeyboardInterrupt):
         text, code = "", _INTERRUPTED
     else:
@@ -91,21 +89,21 @@ def abort(error: BaseException, label: str, first: bool) -> NoReturn:
 
 
 def end(code: int, text: str = "") -> NoReturn:
-    """End the job with an exit code; ``text`` is written unless another rank of this machine has ended it already."""
+    """End the job with an exit code, and print ``text`` unless another rank of this machine ends it already."""
     claim = _claim()
     if claim is not None:
-        status_file.tell_code(code)
+        status_file.report_exit_code(code)
         sys.stdout.flush()
         os.write(2, text.encode(errors="backslashreplace"))
-    time.sleep(_DELIVERY_S if claim is not None else 1.0)  # what was written must be out before the launcher kills
+    time.sleep(_DELIVERY_S if claim is not None else 1.0)  # the text must be out before the launcher kills
     kill_job(code)
 
 
 def kill_job(code: int) -> NoReturn:
     """End all ranks at once.
 
-    Where ranks survive each other, Open MPI takes ``MPI_Abort`` for the death of one rank: the others go on, and so
-    does its launcher. That is told to end instead, which gives exit code 1, whatever is asked for.
+    Where ranks survive each other, Open MPI takes ``MPI_Abort`` for the death of one rank: the others continue, and so
+    does its launcher. SIGTERM ends that one instead, always with exit code 1.
     """
     from mpi4py import MPI
 
@@ -120,10 +118,10 @@ def kill_job(code: int) -> NoReturn:
 
 
 def survives(comm: Comm) -> bool:
-    """Whether this MPI lets the others go on when a rank is killed, by its own word.
+    """Whether the other ranks survive when one is killed, as this MPI declares.
 
-    Open MPI from 5 on keeps the answer as an attribute of the world, ``MPI_FT`` of its mpi.h, which mpi4py has no name
-    for: true under ``mpiexec --with-ft ulfm``, or with the parameter ``mpi_ft_enable``.
+    Open MPI from 5 on has it as an attribute of the world, ``MPI_FT`` of its mpi.h, for which mpi4py has no name: true
+    under ``mpiexec --with-ft ulfm``, or with the parameter ``mpi_ft_enable``.
     """
     from mpi4py import MPI
 
@@ -144,7 +142,7 @@ def _program(pid: int) -> str:
 
 
 def _claim() -> socket.socket | None:
-    """The first of the ranks of this machine, which are children of one launcher, gets it; it ends with the process."""
+    """A lock that the first of this machine's ranks gets, until it exits; None for the others."""
     if sys.platform != "linux":
         return socket.socket()
     held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -156,8 +154,8 @@ def _claim() -> socket.socket | None:
     return held
 
 
-def _is_told(patience_s: float) -> bool:
-    """Whether another rank of this machine ends the job, or does so within a while."""
+def _is_claimed(patience_s: float) -> bool:
+    """Whether another rank of this machine ends the job, or begins to within ``patience_s``."""
     if sys.platform != "linux":
         return False
     end = time.monotonic() + patience_s

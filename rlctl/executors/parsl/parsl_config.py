@@ -1,4 +1,4 @@
-"""Parsl's executor as the user has described it: a ``parsl.Config``, or an executor, in a file or a module."""
+"""Loads an executor of Parsl as the user describes it: a ``parsl.Config`` or an executor, in a file or a module."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from rlctl.core.errors import ConfigError
+from rlctl.core.errors import ConfigError, described
 
 SLOW_S = 30
-"""A lost node that is noticed later than that is worth a warning."""
+"""Seconds; it is worth a warning if a lost node is noticed later."""
 
 _KEY = ("executor", "options", "config")
 
 log = logging.getLogger(__name__)
 
 
-def load(config: str, label: str | None) -> Any:
-    """The ``HighThroughputExecutor`` that ``config`` means, not started.
+def load_executor(config: str, label: str | None) -> Any:
+    """Load the ``HighThroughputExecutor`` that ``config`` names; it is not started.
 
     Args:
         config: ``path/to/file.py``, ``path/to/file.py:name`` or ``package.module:name``; in a file the name is
-            ``config`` if none is given. It is a ``parsl.Config``, an executor, or a function that gives one of them.
+            ``config`` if none is given. It is a ``parsl.Config``, an executor, or a function that returns one of them.
         label: which executor of several.
 
     Raises:
@@ -35,21 +35,15 @@ def load(config: str, label: str | None) -> Any:
         raise ConfigError(
             f"Parsl cannot be imported ({error}): install it with `pip install 'rlctl[parsl]'`", ("executor", "name")
         ) from error
-    found = _found(config)
+    found = _load_object(config)
     if callable(found) and not hasattr(found, "submit"):
         found = found()
-    executors = list(getattr(found, "executors", [found]))
-    if label is not None:
-        executors = [executor for executor in executors if getattr(executor, "label", None) == label]
-    labels = ", ".join(str(getattr(executor, "label", "?")) for executor in getattr(found, "executors", [found]))
-    if len(executors) != 1:
-        raise ConfigError(
-            f"{config}: has no executor {label!r}; there are: {labels}"
-            if label is not None
-            else f"{config}: has several executors, choose one by executor.options.label; there are: {labels}",
-            ("executor", "options", "label"),
-        )
-    (executor,) = executors
+    executors = {str(getattr(each, "label", "?")): each for each in getattr(found, "executors", [found])}
+    if len(executors) != 1 if label is None else label not in executors:
+        problem = "has several executors, choose one by executor.options.label"
+        problem = problem if label is None else f"has no executor {label!r}"
+        raise ConfigError(f"{config}: {problem}; there are: {', '.join(executors)}", ("executor", "options", "label"))
+    executor = next(iter(executors.values())) if label is None else executors[label]
     if not isinstance(executor, HighThroughputExecutor):
         raise ConfigError(f"{config}: {type(executor).__name__} is no HighThroughputExecutor of Parsl", _KEY)
     if executor.enable_mpi_mode:
@@ -61,8 +55,8 @@ def load(config: str, label: str | None) -> Any:
     return executor
 
 
-def look_over(executor: Any) -> None:
-    """Warn of what makes an executor slow to notice losses."""
+def warn_if_slow(executor: Any) -> None:
+    """Warn of heartbeats that make an executor slow to notice losses."""
     if executor.heartbeat_period > 5 or executor.heartbeat_threshold > SLOW_S:
         log.warning(
             "Parsl executor %s: a killed worker is noticed after up to %s s, a lost node after up to %s s: set "
@@ -74,18 +68,16 @@ def look_over(executor: Any) -> None:
         )
 
 
-def _found(config: str) -> Any:
+def _load_object(config: str) -> Any:
     place, colon, name = config.rpartition(":")
     if not colon or place.endswith(":") or "/" in name or "\\" in name:
         place, name = config, ""
+    name = name or "config"
     try:
         if place.endswith(".py"):
-            path = Path(place).expanduser()
-            values = runpy.run_path(str(path), run_name="parsl_config")
-            return values[name or "config"]
-        return getattr(importlib.import_module(place), name or "config")
+            return runpy.run_path(str(Path(place).expanduser()), run_name="parsl_config")[name]
+        return getattr(importlib.import_module(place), name)
     except (KeyError, AttributeError) as error:
-        missing = name or "config"
-        raise ConfigError(f"{config}: it has no {missing!r}: give a name after a colon", _KEY) from error
+        raise ConfigError(f"{config}: it has no {name!r}: give a name after a colon", _KEY) from error
     except Exception as error:
-        raise ConfigError(f"{config}: cannot be loaded: {type(error).__name__}: {error}", _KEY) from error
+        raise ConfigError(f"{config}: cannot be loaded: {described(error)}", _KEY) from error

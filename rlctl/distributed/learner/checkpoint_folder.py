@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and are believed only while they are as they were written."""
+"""Checkpoint folders: written atomically, and used only while their checksums hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 SUMS = "sums.json"
-"""Of a checkpoint: SHA-256 and size of each of its files; written last."""
+"""SHA-256 and size of each file of a checkpoint; written last."""
 
 
 class CheckpointFolder:
@@ -28,13 +28,13 @@ class CheckpointFolder:
         self.folder, self.keep = folder, keep
 
     def write(self, name: str, fill: Callable[[Path], object]) -> None:
-        """Write a checkpoint, then remove what is of no more use; one of this name gives way.
+        """Write a checkpoint, replacing one of this name, then remove old ones.
 
         Args:
-            fill: writes the files into the folder that it is given.
+            fill: writes the files into the given folder.
 
         Raises:
-            OSError: it cannot be written; those that were there still are.
+            OSError: it cannot be written; earlier ones are unharmed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=self.folder.resolve()))
@@ -54,13 +54,13 @@ class CheckpointFolder:
         self.tidy()
 
     def names(self) -> list[str]:
-        """Of all checkpoints, oldest first, whole or not."""
+        """Names of all checkpoints, oldest first, complete or not."""
         if not self.folder.is_dir():
             return []
         return sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(".") and path.is_dir())
 
     def newest(self) -> Path | None:
-        """The newest whole one; what is torn or damaged is passed over, and told of."""
+        """The newest complete one; those that are damaged are skipped with a warning."""
         for name in reversed(self.names()):
             problem = _problem(self.folder / name)
             if problem is None:
@@ -69,7 +69,7 @@ class CheckpointFolder:
         return None
 
     def tidy(self) -> None:
-        """Remove all but the newest, and what a killed writer has left."""
+        """Remove all but the newest, and leftovers of killed writers."""
         for name in self.names()[: -self.keep]:
             # A kill leaves no half of it that looks like a checkpoint.
             (self.folder / name).rename(self.folder / f".{name}")

@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 from rlctl.core.campaign import Action, ActionSpace, Decision, first_allowed, head_sizes
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
-from rlctl.system.watchdog import NoAnswer, complaint
+from rlctl.system.watchdog import NoAnswer, timeout_message
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _PATIENCE = 3
 """Decisions in a row that a policy may leave to the fallback by not answering: each costs its time limit."""
 
 
-class Guard:
+class PolicyGuard:
     """Asks the policy; falls back when the observation or the answer makes no sense, or the policy raises.
 
     Where it does not answer in time a fallback steps in, if there is one: the first allowed choice is none. A policy
@@ -85,7 +85,7 @@ class Guard:
             self._unanswered += 1
             if self.fallback is None or policy is self.fallback or self._unanswered >= _PATIENCE:
                 raise
-            log.warning("%s", complaint(error))
+            log.warning("%s", timeout_message(error))
             return None, "timeout"
         except Exception as error:  # whatever a policy does, the campaign goes on
             log.warning("policy %s raised %r", policy.name, error, exc_info=log.isEnabledFor(logging.DEBUG))

@@ -7,7 +7,7 @@ import pytest
 from gymnasium.spaces import Discrete, MultiDiscrete
 
 from rlctl.core.campaign import Action, Decision
-from rlctl.steering.guard import Guard
+from rlctl.steering.policy_guard import PolicyGuard
 
 
 class Says:
@@ -40,7 +40,7 @@ def decision(observation: float = 0.0) -> Decision:
 
 @pytest.mark.parametrize("answer", [[2, 1], np.array([0, 0]), {"temperature": 1.2, "steps": 3, "give_up": False}])
 def test_an_answer_that_makes_sense_passes(answer: Any) -> None:
-    given, reason = Guard(Says(answer), Says(FALLBACK), SPACE).act(decision())
+    given, reason = PolicyGuard(Says(answer), Says(FALLBACK), SPACE).act(decision())
     assert given is answer
     assert reason is None
 
@@ -59,28 +59,28 @@ def test_an_answer_that_makes_sense_passes(answer: Any) -> None:
     ],
 )
 def test_what_makes_no_sense_falls_back(answer: Any, reason: str) -> None:
-    assert Guard(Says(answer), Says(FALLBACK), SPACE).act(decision()) == (FALLBACK, reason)
+    assert PolicyGuard(Says(answer), Says(FALLBACK), SPACE).act(decision()) == (FALLBACK, reason)
 
 
 @pytest.mark.parametrize("observation", [np.nan, np.inf])
 def test_a_policy_is_not_asked_about_what_is_not_finite(observation: float) -> None:
     policy = Says(AssertionError("asked"))
-    assert Guard(policy, Says(FALLBACK), SPACE).act(decision(observation)) == (FALLBACK, "observation")
+    assert PolicyGuard(policy, Says(FALLBACK), SPACE).act(decision(observation)) == (FALLBACK, "observation")
 
 
 def test_without_a_working_fallback_the_first_allowed_choices_are_taken() -> None:
     for fallback in (None, Says(ValueError("no"))):
-        action, reason = Guard(Says(ValueError("no")), fallback, SPACE).act(decision())
+        action, reason = PolicyGuard(Says(ValueError("no")), fallback, SPACE).act(decision())
         assert reason == "exception"
         assert np.array_equal(np.asarray(action), [1, 1])
-    action, _ = Guard(Says(None), None, Discrete(5)).act(decision())
+    action, _ = PolicyGuard(Says(None), None, Discrete(5)).act(decision())
     assert np.array_equal(np.asarray(action), [1])
 
 
 def test_both_memories_are_saved_and_restored() -> None:
-    guard = Guard(Says([0, 0]), Says(FALLBACK), SPACE)
+    guard = PolicyGuard(Says([0, 0]), Says(FALLBACK), SPACE)
     saved = json.loads(json.dumps(guard.state()))
-    other = Guard(Says([1, 1]), Says({}), SPACE)
+    other = PolicyGuard(Says([1, 1]), Says({}), SPACE)
     other.restore(saved)
     assert other.state() == guard.state()
-    assert Guard(Says(ValueError("no")), None, SPACE).state() == {}
+    assert PolicyGuard(Says(ValueError("no")), None, SPACE).state() == {}

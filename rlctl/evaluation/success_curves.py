@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import RlctlError
 from rlctl.environments import campaign_vector_env
-from rlctl.evaluation.play import TOGETHER, draw_instances
+from rlctl.evaluation.rollout import TOGETHER, draw_instances
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins.registry import load_policy
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rlctl.monitoring.timeline import Timeline
 
 SPREAD = 4
-"""A purpose of instances, beside those of ``rlctl.evaluation.play``: to show how much instances differ. None of them
+"""A purpose of instances, beside those of ``rlctl.evaluation.rollout``: to show how much instances differ. None of them
 is held out, so that looking at them spoils no comparison."""
 
 LOW, MEDIAN, HIGH = 0.1, 0.5, 0.9
@@ -193,7 +193,7 @@ def spread_instances(seed: int, count: int) -> list[int]:
     return draw_instances(seed, SPREAD, count)
 
 
-def rules(config: Config) -> tuple[dict[str, Policy], list[str]]:
+def load_rules(config: Config) -> tuple[dict[str, Policy], list[str]]:
     """The rules among ``config.policies``, entries and files, with the complaints about those that cannot be loaded."""
     loaded: dict[str, Policy] = {}
     complaints: list[str] = []

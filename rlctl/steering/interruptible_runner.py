@@ -60,7 +60,7 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-class WatchedExecutor:
+class InterruptibleRunner:
     """An executor that waits in short slices and tells what happens in them.
 
     Attributes:

@@ -16,20 +16,20 @@ import numpy as np
 
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Action, CampaignFactory, Decision
-from rlctl.evaluation.comparison_curves import results, standing, write_rules
-from rlctl.evaluation.curves import rules, run_curve, twin_curves
+from rlctl.evaluation.comparison_curves import results_table, summary_scalars, write_rules
+from rlctl.evaluation.success_curves import load_rules, run_curve, twin_curves
 from rlctl.executors.event_log import Journal
-from rlctl.monitoring.board import Board
 from rlctl.monitoring.ledger import utilisation
-from rlctl.monitoring.occupancy import write_machine
-from rlctl.monitoring.run_metadata import write_about
+from rlctl.monitoring.occupancy import write_occupancy
+from rlctl.monitoring.run_metadata import write_run_metadata
+from rlctl.monitoring.summary_writer import SummaryWriter
 from rlctl.monitoring.tags import POLICY
 from rlctl.monitoring.timeline import Timeline
 
 if TYPE_CHECKING:
     from rlctl.core.driver import Driver
     from rlctl.core.records import Record
-    from rlctl.evaluation.curves import Curve
+    from rlctl.evaluation.success_curves import Curve
     from rlctl.steering.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ SHARE = 0.01
 LATENCIES = 1000
 
 
-class SteeringCurves:
+class LiveCurves:
     """The board of one life of the steering process.
 
     Nothing that goes wrong here stops a campaign; it is said in the log.
@@ -67,9 +67,9 @@ class SteeringCurves:
         self._journal, self._records, self._driver = journal, list(records), driver
         decisions = sum(record.kind == "decision" for record in records)
         # The last decision asked may have been drawn, and not recorded: it is asked and drawn again.
-        self._board = Board(folder, since=decisions)
+        self._board = SummaryWriter(folder, since=decisions)
         spent = max((record.time_s for record in records), default=-1.0) * config.machine.nodes
-        self._policy = Board(folder / POLICY, since=round(spent) + 1 if records else 0)
+        self._policy = SummaryWriter(folder / POLICY, since=round(spent) + 1 if records else 0)
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
         self._actions: list[list[int]] = []
         self._masked: list[float] = []
@@ -78,7 +78,7 @@ class SteeringCurves:
             who = {"run": "steer", "policy": identity["policy"], "instance": identity["instance"]}
             policy = shlex.quote(str(journal.header.get("policy_source") or identity["policy"]))
             command = f"rlctl steer experiment.yaml --policy {policy} --run NEW-FOLDER --instance {who['instance']}"
-            write_about(self._board, config, factory, who, command)
+            write_run_metadata(self._board, config, factory, who, command)
 
     def decided(self, decision: Decision, action: Action, latency_s: float) -> None:
         """A decision has been answered."""
@@ -131,7 +131,7 @@ class SteeringCurves:
     def _end(self, summary: Summary) -> None:
         step, curve = self._driver.decisions, run_curve(self._machine(), summary.policy, summary.instance)
         curve = replace(curve, price=self._driver.outcome().cost)
-        figures = standing([curve]) | {
+        figures = summary_scalars([curve]) | {
             "machine/node_seconds": summary.node_seconds,
             "learning/return_mean": self._return(summary.node_seconds),
         }
@@ -141,12 +141,12 @@ class SteeringCurves:
         with _only_curves("rules beside the campaign"):
             beside = self._rules(summary.instance)
             write_rules(self._folder, beside, (0, max(step, 1)))
-        self._board.text("about/result", results({f"{summary.policy}, real": [curve], **beside}), step)
+        self._board.text("about/result", results_table({f"{summary.policy}, real": [curve], **beside}), step)
 
     def _machine(self) -> Timeline:
         step, board = self._driver.decisions, self._board
         timeline = Timeline.read(self._newest(), self._config.machine.capacity())
-        write_machine(board, timeline, step)
+        write_occupancy(board, timeline, step)
         board.scalars({"machine/utilisation": utilisation(timeline)}, step)
         if self._latencies_ms:
             p50, p99 = np.quantile(self._latencies_ms, (0.5, 0.99), method="higher")
@@ -172,7 +172,7 @@ class SteeringCurves:
     def _rules(self, instance: int) -> dict[str, list[Curve]]:
         if not self._config.steer.rules_on_twin or not self._factory.has_twin:
             return {}
-        loaded, complaints = rules(self._config)
+        loaded, complaints = load_rules(self._config)
         for complaint in complaints:
             log.warning("%s", complaint)
         return twin_curves(self._factory, self._config.machine.capacity(), loaded, [instance]) if loaded else {}

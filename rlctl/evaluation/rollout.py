@@ -34,7 +34,7 @@ Entry = tuple[Policy, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class Rollout:
     """How one policy did in one instance.
 
     Attributes:
@@ -66,7 +66,7 @@ def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[
     return [held_out + int(sequence.generate_state(1)[0]) for sequence in sequences]
 
 
-def play(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]) -> list[Play]:
+def play(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]) -> list[Rollout]:
     """Play all entries in step; each is played by a copy of its policy, since each needs memory of its own."""
     timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
     instances = [instance for _, instance in entries]
@@ -74,7 +74,7 @@ def play(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry])
     return [_result(i, capacity, of, t) for i, of, t in zip(instances, figures, timed, strict=True)]
 
 
-class Players:
+class RolloutPool:
     """Plays in ``workers`` processes, or in this one if there is only one worker. A context manager."""
 
     def __init__(self, factory: CampaignFactory, capacity: Capacity, workers: int = 1) -> None:
@@ -88,7 +88,7 @@ class Players:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
 
-    def __enter__(self) -> Players:
+    def __enter__(self) -> RolloutPool:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -99,7 +99,7 @@ class Players:
                 process.terminate()
         self._pool.shutdown(cancel_futures=True)
 
-    def run(self, entries: Sequence[Entry]) -> Iterator[dict[int, Play]]:
+    def run(self, entries: Sequence[Entry]) -> Iterator[dict[int, Rollout]]:
         """Play all entries; yields those that are done together, by position."""
         size = max(1, min(TOGETHER, -(-len(entries) // self._workers)))
         spans = [range(at, min(at + size, len(entries))) for at in range(0, len(entries), size)]
@@ -135,9 +135,9 @@ class _Timed:
         return action
 
 
-def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], timed: _Timed) -> Play:
+def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], timed: _Timed) -> Rollout:
     node_seconds = figures["node_seconds"]
-    return Play(
+    return Rollout(
         instance=instance,
         successes=int(figures["successes"]),
         reached=bool(figures["reached"]),
@@ -151,8 +151,8 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
 
 def _play_there(
     timeout_s: float | None, factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]
-) -> list[Play]:
-    watchdog.may_exit()
+) -> list[Rollout]:
+    watchdog.allow_exit()
     try:
         with watchdog.watching(timeout_s, watchdog.TIMEOUT):
             return play(factory, capacity, entries)

@@ -1,4 +1,4 @@
-"""MPI programs over all hosts of a block, where one worker is the master of a block of several."""
+"""MPI programs over all hosts of a block, where each worker is the master of a block of several hosts."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError
 from rlctl.executors.launchers import LaunchRequest, launch_command
-from rlctl.executors.local.process_task import Program, application_of
+from rlctl.executors.local.process_task import ProcessTask, application_of
 from rlctl.executors.mpi import launcher_family, mpiexec_command, without_job
 
 _FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE")
 """Variables of batch systems that name a file with a host in each line."""
 
 _HERE_ONLY = ("OMPI_MCA_pml", "OMPI_MCA_btl")
-"""What makes Open MPI quick on one machine, and slow over several."""
+"""Variables that make Open MPI fast on one machine, and slow over several."""
 
 
 def hosts_of_block(environment: Mapping[str, str]) -> list[str]:
-    """Hosts of the batch job that this process runs in, in the order of the batch system; empty: it tells none.
+    """Hosts of the batch job that this process runs in, in the order of the batch system; empty if it names none.
 
     Raises:
-        LaunchError: it cannot be asked.
+        LaunchError: the batch system cannot be asked.
     """
     listed = environment.get("SLURM_JOB_NODELIST")
     try:
@@ -40,22 +40,22 @@ def hosts_of_block(environment: Mapping[str, str]) -> list[str]:
         raise LaunchError(f"the hosts of this block cannot be found out: {error}") from error
 
 
-class BlockProgram(Program):
-    """One attempt of an exec in a worker that is the master of its block: its ranks go evenly over all hosts."""
+class BlockProgram(ProcessTask):
+    """A program in a worker that is the master of its block: its ranks are spread evenly over all hosts."""
 
     def launch(
         self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Mapping[str, str]
     ) -> dict[str, Any]:
-        """How this command is started: by the mpiexec of its application, told where."""
-        need, job = self.task.need, dict(os.environ)
+        """Start the command by the mpiexec of its application, with the hosts on its command line."""
+        need, job = self.attempt.need, dict(os.environ)
         hosts = hosts_of_block(job) if need.ranks > 1 else []
         if len(hosts) < 2:
             return super().launch(command, environment, variables, gpus)
-        application = application_of(self.task.spec, self._applications)
+        application = application_of(self.attempt.spec, self._applications)
         program = mpiexec_command(need.ranks, application.mpiexec if application else None, variables)[0]
         few, more = divmod(need.ranks, len(hosts))
         ranks = {host: few + (number < more) for number, host in enumerate(hosts) if few + (number < more)}
-        start, told = launch_command(
+        start, added = launch_command(
             launcher_family(program), LaunchRequest(ranks, cores_per_rank=need.cores_per_rank, program=program)
         )
         kept = without_job(job)
@@ -63,5 +63,5 @@ class BlockProgram(Program):
         unset = [word for name in _HERE_ONLY if name not in environment for word in ("-u", name)]
         self.command = ["/usr/bin/env", *unset, *start, *command]
         outputs = (f"{self.errors[:-3]}out", self.errors)
-        environment = {**given, **told, **environment, **gpus}
+        environment = {**given, **added, **environment, **gpus}
         return {"command": self.command, "environment": environment, "outputs": outputs}

@@ -14,7 +14,7 @@ from rlctl.executors.local.process_task import LOGS
 from rlctl.executors.naming import attempt_key, file_name
 
 
-class Brake:
+class FailureLimit:
     """Counts failed attempts of each kind since something succeeded last.
 
     Attempts that a task repeats by itself count like others. A program which says that its simulation diverged works,

@@ -10,8 +10,8 @@ from rlctl.config.load import load_config
 from rlctl.core.driver import Driver
 from rlctl.core.machine import Capacity
 from rlctl.core.records import RecordList
-from rlctl.evaluation.curves import Curve, bands, rules, run_curve, spread_instances, twin_curves
-from rlctl.evaluation.play import EVALUATION, draw_instances, play
+from rlctl.evaluation.rollout import EVALUATION, draw_instances, play
+from rlctl.evaluation.success_curves import Curve, bands, load_rules, run_curve, spread_instances, twin_curves
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.registry import campaign_factory, policy_factory
@@ -86,7 +86,7 @@ def test_rules_are_the_policies_that_are_rules_and_the_others_are_complained_abo
         "{schema: 1, seed: 0, campaign: {name: moldable_queue}, policies: {learned: saved, tuned: tuned.yaml, "
         "by_hand: {rule: equal_efficiency}, gone: gone.yaml, odd: {rule: largest_frist}}}"
     )
-    found, complaints = rules(load_config(tmp_path / "experiment.yaml"))
+    found, complaints = load_rules(load_config(tmp_path / "experiment.yaml"))
     assert {name: policy.name for name, policy in found.items()} == {"tuned": "tuned", "by_hand": "by_hand"}
     assert len(complaints) == 2
     assert "policies.gone" in complaints[0]

@@ -10,7 +10,7 @@ from rlctl.config.schema import SteerSection
 from rlctl.core.errors import StoppedError
 from rlctl.core.records import Record
 from rlctl.core.task import Event, Failure, TaskId, TaskResult, TaskState, event_from_json, event_to_json
-from rlctl.steering.brake import Brake
+from rlctl.steering.failure_limit import FailureLimit
 
 
 class Watched:
@@ -18,7 +18,7 @@ class Watched:
 
     def __init__(self, *records: Record, **limits: int | None) -> None:
         run = Path("runs/a")
-        self.brake = Brake(SteerSection.model_validate(limits), run, run / "work", records)
+        self.brake = FailureLimit(SteerSection.model_validate(limits), run, run / "work", records)
         self.number = 0
 
     def ends(self, state: TaskState, failure: Failure | None = None, at_s: float = 0.0, began_s: float = 0.0) -> Event:
