@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import forms
 import numpy as np
 import pytest
 from logged_programs import logged, shell, waiting
@@ -41,7 +42,7 @@ from rlctl.executors.mpi import find_mpiexec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
-FULL = os.environ.get("RLCTL_FAULTS") == "full"
+FULL = forms.full("FAULTS")
 SEED = int(os.environ.get("RLCTL_FAULTS_SEED", "0"))
 PATIENCE_S = 60.0
 SHARED = Path("/dev/shm")
