@@ -45,7 +45,7 @@ from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_ki
 from rlctl.executors.parsl.blocks import Blocks
 from rlctl.executors.parsl.control_file import FOLDER, ControlWriter
 from rlctl.executors.parsl.options import ParslOptions
-from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Request, Session, session_file
+from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, session_file
 from rlctl.executors.parsl.worker_slots import WorkerSlots
 
 _LOOK_S = 0.25
@@ -182,13 +182,13 @@ class ParslBackend(Backend):
 
     def start(self, attempt: Attempt) -> bool:
         """Give an attempt to Parsl, which has a worker for it."""
-        call = None
+        message: Any = None
         if attempt.spec.function is not None:
             try:
-                call = call_message(attempt, [], None)
+                message = call_message(attempt, [], None)
             except Exception as error:
                 raise LaunchError(f"cannot be pickled: {described(error)}") from error
-        request = Request(attempt._replace(call=None), call)
+        request = attempt._replace(call=message)
         with self._mutex:
             self._running[attempt.key] = _Running(attempt)
         try:
