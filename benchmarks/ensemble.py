@@ -38,7 +38,7 @@ from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.control import steer
 from rlctl_envs.ensemble.factory import Ensemble
-from rlctl_envs.ensemble.options import Objective, Options
+from rlctl_envs.ensemble.options import EnsembleOptions, Objective
 from rlctl_envs.ensemble.workload import bound_s
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -138,10 +138,10 @@ class _Network:
     def __init__(self, network: Any = None) -> None:
         from rlctl.bundle.attention import Attention, AttentionSpec
         from rlctl_envs.ensemble.features import layout
-        from rlctl_envs.ensemble.options import Options
+        from rlctl_envs.ensemble.options import EnsembleOptions
 
         self._network = network
-        sets = layout(Options())
+        sets = layout(EnsembleOptions())
         shapes = [list(shape) for shape in sets.sets]
         spec = {"once": sets.once, "sets": shapes, "prior": sets.prior, "width": 32, "heads": 2, "layers": 1}
         self._attention = Attention(AttentionSpec.model_validate(spec))
@@ -247,7 +247,7 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{'no schedule beats':>40} {np.sum(bounds) / good[best].sum():11.4g}")
 
 
-def _bounded(options: Options, capacity: Capacity) -> bool:
+def _bounded(options: EnsembleOptions, capacity: Capacity) -> bool:
     """Whether ``bound_s`` is a bound there."""
     w, n = options.workload, options.nodes
     plain = options.objective == Objective() and not capacity.groups and not w.gpus.gain + w.gpus.need

@@ -36,7 +36,7 @@ _ID = ("campaign", "options", "id")
 _COMMUNICATOR = ("campaign", "options", "communicator")
 
 
-class Options(BaseModel):
+class GymnasiumOptions(BaseModel):
     """What a user can set.
 
     Attributes:
@@ -65,7 +65,7 @@ class GymnasiumId(RewardFactory):
     version = 1
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        self.options = check_options(Options, options, "campaign.options")
+        self.options = check_options(GymnasiumOptions, options, "campaign.options")
         self.collective = self.options.communicator is not None
         if self.options.communicator in self.options.kwargs:
             raise ConfigError(

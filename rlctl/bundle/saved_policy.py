@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rlctl.bundle import arrays, golden
-from rlctl.bundle.actions import action_heads, answers
+from rlctl.bundle.actions import action_distribution, action_heads
 from rlctl.bundle.folder import Folder
 from rlctl.bundle.manifest import AGAIN, MIN_PAIRS, SCHEMA, Manifest, as_data, parse, to_bytes, validate
 from rlctl.bundle.network import NumpyPolicy, declared_weights
@@ -118,7 +118,7 @@ def require_savable(manifest: Mapping[str, Any]) -> None:
     weights = declared_weights(whole)
     action = build(whole.spaces.action)
     log_std = np.zeros(weights["log_std"][0], np.float32) if "log_std" in weights else None
-    golden.most_pairs(numbers, answers(action, log_std, whole.network.output).outputs)
+    golden.most_pairs(numbers, action_distribution(action, log_std, whole.network.output).outputs)
     if len(to_bytes(as_data(whole))) > MAX_MANIFEST - ROOM:
         raise PolicyError("the spaces have too many bounds of their own: give all numbers of a Box the same")
 

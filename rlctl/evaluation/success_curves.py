@@ -110,7 +110,7 @@ class Band:
 def run_curve(timeline: Timeline, policy: str = "", instance: int = 0) -> Curve:
     """The curve of a steered campaign, ended or not."""
     nodes, summary = timeline.capacity.nodes, timeline.summary
-    seen = [(nodes * answer.asked_s, answer.successes) for answer in timeline.answers]
+    seen = [(nodes * answer.asked_s, answer.successes) for answer in timeline.decisions]
     end = nodes * timeline.end_s
     if summary is not None:
         end = float(summary["node_seconds"])

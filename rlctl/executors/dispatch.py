@@ -30,9 +30,9 @@ from rlctl.executors.driven_pool import DrivenPool, open_pools
 from rlctl.executors.factory import PoolPlan
 from rlctl.executors.futures import fail
 from rlctl.executors.recovery import History
-from rlctl.executors.scheduler import Scheduler, event_after
+from rlctl.executors.scheduler import Scheduler
 from rlctl.executors.task_log import TaskLog
-from rlctl.executors.task_state import Task, next_state
+from rlctl.executors.task_state import Task, event_after, next_state
 
 KEPT = 65_536
 """Events that ``Executor.events`` can still return."""

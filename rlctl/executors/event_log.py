@@ -52,15 +52,18 @@ class Journal:
         exclusive: whether no other process can read it meanwhile, since other hosts may see its file system.
     """
 
-    path: Path
-    header: Mapping[str, Any]
-    exclusive = False
-
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, ownership: Ownership | None, header: Mapping[str, Any]
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        ownership: Ownership | None,
+        header: Mapping[str, Any],
+        *,
+        exclusive: bool,
     ) -> None:
         self.path = path
         self.header = header
+        self.exclusive = exclusive
         self._connection: sqlite3.Connection | None = connection
         self._ownership = ownership
         self._lock = threading.RLock()
@@ -70,6 +73,8 @@ class Journal:
         self._writer: threading.Thread | None = None
         self._wanted = threading.Event()
         self._closed = False
+        if exclusive:
+            self._start_writer()
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
@@ -104,7 +109,7 @@ class Journal:
             if isinstance(error, sqlite3.Error):
                 raise JournalError(f"{path}: cannot be written ({error}): check space and rights") from error
             raise
-        return cls(path, connection, ownership, full)._begun(shared)
+        return cls(path, connection, ownership, full, exclusive=shared)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Journal:
@@ -137,13 +142,7 @@ class Journal:
                     f"{path}: damaged or not a journal ({error}): restore it from a copy, or start a new run"
                 ) from error
             raise
-        return cls(path, connection, ownership, header)._begun(shared and not read_only)
-
-    def _begun(self, exclusive: bool) -> Journal:
-        self.exclusive = exclusive
-        if exclusive:
-            self._start_writer()
-        return self
+        return cls(path, connection, ownership, header, exclusive=shared and not read_only)
 
     def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
         """Write one record; it is on disk when this returns, or at the end of ``batch``.
@@ -205,7 +204,12 @@ class Journal:
         with self._lock:
             if self._connection is None:
                 return
-            lost = self._lost_ownership()
+            lost: JournalError | None = None
+            try:
+                if self._ownership is not None:
+                    self._ownership.keep()
+            except JournalError as taken_over:
+                lost = taken_over
             if not self._pending:
                 return
             rows = []
@@ -239,14 +243,6 @@ class Journal:
                     failed = failed or raised
             if failed is not None:
                 raise failed
-
-    def _lost_ownership(self) -> JournalError | None:
-        try:
-            if self._ownership is not None:
-                self._ownership.keep()
-        except JournalError as error:
-            return error
-        return None
 
     def _start_writer(self) -> None:
         self._writer = threading.Thread(target=self._write_on, name="rlctl-journal", daemon=True)

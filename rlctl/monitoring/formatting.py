@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -37,13 +37,18 @@ def format_cores(cores: Sequence[int]) -> str:
     >>> format_cores((0, 1, 2, 5))
     '0-2, 5'
     """
-    parts: list[list[int]] = []
-    for core in sorted(cores):
-        if parts and parts[-1][-1] == core - 1:
-            parts[-1] = [parts[-1][0], core]
+    return ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ranges(cores))
+
+
+def ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Ranges (first, last) of consecutive numbers."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
         else:
-            parts.append([core])
-    return ", ".join("-".join(map(str, part)) for part in parts)
+            found.append((number, number))
+    return found
 
 
 def format_value(value: Any) -> str:

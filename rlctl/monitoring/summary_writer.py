@@ -1,4 +1,4 @@
-"""TensorBoard event files in the project's vocabulary, written without torch or TensorFlow."""
+"""Writes TensorBoard summaries with the tags of ``rlctl.monitoring.tags``, without torch or TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Leaf = bool | int | float | str
 
 
 class SummaryWriter:
-    """One event file in a folder; a later one in the same folder continues the curves.
+    """Writes one event file; later files in the same folder continue its curves.
 
     Args:
-        since: the step from which on this file replaces what earlier ones have; 0: all of it.
+        since: step from which on this file replaces earlier ones; 0: all steps.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, SummaryWriter(Path(folder)) as board:
@@ -42,19 +42,19 @@ class SummaryWriter:
     def __init__(self, folder: Path, since: int = 0) -> None:
         self._file = EventFile(folder)
         self._described: set[str] = set()
-        # Without one in the file before, TensorBoard takes no heed of the one in this file: so each has one.
+        # TensorBoard respects a session start only if the file before has one too: so each file has one.
         start = SessionLog(status=SessionLog.SessionStatus.START)
         self._file.write(Event(wall_time=time.time(), step=since, session_log=start))
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
-        """Points of several curves; what is no finite number is left out."""
+        """Add points to several curves; skips values that are not finite numbers."""
         numbers = {tag: float(v) for tag, v in values.items() if isinstance(v, int | float | np.number | np.bool_)}
         points = [self._value(tag, TagKind.SCALAR, simple_value=v) for tag, v in numbers.items() if np.isfinite(v)]
         if points:
             self._write(points, step)
 
     def text(self, tag: str, text: str, step: int = 0) -> None:
-        """A text in Markdown."""
+        """Write a text in Markdown."""
         tensor = TensorProto(
             dtype=DT_STRING,
             string_val=[text.encode()],
@@ -63,10 +63,13 @@ class SummaryWriter:
         self._write([self._value(tag, TagKind.TEXT, tensor=tensor)], step)
 
     def image(self, tag: str, png: bytes, step: int) -> None:
-        """A picture, as the bytes of a PNG file.
+        """Write a picture.
+
+        Args:
+            png: content of a PNG file.
 
         Raises:
-            ValueError: the bytes are no PNG.
+            ValueError: ``png`` is not PNG.
         """
         if not png.startswith(_PNG):
             raise ValueError(f"{tag}: not a PNG")
@@ -75,7 +78,7 @@ class SummaryWriter:
         self._write([self._value(tag, TagKind.IMAGE, image=image)], step)
 
     def histogram(self, tag: str, values: ArrayLike, step: int) -> None:
-        """How numbers are distributed; few different integers get a bar each. Nothing is written of no numbers."""
+        """Write a histogram of the finite values, if any; integers within a range of 64 get a bar each."""
         numbers = np.asarray(values)
         numbers = numbers[np.isfinite(numbers)]
         if numbers.size == 0:
@@ -96,7 +99,7 @@ class SummaryWriter:
         self._write([self._value(tag, TagKind.HISTOGRAM, histo=histo)], step)
 
     def layout(self) -> None:
-        """Lay the custom scalars out by the questions that they answer."""
+        """Write the layout of the custom scalars page, by question."""
         categories = [
             layout_pb2.Category(
                 title=question,
@@ -117,7 +120,7 @@ class SummaryWriter:
         self._write([value], 0)
 
     def begin_session(self, hparams: Mapping[str, Leaf]) -> None:
-        """Put the run on the HParams page: a row with these columns and the vocabulary's metrics."""
+        """Start the HParams session: a row with these hyperparameters and the metrics of ``tags.METRICS``."""
         infos = [api_pb2.HParamInfo(name=key, type=_type(value)) for key, value in hparams.items()]
         metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag) for tag in METRICS]
         experiment = api_pb2.Experiment(name="rlctl", hparam_infos=infos, metric_infos=metrics)
@@ -129,13 +132,13 @@ class SummaryWriter:
         self._hparams(metadata.SESSION_START_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_start_info=start))
 
     def end_session(self, succeeded: bool) -> None:
-        """The run on the HParams page is over."""
+        """End the HParams session."""
         status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
         end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
         self._hparams(metadata.SESSION_END_INFO_TAG, plugin_data_pb2.HParamsPluginData(session_end_info=end))
 
     def close(self) -> None:
-        """Write out what is buffered; may be called twice."""
+        """Write buffered events; may be called twice."""
         self._file.close()
 
     def __enter__(self) -> SummaryWriter:
@@ -148,13 +151,13 @@ class SummaryWriter:
         self._write([Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(data))], 0)
 
     def _value(self, tag: str, kind: TagKind, **content: Any) -> Summary.Value:
-        """TensorBoard keeps the description that comes with the first value of a tag."""
+        """A value; the first value of a tag carries its description."""
         if tag in self._described:
             return Summary.Value(tag=tag, **content)
         self._described.add(tag)
         entry = find(tag)
         described = SummaryMetadata(
-            summary_description=entry.sentence if entry else "",
+            summary_description=entry.description if entry else "",
             plugin_data=SummaryMetadata.PluginData(plugin_name=kind.value),
         )
         return Summary.Value(tag=tag, metadata=described, **content)

@@ -17,6 +17,7 @@ from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, Chance
 from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualPolicy
 from rlctl.environments.reward_env import Game, RewardFactory, game_spaces, rewarded
 from rlctl.executors.factory import BackendFactory
@@ -139,6 +140,18 @@ def make_env(
     """The environment behind ``gymnasium.make("rlctl/...")``: a registered campaign on the simulated executor."""
     factory = campaign_factory(campaign, options or {})
     return CampaignEnv(factory, capacity or factory.capacity, gamma=gamma)
+
+
+def make_vector_env(
+    campaign: str,
+    num_envs: int = 1,
+    options: Mapping[str, Any] | None = None,
+    capacity: Capacity | None = None,
+    gamma: float = 1.0,
+) -> CampaignVectorEnv:
+    """The environments behind ``gymnasium.make_vec("rlctl/...", num_envs)``, whose tasks are computed together."""
+    factory = campaign_factory(campaign, options or {})
+    return CampaignVectorEnv(factory, num_envs, 0, capacity or factory.capacity, gamma)
 
 
 def executor_factory(name: str, options: Mapping[str, Any]) -> BackendFactory:

@@ -23,7 +23,7 @@ from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal
 from rlctl.executors.factory import BackendFactory
 from rlctl.executors.recovery import History
-from rlctl.monitoring.ledger import account, utilisation
+from rlctl.monitoring.ledger import allocation_ledger, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.preflight import check_campaign, load_fallback
@@ -228,7 +228,7 @@ class _Loop:
         capacity = self._config.machine.capacity()
         timeline = Timeline.read(self._journal.records(), self._executor.capacity)
         end_s = ledger.node_seconds / capacity.nodes
-        booked = account(timeline, end_s)
+        uses = allocation_ledger(timeline, end_s)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -245,8 +245,8 @@ class _Loop:
             config_hash=self._identity["config_hash"],
             extra=dict(outcome.extra),
             provenance=provenance(),
-            core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
-            gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+            core_seconds={purpose.value: seconds for purpose, seconds in uses.cores.items()},
+            gpu_seconds={purpose.value: seconds for purpose, seconds in uses.gpus.items()},
         )
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary

@@ -31,7 +31,7 @@ from rlctl.monitoring import svg
 from rlctl.monitoring.formatting import format_action, format_count, format_duration, format_value
 from rlctl.monitoring.gantt import gantt
 from rlctl.monitoring.generated_file import check_replaceable, write_generated
-from rlctl.monitoring.ledger import SHOWN, AllocationLedger, Purpose, account, percentages
+from rlctl.monitoring.ledger import SHOWN, AllocationLedger, Purpose, allocation_ledger, percentages
 from rlctl.monitoring.palette import PURPOSE_COLOURS, STATE_COLOURS, css_declarations, css_variable
 from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import AnsweredDecision, Attempt
@@ -90,11 +90,11 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
     environment.globals["colours"] = css_declarations
     environment.globals["cost"] = lambda value: f"{value:,.1f}" if math.isfinite(value) else "never"
     timeline = run.timeline
-    booked = account(timeline, now.elapsed_s)
+    ledger = allocation_ledger(timeline, now.elapsed_s)
     chart, summed = gantt(timeline)
     failures = [attempt for attempt in timeline.attempts if attempt.failure is not None or _failed(attempt)]
     grouped = _grouped(run, failures)
-    decisions = [_decision(answer) for answer in timeline.answers]
+    decisions = [_decision(answer) for answer in timeline.decisions]
     return environment.get_template("page.html.j2").render(
         mark=Markup(MARK),
         now=now,
@@ -107,8 +107,8 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
         beyond=BEYOND,
         most_impossible=_MOST_IMPOSSIBLE,
         pictures=_pictures(run),
-        ledger=_ledger(booked),
-        ledger_bar=Markup(_bar(booked)),
+        ledger=_ledger(ledger),
+        ledger_bar=Markup(_bar(ledger)),
         gantt=Markup(chart),
         summed=summed,
         states=[(css_variable(STATE_COLOURS[state]), text) for state, text in _STATES.items()],
@@ -146,11 +146,11 @@ def _sentence(now: CampaignStatus) -> str:
 def _facts(run: RunFolder, now: CampaignStatus) -> list[tuple[str, str]]:
     timeline = run.timeline
     states = Counter(attempt.state.value for attempt in timeline.attempts if attempt.launched_s is not None)
-    fallbacks = Counter(answer.fallback for answer in timeline.answers if answer.fallback)
+    fallbacks = Counter(answer.fallback for answer in timeline.decisions if answer.fallback)
     useful = percentages(now.core_seconds).get("useful run", 0)
     budget = format_duration(now.elapsed_s)
     budget += f" of {format_duration(now.deadline_s)}" if now.deadline_s is not None else ""
-    latencies = sorted(1e3 * (answer.answered_s - answer.asked_s) for answer in timeline.answers)
+    latencies = sorted(1e3 * (answer.answered_s - answer.asked_s) for answer in timeline.decisions)
     facts = [
         ("node-seconds", f"{now.node_seconds:,.1f}"),
         ("node-seconds per success", f"{now.node_seconds / now.successes:,.1f}" if now.successes else "-"),
@@ -174,24 +174,24 @@ def _counted(states: Counter[str]) -> str:
     return ", ".join(f"{count:,} {told.get(state, state)}" for state, count in sorted(states.items())) or "none"
 
 
-def _ledger(booked: AllocationLedger) -> list[dict[str, Any]]:
-    cores, gpus = percentages(booked.cores), percentages(booked.gpus)
+def _ledger(ledger: AllocationLedger) -> list[dict[str, Any]]:
+    cores, gpus = percentages(ledger.cores), percentages(ledger.gpus)
     return [
         {
             "purpose": purpose.value,
             "colour": css_variable(PURPOSE_COLOURS[purpose]),
             "meaning": _MEANINGS[purpose],
-            "cores": booked.cores[purpose],
+            "cores": ledger.cores[purpose],
             "cores_percent": cores[purpose],
-            "gpus": booked.gpus[purpose] if booked.allocated_gpus else None,
+            "gpus": ledger.gpus[purpose] if ledger.allocated_gpus else None,
             "gpus_percent": gpus[purpose],
         }
         for purpose in SHOWN
     ]
 
 
-def _bar(booked: AllocationLedger) -> str:
-    shares = booked.shares()
+def _bar(ledger: AllocationLedger) -> str:
+    shares = ledger.shares()
     colours = {purpose.value: css_variable(colour) for purpose, colour in PURPOSE_COLOURS.items()}
     return svg.stacked({p.value: shares[p] for p in SHOWN}, colours, "what the allocated core-seconds were for")
 

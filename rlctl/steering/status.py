@@ -21,9 +21,9 @@ from rlctl.core.campaign import Campaign
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import json_text, plain
 from rlctl.executors.event_log import Journal, JournalInUseError
-from rlctl.executors.local.supervisor_client import unattended
+from rlctl.executors.local.pid_file import unattended
 from rlctl.monitoring.formatting import format_action, format_cores, format_count, format_duration
-from rlctl.monitoring.ledger import account, ledger_line
+from rlctl.monitoring.ledger import allocation_ledger, ledger_line
 from rlctl.monitoring.timeline import AnsweredDecision, Attempt, Timeline
 from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.run_folder import WORK, Controller, RunFolder, controller, now_s, read_run
@@ -266,7 +266,7 @@ def _status(run: RunFolder, who: Controller) -> CampaignStatus:
     if summary is not None:
         successes = int(summary["successes"])
     else:
-        successes = timeline.answers[-1].successes if timeline.answers else 0
+        successes = timeline.decisions[-1].successes if timeline.decisions else 0
     alive = summary is None and who.alive is not False
     open_ = [attempt for attempt in timeline.attempts if attempt.ended_s is None] if alive else []
     running = [
@@ -280,7 +280,7 @@ def _status(run: RunFolder, who: Controller) -> CampaignStatus:
     nobody = summary is None and who.alive is False
     programs, lease_s = unattended(run.path / WORK) if nobody else (0, 0.0)
     failed = sorted((a for a in timeline.attempts if a.failure is not None), key=_ended_s)
-    booked = account(timeline, elapsed_s)
+    ledger = allocation_ledger(timeline, elapsed_s)
     return CampaignStatus(
         run=str(run.path),
         campaign=str(run.header.get("campaign", "")),
@@ -299,12 +299,12 @@ def _status(run: RunFolder, who: Controller) -> CampaignStatus:
         queued=len(open_) - len(running),
         busy_cores=sum(len(task.cores) for task in running),
         total_cores=timeline.capacity.total_cores,
-        decisions=len(timeline.answers),
-        last=timeline.answers[-LAST:],
+        decisions=len(timeline.decisions),
+        last=timeline.decisions[-LAST:],
         failures=dict(Counter(str(a.failure) for a in failed)),
         last_failure=": ".join(filter(None, [failed[-1].uid, failed[-1].message])) if failed else "",
-        core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
-        gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+        core_seconds={purpose.value: seconds for purpose, seconds in ledger.cores.items()},
+        gpu_seconds={purpose.value: seconds for purpose, seconds in ledger.gpus.items()},
         braked=timeline.braked,
         unattended=programs,
         lease_s=lease_s,

@@ -129,7 +129,7 @@ def test_a_policy_is_trained_on_a_film_that_spans_two_ranks(tmp_path: Path, mode
     assert (tmp_path / "run" / "policy" / "weights.npz").exists()
 
 
-@pytest.mark.parametrize("config", ["cartpole.yaml", "moldable_queue.yaml"])
+@pytest.mark.parametrize("config", ["cartpole.yaml", "ensemble_small.yaml"])
 def test_environments_without_a_communicator_span_one_rank_only(tmp_path: Path, config: str) -> None:
     done = train(tmp_path / "run", config, "--ranks=3", "--set=train.distributed.ranks_per_env=2")
     assert done.returncode == 2

@@ -35,14 +35,10 @@ CONFIGS = {
 }
 CONFIGS["campaign"] = CONFIGS["gymnasium"].replace(
     "{{name: gymnasium, options: {{id: CartPole-v1}}}}",
-    "{{name: moldable_queue, options: {{tasks: [4, 6]}}}}\nmachine: {{nodes: 8, cores: 1}}",
+    "{{name: ensemble, options: {{workload: {{tasks: [4, 6]}}}}}}\nmachine: {{nodes: 8, cores: 1}}",
 )
 SETS = "network: attention, attention: {{width: 8}}, residual: {{rule: sjf}}"
-CONFIGS["attention"] = (
-    CONFIGS["campaign"]
-    .replace("moldable_queue, options: {{tasks: [4, 6]}}", "ensemble, options: {{workload: {{tasks: [4, 6]}}}}")
-    .replace("net_arch: [8]", SETS)
-)
+CONFIGS["attention"] = CONFIGS["campaign"].replace("net_arch: [8]", SETS)
 
 
 def config(folder: Path, name: str, every: int = 100_000) -> Path:

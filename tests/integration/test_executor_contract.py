@@ -170,12 +170,12 @@ class Engine:
 
 
 ENGINES = [
-    Engine("local", local, eager=True, processes=True),
-    Engine("local, in wait", local, eager=False, processes=True),
+    Engine("local", local, eager=True, processes=True, marks=(pytest.mark.quick,)),
+    Engine("local, in wait", local, eager=False, processes=True, marks=(pytest.mark.quick,)),
     Engine("pools", pools, eager=True, processes=True),
     Engine("pools, in wait", pools, eager=False, processes=True),
-    Engine("simulated", simulated, eager=True, processes=False),
-    Engine("simulated, in wait", simulated, eager=False, processes=False),
+    Engine("simulated", simulated, eager=True, processes=False, marks=(pytest.mark.quick,)),
+    Engine("simulated, in wait", simulated, eager=False, processes=False, marks=(pytest.mark.quick,)),
     Engine("slurm", slurm, eager=True, processes=True, marks=(pytest.mark.slurm,)),
     Engine("slurm, in wait", slurm, eager=False, processes=True, marks=(pytest.mark.slurm,)),
     Engine("own", own, eager=True, processes=True),

@@ -168,7 +168,7 @@ def golden(folders: list[Path]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-QUEUE = {"name": "moldable_queue", "options": {}}
+QUEUE = {"name": "ensemble", "options": {}}
 SETS = {"name": "ensemble", "options": {"workload": {"tasks": [4, 6]}}}
 ATTENTION = {"network": "attention", "attention": {"width": 8}}
 

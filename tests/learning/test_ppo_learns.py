@@ -107,6 +107,7 @@ def score(policy, count=400):
     return float(0.5 * (answers[:, 0] == env.colour).mean() + 0.5 * (answers[:, 1] == env.colour % 3).mean())
 
 
+@pytest.mark.quick
 def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
     folder = learner.train(recipe, config(), tmp_path / "run", False, Silent())
     policy = saved_policy.load(folder)

@@ -13,7 +13,6 @@ from rlctl.core.machine import Capacity
 from rlctl.core.records import RecordList
 from rlctl.core.task import Event, Failure, TaskId, TaskResult, TaskState, event_from_json, event_to_json
 from rlctl.environments.campaign_env import CampaignEnv
-from rlctl.environments.wrappers import BoxActions, FlatActions
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl_envs.block_copolymer.campaign import CHANGES, AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
@@ -36,8 +35,6 @@ def test_passes_gymnasiums_checker():
 def test_passes_stable_baselines3s_checker():
     sb3_check = pytest.importorskip("stable_baselines3.common.env_checker").check_env
     sb3_check(env(), warn=True)
-    sb3_check(FlatActions(env()), warn=True)
-    sb3_check(BoxActions(env()), warn=True)
 
 
 def test_as_many_films_as_chains_are_in_progress_and_the_goal_ends_the_campaign():

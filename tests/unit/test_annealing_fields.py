@@ -24,8 +24,8 @@ from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.film import Film
 from rlctl_envs.block_copolymer.material import Material
-from rlctl_envs.moldable_queue.campaign import QueueCampaign
-from rlctl_envs.moldable_queue.factory import MoldableQueue
+from rlctl_envs.ensemble import campaign as ensemble_campaign
+from rlctl_envs.ensemble.factory import Ensemble
 
 SEGMENT_S = 0.22 + 80 * 0.0035
 ANNEALING_RULES = ("feedback", "linear", "exponential", "cyclic", "constant")
@@ -192,13 +192,13 @@ def test_no_observation_is_made_for_a_rule_that_anneals(rule: str, monkeypatch: 
     assert figures["node_seconds"] > 5.0
 
 
-@pytest.mark.parametrize("rule", ["largest_first", "equal_efficiency"])
-def test_no_observation_is_made_for_a_rule_of_the_queue(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rule", ["lpt", "same_efficiency"])
+def test_no_observation_is_made_for_a_rule_of_an_ensemble(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def made(*arguments: object) -> None:
         raise AssertionError("an observation was made")
 
-    monkeypatch.setattr(QueueCampaign, "observe", made)
-    factory = MoldableQueue()
+    monkeypatch.setattr(ensemble_campaign, "observe", made)
+    factory = Ensemble({"workload": {"tasks": [16, 24]}})
     (figures,) = play(factory, Capacity(nodes=8, cores=1), [(3, policy_factory(rule)())])
     assert figures["successes"] > 5
 

@@ -286,7 +286,7 @@ def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algo
 
 
 def test_where_there_are_no_sets_it_is_refused(tmp_path: Path) -> None:
-    config = load_config(ROOT / "configs" / "moldable_queue.yaml", ["train.options.network=attention"])
+    config = load_config(ROOT / "configs" / "annealing.yaml", ["train.options={network: attention}"])
     with pytest.raises(ConfigError, match="is not made of sets"):
         train(config, tmp_path / "run")
     config = load_config(ROOT / "configs" / "ensemble.yaml", ["train.options.attention.heads=3"])

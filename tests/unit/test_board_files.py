@@ -49,7 +49,7 @@ def test_a_full_disk_costs_curves_and_nothing_else(tmp_path: Path, caplog: pytes
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         board.scalars({"learning/loss": 1.0}, 2000)
-    assert len([record for record in caplog.records if "no curves for now" in record.message]) == 1
+    assert len([record for record in caplog.records if "curves cannot be written at present" in record.message]) == 1
     assert points(tmp_path, "learning/loss")[0] == (0, 1.0)
 
 

@@ -22,10 +22,10 @@ from rlctl.core.records import Record, RecordList
 from rlctl.core.task import TaskState
 from rlctl.environments.campaign_env import CampaignEnv, twin
 from rlctl.plugins.registry import campaign_factory, load_policy, make_rule
-from rlctl_envs.ensemble.account import MOST_CREDIT
+from rlctl_envs.ensemble.active_task import TaskStatus
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
+from rlctl_envs.ensemble.cost_account import MOST_CREDIT
 from rlctl_envs.ensemble.factory import Ensemble
-from rlctl_envs.ensemble.live import Status
 
 EQUAL = Capacity(nodes=8, cores=2)
 UNEQUAL = Capacity.of([NodeGroup(6, 4, memory_mb=8000), NodeGroup(3, 4, gpus=2, memory_mb=16000)])
@@ -93,7 +93,7 @@ def played(
 
 def assert_consistent(campaign: EnsembleCampaign) -> None:
     """What is charged is what runs; what a task has said is of the attempt that runs; paths are as long as they are."""
-    state, account = campaign.state, campaign.account
+    state, account = campaign.state, campaign.tasks.account
     placed = [task for task in state.running.values() if not task.waits_again]
     assert state.busy_ranks == sum(task.shape.ranks for task in placed)
     assert account._partly == pytest.approx(sum(min(task.done, MOST_CREDIT) for task in placed), abs=1e-9)
@@ -239,7 +239,7 @@ def test_a_task_that_can_never_run_fails_and_so_do_those_that_wait_for_it() -> N
         CampaignEnv(factory, UNEQUAL).reset(seed=0)
     campaign = factory.campaign(0)
     campaign.begin(UNEQUAL)
-    assert campaign.counts[Status.FAILED] == 4
+    assert campaign.counts[TaskStatus.FAILED] == 4
     assert campaign.outcome().ended
 
 
@@ -342,7 +342,7 @@ def test_canceled_by_hand_is_stopped() -> None:
     executor.cancel(driver.started[0])
     while decision is not None:
         decision = driver.step(lpt.act(decision))
-    assert driver.campaign.counts == {Status.DONE: 1, Status.FAILED: 0, Status.STOPPED: 1}
+    assert driver.campaign.counts == {TaskStatus.DONE: 1, TaskStatus.FAILED: 0, TaskStatus.STOPPED: 1}
     canceled = [event.uid for event in executor.events() if event.state is TaskState.CANCELED]
     assert len(canceled) == 1
 
@@ -371,7 +371,7 @@ def test_where_all_tasks_have_to_end_stopping_one_does_not_end_it() -> None:
         factory = Ensemble(options | {"objective": {"goal": goal}})
         driver, records, _ = played(factory, EQUAL, StopsOnce(), 2)
         state = driver.campaign.state
-        assert (state.counts[Status.DONE], state.counts[Status.STOPPED]) == counts
+        assert (state.counts[TaskStatus.DONE], state.counts[TaskStatus.STOPPED]) == counts
         assert driver.outcome().reached is (goal is None)
         canceled = [r for r in records if r.kind == "event" and r.data["state"] == "canceled"]
         assert len(canceled) == 2
@@ -432,7 +432,7 @@ def test_one_that_comes_to_its_walltime_goes_on_from_its_checkpoint() -> None:
     options = {"workload": work, "ranks": [1], "program": {"walltime_s": 700.0}, "retries": 9}
     driver, _, _ = played(Ensemble(options), EQUAL, rule("lpt"), 0)
     assert driver.outcome().successes == 1
-    assert driver.campaign.failures == 4
+    assert driver.campaign.tasks.failures == 4
     assert driver.executor.now() == pytest.approx(3000.0)
 
 

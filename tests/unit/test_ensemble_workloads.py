@@ -15,8 +15,8 @@ from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.executors.event_log import Journal
 from rlctl_envs.ensemble.factory import Ensemble
-from rlctl_envs.ensemble.law import loss
-from rlctl_envs.ensemble.truth import Truth
+from rlctl_envs.ensemble.program.hidden_parameters import HiddenParameters
+from rlctl_envs.ensemble.program.scaling_law import loss
 from rlctl_envs.ensemble.workload import bound_s
 from rlctl_envs.ensemble.workloads import lublin
 from rlctl_envs.ensemble.workloads.history import read_history
@@ -142,7 +142,7 @@ def test_instances_are_the_same_whoever_asks_and_differ() -> None:
 
 
 def test_being_stuck_is_the_inverse_of_how_far_one_gets() -> None:
-    truth = Truth(10.0, (), ((0.25, 0.5), (0.5, 1.0)), 1.0, (1.0,), (1.0,))
+    truth = HiddenParameters(10.0, (), ((0.25, 0.5), (0.5, 1.0)), 1.0, (1.0,), (1.0,))
     assert truth.time_at(0.0, 1.0) == pytest.approx(2.5)
     assert truth.reached(0.0, 0.5) == pytest.approx(0.25)
     assert truth.reached(0.0, 0.8) == pytest.approx(0.3)

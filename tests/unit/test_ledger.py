@@ -12,8 +12,8 @@ from rlctl.core.machine import Capacity
 from rlctl.core.records import RecordList
 from rlctl.core.task import Failure, TaskState
 from rlctl.executors.simulated.backend import SimulatedExecutor
-from rlctl.monitoring.ledger import Purpose, account
-from rlctl.monitoring.timeline import Timeline
+from rlctl.monitoring.ledger import Purpose, allocation_ledger
+from rlctl.monitoring.timeline import Attempt, Timeline
 from rlctl.plugins.registry import campaign_factory, policy_factory
 
 ONE_NODE = Capacity(nodes=1, cores=2, gpus=1)
@@ -41,9 +41,15 @@ def written() -> RecordList:
     return records
 
 
+def holding(timeline: Timeline, time_s: float) -> list[Attempt]:
+    """The attempts that hold cores at a time."""
+    held = [attempt for attempt in timeline.attempts if attempt.launched_s is not None]
+    return [a for a in held if (a.launched_s or 0.0) <= time_s and (a.ended_s is None or a.ended_s > time_s)]
+
+
 def test_each_second_is_booked_where_it_belongs() -> None:
-    booked = account(Timeline.read(written(), ONE_NODE))
-    assert booked.cores == {
+    ledger = allocation_ledger(Timeline.read(written(), ONE_NODE))
+    assert ledger.cores == {
         Purpose.BOOT: pytest.approx(2 * 1.0 + 0.5 + 2 * 0.25),
         Purpose.CONTROLLER: pytest.approx(2 * 1.0 + 0.5 + 2 * 0.25),
         Purpose.QUEUE: pytest.approx(2.5),
@@ -51,9 +57,9 @@ def test_each_second_is_booked_where_it_belongs() -> None:
         Purpose.WASTED: pytest.approx(2 * 1.5),
         Purpose.IDLE: pytest.approx(2 * 1.0),
     }
-    assert math.fsum(booked.cores.values()) == pytest.approx(booked.allocated_cores)
-    assert booked.gpus[Purpose.USEFUL] == pytest.approx(0.5 * 2.5)
-    assert math.fsum(booked.gpus.values()) == pytest.approx(booked.allocated_gpus) == 8.0
+    assert math.fsum(ledger.cores.values()) == pytest.approx(ledger.allocated_cores)
+    assert ledger.gpus[Purpose.USEFUL] == pytest.approx(0.5 * 2.5)
+    assert math.fsum(ledger.gpus.values()) == pytest.approx(ledger.allocated_gpus) == 8.0
 
 
 def test_what_a_dead_controller_ran_is_lost_and_wasted() -> None:
@@ -64,24 +70,24 @@ def test_what_a_dead_controller_ran_is_lost_and_wasted() -> None:
     timeline = Timeline.read(records, ONE_NODE)
     lost = timeline.attempts[0]
     assert (lost.state, lost.failure, lost.ended_s) == (TaskState.FAILED, Failure.LOST, 4.0)
-    booked = account(timeline)
-    assert booked.cores[Purpose.WASTED] == pytest.approx(1.5)
-    assert booked.cores[Purpose.BOOT] == pytest.approx(2.0 + 0.5 + 2 * 2.0)
+    ledger = allocation_ledger(timeline)
+    assert ledger.cores[Purpose.WASTED] == pytest.approx(1.5)
+    assert ledger.cores[Purpose.BOOT] == pytest.approx(2.0 + 0.5 + 2 * 2.0)
 
 
 def test_of_a_run_in_progress_the_running_task_counts_so_far() -> None:
     timeline = Timeline.read(RecordList(written()[:6]), ONE_NODE)
-    assert [a.uid for a in timeline.at(2.4)] == ["a"]
-    booked = account(timeline, end_s=10.0)
-    assert booked.cores[Purpose.USEFUL] == pytest.approx(7.5)
-    assert math.fsum(booked.cores.values()) == pytest.approx(20.0)
+    assert [a.uid for a in holding(timeline, 2.4)] == ["a"]
+    ledger = allocation_ledger(timeline, end_s=10.0)
+    assert ledger.cores[Purpose.USEFUL] == pytest.approx(7.5)
+    assert math.fsum(ledger.cores.values()) == pytest.approx(20.0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(instance=st.integers(0, 10_000), nodes=st.integers(1, 9), until=st.floats(0.05, 1.0))
 def test_purposes_add_up_to_the_allocation_of_any_simulated_campaign(instance: int, nodes: int, until: float) -> None:
-    factory = campaign_factory("moldable_queue", {})
-    policy = policy_factory("largest_first")()
+    factory = campaign_factory("ensemble", {})
+    policy = policy_factory("lpt")()
     capacity, records = Capacity(nodes=nodes, cores=1), RecordList()
     driver = Driver(
         factory.campaign(instance), SimulatedExecutor(capacity, factory.task_model(instance), records), records
@@ -90,15 +96,15 @@ def test_purposes_add_up_to_the_allocation_of_any_simulated_campaign(instance: i
     while decision is not None:
         decision = driver.step(policy.act(decision))
     timeline = Timeline.read(records, capacity)
-    whole = account(timeline)
+    whole = allocation_ledger(timeline)
     assert whole.allocated_cores == pytest.approx(driver.ledger.node_seconds)
     assert whole.cores[Purpose.USEFUL] == pytest.approx(driver.ledger.core_seconds)
-    part = account(timeline, until * timeline.end_s)
-    for booked in (whole, part):
-        assert min(booked.cores.values()) >= 0.0
-        assert math.fsum(booked.cores.values()) == pytest.approx(booked.allocated_cores)
-    assert len(timeline.answers) == driver.decisions
-    assert np.all(np.diff([answer.answered_s for answer in timeline.answers]) >= 0)
+    part = allocation_ledger(timeline, until * timeline.end_s)
+    for ledger in (whole, part):
+        assert min(ledger.cores.values()) >= 0.0
+        assert math.fsum(ledger.cores.values()) == pytest.approx(ledger.allocated_cores)
+    assert len(timeline.decisions) == driver.decisions
+    assert np.all(np.diff([answer.answered_s for answer in timeline.decisions]) >= 0)
 
 
 def test_no_core_is_held_twice() -> None:
@@ -112,5 +118,5 @@ def test_no_core_is_held_twice() -> None:
         decision = driver.step(policy.act(decision))
     timeline = Timeline.read(records, Capacity(1, 2))
     for attempt in timeline.attempts:
-        held = [core for a in timeline.at(attempt.launched_s or 0.0) for core in a.cores]
+        held = [core for a in holding(timeline, attempt.launched_s or 0.0) for core in a.cores]
         assert len(held) == len(set(held)) <= 2

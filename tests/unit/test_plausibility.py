@@ -190,7 +190,7 @@ def test_a_result_of_a_repeated_attempt_is_looked_at_with_the_parameters_of_the_
 def test_a_campaign_that_is_gone_is_complained_about(tmp_path: Path) -> None:
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal")
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("name: moldable_queue", "name: gone_queue"))
+    config.write_text(config.read_text().replace("name: ensemble", "name: gone_queue"))
     assert "unknown campaign 'gone_queue'" in asked(run).complaint
     assert page(run).says("The twin could not be asked: ")
 

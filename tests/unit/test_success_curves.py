@@ -20,8 +20,8 @@ CAPACITY = Capacity(nodes=32, cores=1)
 
 
 def test_a_journal_and_the_twin_give_the_same_curve() -> None:
-    factory = campaign_factory("moldable_queue", {"tasks": [8, 12]})
-    policy = policy_factory("largest_first")()
+    factory = campaign_factory("ensemble", {"workload": {"tasks": [8, 12]}})
+    policy = policy_factory("lpt")()
     records = RecordList()
     executor = SimulatedExecutor(CAPACITY, factory.task_model(5), records)
     driver = Driver(factory.campaign(5), executor, records)
@@ -39,8 +39,8 @@ def test_a_journal_and_the_twin_give_the_same_curve() -> None:
 
 
 def test_curves_end_where_the_comparison_says_and_go_on_one_policy_s_memory_each() -> None:
-    factory = campaign_factory("moldable_queue", {"tasks": [4, 6]})
-    policies = {name: policy_factory(name)() for name in ("largest_first", "equal_efficiency")}
+    factory = campaign_factory("ensemble", {"workload": {"tasks": [4, 6]}})
+    policies = {name: policy_factory(name)() for name in ("lpt", "same_efficiency")}
     instances = [2, 9, 4]
     curves = twin_curves(factory, CAPACITY, policies, instances)
     for name, policy in policies.items():
@@ -81,13 +81,13 @@ def test_the_spread_is_shown_on_instances_that_no_comparison_uses() -> None:
 
 def test_rules_are_the_policies_that_are_rules_and_the_others_are_complained_about(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
-    (tmp_path / "tuned.yaml").write_text("{schema: 1, rule: largest_first, parameters: {nodes: 2}}")
+    (tmp_path / "tuned.yaml").write_text("{schema: 1, rule: lpt, parameters: {most: 0.1}}")
     (tmp_path / "experiment.yaml").write_text(
-        "{schema: 1, seed: 0, campaign: {name: moldable_queue}, policies: {learned: saved, tuned: tuned.yaml, "
-        "by_hand: {rule: equal_efficiency}, gone: gone.yaml, odd: {rule: largest_frist}}}"
+        "{schema: 1, seed: 0, campaign: {name: ensemble}, policies: {learned: saved, tuned: tuned.yaml, "
+        "by_hand: {rule: same_efficiency}, gone: gone.yaml, odd: {rule: largest_frist}}}"
     )
     found, complaints = load_rules(load_config(tmp_path / "experiment.yaml"))
     assert {name: policy.name for name, policy in found.items()} == {"tuned": "tuned", "by_hand": "by_hand"}
     assert len(complaints) == 2
     assert "policies.gone" in complaints[0]
-    assert "largest_first" in complaints[1]
+    assert "lpt" in complaints[1]

@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "tensorboard.md"
 
 def test_the_page_has_every_tag_with_its_sentence_and_no_other() -> None:
     rows = re.findall(r"^\| `(.+?)` \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
-    assert rows == [(tag.name, tag.kind.value, tag.sentence) for tag in TAGS]
+    assert rows == [(tag.name, tag.kind.value, tag.description) for tag in TAGS]
 
 
 def test_no_two_entries_claim_the_same_tag() -> None:

@@ -12,8 +12,8 @@ from rlctl.evaluation.tuning import CandidateCost, ParameterSpace, SearchSetting
 from rlctl.monitoring.progress import Silent
 from rlctl.plugins.entry_points import Registered
 from rlctl.plugins.registry import Rule
-from rlctl_agents.rules.queue import LargestFirst
-from rlctl_envs.moldable_queue.factory import MoldableQueue
+from rlctl_agents.rules.ensemble import Lpt
+from rlctl_envs.ensemble.factory import Ensemble
 
 SPACE = ParameterSpace({"x": (-5.0, 5.0), "rate": (1e-4, 1.0, "log"), "age": (0, 40, "int")})
 BEST = {"x": 2.0, "rate": 0.01, "age": 30}
@@ -96,12 +96,17 @@ def test_the_rule_file_is_written_whole_and_read_back(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["feedback.yaml"]
 
 
-def rule_file(path, rule="largest_first", **parameters):
+def rule_file(path, rule="lpt", **parameters):
     write_rule(path, rule, parameters, {})
     return path
 
 
-QUEUE = "schema: 1\nseed: 1\ncampaign: {name: moldable_queue}\nmachine: {nodes: 16, cores: 1}\n"
+QUEUE = """
+schema: 1
+seed: 1
+campaign: {name: ensemble, options: {workload: {tasks: [16, 24]}}}
+machine: {nodes: 16, cores: 1}
+"""
 
 
 def queue(tmp_path):
@@ -113,34 +118,34 @@ def test_a_search_begins_where_a_rule_file_ended(tmp_path):
     """One generation of one instance finds nothing; what it began from is kept, and its cost is told."""
     config = queue(tmp_path)
     small = {"generations": 1, "instances": 1}
-    start = rule_file(tmp_path / "start.yaml", nodes=3)
-    begun = rlctl.tune(config, "largest_first", tmp_path / "a.yaml", start=start, **small)
-    plain = rlctl.tune(config, "largest_first", tmp_path / "b.yaml", **small)
+    start = rule_file(tmp_path / "start.yaml", most=0.1)
+    begun = rlctl.tune(config, "lpt", tmp_path / "a.yaml", start=start, **small)
+    plain = rlctl.tune(config, "lpt", tmp_path / "b.yaml", **small)
     assert begun.start_cost != plain.start_cost
-    again = rlctl.tune(config, "largest_first", tmp_path / "c.yaml", start=rule_file(start, nodes=16), **small)
-    assert again.start_cost == plain.start_cost  # 16 is the rule's own
+    again = rlctl.tune(config, "lpt", tmp_path / "c.yaml", start=rule_file(start, most=0.5), **small)
+    assert again.start_cost == plain.start_cost  # 0.5 is the rule's own
     assert again.parameters == plain.parameters
     written = load_rule_file(tmp_path / "a.yaml")
-    assert written.tuning["start"] == {"nodes": 3}
-    assert written.tuning["game_hash"] == game_hash(config, MoldableQueue())
+    assert written.tuning["start"] == {"most": 0.1}
+    assert written.tuning["game_hash"] == game_hash(config, Ensemble(config.campaign.options))
     assert "start" not in load_rule_file(tmp_path / "b.yaml").tuning
 
 
 def test_parameters_that_are_not_searched_stay_as_the_file_says(tmp_path, monkeypatch):
     config, seen = queue(tmp_path), []
 
-    class Narrow(LargestFirst):
-        SPACE: ClassVar = {"nodes": (1, 32, "int")}
+    class Narrow(Lpt):
+        SPACE: ClassVar = {"most": (0.02, 1.0, "log")}
 
-        def __init__(self, nodes=16, spare=0):
-            super().__init__(nodes)
+        def __init__(self, most=0.5, spare=0):
+            super().__init__(most=most)
             seen.append(spare)
 
-    narrow = Rule(Registered("rlctl.policies", "largest_first", "test", "test:Narrow", Narrow))
+    narrow = Rule(Registered("rlctl.policies", "lpt", "test", "test:Narrow", Narrow))
     for module in ("api", "evaluation.tuning"):
         monkeypatch.setattr(f"rlctl.{module}.policy_factory", lambda name: narrow)
-    start = rule_file(tmp_path / "start.yaml", nodes=3, spare=2)
-    rlctl.tune(config, "largest_first", tmp_path / "a.yaml", start=start, generations=1, instances=1)
+    start = rule_file(tmp_path / "start.yaml", most=0.1, spare=2)
+    rlctl.tune(config, "lpt", tmp_path / "a.yaml", start=start, generations=1, instances=1)
     assert set(seen[2:]) == {2}
     assert load_rule_file(tmp_path / "a.yaml").parameters["spare"] == 2
 
@@ -150,17 +155,17 @@ def test_parameters_that_are_not_searched_stay_as_the_file_says(tmp_path, monkey
     [
         (
             "rule: feedback\nparameters: {}",
-            r"start\.yaml:2: rule: 'feedback', but 'largest_first' is to be tuned",
+            r"start\.yaml:2: rule: 'feedback', but 'lpt' is to be tuned",
         ),
-        ("rule: largest_first\nparameters: {nodes: 99}", r"start\.yaml.* parameters\.nodes: 99 is not within 1 to 32"),
-        ("rule: largest_first\nparameters: {nods: 9}", r"start\.yaml.* unknown parameter 'nods'"),
-        ("rule: largest_first\nparameters: {nodes: few}", r"start\.yaml.* nodes must be a number"),
+        ("rule: lpt\nparameters: {most: 99}", r"start\.yaml.* parameters\.most: 99 is not within 0.02 to 1"),
+        ("rule: lpt\nparameters: {mots: 9}", r"start\.yaml.* unknown parameter 'mots'"),
+        ("rule: lpt\nparameters: {most: few}", r"start\.yaml.* most must be a number"),
     ],
 )
 def test_a_file_that_a_search_cannot_begin_from_is_refused(tmp_path, text, complaint):
     config = queue(tmp_path)
     (tmp_path / "start.yaml").write_text(f"schema: 1\n{text}\n")
     with pytest.raises(ConfigError, match=complaint) as error:
-        rlctl.tune(config, "largest_first", tmp_path / "a.yaml", start=tmp_path / "start.yaml")
+        rlctl.tune(config, "lpt", tmp_path / "a.yaml", start=tmp_path / "start.yaml")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "a.yaml").exists()

@@ -21,7 +21,7 @@ from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.executors.mpi import mpiexec_command
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
-from rlctl_envs.block_copolymer.options import Options
+from rlctl_envs.block_copolymer.options import AnnealingOptions
 from rlctl_envs.block_copolymer.pictures import films_png
 from rlctl_envs.block_copolymer.twin import FilmTwin, compute
 
@@ -30,7 +30,7 @@ class BlockCopolymer(CampaignFactory):
     """Block-copolymer annealing; see the README of this folder.
 
     Args:
-        options: see ``Options``.
+        options: see ``AnnealingOptions``.
 
     Raises:
         ConfigError: unknown or unusable options.
@@ -40,7 +40,7 @@ class BlockCopolymer(CampaignFactory):
     version = 2  # 2: the measured wavenumber has an error
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        self.options = check_options(Options, options, "campaign.options")
+        self.options = check_options(AnnealingOptions, options, "campaign.options")
         self.capacity = self.options.capacity()
 
     def check(self, capacity: Capacity, real: bool) -> None:

@@ -13,7 +13,7 @@ _NotNegative = Annotated[float, Field(ge=0.0, le=1e6)]
 _Positive = Annotated[float, Field(gt=0.0, le=1e6)]
 
 
-class Program(BaseModel):
+class AnnealingProgram(BaseModel):
     """The real program and how long it takes; ``calibrate`` measures these numbers.
 
     Attributes:
@@ -37,7 +37,7 @@ class Program(BaseModel):
     walltime_s: float = Field(default=120.0, gt=0.0, le=1e8)
 
 
-class Options(BaseModel):
+class AnnealingOptions(BaseModel):
     """The game.
 
     Attributes:
@@ -62,14 +62,14 @@ class Options(BaseModel):
     steps: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field(default=(80, 160, 320), max_length=64)
     ranks: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(1, 2), max_length=64)
     probes: int = Field(default=0, ge=0, le=10_000)
-    program: Program = Program()
+    program: AnnealingProgram = AnnealingProgram()
     retries: int = Field(default=3, ge=1)
     twin_device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     q_good: float = Field(default=0.8, gt=0.0, lt=1.0)
     amplitude_good: float = Field(default=0.35, gt=0.0)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Options:
+    def _consistent(self) -> AnnealingOptions:
         for name in ("steps", "ranks"):
             values = getattr(self, name)
             if not values or list(values) != sorted(set(values)):

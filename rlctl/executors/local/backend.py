@@ -30,10 +30,10 @@ from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.inventory import available_cores
 from rlctl.executors.local.options import LocalOptions
+from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.processes import capped
 from rlctl.executors.local.programs import Programs
 from rlctl.executors.local.site import Site, ThisMachine
-from rlctl.executors.local.supervisor import TASK
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.recovery import History
 from rlctl.system.terminal import open_closed_streams

@@ -19,9 +19,9 @@ from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.warm_workers import WarmWorkers
 from rlctl.executors.functions.worker_client import Worker
+from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
 from rlctl.executors.local.processes import GRACE_S, reap, start_time
-from rlctl.executors.local.supervisor import TASK
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.node_share import NodeShare
@@ -131,7 +131,7 @@ class ProgramRunner:
         try:
             if self._supervisor is None:
                 lease = self._files.lease(self._session.token)
-                self._supervisor = SupervisorClient(self._workdir, self._bare, note=lease)
+                self._supervisor = SupervisorClient(self._workdir, self._bare, pid_file=lease)
             supervisor = self._supervisor
             check_program(spec, applications, self._bare)
             kind = BlockProgram if self._session.masters else ProcessTask

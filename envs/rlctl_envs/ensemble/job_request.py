@@ -8,7 +8,7 @@ from enum import StrEnum
 from rlctl.core.task import Resources
 
 
-class Gpu(StrEnum):
+class GpuUse(StrEnum):
     """What a task can do with GPUs."""
 
     NO = "no"
@@ -17,18 +17,18 @@ class Gpu(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TaskShape:
     """What a task is started on; a rank is one core, and one GPU where ``gpu``."""
 
     ranks: int
     gpu: bool = False
 
 
-ONE = Shape(1)
+ONE = TaskShape(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobRequest:
     """A task as it is submitted.
 
     Attributes:
@@ -49,7 +49,7 @@ class Job:
     kind: int
     estimate_s: float
     requested_ranks: int = 1
-    gpu: Gpu = Gpu.NO
+    gpu: GpuUse = GpuUse.NO
     gain: float = 1.0
     memory_mb: float = 0.0
     resizable: bool = False
@@ -60,7 +60,7 @@ class Job:
     offered: float = 0.0
     due: float = 0.0
 
-    def need(self, shape: Shape) -> Resources:
+    def need(self, shape: TaskShape) -> Resources:
         """What it occupies so."""
         memory = None if self.memory_mb <= 0.0 else max(1, round(self.memory_mb / shape.ranks))
         return Resources(ranks=shape.ranks, gpus_per_rank=float(shape.gpu), memory_per_rank_mb=memory)

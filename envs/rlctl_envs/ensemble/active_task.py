@@ -8,10 +8,10 @@ from enum import StrEnum
 
 from rlctl.core.task import TaskId
 from rlctl.executors.node_share import Allocation
-from rlctl_envs.ensemble.job import ONE, Job, Shape
+from rlctl_envs.ensemble.job_request import ONE, JobRequest, TaskShape
 
 
-class Status(StrEnum):
+class TaskStatus(StrEnum):
     """Life of a task; the last three are final, and a task has exactly one of them in the end."""
 
     WAITING = "waiting"
@@ -22,7 +22,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ProgressReport:
     """What a running task has said of itself.
 
     Attributes:
@@ -37,7 +37,7 @@ class Report:
 
 
 @dataclass(slots=True, eq=False)
-class Live:
+class ActiveTask:
     """A task that has arrived.
 
     Attributes:
@@ -60,16 +60,16 @@ class Live:
         worth: it is done, and worth having.
     """
 
-    job: Job
+    job: JobRequest
     arrived_s: float
     reference_s: float
-    shapes: tuple[Shape, ...]
+    shapes: tuple[TaskShape, ...]
     deadline_s: float = math.inf
     path_s: float = 0.0
     blockers: set[int] = field(default_factory=set)
-    status: Status = Status.WAITING
+    status: TaskStatus = TaskStatus.WAITING
     uid: TaskId | None = None
-    shape: Shape = ONE
+    shape: TaskShape = ONE
     placement: Allocation = ()
     started_s: float = 0.0
     expected_s: float = 0.0
@@ -86,7 +86,7 @@ class Live:
     spent: float = 0.0
     worth: bool = False
     ended_s: float = 0.0
-    reports: list[Report] = field(default_factory=list)
+    reports: list[ProgressReport] = field(default_factory=list)
 
     @property
     def work_left_s(self) -> float:
@@ -96,9 +96,9 @@ class Live:
     @property
     def settled(self) -> bool:
         """Whether it runs and nothing is being done about it."""
-        return self.status is Status.RUNNING and not (self.waits_again or self.resizing or self.stopping)
+        return self.status is TaskStatus.RUNNING and not (self.waits_again or self.resizing or self.stopping)
 
     @property
     def final(self) -> bool:
         """Whether nothing can follow."""
-        return self.status not in (Status.WAITING, Status.RUNNING)
+        return self.status not in (TaskStatus.WAITING, TaskStatus.RUNNING)

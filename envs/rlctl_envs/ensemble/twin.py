@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from rlctl.core.simulation import Launch, Simulated
 from rlctl.core.task import Failure, TaskId
-from rlctl_envs.ensemble.options import Options
-from rlctl_envs.ensemble.signal import signal
-from rlctl_envs.ensemble.truth import Truth
+from rlctl_envs.ensemble.options import EnsembleOptions
+from rlctl_envs.ensemble.program.hidden_parameters import HiddenParameters, quality_signal
 from rlctl_envs.ensemble.workload import Workload
 
 MOST_REPORTS = 200
@@ -27,10 +26,10 @@ class _Asked(NamedTuple):
     dying: float | None
 
 
-class EnsembleModel:
+class EnsembleTwin:
     """The task model of a workload; see ``rlctl.core.simulation.TaskModel`` and ``Checkpointing``."""
 
-    def __init__(self, workload: Workload, options: Options, seed: int) -> None:
+    def __init__(self, workload: Workload, options: EnsembleOptions, seed: int) -> None:
         self.workload = workload
         self._options = options
         self._seed = seed
@@ -98,7 +97,14 @@ class EnsembleModel:
         return Simulated(duration_s, values, progress=reports)
 
     def _reports(
-        self, truth: Truth, number: int, done: float, start_up_s: float, whole_s: float, end_s: float, every_s: float
+        self,
+        truth: HiddenParameters,
+        number: int,
+        done: float,
+        start_up_s: float,
+        whole_s: float,
+        end_s: float,
+        every_s: float,
     ) -> Sequence[tuple[float, Mapping[str, Any]]]:
         w = self._options.workload
         if every_s <= 0.0:
@@ -107,7 +113,7 @@ class EnsembleModel:
         worked_s, gap_s = every_s, every_s
         while start_up_s + worked_s < end_s:
             fraction = truth.reached(done, worked_s / whole_s)
-            value = signal(self._seed, number, fraction, truth.quality, w.noise)
+            value = quality_signal(self._seed, number, fraction, truth.quality, w.noise)
             elapsed_s = start_up_s + worked_s
             found.append((elapsed_s, {"fraction": fraction, "elapsed_s": elapsed_s, "value": value}))
             gap_s *= 1.0 if len(found) < MOST_REPORTS else 1.5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from statistics import median
 
-from rlctl_envs.ensemble.live import Live
+from rlctl_envs.ensemble.active_task import ActiveTask
 from rlctl_envs.ensemble.options import Objective
-from rlctl_envs.ensemble.state import State
+from rlctl_envs.ensemble.state import EnsembleState
 
 MOST_CREDIT = 0.9
 """Of a success, for a task that is still running."""
@@ -16,8 +16,8 @@ FULL = 0.98
 """Occupancy of a machine that counts as full, as MuMMI reports it (Bhatia et al. 2021)."""
 
 
-class Account:
-    """Adds up prices, and holds what the potential is made of.
+class CostAccount:
+    """Adds up costs, and holds what the potential is made of.
 
     Args:
         objective: what costs what.
@@ -28,13 +28,13 @@ class Account:
     Attributes:
         successes: tasks that are done and worth having, within the window if there is one.
         work: node-seconds that these were thought to need at best.
-        scale: reward for one unit of price is minus this; it makes returns about -1.
+        scale: reward for one unit of cost is minus this; it makes returns about -1.
         watched_s: time so far, within the window if there is one.
         occupied_s: of it, weighted with the share of the GPUs that tasks held; of the cores, where there are no GPUs.
         full_s: of it, while that share was at least ``FULL``.
     """
 
-    def __init__(self, objective: Objective, state: State, areas: list[float], gpu_s: list[float]) -> None:
+    def __init__(self, objective: Objective, state: EnsembleState, areas: list[float], gpu_s: list[float]) -> None:
         self._objective, self._state, self._areas = objective, state, areas
         self._paid = state.capacity.nodes
         self._at_s = 0.0
@@ -62,7 +62,7 @@ class Account:
             whole = o.node_second * math.fsum(possible) + o.gpu_second * math.fsum(gpu_s)
         self.scale = 1.0 / max(whole + o.slowdown * 2.0 * len(areas), 1e-9)
 
-    def price(self, ended: bool) -> float | None:
+    def cost(self, ended: bool) -> float | None:
         """So far; None where allocated node-seconds, which the driver counts, are all that costs."""
         goal = self._objective.goal
         if not ended or goal is None:
@@ -90,35 +90,35 @@ class Account:
         """So many nodes are paid for now."""
         self._paid = nodes
 
-    def arrived(self, task: Live) -> None:
+    def arrived(self, task: ActiveTask) -> None:
         """It is in the system from now on."""
         self._rate += 1.0 / max(task.reference_s, self._objective.bound_s)
 
-    def queued(self, task: Live) -> None:
+    def queued(self, task: ActiveTask) -> None:
         """It waits."""
         task.area = self._state.least_area(task)
         self._waiting += task.area
         self._state.waiting_work_s += task.work_left_s
 
-    def unqueued(self, task: Live) -> None:
+    def unqueued(self, task: ActiveTask) -> None:
         """It waits no longer."""
         self._waiting -= task.area
         self._state.waiting_work_s -= task.work_left_s
 
-    def started(self, task: Live) -> None:
+    def started(self, task: ActiveTask) -> None:
         """It runs, on ``task.shape`` from ``task.started_s`` to ``task.expected_s``."""
         self._count(task, 1)
 
-    def let_go(self, task: Live) -> None:
+    def let_go(self, task: ActiveTask) -> None:
         """The opposite."""
         self._count(task, -1)
 
-    def progressed(self, task: Live, done: float) -> None:
+    def progressed(self, task: ActiveTask, done: float) -> None:
         """A task that runs has done so much of its work."""
         self._partly += min(done, MOST_CREDIT) - min(task.done, MOST_CREDIT)
         task.done = done
 
-    def ended(self, task: Live, now_s: float) -> None:
+    def ended(self, task: ActiveTask, now_s: float) -> None:
         """It is in a final state."""
         bound_s = max(task.reference_s, self._objective.bound_s)
         self._rate -= 1.0 / bound_s
@@ -145,7 +145,7 @@ class Account:
             return weight * self._typical * min(0.0, self.successes + self._partly - objective.goal)
         return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))
 
-    def _count(self, task: Live, sign: int) -> None:
+    def _count(self, task: ActiveTask, sign: int) -> None:
         ranks = sign * task.shape.ranks
         self._state.promised_rank_s += ranks * task.expected_s
         self._state.busy_ranks += ranks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from rlctl_envs.ensemble.law import loss
 from rlctl_envs.ensemble.options import Range
+from rlctl_envs.ensemble.program.scaling_law import loss
 
 SCATTER = 0.6
 """Relative error of one measurement, mostly that of its estimate."""
@@ -13,7 +13,7 @@ GAIN_SCATTER = 0.5
 """Deviation of the logarithm of what a user believes of a GPU."""
 
 
-class Scaling:
+class ScalingEstimate:
     """The law of one kind, fitted to its tasks so far: least squares with what is expected beforehand.
 
     A task that took ``seconds`` on n ranks measures ``seconds n / estimate = loss(n, serial, kappa)``, which is linear

@@ -1,7 +1,9 @@
-"""What a task really is, which its program knows and nobody else."""
+"""Parameters of a task that its program knows and the campaign does not, and what it reports of its quality."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,8 @@ WORTH = 0.6
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """What a task really is.
+class HiddenParameters:
+    """Parameters of a task that are hidden from the campaign.
 
     Attributes:
         work_s: seconds on one rank.
@@ -33,7 +35,7 @@ class Truth:
     luck: tuple[float, ...]
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Truth:
+    def from_json(cls, data: Mapping[str, Any]) -> HiddenParameters:
         """What ``Workload.to_json`` wrote.
 
         Raises:
@@ -65,3 +67,25 @@ class Truth:
                 return done
             passed -= length
         return min(1.0, done + passed)
+
+
+def quality_signal(seed: int, number: int, fraction: float, quality: float, noise: float) -> float:
+    """The quality that a task reports when ``fraction`` of its work is done; the same whenever it is asked.
+
+    It rises as learning curves and order parameters do, ``quality (1 - exp(-4 f)) / (1 - exp(-4))``, with a normal
+    error of deviation ``noise (1 - f)``.
+
+    >>> quality_signal(1, 2, 1.0, 0.7, 0.3)
+    0.7
+    """
+    trend = quality * (1.0 - math.exp(-4.0 * fraction)) / (1.0 - math.exp(-4.0))
+    if noise <= 0.0 or fraction >= 1.0:
+        return trend
+    return trend + noise * (1.0 - fraction) * _normal(f"{seed}/{number}/{fraction:.6f}")
+
+
+def _normal(key: str) -> float:
+    """A normal number that belongs to a key (Box and Muller 1958)."""
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    one, two = (int.from_bytes(part, "big") + 1 for part in (digest[:8], digest[8:]))
+    return math.sqrt(-2.0 * math.log(one / (2**64 + 1))) * math.cos(2.0 * math.pi * two / (2**64 + 1))

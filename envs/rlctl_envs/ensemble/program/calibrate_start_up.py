@@ -1,4 +1,4 @@
-"""Measures what the twin has to know of this machine: ``python -m rlctl_envs.ensemble.program.calibrate 1 2 4 8``.
+"""Measures what the twin has to know of this machine: ``python -m rlctl_envs.ensemble.program.calibrate_start_up 1 2``.
 
 It runs programs without work on so many ranks, by turns, and prints the medians of their times, as
 ``campaign.options.program.start_up_s`` wants them. Other kinds than ``paced`` may take longer to begin: see ``--kind``.
