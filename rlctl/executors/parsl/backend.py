@@ -34,9 +34,8 @@ from rlctl.executors.backend import (
     Progress,
     Recovered,
 )
-from rlctl.executors.functions import serialization
 from rlctl.executors.functions.warm_workers import check_call
-from rlctl.executors.functions.worker_client import call_message, read_answer
+from rlctl.executors.functions.worker_client import Initializer, call_message, initializer_message, read_answer
 from rlctl.executors.local.process_task import ProcessTask, application_of
 from rlctl.executors.local.progress_files import ProgressFiles
 from rlctl.executors.mpi import clean_environment
@@ -52,8 +51,6 @@ _LOOK_S = 0.25
 _LOST_LOOK_S = 0.05
 _POLL_S = 0.05
 _POLL_NETWORK_S = 0.5
-Initializer = tuple[Callable[..., object], tuple[Any, ...]]
-
 _LOST = ("WorkerLost", "ManagerLost", "BadStateException")
 """Exceptions of Parsl that mean the loss of a worker."""
 
@@ -96,13 +93,11 @@ class ParslBackend(Backend):
             workdir: working directory of programs and workers, seen by all hosts; made if it is missing.
             initializer: called in each worker before its first function.
         """
-        if initializer is not None and not callable(initializer[0]):
-            raise TypeError("initializer must be a callable")
         self.capacity = capacity
         self._options = options or ParslOptions()
         self._workdir = workdir.absolute()
         self._bare = clean_environment(os.environ)
-        self._initialize = None if initializer is None else serialization.dump((*initializer, {}), None)
+        self._initialize = initializer_message(initializer)
         self._blocks = Blocks(executor)
         self._files = AttemptFiles(self._workdir)
         self._progress_files = ProgressFiles(self._workdir)
