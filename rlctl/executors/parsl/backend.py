@@ -193,6 +193,8 @@ class ParslBackend(Backend):
             self._inbox.put((attempt.key, outcome))
         else:
             future.add_done_callback(lambda done: self._inbox.put((attempt.key, done)))
+        if attempt.spec.progress_file is not None:
+            self.wake()  # poll looks at such files
         return True
 
     def adopt(self, attempt: Attempt) -> bool:
