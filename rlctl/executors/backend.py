@@ -207,7 +207,7 @@ class Backend(Protocol):
         place by now; it is stopped then.
 
         Returns:
-            False: nothing is known of it, or it was stopped before it came to its end; it is run again.
+            Whether it was taken over. If not (it is unknown, or was stopped before its end), it runs again.
         """
         return False
 

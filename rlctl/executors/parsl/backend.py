@@ -34,9 +34,8 @@ from rlctl.executors.backend import (
     Progress,
     Recovered,
 )
-from rlctl.executors.functions import serialization
 from rlctl.executors.functions.warm_workers import check_call
-from rlctl.executors.functions.worker_client import call_message, read_answer
+from rlctl.executors.functions.worker_client import Initializer, call_message, initializer_message, read_answer
 from rlctl.executors.local.process_task import ProcessTask, application_of
 from rlctl.executors.local.progress_files import ProgressFiles
 from rlctl.executors.mpi import clean_environment
@@ -45,15 +44,13 @@ from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_ki
 from rlctl.executors.parsl.blocks import Blocks
 from rlctl.executors.parsl.control_file import FOLDER, ControlWriter
 from rlctl.executors.parsl.options import ParslOptions
-from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Request, Session, session_file
+from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, session_file
 from rlctl.executors.parsl.worker_slots import WorkerSlots
 
 _LOOK_S = 0.25
 _LOST_LOOK_S = 0.05
 _POLL_S = 0.05
 _POLL_NETWORK_S = 0.5
-Initializer = tuple[Callable[..., object], tuple[Any, ...]]
-
 _LOST = ("WorkerLost", "ManagerLost", "BadStateException")
 """Exceptions of Parsl that mean the loss of a worker."""
 
@@ -96,13 +93,11 @@ class ParslBackend(Backend):
             workdir: working directory of programs and workers, seen by all hosts; made if it is missing.
             initializer: called in each worker before its first function.
         """
-        if initializer is not None and not callable(initializer[0]):
-            raise TypeError("initializer must be a callable")
         self.capacity = capacity
         self._options = options or ParslOptions()
         self._workdir = workdir.absolute()
         self._bare = clean_environment(os.environ)
-        self._initialize = None if initializer is None else serialization.dump((*initializer, {}), None)
+        self._initialize = initializer_message(initializer)
         self._blocks = Blocks(executor)
         self._files = AttemptFiles(self._workdir)
         self._progress_files = ProgressFiles(self._workdir)
@@ -182,13 +177,13 @@ class ParslBackend(Backend):
 
     def start(self, attempt: Attempt) -> bool:
         """Give an attempt to Parsl, which has a worker for it."""
-        call = None
+        message: Any = None
         if attempt.spec.function is not None:
             try:
-                call = call_message(attempt, [], None)
+                message = call_message(attempt, [], None)
             except Exception as error:
                 raise LaunchError(f"cannot be pickled: {described(error)}") from error
-        request = Request(attempt._replace(call=None), call)
+        request = attempt._replace(call=message)
         with self._mutex:
             self._running[attempt.key] = _Running(attempt)
         try:
@@ -198,6 +193,8 @@ class ParslBackend(Backend):
             self._inbox.put((attempt.key, outcome))
         else:
             future.add_done_callback(lambda done: self._inbox.put((attempt.key, done)))
+        if attempt.spec.progress_file is not None:
+            self.wake()  # poll looks at such files
         return True
 
     def adopt(self, attempt: Attempt) -> bool:

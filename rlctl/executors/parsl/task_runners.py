@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import select
+import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,15 +14,17 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError, RlctlError
 from rlctl.core.task import Failure
-from rlctl.executors.backend import Attempt
+from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
 from rlctl.executors.functions import serialization
+from rlctl.executors.functions.warm_workers import WarmWorkers
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
 from rlctl.executors.local.processes import GRACE_S, reap, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import clean_environment
+from rlctl.executors.node_share import NodeShare
 from rlctl.executors.parsl.attempt_files import AttemptFiles, was_killed
 from rlctl.executors.parsl.block_program import BlockProgram
 from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, failure
@@ -33,74 +36,63 @@ _AFTERMATH_S = 0.5
 """A batch system that ends a job kills tasks and workers; if the worker lives on, only the task was meant."""
 
 
+_PLACE = (NodeShare(node=0, ranks=1, cores=1),)
+
+
 class CallRunner:
     """Runs calls in one warm worker, started on demand."""
 
     def __init__(self, workdir: Path, session: Session) -> None:
         self._workdir, self._session = workdir, session
-        self._worker: Worker | None = None
-        self._started = 0
+        self._selector = selectors.DefaultSelector()
+        self._workers = WarmWorkers(
+            self._selector,
+            self._start,
+            self._report,
+            watch=lambda worker, begins: None,
+            read=lambda answer: AttemptOutcome(value=answer),
+        )
+        self._outcome: AttemptOutcome | None = None
 
-    def run(self, attempt: Attempt, message: bytes, new_requests: NewRequests) -> bytes:
+    def run(self, attempt: Attempt, new_requests: NewRequests) -> bytes:
         """Call a function; returns the worker's answer, or how it failed."""
-        if self._worker is not None and self._worker.ended:  # killed while it was idle
-            self.close()
+        self._outcome, signalled = None, False
         try:
-            warm = self._worker = self._worker or self._start()
-        except OSError as error:
-            return failure(Failure.LAUNCH, f"no worker can be started: {error}")
-        warm.stopped, warm.kill_at = None, float("inf")
-        walltime_s = attempt.spec.walltime_s
-        warm.stop_at = float("inf") if walltime_s is None else time.monotonic() + walltime_s
-        warm.hand_over(attempt, serialization.frame(message))
-        signalled = False
-        look_at = time.monotonic() + self._session.poll_s
-        poll = select.poll()
-        poll.register(warm.socket, select.POLLIN)
-        if warm.pidfd is not None:
-            poll.register(warm.pidfd, select.POLLIN)
-        while True:
-            now = time.monotonic()
-            due = min(look_at, warm.kill_at if warm.stopped else warm.stop_at)
-            poll.poll(max(0.0, (due - now) * 1e3) if now < warm.kill_at else 20)
-            answers = warm.receive()
-            if answers is None and not warm.ended:  # about to exit
-                time.sleep(0.001)
-            if answers:
-                if warm.stopped:  # it finished before it could be stopped; the worker dies all the same
-                    self.close()
-                warm.attempt = None
-                return answers[0]
-            if warm.ended and not warm.kill():
-                return self._death(warm, attempt, signalled)
-            now = time.monotonic()
-            if now >= warm.kill_at:
-                warm.kill()
-            elif warm.stopped is None and now >= warm.stop_at:
-                warm.stopped = "walltime"
-                warm.terminate(now + GRACE_S)
-            if now >= look_at:
-                look_at = now + self._session.poll_s
-                for verb, value in new_requests():
-                    if verb == "signal":
-                        signalled = True
-                        warm.signal(value)
-                    elif warm.stopped is None:
-                        warm.stopped = "stopped"
-                        warm.terminate(now + value)
+            self._workers.call(attempt._replace(allocation=_PLACE), [])
+        except LaunchError as error:
+            return failure(Failure.LAUNCH, str(error))
+        while self._outcome is None:
+            due_s = self._workers.due_s()
+            poll_s = self._session.poll_s
+            for ready, _ in self._selector.select(poll_s if due_s is None else min(due_s, poll_s)):
+                ready.data()
+            self._workers.look()
+            for verb, value in new_requests():
+                if verb == "signal":
+                    signalled = True
+                    self._workers.signal(attempt.key, value)
+                else:
+                    self._workers.stop(attempt.key, value)
+        if self._outcome.stopped:
+            return STOPPED
+        if self._outcome.failure is None:
+            answer: bytes = self._outcome.value
+            return answer
+        if self._outcome.failure is Failure.SIGNAL and not signalled:
+            time.sleep(_AFTERMATH_S)
+        return failure(self._outcome.failure, self._outcome.message)
 
     def close(self) -> None:
         """End the worker."""
-        if self._worker is not None:
-            self._worker.attempt = None
-            self._worker.close()
-            self._worker = None
+        self._workers.close()
 
-    def _start(self) -> Worker:
+    def _report(self, key: str, read: Callable[[], AttemptOutcome]) -> None:
+        self._outcome = read()
+
+    def _start(self, node: int, number: int) -> Worker:
         (self._workdir / LOGS).mkdir(parents=True, exist_ok=True)
-        self._started += 1
-        mark = f"{self._session.token}:calls.{platform.node()}.{os.getpid()}.{self._started}"
-        return Worker(
+        mark = f"{self._session.token}:calls.{platform.node()}.{os.getpid()}.{number}"
+        return _ForwardingWorker(
             {**_environment(), **HIDDEN, TASK: mark},
             None,
             f"{TASK}={mark}",
@@ -110,17 +102,14 @@ class CallRunner:
             self._session.paths,
         )
 
-    def _death(self, warm: Worker, attempt: Attempt, signalled: bool) -> bytes:
-        stopped, outcome = warm.stopped, warm.death()
-        self.close()
-        if stopped == "stopped":
-            return STOPPED
-        if stopped == "walltime":
-            return failure(Failure.TIMEOUT, f"stopped at its walltime of {attempt.spec.walltime_s:g} s")
-        if outcome.failure is Failure.SIGNAL and not signalled:
-            time.sleep(_AFTERMATH_S)
-        assert outcome.failure is not None
-        return failure(outcome.failure, outcome.message)
+
+class _ForwardingWorker(Worker):
+    """A worker that gets its calls as the controller has pickled them."""
+
+    def call(self, attempt: Attempt, cores: list[int]) -> None:
+        """Hand over a call."""
+        message: Any = attempt.call
+        self.hand_over(attempt, serialization.frame(message))
 
 
 class ProgramRunner:

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.task import Failure
+from rlctl.executors.backend import Attempt
 from rlctl.executors.local.processes import GRACE_S, children_of, send_signal, start_time
 from rlctl.executors.parsl.control_file import FOLDER, ControlReader
 from rlctl.executors.parsl.task_runners import CallRunner, ProgramRunner
-from rlctl.executors.parsl.worker_messages import STOPPED, Request, Session, failure, session_file
+from rlctl.executors.parsl.worker_messages import STOPPED, Session, failure, session_file
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,10 @@ def perform(buffer: bytes) -> bytes:
     """Run one attempt; what Parsl calls in its worker.
 
     Args:
-        buffer: working folder, token of the controller, and a ``Request``, pickled.
+        buffer: working folder, token of the controller, and an ``Attempt``, pickled; its ``call`` is the message for a
+            warm worker.
     """
-    workdir, token, request = pickle.loads(buffer)
+    workdir, token, attempt = pickle.loads(buffer)
     agent = _agents[0] if _agents else None
     if agent is None or agent.session.token != token:
         if agent is not None:
@@ -54,7 +56,7 @@ def perform(buffer: bytes) -> bytes:
         agent = WorkerAgent(workdir, session)
         _agents[:] = [agent]
     with agent.busy:
-        return STOPPED if agent.closed else agent.run(request)
+        return STOPPED if agent.closed else agent.run(attempt)
 
 
 class WorkerAgent:
@@ -80,12 +82,11 @@ class WorkerAgent:
         self._kin[manager] = start_time(manager)
         threading.Thread(target=self._watch_idle, name="rlctl-worker-agent", daemon=True).start()
 
-    def run(self, request: Request) -> bytes:
+    def run(self, attempt: Attempt) -> bytes:
         """Run one attempt; the caller holds ``busy``."""
-        attempt = request.attempt
         new_requests = self._requests(attempt.key)
-        if request.call is not None:
-            return self._calls.run(attempt, request.call, new_requests)
+        if attempt.spec.function is not None:
+            return self._calls.run(attempt, new_requests)
         self._control.read()
         if self._control.over:  # the controller has gone since it sent this, or is just coming back
             time.sleep(self.session.poll_s)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlctl.core.task import Failure
-from rlctl.executors.backend import Attempt
 from rlctl.executors.functions import worker
 from rlctl.executors.parsl.control_file import FOLDER
 from rlctl.executors.parsl.options import ParslOptions
@@ -36,14 +35,6 @@ class Session:
     paths: Sequence[str]
     initializer: bytes | None
     options: ParslOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An attempt to run; of a call, the message for a warm worker takes the place of ``attempt.call``."""
-
-    attempt: Attempt
-    call: bytes | None
 
 
 def session_file(workdir: Path, token: str) -> Path:

@@ -25,8 +25,8 @@ from rlctl.executors.backend import (
 )
 from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
-from rlctl.executors.functions import serialization
-from rlctl.executors.local.backend import Initializer, LocalBackend
+from rlctl.executors.functions.worker_client import Initializer, initializer_message
+from rlctl.executors.local.backend import LocalBackend
 from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.local.processes import GRACE_S
@@ -69,7 +69,7 @@ class SlurmBackend(Backend):
         self.capacity = capacity
         self._options = options or SlurmOptions()
         self._workdir, self._pool, self._first_node = workdir.absolute(), pool, first_node
-        self._initializer = None if initializer is None else serialization.dump((*initializer, {}), None)
+        self._initializer = initializer_message(initializer)
         self._letters = self._workdir / of_pool(".calls", pool)  # what is too long for a worker's input
         self._lock = threading.RLock()
         self._querying = threading.Lock()  # held by the one that asks Slurm about nodes, or changes jobs

@@ -15,9 +15,8 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, Progress, Recovered
 from rlctl.executors.devices import visible_devices, without_masks
-from rlctl.executors.functions import serialization
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
-from rlctl.executors.functions.worker_client import Worker
+from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
 from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
 from rlctl.executors.local.processes import GRACE_S, ask_to_end, capped, family, reap, send_signal
 from rlctl.executors.local.progress_files import ProgressFiles
@@ -58,11 +57,11 @@ class Child:
 class ChildBackend(Backend):
     """Attempts as child processes of this one; they end with it."""
 
-    def __init__(self, capacity: Capacity, workdir: Path, initializer: tuple[Any, ...] | None = None) -> None:
+    def __init__(self, capacity: Capacity, workdir: Path, initializer: Initializer | None = None) -> None:
         self.capacity = capacity
         self._workdir = workdir.absolute()
         self._environment = without_masks(clean_environment(os.environ))
-        self._initializer = None if initializer is None else serialization.dump((*initializer, {}), None)
+        self._initializer = initializer_message(initializer)
         self._lock = threading.RLock()  # poll has a thread of its own
         self._children: dict[str, Child] = {}
         self._exits: list[tuple[str, Callable[[], AttemptOutcome]]] = []
