@@ -30,7 +30,7 @@ import numpy as np
 
 from rlctl.config.load import load_config
 from rlctl.core.machine import Capacity
-from rlctl.environments.campaign_vector_env import play
+from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.evaluation.rollout import EVALUATION, RolloutPool, draw_instances
 from rlctl.evaluation.statistics import ert_ratio
 from rlctl.evaluation.tuning import CandidateCost, ParameterSpace, SearchSettings, search
@@ -73,7 +73,7 @@ def twin(options: argparse.Namespace) -> None:
         for rule in rules:
             real_s = _steered(config, rule, instance) / config.machine.capacity().nodes
             policy = load_policy(config, rule)
-            figures = play(factory, config.machine.capacity(), [(instance, policy)])[0]
+            figures = rollout_on_twin(factory, config.machine.capacity(), [(instance, policy)])[0]
             twin_s = figures["node_seconds"] / config.machine.capacity().nodes
             ratios[rule].append(real_s / twin_s)
             print(f"{instance:8d} {rule:>8} {real_s:8.2f} {twin_s:8.2f} {real_s / twin_s:6.3f}", flush=True)
@@ -121,11 +121,11 @@ def speed(options: argparse.Namespace) -> None:
             decisions, began_s = 0.0, time.process_time()
             for turn in range(1 if options.quick else rounds):
                 players = [(turn * together + i, policy) for i in range(together)]
-                decisions += sum(figures["decisions"] for figures in play(factory, capacity, players))
+                decisions += sum(figures["decisions"] for figures in rollout_on_twin(factory, capacity, players))
             rate = decisions / (time.process_time() - began_s)
             print(f"{name:>20} {who:>14} {decisions:9.0f} {rate:12.0f}", flush=True)
         with cProfile.Profile() as profile:
-            play(factory, capacity, [(i, _Network(network)) for i in range(min(together, 16))])
+            rollout_on_twin(factory, capacity, [(i, _Network(network)) for i in range(min(together, 16))])
         stats = pstats.Stats(profile, stream=sys.stdout)
         stats.strip_dirs().sort_stats("tottime").print_stats(12)
 
@@ -176,7 +176,7 @@ def steady(options: argparse.Namespace) -> None:
     window = config.campaign.options["objective"]["window_s"]
     for name in options.policies or list(config.policies):
         for instance in range(1 if options.quick else 3):
-            (f,) = play(factory, capacity, [(instance, load_policy(config, name))])
+            (f,) = rollout_on_twin(factory, capacity, [(instance, load_policy(config, name))])
             share = f["work"] / (capacity.nodes * (window[1] - window[0]))
             told = f"{f['occupancy']:8.4f} {f['full']:6.3f} {f['successes']:6.0f} {share:26.3f} {f['decisions']:9.0f}"
             print(f"{name[-30:]:>30} {told}", flush=True)
@@ -190,7 +190,7 @@ def placement(options: argparse.Namespace) -> None:
     def played(weights: dict[str, float] | None, instances: list[int]) -> tuple[np.ndarray, np.ndarray]:
         place = {} if weights is None else {"placement": {"rule": "linear", "parameters": weights}}
         factory = campaign_factory(config.campaign.name, config.campaign.options | place)
-        figures = play(factory, capacity, [(instance, policy) for instance in instances])
+        figures = rollout_on_twin(factory, capacity, [(instance, policy) for instance in instances])
         return np.array([f["cost"] for f in figures]), np.array([f["successes"] for f in figures])
 
     def evaluate(candidates: Any, instances: Any) -> list[CandidateCost]:

@@ -34,7 +34,7 @@ from rlctl.monitoring.timeline import Timeline
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
-    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.policy import Policy
     from rlctl.environments.reward_env import Game
     from rlctl.evaluation.success_curves import Curve

@@ -22,7 +22,7 @@ from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.config.load import config_hash, game_hash
 from rlctl.config.provenance import provenance
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv

@@ -1,6 +1,6 @@
-"""Golden pairs: real observations and the answers to them, which whoever loads the policy must get too.
+"""Golden pairs: real observations with their actions, which the policy must give again wherever it is loaded.
 
-Checksums tell that the files are what was saved; the pairs tell that this machine, this NumPy and this rlctl compute
+Checksums show that the files are what was saved; the pairs show that this machine, this NumPy and this rlctl compute
 the same policy from them.
 """
 
@@ -81,7 +81,7 @@ def most_pairs(numbers: int, outputs: int) -> int:
 
 
 def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
-    """Names, shapes and types of the arrays that the manifest tells of.
+    """Names, shapes and types of the arrays that the manifest declares.
 
     Raises:
         PolicyError: they would be too large.

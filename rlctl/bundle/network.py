@@ -32,7 +32,7 @@ class NumpyPolicy:
     Attributes:
         manifest: what was saved with it.
         folder: where it was loaded from.
-        digest: tells this bundle from all others; see ``rlctl.bundle.manifest.digest``.
+        digest: identifies the bundle; see ``rlctl.bundle.manifest.digest``.
         observation_space, action_space: what it was trained for.
         deterministic: whether it takes the likeliest answer, or draws one.
         attention: over sets, in place of ``layers``; None: there is none.
@@ -46,7 +46,7 @@ class NumpyPolicy:
         """Check that everything fits.
 
         Args:
-            weights: as ``declared_weights`` tells.
+            weights: as ``declared_weights`` declares.
             deterministic: overrides the manifest.
 
         Raises:
@@ -62,8 +62,8 @@ class NumpyPolicy:
         self.observation_length = length(manifest.spaces.observation)
         self.distribution = action_distribution(self.action_space, weights.get("log_std"), manifest.network.output)
         figures = manifest.observations
-        told = {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)}
-        if told not in ({self.observation_length}, {1} if self.observation_length > MAX_STATISTICS else None):
+        lengths = {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)}
+        if lengths not in ({self.observation_length}, {1} if self.observation_length > MAX_STATISTICS else None):
             raise PolicyError(f"policy {self.name}: statistics of other than {self.observation_length} numbers")
         for name, array in weights.items():
             if not np.isfinite(array).all():

@@ -9,10 +9,10 @@ Key = tuple[str, ...]
 
 
 class RlctlError(Exception):
-    """Something the user can mend: names the thing, the value, the place and the next step.
+    """An error that the user can fix; names the thing, the value, the place and the next step.
 
-    Whoever finds out that a key of the configuration is wrong need not know the file: it names the key, and
-    ``rlctl.config.yaml_source.Source.located`` adds file and line.
+    Code that finds a key of the configuration to be wrong names the key; ``rlctl.config.yaml_source.Source.located``
+    adds file and line.
 
     Attributes:
         exit_code: of the command line.
@@ -97,7 +97,7 @@ class AllocationEnds(KeyboardInterrupt):
 
 
 def described(error: BaseException) -> str:
-    """Type and text of an exception, in whatever way its author has written ``__str__``.
+    """Type and text of an exception, even if its ``__str__`` raises.
 
     >>> described(KeyError("x"))
     "KeyError: 'x'"
@@ -115,7 +115,7 @@ def reason(error: BaseException) -> str:
 
 
 def brief(value: object) -> str:
-    """A value for people, on one line, cut if it is long, in whatever way its author has written ``__repr__``.
+    """A value for people, on one line, cut if it is long, even if its ``__repr__`` raises.
 
     >>> brief("x" * 100)[-6:]
     'xxx...'

@@ -1,4 +1,4 @@
-"""The records of a journal, and how events and actions are written as JSON."""
+"""Records of a journal, and the recorder that writes them."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class RecordList(list[Record]):
             done(None)
 
     def batch(self) -> AbstractContextManager[None]:
-        """Nothing to do: every record is kept at once."""
+        """Do nothing: every record is kept at once."""
         return nullcontext()
 
 
 class Recorder(Protocol):
-    """Where the driver writes before it acts; a journal, in a real campaign."""
+    """Takes what the driver writes before it acts; a journal, in a real campaign."""
 
     def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
         """Write one record; it is durable when this returns, or at the end of ``batch``."""

@@ -22,7 +22,7 @@ from rlctl.plugins.registry import campaign_factory
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
-    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.machine import Capacity
     from rlctl.monitoring.progress import Progress
 

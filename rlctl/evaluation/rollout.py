@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlctl.core.campaign import Action, CampaignFactory, Decision
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import NoAnswerError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
-from rlctl.environments import campaign_vector_env
+from rlctl.environments import twin_rollouts
 from rlctl.system import watchdog
 from rlctl.system.crash_report import remember_origin
 
@@ -70,7 +71,7 @@ def play(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry])
     """Play all entries in step; each is played by a copy of its policy, since each needs memory of its own."""
     timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
     instances = [instance for _, instance in entries]
-    figures = campaign_vector_env.play(factory, capacity, list(zip(instances, timed, strict=True)))
+    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)))
     return [_result(i, capacity, of, t) for i, of, t in zip(instances, figures, timed, strict=True)]
 
 

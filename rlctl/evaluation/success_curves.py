@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import RlctlError
-from rlctl.environments import campaign_vector_env
+from rlctl.environments import twin_rollouts
 from rlctl.evaluation.rollout import TOGETHER, draw_instances
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins.registry import load_policy
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
-    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.machine import Capacity
     from rlctl.core.policy import Policy
     from rlctl.environments.campaign_env import Episode
@@ -163,7 +163,7 @@ def _play(
         seen[n].append((episode.driver.ledger.node_seconds, episode.campaign.outcome().successes))
         progress.advance(1.0 if episode.decision is None else 0.0)
 
-    figures = campaign_vector_env.play(factory, capacity, players, watch=watch)
+    figures = twin_rollouts.rollout_on_twin(factory, capacity, players, watch=watch)
     return [
         Curve(
             policy.name,

@@ -21,7 +21,7 @@ from rlctl.executors.backend import (
     BackendEvent,
     Exited,
     NodesChanged,
-    Progress,
+    ProgressReported,
     Started,
 )
 from rlctl.executors.breaker import Breaker
@@ -208,7 +208,7 @@ class Dispatcher:
             elif (task := self.attempts.get(event.key)) is not None:
                 if isinstance(event, Started):
                     self._started(task, event)
-                elif isinstance(event, Progress) and task.state is TaskState.RUNNING:
+                elif isinstance(event, ProgressReported) and task.state is TaskState.RUNNING:
                     self._progress(task, event)
 
     def _started(self, task: Task, started: Started | None = None) -> None:
@@ -220,7 +220,7 @@ class Dispatcher:
         if task.hold and task.stop is None:
             self.suspend(task)
 
-    def _progress(self, task: Task, progress: Progress) -> None:
+    def _progress(self, task: Task, progress: ProgressReported) -> None:
         """Report progress; what has been reported and not returned before is out of date."""
         before = next((e for e in self.pending if e.uid == task.uid and e.progress is not None), None)
         if before is not None and self.clock is None:

@@ -11,7 +11,7 @@ from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.config.validation import did_you_mean, key_prefix, short_repr
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, RlctlError, reason
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.policy import Policy
@@ -274,7 +274,7 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if residual is None:
         return policy
     rule = RuleEntry(rule=residual.rule, parameters=residual.parameters)
-    return ResidualPolicy(make_rule(rule, policy.name), policy)
+    return ResidualPolicy(make_rule(rule, policy.name), policy, policy.digest)
 
 
 def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:

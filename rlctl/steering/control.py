@@ -14,7 +14,7 @@ from typing import Any
 from rlctl.config.load import config_data, config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.core.policy import Policy

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlctl.config.schema import Config
-from rlctl.core.campaign import Action, CampaignFactory, Decision
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.evaluation.comparison_curves import results_table, summary_scalars, write_rules
 from rlctl.evaluation.success_curves import load_rules, run_curve, twin_curves
 from rlctl.executors.event_log import Journal

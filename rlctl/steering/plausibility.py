@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import RlctlError
 from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Resources, TaskSpec, TaskState
-from rlctl.environments.campaign_vector_env import Batch
+from rlctl.environments.twin_rollouts import Batch
 from rlctl.evaluation.success_curves import spread_instances
 from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import Attempt

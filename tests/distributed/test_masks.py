@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import forms
 import numpy as np
 import pytest
 from test_ways_to_train import train as train_on_ranks
@@ -12,13 +13,12 @@ from test_ways_to_train import train as train_on_ranks
 import rlctl
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Decision
-from rlctl.core.errors import ConfigError, RlctlError
+from rlctl.core.errors import ConfigError, EnvironmentFault, RlctlError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import SimpleRule
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
 from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.distributed.comm.transition_spec import Seeds, VectorEnvironment
-from rlctl.environments.masks import MaskError
 from rlctl_envs.gymnasium_id import GymnasiumId
 
 TOLD = ("array", "list", "bools", "floats", "parts", "method")
@@ -95,7 +95,9 @@ def test_a_mask_that_says_nothing_usable_is_refused_with_environment_and_step(to
     rows = made.reset()
     for _ in range(2):
         rows = made.step(allowed(rows, (4,))).observations
-    with pytest.raises(MaskError, match=f"Masked-v0, step 3 of an episode: its action mask .*{WRONG[told]}") as error:
+    with pytest.raises(
+        EnvironmentFault, match=f"Masked-v0, step 3 of an episode: its action mask .*{WRONG[told]}"
+    ) as error:
         made.step(allowed(rows, (4,)))
     assert "\n" not in str(error.value)
     made.close()
@@ -104,7 +106,7 @@ def test_a_mask_that_says_nothing_usable_is_refused_with_environment_and_step(to
 @pytest.mark.parametrize("way", WAYS)
 def test_masks_where_actions_are_no_choices(way: str) -> None:
     with pytest.raises(
-        MaskError, match=r"not obeyed for actions of MultiBinary\(2\): declare MultiDiscrete\(\[2, 2\]\)"
+        EnvironmentFault, match=r"not obeyed for actions of MultiBinary\(2\): declare MultiDiscrete\(\[2, 2\]\)"
     ):
         worlds(way, factory(actions="bits"))
     made = worlds(way, factory(actions="numbers"))
@@ -127,7 +129,7 @@ def test_an_environment_that_begins_to_tell_masks_later_is_refused(way: str) -> 
     made.reset()
     for _ in range(2):
         made.step(np.zeros((2, 1), np.int64))
-    with pytest.raises(MaskError, match="Masked-v0, step 3 of an episode: its action mask is the first one"):
+    with pytest.raises(EnvironmentFault, match="Masked-v0, step 3 of an episode: its action mask is the first one"):
         made.step(np.zeros((2, 1), np.int64))
     made.close()
 
@@ -139,11 +141,14 @@ def config(algorithm: str, **kwargs: Any) -> Config:
     return Config.model_validate({"schema": 1, "seed": 1, "campaign": campaign, "train": train})
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
-@pytest.mark.parametrize(("told", "actions"), [("method", "choice"), ("list", "from-2"), ("parts", "heads")])
+@pytest.mark.parametrize(
+    ("seen", "algorithm"),
+    forms.pairs([("method", "choice"), ("list", "from-2"), ("parts", "heads")], ["ppo", "maskable_ppo"]),
+)
 def test_training_and_comparing_in_one_process_take_allowed_actions_only(
-    tmp_path: Path, algorithm: str, told: str, actions: str
+    tmp_path: Path, algorithm: str, seen: tuple[str, str]
 ) -> None:
+    told, actions = seen
     asked = config(algorithm, told=told, actions=actions)
     policy = rlctl.train(asked, tmp_path / "run")  # a forbidden action raises an exception
     returns = rlctl.evaluate(asked, ["random", str(policy)], instances=4)
@@ -187,8 +192,7 @@ train:
 """
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
-@pytest.mark.parametrize("mode", ["lockstep", "asynchronous"])
+@pytest.mark.parametrize(("mode", "algorithm"), forms.pairs(["lockstep", "asynchronous"], ["ppo", "maskable_ppo"]))
 def test_training_on_ranks_takes_allowed_actions_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, mode: str
 ) -> None:

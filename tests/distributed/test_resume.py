@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import forms
 import numpy as np
 import pytest
 from mpi_runner import mpiexec
@@ -80,7 +81,7 @@ def test_in_one_process(tmp_path: Path, name: str) -> None:
     assert same(weights(tmp_path / "through"), weights(tmp_path / "stopped"))
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", CONFIGS if forms.full() else ["sac", "campaign"])
 def test_in_lock_step_on_ranks_after_a_kill(tmp_path: Path, name: str) -> None:
     mpiexec()
     through, killed = tmp_path / "through", tmp_path / "killed"

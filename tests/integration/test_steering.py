@@ -18,7 +18,6 @@ import psutil
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_campaign import Factory
 
 import rlctl
 from rlctl.config.schema import Config
@@ -290,14 +289,14 @@ def test_an_interrupt_stops_everything_and_the_line_it_prints_goes_on(
 def test_an_interrupt_while_the_run_folder_is_made_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config.model_validate({"schema": 1, "seed": 0, "campaign": {"name": "tiny"}})
+    config = Config.model_validate({"schema": 1, "seed": 0, "campaign": {"name": "block_copolymer"}})
 
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Journal, "create", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        control._create(tmp_path / "run", config, Factory({}), {"instance": 0})
+        steer(config, policy_factory("feedback")(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forms
 import hanging
 import pytest
 from test_steering import Steering
@@ -129,8 +130,7 @@ def test_a_campaign_that_never_answers_stops(machine: Machine, place: str) -> No
     assert f"the campaign has not answered {place}()" in err
 
 
-@pytest.mark.parametrize("place", ["act", "apply", "outcomes"])
-@pytest.mark.parametrize("command", ["check", "tune", "evaluate"])
+@pytest.mark.parametrize(("command", "place"), forms.pairs(["check", "tune", "evaluate"], ["act", "apply", "outcomes"]))
 def test_what_hangs_is_named_wherever_the_twin_is_played(machine: Machine, command: str, place: str) -> None:
     machine.hang(place, "loop")
     more: tuple[object, ...] = ("--play",)
@@ -157,8 +157,7 @@ def launch_and_hang(machine: Machine, command: str, how: str) -> subprocess.Pope
     return process
 
 
-@pytest.mark.parametrize("how", hanging.HANGS)
-@pytest.mark.parametrize("command", ["evaluate", "steer"])
+@pytest.mark.parametrize(("command", "how"), forms.pairs(["evaluate", "steer"], list(hanging.HANGS)))
 def test_a_signal_to_stop_gets_through_whatever_hangs(machine: Machine, command: str, how: str) -> None:
     process = launch_and_hang(machine, command, how)
     process.send_signal(signal.SIGTERM)

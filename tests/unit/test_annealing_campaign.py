@@ -198,18 +198,8 @@ def test_replaying_events_and_actions_gives_the_same_state():
     while decision is not None and decision.number < 25:
         decision = driver.step(GO)
     assert decision is not None
-    again = factory.campaign(9)
-    fold = Driver(again, SimulatedExecutor(factory.capacity, factory.task_model(9)))
-    again.begin(factory.capacity)
-    for record in records:
-        if record.kind == "decision":
-            assert again.decision() is not None
-            fold._apply(
-                np.array(record.data["action"]) if isinstance(record.data["action"], list) else GO, submit=False
-            )
-        elif record.kind == "event":
-            fold._fold(event_from_json(record.data))
-    other = again.decision()
+    again = Driver(factory.campaign(9), SimulatedExecutor(factory.capacity, factory.task_model(9)))
+    other = again.replay(list(records), {})
     assert other is not None
     np.testing.assert_array_equal(other.observation, decision.observation)
     assert other.subject == decision.subject

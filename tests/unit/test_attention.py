@@ -25,7 +25,6 @@ from rlctl.core.campaign import Decision
 from rlctl.core.errors import ConfigError, PolicyError
 from rlctl.core.sets import SetLayout
 from rlctl.distributed.actor.numpy_policies import ActorPolicy
-from rlctl.plugins.registry import load_policy
 from rlctl_agents.ppo.attention import FAVOUR, AttentionActor
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.ppo.options import Options, check_network
@@ -264,25 +263,6 @@ def test_a_campaign_whose_layout_does_not_fit_its_spaces_is_refused(
     campaign.observation_space = gymnasium.spaces.Box(-9, 9, (LENGTH,), np.float32)
     campaign.action_space = gymnasium.spaces.MultiDiscrete([5])
     check_network(config, Options(network="attention"), factory)
-
-
-@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
-def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algorithm: str) -> None:
-    settings = [
-        f"train.algorithm={algorithm}",
-        "train.decisions=512",
-        "train.num_envs=8",
-        "train.options.n_steps=32",
-        "train.options.batch_size=64",
-        "train.options.n_epochs=1",
-    ]
-    config = load_config(ROOT / "configs" / "ensemble.yaml", settings)
-    folder = train(config, tmp_path / "run")
-    policy = load_policy(config, str(folder))
-    network: Any = policy
-    assert isinstance(network.network, NumpyPolicy)
-    assert network.network.attention is not None
-    assert type(network.rule).__name__ == "Sjf"
 
 
 def test_where_there_are_no_sets_it_is_refused(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_purposes_add_up_to_the_allocation_of_any_simulated_campaign(instance: i
 
 
 def test_no_core_is_held_twice() -> None:
-    factory = campaign_factory("block_copolymer", {})
+    factory = campaign_factory("block_copolymer", {"allocation_s": 60.0})
     records = RecordList()
     model = factory.task_model(3)
     driver = Driver(factory.campaign(3), SimulatedExecutor(Capacity(1, 2), model, records), records)
@@ -120,3 +120,4 @@ def test_no_core_is_held_twice() -> None:
     for attempt in timeline.attempts:
         held = [core for a in holding(timeline, attempt.launched_s or 0.0) for core in a.cores]
         assert len(held) == len(set(held)) <= 2
+    assert len(timeline.attempts) > 10

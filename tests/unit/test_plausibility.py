@@ -14,7 +14,7 @@ from test_report import page
 
 from rlctl.config.load import load_config
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.records import Record
 from rlctl.core.simulation import Launch
 from rlctl.core.task import TaskId, TaskSpec

@@ -17,10 +17,19 @@ REPEATED = frozenset(
 )
 """Names that a module may share with a module of another package, and, in CamelCase, a class with another class."""
 
-FOREIGN: Mapping[str, frozenset[str]] = {}
+FOREIGN: Mapping[str, frozenset[str]] = {
+    "rlctl.cli.main": frozenset({"ctx"}),  # errors of click
+    "rlctl.core.json_values": frozenset({"tolist"}),  # arrays and numbers of NumPy, which is not loaded for them
+    "rlctl.core.spec_values": frozenset({"dtype", "ndim", "tolist"}),
+    "rlctl.environments.checked_env": frozenset({"item", "shape", "start"}),  # what environments of users return
+    "rlctl.executors.functions.large_results": frozenset({"dtype"}),
+    "rlctl.executors.parsl.blocks": frozenset({"launcher", "resources", "stderr_path"}),  # Parsl's providers and jobs
+    "rlctl.executors.parsl.parsl_config": frozenset({"executors", "label", "submit"}),
+    "rlctl.system.crash_report": frozenset({"name"}),  # specs of modules
+}
 """Optional attributes of other libraries' objects that a module asks for, by module."""
 
-ALLOWED = {"long": 17, "deep": 41, "dynamic": 85, "modules": 11, "classes": 36, "glossary": 3}
+ALLOWED = {"long": 11, "deep": 35, "dynamic": 44, "modules": 6, "classes": 6, "glossary": 3}
 """How many violations are left of each rule. To be removed."""
 
 

@@ -1,4 +1,4 @@
-"""The annealing game: K good films of one unknown material for the fewest node-seconds."""
+"""The annealing campaign: K good films of one unknown material for the fewest node-seconds."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class AnnealingCampaign(Campaign):
                 film.subject,
                 self._now,
                 self.fields(film),
-                residual=partial(self.around, film),
+                residual=partial(self.residual_choices, film),
                 observe=lambda: (self._observe(film), self.mask(film)),
             )
         return self._decision
@@ -173,7 +173,7 @@ class AnnealingCampaign(Campaign):
             "give_up": give_up,
         }
 
-    def around(self, film: Film, base: Mapping[str, Any]) -> ResidualChoices:
+    def residual_choices(self, film: Film, base: Mapping[str, Any]) -> ResidualChoices:
         """Choices around a rule's answer: changes of its temperature; the other heads turn, 0 being as it says."""
         options = self.options
         steps = min(range(len(options.steps)), key=lambda i: abs(options.steps[i] - base["steps"]))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.config.validation import check_options, key_prefix
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
@@ -62,7 +62,7 @@ class BlockCopolymer(CampaignFactory):
                 _require_mpiexec(max(self.options.ranks))
 
     def campaign(self, seed: int) -> AnnealingCampaign:
-        """The game of instance ``seed``."""
+        """The campaign of instance ``seed``."""
         return AnnealingCampaign(self.options, seed)
 
     def task_model(self, seed: int) -> FilmTwin:

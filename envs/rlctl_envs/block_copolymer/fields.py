@@ -27,7 +27,7 @@ def film_fields(film: Film, others: Sequence[Film], memory: MaterialHistory) -> 
         ``films_given_up``; ``bins`` (for each of eight equal ranges ``low`` to ``high`` of the temperature: ``count``
         of segments, and running means of ``q_gain`` in 80 steps, ``amplitude`` and ``q``); ``films_ended`` (in the
         order in which they ended: ``subject``, ``why``, one of good, given_up, diverged and failed, ``segments``
-        started, and what ``others`` tells of a film), and of these ``last_good`` and ``last_given_up`` (not good), or
+        started, and the fields of ``others``), and of these ``last_good`` and ``last_given_up`` (not good), or
         None.
     """
     ended = tuple(_ended(e) for e in memory.ended)

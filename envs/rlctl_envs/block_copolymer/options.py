@@ -38,7 +38,7 @@ class AnnealingProgram(BaseModel):
 
 
 class AnnealingOptions(BaseModel):
-    """The game.
+    """``campaign.options`` of block-copolymer annealing.
 
     Attributes:
         films: good films of the material that are wanted, K.
@@ -46,7 +46,7 @@ class AnnealingOptions(BaseModel):
         allocation_s: end of the allocation, seconds.
         steps: choices of the length of a segment, in time steps.
         ranks: choices of the ranks of a segment.
-        probes: segments at the beginning of a campaign that run on the most ranks whatever is answered, so that the
+        probes: segments at the beginning of a campaign that run on the most ranks in any case, so that the
             speed-up of ranks on this machine is known.
         program: see ``Program``.
         retries: how often a film's segment may fail in a row before the film is abandoned.
@@ -101,5 +101,5 @@ class AnnealingOptions(BaseModel):
         return self.program.start_up_s[ranks] + steps * self.program.step_s[ranks]
 
     def capacity(self) -> Capacity:
-        """The smallest machine on which the game can be played as it is meant: a core for each chain."""
+        """The smallest machine that fits the campaign: a core for each chain."""
         return Capacity(nodes=1, cores=max(self.chains, *self.ranks))

@@ -11,7 +11,7 @@ from rlctl.executors.node_share import Allocation
 from rlctl_envs.ensemble.job_request import ONE, JobRequest, TaskShape
 
 
-class TaskStatus(StrEnum):
+class JobStatus(StrEnum):
     """Life of a task; the last three are final, and a task has exactly one of them in the end."""
 
     WAITING = "waiting"
@@ -23,10 +23,10 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProgressReport:
-    """What a running task has said of itself.
+    """A report of a running task.
 
     Attributes:
-        time_s: when it was heard.
+        time_s: when it came.
         fraction: of its work that is done.
         value: of what it will be worth; None: it does not say.
     """
@@ -67,7 +67,7 @@ class ActiveTask:
     deadline_s: float = math.inf
     path_s: float = 0.0
     blockers: set[int] = field(default_factory=set)
-    status: TaskStatus = TaskStatus.WAITING
+    status: JobStatus = JobStatus.WAITING
     uid: TaskId | None = None
     shape: TaskShape = ONE
     placement: Allocation = ()
@@ -96,9 +96,9 @@ class ActiveTask:
     @property
     def settled(self) -> bool:
         """Whether it runs and nothing is being done about it."""
-        return self.status is TaskStatus.RUNNING and not (self.waits_again or self.resizing or self.stopping)
+        return self.status is JobStatus.RUNNING and not (self.waits_again or self.resizing or self.stopping)
 
     @property
     def final(self) -> bool:
         """Whether nothing can follow."""
-        return self.status not in (TaskStatus.WAITING, TaskStatus.RUNNING)
+        return self.status not in (JobStatus.WAITING, JobStatus.RUNNING)

@@ -1,20 +1,20 @@
-"""Attempts of tasks: where on the machine they run, since when, and what is charged for them."""
+"""Attempts of tasks: their place on the machine, their times, and their charges."""
 
 from __future__ import annotations
 
 from rlctl.core.task import Event
-from rlctl_envs.ensemble.active_task import ActiveTask, TaskStatus
+from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
 from rlctl_envs.ensemble.cost_account import CostAccount
 from rlctl_envs.ensemble.job_request import TaskShape
 from rlctl_envs.ensemble.state import EnsembleState
 
 
 class Attempts:
-    """Mirrors the executor's books: what runs has a place in the state's pool and is charged, and nothing else is.
+    """Mirrors the executor's placement: what runs has a place in the state's pool and is charged, and nothing else is.
 
     Args:
         state: whose machine it is.
-        account: who charges.
+        account: charges for them.
 
     Attributes:
         again: tasks that were lost with their node and have no place; the executor runs them again before all others.
@@ -31,7 +31,7 @@ class Attempts:
         self._account.unqueued(task)
         self._state.dequeue(task)
         self._state.running[task.job.number] = task
-        task.status = TaskStatus.RUNNING
+        task.status = JobStatus.RUNNING
         task.starts += 1
         self._begins_at(task, task.done)
         self._account.started(task)

@@ -25,7 +25,7 @@ from rlctl.core.campaign import (
 )
 from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.task import Event, TaskId, TaskSpec, TaskState
-from rlctl_envs.ensemble.active_task import ActiveTask, TaskStatus
+from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
 from rlctl_envs.ensemble.choices import WAITING, Choice, ChoiceKind, shortlist
 from rlctl_envs.ensemble.features import CHOICE, GLOBALS, layout, observe
 from rlctl_envs.ensemble.job_request import JobRequest, TaskShape
@@ -48,11 +48,11 @@ class EnsembleCampaign(Campaign):
     is possible.
 
     Args:
-        options: the game.
+        options: of the ensemble.
         jobs: every task that may ever arrive, by number; the policy learns of one when it arrives.
         specify: makes the task that a start becomes. A task has succeeded if it says that its ``quality`` is worth it,
             or says nothing of it.
-        truth: what tasks really take, for rules that are there for comparison; None: nobody knows.
+        truth: what tasks really take, for rules that are there for comparison; None: hidden.
         scoring: which nodes tasks go to, as the executor has it.
     """
 
@@ -143,7 +143,7 @@ class EnsembleCampaign(Campaign):
                 }
                 self._choices = None
                 self._decision = Decision(
-                    "ensemble", self.state.now_s, fields, observe=self._look, residual=self._around
+                    "ensemble", self.state.now_s, fields, observe=self._observe, residual=self._residual_choices
                 )
             else:
                 self.tasks.changed = False
@@ -170,14 +170,14 @@ class EnsembleCampaign(Campaign):
         state, account, goal = self.state, self.tasks.account, self.options.objective.goal
         left = bool(state.waiting or state.running or state.blocked or self.tasks.coming)
         window = self.options.objective.window_s
-        all_done = not left and self.counts[TaskStatus.DONE] > 0
+        all_done = not left and self.counts[JobStatus.DONE] > 0
         reached = window is None and (all_done if goal is None else account.successes >= goal)
         ended = reached or not left or state.now_s >= self.deadline_s
         extra = {
             "masked_actions": float(self.masked),
             "tasks": float(state.works),
-            "tasks_failed": float(self.counts[TaskStatus.FAILED]),
-            "tasks_stopped": float(self.counts[TaskStatus.STOPPED]),
+            "tasks_failed": float(self.counts[JobStatus.FAILED]),
+            "tasks_stopped": float(self.counts[JobStatus.STOPPED]),
             "attempts_failed": float(self.tasks.failures),
             "resizes": float(self.resizes),
             "occupancy": account.occupied_s / max(account.watched_s, 1e-9),
@@ -188,7 +188,7 @@ class EnsembleCampaign(Campaign):
         return Outcome(ended, reached, account.successes, potential, extra, account.cost(ended))
 
     @property
-    def counts(self) -> Mapping[TaskStatus, int]:
+    def counts(self) -> Mapping[JobStatus, int]:
         """Ended tasks by their state."""
         return self.state.counts
 
@@ -204,8 +204,8 @@ class EnsembleCampaign(Campaign):
             return False  # it is the executor's first in the queue: nothing may overtake it
         if state.free_cores > 0 and next(state.startable(), None) is not None:
             return True
-        told = state.reported
-        if told is not None and told.settled and (self.options.stop or (self.options.resize and state.wider(told))):
+        task = state.reported
+        if task is not None and task.settled and (self.options.stop or (self.options.resize and state.wider(task))):
             return True
         if self.options.resize and state.free_cores > 0 and not state.waiting:
             return any(s.ranks > t.shape.ranks for t in state.running.values() for s in state.wider(t))
@@ -216,11 +216,11 @@ class EnsembleCampaign(Campaign):
             self._choices = shortlist(self.state)
         return self._choices
 
-    def _look(self) -> tuple[NDArray[np.float32], Mask]:
+    def _observe(self) -> tuple[NDArray[np.float32], Mask]:
         choices = self._offered()
         return observe(self.state, choices, self._goal_left()), _mask(choices)
 
-    def _around(self, proposal: Mapping[str, Any]) -> ResidualChoices:
+    def _residual_choices(self, proposal: Mapping[str, Any]) -> ResidualChoices:
         """The same choices, and what a rule would do among them and marked."""
         decision = self._decision
         assert decision is not None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.config.validation import check_options, key_prefix
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Outage
@@ -90,7 +90,7 @@ class Ensemble(CampaignFactory):
                 raise LaunchError(f"{most} ranks want MPI: {error}; or set it to [1]", (*key, "ranks")) from error
 
     def campaign(self, seed: int) -> EnsembleCampaign:
-        """The game of instance ``seed``."""
+        """The campaign of instance ``seed``."""
         workload = self.workload(seed)
 
         def truth(number: int, shape: TaskShape) -> float:
@@ -101,7 +101,7 @@ class Ensemble(CampaignFactory):
         )
 
     def workload(self, seed: int) -> Workload:
-        """What is hidden of instance ``seed``."""
+        """All that is drawn for instance ``seed``, hidden parameters included."""
         return _drawn(self._key, seed)
 
     def task_model(self, seed: int) -> EnsembleTwin:

@@ -1,4 +1,4 @@
-"""Tasks as their users describe them: what a policy may know before one has run."""
+"""Requests of tasks as their users submit them: what a policy may know before one has run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class JobRequest:
         memory_mb: over all ranks; 0: not limited.
         resizable: whether it writes checkpoints and can go on with other ranks.
         after: tasks that must have ended before it starts.
-        parent: whose result brought it forth; None: nobody's.
+        parent: the task whose result spawned it; None: there is none.
         arrives: when it arrives: at the beginning (0), or after so many seconds (``offered`` is 0), or when the machine
             could have done so much work (``offered``, seconds of one rank).
         due: its deadline, as a multiple of its estimated time on ``requested_ranks``; 0: none.

@@ -201,14 +201,14 @@ class WorkloadOptions(OptionsSection):
 
 @lru_cache(maxsize=16)
 def _read(source: str, file: str) -> Sequence[LoggedJob]:
-    return read_swf(Path(file)).jobs if source == "swf" else read_history(Path(file))
+    return read_swf(Path(file)) if source == "swf" else read_history(Path(file))
 
 
 class Objective(OptionsSection):
     """What the campaign is to cost least of. The weights add up; alone, ``node_second`` means makespan.
 
     Attributes:
-        node_second: of an allocated node-second, whoever uses it.
+        node_second: of an allocated node-second, used or not.
         gpu_second: of a GPU-second that tasks use.
         slowdown: of one unit of a task's bounded slowdown: the time from its arrival to its end, over its estimated
             time on the ranks that it was submitted for, or ``bound_s`` if that is longer; at least 1 (Feitelson 2001).

@@ -1,4 +1,4 @@
-"""The ensemble as far as its users know it: what rules read, and what the game is played on."""
+"""State of an ensemble as far as its users know it: tasks, machine and clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
 from rlctl.executors.pool import NodePool
-from rlctl_envs.ensemble.active_task import ActiveTask, TaskStatus
+from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
 from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.priorities import ORDERS
@@ -50,7 +50,7 @@ class EnsembleState:
         groups: the nodes.
         free_cores, free_gpus: not taken, on nodes that are there.
         may_wait: whether anything will happen if nothing is started.
-        truth: what tasks really take; None: nobody may know.
+        truth: what tasks really take; None: hidden.
         works: how many tasks have arrived.
         waiting_work_s: estimated work of all that wait.
         busy_ranks, promised_rank_s: ranks of running tasks, and the sum of these times their tasks' expected ends.
@@ -72,7 +72,7 @@ class EnsembleState:
         self.running: dict[int, ActiveTask] = {}
         self.ended: list[ActiveTask] = []
         self.tasks: dict[int, ActiveTask] = {}
-        self.counts = dict.fromkeys((TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.STOPPED), 0)
+        self.counts = dict.fromkeys((JobStatus.DONE, JobStatus.FAILED, JobStatus.STOPPED), 0)
         self.reported: ActiveTask | None = None
         self.scalings: dict[int, ScalingEstimate] = {}
         self.pool = NodePool(capacity, scoring)
@@ -125,7 +125,7 @@ class EnsembleState:
         """The same as it really is; for comparison only.
 
         Raises:
-            ValueError: nobody may know.
+            ValueError: it is hidden.
         """
         if self.truth is None:
             raise ValueError("only a twin whose options say 'clairvoyant: true' knows how tasks really scale")
@@ -142,7 +142,7 @@ class EnsembleState:
 
     def believed(self, task: ActiveTask) -> float:
         """The share of its work that a task has probably done: as its last report says, or as time has passed."""
-        if task.status is not TaskStatus.RUNNING or task.starts == 0:
+        if task.status is not JobStatus.RUNNING or task.starts == 0:
             return task.done
         if task.reports:
             return max(task.reports[-1].fraction, task.begun)
@@ -183,7 +183,7 @@ class EnsembleState:
         gpus = self.free_gpus + task.shape.ranks * task.shape.gpu
         return [s for s in task.shapes if s != task.shape and s.ranks <= free and (not s.gpu or s.ranks <= gpus)]
 
-    # What the game changes.
+    # What the campaign changes.
 
     def enqueue(self, task: ActiveTask) -> None:
         """It waits."""
@@ -199,7 +199,7 @@ class EnsembleState:
             del self.alike[_alike(task)]
 
     def arrive(self, task: ActiveTask) -> None:
-        """Nobody knew of this task before."""
+        """A new task has arrived."""
         self.work_log += math.log(max(task.job.estimate_s, 1e-9))
         self.works += 1
 

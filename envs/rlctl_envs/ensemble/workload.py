@@ -1,4 +1,4 @@
-"""What is hidden from the campaign: true work, how it scales, what goes wrong, what it brings forth."""
+"""Draws an instance: its tasks as submitted, and their hidden parameters."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Workload:
         for i, job in enumerate(logged):
             if job.estimate_s is not None:
                 estimates[i] = works[i] * job.estimate_s / job.run_s
-        told = np.exp(w.gpus.told * rng.standard_normal(len(kinds)))
+        belief = np.exp(w.gpus.told * rng.standard_normal(len(kinds)))
         requested = rng.choice(options.ranks, size=count)
         requested[: len(sizes)] = sizes
         memory = _log_uniform(rng, w.memory_mb, count) if w.memory_mb.high > 0.0 else np.zeros(count)
@@ -103,7 +103,7 @@ class Workload:
                     estimate_s=float(estimates[i]),
                     requested_ranks=int(requested[i]),
                     gpu=k.gpu,
-                    gain=max(1.0, k.gain * float(told[kind[i]])) if k.gpu is not GpuUse.NO else 1.0,
+                    gain=max(1.0, k.gain * float(belief[kind[i]])) if k.gpu is not GpuUse.NO else 1.0,
                     memory_mb=float(memory[i]),
                     resizable=k.resizable,
                     priority=int(priorities[i]),

@@ -8,7 +8,7 @@ from typing import Any
 
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.machine import Machine
 from rlctl.core.runner import TaskRunner
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec

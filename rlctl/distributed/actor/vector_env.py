@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rlctl.bundle.actions import action_heads
 from rlctl.config.schema import Config, EnvironmentSection
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.distributed.actor.env_guard import EnvGuard
 from rlctl.distributed.actor.gymnasium_vector_env import NUMBER, GymnasiumVectorEnv
 from rlctl.distributed.comm.collective_env import CollectiveGroup, Environment
@@ -169,7 +169,7 @@ class SequentialVectorEnv:
         """Write the mask into the observation; the last one of an episode needs none.
 
         Raises:
-            MaskError: it is invalid, or the environment's first reset gave none.
+            EnvironmentFault: it is invalid, or the environment's first reset gave none.
         """
         mask = None if over else self._mask(i, info)
         if mask is None:

@@ -31,7 +31,7 @@ from rlctl.executors.backend import (
     BackendEvent,
     Exited,
     NodesChanged,
-    Progress,
+    ProgressReported,
     Recovered,
 )
 from rlctl.executors.functions.warm_workers import check_call
@@ -251,7 +251,7 @@ class ParslBackend(Backend):
             events += self._exited(each, self._outcome_of_lost(each))
         for attempt in reporting:
             data = self._progress_files.newest(attempt.spec)
-            events += [] if data is None else [Progress(attempt.key, data)]
+            events += [] if data is None else [ProgressReported(attempt.key, data)]
         return events
 
     def wake(self) -> None:

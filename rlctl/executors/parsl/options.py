@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field
 
-from rlctl.executors.options import ProgramOptions
+from rlctl.executors.options import SharedOptions
 
 
-class ParslOptions(ProgramOptions):
+class ParslOptions(SharedOptions):
     """``executor.options`` of the Parsl executor.
 
     Attributes:

@@ -8,7 +8,7 @@ rank, how it scales, where it is stuck, what comes of it. ``--kind paced`` sleep
 says; the others compute. SIGTERM makes it write its checkpoint and end; begun again with the same checkpoint, on
 however many ranks, it goes on from there. Exit codes: 0 done, 1 cannot write, 2 wrong input, 75 stopped.
 
-For tests of whoever runs it, the variable RLCTL_ENSEMBLE_FAULT makes it misbehave when half of its work is done:
+For tests of executors, the variable RLCTL_ENSEMBLE_FAULT makes it misbehave when half of its work is done:
 ``hang``, ``die`` (by SIGKILL), ``exit`` (code 9), or ``garbage`` (a result that is no JSON).
 """
 
@@ -212,8 +212,8 @@ class EnsembleTask:
     def _report(self) -> None:
         from rlctl_envs.ensemble.program.hidden_parameters import quality_signal as value
 
-        told = value(self.seed, self.options.task, self.done, self.truth.quality, self.noise)
-        line = {"fraction": self.done, "elapsed_s": time.monotonic() - self.began_s, "value": told}
+        quality = value(self.seed, self.options.task, self.done, self.truth.quality, self.noise)
+        line = {"fraction": self.done, "elapsed_s": time.monotonic() - self.began_s, "value": quality}
         with self.options.progress.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
-from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, Progress, Recovered
+from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, ProgressReported, Recovered
 from rlctl.executors.devices import visible_devices, without_masks
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
@@ -136,7 +136,7 @@ class ChildBackend(Backend):
                     child.stop("walltime", GRACE_S)
             exits, self._exits = self._exits, []
         reports = [(attempt.key, self._progress.newest(attempt.spec)) for attempt in reporting]
-        progress = [Progress(key, data) for key, data in reports if data is not None]
+        progress = [ProgressReported(key, data) for key, data in reports if data is not None]
         return [*progress, *(Exited(key, read()) for key, read in exits)]  # may run user code: without the lock
 
     def wake(self) -> None:
