@@ -259,20 +259,18 @@ class Dispatcher:
             task.stop = TaskState.CANCELED
             self.task_log.event(event_after(task, AttemptOutcome(stopped=True), self.now()))
 
-    def take(self) -> list[Event]:
-        """Record the pending events, and take them."""
-        events = list(self.pending)
+    def take(self) -> tuple[list[Event], list[tuple[Backend, str]]]:
+        """Take the pending events, and the attempts to acknowledge once they are recorded."""
+        taken = list(self.pending), self._unacknowledged
         self.pending.clear()
-        if self.task_log is not None:
-            self.task_log.returned(events)
-            self.acknowledge()
-        return events
+        self._unacknowledged = []
+        return taken
 
     def acknowledge(self) -> None:
-        """All that was returned is recorded: backends may forget it."""
+        """Let the backends forget all ends."""
         for backend, key in self._unacknowledged:
             backend.acknowledge(key)
-        self._unacknowledged.clear()
+        self._unacknowledged = []
 
     def _report(self, task: Task, event: Event, outcome: AttemptOutcome | None) -> None:
         """Of the scheduler: a task has another state."""

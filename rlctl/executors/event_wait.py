@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rlctl.core.errors import AllocationEnds
 from rlctl.core.task import Event
+from rlctl.executors.backend import Backend
 from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.local.processes import capped
 
@@ -16,7 +17,18 @@ class EventWait:
         self._seen = self._version  # of the nodes, when events were taken last
 
     def wait(self, timeout_s: float | None, idle: bool) -> list[Event]:
-        """Start what fits, then wait for the next events."""
+        """Start what fits, then wait for the next events, and record them."""
+        events, ends = self._wait(timeout_s, idle)
+        dispatch = self._dispatch
+        if dispatch.task_log is not None:
+            dispatch.task_log.returned(events)  # without the lock, which the thread of the journal may wait for
+            if ends:
+                with dispatch.lock:
+                    for backend, key in ends:
+                        backend.acknowledge(key)
+        return events
+
+    def _wait(self, timeout_s: float | None, idle: bool) -> tuple[list[Event], list[tuple[Backend, str]]]:
         dispatch, first = self._dispatch, True
         end_s = None if timeout_s is None else dispatch.now() + timeout_s
         while True:
@@ -60,6 +72,6 @@ class EventWait:
         pools = self._dispatch.scheduler.pools
         return pools[0].version if len(pools) == 1 else sum(pool.version for pool in pools)
 
-    def _take(self) -> list[Event]:
+    def _take(self) -> tuple[list[Event], list[tuple[Backend, str]]]:
         self._seen = self._version
         return self._dispatch.take()
