@@ -8,7 +8,6 @@ from rlctl.executors.backend import Backend
 from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.local.processes import capped
 
-
 _Taken = tuple[list[Event], list[tuple[Backend, str]]]
 
 
