@@ -46,14 +46,13 @@ class Site:
         self._opened: list[Any] = []
 
     def open(self, workers: int = 1, capacity: Capacity | None = None, **options: Any) -> Any:
-        from rlctl.executors.parsl.backend import ParslExecutor, Settings
+        from rlctl.executors.parsl import ParslExecutor, ParslOptions
 
-        settings = Settings(**options.pop("settings", {"lease_s": 5.0}))
         opened = ParslExecutor(
             options.pop("executor", None) or workers_of_parsl(workers),
             capacity or Capacity(nodes=workers, cores=1),
             self.folder / "work",
-            settings=settings,
+            options=ParslOptions(lease_s=options.pop("lease_s", 5.0)),
             **options,
         )
         self._opened.append(opened)
@@ -297,7 +296,7 @@ def test_without_its_interchange_an_executor_says_so_and_leaves_nothing(site: Si
     (interchange,) = keeper.children()
     interchange.kill()
     site.relics = True  # for the next controller
-    until(lambda: executor._broken is not None, "it is noticed")
+    until(lambda: executor._dispatch.broken is not None, "it is noticed")
     with pytest.raises(LaunchError, match="interchange"):
         executor.wait(PATIENCE_S)
     executor.close()
@@ -325,15 +324,15 @@ CONTROLLER = """
 import os, sys, time
 from pathlib import Path
 from parsl_workers import executor as workers_of_parsl
-from rlctl.executors.base import Capacity
+from rlctl.core.machine import Capacity
 from rlctl.executors.event_log import Journal
-from rlctl.executors.parsl.backend import ParslExecutor, Settings
+from rlctl.executors.parsl import ParslExecutor, ParslOptions
 from rlctl.core.task import TaskId, TaskSpec
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     journal = Journal.create(folder / "journal.db", {})
-    executor = ParslExecutor(workers_of_parsl(2), Capacity(nodes=2), folder / "work", settings=Settings(lease_s=5.0))
+    executor = ParslExecutor(workers_of_parsl(2), Capacity(nodes=2), folder / "work", options=ParslOptions(lease_s=5.0))
     executor.attach(journal)
     for uid in ("ends", "stays"):
         script = "test -e go" if uid == "ends" else "test $(wc -l < stays.pids) -gt 1"
@@ -388,11 +387,11 @@ def test_the_next_controller_finds_what_ended_and_runs_again_what_was_stopped(ki
 def test_a_controller_that_was_away_for_longer_than_its_lease_runs_again_what_was_stopped(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = site.open(1, settings={"lease_s": 2.0})
+    executor = site.open(1, lease_s=5.0)
     future = executor.submit_task(stubborn("a"))
     until(lambda: begun(site, "a"), "it has begun")
     with monkeypatch.context() as away:
-        away.setattr(executor._control, "_write", lambda: None)
+        away.setattr(executor._dispatch.pools[0].backend._control, "_write", lambda: None)
         until(lambda: not alive(begun(site, "a")[0]), "its lease is over")
     assert future.result(PATIENCE_S) == {}
     assert len(begun(site, "a")) == 2

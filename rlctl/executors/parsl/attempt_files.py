@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlctl.executors.local.processes import boot, start_time
-from rlctl.executors.local.supervisor import EXITS, GRACE_S, exit_file
-from rlctl.executors.local.supervisor_client import clear
+from rlctl.executors.local.pid_file import EXITS, clear, exit_file
+from rlctl.executors.local.processes import GRACE_S, boot, start_time
 from rlctl.executors.parsl.control_file import FOLDER
 
 PATIENCE_S = GRACE_S + 4.0

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.task import Failure
-from rlctl.executors.local.processes import children_of, send_signal, start_time
-from rlctl.executors.local.supervisor import GRACE_S
+from rlctl.executors.backend import Attempt
+from rlctl.executors.local.processes import GRACE_S, children_of, send_signal, start_time
 from rlctl.executors.parsl.control_file import FOLDER, ControlReader
 from rlctl.executors.parsl.task_runners import CallRunner, ProgramRunner
-from rlctl.executors.parsl.worker_messages import STOPPED, CallRequest, ProgramRequest, Session, failure, session_file
+from rlctl.executors.parsl.worker_messages import STOPPED, Session, failure, session_file
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,13 @@ _agents: list[WorkerAgent] = []  # of this process: that of the last controller 
 
 
 def perform(buffer: bytes) -> bytes:
-    """Run one task; what Parsl calls in its worker.
+    """Run one attempt; what Parsl calls in its worker.
 
     Args:
-        buffer: working folder, token of the controller, and a ``CallRequest`` or a ``ProgramRequest``, pickled.
+        buffer: working folder, token of the controller, and an ``Attempt``, pickled; its ``call`` is the message for a
+            warm worker.
     """
-    workdir, token, request = pickle.loads(buffer)
+    workdir, token, attempt = pickle.loads(buffer)
     agent = _agents[0] if _agents else None
     if agent is None or agent.session.token != token:
         if agent is not None:
@@ -55,7 +56,7 @@ def perform(buffer: bytes) -> bytes:
         agent = WorkerAgent(workdir, session)
         _agents[:] = [agent]
     with agent.busy:
-        return STOPPED if agent.closed else agent.run(request)
+        return STOPPED if agent.closed else agent.run(attempt)
 
 
 class WorkerAgent:
@@ -71,7 +72,7 @@ class WorkerAgent:
         self.busy = threading.Lock()
         self.closed = False
         self._workdir = workdir
-        self._control = ControlReader(workdir / FOLDER, session.token, session.lease_s)
+        self._control = ControlReader(workdir / FOLDER, session.token, session.options.lease_s)
         self._calls = CallRunner(workdir, session)
         self._programs = ProgramRunner(workdir, session)
         manager = os.getppid()
@@ -81,16 +82,16 @@ class WorkerAgent:
         self._kin[manager] = start_time(manager)
         threading.Thread(target=self._watch_idle, name="rlctl-worker-agent", daemon=True).start()
 
-    def run(self, request: CallRequest | ProgramRequest) -> bytes:
-        """Run one task; the caller holds ``busy``."""
-        requests = self._requests(request.key)
-        if isinstance(request, CallRequest):
-            return self._calls.run(request, requests)
+    def run(self, attempt: Attempt) -> bytes:
+        """Run one attempt; the caller holds ``busy``."""
+        new_requests = self._requests(attempt.key)
+        if attempt.spec.function is not None:
+            return self._calls.run(attempt, new_requests)
         self._control.read()
         if self._control.over:  # the controller has gone since it sent this, or is just coming back
             time.sleep(self.session.poll_s)
             return STOPPED
-        return self._programs.run(request, requests, lambda: self._control.silent_s)
+        return self._programs.run(attempt, new_requests, lambda: self._control.silent_s)
 
     def close(self) -> None:
         """Release all; the caller holds ``busy``."""
