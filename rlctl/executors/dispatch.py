@@ -260,17 +260,17 @@ class Dispatcher:
             self.task_log.event(event_after(task, AttemptOutcome(stopped=True), self.now()))
 
     def take(self) -> tuple[list[Event], list[tuple[Backend, str]]]:
-        """Take the pending events, and the attempts to acknowledge once they are recorded."""
+        """The pending events, and what may be acknowledged when they are recorded."""
         taken = list(self.pending), self._unacknowledged
         self.pending.clear()
         self._unacknowledged = []
         return taken
 
     def acknowledge(self) -> None:
-        """Let the backends forget all ends."""
+        """Backends may forget what has ended."""
         for backend, key in self._unacknowledged:
             backend.acknowledge(key)
-        self._unacknowledged = []
+        self._unacknowledged.clear()
 
     def _report(self, task: Task, event: Event, outcome: AttemptOutcome | None) -> None:
         """Of the scheduler: a task has another state."""

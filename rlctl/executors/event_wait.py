@@ -8,6 +8,8 @@ from rlctl.executors.backend import Backend
 from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.local.processes import capped
 
+_Taken = tuple[list[Event], list[tuple[Backend, str]]]
+
 
 class EventWait:
     """See the module; ``Executor.wait`` for what it waits for."""
@@ -17,18 +19,20 @@ class EventWait:
         self._seen = self._version  # of the nodes, when events were taken last
 
     def wait(self, timeout_s: float | None, idle: bool) -> list[Event]:
-        """Start what fits, then wait for the next events, and record them."""
-        events, ends = self._wait(timeout_s, idle)
-        dispatch = self._dispatch
-        if dispatch.task_log is not None:
-            dispatch.task_log.returned(events)  # without the lock, which the thread of the journal may wait for
-            if ends:
-                with dispatch.lock:
-                    for backend, key in ends:
-                        backend.acknowledge(key)
+        """Start what fits, wait for the next events, and record them.
+
+        Records are written without the lock, which the journal's thread needs meanwhile.
+        """
+        events, ended = self._await(timeout_s, idle)
+        log = self._dispatch.task_log
+        if log is not None:
+            log.returned(events)
+            with self._dispatch.lock:
+                for backend, key in ended:
+                    backend.acknowledge(key)
         return events
 
-    def _wait(self, timeout_s: float | None, idle: bool) -> tuple[list[Event], list[tuple[Backend, str]]]:
+    def _await(self, timeout_s: float | None, idle: bool) -> _Taken:
         dispatch, first = self._dispatch, True
         end_s = None if timeout_s is None else dispatch.now() + timeout_s
         while True:
@@ -72,6 +76,6 @@ class EventWait:
         pools = self._dispatch.scheduler.pools
         return pools[0].version if len(pools) == 1 else sum(pool.version for pool in pools)
 
-    def _take(self) -> tuple[list[Event], list[tuple[Backend, str]]]:
+    def _take(self) -> _Taken:
         self._seen = self._version
         return self._dispatch.take()
