@@ -11,36 +11,53 @@ export OMP_NUM_THREADS := 1
 # The same tests on another MPI need an environment of their own: two MPIs in one are mixed up.
 MPICH := .venv-mpich
 
-.PHONY: demo test test-mpich test-faults test-slurm test-learning test-physics lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm clean
+.PHONY: demo test test-ci test-all test-gpu test-mpich test-faults test-slurm test-learning test-physics lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py --run runs/demo
 
-# Many tests wait for processes more than they compute, so two files of them at a time. A file stays with one worker:
-# its fixtures are made once. In the order of their names, the longest files are not the last ones to begin.
+# Two files of tests at a time. A file stays with one worker: its fixtures are made once.
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+
+# Units, the contract of executors on the simulated and the local one, and one smoke test each of MPI, learning, faults
+# and documentation.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) $(PARALLEL) -m "quick and not slurm"
+
+# The other tests, in shortened forms.
+test-ci: $(STAMP)
+	$(PYTEST) $(PARALLEL) -m "not quick and not slurm"
+
+# All tests in full, for the better part of an afternoon.
+test-all: $(STAMP)
+	RLCTL_TESTS=full $(PYTEST) $(PARALLEL)
+	RLCTL_TESTS=full $(PYTEST) -m slurm
+
+# Tasks on real GPUs; skipped where PyTorch finds none.
+test-gpu: $(STAMP)
+	$(PYTEST) -rs tests/gpu
 
 # On MPICH instead of Open MPI. All but MPI comes from .venv, by a .pth file that is read after MPICH's own mpi4py.
 test-mpich: $(MPICH)/.made
 	$(MPICH)/bin/python -m pytest tests/distributed
 
-# Hundreds of kills and thousands of wrong configurations; `make test` takes a share of both.
+# Hundreds of kills and thousands of wrong configurations, with tables of what they have shown.
 test-faults: $(STAMP)
-	RLCTL_FAULTS=full $(BIN)/python -m pytest tests/faults -s
+	RLCTL_FAULTS=full $(PYTEST) -s tests/faults
 
 # On a Slurm of four nodes that is made for it; skipped where there is none.
 test-slurm: $(STAMP)
-	$(BIN)/python -m pytest -m slurm tests
+	$(PYTEST) -m slurm tests
 
-# All that is claimed of learning: twenty minutes; `make test` takes a share of it.
+# All that is claimed of learning, with a table of the scores: twenty minutes.
 test-learning: $(STAMP)
-	RLCTL_LEARNING=full $(BIN)/python -m pytest tests/learning -s
+	RLCTL_LEARNING=full $(PYTEST) -s tests/learning
 
-# The solvers of block-copolymer films for many more steps and materials: two minutes; `make test` takes a share of it.
+# The solvers of block-copolymer films for many more steps and materials: two minutes.
 test-physics: $(STAMP)
-	RLCTL_PHYSICS=full $(BIN)/python -m pytest tests/unit/test_real_field.py -s
+	RLCTL_PHYSICS=full $(PYTEST) -s tests/unit/test_real_field.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -30,15 +30,15 @@ import numpy as np
 
 from rlctl.config.load import load_config
 from rlctl.core.machine import Capacity
-from rlctl.environments.campaign_vector_env import play
-from rlctl.evaluation.play import EVALUATION, Players, draw_instances
+from rlctl.environments.twin_rollouts import rollout_on_twin
+from rlctl.evaluation.rollout import EVALUATION, RolloutPool, draw_instances
 from rlctl.evaluation.statistics import ert_ratio
-from rlctl.evaluation.tuning import Settings, Space, Tally, search
+from rlctl.evaluation.tuning import CandidateCost, ParameterSpace, SearchSettings, search
 from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.control import steer
 from rlctl_envs.ensemble.factory import Ensemble
-from rlctl_envs.ensemble.options import Objective, Options
+from rlctl_envs.ensemble.options import EnsembleOptions, Objective
 from rlctl_envs.ensemble.workload import bound_s
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -73,7 +73,7 @@ def twin(options: argparse.Namespace) -> None:
         for rule in rules:
             real_s = _steered(config, rule, instance) / config.machine.capacity().nodes
             policy = load_policy(config, rule)
-            figures = play(factory, config.machine.capacity(), [(instance, policy)])[0]
+            figures = rollout_on_twin(factory, config.machine.capacity(), [(instance, policy)])[0]
             twin_s = figures["node_seconds"] / config.machine.capacity().nodes
             ratios[rule].append(real_s / twin_s)
             print(f"{instance:8d} {rule:>8} {real_s:8.2f} {twin_s:8.2f} {real_s / twin_s:6.3f}", flush=True)
@@ -121,11 +121,11 @@ def speed(options: argparse.Namespace) -> None:
             decisions, began_s = 0.0, time.process_time()
             for turn in range(1 if options.quick else rounds):
                 players = [(turn * together + i, policy) for i in range(together)]
-                decisions += sum(figures["decisions"] for figures in play(factory, capacity, players))
+                decisions += sum(figures["decisions"] for figures in rollout_on_twin(factory, capacity, players))
             rate = decisions / (time.process_time() - began_s)
             print(f"{name:>20} {who:>14} {decisions:9.0f} {rate:12.0f}", flush=True)
         with cProfile.Profile() as profile:
-            play(factory, capacity, [(i, _Network(network)) for i in range(min(together, 16))])
+            rollout_on_twin(factory, capacity, [(i, _Network(network)) for i in range(min(together, 16))])
         stats = pstats.Stats(profile, stream=sys.stdout)
         stats.strip_dirs().sort_stats("tottime").print_stats(12)
 
@@ -138,10 +138,10 @@ class _Network:
     def __init__(self, network: Any = None) -> None:
         from rlctl.bundle.attention import Attention, AttentionSpec
         from rlctl_envs.ensemble.features import layout
-        from rlctl_envs.ensemble.options import Options
+        from rlctl_envs.ensemble.options import EnsembleOptions
 
         self._network = network
-        sets = layout(Options())
+        sets = layout(EnsembleOptions())
         shapes = [list(shape) for shape in sets.sets]
         spec = {"once": sets.once, "sets": shapes, "prior": sets.prior, "width": 32, "heads": 2, "layers": 1}
         self._attention = Attention(AttentionSpec.model_validate(spec))
@@ -176,7 +176,7 @@ def steady(options: argparse.Namespace) -> None:
     window = config.campaign.options["objective"]["window_s"]
     for name in options.policies or list(config.policies):
         for instance in range(1 if options.quick else 3):
-            (f,) = play(factory, capacity, [(instance, load_policy(config, name))])
+            (f,) = rollout_on_twin(factory, capacity, [(instance, load_policy(config, name))])
             share = f["work"] / (capacity.nodes * (window[1] - window[0]))
             told = f"{f['occupancy']:8.4f} {f['full']:6.3f} {f['successes']:6.0f} {share:26.3f} {f['decisions']:9.0f}"
             print(f"{name[-30:]:>30} {told}", flush=True)
@@ -190,20 +190,20 @@ def placement(options: argparse.Namespace) -> None:
     def played(weights: dict[str, float] | None, instances: list[int]) -> tuple[np.ndarray, np.ndarray]:
         place = {} if weights is None else {"placement": {"rule": "linear", "parameters": weights}}
         factory = campaign_factory(config.campaign.name, config.campaign.options | place)
-        figures = play(factory, capacity, [(instance, policy) for instance in instances])
+        figures = rollout_on_twin(factory, capacity, [(instance, policy) for instance in instances])
         return np.array([f["cost"] for f in figures]), np.array([f["successes"] for f in figures])
 
-    def evaluate(candidates: Any, instances: Any) -> list[Tally]:
+    def evaluate(candidates: Any, instances: Any) -> list[CandidateCost]:
         tallies = []
         for candidate in candidates:
             price, good = played(candidate, list(instances))
-            tallies.append(Tally(float(price.sum()), int(good.sum()), len(price), 0))
+            tallies.append(CandidateCost(float(price.sum()), int(good.sum()), len(price), 0))
         return tallies
 
     names = ("cores", "gpus", "spoiled", "whole")
-    space = Space(dict.fromkeys(names, (-8.0, 8.0)))
+    space = ParameterSpace(dict.fromkeys(names, (-8.0, 8.0)))
     start = {"cores": -1.0, "gpus": -1.0, "spoiled": -4.0, "whole": 0.0}
-    settings = Settings(generations=2 if options.quick else 12, instances=24, validation=96, seed=config.seed)
+    settings = SearchSettings(generations=2 if options.quick else 12, instances=24, validation=96, seed=config.seed)
     found = search(space, evaluate, settings, start, Silent())
     instances = draw_instances(config.evaluate.seed, EVALUATION, 20 if options.quick else options.instances)
     default, learned, packing = played(None, instances), played(found.parameters, instances), played(start, instances)
@@ -221,7 +221,7 @@ def compare(options: argparse.Namespace) -> None:
     policies = {name: load_policy(config, name) for name in options.policies}
     entries = [(policies[name], instance) for instance in instances for name in policies]
     done: dict[int, Any] = {}
-    with Players(factory, capacity, options.workers) as players:
+    with RolloutPool(factory, capacity, options.workers) as players:
         for part in players.run(entries):
             done |= part
     count = len(policies)
@@ -247,7 +247,7 @@ def compare(options: argparse.Namespace) -> None:
         print(f"{'no schedule beats':>40} {np.sum(bounds) / good[best].sum():11.4g}")
 
 
-def _bounded(options: Options, capacity: Capacity) -> bool:
+def _bounded(options: EnsembleOptions, capacity: Capacity) -> bool:
     """Whether ``bound_s`` is a bound there."""
     w, n = options.workload, options.nodes
     plain = options.objective == Objective() and not capacity.groups and not w.gpus.gain + w.gpus.need

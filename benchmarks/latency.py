@@ -26,7 +26,7 @@ from rlctl.core.driver import Driver
 from rlctl.executors.event_log import Journal
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.plugins.registry import campaign_factory
-from rlctl.steering.guard import Guard
+from rlctl.steering.policy_guard import PolicyGuard
 
 CONFIG = Path(__file__).parents[1] / "configs" / "annealing.yaml"
 WIDTHS = (64, 128, 256)
@@ -62,7 +62,7 @@ def play(policy: saved_policy.NumpyPolicy, journal: Journal | None, count: int) 
     while len(parts["whole"]) < count:
         campaign = factory.campaign(instance)
         executor = SimulatedExecutor(load_config(CONFIG).machine.capacity(), factory.task_model(instance))
-        driver, guard = Driver(campaign, executor, journal), Guard(policy, None, campaign.action_space)
+        driver, guard = Driver(campaign, executor, journal), PolicyGuard(policy, None, campaign.action_space)
         guard.reset(instance)
         decision = driver.begin()
         while decision is not None and len(parts["whole"]) < count:

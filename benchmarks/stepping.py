@@ -42,27 +42,27 @@ def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Fi
     """The actors of rlctl, and the collector that its learners have; nothing is learned, a policy goes round."""
     from mpi4py import MPI
 
-    from rlctl.distributed.actor.loop import Actor, Cut
-    from rlctl.distributed.actor.numpy_policies import actor_policy
-    from rlctl.distributed.actor.vector_env import SingleWorlds
-    from rlctl.distributed.comm.heartbeat import Attendant
-    from rlctl.distributed.comm.rma_weights import Window
+    from rlctl.distributed.actor.loop import Actor, ChunkLimits
+    from rlctl.distributed.actor.numpy_policies import ActorPolicy
+    from rlctl.distributed.actor.vector_env import SequentialVectorEnv
+    from rlctl.distributed.comm.heartbeat import Heartbeat
+    from rlctl.distributed.comm.rma_weights import WeightsWindow
     from rlctl.distributed.comm.transition_spec import Seeds
     from rlctl.distributed.comm.transport import MpiTransport
-    from rlctl.distributed.learner.actor_registry import Roster
+    from rlctl.distributed.learner.actor_registry import ActorRegistry
     from rlctl.distributed.learner.collector import Collector
 
     comm = MPI.COMM_WORLD
-    transport, window = MpiTransport(comm), Window(comm, 0) if with_window else None
+    transport, window = MpiTransport(comm), WeightsWindow(comm, 0) if with_window else None
     if comm.rank:
         number = comm.rank - 1
-        worlds = SingleWorlds([lambda: Paced(times_s[number])], Seeds(0, 0, number))
+        worlds = SequentialVectorEnv([lambda: Paced(times_s[number])], Seeds(0, 0, number))
         newer = None if window is None else window.newer
-        Actor(number, worlds, transport, (0, 0), Cut(*CUT), 60.0, [0, number], newer=newer).run()
+        Actor(number, worlds, transport, (0, 0), ChunkLimits(*CUT), 60.0, [0, number], newer=newer).run()
         return None
-    roster = Roster({number: (0, number + 1) for number in range(comm.size - 1)}, 60.0)
-    collector = Collector(transport, roster, 60.0, window=None if window is None else window.put)
-    weights = np.random.default_rng(0).normal(size=actor_policy(NETWORK).length).astype(np.float32)
+    registry = ActorRegistry({number: (0, number + 1) for number in range(comm.size - 1)}, 60.0)
+    collector = Collector(transport, registry, 60.0, window=None if window is None else window.put)
+    weights = np.random.default_rng(0).normal(size=ActorPolicy(NETWORK).length).astype(np.float32)
     counts = np.zeros(comm.size - 1, np.int64)
     heard_s = np.zeros(comm.size - 1)
     lags: list[float] = []
@@ -71,14 +71,14 @@ def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Fi
 
     def gather() -> None:
         nonlocal published
-        for chunk in collector.gather(comm.size - 1, lambda: time.monotonic() > until_s):
-            counts[chunk.actor] += chunk.transitions
+        for chunk in collector.next_batch(comm.size - 1, lambda: time.monotonic() > until_s):
+            counts[chunk.actor] += chunk.size
             heard_s[chunk.actor] = time.monotonic()
-            lags.append(float(np.mean(collector.version - chunk.versions)))
+            lags.append(float(np.mean(collector.version - chunk.transitions["version"][:, 0])))
         collector.publish(NETWORK, weights)
         published += 1
 
-    with Attendant(collector.attend, 60.0):
+    with Heartbeat(collector.beat, 60.0):
         collector.publish(NETWORK, weights)
         while not all(counts):
             gather()

@@ -21,16 +21,16 @@ import torch
 from gymnasium import spaces
 
 from rlctl.bundle.spaces import describe
-from rlctl.distributed.comm.chunk import Recorder
-from rlctl.distributed.comm.messages import EMPTY, Bytes, Kind, Message, Peer
-from rlctl.distributed.comm.transition_spec import Ended, Layout, Step
-from rlctl.distributed.comm.wire import Greeting, Weights
-from rlctl.distributed.learner.actor_registry import Roster
+from rlctl.distributed.comm.chunk import ChunkRecorder
+from rlctl.distributed.comm.codec import EMPTY, ActorHello, Bytes, PolicyWeights
+from rlctl.distributed.comm.transition_spec import EpisodeEnd, Step, TransitionSpec
+from rlctl.distributed.comm.transport import Message, MessageKind, Peer
+from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.collector import Collector
 from rlctl_agents.asynchronous.on_policy import AsyncPPO
 from rlctl_agents.spec_env import SpecVecEnv
 
-LAYOUT = Layout(4, 0, 0, 1)
+LAYOUT = TransitionSpec(4, 0, 0, 1)
 OBSERVATION, ACTION = spaces.Box(-1.0, 1.0, (4,), np.float32), spaces.Discrete(2)
 STEPS = 32
 ROLLOUT, BATCH, EPOCHS = 8192, 512, 4
@@ -68,7 +68,7 @@ class VirtualActors:
         drawn = np.random.default_rng(0).lognormal(0.0, 1.0, (count, 512))
         self._times_s = drawn * (mean_s / drawn.mean())
         self._random = np.random.default_rng(1)
-        self._recorders = [Recorder(LAYOUT, number, 1, STEPS) for number in range(count)]
+        self._recorders = [ChunkRecorder(LAYOUT, number, 1, STEPS) for number in range(count)]
         self._inbox: deque[Message] = deque()
         self._due: list[tuple[float, int]] = []
         self._waiting: set[int] = set()  # a chunk is ready, and the one before it is not acknowledged yet
@@ -76,18 +76,18 @@ class VirtualActors:
         self._versions = [0] * count
         self._at = [0] * count
         for number in range(count):
-            greeting = Greeting(number, 1, LAYOUT, describe(OBSERVATION, ACTION), "nowhere")
-            self._inbox.append(Message((0, number), Kind.HELLO, greeting.encode()))
+            hello = ActorHello(number, 1, LAYOUT, describe(OBSERVATION, ACTION))
+            self._inbox.append(Message((0, number), MessageKind.HELLO, hello.encode()))
 
-    def send(self, peer: Peer, kind: Kind, data: Bytes = EMPTY) -> None:
+    def send(self, peer: Peer, kind: MessageKind, data: Bytes = EMPTY) -> None:
         """The learner says something."""
         number = peer[1]
-        if kind is Kind.WEIGHTS:
+        if kind is MessageKind.WEIGHTS:
             begins = self._versions[number] == 0
-            self._versions[number] = Weights.decode(data).version
+            self._versions[number] = PolicyWeights.decode(data).version
             if begins:
                 self._play(number)
-        elif kind is Kind.ACK:
+        elif kind is MessageKind.ACK:
             self._outstanding.discard(number)
             if number in self._waiting:
                 self._waiting.discard(number)
@@ -122,16 +122,16 @@ class VirtualActors:
     def _deliver(self, number: int) -> None:
         go = self.clock.stop()
         recorder, version = self._recorders[number], self._versions[number]
-        recorder.begin()
+        recorder.start()
         rows = self._random.uniform(-1.0, 1.0, (STEPS + 1, 1, 4)).astype(np.float32)
         one, half, off = np.ones(1, np.float32), np.full(1, np.log(0.5), np.float32), np.zeros(1, np.bool_)
         for step in range(STEPS):
             over = np.array([step == STEPS - 1])
-            ended = [Ended(0, rows[step + 1, 0], 32.0, STEPS)] if over[0] else []
+            ended = [EpisodeEnd(0, rows[step + 1, 0], 32.0, STEPS)] if over[0] else []
             action = np.zeros((1, 1), np.float32)
             recorder.add(rows[step], action, half, Step(rows[step + 1], one, one, over, off, ended), version)
         chunk = recorder.encode(rows[-1], {}, 1.0, 1.0).copy()
-        self._inbox.append(Message((0, number), Kind.CHUNK, chunk))
+        self._inbox.append(Message((0, number), MessageKind.CHUNK, chunk))
         self._outstanding.add(number)
         go()
         self._play(number)
@@ -143,9 +143,9 @@ def learn(count: int, mean_s: float, transitions: int) -> dict[str, float]:
     clock = Clock()
     go = clock.stop()
     actors = VirtualActors(count, mean_s, clock)
-    roster = Roster({number: (0, number) for number in range(count)}, 1e9, clock=clock)
-    collector = Collector(actors, roster, 1e9, clock=clock, sleep=actors.sleep)
-    collector.meet(lambda: False)
+    registry = ActorRegistry({number: (0, number) for number in range(count)}, 1e9, clock=clock)
+    collector = Collector(actors, registry, 1e9, clock=clock, sleep=actors.sleep)
+    collector.wait_for_actor(lambda: False)
     env = SpecVecEnv(OBSERVATION, ACTION)
     model = AsyncPPO("MlpPolicy", env, n_steps=ROLLOUT, batch_size=BATCH, n_epochs=EPOCHS, seed=1)
     model.attach(collector)
@@ -162,10 +162,10 @@ def learn(count: int, mean_s: float, transitions: int) -> dict[str, float]:
     # The first chunks arrive after a chunk's time; from then on it is steady.
     model.learn(ROLLOUT)
     began_s, before, spent_s["update"] = clock(), model.num_timesteps, 0.0
-    collector.figures()
+    collector.metrics()
     model.learn(transitions, reset_num_timesteps=False)
     elapsed_s, learned = clock() - began_s, model.num_timesteps - before
-    idle = collector.figures()["distributed/learner_idle"]
+    idle = collector.metrics()["distributed/learner_idle"]
     return {
         "rate": learned / elapsed_s,
         "ideal": count / mean_s,

@@ -14,7 +14,7 @@ def main() -> NoReturn:
     """Run the command line."""
     try:
         if under_mpi():
-            signals.defer()
+            signals.block_stop_signal()
         else:
             interrupts.begin()
         from rlctl.cli import main

@@ -13,11 +13,11 @@ from rlctl.config.validation import key_prefix, short_repr
 from rlctl.core.errors import ConfigError, ContractError
 from rlctl.core.random_policy import RANDOM
 from rlctl.environments.reward_env import RewardFactory, rewarded
-from rlctl.executors.local.processes import open_closed_streams
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
 from rlctl.plugins.registry import learner, load_policy, policy_factory
-from rlctl.system.files import require_file, require_folder, writing
+from rlctl.system.files import require_file, require_folder, storage_errors
+from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.steering import Summary
-    from rlctl.steering.status import Status
+    from rlctl.steering.status import CampaignStatus
     from rlctl.testing import Checked
 
 
@@ -97,7 +97,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     open_closed_streams()
     out = Path(out)
     section = check_train(config, out, resume)
-    with config.source.located(), writing(out, "then go on with --resume"), _watching(config, signals=False):
+    with config.source.located(), storage_errors(out, "then go on with --resume"), _watching(config, signals=False):
         return learner(section.algorithm)(config, out, resume, progress or Silent())
 
 
@@ -157,8 +157,8 @@ def tune(
         from rlctl.evaluation import tuning
 
         seed = config.seed if seed is None else seed
-        settings = tuning.Settings(generations=generations, instances=instances, seed=seed)
-        with writing(out):
+        settings = tuning.SearchSettings(generations=generations, instances=instances, seed=seed)
+        with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
 
 
@@ -172,11 +172,11 @@ def _start(path: Path, rule: str) -> dict[str, Any]:
             )
         make = policy_factory(rule)
         make(file.parameters)
-        from rlctl.evaluation.tuning import Space
+        from rlctl.evaluation.tuning import ParameterSpace
 
         if make.SPACE:
             with key_prefix(("parameters",)):
-                Space(make.SPACE).require(file.parameters)
+                ParameterSpace(make.SPACE).require(file.parameters)
     return file.parameters
 
 
@@ -286,7 +286,7 @@ def steer(
         with watching(config.steer.decision_timeout_s, "steer.decision_timeout_s"):
             preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
         require_folder(run)
-        with writing(run, "then go on with --resume"):
+        with storage_errors(run, "then go on with --resume"):
             return control.steer(
                 config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
             )
@@ -341,11 +341,11 @@ def trace(run: Path | str, out: Path | str | None = None) -> Path:
     run = Path(run)
     found = read_run(run)
     out = run / "trace.json" if out is None else Path(out)
-    generated_file.write_own(out, trace.trace_json(found.timeline, found.header), trace.MARK)
+    generated_file.write_generated(out, trace.trace_json(found.timeline, found.header), trace.MARK)
     return out
 
 
-def status(run: Path | str) -> Status:
+def status(run: Path | str) -> CampaignStatus:
     """How a campaign that is, or was, steered stands: goal, budget, running tasks, last decisions, ledger.
 
     Raises:

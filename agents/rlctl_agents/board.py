@@ -16,22 +16,28 @@ from rlctl.core.driver import Driver
 from rlctl.core.plugin_calls import asking
 from rlctl.core.records import RecordList
 from rlctl.environments.reward_env import rewarded
-from rlctl.evaluation.comparison_curves import anew, results, standing, write_against_cost, write_rules
-from rlctl.evaluation.curves import rules, spread_instances, twin_curves
+from rlctl.evaluation.comparison_curves import (
+    replacing_writer,
+    results_table,
+    summary_scalars,
+    write_rules,
+    write_success_curve,
+)
+from rlctl.evaluation.success_curves import load_rules, spread_instances, twin_curves
 from rlctl.executors.simulated.backend import SimulatedExecutor
-from rlctl.monitoring.board import Board
-from rlctl.monitoring.occupancy import write_machine
+from rlctl.monitoring.occupancy import write_occupancy
 from rlctl.monitoring.progress import Silent
-from rlctl.monitoring.run_metadata import write_about
+from rlctl.monitoring.run_metadata import write_run_metadata
+from rlctl.monitoring.summary_writer import SummaryWriter
 from rlctl.monitoring.tags import POLICY, find
 from rlctl.monitoring.timeline import Timeline
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
-    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.policy import Policy
     from rlctl.environments.reward_env import Game
-    from rlctl.evaluation.curves import Curve
+    from rlctl.evaluation.success_curves import Curve
 
 log = logging.getLogger(__name__)
 
@@ -89,11 +95,11 @@ class TrainingBoard(KVWriter):
         self._began_s = time.monotonic()
         self._spent_s = 0.0
         self._validated = -1
-        self.board = Board(folder, since=done + 1 if done else 0)
+        self.board = SummaryWriter(folder, since=done + 1 if done else 0)
         if not done:
             name = config.train.algorithm if config.train else ""
             command = "rlctl train experiment.yaml --out NEW-FOLDER"
-            write_about(self.board, config, factory, {"run": "train", "policy": name}, command)
+            write_run_metadata(self.board, config, factory, {"run": "train", "policy": name}, command)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """What Stable-Baselines3's logger has gathered."""
@@ -146,7 +152,7 @@ class TrainingBoard(KVWriter):
         instances = spread_instances(self._config.seed, self._count)
         players = {_MINE: policy}
         if not self._rules:
-            loaded, complaints = rules(self._config)
+            loaded, complaints = load_rules(self._config)
             for complaint in complaints:
                 log.warning("%s", complaint)
             players |= loaded
@@ -154,11 +160,13 @@ class TrainingBoard(KVWriter):
         played = twin_curves(factory, capacity, players, instances, until)
         curves = played.pop(_MINE)
         self._rules = self._rules or played
-        self.board.scalars(standing(curves), decisions)
-        with anew(self._folder / POLICY) as board:
-            write_against_cost(board, curves)
+        self.board.scalars(summary_scalars(curves), decisions)
+        with replacing_writer(self._folder / POLICY) as board:
+            write_success_curve(board, curves)
         write_rules(self._folder, self._rules, (0, max(decisions, 1)))
-        self.board.text("about/result", results({f"policy, {decisions} decisions": curves, **self._rules}), decisions)
+        self.board.text(
+            "about/result", results_table({f"policy, {decisions} decisions": curves, **self._rules}), decisions
+        )
         self._one_campaign(factory, policy, instances[0], decisions, until)
 
     def _one_campaign(
@@ -178,7 +186,7 @@ class TrainingBoard(KVWriter):
                 action = policy.act(decision)
             latencies_ms.append(1e3 * (time.perf_counter() - began_s))
             decision = driver.step(action)
-        write_machine(self.board, Timeline.read(records, capacity), decisions)
+        write_occupancy(self.board, Timeline.read(records, capacity), decisions)
         p50, p99 = np.quantile(latencies_ms, (0.5, 0.99), method="higher")
         figures = {"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}
         self.board.scalars(figures | {"machine/node_seconds": driver.ledger.node_seconds}, decisions)
@@ -189,7 +197,7 @@ class TrainingBoard(KVWriter):
                     self.board.image(f"pictures/{name}", png, decisions)
 
 
-def write_choices(board: Board, actions: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], step: int) -> None:
+def write_choices(board: SummaryWriter, actions: np.ndarray[Any, Any], masks: np.ndarray[Any, Any], step: int) -> None:
     """How choices and masks are distributed.
 
     Args:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
     from rlctl.core.policy import Policy
-    from rlctl.distributed.comm.transition_spec import Worlds
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.comm.transition_spec import VectorEnvironment
+    from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
     from rlctl_agents.checkpoint import Checkpoints
 
@@ -88,7 +88,7 @@ class TrainingCallback(BaseCallback):
         threads: int,
         board: TrainingBoard | None,
         make_policy: Callable[[PPO], Policy],
-        ranks: Ranks | None = None,
+        ranks: LearnerContext | None = None,
     ) -> None:
         super().__init__()
         self._threads = threads
@@ -114,7 +114,7 @@ class TrainingCallback(BaseCallback):
         self._asked_s = 0.0
 
     @property
-    def _worlds(self) -> Worlds | None:
+    def _worlds(self) -> VectorEnvironment | None:
         return getattr(self.model.get_env(), "worlds", None)
 
     @property
@@ -157,7 +157,7 @@ class TrainingCallback(BaseCallback):
         if self._first:
             self._checkpoints.save(self.model, None, states or ())
         if learners is not None:
-            learners.told_by_first(True)
+            learners.broadcast(True)
         self._collector.saved(state)
 
     def save_what_is_left(self) -> None:
@@ -214,7 +214,7 @@ class TrainingCallback(BaseCallback):
         if self._collector is None:
             figures["learning/lag"] = 0.0  # what an update learns from, its own policy has decided
         else:
-            figures |= self._collector.figures()
+            figures |= self._collector.metrics()
         self._updated_s = now_s
         if self._board is None:
             return

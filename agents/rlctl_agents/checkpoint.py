@@ -17,12 +17,12 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from rlctl.config.load import config_data, config_hash
 from rlctl.config.provenance import provenance
 from rlctl.core.errors import ConfigError, LearningDiverged
-from rlctl.distributed.learner.checkpoint import CheckpointFolder
+from rlctl.distributed.learner.checkpoint_folder import CheckpointFolder
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
 
-SCHEMA = 3
+SCHEMA = 4
 KEPT = 2
 MODEL, STATE, CHANCE, WORLDS, REPLAY = "model.zip", "state.json", "random.pickle", "environments.pickle", "replay.npz"
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "durations")
@@ -49,7 +49,7 @@ class Checkpoint:
         return self.folder / MODEL
 
     def environments(self) -> bytes | None:
-        """What ``Worlds.save`` gave; None if there is nothing to go on with."""
+        """What ``VectorEnvironment.save`` gave; None if there is nothing to go on with."""
         path = self.folder / WORLDS
         return path.read_bytes() if path.exists() else None
 
@@ -137,7 +137,7 @@ class Checkpoints:
         """Write a checkpoint of the model as it stands between two updates.
 
         Args:
-            environments: what ``Worlds.save`` gives, where the learner has it.
+            environments: what ``VectorEnvironment.save`` gives, where the learner has it.
             actors: of each learner, what ``Collector.state`` gives.
 
         Raises:

@@ -16,7 +16,7 @@ from rlctl_agents.recipe import Description, Prepare, Recipe
 from rlctl_agents.start import starting_policy
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
 
 
@@ -39,7 +39,9 @@ class Learner:
         """Train; see ``rlctl_agents.training.train``."""
         return cast(Path, self._train(config, out, resume, progress, None))
 
-    def on_ranks(self, config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks) -> Path | None:
+    def on_ranks(
+        self, config: Config, out: Path, resume: bool, progress: Progress, ranks: LearnerContext
+    ) -> Path | None:
         """Train on a learner's rank."""
         return self._train(config, out, resume, progress, ranks)
 
@@ -79,7 +81,9 @@ class Learner:
         n_steps = getattr(self._description.options(config), "n_steps", None)
         return CHUNK_STEPS if n_steps is None else max(1, n_steps // 8)
 
-    def _train(self, config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks | None) -> Path | None:
+    def _train(
+        self, config: Config, out: Path, resume: bool, progress: Progress, ranks: LearnerContext | None
+    ) -> Path | None:
         from rlctl_agents.training import train
 
         module, _, name = self._recipe.partition(":")

@@ -107,9 +107,9 @@ def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32
     for row, answer in zip(rows, expected, strict=True):
         mask = row[n_obs : n_obs + n_mask] > 0.5 if n_mask else None
         outputs = policy.logits(row[:n_obs])
-        if policy.answers.margin(outputs, mask) <= NEAR_TIE:
+        if policy.distribution.margin(outputs, mask) <= NEAR_TIE:
             continue
-        theirs, ours = np.ravel(answer), policy.answers.likeliest(outputs, mask)
+        theirs, ours = np.ravel(answer), policy.likeliest(outputs, mask)
         if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
             raise RuntimeError(f"the saved policy answers {ours}, {type(model).__name__}.predict {theirs}")
 
@@ -134,9 +134,9 @@ def check_plain_answers(made: Any, policy: NumpyPolicy, own: spaces.Space[Any], 
     first = max(int(space.start), 0) if isinstance(space, spaces.Discrete) else 0
     for row, answer in zip(rows, expected, strict=True):
         outputs = policy.logits(row)
-        if policy.answers.margin(outputs, None) <= NEAR_TIE:
+        if policy.distribution.margin(outputs, None) <= NEAR_TIE:
             continue
-        theirs, ours = np.ravel(answer), policy.answers.likeliest(outputs, None) + first
+        theirs, ours = np.ravel(answer), policy.likeliest(outputs, None) + first
         if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
             raise RuntimeError(f"the saved policy answers {ours}, plain {type(made).__name__}.predict {theirs}")
 

@@ -21,8 +21,9 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from rlctl.core.errors import RanksLostError
 from rlctl.distributed.comm.polling import LIMIT_S
-from rlctl.distributed.modes.lockstep import Line, WorkersLostError
+from rlctl.distributed.modes.lockstep import LockstepConnection
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
@@ -39,11 +40,11 @@ def serve(
     import traceback
 
     env = DummyVecEnv(list(makers))
-    line = Line(comm, learner, asks=False, limit_s=limit_s)
+    line = LockstepConnection(comm, learner, asks=False, limit_s=limit_s)
     while True:
         try:
             name, arguments, keywords = pickle.loads(line.receive().tobytes())
-        except WorkersLostError:
+        except RanksLostError:
             env.close()
             return
         try:
@@ -73,12 +74,12 @@ class RanksVecEnv(VecEnv):
 
     Raises:
         WorkerError: from each method, if an environment raises an exception.
-        WorkersLostError: likewise, if a worker has died and the MPI survives that.
+        RanksLostError: likewise, if a worker has died and the MPI survives that.
     """
 
     def __init__(self, comm: Comm, workers: Sequence[int] | None = None, limit_s: float = LIMIT_S) -> None:
         ranks = [r for r in range(comm.size) if r != comm.rank] if workers is None else list(workers)
-        self._lines = [Line(comm, rank, asks=True, limit_s=limit_s) for rank in ranks]
+        self._lines = [LockstepConnection(comm, rank, asks=True, limit_s=limit_s) for rank in ranks]
         about = self._ask("about")
         self._counts = [count for count, *_ in about]
         self._first = np.concatenate([[0], np.cumsum(self._counts)]).tolist()
@@ -154,7 +155,7 @@ class RanksVecEnv(VecEnv):
         return [_opened(line) for line in self._lines]
 
 
-def _opened(line: Line) -> Any:
+def _opened(line: LockstepConnection) -> Any:
     answer, failed = pickle.loads(line.receive().tobytes())
     if failed:
         raise WorkerError(f"an environment on rank {line.peer} failed:\n{failed}")

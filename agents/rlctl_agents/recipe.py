@@ -12,7 +12,7 @@ from rlctl.core.sets import SetLayout
 from rlctl.environments.reward_env import Game
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
     from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 Prepare = Callable[[Any, str], Any]
@@ -111,7 +111,7 @@ class Recipe(Description, Protocol):
     def make(self, how: How, setting: Setting, options: Any) -> Any:
         """A new model."""
 
-    def attach(self, model: Any, ranks: Ranks, options: Any) -> None:
+    def attach(self, model: Any, ranks: LearnerContext, options: Any) -> None:
         """Give an asynchronous model its actors and its fellow learners."""
 
     def manifest(self, options: Any) -> dict[str, Any]:

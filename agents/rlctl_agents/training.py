@@ -22,11 +22,11 @@ from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
 from rlctl.config.load import config_hash, game_hash
 from rlctl.config.provenance import provenance
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
-from rlctl.distributed.actor.vector_env import VectorWorlds
-from rlctl.distributed.modes.lockstep import RemoteWorlds
+from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
+from rlctl.distributed.modes.lockstep import LockstepVectorEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualVectorActions
 from rlctl.environments.reward_env import rewarded
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from rlctl.config.schema import Config, TrainSection
     from rlctl.core.machine import Capacity
     from rlctl.core.policy import Policy
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
     from rlctl.environments.reward_env import Game
     from rlctl.monitoring.progress import Progress
 
@@ -63,7 +63,7 @@ ROWS = 2048
 
 
 def train(
-    recipe: Recipe, config: Config, out: Path, resume: bool, progress: Progress, ranks: Ranks | None = None
+    recipe: Recipe, config: Config, out: Path, resume: bool, progress: Progress, ranks: LearnerContext | None = None
 ) -> Path | None:
     """Train into the folder ``out``.
 
@@ -178,7 +178,7 @@ def _section(config: Config) -> TrainSection:
 
 
 def _environments(
-    recipe: Recipe, config: Config, factory: Game, options: Any, seed: int, ranks: Ranks | None
+    recipe: Recipe, config: Config, factory: Game, options: Any, seed: int, ranks: LearnerContext | None
 ) -> tuple[WorldsVecEnv | RowsSpec, tuple[int, ...]]:
     """What the algorithm learns from, and the choices that mean "as the rule says", if there is a rule."""
     prepare, capacity = recipe.prepare(options), config.machine.capacity()
@@ -191,16 +191,16 @@ def _environments(
             f"campaign {factory.name}",
             {"with_mask": recipe.with_mask, "with_privileged": recipe.with_privileged},
         )
-        worlds = VectorWorlds(vector, name=name, **told)
+        worlds = GymnasiumVectorEnv(vector, name=name, **told)
         return WorldsVecEnv(worlds, bootstrap, recipe.mask_in_row), centre
     if not rewarded(factory):
         vector = prepare(_vector_env(factory, 1, seed, capacity), factory.name)
         centre = _centre(vector)
     if ranks.collector is None:
-        remote = RemoteWorlds(ranks.comm, ranks.workers, ranks.limit_s)
+        remote = LockstepVectorEnv(ranks.comm, ranks.workers, ranks.limit_s)
         return WorldsVecEnv(remote, bootstrap, recipe.mask_in_row), centre
     assert ranks.spaces is not None
-    return RowsSpec(ranks.collector.layout, *ranks.spaces, recipe.mask_in_row), centre
+    return RowsSpec(ranks.collector.transition_spec, *ranks.spaces, recipe.mask_in_row), centre
 
 
 def _centre(vector: Any) -> tuple[int, ...]:
@@ -234,7 +234,7 @@ def _seen(model: Any) -> NDArray[np.float32]:
     """Some rows that the model has seen; none yet: random ones."""
     buffer = getattr(model, "replay_buffer", None) or model.rollout_buffer
     env = model.get_env()
-    if isinstance(env, WorldsVecEnv) and isinstance(env.worlds, VectorWorlds):
+    if isinstance(env, WorldsVecEnv) and isinstance(env.worlds, GymnasiumVectorEnv):
         return np.asarray(model._last_obs, np.float32)
     count = buffer.size()
     rows = np.reshape(buffer.observations, (-1, buffer.observations.shape[-1]))[max(0, count - ROWS) : count]

@@ -12,42 +12,42 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from rlctl.bundle.actions import action_heads
-from rlctl.distributed.actor.vector_env import VectorWorlds
-from rlctl.distributed.comm.transition_spec import Ended, Layout, Worlds
+from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
+from rlctl.distributed.comm.transition_spec import EpisodeEnd, TransitionSpec, VectorEnvironment
 from rlctl_agents.spec_env import SpecVecEnv
 
 Float32 = NDArray[np.float32]
 
 
 def learner_spaces(
-    layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool
+    layout: TransitionSpec, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool
 ) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
     """What an algorithm sees of environments whose rows have this layout.
 
     Where it reads rows with masks, choices are several heads, however many there are; choices count from 0.
     """
-    whole = mask_in_row and layout.row > layout.n_obs
+    whole = mask_in_row and layout.width > layout.n_obs
     if not whole and isinstance(observation, spaces.Box) and observation.shape == (layout.n_obs,):
         row = spaces.Box(observation.low.astype(np.float32), observation.high.astype(np.float32), dtype=np.float32)
     else:
-        row = spaces.Box(-np.inf, np.inf, (layout.row if whole else layout.n_obs,), np.float32)
+        row = spaces.Box(-np.inf, np.inf, (layout.width if whole else layout.n_obs,), np.float32)
     if mask_in_row and layout.n_mask and isinstance(action, spaces.Discrete | spaces.MultiDiscrete):
         return row, spaces.MultiDiscrete(list(action_heads(action)))
     return row, spaces.Discrete(int(action.n)) if isinstance(action, spaces.Discrete) else action
 
 
-def end_info(ended: Ended, truncated: bool, began_s: float, seen: Float32) -> dict[str, Any]:
+def end_info(ended: EpisodeEnd, truncated: bool, began_s: float, seen: Float32) -> dict[str, Any]:
     """The info of an episode's last step."""
     return {
         "terminal_observation": seen,
         "TimeLimit.truncated": truncated,
-        "episode": {"r": ended.ret, "l": ended.length, "t": time.monotonic() - began_s},
-        "campaign": dict(ended.figures),
+        "episode": {"r": ended.episode_return, "l": ended.length, "t": time.monotonic() - began_s},
+        "campaign": dict(ended.metrics),
     }
 
 
 class WorldsVecEnv(VecEnv):
-    """``Worlds`` of this process as a ``VecEnv``.
+    """``VectorEnvironment`` of this process as a ``VecEnv``.
 
     Infos of environments that go on are one shared empty dict: at hundreds of environments a dict for each would cost
     more than the network.
@@ -58,10 +58,10 @@ class WorldsVecEnv(VecEnv):
         mask_in_row: whether observations are whole rows; otherwise masks are asked for by ``action_masks``.
     """
 
-    def __init__(self, worlds: Worlds, bootstrap: bool = True, mask_in_row: bool = True) -> None:
+    def __init__(self, worlds: VectorEnvironment, bootstrap: bool = True, mask_in_row: bool = True) -> None:
         self.worlds = worlds
         self._bootstrap, self._whole = bootstrap, mask_in_row
-        layout, action = worlds.layout, worlds.action_space
+        layout, action = worlds.transition_spec, worlds.action_space
         self.layout, self.world_spaces = layout, (worlds.observation_space, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
         self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
@@ -78,9 +78,9 @@ class WorldsVecEnv(VecEnv):
         seed = self._seeds[0]
         self._reset_seeds()
         self._reset_options()
-        if seed is not None and isinstance(self.worlds, VectorWorlds):
-            return self._seen(self.worlds.begin(seed))
-        return self._seen(self.worlds.begin())
+        if seed is not None and isinstance(self.worlds, GymnasiumVectorEnv):
+            return self._seen(self.worlds.reset(seed))
+        return self._seen(self.worlds.reset())
 
     def restore(self, state: bytes) -> Float32 | None:
         """Go on where the worlds were saved; None where some could not be."""
@@ -96,13 +96,15 @@ class WorldsVecEnv(VecEnv):
         step = self.worlds.step(self._actions)
         dones = np.logical_or(step.terminated, step.truncated)
         out = self._infos
-        if step.ended:
+        if step.episode_ends:
             out = list(out)
-            for ended in step.ended:
+            for ended in step.episode_ends:
                 i = ended.environment
                 cut = bool(self._bootstrap and step.truncated[i] and not step.terminated[i])
-                out[i] = end_info(ended, cut, self._began_s, ended.row if self._whole else ended.row[: self.n_obs])
-        return self._seen(step.rows), step.rewards, dones, out
+                out[i] = end_info(
+                    ended, cut, self._began_s, ended.observation if self._whole else ended.observation[: self.n_obs]
+                )
+        return self._seen(step.observations), step.rewards, dones, out
 
     def action_masks(self) -> NDArray[np.bool_]:
         """The mask of the open decision of each environment; all is allowed where they tell none."""
@@ -135,7 +137,7 @@ class WorldsVecEnv(VecEnv):
 
     @property
     def _owner(self) -> Any:
-        return self.worlds.env if isinstance(self.worlds, VectorWorlds) else self.worlds
+        return self.worlds.env if isinstance(self.worlds, GymnasiumVectorEnv) else self.worlds
 
     def _chosen(self, indices: int | Iterable[int] | None) -> Sequence[int]:
         if indices is None:
@@ -152,7 +154,11 @@ class RowsSpec(SpecVecEnv):
     """What is known of environments that actors hold."""
 
     def __init__(
-        self, layout: Layout, observation: spaces.Space[Any], action: spaces.Space[Any], mask_in_row: bool = True
+        self,
+        layout: TransitionSpec,
+        observation: spaces.Space[Any],
+        action: spaces.Space[Any],
+        mask_in_row: bool = True,
     ) -> None:
         self.layout, self.world_spaces = layout, (observation, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged

@@ -21,13 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.spaces import describe
 from rlctl.config.validation import check_options, short_repr
-from rlctl.core.errors import ConfigError, PolicyError, RlctlError
+from rlctl.core.errors import ConfigError, PolicyError, RlctlError, reason
 from rlctl.core.machine import Capacity
 from rlctl.distributed.comm.transition_spec import Seeds
 from rlctl.environments.checked_env import CheckedEnv
 from rlctl.environments.masks import ToldMasks
 from rlctl.environments.reward_env import RewardFactory
-from rlctl.plugins.entry_points import reason
 from rlctl.system import crash_report
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ _ID = ("campaign", "options", "id")
 _COMMUNICATOR = ("campaign", "options", "communicator")
 
 
-class Options(BaseModel):
+class GymnasiumOptions(BaseModel):
     """What a user can set.
 
     Attributes:
@@ -66,7 +65,7 @@ class GymnasiumId(RewardFactory):
     version = 1
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        self.options = check_options(Options, options, "campaign.options")
+        self.options = check_options(GymnasiumOptions, options, "campaign.options")
         self.collective = self.options.communicator is not None
         if self.options.communicator in self.options.kwargs:
             raise ConfigError(

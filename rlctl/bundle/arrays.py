@@ -48,7 +48,7 @@ def unpack(data: bytes, declared: Declared) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
             if sorted(m.filename for m in members) != sorted(f"{name}.npy" for name in declared):
-                raise PolicyError("it does not hold the arrays that the manifest tells of, each once")
+                raise PolicyError("it does not hold the arrays that the manifest declares, each once")
             return {m.filename[:-4]: _member(archive, m, *declared[m.filename[:-4]]) for m in members}
     except _BROKEN as error:
         raise PolicyError(f"no archive of plain arrays ({type(error).__name__})") from None
@@ -73,7 +73,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shape: tuple[int,
         raise PolicyError(f"{name} is of an unknown version of NumPy's format")
     said, fortran, kind = npy.read_array_header_1_0(content, max_header_size=HEADER)
     if kind.hasobject or kind != np.dtype(dtype) or said != shape or fortran:
-        raise PolicyError(f"{name} is not the {np.dtype(dtype)} array of shape {shape} that the manifest tells of")
+        raise PolicyError(f"{name} is not the {np.dtype(dtype)} array of shape {shape} that the manifest declares")
     rest = content.read()
     if len(rest) != expected:
         raise PolicyError(f"{name} has {len(rest):,} bytes of numbers, not {expected:,}")

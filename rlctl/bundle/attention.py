@@ -1,4 +1,4 @@
-"""Attention over sets, in NumPy: one logit for each choice, whatever the order of the rows.
+"""Attention over sets, in NumPy: one logit for each choice, in any order of the rows.
 
 Each row becomes a token; what is there once is added to all. Choices look at all tokens (Vaswani et al. 2017,
 arXiv:1706.03762; over sets as in Lee et al. 2019, arXiv:1810.00825) and have a logit each. What a rule favours is
@@ -29,7 +29,7 @@ MAX_WORK = 1 << 28
 
 
 class AttentionSize(BaseModel):
-    """How large the network is, whatever the observation.
+    """Size of the network, for any observation.
 
     Attributes:
         width: numbers of a token, which stands for a choice, a task or a group of nodes.

@@ -1,6 +1,6 @@
-"""Golden pairs: real observations and the answers to them, which whoever loads the policy must get too.
+"""Golden pairs: real observations with their actions, which the policy must give again wherever it is loaded.
 
-Checksums tell that the files are what was saved; the pairs tell that this machine, this NumPy and this rlctl compute
+Checksums show that the files are what was saved; the pairs show that this machine, this NumPy and this rlctl compute
 the same policy from them.
 """
 
@@ -56,16 +56,15 @@ def require_usable(observations: NDArray[Any], masks: NDArray[Any] | None) -> No
 
 def make(policy: NumpyPolicy, observations: NDArray[np.float32], masks: NDArray[np.bool_] | None) -> Pairs:
     """Pairs for some of these observations, spread evenly over the rows."""
-    count = min(PAIRS, len(observations), most_pairs(policy.observation_length, policy.answers.outputs))
+    count = min(PAIRS, len(observations), most_pairs(policy.observation_length, policy.distribution.outputs))
     picked = np.unique(np.linspace(0, len(observations) - 1, count).astype(int))
     rows = np.asarray(observations[picked], np.float32)
     pairs: dict[str, NDArray[Any]] = {"observations": rows}
-    if isinstance(policy.answers, Categorical):
-        shape = (len(rows), policy.answers.outputs)
+    if isinstance(policy.distribution, Categorical):
+        shape = (len(rows), policy.distribution.outputs)
         pairs["masks"] = np.ones(shape, np.bool_) if masks is None else np.asarray(masks[picked], np.bool_)
     pairs["logits"] = np.array([policy.logits(row) for row in rows])
-    asked = zip(pairs["logits"], pairs.get("masks", [None] * len(rows)), strict=True)
-    pairs["actions"] = np.array([policy.answers.likeliest(logits.copy(), mask) for logits, mask in asked])
+    pairs["actions"] = policy.distribution.mode(pairs["logits"], pairs.get("masks"))
     return pairs
 
 
@@ -82,23 +81,23 @@ def most_pairs(numbers: int, outputs: int) -> int:
 
 
 def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
-    """Names, shapes and types of the arrays that the manifest tells of.
+    """Names, shapes and types of the arrays that the manifest declares.
 
     Raises:
         PolicyError: they would be too large.
     """
-    pairs, outputs = manifest.golden_pairs, policy.answers.outputs
+    pairs, outputs = manifest.golden_pairs, policy.distribution.outputs
     if pairs > most_pairs(policy.observation_length, outputs):
         raise PolicyError(f"the golden pairs have more than {MAX_PARAMETERS:,} numbers")
     if policy.attention is not None and pairs * policy.attention.spec.work > MAX_WORK:
         raise PolicyError(f"{pairs} golden pairs would take too long to compute")
-    categorical = isinstance(policy.answers, Categorical)
+    categorical = isinstance(policy.distribution, Categorical)
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
         "observations": ((pairs, length(manifest.spaces.observation)), np.float32),
         "logits": ((pairs, outputs), np.float32),
         "actions": (
             (pairs, len(policy.heads) if categorical else length(manifest.spaces.action)),
-            policy.answers.dtype,
+            policy.distribution.dtype,
         ),
     }
     return arrays | ({"masks": ((pairs, outputs), np.bool_)} if categorical else {})
@@ -111,15 +110,14 @@ def check(policy: NumpyPolicy, pairs: Pairs) -> None:
         PolicyError: an answer differs.
     """
     allowed = tolerance(policy, pairs["observations"])
+    masks = pairs.get("masks")
     for row, observation in enumerate(pairs["observations"]):
-        logits, mask = policy.logits(observation), pairs["masks"][row] if "masks" in pairs else None
+        logits, mask = policy.logits(observation), None if masks is None else masks[row]
         off = np.abs(logits - pairs["logits"][row]) - allowed[row]
         if not (off <= 0.0).all():  # NaN is off, too
             raise PolicyError(f"golden pair {row}: it computes other logits than when it was saved")
-        sure = policy.answers.margin(logits, mask) > allowed[row].max()
-        if sure and not np.allclose(
-            policy.answers.likeliest(logits, mask), pairs["actions"][row], 1e-5, allowed[row].max()
-        ):
+        sure = policy.distribution.margin(logits, mask) > allowed[row].max()
+        if sure and not np.allclose(policy.likeliest(logits, mask), pairs["actions"][row], 1e-5, allowed[row].max()):
             raise PolicyError(f"golden pair {row}: it answers otherwise than when it was saved")
 
 

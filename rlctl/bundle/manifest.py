@@ -1,4 +1,4 @@
-"""The manifest: what a saved policy is, for whom it was trained, and the checksums of its files."""
+"""The manifest of a saved policy: its campaign, spaces and network, and the checksums of its files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Campaign(_Part):
-    """Whom it was trained for; a campaign may say more of itself."""
+class CampaignId(_Part):
+    """The campaign that the policy was trained for; more keys are allowed."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -97,7 +97,7 @@ class Score(_Part):
         seed: the instances were drawn from it.
         reference: the policy that the rows' ratios are relative to.
         rows: one per policy: instances, node-seconds per success and ratio with their 95 % intervals, and more; see
-            ``rlctl.evaluation.compare.Row``.
+            ``rlctl.evaluation.compare.PolicyCosts``.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
@@ -124,7 +124,7 @@ class Manifest(_Part):
 
     schema_version: Literal[2] = Field(alias="schema")
     name: Name
-    campaign: Campaign
+    campaign: CampaignId
     spaces: Spaces
     network: Network
     observations: Statistics
@@ -194,7 +194,7 @@ def as_data(manifest: Manifest) -> dict[str, Any]:
 
 
 def digest(manifest: Manifest) -> str:
-    """What tells this bundle from all others: SHA-256 of all but the scores, which may be added later."""
+    """Identifies the bundle: SHA-256 of all but the scores, which may be added later."""
     return checksum({key: value for key, value in as_data(manifest).items() if key != "scores"})
 
 

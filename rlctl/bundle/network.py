@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlctl.bundle.actions import Categorical, Float32, Mask, answers
+from rlctl.bundle.actions import Categorical, Float32, Mask, action_distribution
 from rlctl.bundle.arrays import Declared
 from rlctl.bundle.attention import Attention, AttentionSpec
 from rlctl.bundle.manifest import MAX_STATISTICS, Manifest, as_data, digest
@@ -32,7 +32,7 @@ class NumpyPolicy:
     Attributes:
         manifest: what was saved with it.
         folder: where it was loaded from.
-        digest: tells this bundle from all others; see ``rlctl.bundle.manifest.digest``.
+        digest: identifies the bundle; see ``rlctl.bundle.manifest.digest``.
         observation_space, action_space: what it was trained for.
         deterministic: whether it takes the likeliest answer, or draws one.
         attention: over sets, in place of ``layers``; None: there is none.
@@ -46,7 +46,7 @@ class NumpyPolicy:
         """Check that everything fits.
 
         Args:
-            weights: as ``declared_weights`` tells.
+            weights: as ``declared_weights`` declares.
             deterministic: overrides the manifest.
 
         Raises:
@@ -60,10 +60,10 @@ class NumpyPolicy:
         self.observation_space: spaces.Space[Any] = build(manifest.spaces.observation)
         self.action_space: spaces.Space[Any] = build(manifest.spaces.action)
         self.observation_length = length(manifest.spaces.observation)
-        self.answers = answers(self.action_space, weights.get("log_std"), manifest.network.output)
+        self.distribution = action_distribution(self.action_space, weights.get("log_std"), manifest.network.output)
         figures = manifest.observations
-        told = {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)}
-        if told not in ({self.observation_length}, {1} if self.observation_length > MAX_STATISTICS else None):
+        lengths = {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)}
+        if lengths not in ({self.observation_length}, {1} if self.observation_length > MAX_STATISTICS else None):
             raise PolicyError(f"policy {self.name}: statistics of other than {self.observation_length} numbers")
         for name, array in weights.items():
             if not np.isfinite(array).all():
@@ -92,7 +92,7 @@ class NumpyPolicy:
     @property
     def heads(self) -> tuple[int, ...]:
         """Number of choices of each head; none where actions are no choices."""
-        return self.answers.heads if isinstance(self.answers, Categorical) else ()
+        return self.distribution.heads if isinstance(self.distribution, Categorical) else ()
 
     def require(
         self, campaign: str, version: int, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
@@ -195,8 +195,15 @@ class NumpyPolicy:
             self._memory[subject] = after[0]
             outputs = self._behind(hidden[0])
         if self.deterministic:
-            return self.answers.likeliest(outputs, mask)
-        return self.answers.draw(outputs, mask, self._random)
+            return self.likeliest(outputs, mask)
+        masks = None if mask is None else mask[None]
+        drawn: NDArray[Any] = self.distribution.sample(outputs[None], masks, self._random)[0][0]
+        return drawn
+
+    def likeliest(self, outputs: Float32, mask: Mask | None) -> NDArray[Any]:
+        """The likeliest action for outputs of the last layer, flat."""
+        found: NDArray[Any] = self.distribution.mode(outputs[None], None if mask is None else mask[None])[0]
+        return found
 
     def _flat(self, observation: Any) -> Float32:
         space = self.observation_space

@@ -3,10 +3,10 @@
 A login node or a controller of a real campaign needs no deep-learning library to use a trained network: loading is
 instant, a decision takes microseconds, and nothing in the folder can run code: no pickle is read, no link is followed,
 nothing is decompressed, every size is bounded before it is used. Stable-Baselines3's ``model.zip``, which lies beside
-the weights for whoever wants to train on, does hold pickles; it is only hashed here, never opened.
+the weights for further training, does hold pickles; it is only hashed here, never opened.
 
-The checksums show damage and exchanged files. They do not show who made a bundle: whoever can write the folder can
-make another whole one. So a run records the digest of the bundle that it began with, and is resumed with no other.
+The checksums show damage and exchanged files. They do not show who made a bundle: anyone who can write the folder can
+make another. So a run records the digest of the bundle that it began with, and is resumed with no other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rlctl.bundle import arrays, golden
-from rlctl.bundle.actions import action_heads, answers
+from rlctl.bundle.actions import action_distribution, action_heads
 from rlctl.bundle.folder import Folder
 from rlctl.bundle.manifest import AGAIN, MIN_PAIRS, SCHEMA, Manifest, as_data, parse, to_bytes, validate
 from rlctl.bundle.network import NumpyPolicy, declared_weights
@@ -65,7 +65,7 @@ def save(
             last layer gives the logits of all choices, or the means. For Box actions ``"log_std"`` too.
         manifest: JSON-ready; see ``rlctl.bundle.manifest.Manifest``. Needed: ``name``, ``campaign`` (``{"name",
             "version"}``), ``spaces`` (from ``describe``), ``network``, ``deterministic``. All else is kept for people.
-        observations: at least 64 real ones, flat, in rows: the manifest tells their statistics, and the answers to
+        observations: at least 64 real ones, flat, in rows: the manifest holds their statistics, and the answers to
             some of them become the golden pairs.
         masks: allowed choices at each observation, in rows; None: all.
         files: further files that are copied into the folder.
@@ -118,7 +118,7 @@ def require_savable(manifest: Mapping[str, Any]) -> None:
     weights = declared_weights(whole)
     action = build(whole.spaces.action)
     log_std = np.zeros(weights["log_std"][0], np.float32) if "log_std" in weights else None
-    golden.most_pairs(numbers, answers(action, log_std, whole.network.output).outputs)
+    golden.most_pairs(numbers, action_distribution(action, log_std, whole.network.output).outputs)
     if len(to_bytes(as_data(whole))) > MAX_MANIFEST - ROOM:
         raise PolicyError("the spaces have too many bounds of their own: give all numbers of a Box the same")
 
@@ -174,7 +174,7 @@ def _policy(opened: Folder, manifest: Manifest, deterministic: bool | None) -> N
 
 def _arrays(opened: Folder, name: str, declared: arrays.Declared, manifest: Manifest) -> dict[str, NDArray[Any]]:
     if name not in manifest.files:
-        raise PolicyError("the manifest does not tell of it")
+        raise PolicyError("the manifest does not declare it")
     data = opened.read(name, arrays.size_limit(declared))
     _require_same(opened.path / name, hashlib.sha256(data).hexdigest(), manifest)
     return arrays.unpack(data, declared)

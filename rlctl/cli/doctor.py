@@ -27,7 +27,7 @@ from rlctl.executors.slurm.steps import PMI
 
 _PATIENCE_S = 60.0
 _ASK_MPI = (
-    "from mpi4py import MPI; from rlctl.distributed.comm.abort import survives; "
+    "from mpi4py import MPI; from rlctl.distributed.launch.abort import survives; "
     "print('size', MPI.COMM_WORLD.size, int(survives(MPI.COMM_WORLD)), MPI.Get_library_version().split(',')[0])"
 )
 _INSTALL_MPI = "pip install 'rlctl[mpi]'"

@@ -16,7 +16,7 @@ from rlctl.cli.options import Json, Level, LogLevel, _progress, _say
 from rlctl.core.json_values import json_text
 
 if TYPE_CHECKING:
-    from rlctl.steering.status import Status
+    from rlctl.steering.status import CampaignStatus
 
 _EVERY_S = 2.0
 _EVERY_WITHOUT_TERMINAL_S = 10.0
@@ -74,7 +74,7 @@ def status(
         return
 
 
-def _redraw(run: Path, status_of: Callable[[Path], Status]) -> None:
+def _redraw(run: Path, status_of: Callable[[Path], CampaignStatus]) -> None:
     now = status_of(run)
     with Live(now.show(), console=Console(highlight=False), auto_refresh=False) as live:
         while not now.ended:
@@ -83,7 +83,7 @@ def _redraw(run: Path, status_of: Callable[[Path], Status]) -> None:
             live.update(now.show(), refresh=True)
 
 
-def _repeat(run: Path, as_json: bool, status_of: Callable[[Path], Status]) -> None:
+def _repeat(run: Path, as_json: bool, status_of: Callable[[Path], CampaignStatus]) -> None:
     while True:
         now = status_of(run)
         if as_json:

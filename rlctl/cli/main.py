@@ -24,10 +24,10 @@ from rlctl.config.provenance import rlctl_version
 from rlctl.core.errors import AllocationEnds, EnvironmentFault, RlctlError, StoppedError
 from rlctl.core.json_values import json_text
 from rlctl.distributed.comm.mpi_environment import under_mpi
-from rlctl.distributed.launch.launcher import Starter
+from rlctl.distributed.launch.launcher import LauncherName
 from rlctl.monitoring.ledger import ledger_line
 from rlctl.system import crash_report, interrupts, terminal, watchdog
-from rlctl.system.files import require_file, storage_error, users_error, write_whole
+from rlctl.system.files import require_file, storage_error, user_code_error, write_atomically
 
 app = typer.Typer(
     help="Learns to steer simulation campaigns on supercomputers.",
@@ -81,8 +81,8 @@ def train(
         int | None, typer.Option("--ranks", metavar="N", min=1, help="MPI ranks to train on; 1 needs no MPI.")
     ] = None,
     launcher: Annotated[
-        Starter, typer.Option("--launcher", help="What starts them; auto: srun inside a Slurm job, else mpiexec.")
-    ] = Starter.AUTO,
+        LauncherName, typer.Option("--launcher", help="What starts them; auto: srun inside a Slurm job, else mpiexec.")
+    ] = LauncherName.AUTO,
     resume: Resume = False,
     sets: Sets = None,
     as_json: Json = False,
@@ -189,7 +189,7 @@ def evaluate(
     # First said, then written: what took hours is not lost to a full disk.
     _say(as_json, comparison.to_json(), comparison.table())
     if out is not None:
-        write_whole(out, json_text(comparison.to_json(), indent=2) + "\n")
+        write_atomically(out, json_text(comparison.to_json(), indent=2) + "\n")
 
 
 @app.command(epilog="Example: rlctl steer configs/annealing.yaml --policy ppo --run runs/real --instance 7")
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         if not under_mpi():  # ranks heed signals once they know their role
             interrupts.begin()
-        watchdog.may_exit()
+        watchdog.allow_exit()
         terminal.prepare()
         cache_folders.prepare()
         if not _has_folder():
@@ -319,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         _fail(f"{origin} called sys.exit({error.code!r}), which is not its to do")
     except EnvironmentFault as error:
-        _fail(f"{error}; {crash_report.kept(error.__cause__)}" if error.__cause__ is not None else str(error))
+        _fail(f"{error}; {crash_report.save_traceback(error.__cause__)}" if error.__cause__ is not None else str(error))
     except RlctlError as error:
         _fail(str(error), error.exit_code)
     except TyperException as error:
@@ -329,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MemoryError:
         _fail("out of memory: lower train.num_envs or --workers, or run where there is more")
     except OSError as error:
-        mendable = users_error(error)
+        mendable = user_code_error(error)
         if isinstance(error, BrokenPipeError) and (mendable is None or not terminal.has_reader()):
             terminal.drop_output()  # `rlctl ... | head -1`: the reader has enough
             sys.exit(1)  # as Typer does where it notices first

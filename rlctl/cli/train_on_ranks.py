@@ -14,8 +14,8 @@ from rlctl.config.load import load_config
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError
 from rlctl.distributed.launch import launcher, status_file
-from rlctl.distributed.launch.topology import Shape, split, waste
-from rlctl.distributed.modes.multi_agent import each_agent
+from rlctl.distributed.launch.topology import TrainingShape, assign_roles, idle_ranks_warning
+from rlctl.distributed.modes.multi_agent import agent_configs
 from rlctl.plugins.preflight import check_game, check_training
 from rlctl.system.watchdog import TIMEOUT, watching
 
@@ -26,7 +26,7 @@ def start_ranks(
     config: Config,
     out: Path,
     ranks: int,
-    starter: launcher.Starter,
+    starter: launcher.LauncherName,
     resume: bool,
     sets: Sequence[str],
     options: Sequence[str],
@@ -36,13 +36,13 @@ def start_ranks(
     Args:
         options: further ones of ``rlctl train`` for the ranks.
     """
-    shape = Shape.of(check_train(config, out, resume).distributed)
+    shape = TrainingShape.of(check_train(config, out, resume).distributed)
     with config.source.located():
-        split(ranks, shape)
+        assign_roles(ranks, shape)
         game = check_game(config)
-        for one in each_agent(config):
+        for one in agent_configs(config):
             check_training(one, game)
-    if (said := waste(ranks, shape)) is not None:
+    if (said := idle_ranks_warning(ranks, shape)) is not None:
         log.warning("--ranks: %s", said)
     program = [sys.executable, "-P", "-m", "rlctl", "train", str(config.source.path), f"--out={out}", *options]
     program += ["--resume"] * resume + [f"--set={text}" for text in sets]
@@ -56,20 +56,20 @@ def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequ
     Returns:
         the folder of each agent's saved policy, on the rank that is to tell of them; nothing on the others.
     """
-    from rlctl.distributed.comm.abort import ends_together
+    from rlctl.distributed.launch.abort import aborting_job
 
-    with ends_together() as rank:
+    with aborting_job() as rank:
         if ranks is not None:
             raise ConfigError("--ranks: mpiexec or srun has started ranks already: leave --ranks out, or them")
         loaded = load_config(config, sets)
-        from rlctl.distributed.modes.asynchronous import run_rank  # loads MPI
+        from rlctl.distributed.modes.rank import run_rank  # loads MPI
 
         with watching(loaded.evaluate.decision_timeout_s, TIMEOUT, signals=False):
             folder = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
     if rank > 0:
         return []
-    status_file.tell_code(launcher.INTERRUPTED if folder is None else 0)
-    if folder is None and not status_file.watched():
+    status_file.report_exit_code(launcher.INTERRUPTED if folder is None else 0)
+    if folder is None and not status_file.is_watched():
         again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
         print(f"rlctl: stopped; to go on, on as many ranks: {shlex.join(again)}", file=sys.stderr)
         sys.exit(launcher.INTERRUPTED)

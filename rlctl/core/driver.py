@@ -1,4 +1,4 @@
-"""The one loop: events in, decisions out, costs from the clock. It serves the environment and real campaigns."""
+"""The driver: feeds events to a campaign, hands out its decisions, carries out its commands, and charges the time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ledger:
 
     Attributes:
         nodes: that are allocated now.
-        node_seconds: allocated so far: nodes of the allocation times elapsed time, whoever was busy.
+        node_seconds: allocated so far: nodes of the allocation times elapsed time, busy or not.
         core_seconds: occupied by attempts of tasks that have ended.
     """
 
@@ -52,7 +52,7 @@ class Ledger:
         self._last_s = time_s
 
     def task(self, event: Event, cores: int) -> None:
-        """An attempt of a task began on so many cores, or ended; the last one's end tells of its cores itself."""
+        """Book the beginning of an attempt on so many cores, or its end; the result of a task has its own cores."""
         if event.state is TaskState.RUNNING:
             self._began.setdefault(event.uid, (event.time_s, cores))
         elif event.state is TaskState.QUEUED and event.uid in self._began:  # it is repeated
@@ -137,7 +137,7 @@ class Driver:
                     }
                 return decision
             wake_s = self.campaign.wake_s
-            until_s = min(self.campaign.deadline_s, wake_s)  # when it is to be told the time, whatever happens before
+            until_s = min(self.campaign.deadline_s, wake_s)  # when ``on_time`` is due at the latest
             whole = self._machine == self._whole
             idle = wake_s < math.inf or not whole or bool(self._open)
             events = self.executor.wait(max(until_s - self.executor.now(), 0.0), idle=idle)
@@ -233,7 +233,7 @@ class Driver:
                 self._fold(event)
 
     def _settle(self, event: Event) -> None:
-        """Book an event; the campaign is not told of those after its end."""
+        """Book an event in the ledger; events after the end of the campaign do not reach it."""
         self.ledger.elapse(event.time_s)
         spec = self._open.get(event.uid)
         self.ledger.task(event, 0 if spec is None else spec.resources.cores)
@@ -247,7 +247,7 @@ class Driver:
             self.campaign.on_event(event)
 
     def _look_at_machine(self) -> bool:
-        """Tell the campaign if nodes have come or gone."""
+        """Inform the campaign if nodes have come or gone."""
         machine = self.executor.machine()
         if machine == self._machine:
             return False
@@ -269,7 +269,7 @@ class Driver:
         self.campaign.on_time(time_s)
 
     def _finish(self) -> None:
-        """Cancel what is still open; the time that its end takes is part of the cost."""
+        """Cancel open tasks; the time until they have ended is part of the cost."""
         if self._finished:
             return
         self._finished = True

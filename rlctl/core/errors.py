@@ -9,10 +9,10 @@ Key = tuple[str, ...]
 
 
 class RlctlError(Exception):
-    """Something the user can mend: names the thing, the value, the place and the next step.
+    """An error that the user can fix; names the thing, the value, the place and the next step.
 
-    Whoever finds out that a key of the configuration is wrong need not know the file: it names the key, and
-    ``rlctl.config.yaml_source.Source.located`` adds file and line.
+    Code that finds a key of the configuration to be wrong names the key; ``rlctl.config.yaml_source.Source.located``
+    adds file and line.
 
     Attributes:
         exit_code: of the command line.
@@ -80,7 +80,7 @@ class EnvironmentFault(RlctlError):
     """An environment that raised an exception, or gave what nothing can be learned from.
 
     Attributes:
-        kind: ``raised``, ``wrong_shape`` or ``not_finite``, as ``rlctl.distributed.actor.env_guard.Failure`` has them.
+        kind: ``raised``, ``wrong_shape`` or ``not_finite``, see ``rlctl.distributed.actor.env_guard.EnvFailure``.
     """
 
     def __init__(self, problem: str, kind: str = "raised") -> None:
@@ -97,7 +97,7 @@ class AllocationEnds(KeyboardInterrupt):
 
 
 def described(error: BaseException) -> str:
-    """Type and text of an exception, in whatever way its author has written ``__str__``.
+    """Type and text of an exception, even if its ``__str__`` raises.
 
     >>> described(KeyError("x"))
     "KeyError: 'x'"
@@ -109,8 +109,13 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
+def reason(error: BaseException) -> str:
+    """Type and text of an exception, in one line."""
+    return " ".join(described(error).split()).removesuffix(":")
+
+
 def brief(value: object) -> str:
-    """A value for people, on one line, cut if it is long, in whatever way its author has written ``__repr__``.
+    """A value for people, on one line, cut if it is long, even if its ``__repr__`` raises.
 
     >>> brief("x" * 100)[-6:]
     'xxx...'

@@ -1,4 +1,4 @@
-"""Values of users and programs as JSON that any program reads: strict (RFC 8259), whatever the values are."""
+"""Converts any value of users and programs to strict JSON (RFC 8259)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def json_text(value: Any, *, indent: int | None = None, finite: bool = True) -> 
 def plain(value: Any, *, finite: bool = True) -> Any:
     """The value from dictionaries with text as keys, lists, texts, numbers, booleans and None alone.
 
-    Scalars and arrays of NumPy (and whatever else has ``tolist``) become numbers and lists, members of enums their
-    values, dataclasses dictionaries, sets lists, bytes text. What JSON has no form for becomes its text.
+    Scalars and arrays of NumPy (and other objects with ``tolist``) become numbers and lists, members of enums their
+    values, dataclasses dictionaries, sets lists, bytes text. Anything else becomes its text.
 
     Args:
         finite: NaN and the infinities, which JSON does not have, become None; else they stay.

@@ -68,14 +68,14 @@ class Capacity:
         """GPUs of all nodes."""
         return sum(group.nodes * group.gpus for group in self.kinds)
 
-    def require_equal(self, who: str) -> None:
+    def require_equal(self, backend: str) -> None:
         """Refuse unequal nodes.
 
         Raises:
             LaunchError: they are.
         """
         if self.groups:
-            raise LaunchError(f"{who} has equal nodes: leave machine.groups out, or use several pools")
+            raise LaunchError(f"{backend} has equal nodes: leave machine.groups out, or use several pools")
 
     def node(self) -> str:
         """One node in words.
@@ -87,11 +87,7 @@ class Capacity:
         return f"{'at most ' if self.groups else ''}{self.cores} cores{memory} and {self.gpus} GPUs"
 
     def check(self, spec: TaskSpec) -> None:
-        """Refuse what can never run.
-
-        Raises:
-            LaunchError: the task asks for more than the whole allocation.
-        """
+        """Raise LaunchError if the task asks for more than the whole allocation."""
         need = spec.resources
         if need.cores > self.total_cores or need.gpus > self.total_gpus:
             raise LaunchError(

@@ -1,4 +1,4 @@
-"""Marks calls of code that plug-ins bring, so that ``rlctl.system.watchdog`` can end one that does not return."""
+"""Marks calls of plug-in code, so that ``rlctl.system.watchdog`` can end one that does not return."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class CallWatch(Protocol):
-    """Watches calls of code that plug-ins bring."""
+    """Watches calls of plug-in code."""
 
     def calling(self, who: str, what: object, times: int) -> AbstractContextManager[None]:
         """A context for one call; see ``asking``."""
@@ -21,7 +21,7 @@ _UNWATCHED: AbstractContextManager[None] = nullcontext()
 
 
 def asking(who: str, what: object, times: int = 1) -> AbstractContextManager[None]:
-    """Mark a call of code that a plug-in brings.
+    """Mark a call of plug-in code.
 
     Args:
         who: e.g. "policy feedback".

@@ -1,4 +1,4 @@
-"""Policies: whoever answers decisions. Networks, rules and optimisers have this one face."""
+"""A policy maps a decision to an action. Networks, rules and optimisers share this interface."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlctl.core.campaign import Action, Decision
 
 
 class Policy(Protocol):
-    """Answers decisions; keeps what memory it needs per subject.
+    """Maps decisions to actions; keeps what memory it needs per subject.
 
     ``state`` is JSON-ready; ``restore(state())`` gives a policy that answers the same.
     """
@@ -26,7 +26,7 @@ class Policy(Protocol):
         """What must be saved to go on later."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what ``state`` gave."""
+        """Continue from what ``state`` gave."""
 
 
 class SimpleRule:

@@ -1,4 +1,4 @@
-"""The policy ``random``: any allowed choice, with equal chance. What a rule or network has to beat at the least."""
+"""The policy ``random``: any allowed choice, with equal chance."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Chance:
         return drawn
 
     def reset(self, seed: int) -> None:
-        """Another campaign begins."""
+        """A new campaign begins."""
         self._seed = seed
 
     def state(self) -> Mapping[str, Any]:
@@ -43,7 +43,7 @@ class Chance:
         return {"seed": self._seed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take it up."""
+        """Continue with a saved seed."""
         self._seed = int(state["seed"])
 
 

@@ -1,4 +1,4 @@
-"""What the driver needs of an executor."""
+"""The interface of executors that the driver uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks would do, for the simulated executor: task models, durations, and outages of nodes."""
+"""Task models for the simulated executor: results and durations of tasks, and outages of nodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What a task would do.
+    """The simulated result of a task.
 
     Attributes:
         duration_s: how long it occupies its resources, start-up included; infinite: it hangs.
@@ -42,7 +42,7 @@ class Simulated:
 
 
 class TaskModel(Protocol):
-    """Tells what tasks do, without running them. Holds what is hidden from the campaign."""
+    """Computes what tasks do, without running them. Holds what is hidden from the campaign."""
 
     def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
         """One for each launch; deterministic for a seed and a sequence of launches."""
@@ -50,7 +50,7 @@ class TaskModel(Protocol):
 
 @runtime_checkable
 class Checkpointing(Protocol):
-    """What a model may offer besides, if its tasks go on where an attempt that was stopped has left them."""
+    """A task model whose tasks continue where a stopped attempt has left them."""
 
     def stopped(self, launch: Launch, ran_s: float, asked: bool) -> None:
         """An attempt did not come to its end; ``outcomes`` may be asked for the next.
@@ -61,7 +61,7 @@ class Checkpointing(Protocol):
         """
 
     def withdrawn(self, uid: TaskId) -> None:
-        """The attempt that ``outcomes`` has told of is not made: nothing of it has happened."""
+        """The attempt that ``outcomes`` was asked for does not take place: undo it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,7 @@ def _name(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A text that can be told to the operating system; it may hold bytes of no encoding, as names of files do."""
+    """A text that can be passed to the operating system; it may hold bytes of no encoding, as names of files do."""
     if isinstance(value, os.PathLike | bytes):
         value = os.fsdecode(value)
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Tasks: what is asked of a machine, what states it goes through, what came of it."""
+"""Tasks: their specification, their states, and their results."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TaskSpec:
         retries: how often a failed attempt is repeated before the task is FAILED.
         result_file: JSON file that an exec leaves, relative to the run folder; None: no result is read.
         progress_file: file to which an exec appends a JSON object a line while it runs, relative to the run folder;
-            whoever decides is told of the newest one. None: it does not report.
+            the campaign gets the newest one. None: it does not report.
         failure_codes: exit codes of the program that mean a certain failure, e.g. ``((3, Failure.DIVERGED),)``.
         environment: variables of the program, which win over those of its application and of rlctl, except for masks of
             GPUs.

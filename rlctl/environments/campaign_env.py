@@ -9,7 +9,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import NO_MASK, Action, Campaign, CampaignFactory, Decision, Mask, head_sizes
+from rlctl.core.campaign import NO_MASK, Action, Campaign, Decision, Mask, head_sizes
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Recorder

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import gymnasium
@@ -11,95 +10,16 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, CampaignFactory
-from rlctl.core.errors import ContractError
+from rlctl.core.campaign import Action
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.machine import Capacity
-from rlctl.core.plugin_calls import asking
-from rlctl.core.policy import Policy
-from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.environments.campaign_env import Episode, every_choice, twin
+from rlctl.environments.twin_rollouts import compute_tasks
 from rlctl.executors.simulated.backend import SimulatedExecutor
-
-Batch = Callable[[Sequence[tuple[TaskModel, Launch]]], list[Simulated]]
-"""What many tasks of many instances do, computed together."""
-
-
-def compute(executors: Sequence[SimulatedExecutor], batch: Batch) -> None:
-    """Ask for everything that these executors have yet to know, together, and deliver it."""
-    wanted = [(e.model, launch) for e in executors for launch in e.uncomputed]
-    if not wanted:
-        return
-    with asking("the task model", f"outcomes() of {len(wanted)} tasks", len(wanted)):
-        answers = batch(wanted)
-    at = 0
-    for executor in executors:
-        count = len(executor.uncomputed)
-        if count:
-            executor.deliver(answers[at : at + count])
-            at += count
-
-
-MOST_DECISIONS = 1_000_000
-"""Of a campaign on its twin: one that has not ended then never does."""
-
-
-def play(
-    factory: CampaignFactory,
-    capacity: Capacity,
-    players: Sequence[tuple[int, Policy]],
-    watch: Callable[[int, Episode], None] | None = None,
-) -> list[dict[str, float]]:
-    """Play whole campaigns on simulated executors, all of them in step.
-
-    Args:
-        factory: makes the campaigns.
-        capacity: the allocation of each.
-        players: (instance, policy) of each campaign; a policy that keeps memory plays one campaign at a time.
-        watch: told of each campaign, by its position, when it stands at a decision or has ended.
-
-    Returns:
-        ``Episode.figures`` of each campaign, in order.
-
-    Raises:
-        ContractError: a campaign does not end, or its cost is not finite.
-    """
-    executors = [twin(factory, capacity, instance) for instance, _ in players]
-    episodes = [Episode(factory.campaign(i), e, 1.0) for (i, _), e in zip(players, executors, strict=True)]
-    for (instance, policy), episode in zip(players, episodes, strict=True):
-        policy.reset(instance)
-        episode.begin()
-    if watch is not None:
-        for n, episode in enumerate(episodes):
-            watch(n, episode)
-    live = [n for n, episode in enumerate(episodes) if episode.decision is not None]
-    while live:
-        for n in live:
-            decision = episodes[n].decision
-            assert decision is not None
-            if decision.number == MOST_DECISIONS:
-                raise ContractError(
-                    f"campaign {factory.name}, instance {players[n][0]}: outcome() has not ended after "
-                    f"{MOST_DECISIONS:,} decisions of policy {players[n][1].name}: does time pass, and does it end at "
-                    "deadline_s?"
-                )
-            with asking(f"policy {players[n][1].name}", f"decision {decision.number} of instance {players[n][0]}"):
-                action = players[n][1].act(decision)
-            episodes[n].driver.answer(action)
-        compute([executors[n] for n in live], factory.outcomes)
-        for n in live:
-            episodes[n].reward()
-            if watch is not None:
-                watch(n, episodes[n])
-        live = [n for n in live if episodes[n].decision is not None]
-    figures = [episode.figures() for episode in episodes]
-    for (instance, _), of in zip(players, figures, strict=True):
-        if not math.isfinite(of["cost"]):
-            raise ContractError(f"campaign {factory.name}, instance {instance}: outcome().cost is {of['cost']}")
-    return figures
 
 
 class EpisodeSeeds(Protocol):
-    """Where instances come from, if from elsewhere than the seed."""
+    """Gives the instance of each episode, in place of the seed."""
 
     def episode(self, environment: int, episode: int) -> int:
         """The instance of an environment's n-th episode."""
@@ -174,7 +94,9 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         for episode, action in zip(self.episodes, actions, strict=True):
             episode.driver.answer(action)
         # Every executor here is a simulated one: ``_begin`` made it.
-        compute([e.executor for e in self.episodes if isinstance(e.executor, SimulatedExecutor)], self.factory.outcomes)
+        compute_tasks(
+            [e.executor for e in self.episodes if isinstance(e.executor, SimulatedExecutor)], self.factory.outcomes
+        )
         rewards = np.array([episode.reward() for episode in self.episodes])
         now_s = np.array([episode.executor.now() for episode in self.episodes])
         self._duration_s, self._now_s = now_s - self._now_s, now_s
@@ -211,7 +133,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return self._masks.copy()
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Nothing is held outside memory."""
+        """Drop the campaigns; nothing is held outside memory."""
         self.episodes = []
 
     def _begin(self, i: int) -> Episode:

@@ -1,7 +1,7 @@
-"""An environment whose answers are checked where they enter, so that a fault of its own is told as its own.
+"""Checks what an environment returns, and reports its faults with environment, episode and step.
 
-An environment may raise exceptions of any kind, give rewards that are no numbers and observations of another length.
-Found here, that has a name, an episode and a step; found later, it looks like a bug of rlctl.
+An environment may raise any exception, and return rewards that are no numbers or observations of another length. Found
+later, these would look like bugs of rlctl.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     @contextmanager
     def _placed(self) -> Iterator[None]:
-        """Faults that come up inside are told with environment, episode and step."""
+        """Faults inside get the environment, episode and step."""
         try:
             yield
         except EnvironmentFault as fault:
@@ -143,7 +143,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             del told["duration_s"]
         if info.get("action_mask") is not None:
             told["action_mask"] = info["action_mask"]
-            with suppress(ValueError):  # a ragged list is no mask, as who reads it will say
+            with suppress(ValueError):  # a ragged list is no mask: ``action_mask`` refuses it
                 told["action_mask"] = np.asarray(info["action_mask"])
         if self._privileged is not None:
             hidden = info.get("privileged")

@@ -1,4 +1,4 @@
-"""Which choices an environment allows: read in one place, and from then on of one form, wherever it is played."""
+"""Action masks of environments: read in one place, and from there on flat booleans."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from rlctl.bundle.actions import action_heads
+from rlctl.core.campaign import Mask
 from rlctl.core.errors import EnvironmentFault
-
-Mask = NDArray[np.bool_]
-
-
-class MaskError(EnvironmentFault):
-    """An action mask that does not say which choices are allowed; the message names environment and step."""
 
 
 def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int) -> Mask | None:
-    """The allowed choices of the open decision, flat over the heads; None: it tells of none, or actions are numbers.
+    """The allowed choices of the open decision, flat over the heads; None: it gives none, or actions are numbers.
 
     They stand in ``info["action_mask"]`` (Gymnasium's convention), or a method ``action_masks()`` gives them
     (sb3-contrib's), behind any number of wrappers: booleans or 0 and 1, flat, or an array for each head.
@@ -31,14 +25,14 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
         step: number of steps since the reset.
 
     Raises:
-        MaskError: they are something else, they leave a head no choice, or actions are MultiBinary.
+        EnvironmentFault: they are something else, they leave a head no choice, or actions are MultiBinary.
     """
     told = info.get("action_mask")
     if told is None and env.has_wrapper_attr("action_masks"):
         try:
             told = env.get_wrapper_attr("action_masks")()
         except Exception as error:  # whatever an environment may raise
-            raise _wrong(env, step, f"cannot be had: action_masks() raised {type(error).__name__}: {error}") from error
+            raise _wrong(env, step, f"is missing: action_masks() raised {type(error).__name__}: {error}") from error
     if told is None:
         return None
     space = env.action_space
@@ -56,9 +50,9 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
     except (TypeError, ValueError):
         known = False
     if not known:
-        raise _wrong(env, step, f"is {_short(told)}: tell booleans, or 0 and 1")
+        raise _wrong(env, step, f"is {_short(told)}: give booleans, or 0 and 1")
     if flat.size != sum(heads):
-        raise _wrong(env, step, f"has {flat.size} entries for the {sum(heads)} choices of {space}: tell one for each")
+        raise _wrong(env, step, f"has {flat.size} entries for the {sum(heads)} choices of {space}: give one for each")
     for number, part in enumerate(np.split(allowed, np.cumsum(heads)[:-1])):
         if not part.any():
             head = f" of head {number}" if len(heads) > 1 else ""
@@ -66,9 +60,9 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
     return allowed
 
 
-def late(env: gymnasium.Env[Any, Any], step: int) -> MaskError:
-    """What is wrong where the first reset told no mask and a later step tells one: rows have no room for it."""
-    return _wrong(env, step, "is the first one: tell one at the reset, too")
+def late(env: gymnasium.Env[Any, Any], step: int) -> EnvironmentFault:
+    """The error where the first reset gave no mask and a later step gives one: rows have no room for it."""
+    return _wrong(env, step, "is the first one: give one at the reset, too")
 
 
 class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -100,9 +94,9 @@ class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
         return info if mask is None else {**info, "action_mask": mask}
 
 
-def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> MaskError:
+def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> EnvironmentFault:
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    return MaskError(f"environment {name}, step {step} of an episode: its action mask {problem}", "wrong_shape")
+    return EnvironmentFault(f"environment {name}, step {step} of an episode: its action mask {problem}", "wrong_shape")
 
 
 def _short(told: Any) -> str:

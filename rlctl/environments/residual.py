@@ -85,7 +85,7 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
 
     @property
     def centre(self) -> tuple[int, ...]:
-        """The choices that mean "as the rule says"; only a reset tells."""
+        """The choices that mean "as the rule says"; known after the first reset."""
         return self._choices[0].centre
 
     def reset(
@@ -119,13 +119,17 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
 
 
 class ResidualPolicy:
-    """A rule, and a network that corrects it."""
+    """A rule, and a network that corrects it.
 
-    def __init__(self, rule: Policy, network: Policy) -> None:
+    Args:
+        digest: of the network's bundle.
+    """
+
+    def __init__(self, rule: Policy, network: Policy, digest: str | None = None) -> None:
         self.rule = rule
         self.network = network
         self.name = network.name
-        self.digest = getattr(network, "digest", None)
+        self.digest = digest
 
     def act(self, decision: Decision) -> Action:
         """The corrected answer, in named quantities."""

@@ -16,13 +16,13 @@ from rich.table import Table
 from rlctl.core.errors import ConfigError
 from rlctl.core.json_values import plain
 from rlctl.core.policy import Policy
-from rlctl.evaluation.play import EVALUATION, Play, Players, draw_instances
+from rlctl.evaluation.rollout import EVALUATION, Rollout, RolloutPool, draw_instances
 from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio
 from rlctl.plugins.registry import campaign_factory
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
-    from rlctl.core.campaign import CampaignFactory
+    from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.machine import Capacity
     from rlctl.monitoring.progress import Progress
 
@@ -30,7 +30,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PolicyCosts:
     """One policy over all instances.
 
     Attributes:
@@ -68,13 +68,13 @@ class Comparison:
         seed: what the instances and the bootstrap were drawn from.
     """
 
-    plays: Mapping[str, Sequence[Play]]
+    plays: Mapping[str, Sequence[Rollout]]
     reference: str
     cores: float
     seed: int
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[PolicyCosts, ...]:
         """One per policy, in the order given."""
         return tuple(self._row(name) for name in self.plays)
 
@@ -153,13 +153,13 @@ class Comparison:
         plain = all(play.price == play.node_seconds for plays in self.plays.values() for play in plays)
         return "node-seconds" if plain else "cost"
 
-    def _row(self, name: str) -> Row:
+    def _row(self, name: str) -> PolicyCosts:
         plays = self.plays[name]
         prices, successes = self._columns(name)
         node_seconds = math.fsum(play.node_seconds for play in plays)
         value, interval = self.ratio(name, self.reference)
         allocated = node_seconds * self.cores
-        return Row(
+        return PolicyCosts(
             policy=name,
             instances=len(plays),
             successes=int(successes.sum()),
@@ -213,10 +213,10 @@ def compare(
     seeds = draw_instances(seed, EVALUATION, instances)
     # Instance by instance, so that a loaded machine slows all policies alike.
     pairs = [(name, instance) for instance in seeds for name in policies]
-    done: dict[int, Play] = {}
+    done: dict[int, Rollout] = {}
     progress.start("comparing policies", len(pairs), "campaigns")
     try:
-        with Players(factory, capacity, workers) as players:
+        with RolloutPool(factory, capacity, workers) as players:
             for part in players.run([(policies[name], instance) for name, instance in pairs]):
                 done |= part
                 progress.advance(len(part))

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlctl.monitoring.board import Board
+from rlctl.monitoring.summary_writer import SummaryWriter
 from rlctl.monitoring.tags import RULES
 
 if TYPE_CHECKING:
-    from rlctl.evaluation.curves import Curve
+    from rlctl.evaluation.success_curves import Curve
 
 _POINTS = 100
 
 
-def standing(curves: Sequence[Curve]) -> dict[str, float]:
+def summary_scalars(curves: Sequence[Curve]) -> dict[str, float]:
     """Cost per success and rates over campaigns; without any success there is no cost per success."""
     successes = sum(curve.successes for curve in curves)
     figures = {
@@ -33,7 +33,7 @@ def standing(curves: Sequence[Curve]) -> dict[str, float]:
     return figures
 
 
-def write_against_cost(board: Board, curves: Sequence[Curve]) -> None:
+def write_success_curve(board: SummaryWriter, curves: Sequence[Curve]) -> None:
     """Mean successes of a campaign against whole node-seconds; a campaign that has ended keeps what it had."""
     ends = max(curve.end for curve in curves)
     # By step, so that of several points within one node-second the last one stays.
@@ -43,7 +43,7 @@ def write_against_cost(board: Board, curves: Sequence[Curve]) -> None:
         board.scalars({"winning/successes": float(np.mean(reached))}, step)
 
 
-def results(curves: Mapping[str, Sequence[Curve]]) -> str:
+def results_table(curves: Mapping[str, Sequence[Curve]]) -> str:
     """A table in Markdown, by policy."""
     lines = ["| policy | campaigns | successes | node-seconds | per success | goal |", "|---|---|---|---|---|---|"]
     for name, of in curves.items():
@@ -63,17 +63,17 @@ def write_rules(folder: Path, rules: Mapping[str, Sequence[Curve]], steps: Seque
         steps: where the level lines have points.
     """
     for name, curves in rules.items():
-        with anew(folder / RULES / name) as board:
+        with replacing_writer(folder / RULES / name) as board:
             for step in steps:
-                board.scalars(standing(curves), step)
-            write_against_cost(board, curves)
+                board.scalars(summary_scalars(curves), step)
+            write_success_curve(board, curves)
 
 
 @contextmanager
-def anew(folder: Path) -> Iterator[Board]:
+def replacing_writer(folder: Path) -> Iterator[SummaryWriter]:
     """A board whose file replaces what the folder had; a TensorBoard that is open drops it too."""
     old = list(folder.glob("*tfevents*"))
-    with Board(folder) as board:
+    with SummaryWriter(folder) as board:
         yield board
     for file in old:
         file.unlink(missing_ok=True)

@@ -15,14 +15,14 @@ from rich import box
 from rich.table import Table
 
 from rlctl.bundle.actions import action_heads
-from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign import Action, Decision, Mask
 from rlctl.core.errors import ConfigError
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, choose
-from rlctl.environments.masks import Mask, action_mask
+from rlctl.environments.masks import action_mask
 from rlctl.environments.reward_env import RewardFactory
-from rlctl.evaluation.play import EVALUATION, draw_instances
+from rlctl.evaluation.rollout import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums
 from rlctl.monitoring.progress import Progress
 
@@ -30,7 +30,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PolicyReturns:
     """One policy over all episodes.
 
     Attributes:
@@ -59,7 +59,7 @@ class Returns:
     """
 
     environment: str
-    rows: Sequence[Row]
+    rows: Sequence[PolicyReturns]
     seed: int
     max_steps: int
 
@@ -129,7 +129,7 @@ def evaluate(
     lows, highs = np.quantile(sums, [tail, 1.0 - tail], axis=0).tolist()
     count, means = len(policies), columns.mean(axis=0).tolist()
     rows = [
-        Row(
+        PolicyReturns(
             policy=name,
             episodes=episodes,
             mean=means[i],
@@ -185,7 +185,7 @@ def play(
     while not over and steps < max_steps:
         mask = action_mask(environment, info, steps) if _choices(space) else None
         if policy is None:
-            action = space.sample() if mask is None else _by_chance(space, mask)
+            action = space.sample() if mask is None else draw_allowed(space, mask)
         else:
             action = _answer(space, policy, name, steps, observation, mask)
         observation, reward, terminated, truncated, info = environment.step(action)
@@ -215,8 +215,8 @@ def _answer(space: spaces.Space[Any], policy: Policy, name: str, step: int, obse
     return action
 
 
-def _by_chance(space: spaces.Space[Any], mask: Mask) -> Any:
-    """One of the allowed actions, all equally likely."""
+def draw_allowed(space: spaces.Space[Any], mask: Mask) -> Any:
+    """Draw one of the allowed actions, all equally likely."""
     return _in_space(space, choose(space.np_random, mask, _choices(space)))
 
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from rlctl.config.load import config_hash, game_hash
 from rlctl.config.provenance import provenance
 from rlctl.core.errors import ConfigError
-from rlctl.evaluation.play import TUNING, VALIDATION, Play, Players, draw_instances
+from rlctl.evaluation.rollout import TUNING, VALIDATION, Rollout, RolloutPool, draw_instances
 from rlctl.plugins.registry import campaign_factory, policy_factory
-from rlctl.system.files import write_whole
+from rlctl.system.files import write_atomically
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
@@ -37,8 +37,8 @@ Parameters = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """What a candidate cost over some instances; see ``Play.price``."""
+class CandidateCost:
+    """What a candidate cost over some instances; see ``Rollout.price``."""
 
     price: float
     successes: int
@@ -51,12 +51,12 @@ class Tally:
         return math.log(self.price / (self.successes + 0.5))
 
 
-Evaluate = Callable[[Sequence[Parameters], Sequence[int]], Sequence[Tally]]
+Evaluate = Callable[[Sequence[Parameters], Sequence[int]], Sequence[CandidateCost]]
 """Plays every candidate on every instance."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SearchSettings:
     """How long to search.
 
     Attributes:
@@ -89,7 +89,7 @@ class Tuned:
     decisions: int
 
 
-class Space:
+class ParameterSpace:
     """A rule's ``SPACE`` (low, high, and "log" or "int" if it is one) as a unit cube."""
 
     def __init__(self, space: Mapping[str, Sequence[Any]]) -> None:
@@ -135,9 +135,9 @@ class Space:
 
 
 def search(
-    space: Space, evaluate: Evaluate, settings: Settings, start: Mapping[str, float], progress: Progress
+    space: ParameterSpace, evaluate: Evaluate, settings: SearchSettings, start: Mapping[str, float], progress: Progress
 ) -> Tuned:
-    """Minimise ``Tally.cost``.
+    """Minimise ``CandidateCost.cost``.
 
     Args:
         evaluate: plays candidates on instances, and advances the progress by each campaign.
@@ -193,7 +193,7 @@ def tune(
     rule: str,
     out: Path,
     progress: Progress,
-    settings: Settings | None = None,
+    settings: SearchSettings | None = None,
     workers: int = 1,
     start: Mapping[str, Any] | None = None,
 ) -> Tuned:
@@ -207,20 +207,20 @@ def tune(
     Raises:
         ConfigError: there is no such rule, or it has nothing to tune.
     """
-    settings = settings or Settings(seed=config.seed)
+    settings = settings or SearchSettings(seed=config.seed)
     make = policy_factory(rule)
     if not make.SPACE:
         raise ConfigError(f"rule {rule!r} has no parameters to tune")
-    space = Space(make.SPACE)
+    space = ParameterSpace(make.SPACE)
     # What a rule does not show as an attribute is still told by ``start``.
     first = _defaults(make(start), space) | {k: v for k, v in (start or {}).items() if k in space.names}
     fixed = {name: value for name, value in (start or {}).items() if name not in space.names}
     factory = campaign_factory(config.campaign.name, config.campaign.options)
-    with Players(factory, config.machine.capacity(), workers) as players:
+    with RolloutPool(factory, config.machine.capacity(), workers) as players:
 
-        def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[Tally]:
+        def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[CandidateCost]:
             entries = [(make(**fixed, **candidate), instance) for candidate in candidates for instance in instances]
-            plays: dict[int, Play] = {}
+            plays: dict[int, Rollout] = {}
             for part in players.run(entries):
                 plays |= part
                 progress.advance(len(part))
@@ -236,17 +236,17 @@ def tune(
 def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: Mapping[str, Any]) -> None:
     """Write a rule file, whole or not at all."""
     data = {"schema": SCHEMA, "rule": rule, "parameters": dict(parameters), "tuning": dict(tuning)}
-    write_whole(path, yaml.safe_dump(data, sort_keys=False))
+    write_atomically(path, yaml.safe_dump(data, sort_keys=False))
 
 
-def _record(config: Config, settings: Settings, tuned: Tuned) -> dict[str, Any]:
+def _record(config: Config, settings: SearchSettings, tuned: Tuned) -> dict[str, Any]:
     found = asdict(tuned)
     del found["parameters"]
     return asdict(settings) | found | {"config_hash": config_hash(config)} | provenance()
 
 
-def _tally(plays: Sequence[Play]) -> Tally:
-    return Tally(
+def _tally(plays: Sequence[Rollout]) -> CandidateCost:
+    return CandidateCost(
         price=math.fsum(play.price for play in plays),
         successes=sum(play.successes for play in plays),
         episodes=len(plays),
@@ -254,7 +254,7 @@ def _tally(plays: Sequence[Play]) -> Tally:
     )
 
 
-def _defaults(rule: object, space: Space) -> Parameters:
+def _defaults(rule: object, space: ParameterSpace) -> Parameters:
     """The rule's own values of its parameters, where it shows them as attributes."""
     values = {name: getattr(rule, name, None) for name in space.names}
     return {name: value for name, value in values.items() if isinstance(value, int | float)}

@@ -43,7 +43,7 @@ class Application(BaseModel):
 
     @property
     def python(self) -> str | None:
-        """The interpreter of its virtual environment, whatever PATH has; None: it has no virtual environment.
+        """Interpreter of its virtual environment, whatever PATH has, or None without one.
 
         Raises:
             LaunchError: the environment has no executable interpreter.

@@ -82,7 +82,7 @@ class Started(NamedTuple):
     details: Mapping[str, Any] = _NOTHING
 
 
-class Progress(NamedTuple):
+class ProgressReported(NamedTuple):
     """A running attempt has reported something of itself."""
 
     key: str
@@ -120,7 +120,7 @@ class AllocationExpires:
     """The batch job that this process itself runs in is about to end: ``Executor.wait`` raises ``AllocationEnds``."""
 
 
-BackendEvent = Started | Progress | Exited | NodesChanged | AllocationExpires
+BackendEvent = Started | ProgressReported | Exited | NodesChanged | AllocationExpires
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class Backend(Protocol):
         place by now; it is stopped then.
 
         Returns:
-            False: nothing is known of it, or it was stopped before it came to its end; it is run again.
+            Whether it was taken over. If not (it is unknown, or was stopped before its end), it runs again.
         """
         return False
 

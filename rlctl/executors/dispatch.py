@@ -9,12 +9,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from rlctl.core.errors import LaunchError, RlctlError, described
-from rlctl.core.task import Event, Failure, TaskResult, TaskSpec, TaskState
+from rlctl.core.task import Event, Failure, TaskResult, TaskState
 from rlctl.executors.backend import (
     AllocationExpires,
     Attempt,
@@ -23,34 +21,24 @@ from rlctl.executors.backend import (
     BackendEvent,
     Exited,
     NodesChanged,
-    Progress,
+    ProgressReported,
     Started,
 )
+from rlctl.executors.breaker import Breaker
 from rlctl.executors.callback_lock import CallbackLock, NewsCondition
-from rlctl.executors.driven_pool import DrivenPool
+from rlctl.executors.driven_pool import DrivenPool, open_pools
 from rlctl.executors.factory import PoolPlan
-from rlctl.executors.futures import ExecutorBroken, TaskFuture
-from rlctl.executors.naming import attempt_key
-from rlctl.executors.pool import NodePool
+from rlctl.executors.futures import fail
 from rlctl.executors.recovery import History
-from rlctl.executors.scheduler import Scheduler, event_after
+from rlctl.executors.scheduler import Scheduler
 from rlctl.executors.task_log import TaskLog
-from rlctl.executors.task_state import NODE_FAILURES, Task, next_state
-from rlctl.system import crash_report
+from rlctl.executors.task_state import Task, event_after, next_state
 
 KEPT = 65_536
 """Events that ``Executor.events`` can still return."""
 
-_RETURNED = frozenset(
-    {
-        TaskState.RUNNING,
-        TaskState.SUSPENDED,
-        TaskState.PREEMPTED,
-        TaskState.DONE,
-        TaskState.FAILED,
-        TaskState.CANCELED,
-    }
-)
+_SILENT = {TaskState.NEW, TaskState.QUEUED, TaskState.HELD, TaskState.SCHEDULED, TaskState.LAUNCHING}
+_RETURNED = frozenset(TaskState) - _SILENT
 """States that ``Executor.wait`` reports."""
 
 
@@ -65,7 +53,7 @@ class Dispatcher:
         clock: of a backend with a virtual one; None: time is real.
         now: seconds since the campaign began.
         closing: whether no more tasks are taken.
-        broken: why nothing can be recorded, or started, any more.
+        attempts: tasks whose present attempt a backend has, by key.
         expires: whether the batch job of this process is about to end.
     """
 
@@ -84,25 +72,13 @@ class Dispatcher:
         self.pending: deque[Event] = deque(maxlen=KEPT if eager else None)
         self.task_log, self.history = task_log, history
         self.closing = self.expires = False
-        self.broken: RlctlError | None = None
+        self.breaker = Breaker(self._fail_all)
         self.clock = plans[0].backend.clock
         self.now: Callable[[], float] = self.clock or self._real_time
-        self.pools: list[DrivenPool] = []
-        self._origin = time.monotonic() - start_s
-        self._attempts: dict[str, Task] = {}
+        self.attempts: dict[str, Task] = {}
         self._unacknowledged: list[tuple[Backend, str]] = []
-        first_node, skipped_s = 0, 0.0
-        try:
-            for plan in plans:
-                pool = DrivenPool(plan, first_node, several=len(plans) > 1)
-                skipped_s = max(skipped_s, pool.open(history.incarnation))
-                self.pools.append(pool)
-                first_node += pool.planned
-        except BaseException:
-            for pool in self.pools:
-                pool.backend.close(keep_outcomes=True)
-            raise
-        self._origin -= skipped_s  # programs went on for so long without a controller
+        self.pools, unattended_s = open_pools(plans, history.incarnation)
+        self._origin = time.monotonic() - start_s - unattended_s  # programs went on for so long without a controller
         self._of = {pool.nodes: pool for pool in self.pools}
         self._announces = any(pool.announces for pool in self.pools)
         backfill = [pool.nodes for pool, plan in zip(self.pools, plans, strict=True) if plan.backfill]
@@ -111,45 +87,6 @@ class Dispatcher:
 
     def _real_time(self) -> float:
         return time.monotonic() - self._origin
-
-    def serve(self) -> None:
-        """Start the threads of the backends; with a virtual clock there is one only if tasks start by themselves."""
-        for number, pool in enumerate(self.pools):
-            if self.clock is None or self.eager:
-                work = partial(self._serve, pool)
-                pool.thread = threading.Thread(target=work, name=f"rlctl-executor-{number}", daemon=True)
-                pool.thread.start()
-
-    # Which pools.
-
-    def possible_pools(self, spec: TaskSpec) -> tuple[NodePool, ...]:
-        """The pools in which a task can run, in their order.
-
-        Raises:
-            LaunchError: none, or not the one that it names.
-        """
-        if len(self.pools) == 1 and not self.pools[0].name:
-            self.pools[0].check(spec)
-            return self.scheduler.pools
-        if spec.pool is not None:
-            named = next((pool for pool in self.pools if pool.name == spec.pool), None)
-            if named is None:
-                known = ", ".join(pool.name for pool in self.pools)
-                raise LaunchError(f"task {spec.uid} names the pool {spec.pool!r}, which is not there; known: {known}")
-            named.check(spec)
-            return (named.nodes,)
-        possible, reasons = [], []
-        for pool in self.pools:
-            try:
-                pool.check(spec)
-                possible.append(pool.nodes)
-            except LaunchError as error:
-                reasons.append(f"{pool.name}: {str(error).removeprefix(f'task {spec.uid}').removeprefix(':').strip()}")
-        if not possible:
-            nodes = sum(pool.nodes.nodes for pool in self.pools)
-            NodePool(replace(self.pools[0].backend.capacity, nodes=nodes)).check(spec)
-            raise LaunchError(f"task {spec.uid} can run in no pool ({'; '.join(reasons)})")
-        return tuple(possible)
 
     def keep_places(self) -> None:
         """What still runs keeps its place until it is asked for again, whatever is submitted before."""
@@ -173,46 +110,6 @@ class Dispatcher:
         self.gate = True
         self.pump()
         self.gate = self.eager
-
-    def resume(self, task: Task) -> bool:
-        """Go on with what a former controller has left of a task; False if there is nothing."""
-        finished, launched = self.history.finished.get(task.uid), self.history.attempts.get(task.uid)
-        task.failures = self.history.failures.get(task.uid, 0)
-        if launched is not None:
-            task.attempt = max(task.attempt, launched.number + (finished is None))
-        if finished is not None:
-            task.stop = TaskState.CANCELED if finished.stopped else None
-            task.failures, task.node_failures = task.spec.retries, NODE_FAILURES  # it is final, as it was then
-            self.scheduler.tasks[task.uid] = task
-            self.scheduler.ended(task, finished, self.now())
-            return True
-        pool = next((p for p in self.pools if launched is not None and p.has_run(launched)), None)
-        if launched is None or pool is None or task.spec.function is not None:
-            return False
-        now_s, allocation = self.now(), pool.claim(task.spec, launched)
-        attempt = Attempt(
-            attempt_key(task.uid, launched.number),
-            task.uid,
-            launched.number,
-            task.spec,
-            task.need,
-            allocation or (),
-            ran_s=max(now_s - launched.since_s, 0.0),
-        )
-        if not pool.backend.adopt(attempt):
-            pool.nodes.release(allocation or ())
-            return False
-        task.attempt, task.pool = launched.number, pool.nodes
-        self._attempts[attempt.key] = task
-        if allocation is not None:
-            self.scheduler.adopt(task, pool.nodes, allocation, now_s, launched.since_s)
-            if task.future is not None:
-                task.future.set_running_or_notify_cancel()
-        else:  # others have its place by now: it runs again when it has stopped
-            self.scheduler.tasks[task.uid] = task
-            task.stop = TaskState.PREEMPTED
-            pool.backend.stop(attempt.key, 5.0)
-        return True
 
     def _start(self, task: Task, now_s: float) -> None:
         log = self.task_log
@@ -242,11 +139,11 @@ class Dispatcher:
                 return
             self.scheduler.enter(task, TaskState.LAUNCHING, self.now())
             key = task.key
-            self._attempts[key] = task
+            self.attempts[key] = task
             if self._of[task.pool].backend.start(self._attempt(task, key)):
                 self._started(task)
         except BaseException as error:
-            self._attempts.pop(task.key, None)
+            self.attempts.pop(task.key, None)
             message = str(error) if isinstance(error, RlctlError | OSError) else described(error)
             cause = error.__cause__ if isinstance(error, LaunchError) and error.__cause__ is not None else error
             self.ended(task, AttemptOutcome(failure=Failure.LAUNCH, message=message, error=cause))
@@ -274,7 +171,7 @@ class Dispatcher:
             return
         key, pool = task.key, self._of[task.pool]
         if not pool.closed and pool.backend.stop(key, grace_s):
-            self._attempts.pop(key, None)
+            self.attempts.pop(key, None)
             self.ended(task, AttemptOutcome(stopped=True))
 
     def suspend(self, task: Task) -> None:
@@ -295,7 +192,7 @@ class Dispatcher:
         """Take in what has happened."""
         for event in events:
             if isinstance(event, Exited):
-                task = self._attempts.pop(event.key, None)
+                task = self.attempts.pop(event.key, None)
                 if task is not None and event.outcome is not None:
                     self.ended(task, event.outcome)
                 else:
@@ -308,10 +205,10 @@ class Dispatcher:
             elif isinstance(event, AllocationExpires):
                 self.expires = True
                 self.news.notify_all()
-            elif (task := self._attempts.get(event.key)) is not None:
+            elif (task := self.attempts.get(event.key)) is not None:
                 if isinstance(event, Started):
                     self._started(task, event)
-                elif isinstance(event, Progress) and task.state is TaskState.RUNNING:
+                elif isinstance(event, ProgressReported) and task.state is TaskState.RUNNING:
                     self._progress(task, event)
 
     def _started(self, task: Task, started: Started | None = None) -> None:
@@ -323,7 +220,7 @@ class Dispatcher:
         if task.hold and task.stop is None:
             self.suspend(task)
 
-    def _progress(self, task: Task, progress: Progress) -> None:
+    def _progress(self, task: Task, progress: ProgressReported) -> None:
         """Report progress; what has been reported and not returned before is out of date."""
         before = next((e for e in self.pending if e.uid == task.uid and e.progress is not None), None)
         if before is not None and self.clock is None:
@@ -415,38 +312,21 @@ class Dispatcher:
             value, error = result.values, None
         self.lock.after(partial(future.resolve, result, value, error))
 
-    # Errors, threads and the end.
+    # Errors, and the end.
 
-    def guarded(self, work: Callable[[], object]) -> None:
-        """Call what serves all tasks; an unexpected error ends the executor, so that nothing hangs.
+    @property
+    def broken(self) -> RlctlError | None:
+        """What has ended the executor; None: nothing has."""
+        return self.breaker.error
 
-        Every future and every caller of ``wait`` learns why. What is wrong with one task does not come here.
-        """
-        try:
-            work()
-        except BaseException as error:
-            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
-                raise  # an interrupt; it is the caller's
-            self.end_with(ExecutorBroken(str(error) if isinstance(error, RlctlError) else crash_report.report(error)))
-
-    def end_with(self, error: RlctlError) -> None:
-        """Nothing can be recorded, or started, any more: whatever waits fails."""
+    def _fail_all(self, error: RlctlError) -> None:
         with self.lock:
-            if self.broken is not None:
-                return
-            self.broken = error
             for task in list(self.scheduler.tasks.values()):
                 future = task.future
                 if future is not None and not future.done():
                     self.lock.after(partial(fail, future, type(error)(str(error))))
                     task.future = None
-            self.news.notify_all()
             self.wake()
-
-    def raise_if_broken(self) -> None:
-        """Raise what has ended the executor."""
-        if self.broken is not None:
-            raise self.broken
 
     def wake(self) -> None:
         """End the sleep of the threads."""
@@ -461,61 +341,8 @@ class Dispatcher:
         def go_on() -> None:
             with self.lock:
                 if error is not None:
-                    self.end_with(error)
+                    self.breaker.end_with(error)
                 else:
                     then()
 
-        self.guarded(go_on)
-
-    @property
-    def _over(self) -> bool:
-        return self.broken is not None or (self.closing and not self.scheduler.tasks)
-
-    def _serve(self, pool: DrivenPool) -> None:
-        """The thread of a backend; whatever comes, it closes the backend in the end."""
-        self.guarded(partial(self._run_clock if self.clock is not None else self._poll, pool))
-        self.guarded(partial(self.close, pool))
-
-    def _poll(self, pool: DrivenPool) -> None:
-        while True:
-            with self.lock:
-                if self.closing and self._over:
-                    return
-            events = pool.backend.poll(None)
-            with self.lock:
-                self.handle(pool, events)
-                self.pump()
-
-    def _run_clock(self, pool: DrivenPool) -> None:
-        while True:
-            with self.lock.lock:
-                while not self.scheduler.running or self.broken is not None:
-                    if self._over:
-                        return
-                    self.news.wait()
-            with self.lock:
-                self.handle(pool, events := pool.backend.poll(None))
-                self.pump()
-            if not events:  # everything that runs, hangs: until it is stopped
-                with self.lock.lock:
-                    self.news.wait(0.05)
-
-    def close(self, pool: DrivenPool) -> None:
-        """Close a backend, which is not polled any more."""
-        with self.lock:
-            if pool.closed:
-                return
-            if self.broken is None:
-                pool.drop_unclaimed()
-                self.acknowledge()
-            pool.closed = True
-        pool.backend.close(keep_outcomes=self.broken is not None)
-        if all(each.closed for each in self.pools):
-            with self.lock:
-                self.scheduler.clear()
-
-
-def fail(future: TaskFuture, error: BaseException) -> None:
-    """Give a future its error, unless it was withdrawn meanwhile."""
-    with suppress(Exception):
-        future.set_exception(error)
+        self.breaker.guarded(go_on)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from rlctl.core.errors import LaunchError
 from rlctl.core.task import Resources, TaskSpec
 from rlctl.executors.backend import Backend, NodesChanged
 from rlctl.executors.factory import PoolPlan
@@ -131,3 +134,53 @@ class DrivenPool:
     def has_run(self, launched: Launched) -> bool:
         """Whether an attempt was launched in this pool."""
         return (launched.pool or "") == self.name
+
+
+def open_pools(plans: Sequence[PoolPlan], incarnation: int) -> tuple[list[DrivenPool], float]:
+    """Open the backends; also tells for how many seconds attempts ran without a controller.
+
+    Raises:
+        LaunchError: one of them cannot be had; none stays open.
+    """
+    pools, first_node, unattended_s = list[DrivenPool](), 0, 0.0
+    try:
+        for plan in plans:
+            pool = DrivenPool(plan, first_node, several=len(plans) > 1)
+            unattended_s = max(unattended_s, pool.open(incarnation))
+            pools.append(pool)
+            first_node += pool.planned
+    except BaseException:
+        for pool in pools:
+            pool.backend.close(keep_outcomes=True)
+        raise
+    return pools, unattended_s
+
+
+def possible_pools(pools: Sequence[DrivenPool], spec: TaskSpec) -> tuple[NodePool, ...]:
+    """The pools in which a task can run, in their order.
+
+    Raises:
+        LaunchError: none, or not the one that it names.
+    """
+    if len(pools) == 1 and not pools[0].name:
+        pools[0].check(spec)
+        return (pools[0].nodes,)
+    if spec.pool is not None:
+        named = next((pool for pool in pools if pool.name == spec.pool), None)
+        if named is None:
+            known = ", ".join(pool.name for pool in pools)
+            raise LaunchError(f"task {spec.uid} names the pool {spec.pool!r}, which is not there; known: {known}")
+        named.check(spec)
+        return (named.nodes,)
+    possible, reasons = [], []
+    for pool in pools:
+        try:
+            pool.check(spec)
+            possible.append(pool.nodes)
+        except LaunchError as error:
+            reasons.append(f"{pool.name}: {str(error).removeprefix(f'task {spec.uid}').removeprefix(':').strip()}")
+    if not possible:
+        together = replace(pools[0].backend.capacity, nodes=sum(pool.nodes.nodes for pool in pools))
+        NodePool(together).check(spec)
+        raise LaunchError(f"task {spec.uid} can run in no pool ({'; '.join(reasons)})")
+    return tuple(possible)

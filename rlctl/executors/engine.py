@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,29 +13,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlctl.core.errors import AllocationEnds
 from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.spec_values import asked, count, number, seconds, signal_number
-from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState
+from rlctl.core.task import Event, Resources, TaskId, TaskSpec
+from rlctl.executors import backend_threads, task_control
 from rlctl.executors.backend import Backend
-from rlctl.executors.dispatch import Dispatcher, fail
+from rlctl.executors.dispatch import Dispatcher
+from rlctl.executors.driven_pool import possible_pools
 from rlctl.executors.event_log import Journal
-from rlctl.executors.executor_status import ExecutorStatus, RunningTask
+from rlctl.executors.event_wait import EventWait
+from rlctl.executors.executor_status import ExecutorStatus, machine_of, status_of
 from rlctl.executors.factory import BackendFactory, PoolPlan
-from rlctl.executors.futures import TaskFuture, function_name, map_chunks
-from rlctl.executors.local.processes import GRACE_S, capped
+from rlctl.executors.futures import TaskFuture, fail, function_name, map_chunks
+from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.pool import NodePool
 from rlctl.executors.recovery import KINDS, History
+from rlctl.executors.resumption import resume
+from rlctl.executors.task_control import STOP_S
 from rlctl.executors.task_log import TaskLog
-from rlctl.executors.task_state import WAITING, Task
+from rlctl.executors.task_state import Task
 
 _T = TypeVar("_T")
 
 _CALL = TaskSpec(TaskId("call"), function="submit:")
 """What all calls that were given to ``submit`` have in common."""
 
-_STOP_S = 5.0
 _CLOSE_S = 10.0
 
 
@@ -94,13 +96,13 @@ class Executor(concurrent.futures.Executor):
         self._futures: dict[TaskId, TaskFuture] = {}
         self._calls = 0
         self._call_pools: tuple[NodePool, ...] | None = None
-        self._seen = self._nodes_version
+        self._waiting = EventWait(self._dispatch)
         if scoring is not None:
             self.place_by(scoring)
         if self._dispatch.clock is None:
             self._at_exit = partial(_finish, weakref.ref(self), os.getpid())  # its own: others stay registered
             atexit.register(self._at_exit)
-        self._dispatch.serve()
+        backend_threads.serve(self._dispatch)
 
     @classmethod
     def open(
@@ -138,7 +140,7 @@ class Executor(concurrent.futures.Executor):
             self._calls += 1
             uid = TaskId(f"#{self._calls}")
             if self._call_pools is None:
-                self._call_pools = dispatch.possible_pools(_CALL)
+                self._call_pools = possible_pools(dispatch.pools, _CALL)
             task = self._scheduler.new(_CALL, self._call_pools)
             task.uid, task.call = uid, (fn, args, kwargs)
             future = task.future = TaskFuture(uid, self)
@@ -171,9 +173,9 @@ class Executor(concurrent.futures.Executor):
             known = self._futures.get(spec.uid)
             if known is not None:
                 return known
-            task = self._scheduler.new(spec, dispatch.possible_pools(spec), attempt)
+            task = self._scheduler.new(spec, possible_pools(dispatch.pools, spec), attempt)
             future = task.future = self._futures[spec.uid] = TaskFuture(spec.uid, self)
-            if dispatch.resume(task):
+            if resume(dispatch, task):
                 return future
             if dispatch.task_log is None:
                 return self._queue(task, future)
@@ -207,34 +209,23 @@ class Executor(concurrent.futures.Executor):
             LaunchError: it can never run here.
         """
         with self._lock:
-            self._dispatch.possible_pools(spec)
+            possible_pools(self._dispatch.pools, spec)
 
     # Control.
 
-    def cancel(self, uid: TaskId, grace_s: float = _STOP_S) -> None:
+    def cancel(self, uid: TaskId, grace_s: float = STOP_S) -> None:
         """Stop a task: SIGTERM, and SIGKILL after ``grace_s``. It is CANCELED when it is confirmed dead."""
         grace_s = asked("grace_s", grace_s, seconds)
         with self._lock:
-            self._cancel(uid, grace_s)
+            task_control.cancel(self._dispatch, uid, grace_s)
             self._dispatch.pump()
-
-    def _cancel(self, uid: TaskId, grace_s: float) -> None:
-        known = self._scheduler.tasks.get(uid)
-        if known is not None and known.state in WAITING:
-            self._dispatch.withdrawn(known)
-        task = self._scheduler.cancel(uid, self.now())
-        if task is not None:
-            self._dispatch.stop(task, grace_s)
 
     def signal(self, uid: TaskId, number: int) -> None:
         """Send a signal to every process of a running task."""
         number = asked("signal", number, signal_number)
         with self._lock:
-            task = self._scheduler.running.get(uid)
-            if task is not None and task.state in (TaskState.RUNNING, TaskState.SUSPENDED):
-                if (backend := self._dispatch.backend_of(task)) is not None:
-                    backend.signal(task.key, number)
-                self._dispatch.pump()
+            task_control.signal(self._dispatch, uid, number)
+            self._dispatch.pump()
 
     def hold(self, uid: TaskId) -> None:
         """Keep a waiting task from starting (HELD); suspend a running one (SUSPENDED), which keeps its resources.
@@ -242,18 +233,12 @@ class Executor(concurrent.futures.Executor):
         One that is being started is suspended as soon as it runs. One that has to run again is held until then.
         """
         with self._lock:
-            task = self._scheduler.hold(uid, self.now())
-            if task is not None:
-                self._dispatch.suspend(task)
+            task_control.hold(self._dispatch, uid)
 
     def release(self, uid: TaskId) -> None:
         """Undo ``hold``."""
         with self._lock:
-            task = self._scheduler.unhold(uid, self.now())
-            if task is not None:
-                if (backend := self._dispatch.backend_of(task)) is not None:
-                    backend.resume(task.key)
-                self._scheduler.enter(task, TaskState.RUNNING, self.now())
+            task_control.release(self._dispatch, uid)
             self._dispatch.pump()
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
@@ -264,17 +249,7 @@ class Executor(concurrent.futures.Executor):
         """
         priority = None if priority is None else asked("priority", priority, number)
         with self._lock:
-            task = self._scheduler.tasks.get(uid)
-            if task is not None:
-                pools, waits = task.pools, resources is not None and task.state in WAITING
-                if resources is not None:
-                    pools = self._dispatch.possible_pools(replace(task.spec, resources=resources))
-                if waits:
-                    self._dispatch.announce(task, waits=False)
-                if self._scheduler.update(task, priority, resources, pools) is not None:
-                    self._dispatch.stop(task, _STOP_S)
-                elif waits:
-                    self._dispatch.announce(task, waits=True)
+            task_control.update(self._dispatch, uid, priority, resources)
             self._dispatch.pump()
 
     def resize(self, nodes: int) -> None:
@@ -282,18 +257,10 @@ class Executor(concurrent.futures.Executor):
 
         Tasks on those that go are stopped (PREEMPTED) and queued again.
         """
-        left = asked("nodes", nodes, count)
+        nodes = asked("nodes", nodes, count)
         with self._lock:
-            pools, self._call_pools = self._dispatch.pools, None
-            for pool in pools:
-                size = left if pool is pools[-1] else min(left, pool.planned)
-                left -= size
-                if size != pool.nodes.nodes:
-                    pool.backend.resize(size)
-                    stopped = self._scheduler.resize(pool.nodes, size)
-                    pool.look()
-                    for task in stopped:
-                        self._dispatch.stop(task, _STOP_S)
+            self._call_pools = None
+            task_control.resize(self._dispatch, nodes)
             self._dispatch.pump()
 
     def attach(self, journal: Recorder) -> None:
@@ -324,33 +291,12 @@ class Executor(concurrent.futures.Executor):
     def status(self) -> ExecutorStatus:
         """The state of all pools together."""
         with self._lock:
-            first = {pool.nodes: pool.first_node for pool in self._dispatch.pools}
-            running = []
-            for t in self._scheduler.running.values():
-                ranks = {first[t.pool] + share.node: share.ranks for share in t.allocation} if t.pool else {}
-                running.append(RunningTask(t.uid, t.attempt, t.state, t.need, ranks, t.started_s))
-            nodes = [node for pool in self._scheduler.pools for node in pool.states()]
-            return ExecutorStatus(
-                self.now(),
-                self._scheduler.seq,
-                len(nodes),
-                self._scheduler.waiting,
-                self._scheduler.held,
-                running,
-                sum(node.free_cores for node in nodes),
-                sum(node.free_gpus for node in nodes),
-            )
+            return status_of(self._dispatch)
 
     def machine(self) -> Machine:
         """Which nodes are there now."""
         with self._lock:
-            pools = self._dispatch.pools
-            if len(pools) == 1:
-                nodes = pools[0].nodes
-                return Machine(nodes.nodes, nodes.absent, nodes.nodes - pools[0].unpaid)
-            down = frozenset(pool.first_node + node for pool in pools for node in pool.nodes.absent)
-            total = sum(pool.nodes.nodes for pool in pools)
-            return Machine(total, down, total - sum(pool.unpaid for pool in pools))
+            return machine_of(self._dispatch)
 
     def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits, then wait for the next events of tasks and return them in order.
@@ -362,60 +308,7 @@ class Executor(concurrent.futures.Executor):
             idle: wait also where nothing is queued or running, but return when nodes come or go.
         """
         timeout_s = None if timeout_s is None else asked("timeout_s", timeout_s, number)
-        end_s = None if timeout_s is None else self.now() + timeout_s
-        dispatch, first = self._dispatch, True
-        while True:
-            with self._lock:
-                dispatch.raise_if_broken()
-                self.check_allocation_end()
-                if first:
-                    for pool in dispatch.pools:
-                        pool.drop_unclaimed()
-                elif self._may_return(idle):
-                    return self._take()
-                dispatch.start_what_fits()  # calls end without an event, so that others have room now
-                if self._may_return(idle):
-                    return self._take()
-                left_s = None if end_s is None else max(end_s - self.now(), 0.0)
-                if dispatch.clock is not None:
-                    events = dispatch.pools[0].backend.poll(left_s)
-                    dispatch.handle(dispatch.pools[0], events)
-                    if not events or left_s == 0.0 or dispatch.pending:
-                        return self._take()
-            first = False
-            if dispatch.clock is None:
-                self._sleep(left_s, idle)
-                if left_s == 0.0:
-                    with self._lock:
-                        return self._take()
-
-    def _sleep(self, left_s: float | None, idle: bool) -> None:
-        """Sleep until something may have changed."""
-        dispatch = self._dispatch
-        with self._lock.lock:
-            if not self._may_return(idle) and dispatch.broken is None and not dispatch.expires:
-                dispatch.news.wait(capped(left_s))
-
-    def _may_return(self, idle: bool) -> bool:
-        """Whether there is something to report, or nothing to wait for."""
-        if self._dispatch.pending:
-            return True
-        return self._nodes_version != self._seen if idle else len(self._scheduler.tasks) == self._scheduler.held
-
-    @property
-    def _nodes_version(self) -> int:
-        """Changes when nodes come or go."""
-        pools = self._scheduler.pools
-        return pools[0].version if len(pools) == 1 else sum(pool.version for pool in pools)
-
-    def _take(self) -> list[Event]:
-        self._seen = self._nodes_version
-        return self._dispatch.take()
-
-    def check_allocation_end(self) -> None:
-        """Raise AllocationEnds if the batch job of this process is about to end."""
-        if self._dispatch.expires and not self._dispatch.closing:
-            raise AllocationEnds
+        return self._waiting.wait(timeout_s, idle)
 
     # The end.
 
@@ -426,36 +319,30 @@ class Executor(concurrent.futures.Executor):
         """
         dispatch = self._dispatch
         with self._lock:
-            dispatch.closing = True
-            for task in list(self._scheduler.tasks.values()):
-                if cancel_futures and task.state in WAITING:
-                    self._cancel(task.uid, 0.0)
-                elif task.state in (TaskState.HELD, TaskState.SUSPENDED) or task.hold:
-                    self.release(task.uid)
+            task_control.close_up(dispatch, cancel_futures)
             if dispatch.clock is None:
                 dispatch.gate = dispatch.eager = True  # ``wait`` is not called any more
             dispatch.pump()
             dispatch.wake()
-        threads = [pool.thread for pool in dispatch.pools if pool.thread is not None]
-        if not wait or threading.current_thread() in threads:
+        if not wait:
             return
-        if not threads:
+        if backend_threads.join(dispatch):
+            if dispatch.clock is None:
+                atexit.unregister(self._at_exit)
+        elif dispatch.clock is not None and not dispatch.eager:
             before = -1
             while self._scheduler.tasks and self._scheduler.seq != before:  # else what is left hangs, or never fits
                 before = self._scheduler.seq
                 self.wait()
-        for thread in threads:
-            thread.join()
-        if dispatch.clock is None:
-            atexit.unregister(self._at_exit)
 
     def close(self) -> None:
         """Stop everything that still runs, confirm it, and release all; may be called twice."""
         dispatch = self._dispatch
         with self._lock:
             dispatch.closing = True
-            for task in list(self._scheduler.tasks.values()):
-                self.cancel(task.uid, GRACE_S)
+            for uid in list(self._scheduler.tasks):
+                task_control.cancel(dispatch, uid, GRACE_S)
+            dispatch.pump()
         if dispatch.clock is None:
             self.shutdown()
             return
@@ -464,12 +351,10 @@ class Executor(concurrent.futures.Executor):
             while self._scheduler.tasks and dispatch.broken is None and time.monotonic() < end_s:
                 dispatch.news.wait(0.02)
             dispatch.wake()
-        for pool in dispatch.pools:
-            if pool.thread is not None and pool.thread is not threading.current_thread():
-                pool.thread.join()
+        backend_threads.join(dispatch)
 
     def _require_open(self) -> None:
-        self._dispatch.raise_if_broken()
+        self._dispatch.breaker.check()
         if self._dispatch.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
 

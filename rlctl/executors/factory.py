@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
@@ -34,9 +34,12 @@ class BackendFactory(Protocol):
 
     Attributes:
         backfill: whether tasks may overtake one that does not fit yet.
+        actor_options: options of an actor's executor, unless the configuration has others: nothing takes over the tasks
+            of a dead actor, and actors of one host do not know of each other's cores.
     """
 
     backfill: bool = False
+    actor_options: ClassVar[Mapping[str, Any]] = {}
 
     def check(self, capacity: Capacity) -> None:
         """Find out, before a run folder is made, whether the machine has ``capacity``.

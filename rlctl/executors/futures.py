@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
+from contextlib import suppress
 from typing import Any, Protocol
 
 from rlctl.core.errors import LaunchError, RlctlError
@@ -95,6 +96,12 @@ class TaskFuture(Future[Any]):
             self.set_exception(WorkerDied(result) if died else TaskFailed(result))
         else:
             self.set_result(value)
+
+
+def fail(future: TaskFuture, error: BaseException) -> None:
+    """Give a future its error, unless it was withdrawn meanwhile."""
+    with suppress(Exception):
+        future.set_exception(error)
 
 
 def function_name(function: Callable[..., Any]) -> str:

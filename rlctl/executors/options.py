@@ -16,7 +16,7 @@ from rlctl.executors.application import Application
 from rlctl.executors.local.process_task import check_installed
 
 
-class ProgramOptions(BaseModel):
+class SharedOptions(BaseModel):
     """``executor.options`` of every executor that starts programs.
 
     Attributes:

@@ -20,7 +20,7 @@ from rlctl.executors.backend import AttemptOutcome
 from rlctl.executors.node_share import Allocation
 from rlctl.executors.pool import NodePool
 from rlctl.executors.task_queue import TaskQueue
-from rlctl.executors.task_state import WAITING, Task, next_state
+from rlctl.executors.task_state import WAITING, Task, next_state, result_of
 
 _SUCCESS = AttemptOutcome()
 
@@ -328,33 +328,6 @@ class Scheduler:
     def _finish(self, task: Task, state: TaskState, now_s: float, outcome: AttemptOutcome) -> None:
         del self.tasks[task.uid]
         self.enter(task, state, now_s, result_of(task, state, outcome, now_s), outcome)
-
-
-def event_after(task: Task, outcome: AttemptOutcome, now_s: float) -> Event:
-    """The first event, without its number, that ``Scheduler.ended`` will report."""
-    state, attempt = next_state(task, outcome), task.attempt
-    if state.final:
-        return Event(now_s, task.uid, state, attempt, result_of(task, state, outcome, now_s))
-    if state is TaskState.QUEUED:
-        return Event(now_s, task.uid, state, attempt + 1, failure=outcome.failure, message=outcome.message)
-    return Event(now_s, task.uid, state, attempt)
-
-
-def result_of(task: Task, state: TaskState, outcome: AttemptOutcome, now_s: float) -> TaskResult:
-    """The result of a task that ends now in a final state."""
-    failed = state is TaskState.FAILED
-    began = bool(task.allocation)
-    return TaskResult(
-        task.uid,
-        state,
-        task.attempt,
-        outcome.values if state is TaskState.DONE else {},
-        outcome.failure if failed else None,
-        outcome.message if failed else "",
-        task.started_s if began else now_s,
-        now_s,
-        sum(share.cores.bit_count() for share in task.allocation) if began else task.need.cores,
-    )
 
 
 def _end(task: Task) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.core.task import Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl.core.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 from rlctl.executors.backend import AttemptOutcome, Call
 from rlctl.executors.node_share import Allocation
 from rlctl.executors.pool import NodePool
@@ -73,3 +73,30 @@ def next_state(task: Task, outcome: AttemptOutcome) -> TaskState:
     if task.stop is TaskState.CANCELED and not again.final:
         return TaskState.CANCELED  # it ended by itself before it was stopped
     return again
+
+
+def event_after(task: Task, outcome: AttemptOutcome, now_s: float) -> Event:
+    """The first event, without its number, that ``Scheduler.ended`` will report."""
+    state, attempt = next_state(task, outcome), task.attempt
+    if state.final:
+        return Event(now_s, task.uid, state, attempt, result_of(task, state, outcome, now_s))
+    if state is TaskState.QUEUED:
+        return Event(now_s, task.uid, state, attempt + 1, failure=outcome.failure, message=outcome.message)
+    return Event(now_s, task.uid, state, attempt)
+
+
+def result_of(task: Task, state: TaskState, outcome: AttemptOutcome, now_s: float) -> TaskResult:
+    """The result of a task that ends now in a final state."""
+    failed = state is TaskState.FAILED
+    began = bool(task.allocation)
+    return TaskResult(
+        task.uid,
+        state,
+        task.attempt,
+        outcome.values if state is TaskState.DONE else {},
+        outcome.failure if failed else None,
+        outcome.message if failed else "",
+        task.started_s if began else now_s,
+        now_s,
+        sum(share.cores.bit_count() for share in task.allocation) if began else task.need.cores,
+    )

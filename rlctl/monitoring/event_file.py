@@ -1,4 +1,4 @@
-"""An event file that is written behind the caller's back: whoever steers or learns neither waits for it nor fails."""
+"""Writes TensorBoard event files on a background thread, so that disk errors neither delay nor stop the caller."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 
 _FLUSH_S = 2.0
 _AGAIN_S = 30.0
-_MOST = 10_000  # events that may wait for a slow disk; further ones are dropped
+_MOST = 10_000  # events in the queue; further ones are dropped
 _CLOSE_S = 10.0
 
 
 class EventFile:
-    """Writes events into a folder, on a thread of its own.
+    """Writes events to files in a folder.
 
-    When the disk is full, or the folder cannot be written, it says so once, drops events, and tries a new file from
-    time to time. TensorBoard reads the files of a folder in the order of their names.
+    If the disk is full or the folder cannot be written, it logs one warning, drops events and tries a new file every
+    30 seconds. TensorBoard reads the files of a folder in the order of their names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,12 +42,12 @@ class EventFile:
         self._thread.start()
 
     def write(self, event: Event) -> None:
-        """Hand an event over; returns at once."""
+        """Queue an event."""
         if not self._closed and self._queue.qsize() < _MOST:
             self._queue.put(event.SerializeToString())
 
     def close(self) -> None:
-        """Write out what waits; may be called twice. A disk that hangs is not waited for."""
+        """Write queued events for at most 10 seconds; may be called twice."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -88,7 +88,7 @@ class EventFile:
     def _fail(self, error: OSError) -> None:
         if not self._warned:
             self._warned = True
-            log.warning("%s: no curves for now: %s", self._folder, error.strerror or error)
+            log.warning("%s: curves cannot be written at present: %s", self._folder, error.strerror or error)
         self._not_before_s = time.monotonic() + _AGAIN_S
         self._drop()
 

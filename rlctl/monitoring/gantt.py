@@ -1,4 +1,4 @@
-"""The Gantt chart: cores against time, coloured by what became of the task that held them."""
+"""Draws the Gantt chart of a campaign as SVG: cores against time, coloured by the final state of the task."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.monitoring.formatting import span_of_cores
-from rlctl.monitoring.palette import OF_STATE, variable
+from rlctl.monitoring.formatting import format_cores, ranges
+from rlctl.monitoring.palette import STATE_COLOURS, css_variable
 from rlctl.monitoring.svg import Frame, axes, figure
 from rlctl.monitoring.timeline import Attempt, Timeline
 
 MOST_BARS = 2000
-"""Beyond this many bars the chart shows what took most of each slot of time."""
+"""With more bars the chart shows the predominant state of each slot of time."""
 
 _MOST_ROWS = 96
 _SLOTS = 400
@@ -24,7 +24,7 @@ _DECISIONS = 16.0
 
 
 def gantt(timeline: Timeline) -> tuple[str, bool]:
-    """The chart as SVG, and whether it had to be summed up."""
+    """The chart as SVG, and whether it shows slots of time instead of single attempts."""
     held = [attempt for attempt in timeline.attempts if attempt.launched_s is not None]
     rows = _rows(timeline)
     height = max(min(_ROW, 480.0 / max(len(rows), 1)), _LEAST_ROW)
@@ -40,24 +40,18 @@ def gantt(timeline: Timeline) -> tuple[str, bool]:
 
 
 def _rows(timeline: Timeline) -> dict[int, int]:
-    """The row of each core; several cores share one where there are very many."""
+    """Row of each core; cores share rows if there are too many."""
     used = sorted({core for attempt in timeline.attempts for core in attempt.cores})
     total = timeline.capacity.total_cores
-    # A core that was never used has a row too, if its number is known: an idle machine should look idle.
+    # Cores that were never used have rows too, if their numbers are known: an idle machine should look idle.
     cores = used if used and used[-1] >= total else list(range(total))
     together = -(-len(cores) // _MOST_ROWS)
     return {core: at // together for at, core in enumerate(cores)}
 
 
 def _blocks(attempt: Attempt, rows: Mapping[int, int]) -> list[tuple[int, int]]:
-    """The rows that an attempt holds, as (first, last) of those that adjoin."""
-    blocks: list[tuple[int, int]] = []
-    for row in sorted({rows[core] for core in attempt.cores}):
-        if blocks and blocks[-1][1] == row - 1:
-            blocks[-1] = (blocks[-1][0], row)
-        else:
-            blocks.append((row, row))
-    return blocks
+    """Ranges (first, last) of adjacent rows that an attempt holds."""
+    return ranges({rows[core] for core in attempt.cores})
 
 
 def _bars(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: float, end_s: float) -> str:
@@ -65,27 +59,27 @@ def _bars(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: fl
     for attempt in held:
         launched_s, ended_s = attempt.launched_s or 0.0, end_s if attempt.ended_s is None else attempt.ended_s
         started_s = min(ended_s if attempt.started_s is None else attempt.started_s, ended_s)
-        told = f"{attempt.uid}, attempt {attempt.attempt}: {attempt.state.value}"
-        told += f" ({attempt.failure.value}: {attempt.message})" if attempt.failure is not None else ""
-        told += f", {launched_s:.2f} s to {ended_s:.2f} s on cores {span_of_cores(attempt.cores)}"
+        title = f"{attempt.uid}, attempt {attempt.attempt}: {attempt.state.value}"
+        title += f" ({attempt.failure.value}: {attempt.message})" if attempt.failure is not None else ""
+        title += f", {launched_s:.2f} s to {ended_s:.2f} s on cores {format_cores(attempt.cores)}"
         for first, last in _blocks(attempt, rows):
             y, tall = frame.top + first * height, (last - first + 1) * height - min(2.0, 0.2 * height)
             spans = ((launched_s, started_s, "starting"), (started_s, ended_s, attempt.state.value))
             bars = "".join(_bar(frame, from_s, to_s, y, tall, state) for from_s, to_s, state in spans if to_s > from_s)
-            parts.append(f"<g><title>{escape(told)}</title>{bars}</g>")
+            parts.append(f"<g><title>{escape(title)}</title>{bars}</g>")
     return "".join(parts)
 
 
 def _bar(frame: Frame, from_s: float, to_s: float, y: float, tall: float, state: str) -> str:
     x = frame.x(from_s)
     wide = max(frame.x(to_s) - x - 0.5, 0.4)
-    colour = variable(OF_STATE.get(state, "grey"))
+    colour = css_variable(STATE_COLOURS.get(state, "grey"))
     return f'<rect x="{x:.2f}" y="{y:.1f}" width="{wide:.2f}" height="{tall:.1f}" style="fill:var({colour})"/>'
 
 
 def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
-    """Of each row and slot of time, the state that took most of it; free if nothing took half."""
-    states = list(OF_STATE)
+    """The predominant state of each row and slot of time; free if it was free for more than half."""
+    states = list(STATE_COLOURS)
     seconds: NDArray[np.float64] = np.zeros((len(states), max(rows.values()) + 1, _SLOTS))
     slot_s = frame.x_most / _SLOTS
     shared = np.bincount(list(rows.values())).astype(np.float64)
@@ -108,7 +102,7 @@ def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: 
                 wide = frame.x(last * slot_s) - x
                 paths[int(line[first])].append(f"M{x:.1f} {y:.1f}h{wide:.1f}v{height - 0.5:.1f}h-{wide:.1f}z")
     return "".join(
-        f'<path d="{"".join(path)}" style="fill:var({variable(OF_STATE[states[state]])})">'
+        f'<path d="{"".join(path)}" style="fill:var({css_variable(STATE_COLOURS[states[state]])})">'
         f"<title>{states[state]}</title></path>"
         for state, path in paths.items()
         if path
@@ -116,7 +110,7 @@ def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: 
 
 
 def _failures(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
-    """A cross where an attempt failed."""
+    """A cross at the end of each failed attempt."""
     path = []
     for attempt in [attempt for attempt in held if attempt.failure is not None or attempt.state.value == "failed"]:
         if attempt.cores and attempt.ended_s is not None:
@@ -132,14 +126,14 @@ def _labels(rows: Mapping[int, int], frame: Frame, height: float) -> str:
     every = max(1, -(-14 // max(int(height), 1)))
     return "".join(
         f'<text x="{frame.left - 6:g}" y="{frame.top + (row + 0.5) * height + 4:.1f}" text-anchor="end">'
-        f"{'core' if len(of) == 1 else 'cores'} {span_of_cores(of)}</text>"
+        f"{'core' if len(of) == 1 else 'cores'} {format_cores(of)}</text>"
         for row, of in cores.items()
         if row % every == 0
     )
 
 
 def _controller(timeline: Timeline, frame: Frame, y: float) -> str:
-    """Starts of the controller, and a tick for each decision."""
+    """Controller starts, and a tick for each decision."""
     parts = [f'<text x="{frame.left - 6:g}" y="{y + 9:.1f}" text-anchor="end">decisions</text>']
     for from_s, to_s in timeline.booting:
         wide = max(frame.x(to_s) - frame.x(from_s), 1.0)
@@ -147,6 +141,6 @@ def _controller(timeline: Timeline, frame: Frame, y: float) -> str:
             f'<rect x="{frame.x(from_s):.1f}" y="{y:.1f}" width="{wide:.1f}" height="10" style="fill:var(--orange)">'
             f"<title>the controller starts</title></rect>"
         )
-    at = sorted({round(frame.x(answer.asked_s), 1) for answer in timeline.answers})
+    at = sorted({round(frame.x(decision.asked_s), 1) for decision in timeline.decisions})
     path = "".join(f"M{x:.1f} {y:.1f}v10" for x in at)
     return "".join(parts) + (f'<path class="tick" d="{path}"/>' if path else "")

@@ -1,7 +1,7 @@
-"""The ledger of an allocation: every core-second and GPU-second belongs to exactly one purpose.
+"""The ledger of an allocation: assigns every core-second and GPU-second to exactly one purpose.
 
-A core that a task holds is booting until the task's program runs, and then a useful or a wasted run, by how the attempt
-ended. A core that no task holds belongs to the controller while that is at work, to the queue while a task waits that
+A core that holds a task is booting until the program of the task starts; then it is a useful or a wasted run, depending
+on how the attempt ends. A free core belongs to the controller while that is at work, to the queue while a waiting task
 does not fit, and is idle otherwise.
 """
 
@@ -13,31 +13,31 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from rlctl.monitoring.timeline import Attempt, Timeline
+from rlctl.monitoring.timeline import Timeline
 
 
 class Purpose(StrEnum):
-    """What an allocated second was for."""
+    """Use of an allocated second."""
 
-    BOOT = "boot"  # the controller, or a task's program, was starting
-    QUEUE = "queue"  # free, but what waited did not fit
+    BOOT = "boot"  # the controller, or the program of a task, was starting
+    QUEUE = "queue"  # free, while no waiting task fitted
     USEFUL = "useful run"  # a task that ended DONE, or still runs
     WASTED = "wasted run"  # a task that failed, was cancelled, or was lost
-    IDLE = "idle"  # free, and nothing waited
+    IDLE = "idle"  # free, without waiting tasks
     CONTROLLER = "controller"  # free, while the controller decided and recorded
 
 
 SHOWN = (Purpose.USEFUL, Purpose.WASTED, Purpose.BOOT, Purpose.QUEUE, Purpose.CONTROLLER, Purpose.IDLE)
-"""The order in which people are told."""
+"""Order in tables and texts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AllocationLedger:
     """Seconds by purpose, over all cores and over all GPUs of the allocation.
 
     Attributes:
-        cores, gpus: core-seconds and GPU-seconds by purpose; they add up to ``allocated`` ones.
-        allocated_cores, allocated_gpus: cores and GPUs times elapsed seconds.
+        cores, gpus: core-seconds and GPU-seconds by purpose; they add up to the allocated ones.
+        allocated_cores, allocated_gpus: number of cores and of GPUs times elapsed seconds.
     """
 
     cores: Mapping[Purpose, float]
@@ -55,7 +55,7 @@ _Key = TypeVar("_Key", bound=str)
 
 
 def percentages(seconds: Mapping[_Key, float]) -> dict[_Key, int]:
-    """Whole percentages that add up to 100: rounded down, and the largest remainders get what is left.
+    """Whole percentages that add up to 100, by the largest-remainder method.
 
     >>> percentages({"useful run": 2.0, "idle": 1.0, "boot": 0.0})
     {'useful run': 67, 'idle': 33, 'boot': 0}
@@ -72,7 +72,7 @@ def percentages(seconds: Mapping[_Key, float]) -> dict[_Key, int]:
 
 
 def ledger_line(core_seconds: Mapping[str, float], gpu_seconds: Mapping[str, float]) -> str:
-    """The ledger for people; nothing before any time has passed.
+    """The ledger in one line; empty before any time has passed.
 
     >>> ledger_line({"useful run": 97.0, "boot": 2.0, "idle": 1.0}, {})
     'cores: 97 % useful, 2 % boot, 1 % idle'
@@ -81,44 +81,45 @@ def ledger_line(core_seconds: Mapping[str, float], gpu_seconds: Mapping[str, flo
     for what, seconds in (("cores", core_seconds), ("GPUs", gpu_seconds)):
         if math.fsum(seconds.values()) > 0.0:
             shares = percentages(seconds)
-            told = (f"{shares[p]} % {p.value.removesuffix(' run')}" for p in SHOWN if p in shares)
-            parts.append(f"{what}: {', '.join(told)}")
+            texts = (f"{shares[p]} % {p.value.removesuffix(' run')}" for p in SHOWN if p in shares)
+            parts.append(f"{what}: {', '.join(texts)}")
     return "; ".join(parts)
 
 
-def account(timeline: Timeline, end_s: float | None = None) -> Account:
-    """Add up a timeline until ``end_s``; None: as far as the allocation is charged."""
+def allocation_ledger(timeline: Timeline, end_s: float | None = None) -> AllocationLedger:
+    """Add up a timeline until ``end_s``; None: until the end of the charged time."""
     end_s = timeline.charged_s if end_s is None else end_s
-    capacity = timeline.capacity
-    totals = (float(capacity.total_cores), float(capacity.total_gpus))
+    totals = (float(timeline.capacity.total_cores), float(timeline.capacity.total_gpus))
     sums: list[dict[Purpose, list[float]]] = [{purpose: [] for purpose in Purpose} for _ in totals]
-    # What changes at which time: occupied cores and GPUs by purpose, and how many reasons there are for a free core.
     held = [dict.fromkeys((Purpose.BOOT, Purpose.USEFUL, Purpose.WASTED), 0.0) for _ in totals]
+    # Why a free core is free, and how often; the first one that applies counts.
     reasons = dict.fromkeys((Purpose.BOOT, Purpose.CONTROLLER, Purpose.QUEUE), 0)
-    changes = sorted(_changes(timeline, end_s), key=lambda change: change.time_s)
+    changes: list[tuple[float, int, _Span | None]] = []
+    for span in _spans(timeline, end_s):
+        if min(span.to_s, end_s) > span.from_s:
+            changes += [(span.from_s, 1, span), (min(span.to_s, end_s), -1, span)]
     since_s = 0.0
-    for change in [*changes, _Change(end_s)]:
-        seconds = change.time_s - since_s
-        if seconds > 0.0:
+    for time_s, sign, change in [*sorted(changes, key=lambda change: change[0]), (end_s, 0, None)]:
+        if time_s > since_s:
             for total, of, into in zip(totals, held, sums, strict=True):
                 for purpose, count in of.items():
-                    into[purpose].append(count * seconds)
+                    into[purpose].append(count * (time_s - since_s))
                 free = next((purpose for purpose, count in reasons.items() if count), Purpose.IDLE)
-                into[free].append((total - math.fsum(of.values())) * seconds)
-            since_s = change.time_s
-        if change.purpose is None:
-            break
-        if change.cores is None:
-            reasons[change.purpose] += change.sign
+                into[free].append((total - math.fsum(of.values())) * (time_s - since_s))
+            since_s = time_s
+        if change is None:
+            continue
+        if change.held is None:
+            reasons[change.purpose] += sign
         else:
-            held[0][change.purpose] += change.sign * change.cores
-            held[1][change.purpose] += change.sign * change.gpus
+            for of, count in zip(held, change.held, strict=True):
+                of[change.purpose] += sign * count
     cores, gpus = ({purpose: math.fsum(parts) for purpose, parts in of.items()} for of in sums)
-    return Account(cores, gpus, totals[0] * end_s, totals[1] * end_s)
+    return AllocationLedger(cores, gpus, totals[0] * end_s, totals[1] * end_s)
 
 
 def utilisation(timeline: Timeline, end_s: float | None = None) -> float:
-    """Share of the allocated core-seconds that attempts of tasks held, whatever came of them, until ``end_s``."""
+    """Share of the allocated core-seconds that attempts of tasks held until ``end_s``, successful or not."""
     end_s = timeline.charged_s if end_s is None else end_s
     held = math.fsum(
         len(attempt.cores) * max(min(end_s if attempt.ended_s is None else attempt.ended_s, end_s) - since_s, 0.0)
@@ -130,40 +131,25 @@ def utilisation(timeline: Timeline, end_s: float | None = None) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
-    """From ``time_s`` on, so much more (or less) is held for a purpose; without cores, a free core has that reason."""
+class _Span:
+    """Cores and GPUs that are held for a purpose; None: a reason why free cores are free."""
 
-    time_s: float
-    purpose: Purpose | None = None
-    sign: int = 1
-    cores: int | None = None
-    gpus: float = 0.0
+    from_s: float
+    to_s: float
+    purpose: Purpose
+    held: tuple[float, float] | None = None
 
 
-def _changes(timeline: Timeline, end_s: float) -> Iterable[_Change]:
+def _spans(timeline: Timeline, end_s: float) -> Iterable[_Span]:
     for spans, purpose in ((timeline.booting, Purpose.BOOT), (timeline.working, Purpose.CONTROLLER)):
         for from_s, to_s in spans:
-            yield from _span(from_s, to_s, end_s, purpose)
+            yield _Span(from_s, to_s, purpose)
     for attempt in timeline.attempts:
         ended_s = end_s if attempt.ended_s is None else attempt.ended_s
         launched_s = ended_s if attempt.launched_s is None else attempt.launched_s
-        yield from _span(attempt.queued_s, launched_s, end_s, Purpose.QUEUE)
+        yield _Span(attempt.queued_s, launched_s, Purpose.QUEUE)
         if attempt.launched_s is not None:
-            yield from _held(attempt, attempt.launched_s, ended_s, end_s)
-
-
-def _held(attempt: Attempt, launched_s: float, ended_s: float, end_s: float) -> Iterable[_Change]:
-    running_s = ended_s if attempt.started_s is None else attempt.started_s
-    cores, gpus = len(attempt.cores), math.fsum(attempt.gpus.values())
-    run = Purpose.USEFUL if attempt.useful else Purpose.WASTED
-    yield from _span(launched_s, running_s, end_s, Purpose.BOOT, cores, gpus)
-    yield from _span(running_s, ended_s, end_s, run, cores, gpus)
-
-
-def _span(
-    from_s: float, to_s: float, end_s: float, purpose: Purpose, cores: int | None = None, gpus: float = 0.0
-) -> Iterable[_Change]:
-    from_s, to_s = min(from_s, end_s), min(to_s, end_s)
-    if to_s > from_s:
-        yield _Change(from_s, purpose, 1, cores, gpus)
-        yield _Change(to_s, purpose, -1, cores, gpus)
+            running_s = ended_s if attempt.started_s is None else attempt.started_s
+            held = (float(len(attempt.cores)), math.fsum(attempt.gpus.values()))
+            yield _Span(launched_s, running_s, Purpose.BOOT, held)
+            yield _Span(running_s, ended_s, Purpose.USEFUL if attempt.useful else Purpose.WASTED, held)

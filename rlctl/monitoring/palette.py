@@ -1,6 +1,6 @@
-"""The one palette: what a colour means in the report is what it means in TensorBoard's pictures.
+"""Colours of purposes and task states, the same in reports and in the pictures in TensorBoard.
 
-Okabe and Ito's colours, which colour-blind readers tell apart; a little lighter on dark.
+They are those of Okabe and Ito (2008), which colour-blind readers can distinguish, with lighter variants on dark.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ COLOURS: Mapping[str, tuple[str, str]] = {
     "yellow": ("#a89400", "#d8c545"),
     "grey": ("#c3cad1", "#4d5761"),
 }
-"""On light and on dark."""
+"""Hexadecimal values on light and on dark background."""
 
-OF_PURPOSE: Mapping[Purpose, str] = {
+PURPOSE_COLOURS: Mapping[Purpose, str] = {
     Purpose.USEFUL: "green",
     Purpose.WASTED: "red",
     Purpose.BOOT: "orange",
@@ -29,28 +29,28 @@ OF_PURPOSE: Mapping[Purpose, str] = {
     Purpose.CONTROLLER: "violet",
     Purpose.IDLE: "grey",
 }
-OF_STATE: Mapping[str, str] = {
+STATE_COLOURS: Mapping[str, str] = {
     "done": "green",
     "running": "blue",
     "failed": "red",
     "canceled": "yellow",
     "starting": "orange",
 }
-"""Of a task; ``starting``: holds its cores, its program does not run yet."""
+"""By task state; ``starting``: the task holds its cores, and its program does not run yet."""
 
 
-def variable(colour: str) -> str:
-    """Its name in a style sheet."""
+def css_variable(colour: str) -> str:
+    """The CSS variable of a colour."""
     return f"--{colour}"
 
 
-def declarations(dark: bool) -> str:
-    """All of them, for a style sheet."""
-    return " ".join(f"{variable(name)}: {of[dark]};" for name, of in COLOURS.items())
+def css_declarations(dark: bool) -> str:
+    """CSS declarations of all colours."""
+    return " ".join(f"{css_variable(name)}: {of[dark]};" for name, of in COLOURS.items())
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """On light, for a picture.
+    """Red, green and blue on light background.
 
     >>> rgb("green")
     (0, 158, 115)

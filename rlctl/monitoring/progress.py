@@ -1,4 +1,4 @@
-"""Progress of anything that takes longer than two seconds: how far, how fast, how long still."""
+"""Shows the progress of work that takes longer than two seconds: amount done, rate and time left."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
+from rlctl.monitoring.formatting import format_duration
+
 QUIET_S = 2.0
 LINE_EVERY_S = 10.0
 KNOWN_S, KNOWN_SHARE, KNOWN_TIMES = 5.0, 0.1, 3
-"""The time left is told once the pace has been seen for so long, or over such a share of the work in so many parts."""
+"""The time left is shown after so many seconds, or after such a share of the work in so many parts."""
 NARROW = 80
-"""Columns of a terminal below which there is no room for a bar."""
+"""Terminals with fewer columns show text without a bar."""
 
 
 class Progress(Protocol):
-    """Told by whoever works; one piece of work at a time."""
+    """Receives the progress of one piece of work at a time."""
 
     def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
-        """A piece of work begins: ``total`` of ``unit`` (plural, e.g. ``"decisions"``), ``done`` of it earlier."""
+        """Begin a piece of work of ``total`` units (plural, e.g. ``"decisions"``), ``done`` of them earlier."""
 
     def advance(self, amount: float, note: str = "") -> None:
-        """``amount`` more is done; ``note`` is a few words on how it goes, kept until there are others."""
+        """Add ``amount``; ``note`` describes the state in a few words and stays until the next note."""
 
     def stop(self) -> None:
-        """The piece of work is over, done or not."""
+        """End the piece of work, complete or not."""
 
 
 class Silent:
-    """Says nothing."""
+    """Shows nothing."""
 
     def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
         """Do nothing."""
@@ -49,16 +51,69 @@ class Silent:
         """Do nothing."""
 
 
+class _Work:
+    """How much of a piece of work is done, and since when."""
+
+    def __init__(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done = self._before = done
+        self.note, self.over = "", False
+        self._began_s = self._first_s = time.monotonic()
+        self._first, self._times = done, 0
+
+    def add(self, amount: float) -> None:
+        """Add to what is done. The rate counts from the first part on, which excludes e.g. the start of processes."""
+        self.done += amount
+        if amount > 0.0:
+            self._times += 1
+            if self._times == 1:
+                self._first, self._first_s = self.done, time.monotonic()
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    def summary(self) -> str:
+        """All in one line, for narrow terminals."""
+        parts = (self.what, f"{100 * self.done / max(self.total, 1e-9):.0f}%", self.rate(), self.note)
+        return "  ".join(filter(None, parts))
+
+    def rate(self) -> str:
+        """Rate and time left; without the time left until it can be estimated.
+
+        >>> work = _Work("training", 100, "decisions")
+        >>> work.rate()
+        '0 s'
+        """
+        elapsed_s = self.elapsed_s()
+        over = self.over or self.done >= self.total
+        if self.unit.startswith("s "):  # seconds of an allocation pass at one per second
+            return "" if over or not math.isfinite(self.total) else f"{format_duration(self.total - self.done)} left"
+        if self.done <= self._before or elapsed_s <= 0:
+            return format_duration(elapsed_s)
+        rate = (self.done - self._before) / elapsed_s
+        speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate >= 0.1 else f"{60 * rate:.2g}/min"
+        if over:
+            return f"{speed}, took {format_duration(elapsed_s)}"
+        left_s = self._left_s()
+        return speed if left_s is None else f"{speed}, {format_duration(left_s)} left"
+
+    def _left_s(self) -> float | None:
+        seen_s, seen = time.monotonic() - self._first_s, self.done - self._first
+        share = seen / (self.total - self._before)
+        known = seen_s >= KNOWN_S or (share >= KNOWN_SHARE and self._times >= KNOWN_TIMES)
+        return (self.total - self.done) * seen_s / seen if known and seen > 0.0 else None
+
+
 class _Shown:
-    """What bars and lines have in common; something shows after two seconds, even if nothing is told until then."""
+    """Common part of bars and lines; a timer shows the work after two seconds, even without an advance."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._work = _Work("", 0.0, "")
-        self._first = threading.Timer(0.0, self.stop)  # nothing to show yet
+        self._first = threading.Timer(0.0, self.stop)
 
     def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
-        """Begin; the first sign comes after two seconds."""
+        """Begin a piece of work; nothing is shown for two seconds."""
         self.stop()
         self._work = _Work(what, total, unit, done)
         self._first = threading.Timer(QUIET_S, self.advance, (0.0,))
@@ -66,15 +121,15 @@ class _Shown:
         self._first.start()
 
     def advance(self, amount: float, note: str = "") -> None:
-        """Count, and show it when it is time; a note stays until the next one."""
+        """Add ``amount``, and update the display when it is time."""
         with self._lock:
-            self._work.count(amount)
+            self._work.add(amount)
             self._work.note = note or self._work.note
             if self._work.what:
                 self._show()
 
     def stop(self) -> None:
-        """Say how long it took, if that was long enough to wonder."""
+        """End the work; shows how long it took if anything was shown."""
         self._first.cancel()
         with self._lock:
             self._work.over = True
@@ -100,19 +155,13 @@ class Bar(_Shown):
 
     def _show(self) -> None:
         if self._bar is None and self._work.elapsed_s() >= QUIET_S:
-            narrow = (_Words(lambda: self._work.words()),)
-            wide = (
-                bars.TextColumn("{task.description}"),
-                bars.BarColumn(),
-                bars.TaskProgressColumn(),
-                _Words(lambda: self._work.rate()),
-                _Words(lambda: self._work.note),
-            )
-            columns = narrow if self._console.width < NARROW else wide
+            columns: list[str | bars.ProgressColumn] = [_WorkColumn(self._work, _Work.summary)]
+            if self._console.width >= NARROW:
+                columns = ["{task.description}", bars.BarColumn(), bars.TaskProgressColumn()]
+                columns += [_WorkColumn(self._work, read) for read in (_Work.rate, lambda work: work.note)]
             self._bar = bars.Progress(*columns, console=self._console)
-            self._task = self._bar.add_task(
-                self._work.what, total=self._work.total if math.isfinite(self._work.total) else None
-            )
+            total = self._work.total if math.isfinite(self._work.total) else None
+            self._task = self._bar.add_task(self._work.what, total=total)
             self._bar.start()
         if self._bar is not None:
             self._bar.update(self._task, completed=self._work.done)
@@ -120,45 +169,45 @@ class Bar(_Shown):
     def _end(self) -> None:
         if self._bar is not None:
             self._show()
-            self._bar.stop()  # its last state stays on the screen
+            self._bar.stop()  # the last state stays on the screen
             self._bar = None
 
 
-class _Words(bars.ProgressColumn):
-    """Words that are asked for whenever the bar is drawn, so that the time goes on though nothing is told."""
+class _WorkColumn(bars.ProgressColumn):
+    """A text that is read from the work at each redraw, so that times go on between advances."""
 
-    def __init__(self, words: Callable[[], str]) -> None:
+    def __init__(self, work: _Work, read: Callable[[_Work], str]) -> None:
         super().__init__(Column(no_wrap=True))
-        self._words = words
+        self._work, self._read = work, read
 
     def render(self, task: bars.Task) -> Text:
-        """As they are now."""
-        return Text(self._words())
+        """The current text."""
+        return Text(self._read(self._work))
 
 
 class Lines(_Shown):
-    """Plain lines, at most one in ten seconds, for a file or a batch job's output."""
+    """Plain lines, at most one in ten seconds, for a file or the output of a batch job."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream = stream
-        self._said_s = 0.0
+        self._printed_s = 0.0
 
     def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
-        """Begin; the first line comes after two seconds."""
-        self._said_s = time.monotonic() - LINE_EVERY_S + QUIET_S
+        """Begin a piece of work; the first line comes after two seconds."""
+        self._printed_s = time.monotonic() - LINE_EVERY_S + QUIET_S
         super().start(what, total, unit, done)
 
     def _show(self) -> None:
-        if time.monotonic() - self._said_s >= LINE_EVERY_S and self._work.done < self._work.total:
-            self._said_s = time.monotonic()
-            self._say()
+        if time.monotonic() - self._printed_s >= LINE_EVERY_S and self._work.done < self._work.total:
+            self._printed_s = time.monotonic()
+            self._print()
 
     def _end(self) -> None:
         if self._work.elapsed_s() > QUIET_S:
-            self._say()
+            self._print()
 
-    def _say(self) -> None:
+    def _print(self) -> None:
         work = self._work
         total = f" of {work.total:,.0f}" if math.isfinite(work.total) else ""
         parts = (f"{work.what}: {work.done:,.0f}{total} {work.unit}", work.rate(), work.note)
@@ -166,75 +215,9 @@ class Lines(_Shown):
 
 
 def progress(quiet: bool = False, stream: TextIO | None = None) -> Progress:
-    """The right kind of progress for where it is written to (standard error unless ``stream`` is given)."""
+    """A bar for terminals, lines elsewhere, nothing if ``quiet``; on standard error unless ``stream`` is given."""
     stream = stream or sys.stderr
     if quiet:
         return Silent()
     moves = stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     return Bar(stream) if moves else Lines(stream)
-
-
-class _Work:
-    """How much is done of what, since when."""
-
-    def __init__(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
-        self.what, self.total, self.unit = what, total, unit
-        self.done = self._before = done
-        self.note, self.over = "", False
-        self._began_s = self._first_s = time.monotonic()
-        self._first, self._times = done, 0
-
-    def count(self, amount: float) -> None:
-        """``amount`` more is done. What comes before the first of it, such as starting processes, is no pace."""
-        self.done += amount
-        if amount > 0.0:
-            self._times += 1
-            if self._times == 1:
-                self._first, self._first_s = self.done, time.monotonic()
-
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self._began_s
-
-    def words(self) -> str:
-        parts = (self.what, f"{100 * self.done / max(self.total, 1e-9):.0f}%", self.rate(), self.note)
-        return "  ".join(filter(None, parts))
-
-    def rate(self) -> str:
-        """Rate and time left, for people; no time left before it is known.
-
-        >>> work = _Work("training", 100, "decisions")
-        >>> work.rate()
-        '0 s'
-        """
-        elapsed_s = self.elapsed_s()
-        over = self.over or self.done >= self.total
-        if self.unit.startswith("s "):  # seconds pass at one per second, whenever they began
-            return "" if over or not math.isfinite(self.total) else f"{duration(self.total - self.done)} left"
-        if self.done <= self._before or elapsed_s <= 0:
-            return duration(elapsed_s)
-        rate = (self.done - self._before) / elapsed_s
-        speed = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s" if rate >= 0.1 else f"{60 * rate:.2g}/min"
-        left_s = None if over else self._left_s()
-        told = f"took {duration(elapsed_s)}" if over else "" if left_s is None else f"{duration(left_s)} left"
-        return ", ".join(filter(None, (speed, told)))
-
-    def _left_s(self) -> float | None:
-        """At the pace since the first part of this life was done; None: that tells too little as yet."""
-        seen_s, seen = time.monotonic() - self._first_s, self.done - self._first
-        share = seen / (self.total - self._before)
-        known = seen_s >= KNOWN_S or (share >= KNOWN_SHARE and self._times >= KNOWN_TIMES)
-        return (self.total - self.done) * seen_s / seen if known and seen > 0.0 else None
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people.
-
-    >>> duration(59), duration(192), duration(7500), duration(math.inf)
-    ('59 s', '3:12 min', '2:05 h', 'no end')
-    """
-    if not math.isfinite(seconds):
-        return "no end"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60}:{whole % 60:02} min" if whole < 3600 else f"{whole // 3600}:{whole % 3600 // 60:02} h"

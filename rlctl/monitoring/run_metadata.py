@@ -1,4 +1,4 @@
-"""What a run is about, as texts of the board and as a row of its HParams page."""
+"""Writes the metadata of a run to TensorBoard: texts and a row of the HParams page."""
 
 from __future__ import annotations
 
@@ -11,42 +11,44 @@ import yaml
 
 from rlctl.config.load import config_data
 from rlctl.config.provenance import provenance
-from rlctl.monitoring.board import Board, Leaf
+from rlctl.monitoring.summary_writer import Leaf, SummaryWriter
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
 
 
-def write_about(board: Board, config: Config, factory: object, run: Mapping[str, Leaf], command: str) -> None:
-    """Write the texts, the layout of the charts, and the beginning of the session.
+def write_run_metadata(
+    writer: SummaryWriter, config: Config, factory: object, run: Mapping[str, Leaf], command: str
+) -> None:
+    """Write the texts, the chart layout and the start of the HParams session.
 
     Args:
-        run: what sets this run apart, such as its kind, policy and instance.
-        command: does it again, given the configuration as ``experiment.yaml``.
+        run: distinguishes this run, e.g. its kind, policy and instance.
+        command: repeats the run, given the configuration as ``experiment.yaml``.
     """
     data, machine = config_data(config), config.machine
-    said = (inspect.getdoc(type(factory)) or "").partition("\n")[0]
-    who = ", ".join(f"{key} {value}" for key, value in run.items())
-    goal = f"**{config.campaign.name}** - {said}\n\n{who}\n\n" + "; ".join(
+    summary = (inspect.getdoc(type(factory)) or "").partition("\n")[0]
+    identity = ", ".join(f"{key} {value}" for key, value in run.items())
+    goal = f"**{config.campaign.name}** - {summary}\n\n{identity}\n\n" + "; ".join(
         f"{g.nodes} nodes with {g.cores} cores and {g.gpus} GPUs each" for g in machine.capacity().kinds
     )
-    board.layout()
-    board.text("about/goal", goal)
-    board.text("about/configuration", _code(yaml.safe_dump(data, sort_keys=False)))
-    board.text("about/versions", _code(json.dumps(provenance(), indent=2)))
-    board.text("about/reproduce", "with the configuration above as `experiment.yaml`:\n\n" + _code(command))
-    board.begin_session({**run, **dict(leaves(data))})
+    writer.layout()
+    writer.text("about/goal", goal)
+    writer.text("about/configuration", _code(yaml.safe_dump(data, sort_keys=False)))
+    writer.text("about/versions", _code(json.dumps(provenance(), indent=2)))
+    writer.text("about/reproduce", "with the configuration above as `experiment.yaml`:\n\n" + _code(command))
+    writer.begin_session({**run, **dict(flatten(data))})
 
 
-def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
-    """The values of a configuration by dotted key; what is not set is left out.
+def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
+    """Values of a configuration by dotted key, without those that are None.
 
-    >>> dict(leaves({"train": {"seed": None, "net": [8, 8]}, "seed": 1}))
+    >>> dict(flatten({"train": {"seed": None, "net": [8, 8]}, "seed": 1}))
     {'train.net': '[8, 8]', 'seed': 1}
     """
     for key, value in data.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         elif isinstance(value, bool | int | float | str):
             yield f"{prefix}{key}", value
         elif value is not None:
@@ -54,5 +56,5 @@ def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Lea
 
 
 def _code(text: str) -> str:
-    """A block of code in Markdown."""
+    """A code block in Markdown."""
     return "\n".join(f"    {line}" for line in text.rstrip().splitlines())

@@ -1,4 +1,4 @@
-"""TensorBoard on run folders, with everything of ours shown, until it is told to stop."""
+"""Serves TensorBoard for run folders, with the pages and limits that suit them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PORT = 6006
 _RELOAD_S = 5
 _FILES, _INSIDE = "*tfevents*", "tensorboard"
 _PAGE = "custom_scalars&_smoothingWeight=0"
-"""The page that is laid out by questions; step curves are not smoothed."""
+"""The custom scalars page; step curves are not smoothed."""
 _SAMPLES = "scalars=5000,images=200,text=100,histograms=200"
-"""Points per tag that are shown; TensorBoard's own choice is 10 images and 10 texts."""
+"""Points shown per tag; TensorBoard's defaults are 10 images and 10 texts."""
 
 
-def serve(folders: Sequence[Path], port: int | None = None, said: Callable[[str], None] = print) -> None:
+def serve(folders: Sequence[Path], port: int | None = None, on_start: Callable[[str], None] = print) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Args:
-        folders: run folders, or folders that hold some.
-        port: of this machine only; None: the first free one from ``PORT`` on.
-        said: told the address once it answers.
+        folders: run folders, or folders that contain run folders.
+        port: local port; None: the first free one from ``PORT`` on.
+        on_start: receives the address once the server answers.
 
     Raises:
         ConfigError: a folder is missing or holds no event files, or the port is taken.
@@ -43,10 +43,10 @@ def serve(folders: Sequence[Path], port: int | None = None, said: Callable[[str]
         server = _make(Path(root), port)
         thread = threading.Thread(target=server.serve_forever, name="tensorboard", daemon=True)
         thread.start()
-        said(f"{server.get_url()}#{_PAGE}")
+        on_start(f"{server.get_url()}#{_PAGE}")
         try:
             while not stop.wait(_RELOAD_S):
-                _link(names, Path(root))  # runs that have begun meanwhile
+                _link(names, Path(root))  # new runs
         finally:
             server.shutdown()
             thread.join()
@@ -54,12 +54,12 @@ def serve(folders: Sequence[Path], port: int | None = None, said: Callable[[str]
 
 
 def _make(root: Path, port: int | None) -> Any:
-    # TensorBoard says on standard error that TensorFlow is missing, and whom it serves: of no use to anybody here.
+    # TensorBoard reports on standard error that TensorFlow is missing; rlctl does not need it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tensorboard import program
 
     if logging.getLogger().level >= logging.WARNING:
-        # It warns of steps that come again, as they do in every run that was resumed.
+        # It warns of repeated steps, which every resumed run has.
         logging.getLogger("tensorboard").setLevel(logging.ERROR)
     made: list[Any] = []
 
@@ -69,7 +69,7 @@ def _make(root: Path, port: int | None) -> Any:
 
     board = program.TensorBoard(server_class=remember)
     arguments = ["", f"--logdir={root}", f"--reload_interval={_RELOAD_S}", f"--samples_per_plugin={_SAMPLES}"]
-    # The reader in this process: another process could outlive this one.
+    # The reader runs in this process, since another process could outlive it.
     arguments += ["--load_fast=false", "--window_title=rlctl"]
     if port is not None:
         arguments.append(f"--port={port}")
@@ -78,21 +78,21 @@ def _make(root: Path, port: int | None) -> Any:
         return board._make_server()
     except program.TensorBoardPortInUseError:
         raise ConfigError(
-            f"port {port or PORT} is taken by another program: give another one with --port, or leave it out"
+            f"port {port or PORT} is in use by another program: give another one with --port, or omit --port"
         ) from None
     except program.TensorBoardServerException as error:
         raise ConfigError(f"port {port or PORT}: {error}") from None
 
 
 def _names(folders: Sequence[Path]) -> dict[str, Path]:
-    """What each folder is called on the board: its own name, with its parents' where that is not enough."""
+    """Display name of each folder: its name, with those of its parents where needed to make it unique."""
     found: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"{folder}: no such folder; give the folder of a run, or one that holds runs")
+            raise ConfigError(f"{folder}: no such folder; give a run folder, or a folder that contains run folders")
         if next(folder.rglob(_FILES), None) is None:
             raise ConfigError(
-                f"{folder} holds no TensorBoard event files: give the folder of a run that train or steer has made"
+                f"{folder} contains no TensorBoard event files: give a run folder of rlctl train or steer"
             )
         whole = folder.resolve()
         parts, length = whole.parts[1:], 1
@@ -104,22 +104,22 @@ def _names(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _link(names: Mapping[str, Path], root: Path) -> None:
-    """Link the TensorBoard folder of every run below the folders, as ``NAME-FOLDER-...-RUN``."""
+    """Link the TensorBoard folder of each run below the folders as ``NAME-FOLDER-...-RUN``."""
     for name, folder in names.items():
         for file in folder.rglob(_FILES):
             inside = file.parent.relative_to(folder).parts
             length = inside.index(_INSIDE) if _INSIDE in inside else 0
-            link = root / _shown("-".join((name, *inside[:length])))
+            link = root / _file_name("-".join((name, *inside[:length])))
             if not link.is_symlink():
                 link.symlink_to(folder.joinpath(*inside[: length + 1] if _INSIDE in inside else ()))
 
 
-def _shown(name: str) -> str:
-    """A name for one file and for TensorBoard's pages: no halves of characters, and not too long."""
-    said = name.encode("utf-8", "backslashreplace")
-    if len(said) > 200:
-        said = b"%s-%s" % (said[:180], hashlib.sha256(said).hexdigest()[:8].encode())
-    return said.decode("utf-8", "ignore")
+def _file_name(name: str) -> str:
+    """A valid file name of at most 200 bytes."""
+    encoded = name.encode("utf-8", "backslashreplace")
+    if len(encoded) > 200:
+        encoded = b"%s-%s" % (encoded[:180], hashlib.sha256(encoded).hexdigest()[:8].encode())
+    return encoded.decode("utf-8", "ignore")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Small pictures as SVG text: bars, steps and bands with an axis. Colours are CSS variables of the page around them.
+"""Draws small charts as SVG: bars, step curves and bands with axes. Colours are CSS variables of the page.
 
-By hand rather than by a plotting library: a figure is a few kilobytes instead of a hundred, follows light and dark,
-and its text stays text.
+Compared with a plotting library, a chart takes a few kilobytes instead of a hundred, follows the page's light or dark
+mode, and its text stays text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where data lie in a figure: ``x`` from 0 to ``x_most`` and ``y`` from 0 to ``y_most``, in pixels."""
+    """Maps data to pixels: ``x`` from 0 to ``x_most``, and ``y`` from 0 to ``y_most``."""
 
     width: float
     height: float
@@ -28,7 +28,7 @@ class Frame:
     bottom: float = 38.0
 
     def x(self, value: float) -> float:
-        """Pixel of a value; what lies beyond is put on the edge."""
+        """Pixel of a value; values beyond the range lie on the edge."""
         inside = self.width - self.left - self.right
         return self.left + inside * min(max(value / self.x_most, 0.0), 1.0)
 
@@ -39,7 +39,7 @@ class Frame:
 
 
 def figure(frame: Frame, label: str, parts: Sequence[str]) -> str:
-    """The parts as one figure; ``label`` is for those who cannot see it."""
+    """Join the parts to one figure; ``label`` is the description for screen readers."""
     size = f'viewBox="0 0 {frame.width:g} {frame.height:g}" style="max-width:{frame.width:g}px"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
@@ -61,7 +61,7 @@ def ticks(most: float, count: int) -> list[float]:
 
 
 def axes(frame: Frame, x_title: str, y_ticks: Sequence[float], y_title: str = "", x_count: int = 8) -> str:
-    """Grid lines with numbers, below and on the left."""
+    """Grid lines, axis labels below and on the left, and titles."""
     left, right = frame.left, frame.width - frame.right
     top, bottom = frame.top, frame.height - frame.bottom
     parts = []
@@ -85,7 +85,7 @@ def axes(frame: Frame, x_title: str, y_ticks: Sequence[float], y_title: str = ""
 
 
 def steps(frame: Frame, points: Points, colour: str, title: str, width: float = 2.0, dash: str = "") -> str:
-    """A line through the points, with a dot where it ends."""
+    """A line through the points, with a dot at its end."""
     path = "".join(f"{'L' if n else 'M'}{frame.x(x):.1f} {frame.y(y):.1f}" for n, (x, y) in enumerate(points))
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     line = f'<path d="{path}" fill="none" style="stroke:var({colour})" stroke-width="{width:g}"{dashes}/>'
@@ -95,7 +95,7 @@ def steps(frame: Frame, points: Points, colour: str, title: str, width: float = 
 
 
 def boxes(frame: Frame, spans: Sequence[tuple[float, float, float, float]], colour: str) -> str:
-    """Filled areas (x from, x to, y from, y to), half transparent."""
+    """Transparent filled areas (x from, x to, y from, y to)."""
     path = "".join(
         f"M{frame.x(a):.1f} {frame.y(c):.1f}H{frame.x(b):.1f}V{frame.y(d):.1f}H{frame.x(a):.1f}z"
         for a, b, c, d in spans
@@ -104,7 +104,7 @@ def boxes(frame: Frame, spans: Sequence[tuple[float, float, float, float]], colo
 
 
 def stacked(shares: Mapping[str, float], colours: Mapping[str, str], label: str, width: float = 860.0) -> str:
-    """One bar of parts, side by side; ``shares`` add up to 1."""
+    """A bar of adjacent parts; ``shares`` add up to 1."""
     frame = Frame(width, 44.0, 1.0, 1.0, left=0.0, right=0.0, top=0.0, bottom=0.0)
     parts, at = [], 0.0
     for name, share in shares.items():

@@ -1,7 +1,7 @@
-"""A campaign's records as a timeline: which attempt of which task held what, from when to when, and what was decided.
+"""The timeline of a campaign: which attempt of a task held which cores and when, and what the policy decided.
 
-The ledger, the Gantt chart, the trace and the pictures of the machine are all made from this. It is a pure function of
-the records, whether they come from the journal of a real campaign or from a simulated one.
+Ledger, Gantt chart, trace and pictures are made from it. It is a pure function of the records of a real or simulated
+campaign.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rlctl.core.records import Record
 from rlctl.core.task import Failure, TaskId, TaskState, event_from_json
 
 _WAITED = frozenset({"event", "time"})
-"""Records that end a wait; all others are written by a controller that is at work."""
+"""Records that end a wait; the controller writes all others while it works."""
 
 
 @dataclass(slots=True)
@@ -23,16 +23,16 @@ class Attempt:
     """One attempt of a task. Times are seconds on the executor's clock.
 
     Attributes:
-        queued_s: since when it was waiting.
-        launched_s: since when it held its cores; None: never.
-        started_s: since when its program ran; None: not yet, or never.
-        ended_s: when it let go of its cores, or left the queue; None: it still waits or runs.
-        state: DONE, FAILED, CANCELED, RUNNING or QUEUED; of an attempt that will be repeated, FAILED.
-        failure: why it failed; LOST if its controller died.
+        queued_s: time of submission.
+        launched_s: time from which it held its cores; None: never.
+        started_s: start of its program; None: not yet, or never.
+        ended_s: time at which it released its cores or left the queue; None: it waits or runs.
+        state: DONE, FAILED, CANCELED, RUNNING or QUEUED; FAILED for an attempt that will be repeated.
+        failure: kind of failure; LOST if its controller died.
         cores: numbers of its cores.
         gpus: shares of GPUs by name.
-        values: its result.
-        parameters: its scientific inputs; those of a repeated attempt stand with the first.
+        values: result.
+        parameters: scientific inputs; recorded with the first attempt only.
     """
 
     uid: TaskId
@@ -51,19 +51,19 @@ class Attempt:
 
     @property
     def useful(self) -> bool:
-        """Whether its time was not wasted: it is DONE, or may still be."""
+        """Whether it is DONE or may become so."""
         return self.state in (TaskState.DONE, TaskState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A decision and its answer.
+class AnsweredDecision:
+    """A decision with the chosen action. Times are seconds on the executor's clock.
 
     Attributes:
-        asked_s: seconds on the executor's clock.
-        answered_s: likewise.
-        successes: units of the goal when it was asked.
-        fallback: why the policy did not answer itself; None: it did.
+        asked_s: time at which the campaign asked.
+        answered_s: time at which the policy had decided.
+        successes: units of the goal at ``asked_s``.
+        fallback: reason why the fallback decided; None: the policy did.
     """
 
     number: int
@@ -77,22 +77,22 @@ class Answer:
 
 @dataclass(slots=True)
 class Timeline:
-    """What happened in a campaign.
+    """History of a campaign.
 
     Attributes:
         capacity: the allocation.
         attempts: in order of submission.
-        answers: in order.
-        working: spans (from, to) in which the controller was at work, not waiting; disjoint, rising.
+        decisions: in order.
+        working: spans (from, to) in which the controller worked rather than waited; disjoint, in order.
         booting: spans in which a controller was starting.
         end_s: time of the last record.
-        summary: what the campaign ended with; None: it has not ended.
-        braked: why its controller stopped it, and it was not resumed since; empty: it did not.
+        summary: final summary; None: the campaign has not ended.
+        braked: why the controller stopped the campaign, unless it was resumed since; empty: it did not.
     """
 
     capacity: Capacity
     attempts: list[Attempt] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    decisions: list[AnsweredDecision] = field(default_factory=list)
     working: list[tuple[float, float]] = field(default_factory=list)
     booting: list[tuple[float, float]] = field(default_factory=list)
     end_s: float = 0.0
@@ -101,23 +101,13 @@ class Timeline:
 
     @property
     def charged_s(self) -> float:
-        """Until when the allocation is charged: when all had stopped; of a run in progress, its last record."""
+        """End of the charged time: the end of the last task, or the last record of a run in progress."""
         return self.end_s if self.summary is None else float(self.summary["node_seconds"]) / self.capacity.nodes
 
     @classmethod
     def read(cls, records: Iterable[Record], capacity: Capacity) -> Timeline:
-        """From the records of a journal, or of a ``RecordList`` that driver and simulated executor wrote to."""
+        """Make the timeline of the records of a journal or of a ``RecordList``."""
         return _Reader(capacity).read(records)
-
-    def at(self, time_s: float) -> list[Attempt]:
-        """The attempts that held cores at an instant."""
-        return [a for a in self.attempts if _holds(a, time_s)]
-
-
-def _holds(attempt: Attempt, time_s: float) -> bool:
-    if attempt.launched_s is None or attempt.launched_s > time_s:
-        return False
-    return attempt.ended_s is None or attempt.ended_s > time_s
 
 
 class _Reader:
@@ -156,18 +146,14 @@ class _Reader:
                 attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s, again=True)
                 attempt.launched_s, attempt.state = now_s, TaskState.RUNNING
                 attempt.cores, attempt.gpus = tuple(data["cores"]), dict(data.get("gpus", {}))
-            case "started":
-                attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s)
-                if attempt.started_s is None:  # else a later controller has taken it over
-                    attempt.started_s = now_s
             case "event":
-                # A record may be written after later things; what it tells of happened at its own time.
+                # Records of events may be written late: the time of the record itself counts.
                 self._event(record, record.time_s)
             case "fallback":
                 self._fallbacks[int(data["number"])] = str(data["reason"])
             case "decision":
                 number = int(data["number"])
-                answer = Answer(
+                decision = AnsweredDecision(
                     number=number,
                     subject=str(data.get("subject", "")),
                     asked_s=min(float(data.get("asked_s", now_s)), now_s),
@@ -176,7 +162,7 @@ class _Reader:
                     successes=int(data.get("successes", 0)),
                     fallback=self._fallbacks.get(number),
                 )
-                self.timeline.answers.append(answer)
+                self.timeline.decisions.append(decision)
             case "ended":
                 self.timeline.summary = data
 
@@ -184,33 +170,32 @@ class _Reader:
         event = event_from_json(record.data)
         if event.state is TaskState.RUNNING:
             attempt = self._attempt(event.uid, event.attempt, time_s)
-            if attempt.failure is Failure.LOST and attempt.launched_s is not None:  # a later controller took it over
+            if attempt.failure is Failure.LOST and attempt.launched_s is not None:  # adopted by a later controller
                 attempt.ended_s, attempt.state, attempt.failure, attempt.message = None, TaskState.RUNNING, None, ""
             if attempt.started_s is None:
                 attempt.started_s = max(time_s, attempt.launched_s or 0.0)
         elif event.state is TaskState.QUEUED:
-            # The attempt before has failed; this one waits. A simulated executor has said so already.
+            # The attempt before has failed and this one waits; a simulated executor has recorded that already.
             self._end(event.uid, event.attempt - 1, time_s, TaskState.FAILED, event.failure, event.message)
             self._attempt(event.uid, event.attempt, time_s)
         elif event.result is not None:
-            self._end(event.uid, event.attempt, time_s, event.state, event.result.failure, event.result.message)
-            ended = self._latest(event.uid, event.attempt)
-            if ended is not None:
-                ended.message, ended.values = event.result.message, event.result.values
+            result = event.result
+            self._end(event.uid, event.attempt, time_s, event.state, result.failure, result.message)
+            if (ended := self._open.get((event.uid, event.attempt))) is not None:
+                ended.message, ended.values = result.message, result.values
 
     def _attempt(self, uid: TaskId, number: int, now_s: float, *, again: bool = False) -> Attempt:
-        """The attempt of that number; ``again``: a new one if it is over, as one is that a dead controller had queued.
+        """The attempt of that number.
 
-        Such a one was never launched, so that the number was not used up.
+        Args:
+            again: make a new one if it has ended: a controller died while the attempt was queued, which does not use
+                up its number.
         """
         found = self._open.get((uid, number))
         if found is None or (again and found.ended_s is not None):
             found = self._open[uid, number] = Attempt(uid, number, now_s)
             self.timeline.attempts.append(found)
         return found
-
-    def _latest(self, uid: TaskId, number: int) -> Attempt | None:
-        return self._open.get((uid, number))
 
     def _end(
         self, uid: TaskId, number: int, time_s: float, state: TaskState, failure: Failure | None, message: str
@@ -222,13 +207,12 @@ class _Reader:
             attempt.failure, attempt.message = failure, message
 
     def _lose(self, now_s: float) -> None:
-        """A controller has died, or was stopped: what it ran is lost, what it had queued is submitted again."""
+        """End the attempts of a controller that died or was stopped: running ones are lost, queued ones cancelled."""
         for attempt in self._open.values():
             if attempt.ended_s is not None:
                 continue
             attempt.ended_s = now_s
-            if attempt.launched_s is None:
-                attempt.state = TaskState.CANCELED
-            else:
+            attempt.state = TaskState.CANCELED
+            if attempt.launched_s is not None:
                 attempt.state, attempt.failure = TaskState.FAILED, Failure.LOST
                 attempt.message = "its controller died, or was stopped"

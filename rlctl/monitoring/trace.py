@@ -1,24 +1,25 @@
-"""A campaign as Chrome trace events: open the file in https://ui.perfetto.dev or chrome://tracing.
+"""Exports a campaign as Chrome trace events, for https://ui.perfetto.dev or chrome://tracing.
 
 The format is the JSON object format of "Trace Event Format" (Google): complete events (ph X) on tracks, metadata (M),
-counters (C) and flow arrows (s, f); times are microseconds. One process is a node, one of its tracks a core; another
-process is the controller, with a track for its decisions and one for the rest.
+counters (C) and flow arrows (s, f); times are microseconds. Each node is a process with a track for each core; the
+controller is a process with a track for decisions and one for other work.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from rlctl.core.json_values import json_text
-from rlctl.monitoring.formatting import action_text
-from rlctl.monitoring.timeline import Answer, Attempt, Timeline
+from rlctl.monitoring.formatting import format_action
+from rlctl.monitoring.timeline import AnsweredDecision, Attempt, Timeline
 
 MARK = '"generator": "rlctl trace"'
 
 CONTROLLER = 1
-"""Process of the controller; node n is process ``CONTROLLER + 1 + n``."""
+"""Process id of the controller; node n has ``CONTROLLER + 1 + n``."""
 _DECISIONS, _WORK = 1, 2
 
 Event = dict[str, Any]
@@ -27,30 +28,26 @@ _COLOURS = {"done": "good", "failed": "terrible", "canceled": "grey", "running":
 
 
 def trace_json(timeline: Timeline, header: Mapping[str, Any]) -> str:
-    """The whole file; ``header`` is what the campaign was begun with."""
-    data = {
-        "otherData": {"generator": "rlctl trace", **header},
-        "displayTimeUnit": "ms",
-        "traceEvents": trace_events(timeline),
-    }
-    return json_text(data)
+    """The content of the file; ``header`` is that of the journal."""
+    other = {"generator": "rlctl trace", **header}
+    return json_text({"otherData": other, "displayTimeUnit": "ms", "traceEvents": trace_events(timeline)})
 
 
 def trace_events(timeline: Timeline) -> list[Event]:
-    """Metadata first, then everything in order of time."""
+    """Metadata, then all other events in order of time."""
     events = [*_controller(timeline), *_tasks(timeline), *_counters(timeline), *_flows(timeline)]
-    # Of what begins at one instant, the longer one first: it may hold the other.
+    # Of events with the same start the longer comes first, since it may contain the other.
     events.sort(key=lambda event: (event["ts"], -event.get("dur", 0)))
     return [*_names(timeline), *events]
 
 
 def _names(timeline: Timeline) -> list[Event]:
     cores = sorted({core for attempt in timeline.attempts for core in attempt.cores})
-    names: list[Event] = [_name("process_name", CONTROLLER, 0, "controller")]
+    nodes = sorted({_node(timeline, core) for core in cores})
+    names = [_name("process_name", CONTROLLER, 0, "controller")]
     names += [_name("thread_name", CONTROLLER, _DECISIONS, "decisions")]
     names += [_name("thread_name", CONTROLLER, _WORK, "start-up and other work")]
-    for pid in sorted({_node(timeline, core) for core in cores}):
-        names.append(_name("process_name", pid, 0, f"node {pid - CONTROLLER - 1}"))
+    names += [_name("process_name", pid, 0, f"node {pid - CONTROLLER - 1}") for pid in nodes]
     names += [_name("thread_name", _node(timeline, core), core + 1, f"core {core}") for core in cores]
     return names
 
@@ -62,29 +59,15 @@ def _name(kind: str, pid: int, tid: int, name: str) -> Event:
 def _controller(timeline: Timeline) -> list[Event]:
     events = [_slice("start-up", "boot", span, CONTROLLER, _WORK, {}) for span in timeline.booting]
     events += [_slice("at work", "controller", span, CONTROLLER, _WORK, {}) for span in timeline.working]
-    asked_us = 0
-    for answer in timeline.answers:
-        # A decision that was asked again after a kill was first asked in an earlier life; slices must not overlap.
-        from_us = max(_us(answer.asked_s), asked_us)
-        asked_us = max(_us(answer.answered_s), from_us)
-        arguments = {
-            "subject": answer.subject,
-            "action": answer.action,
-            "successes": answer.successes,
-            "fallback": answer.fallback or "",
-        }
-        events.append(
-            {
-                "ph": "X",
-                "name": f"decision {answer.number}: {action_text(answer.action)}",
-                "cat": "decision",
-                "ts": from_us,
-                "dur": asked_us - from_us,
-                "pid": CONTROLLER,
-                "tid": _DECISIONS,
-                "args": arguments,
-            }
-        )
+    end_s = 0.0
+    for decision in timeline.decisions:
+        # A decision may have been asked first by an earlier controller that was killed; slices must not overlap.
+        span = (max(decision.asked_s, end_s), max(decision.answered_s, decision.asked_s, end_s))
+        end_s = span[1]
+        name = f"decision {decision.number}: {format_action(decision.action)}"
+        arguments = {"subject": decision.subject, "action": decision.action, "successes": decision.successes}
+        arguments["fallback"] = decision.fallback or ""
+        events.append(_slice(name, "decision", span, CONTROLLER, _DECISIONS, arguments))
     return [event for event in events if event["dur"] > 0 or event["cat"] == "decision"]
 
 
@@ -130,26 +113,27 @@ def _counters(timeline: Timeline) -> list[Event]:
             if step:
                 value += step
                 events.append(_counter(name, time_us, value))
+    successes = [(decision.asked_s, decision.successes) for decision in timeline.decisions]
+    if timeline.summary is not None:
+        successes.append((timeline.charged_s, int(timeline.summary["successes"])))
     seen = 0
-    for answer in timeline.answers:
-        if answer.successes != seen:
-            seen = answer.successes
-            events.append(_counter("successes", _us(answer.asked_s), seen))
-    if timeline.summary is not None and int(timeline.summary["successes"]) != seen:
-        events.append(_counter("successes", _us(timeline.charged_s), int(timeline.summary["successes"])))
+    for time_s, count in successes:
+        if count != seen:
+            events.append(_counter("successes", _us(time_s), count))
+        seen = count
     return events
 
 
 def _flows(timeline: Timeline) -> list[Event]:
-    """Arrows from a decision to the tasks that it started: those submitted after it and before the next one."""
+    """Arrows from each decision to the tasks that it started."""
     events: list[Event] = []
-    for answer, started in started_by(timeline):
+    for decision, started in started_by(timeline):
         for attempt in started:
             if attempt.launched_s is None or not attempt.cores:
                 continue
             core = attempt.cores[0]
             common = {"name": "starts", "cat": "start", "id": len(events) // 2 + 1}
-            from_us = _us(answer.answered_s)
+            from_us = _us(decision.answered_s)
             to_us = max(_us(attempt.launched_s), from_us)
             events.append({"ph": "s", "ts": from_us, "pid": CONTROLLER, "tid": _DECISIONS, **common})
             to = {"pid": _node(timeline, core), "tid": core + 1}
@@ -157,20 +141,16 @@ def _flows(timeline: Timeline) -> list[Event]:
     return events
 
 
-def started_by(timeline: Timeline) -> list[tuple[Answer, list[Attempt]]]:
-    """For each decision, the first attempts that it submitted."""
+def started_by(timeline: Timeline) -> list[tuple[AnsweredDecision, list[Attempt]]]:
+    """Each decision with the tasks that were submitted after it and before the next one, as their first attempts."""
     first = [attempt for attempt in timeline.attempts if attempt.attempt == 1]
-    at = 0
-    found = []
-    for number, answer in enumerate(timeline.answers):
-        following = timeline.answers[number + 1] if number + 1 < len(timeline.answers) else None
-        started = []
-        while at < len(first) and (following is None or first[at].queued_s < following.answered_s):
-            if first[at].queued_s >= answer.answered_s:
-                started.append(first[at])
-            at += 1
-        found.append((answer, started))
-    return found
+    answered_s = [decision.answered_s for decision in timeline.decisions]
+    started: list[list[Attempt]] = [[] for _ in answered_s]
+    for attempt in first:
+        number = bisect.bisect_right(answered_s, attempt.queued_s) - 1
+        if number >= 0:
+            started[number].append(attempt)
+    return list(zip(timeline.decisions, started, strict=True))
 
 
 def _slice(
@@ -186,7 +166,7 @@ def _counter(name: str, time_us: int, value: int) -> Event:
 
 
 def _node(timeline: Timeline, core: int) -> int:
-    """Process of the node that a core belongs to; on a real machine cores may be numbered beyond the allocation."""
+    """Process id of the node of a core; real machines may number cores beyond the allocation."""
     return CONTROLLER + 1 + min(core // timeline.capacity.cores, timeline.capacity.nodes - 1)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlctl.config.validation import did_you_mean, short_repr
-from rlctl.core.errors import ConfigError, Key, RlctlError
+from rlctl.core.errors import ConfigError, Key, RlctlError, reason
 
 CAMPAIGNS, POLICIES, EXECUTORS, LEARNERS = "rlctl.campaigns", "rlctl.policies", "rlctl.executors", "rlctl.learners"
 PLACEMENTS = "rlctl.placements"
@@ -94,11 +94,6 @@ def load(group: str, name: str, key: Key | None = None) -> Registered:
         raise ConfigError(
             f"{what} {name!r} of package {package} ({point.value}) cannot be loaded: {reason(error)}", key
         ) from error
-
-
-def reason(error: BaseException) -> str:
-    """Kind and text of an exception, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
 
 
 def _package(point: importlib.metadata.EntryPoint) -> str:

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 
 from rlctl.config.schema import Config, TrainSection
 from rlctl.config.validation import short_repr
-from rlctl.core.campaign import Campaign, CampaignFactory, Start, first_allowed, require_campaign
-from rlctl.core.errors import ConfigError, Key, PolicyError, RequestError
+from rlctl.core.campaign import Campaign, Start, first_allowed, require_campaign
+from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.errors import ConfigError, ContractError, Key, PolicyError, RequestError
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
 from rlctl.core.task import TaskSpec
 from rlctl.environments.reward_env import Game, collective, rewarded
+from rlctl.plugins.entry_points import CAMPAIGNS, load
 from rlctl.plugins.registry import (
     campaign_factory,
     executor_factory,
@@ -65,7 +67,10 @@ def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
     """
     factory = campaign_factory(config.campaign.name, config.campaign.options)
     factory.check(config.machine.capacity(), real)
-    require_campaign(factory.campaign(config.seed))
+    try:
+        require_campaign(factory.campaign(config.seed))
+    except ContractError as error:
+        raise ConfigError(f"{load(CAMPAIGNS, config.campaign.name)}: {error}", ("campaign", "name")) from None
     return factory
 
 

@@ -11,12 +11,13 @@ from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.config.validation import did_you_mean, key_prefix, short_repr
-from rlctl.core.campaign import CampaignFactory
-from rlctl.core.errors import ConfigError, Key, RlctlError
+from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.errors import ConfigError, Key, RlctlError, reason
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, Chance
 from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualPolicy
 from rlctl.environments.reward_env import Game, RewardFactory, game_spaces, rewarded
 from rlctl.executors.factory import BackendFactory
@@ -29,7 +30,6 @@ from rlctl.plugins.entry_points import (
     Registered,
     load,
     names,
-    reason,
 )
 
 if TYPE_CHECKING:
@@ -140,6 +140,18 @@ def make_env(
     """The environment behind ``gymnasium.make("rlctl/...")``: a registered campaign on the simulated executor."""
     factory = campaign_factory(campaign, options or {})
     return CampaignEnv(factory, capacity or factory.capacity, gamma=gamma)
+
+
+def make_vector_env(
+    campaign: str,
+    num_envs: int = 1,
+    options: Mapping[str, Any] | None = None,
+    capacity: Capacity | None = None,
+    gamma: float = 1.0,
+) -> CampaignVectorEnv:
+    """The environments behind ``gymnasium.make_vec("rlctl/...", num_envs)``, whose tasks are computed together."""
+    factory = campaign_factory(campaign, options or {})
+    return CampaignVectorEnv(factory, num_envs, 0, capacity or factory.capacity, gamma)
 
 
 def executor_factory(name: str, options: Mapping[str, Any]) -> BackendFactory:
@@ -262,7 +274,7 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     if residual is None:
         return policy
     rule = RuleEntry(rule=residual.rule, parameters=residual.parameters)
-    return ResidualPolicy(make_rule(rule, policy.name), policy)
+    return ResidualPolicy(make_rule(rule, policy.name), policy, policy.digest)
 
 
 def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from rlctl.core.errors import ConfigError, RlctlError
 from rlctl.core.policy import Policy
-from rlctl.evaluation.curves import Band, Curve, bands, rules, run_curve, spread_instances, twin_curves
+from rlctl.evaluation.success_curves import Band, Curve, bands, load_rules, run_curve, spread_instances, twin_curves
 from rlctl.monitoring import svg
 from rlctl.monitoring.progress import Progress
 from rlctl.plugins.registry import campaign_factory, load_policy
-from rlctl.steering.run_folder import Run
+from rlctl.steering.run_folder import RunFolder
 
 _LINES = (
     ("--orange", ""),
@@ -27,7 +27,7 @@ _LINES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RuleResult:
     """One rule beside the run.
 
     Attributes:
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Beside:
+class RuleComparison:
     """The comparison, with its charts.
 
     Attributes:
@@ -61,27 +61,27 @@ class Beside:
     """
 
     run: Curve
-    rows: Sequence[Row] = ()
-    own: Row | None = None
+    rows: Sequence[RuleResult] = ()
+    own: RuleResult | None = None
     instances: int = 0
     complaints: Sequence[str] = ()
     chart: str = ""
     charts: Mapping[str, str] = field(default_factory=dict)
 
 
-def compare(run: Run, with_rules: bool, instances: int, progress: Progress) -> Beside:
+def compare(run: RunFolder, with_rules: bool, instances: int, progress: Progress) -> RuleComparison:
     """Let the rules play; whatever cannot is complained about, and the rest goes on."""
     curve = run_curve(run.timeline, str(run.header.get("policy", "the policy")), int(run.header.get("instance", 0)))
     if not with_rules:
-        return Beside(curve, chart=_together(curve, {}, None, []), complaints=["rules were left out on request"])
+        return _without_rules(curve, "rules were left out on request")
     section = run.config.campaign
     try:
         factory = campaign_factory(section.name, section.options)
         if not factory.has_twin:
             raise ConfigError(f"campaign {section.name} has no twin (task_model)")
     except RlctlError as error:
-        return Beside(curve, chart=_together(curve, {}, None, []), complaints=[f"the rules could not play: {error}"])
-    policies, complaints = rules(run.config)
+        return _without_rules(curve, f"the rules could not play: {error}")
+    policies, complaints = load_rules(run.config)
     own = _own(run, policies)
     capacity = run.config.machine.capacity()
     seeds = [curve.instance, *spread_instances(run.config.seed, instances)] if policies else []
@@ -92,12 +92,12 @@ def compare(run: Run, with_rules: bool, instances: int, progress: Progress) -> B
         alone = twin_curves(factory, capacity, {own.name: own}, seeds[:1])[own.name][0] if own and policies else None
     except Exception as error:  # another package's twin or rule; a report without comparison is better than none
         said = str(error) if isinstance(error, RlctlError) else repr(error)
-        return Beside(curve, chart=_together(curve, {}, None, []), complaints=[f"the rules could not play: {said}"])
+        return _without_rules(curve, f"the rules could not play: {said}")
     rows = [_row(curve, name, curves, _LINES[n % len(_LINES)]) for n, (name, curves) in enumerate(played.items())]
     rows.sort(key=lambda row: (row.more, row.cost))
     first = {name: curves[0] for name, curves in played.items()}
     many = len(seeds) > 1
-    return Beside(
+    return RuleComparison(
         run=curve,
         rows=rows,
         own=None if alone is None else _row(curve, alone.policy, [alone], ("--blue", "3 3")),
@@ -108,7 +108,11 @@ def compare(run: Run, with_rules: bool, instances: int, progress: Progress) -> B
     )
 
 
-def _own(run: Run, policies: Mapping[str, Policy]) -> Policy | None:
+def _without_rules(run: Curve, why: str) -> RuleComparison:
+    return RuleComparison(run, chart=_together(run, {}, None, []), complaints=[why])
+
+
+def _own(run: RunFolder, policies: Mapping[str, Policy]) -> Policy | None:
     """The run's own policy, unless it is one of the rules, or gone."""
     source = run.header.get("policy_source") or run.header.get("policy")
     if not source or run.header.get("policy") in policies:
@@ -119,7 +123,7 @@ def _own(run: Run, policies: Mapping[str, Policy]) -> Policy | None:
         return None
 
 
-def _row(run: Curve, name: str, curves: Sequence[Curve], line: tuple[str, str]) -> Row:
+def _row(run: Curve, name: str, curves: Sequence[Curve], line: tuple[str, str]) -> RuleResult:
     same = curves[0]
     wanted = max(run.successes, 1)
     cost = same.cost(wanted)
@@ -128,10 +132,10 @@ def _row(run: Curve, name: str, curves: Sequence[Curve], line: tuple[str, str]) 
     own = run.cost(run.successes)
     performance = cost / own if run.successes and own > 0.0 else None
     band = bands(curves, wanted)[-1] if len(curves) > 1 else None
-    return Row(name, *line, same.successes, cost, more, performance, band)
+    return RuleResult(name, *line, same.successes, cost, more, performance, band)
 
 
-def _together(run: Curve, first: Mapping[str, Curve], own: Curve | None, rows: Sequence[Row]) -> str:
+def _together(run: Curve, first: Mapping[str, Curve], own: Curve | None, rows: Sequence[RuleResult]) -> str:
     """Drawn twice, for a desktop and for a phone; the page shows one of them."""
     curves = [run, *first.values(), *([own] if own is not None else [])]
     charts = []
@@ -149,7 +153,7 @@ def _together(run: Curve, first: Mapping[str, Curve], own: Curve | None, rows: S
     return "".join(charts)
 
 
-def _alone(run: Curve, curves: Sequence[Curve], row: Row) -> str:
+def _alone(run: Curve, curves: Sequence[Curve], row: RuleResult) -> str:
     frame = _frame(360.0, 190.0, [run, *curves], max(run.end, *(curve.end for curve in curves)))
     parts = [svg.axes(frame, "node-seconds", _whole(frame.y_most, 4), x_count=5)]
     over = bands(curves)

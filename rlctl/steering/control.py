@@ -14,27 +14,28 @@ from typing import Any
 from rlctl.config.load import config_data, config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.core.policy import Policy
 from rlctl.core.records import Record
 from rlctl.executors.engine import Executor
-from rlctl.executors.event_log import Journal, last_attempts
+from rlctl.executors.event_log import Journal
 from rlctl.executors.factory import BackendFactory
-from rlctl.monitoring.ledger import account, utilisation
+from rlctl.executors.recovery import History
+from rlctl.monitoring.ledger import allocation_ledger, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.preflight import check_campaign, load_fallback
 from rlctl.plugins.registry import executor_factory, executor_options
-from rlctl.steering.brake import Brake
-from rlctl.steering.curves import SteeringCurves
-from rlctl.steering.guard import Guard
+from rlctl.steering.failure_limit import FailureLimit
+from rlctl.steering.interruptible_runner import InterruptibleRunner, StopRequest, stop_requests
+from rlctl.steering.live_curves import LiveCurves
+from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
-from rlctl.steering.watch import StopRequest, WatchedExecutor, stop_requests
-from rlctl.system.files import filled, require_folder
+from rlctl.system.files import atomic_folder, require_folder
 from rlctl.system.watchdog import watching
 
 log = logging.getLogger(__name__)
@@ -135,8 +136,8 @@ class _Loop:
         self._records, self._identity, self._executors = records, identity, executors
         self._factory = factory
         self._campaign = factory.campaign(int(identity["instance"]))
-        self._guard = Guard(policy, fallback, self._campaign.action_space)
-        self._brake = Brake(config.steer, run, run / WORK, records)
+        self._guard = PolicyGuard(policy, fallback, self._campaign.action_space)
+        self._brake = FailureLimit(config.steer, run, run / WORK, records)
         self._shown_s = 0.0
         self._status = StatusFile(run, config, journal)
 
@@ -148,9 +149,9 @@ class _Loop:
         with stop_requests() as stop:
             scoring, start_s = self._factory.scoring, origin_s + boot_s
             executor = Executor.open(self._executors, capacity, self._run / WORK, self._journal, start_s, scoring)
-            self._executor = WatchedExecutor(executor, stop, self._show, self._brake.note)
+            self._executor = InterruptibleRunner(executor, stop, self._show, self._brake.note)
             self._driver = Driver(self._campaign, self._executor, self._journal)
-            self._curves = SteeringCurves(
+            self._curves = LiveCurves(
                 self._run / TENSORBOARD,
                 self._config,
                 self._factory,
@@ -205,7 +206,8 @@ class _Loop:
         states = [r for r in self._records if r.kind == "policy" and r.data["number"] < answered]
         if states:
             self._guard.restore(states[-1].data["state"])
-        decision = self._driver.replay(self._records, last_attempts(self._records))
+        launched = History.read(self._records).attempts
+        decision = self._driver.replay(self._records, {uid: attempt.number for uid, attempt in launched.items()})
         while decision is not None:
             stop.check()
             self._brake.check()
@@ -226,7 +228,7 @@ class _Loop:
         capacity = self._config.machine.capacity()
         timeline = Timeline.read(self._journal.records(), self._executor.capacity)
         end_s = ledger.node_seconds / capacity.nodes
-        booked = account(timeline, end_s)
+        uses = allocation_ledger(timeline, end_s)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -243,8 +245,8 @@ class _Loop:
             config_hash=self._identity["config_hash"],
             extra=dict(outcome.extra),
             provenance=provenance(),
-            core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
-            gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+            core_seconds={purpose.value: seconds for purpose, seconds in uses.cores.items()},
+            gpu_seconds={purpose.value: seconds for purpose, seconds in uses.gpus.items()},
         )
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary
@@ -265,7 +267,7 @@ class _Loop:
 def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mapping[str, Any]) -> None:
     """Make the run folder: it appears whole, with its journal, or not at all."""
     require_folder(run, made=MADE)
-    with filled(run, MADE) as new:
+    with atomic_folder(run, MADE) as new:
         (new / WORK).mkdir()
         factory.prepare(new / WORK, int(identity["instance"]))
         write_config(portable(config), new / CONFIG)

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import RlctlError
 from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Resources, TaskSpec, TaskState
-from rlctl.environments.campaign_vector_env import Batch
-from rlctl.evaluation.curves import spread_instances
+from rlctl.environments.twin_rollouts import Batch
+from rlctl.evaluation.success_curves import spread_instances
 from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import Attempt
 from rlctl.plugins.registry import campaign_factory
-from rlctl.steering.run_folder import Run
+from rlctl.steering.run_folder import RunFolder
 
 TWINS = 32
 """Answers to each task, with chance drawn anew."""
@@ -37,7 +37,7 @@ MOST_TASKS = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Impossible:
+class ImplausibleValue:
     """A number in a result.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plausibility:
     looked: int = 0
     results: int = 0
     repeated: bool = False
-    impossible: Sequence[Impossible] = ()
+    impossible: Sequence[ImplausibleValue] = ()
     complaint: str = ""
 
     @property
@@ -74,7 +74,7 @@ class Plausibility:
         return len({found.uid for found in self.impossible})
 
 
-def plausibility(run: Run, progress: Progress) -> Plausibility:
+def plausibility(run: RunFolder, progress: Progress) -> Plausibility:
     """Ask the twin; a campaign that has none, or is gone, is complained about."""
     section = run.config.campaign
     try:
@@ -94,7 +94,7 @@ def plausibility(run: Run, progress: Progress) -> Plausibility:
     given = {attempt.uid: attempt.parameters for attempt in run.timeline.attempts if attempt.parameters}
     done = [attempt for attempt in run.timeline.attempts if attempt.state is TaskState.DONE]
     done.sort(key=lambda attempt: attempt.launched_s or 0.0)
-    found: list[Impossible] = []
+    found: list[ImplausibleValue] = []
     looked = 0
     progress.start("asking the twin about the results", min(len(done), MOST_TASKS), "tasks")
     try:
@@ -108,7 +108,7 @@ def plausibility(run: Run, progress: Progress) -> Plausibility:
     return Plausibility(looked, len(done), repeated, found)
 
 
-def beyond(attempt: Attempt, told: Sequence[Mapping[str, Any]]) -> list[Impossible]:
+def beyond(attempt: Attempt, told: Sequence[Mapping[str, Any]]) -> list[ImplausibleValue]:
     """The numbers in a result that are further from all answers than ``BEYOND`` says.
 
     Truth values are no numbers, and nothing is said where all answers are equal.
@@ -126,7 +126,7 @@ def beyond(attempt: Attempt, told: Sequence[Mapping[str, Any]]) -> list[Impossib
             margin = BEYOND * (high - low)
             # Written so that a NaN does not pass.
             if margin > 0.0 and not low - margin <= value <= high + margin:
-                found.append(Impossible(attempt.uid, name, value, low, high))
+                found.append(ImplausibleValue(attempt.uid, name, value, low, high))
     return found
 
 

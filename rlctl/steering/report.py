@@ -28,18 +28,18 @@ from rlctl.core.errors import RlctlError
 from rlctl.executors.local.process_task import LOGS
 from rlctl.executors.naming import attempt_key, file_name
 from rlctl.monitoring import svg
-from rlctl.monitoring.formatting import action_text, count_text, value_text
+from rlctl.monitoring.formatting import format_action, format_count, format_duration, format_value
 from rlctl.monitoring.gantt import gantt
-from rlctl.monitoring.generated_file import check_own, write_own
-from rlctl.monitoring.ledger import SHOWN, Account, Purpose, account, percentages
-from rlctl.monitoring.palette import OF_PURPOSE, OF_STATE, declarations, variable
-from rlctl.monitoring.progress import Progress, duration
-from rlctl.monitoring.timeline import Answer, Attempt
+from rlctl.monitoring.generated_file import check_replaceable, write_generated
+from rlctl.monitoring.ledger import SHOWN, AllocationLedger, Purpose, allocation_ledger, percentages
+from rlctl.monitoring.palette import PURPOSE_COLOURS, STATE_COLOURS, css_declarations, css_variable
+from rlctl.monitoring.progress import Progress
+from rlctl.monitoring.timeline import AnsweredDecision, Attempt
 from rlctl.plugins.registry import campaign_factory, load_policy
-from rlctl.steering.comparison import Beside, compare
+from rlctl.steering.comparison import RuleComparison, compare
 from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
-from rlctl.steering.run_folder import CONFIG, WORK, Run
-from rlctl.steering.status import Status, status_of
+from rlctl.steering.run_folder import CONFIG, WORK, RunFolder
+from rlctl.steering.status import CampaignStatus, status_of
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +71,13 @@ def write_report(path: Path, out: Path | None, rules: bool, instances: int, prog
     """Write the report of the run in ``path``; see ``rlctl.report``."""
     out = path / REPORT if out is None else out
     run, now = status_of(path)
-    check_own(out, MARK)  # before the rules play for half a minute
+    check_replaceable(out, MARK)  # before the rules play for half a minute
     beside = compare(run, rules, instances, progress)
-    write_own(out, render(run, now, beside, plausibility(run, progress) if rules else None), MARK)
+    write_generated(out, render(run, now, beside, plausibility(run, progress) if rules else None), MARK)
     return out
 
 
-def render(run: Run, now: Status, beside: Beside, twin: Plausibility | None = None) -> str:
+def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Plausibility | None = None) -> str:
     """The page; ``twin``: what it thinks of the results, None: it was not asked."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rlctl.steering", "page"),
@@ -87,14 +87,14 @@ def render(run: Run, now: Status, beside: Beside, twin: Plausibility | None = No
         lstrip_blocks=True,
     )
     environment.filters["seconds"] = lambda value: f"{value:,.1f}"
-    environment.globals["colours"] = declarations
+    environment.globals["colours"] = css_declarations
     environment.globals["cost"] = lambda value: f"{value:,.1f}" if math.isfinite(value) else "never"
     timeline = run.timeline
-    booked = account(timeline, now.elapsed_s)
+    ledger = allocation_ledger(timeline, now.elapsed_s)
     chart, summed = gantt(timeline)
     failures = [attempt for attempt in timeline.attempts if attempt.failure is not None or _failed(attempt)]
     grouped = _grouped(run, failures)
-    decisions = [_decision(answer) for answer in timeline.answers]
+    decisions = [_decision(answer) for answer in timeline.decisions]
     return environment.get_template("page.html.j2").render(
         mark=Markup(MARK),
         now=now,
@@ -107,11 +107,11 @@ def render(run: Run, now: Status, beside: Beside, twin: Plausibility | None = No
         beyond=BEYOND,
         most_impossible=_MOST_IMPOSSIBLE,
         pictures=_pictures(run),
-        ledger=_ledger(booked),
-        ledger_bar=Markup(_bar(booked)),
+        ledger=_ledger(ledger),
+        ledger_bar=Markup(_bar(ledger)),
         gantt=Markup(chart),
         summed=summed,
-        states=[(variable(OF_STATE[state]), text) for state, text in _STATES.items()],
+        states=[(css_variable(STATE_COLOURS[state]), text) for state, text in _STATES.items()],
         decisions_first=decisions[:_VISIBLE],
         decisions_last=decisions[_VISIBLE:][-_VISIBLE:],
         decisions_all=decisions if len(decisions) <= _MOST_DECISIONS else decisions[-_MOST_DECISIONS:],
@@ -131,8 +131,8 @@ def _failed(attempt: Attempt) -> bool:
     return attempt.state.value == "failed"
 
 
-def _sentence(now: Status) -> str:
-    reached = count_text(now.successes, "success") if now.goal is None else f"{now.successes} of {now.goal} successes"
+def _sentence(now: CampaignStatus) -> str:
+    reached = format_count(now.successes, "success") if now.goal is None else f"{now.successes} of {now.goal} successes"
     cost = f"{reached} for {now.node_seconds:,.1f} node-seconds"
     if now.ended:
         return f"Goal {'reached' if now.reached else 'not reached'}: {cost}."
@@ -143,13 +143,14 @@ def _sentence(now: Status) -> str:
     return f"{'Stopped' if now.braked else 'Interrupted'}, and not ended: {cost} so far."
 
 
-def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
+def _facts(run: RunFolder, now: CampaignStatus) -> list[tuple[str, str]]:
     timeline = run.timeline
     states = Counter(attempt.state.value for attempt in timeline.attempts if attempt.launched_s is not None)
-    fallbacks = Counter(answer.fallback for answer in timeline.answers if answer.fallback)
+    fallbacks = Counter(answer.fallback for answer in timeline.decisions if answer.fallback)
     useful = percentages(now.core_seconds).get("useful run", 0)
-    budget = duration(now.elapsed_s) + (f" of {duration(now.deadline_s)}" if now.deadline_s is not None else "")
-    latencies = sorted(1e3 * (answer.answered_s - answer.asked_s) for answer in timeline.answers)
+    budget = format_duration(now.elapsed_s)
+    budget += f" of {format_duration(now.deadline_s)}" if now.deadline_s is not None else ""
+    latencies = sorted(1e3 * (answer.answered_s - answer.asked_s) for answer in timeline.decisions)
     facts = [
         ("node-seconds", f"{now.node_seconds:,.1f}"),
         ("node-seconds per success", f"{now.node_seconds / now.successes:,.1f}" if now.successes else "-"),
@@ -165,7 +166,7 @@ def _facts(run: Run, now: Status) -> list[tuple[str, str]]:
     if fallbacks:
         facts.append(("answered by the fallback", ", ".join(f"{n:,} ({why})" for why, n in sorted(fallbacks.items()))))
     extra = timeline.summary["extra"] if timeline.summary is not None else {}
-    return facts + [(key.replace("_", " "), value_text(value)) for key, value in extra.items()]
+    return facts + [(key.replace("_", " "), format_value(value)) for key, value in extra.items()]
 
 
 def _counted(states: Counter[str]) -> str:
@@ -173,40 +174,40 @@ def _counted(states: Counter[str]) -> str:
     return ", ".join(f"{count:,} {told.get(state, state)}" for state, count in sorted(states.items())) or "none"
 
 
-def _ledger(booked: Account) -> list[dict[str, Any]]:
-    cores, gpus = percentages(booked.cores), percentages(booked.gpus)
+def _ledger(ledger: AllocationLedger) -> list[dict[str, Any]]:
+    cores, gpus = percentages(ledger.cores), percentages(ledger.gpus)
     return [
         {
             "purpose": purpose.value,
-            "colour": variable(OF_PURPOSE[purpose]),
+            "colour": css_variable(PURPOSE_COLOURS[purpose]),
             "meaning": _MEANINGS[purpose],
-            "cores": booked.cores[purpose],
+            "cores": ledger.cores[purpose],
             "cores_percent": cores[purpose],
-            "gpus": booked.gpus[purpose] if booked.allocated_gpus else None,
+            "gpus": ledger.gpus[purpose] if ledger.allocated_gpus else None,
             "gpus_percent": gpus[purpose],
         }
         for purpose in SHOWN
     ]
 
 
-def _bar(booked: Account) -> str:
-    shares = booked.shares()
-    colours = {purpose.value: variable(colour) for purpose, colour in OF_PURPOSE.items()}
+def _bar(ledger: AllocationLedger) -> str:
+    shares = ledger.shares()
+    colours = {purpose.value: css_variable(colour) for purpose, colour in PURPOSE_COLOURS.items()}
     return svg.stacked({p.value: shares[p] for p in SHOWN}, colours, "what the allocated core-seconds were for")
 
 
-def _decision(answer: Answer) -> dict[str, Any]:
+def _decision(answer: AnsweredDecision) -> dict[str, Any]:
     return {
         "number": answer.number,
         "time": f"{answer.asked_s:,.2f}",
         "subject": answer.subject,
-        "action": action_text(answer.action),
+        "action": format_action(answer.action),
         "latency": f"{1e3 * (answer.answered_s - answer.asked_s):,.2f}",
         "fallback": answer.fallback or "",
     }
 
 
-def _grouped(run: Run, failures: Sequence[Attempt]) -> list[dict[str, Any]]:
+def _grouped(run: RunFolder, failures: Sequence[Attempt]) -> list[dict[str, Any]]:
     """Failures of the same kind that say the same, whatever their task is called; the most frequent first."""
     groups: dict[tuple[str, str], list[Attempt]] = {}
     for attempt in failures:
@@ -230,7 +231,7 @@ def _told(attempt: Attempt) -> str:
     return f"{attempt.uid}{number} at {attempt.ended_s or 0.0:,.2f} s"
 
 
-def _log_of(run: Run, attempt: Attempt) -> str:
+def _log_of(run: RunFolder, attempt: Attempt) -> str:
     """What its program wrote: its standard error, or, if that is empty, its standard output."""
     folder, name = run.path / WORK / LOGS, file_name(attempt_key(attempt.uid, attempt.attempt))
     for end in ("err", "out"):
@@ -240,7 +241,7 @@ def _log_of(run: Run, attempt: Attempt) -> str:
     return ""
 
 
-def _commands(run: Run, beside: Beside) -> list[tuple[str, str]]:
+def _commands(run: RunFolder, beside: RuleComparison) -> list[tuple[str, str]]:
     """What can be done next; each of these lines runs as it stands."""
     config, name = str(run.path / CONFIG), str(run.header.get("policy"))
     policy = str(run.header.get("policy_source") or name)
@@ -259,7 +260,7 @@ def _commands(run: Run, beside: Beside) -> list[tuple[str, str]]:
     return commands
 
 
-def _loads(run: Run, policy: str) -> bool:
+def _loads(run: RunFolder, policy: str) -> bool:
     """Not one that was given from Python, or whose package or folder has gone."""
     try:
         load_policy(run.config, policy)
@@ -275,7 +276,7 @@ def _free(run: Path) -> Path:
     return next(path for path in names if not os.path.lexists(path))
 
 
-def _versions(run: Run) -> list[tuple[str, str]]:
+def _versions(run: RunFolder) -> list[tuple[str, str]]:
     header, made = run.header, run.header.get("provenance") or {}
     facts = [
         ("campaign", f"{header.get('campaign')}, version {header.get('campaign_version')}"),
@@ -291,7 +292,7 @@ def _versions(run: Run) -> list[tuple[str, str]]:
     return facts + [(name, str(version)) for name, version in (made.get("versions") or {}).items()]
 
 
-def _pictures(run: Run) -> list[tuple[str, str]]:
+def _pictures(run: RunFolder) -> list[tuple[str, str]]:
     """Name and data URI of each picture that the campaign offers."""
     section = run.config.campaign
     try:

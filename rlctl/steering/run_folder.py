@@ -27,7 +27,7 @@ _OF_TRAINING = ("checkpoints", "policy")
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """What a run folder holds at one moment.
 
     Attributes:
@@ -55,7 +55,7 @@ class Controller:
     holder: str
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RunFolder:
     """Read a run folder, whether or not its campaign has ended or is being steered.
 
     Raises:
@@ -73,7 +73,7 @@ def read_run(path: Path) -> Run:
         timeline = Timeline.read(records, config.machine.capacity())
     except (KeyError, TypeError, ValueError) as error:
         raise JournalError(f"{path / JOURNAL}: damaged, a record cannot be read ({error!r}): restore it") from error
-    return Run(path, config, header, records, timeline)
+    return RunFolder(path, config, header, records, timeline)
 
 
 def _require_run(path: Path) -> None:
@@ -104,7 +104,7 @@ def controller(path: Path) -> Controller:
     return Controller(owner.beat >= 0 and owner.alive(), owner.name)
 
 
-def now_s(run: Run) -> float:
+def now_s(run: RunFolder) -> float:
     """Where the clock of a run that is being steered stands: its last record's time, and what has passed since."""
     written = []
     for name in (JOURNAL, f"{JOURNAL}-wal"):

@@ -21,13 +21,12 @@ from rlctl.core.campaign import Campaign
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import json_text, plain
 from rlctl.executors.event_log import Journal, JournalInUseError
-from rlctl.executors.local.supervisor_client import unattended
-from rlctl.monitoring.formatting import action_text, count_text, span_of_cores
-from rlctl.monitoring.ledger import account, ledger_line
-from rlctl.monitoring.progress import duration
-from rlctl.monitoring.timeline import Answer, Attempt, Timeline
+from rlctl.executors.local.pid_file import unattended
+from rlctl.monitoring.formatting import format_action, format_cores, format_count, format_duration
+from rlctl.monitoring.ledger import allocation_ledger, ledger_line
+from rlctl.monitoring.timeline import AnsweredDecision, Attempt, Timeline
 from rlctl.plugins.registry import campaign_factory
-from rlctl.steering.run_folder import WORK, Controller, Run, controller, now_s, read_run
+from rlctl.steering.run_folder import WORK, Controller, RunFolder, controller, now_s, read_run
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ _MOST_RUNNING = 20
 
 
 @dataclass(frozen=True, slots=True)
-class RunningTask:
+class TaskStatus:
     """A task that holds cores now."""
 
     uid: str
@@ -50,7 +49,7 @@ class RunningTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class CampaignStatus:
     """How a campaign stands.
 
     Attributes:
@@ -80,12 +79,12 @@ class Status:
     deadline_s: float | None
     node_seconds: float
     left_s: float | None
-    running: Sequence[RunningTask]
+    running: Sequence[TaskStatus]
     queued: int
     busy_cores: int
     total_cores: int
     decisions: int
-    last: Sequence[Answer]
+    last: Sequence[AnsweredDecision]
     failures: Mapping[str, int]
     last_failure: str
     core_seconds: Mapping[str, float]
@@ -100,12 +99,12 @@ class Status:
         return data
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Status:
+    def from_json(cls, data: Mapping[str, Any]) -> CampaignStatus:
         """What ``to_json`` gave."""
         nested = {
             "controller": Controller(**data["controller"]),
-            "running": [RunningTask(**{**task, "cores": tuple(task["cores"])}) for task in data["running"]],
-            "last": [Answer(**answer) for answer in data["last"]],
+            "running": [TaskStatus(**{**task, "cores": tuple(task["cores"])}) for task in data["running"]],
+            "last": [AnsweredDecision(**answer) for answer in data["last"]],
         }
         return cls(**{**data, **nested})
 
@@ -124,29 +123,29 @@ class Status:
         return Group(*parts)
 
     def _facts(self) -> list[tuple[str, str]]:
-        reached = count_text(self.successes, "success")
+        reached = format_count(self.successes, "success")
         if self.goal is not None:
             reached = f"{self.successes} of {self.goal} successes"
         state = "goal reached" if self.reached else "ended, goal not reached" if self.ended else self._steered()
-        budget = duration(self.elapsed_s)
+        budget = format_duration(self.elapsed_s)
         if self.deadline_s is not None:
             left_s = max(self.deadline_s - self.elapsed_s, 0.0)
-            budget += f" of {duration(self.deadline_s)} used, {duration(left_s)} left"
+            budget += f" of {format_duration(self.deadline_s)} used, {format_duration(left_s)} left"
         facts = [
             ("run", self.run),
             ("campaign", f"{self.campaign}, instance {self.instance}, steered by {self.policy}"),
             ("state", state),
             *self._unattended(),
-            ("goal", f"{reached} after {count_text(self.decisions, 'decision')}"),
+            ("goal", f"{reached} after {format_count(self.decisions, 'decision')}"),
             ("budget", f"{budget}; {self.node_seconds:,.1f} node-seconds"),
         ]
         if not self.ended:
             facts.append(("tasks", f"{len(self.running)} running, {self.queued} waiting"))
             facts.append(("busy", f"{self.busy_cores} of {self.total_cores} cores"))
-            told = (
-                "cannot be told yet" if self.left_s is None else f"in about {duration(self.left_s)}, at the rate so far"
-            )
-            facts.append(("to go", told))
+            left = "not known yet"
+            if self.left_s is not None:
+                left = f"about {format_duration(self.left_s)} at the rate so far"
+            facts.append(("to go", left))
         if self.failures:
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.failures.items())
             facts.append(("failed", f"{kinds}; the last: {self.last_failure}"))
@@ -168,7 +167,7 @@ class Status:
             return []
         several = self.unattended > 1
         text = f"{self.unattended} {'programs go' if several else 'program goes'} on alone; "
-        text += f"--resume within {duration(self.lease_s)} takes {'them' if several else 'it'} over"
+        text += f"--resume within {format_duration(self.lease_s)} takes {'them' if several else 'it'} over"
         return [("", text)]
 
     def _running(self) -> Table:
@@ -177,7 +176,7 @@ class Status:
         for heading in ("attempt", "for", "on cores"):
             table.add_column(heading, justify="right" if heading != "on cores" else "left")
         for task in self.running[:_MOST_RUNNING]:
-            table.add_row(Text(task.uid), str(task.attempt), duration(task.elapsed_s), span_of_cores(task.cores))
+            table.add_row(Text(task.uid), str(task.attempt), format_duration(task.elapsed_s), format_cores(task.cores))
         if len(self.running) > _MOST_RUNNING:
             table.add_row(f"and {len(self.running) - _MOST_RUNNING} more", "", "", "")
         return table
@@ -189,12 +188,12 @@ class Status:
         table.add_column("about", overflow="fold")
         table.add_column("answer", overflow="fold")
         for answer in self.last:
-            text = action_text(answer.action) + (f"  (fallback: {answer.fallback})" if answer.fallback else "")
+            text = format_action(answer.action) + (f"  (fallback: {answer.fallback})" if answer.fallback else "")
             table.add_row(str(answer.number), f"{answer.asked_s:,.1f} s", Text(answer.subject), Text(text))
         return table
 
 
-def status(path: Path | str) -> Status:
+def status(path: Path | str) -> CampaignStatus:
     """How the campaign in a run folder stands.
 
     Raises:
@@ -208,12 +207,12 @@ def status(path: Path | str) -> Status:
         if not (path / STATUS).exists():
             raise
         try:
-            return Status.from_json(json.loads((path / STATUS).read_text()))
+            return CampaignStatus.from_json(json.loads((path / STATUS).read_text()))
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(f"{path / STATUS}: damaged, or of another version ({error}): try again soon") from error
 
 
-def status_of(path: Path) -> tuple[Run, Status]:
+def status_of(path: Path) -> tuple[RunFolder, CampaignStatus]:
     """The same, with the run as it was read."""
     # Who steers is looked up first: what it writes until it ends is then in the records.
     who = controller(path)
@@ -252,14 +251,14 @@ def write_status(path: Path, config: Config, journal: Journal) -> None:
     """How the run stands, for those who cannot read the journal: ``status.json`` beside it, whole or not at all."""
     records = journal.records()
     timeline = Timeline.read(records, config.machine.capacity())
-    run = Run(path, config, journal.header, records, timeline)
+    run = RunFolder(path, config, journal.header, records, timeline)
     text = json_text(_status(run, controller(path)))
     new = path / f".{STATUS}.new"
     new.write_text(text + "\n")
     new.replace(path / STATUS)
 
 
-def _status(run: Run, who: Controller) -> Status:
+def _status(run: RunFolder, who: Controller) -> CampaignStatus:
     timeline, summary = run.timeline, run.timeline.summary
     elapsed_s = now_s(run) if summary is None and who.alive else timeline.charged_s
     campaign = _campaign(run)
@@ -267,11 +266,11 @@ def _status(run: Run, who: Controller) -> Status:
     if summary is not None:
         successes = int(summary["successes"])
     else:
-        successes = timeline.answers[-1].successes if timeline.answers else 0
+        successes = timeline.decisions[-1].successes if timeline.decisions else 0
     alive = summary is None and who.alive is not False
     open_ = [attempt for attempt in timeline.attempts if attempt.ended_s is None] if alive else []
     running = [
-        RunningTask(a.uid, a.attempt, max(elapsed_s - a.launched_s, 0.0), a.cores, a.gpus)
+        TaskStatus(a.uid, a.attempt, max(elapsed_s - a.launched_s, 0.0), a.cores, a.gpus)
         for a in open_
         if a.launched_s is not None
     ]
@@ -281,8 +280,8 @@ def _status(run: Run, who: Controller) -> Status:
     nobody = summary is None and who.alive is False
     programs, lease_s = unattended(run.path / WORK) if nobody else (0, 0.0)
     failed = sorted((a for a in timeline.attempts if a.failure is not None), key=_ended_s)
-    booked = account(timeline, elapsed_s)
-    return Status(
+    ledger = allocation_ledger(timeline, elapsed_s)
+    return CampaignStatus(
         run=str(run.path),
         campaign=str(run.header.get("campaign", "")),
         instance=int(run.header.get("instance", 0)),
@@ -300,12 +299,12 @@ def _status(run: Run, who: Controller) -> Status:
         queued=len(open_) - len(running),
         busy_cores=sum(len(task.cores) for task in running),
         total_cores=timeline.capacity.total_cores,
-        decisions=len(timeline.answers),
-        last=timeline.answers[-LAST:],
+        decisions=len(timeline.decisions),
+        last=timeline.decisions[-LAST:],
         failures=dict(Counter(str(a.failure) for a in failed)),
         last_failure=": ".join(filter(None, [failed[-1].uid, failed[-1].message])) if failed else "",
-        core_seconds={purpose.value: seconds for purpose, seconds in booked.cores.items()},
-        gpu_seconds={purpose.value: seconds for purpose, seconds in booked.gpus.items()},
+        core_seconds={purpose.value: seconds for purpose, seconds in ledger.cores.items()},
+        gpu_seconds={purpose.value: seconds for purpose, seconds in ledger.gpus.items()},
         braked=timeline.braked,
         unattended=programs,
         lease_s=lease_s,
@@ -316,7 +315,7 @@ def _ended_s(attempt: Attempt) -> float:
     return attempt.ended_s or 0.0
 
 
-def _campaign(run: Run) -> Campaign | None:
+def _campaign(run: RunFolder) -> Campaign | None:
     section = run.config.campaign
     try:
         return campaign_factory(section.name, section.options).campaign(int(run.header.get("instance", 0)))

@@ -1,1 +1,1 @@
-"""What a command owes its machine: interrupts, time limits, files written whole, crash reports."""
+"""Operating-system services of commands: interrupts, time limits, atomic files, crash reports, safe terminals."""

@@ -1,4 +1,4 @@
-"""Whose code raised an exception, and what is said when that is a bug: one line, and the traceback in a file."""
+"""Attributes an exception to rlctl or to user code, and reports bugs in one line, with the traceback in a file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LIBRARIES = frozenset({"site-packages", "dist-packages"})
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose code raised an exception.
+    """The code that raised an exception.
 
     Attributes:
-        name: for people: "rlctl", or "the plug-in ljorder"; empty for code that no package registers.
+        name: "rlctl", or e.g. "the plug-in ljorder"; empty for code that no package registers.
         place: file and line of the deepest frame of that code; empty for rlctl, whose bugs come with a traceback.
     """
 
@@ -39,7 +39,7 @@ class Origin:
 
     @property
     def rlctl(self) -> bool:
-        """Whether it is rlctl's own."""
+        """Whether it is rlctl's own code."""
         return not self.place
 
     def __str__(self) -> str:
@@ -51,48 +51,49 @@ _ORIGIN = "_rlctl_origin"
 
 
 def origin(error: BaseException, packages: Collection[str] = ()) -> Origin:
-    """Whose code raised an exception: rlctl's, or a user's that rlctl has called, whatever library it then called.
+    """The code that raised an exception: rlctl's, or user code that rlctl called, whatever library that called in turn.
 
-    A user's code is a plug-in's, and any other that is neither rlctl, nor Python's, nor an installed library. A
-    constructor of rlctl that refuses its arguments speaks of its caller.
+    User code is that of plug-ins, and all that is neither rlctl, nor Python's, nor an installed library. Errors from
+    constructors of rlctl that refuse their arguments belong to the caller.
 
     Args:
-        error: with its traceback, as it was caught by rlctl.
-        packages: top-level modules that are a user's although they are installed and register nothing with rlctl,
-            e.g. that of a Gymnasium environment.
+        error: with its traceback, as rlctl caught it.
+        packages: top-level modules that count as user code although they are installed and register nothing with
+            rlctl, e.g. that of a Gymnasium environment.
     """
-    told = getattr(error, _ORIGIN, None)
-    if isinstance(told, Origin):
-        return told
+    remembered = getattr(error, _ORIGIN, None)
+    if isinstance(remembered, Origin):
+        return remembered
     plug_ins = _plug_ins()
     found, constructing = _RLCTL, False
     for frame, line in traceback.walk_tb(error.__traceback__):
-        package = _module(frame).partition(".")[0]
+        module = _module(frame)
+        package = module.partition(".")[0]
         owner, file = plug_ins.get(package), frame.f_code.co_filename
-        if _module(frame) == "rlctl.system.watchdog":
-            continue  # it has interrupted the code above
+        if module == "rlctl.system.watchdog":
+            continue  # its handler interrupted the code above
         if package == "rlctl" or owner == "rlctl":
             constructing |= not found.rlctl and frame.f_code.co_name in ("__init__", "__post_init__")
             found = found if constructing else _RLCTL
-        elif owner is not None or package in packages or _loose(frame):
+        elif owner is not None or package in packages or _is_loose(frame):
             constructing = False
             if not file.startswith("<") or found.rlctl:  # else it is text that the code before has evaluated
-                found = Origin("" if owner is None else f"the plug-in {owner}", f"{_short(file)}:{line}")
+                found = Origin("" if owner is None else f"the plug-in {owner}", f"{_relative(file)}:{line}")
     return found
 
 
 def remember_origin(error: BaseException, packages: Collection[str] = ()) -> None:
-    """Keep ``origin`` in the exception, for the process that it is sent to: tracebacks are not."""
+    """Store ``origin`` in the exception before it is sent to another process, which drops tracebacks."""
     with contextlib.suppress(AttributeError):  # an exception with slots
         setattr(error, _ORIGIN, origin(error, packages))
 
 
-def kept(error: BaseException, name: str = "rlctl-traceback-") -> str:
-    """Keep the traceback of an exception in a file; says where it is."""
+def save_traceback(error: BaseException, prefix: str = "rlctl-traceback-") -> str:
+    """Write the traceback to a temporary file; returns a clause that names the file."""
     text = "".join(traceback.format_exception(error))
     log.debug("%s", text)
     try:
-        with tempfile.NamedTemporaryFile("w", prefix=name, suffix=".txt", delete=False) as file:
+        with tempfile.NamedTemporaryFile("w", prefix=prefix, suffix=".txt", delete=False) as file:
             file.write(f"{sys.argv}\n{text}")
         return f"the traceback is in {file.name}"
     except (OSError, UnicodeError):
@@ -100,17 +101,17 @@ def kept(error: BaseException, name: str = "rlctl-traceback-") -> str:
 
 
 def report(error: BaseException) -> str:
-    """One line on an unexpected exception; its traceback is kept in a file."""
-    where = kept(error, "rlctl-bug-")
+    """One line on an unexpected exception, whose traceback it saves."""
+    where = save_traceback(error, "rlctl-bug-")
     what = described(error).splitlines()[0].removesuffix(": ")[:200]
-    whose = origin(error)
-    blamed = str(whose) if whose.name else f"rlctl, or in {whose}"  # unregistered code may be called wrongly
+    found = origin(error)
+    blamed = str(found) if found.name else f"rlctl, or in {found}"  # rlctl may call unregistered code wrongly
     return f"this is a bug in {blamed}, please report it ({what}); {where}"
 
 
 @functools.cache
 def _plug_ins() -> dict[str, str]:
-    """Which distribution registers a top-level module with rlctl."""
+    """The distribution of each top-level module that registers something with rlctl."""
     return {
         point.module.partition(".")[0]: point.dist.name if point.dist else point.module
         for group in importlib.metadata.entry_points().groups
@@ -120,13 +121,13 @@ def _plug_ins() -> dict[str, str]:
 
 
 def _module(frame: FrameType) -> str:
-    """Its module, by the name that it also has where ``python -m`` runs it."""
+    """Name of the frame's module, also where ``python -m`` runs it as ``__main__``."""
     spec = frame.f_globals.get("__spec__")
     return str(getattr(spec, "name", None) or frame.f_globals.get("__name__", ""))
 
 
-def _loose(frame: FrameType) -> bool:
-    """Whether this code is in no library: a script, a module beside the experiment, a package that is being edited."""
+def _is_loose(frame: FrameType) -> bool:
+    """Whether this code is in no library: a script, a module beside the experiment, an editable install."""
     file = frame.f_code.co_filename
     if file.startswith("<"):
         return str(frame.f_globals.get("__name__")) == "__main__"
@@ -137,8 +138,8 @@ def _loose(frame: FrameType) -> bool:
     return not any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 
 
-def _short(file: str) -> str:
-    """A file as seen from the current folder, if it lies below it."""
+def _relative(file: str) -> str:
+    """Path relative to the current folder, if the file lies below it."""
     with contextlib.suppress(OSError, ValueError):  # the folder is gone, or the file lies elsewhere
         return str(Path(file).relative_to(Path.cwd()))
     return file

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and says in one line why a place cannot be written."""
+"""Writes files and folders atomically, and says in one line why a path cannot be written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlctl.core.errors import StorageError
-from rlctl.plugins.entry_points import reason
+from rlctl.core.errors import StorageError, reason
 from rlctl.system.crash_report import origin
 
 _NEW = ".rlctl-new"
-"""A folder that is being filled: inside the one that it is for if that is there, else beside it, with its name."""
+"""Name of an unfinished folder: inside its target if that exists, else beside it, with a hash of its name."""
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -38,15 +37,15 @@ _ADVICE = {
 
 
 def storage_error(error: OSError, place: Path | str | None = None) -> StorageError | None:
-    """The same for people; None if it is nothing that a user can mend.
+    """The error in one line with advice; None if users cannot do anything about it.
 
-    A file that rlctl misses is a user's affair only where something was to be written. What a plug-in could not open is
-    told as the plug-in's, see ``users_error``.
+    Only use it where something was to be written: a file of its own that rlctl cannot find is a bug. Errors of plug-ins
+    name the plug-in, see ``user_code_error``.
 
     >>> str(storage_error(OSError(errno.ENOSPC, "No space left on device"), "runs/a"))
     'runs/a: cannot be written (No space left on device): free some space'
     """
-    if (users := users_error(error)) is not None:
+    if (users := user_code_error(error)) is not None:
         return users
     advice = _ADVICE.get(error.errno or 0)
     name = error.filename if isinstance(error.filename, str | Path) else place
@@ -55,23 +54,23 @@ def storage_error(error: OSError, place: Path | str | None = None) -> StorageErr
     return StorageError(f"{name}: cannot be written ({error.strerror}): {advice}")
 
 
-def users_error(error: OSError) -> StorageError | None:
-    """What code of a user's could not open, read or write, with the name of that code; None if it was rlctl's own."""
-    whose = origin(error)
-    if whose.rlctl:
+def user_code_error(error: OSError) -> StorageError | None:
+    """A line on what user code could not open, read or write; None if the code is rlctl's own."""
+    code = origin(error)
+    if code.rlctl:
         return None
-    said = error.strerror or reason(error)
+    text = error.strerror or reason(error)
+    advice = _ADVICE.get(error.errno or 0, "look at what it needs there")
     if error.filename is None:
-        advice = _ADVICE.get(error.errno or 0, "look at what it needs there")
-        return StorageError(f"{whose} fails with {type(error).__name__} ({said}): {advice}")
-    advice = "correct the path, or make the file" if isinstance(error, FileNotFoundError) else ""
-    advice = advice or _ADVICE.get(error.errno or 0, "look at what it needs there")
-    return StorageError(f"{os.fsdecode(error.filename)}: {whose} cannot use it ({said}): {advice}")
+        return StorageError(f"{code} fails with {type(error).__name__} ({text}): {advice}")
+    if isinstance(error, FileNotFoundError):
+        advice = "correct the path, or make the file"
+    return StorageError(f"{os.fsdecode(error.filename)}: {code} cannot use it ({text}): {advice}")
 
 
 @contextmanager
-def writing(place: Path, then: str = "") -> Iterator[None]:
-    """What cannot be written inside is a ``StorageError``.
+def storage_errors(place: Path, then: str = "") -> Iterator[None]:
+    """Raise ``StorageError`` for what cannot be written inside.
 
     Args:
         then: what to do after the advice, e.g. "then resume".
@@ -86,20 +85,20 @@ def writing(place: Path, then: str = "") -> Iterator[None]:
 
 
 def require_folder(folder: Path, made: Sequence[str] | None = None) -> None:
-    """Refuse a folder that could not be made or written, before any work is done for it.
+    """Check that a folder can be made and written, before any work is done for it.
 
     Args:
-        made: it has to be new: not there, or empty. What a ``filled`` of these entries has left when it was killed
-            does not count, nor what a file system has in its root. None: it may hold anything.
+        made: requires a new folder: missing or empty. Leftovers of a killed ``atomic_folder`` with these entries do not
+            count, nor does what a file system has in its root. None: the folder may contain anything.
 
     Raises:
-        StorageError: it could not, or is not new.
+        StorageError: it cannot be written, or is not new.
     """
     _require_place(folder, "folder")
-    with writing(folder):
+    with storage_errors(folder):
         if folder.is_symlink() and not folder.exists():
-            there = os.readlink(folder)
-            raise StorageError(f"{folder} is a link to {there}, which is not there: make that folder, or give another")
+            target = os.readlink(folder)
+            raise StorageError(f"{folder} is a link to {target}, which is not there: make that folder, or give another")
         if folder.exists() and not folder.is_dir():
             raise StorageError(f"{folder} is a file; give a folder")
         if made is not None and folder.exists():
@@ -111,31 +110,31 @@ def require_folder(folder: Path, made: Sequence[str] | None = None) -> None:
 
 
 @contextmanager
-def filled(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
-    """Make a folder that appears whole, or, killed at any moment, not at all: what is left is made anew.
+def atomic_folder(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``folder`` as a whole; a kill leaves nothing, or leftovers to overwrite.
 
-    A folder that is not there gets its name when all is in it. One that is there may be a mount point or a link, or lie
-    where nothing else may be made: it stays, and the entries move into it, the last one last, by which it is known.
+    A missing folder is renamed into place. One that exists may be a mount point or a link, or lie where nothing else
+    may be made: it stays, and the entries move into it. The last entry moves last and marks the folder as complete.
 
     Args:
-        entries: names of what the caller makes in the folder that is yielded, which is another one for now.
+        entries: names of what the caller makes in the temporary folder.
 
     Raises:
-        StorageError: another process is at it.
+        StorageError: another process is making the same folder.
     """
-    folder = folder.absolute()  # as the system takes it: what follows a link is no business of ours
-    there = folder.exists()
+    folder = folder.absolute()  # does not resolve links, nor ".." behind them
+    exists = folder.exists()
     name = f"{_NEW}-{hashlib.sha256(os.fsencode(folder.name)).hexdigest()[:12]}"
-    new = folder / _NEW if there else folder.with_name(name)
+    new = folder / _NEW if exists else folder.with_name(name)
     new.mkdir(parents=True, exist_ok=True)
     handle = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _claim(handle, folder)
+        _lock(handle, folder)
         for left in new.iterdir():
             _remove(left)
         try:
             yield new
-            if there:
+            if exists:
                 for entry in entries:
                     _remove(folder / entry)
                     (new / entry).rename(folder / entry)
@@ -143,7 +142,7 @@ def filled(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
             else:
                 new.rename(folder)
         except BaseException:
-            if there and not (folder / entries[-1]).exists():
+            if exists and not (folder / entries[-1]).exists():
                 for entry in entries:
                     _remove(folder / entry)
             shutil.rmtree(new, ignore_errors=True)
@@ -153,26 +152,26 @@ def filled(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
 
 
 def require_file(file: Path) -> None:
-    """Refuse a file that could not be written, before any work is done for it.
+    """Check that a file can be written, before any work is done for it.
 
     Raises:
-        StorageError: it could not.
+        StorageError: it cannot.
     """
     _require_place(file, "file")
-    with writing(file):
+    with storage_errors(file):
         if file.is_dir():
             raise StorageError(f"{file} is a folder; give the file to write")
         _require_rights(file.parent)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text so that a reader finds all of it or what was there before; what a link names, not the link.
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text so that readers find all of it or what was there before; follows links.
 
     Raises:
         StorageError: it cannot be written.
     """
-    with writing(file):
-        file = Path(os.path.realpath(file))  # tempfile, too, forgets the links before ".."
+    with storage_errors(file):
+        file = Path(os.path.realpath(file))  # links, and ".." behind them
         if file.exists() and not file.is_file():  # a pipe or a device is not to be replaced
             with file.open("w", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(text)
@@ -190,7 +189,7 @@ def write_whole(file: Path, text: str) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def _claim(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -212,15 +211,15 @@ def _require_place(path: Path, what: str) -> None:
 
 
 def _require_rights(folder: Path) -> None:
-    """The nearest folder above that is there must be one that can be written, as a trial shows."""
+    """Check by a trial that the folder, or its nearest ancestor that exists, can be written."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     try:
-        # Rights alone do not tell: /proc has them. The file has no name, so that a kill leaves nothing, where the file
-        # system knows such files; elsewhere it has one for the moment between two calls.
+        # Rights alone do not suffice: /proc has them. Where the file system supports it the file has no name, so that
+        # a kill leaves nothing.
         with tempfile.TemporaryFile(prefix=".rlctl-", dir=folder):
             pass
     except OSError as error:

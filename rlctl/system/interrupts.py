@@ -1,4 +1,4 @@
-"""Ctrl-C, and the end of a batch job, which is an interrupt like Ctrl-C: everything is cleaned up on the way out."""
+"""Turns SIGINT and SIGTERM (Ctrl-C, the end of a batch job) into an exception, so that commands clean up."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import NoReturn
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came.
+    """SIGINT or SIGTERM arrived.
 
-    Not ``KeyboardInterrupt`` itself: where that strikes in text that is being executed, as when a data class is made,
-    Python remembers it, and ends the process by SIGINT later, whatever the program's own exit code is.
+    Not ``KeyboardInterrupt`` itself: raised in code that Python executes from text, as when a data class is made,
+    that makes Python end the process by SIGINT later, whatever exit code the program chooses.
     """
 
 
 def begin() -> None:
-    """From now on both signals raise ``Interrupted``; a SIGINT that is ignored, as in the background, stays so."""
+    """Raise ``Interrupted`` on both signals from now on; a SIGINT that is ignored, as in the background, stays so."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -25,7 +25,7 @@ def begin() -> None:
 
 
 def end() -> None:
-    """What is left is Python's own end, and an exception there would be shown with a traceback."""
+    """Restore the default actions for the shutdown of Python, where an exception would print a traceback."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 

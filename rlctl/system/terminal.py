@@ -1,4 +1,4 @@
-"""Standard input and output as they come: closed, full, a pipe without a reader, of an old character set."""
+"""Makes standard input and output safe: closed, full, a pipe without a reader, an old character set."""
 
 from __future__ import annotations
 
@@ -10,48 +10,57 @@ import sys
 import threading
 from typing import Any
 
-from rlctl.executors.local.processes import open_closed_streams
-
 log = logging.getLogger(__name__)
 
 
+def open_closed_streams() -> None:
+    """Open ``/dev/null`` for each of the three standard streams that is closed, as in services.
+
+    Otherwise the next file that is opened, a journal or a connection, would get its number: everything printed would go
+    there, and a process that is started would take it for its own input or output.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(handle, True)
+    os.close(handle)
+
+
 def prepare() -> None:
-    """Make printing safe: what is closed swallows what it is told, and no character is too strange to be printed."""
+    """Make printing safe: closed streams drop what is printed, unencodable characters are escaped."""
     open_closed_streams()
     errors = sys.stderr
     if isinstance(errors, io.TextIOWrapper) and errors is sys.__stderr__:
-        raw: Any = _Forgiving(errors.fileno(), "w", closefd=False)  # nothing is kept back, as by python -u
+        raw: Any = _LossyErrors(errors.fileno(), "w", closefd=False)  # unbuffered, as by python -u
         sys.stderr = io.TextIOWrapper(raw, encoding=errors.encoding, line_buffering=True, write_through=True)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 -- it stays open as long as the process
-        elif hasattr(stream, "reconfigure"):
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    threading.excepthook = _in_thread
+    threading.excepthook = _log_thread_error
 
 
-class _Forgiving(io.FileIO):
-    """Standard error: what cannot be written there, to a full disk or a closed pipe, is not worth the end of a run."""
+class _LossyErrors(io.FileIO):
+    """Standard error that drops what cannot be written, to a full disk or a closed pipe, rather than end a run."""
 
     def write(self, data: Any) -> int:
-        """All of it, or nothing."""
+        """Write all of it, or drop it."""
         with contextlib.suppress(OSError):
             return super().write(data)
         return len(data)
 
 
 def flush() -> None:
-    """Have everything printed while there is still somebody to complain to.
+    """Flush standard output while an error can still be reported.
 
     Raises:
-        OSError: it cannot be.
+        OSError: it cannot be written.
     """
     sys.stdout.flush()
 
 
 def has_reader() -> bool:
-    """Whether what was printed so far has gone out; not so once a pipe has lost its reader."""
+    """Whether standard output can be flushed; not so once a pipe has lost its reader."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -60,21 +69,17 @@ def has_reader() -> bool:
 
 
 def drop_output() -> None:
-    """Nobody reads any more: what is still to be printed goes nowhere, also at the end of Python."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(null, sys.stdout.fileno())
-        except (OSError, ValueError):  # standard output is no file
-            pass
-        finally:
-            os.close(null)
+    """Discard what cannot be printed any more, also at the end of Python."""
+    if has_reader():
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):  # standard output is no file
+        os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def one_line(text: str) -> str:
-    r"""A message in one line, whatever is in the names in it.
+    r"""A message in one line, whatever the names in it contain.
 
     >>> print(one_line("no such\n  file: a\x1bb"))
     no such file: a\x1bb
@@ -83,7 +88,7 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def _in_thread(arguments: threading.ExceptHookArgs) -> None:
-    """A thread's exception is raised again where its work is waited for; here it would only be shown twice."""
+def _log_thread_error(arguments: threading.ExceptHookArgs) -> None:
+    """Log a thread's exception instead of printing it: it is raised again where its result is awaited."""
     error = (arguments.exc_type, arguments.exc_value or arguments.exc_type(), arguments.exc_traceback)
     log.debug("in thread %s", arguments.thread, exc_info=error)

@@ -1,9 +1,9 @@
-"""Ends a call of a plug-in's code that does not return: a rule in an endless loop, a campaign that waits for a lock.
+"""Limits the time of calls into plug-in code, e.g. a rule in an endless loop or a campaign that waits for a lock.
 
-``watching`` begins a watch for the code inside; ``asking`` marks one call of code that is not rlctl's. A thread looks
-several times a second whether the same call is still on its way, which costs the calls themselves next to nothing. One
-that takes too long is interrupted by a signal to its thread, whose handler raises: that ends loops of Python, sleeps,
-locks and most waits for the network. What lets nothing interrupt it ends with the process, if this one may end so.
+``watching`` starts a watchdog thread for the code inside; ``rlctl.core.plugin_calls.asking`` marks each call. The
+thread checks several times a second whether the same call still runs, which costs the calls themselves next to nothing.
+It interrupts a call that takes too long by a signal whose handler raises ``NoAnswer``: that ends Python loops, sleeps,
+locks and most network waits. A call that cannot be interrupted ends with the process, if this may exit.
 """
 
 from __future__ import annotations
@@ -34,88 +34,198 @@ _LOOK_S = 1.0
 _GRACE_S = 5.0
 """For a call that was interrupted, or whose process was asked to stop."""
 _AGAIN_S = 2.0
-"""Between two interrupts of one call, which may catch the first; the second is not to come while that ends the call."""
+"""Between two interrupts of one call, which may catch the first; long enough for the first to end the call."""
 
 _INTERRUPT = signal.SIGURG
-"""Ignored by default, so that one which comes too late does no harm."""
+"""Ignored by default, so a late one does no harm."""
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
+_EXIT_ALLOWED: ContextVar[bool] = ContextVar("exit_allowed", default=False)
+
 
 class NoAnswer(BaseException):
-    """A call takes longer than it may; raised inside of it."""
+    """Raised inside a call that takes longer than its limit."""
 
 
-class Call:
-    """One call of code that is not rlctl's; a context manager.
-
-    Attributes:
-        who: e.g. "policy feedback".
-        what: e.g. "decision 3".
-        times: how many answers it gives, each of which may take its time.
-    """
+class WatchedCall:
+    """One call of plug-in code; a context manager. Its arguments are those of ``rlctl.core.plugin_calls.asking``."""
 
     __slots__ = ("_outer", "_watch", "times", "what", "who")
 
     def __init__(self, watch: Watch, who: str, what: object, times: int) -> None:
         self._watch, self.who, self.what, self.times = watch, who, what, times
-        self._outer: Call | None = None
+        self._outer: WatchedCall | None = None
 
     def __enter__(self) -> None:
         self._outer, self._watch.call = self._watch.call, self
-        if self._watch.arms:
+        if self._watch.steering:
             _second_signal_kills(True)
 
     def __exit__(self, *exception: object) -> None:
         self._watch.call = self._outer  # first: from here on nothing interrupts
-        if self._watch.arms:
+        if self._watch.steering:
             _second_signal_kills(False)
 
 
 class Watch:
-    """What is being asked now.
+    """A thread that watches the calls of the thread which created it.
 
     Attributes:
-        call: the call that is on its way; None: none is.
-        overdue: a call that has taken too long.
-        limit_s: how long each may take; infinite: as long as it likes.
-        arms: whether a second signal to stop kills the process during a call, and not before or after.
+        call: the innermost running call; None outside of calls.
+        overdue: a call that has exceeded its limit.
+        limit_s: of each call; may be infinite.
+        exits: whether the process may exit to end a call.
+        steering: whether a second stop signal kills the process during calls only.
     """
 
-    def __init__(self, limit_s: float | None, option: str, give_up: Callable[[str], None] | None, arms: bool) -> None:
-        self.call: Call | None = None
-        self.overdue: Call | None = None
+    def __init__(self, limit_s: float | None, option: str, give_up: Callable[[str], None] | None) -> None:
+        self.call: WatchedCall | None = None
+        self.overdue: WatchedCall | None = None
         self.limit_s = math.inf if limit_s is None else limit_s
-        self.give_up = give_up
-        self.option = option
-        self.arms = arms
-        self.asked_to_stop = False
-        self.thread = threading.get_ident()
-        self.told, self.wake = os.pipe()  # numbers of signals; 0 at the end
-        os.set_blocking(self.wake, False)
+        self._option, self._give_up = option, give_up
+        self._main = threading.current_thread() is threading.main_thread()
+        self._thread_id = threading.get_ident()
+        self.exits = self._main and _EXIT_ALLOWED.get()
+        self.steering = self.exits and give_up is not None
+        self._reader, self.writer = os.pipe()  # numbers of signals; 0 at the end
+        os.set_blocking(self.writer, False)
+        self._thread = threading.Thread(target=self._run, name="rlctl-watchdog", daemon=True)
+        self._thread.start()
 
-    def complaint(self, call: Call, error: BaseException | None = None) -> str:
-        """What is said of a call that has not answered."""
+    def calling(self, who: str, what: object, times: int) -> WatchedCall:
+        """Mark one call; see ``rlctl.core.plugin_calls.asking``."""
+        return WatchedCall(self, who, what, times)
+
+    def message(self, call: WatchedCall, error: BaseException | None = None) -> str:
+        """One line on a call that exceeded its limit; ``error`` shows where it was."""
         where = "" if error is None else origin(error).place
         where = f" (it was at {where})" if where else ""
         return (
             f"{call.who} has not answered {call.what} within {self.limit_s * call.times:g} s{where}: correct it, or "
-            f"allow it more time by {self.option}"
+            f"allow it more time by {self._option}"
         )
 
-    def calling(self, who: str, what: object, times: int) -> Call:
-        """Mark one call; see ``rlctl.core.plugin_calls.asking``."""
-        return Call(self, who, what, times)
+    def close(self) -> None:
+        """End the thread."""
+        os.write(self.writer, b"\0")
+        self._thread.join()
+        os.close(self.writer)
+        os.close(self._reader)
 
-    def end(self, thread: threading.Thread) -> None:
-        """The thread that looks ends."""
-        os.write(self.wake, b"\0")
-        thread.join()
-        os.close(self.wake)
-        os.close(self.told)
+    def on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler: raise in the call that is overdue, unless it has just returned."""
+        if self.overdue is not None and self.call is self.overdue:
+            raise NoAnswer
+
+    def _run(self) -> None:
+        period_s = min(_LOOK_S, max(self.limit_s / 4.0, 0.01))
+        seen: WatchedCall | None = None
+        stop_requested = False
+        waited_s = stopping_s = next_s = 0.0
+        last_s = time.monotonic()
+        while True:
+            if select.select([self._reader], [], [], period_s)[0]:
+                numbers = os.read(self._reader, 4096)
+                if 0 in numbers:
+                    return
+                stop_requested |= not set(numbers).isdisjoint(_STOPS)
+            now_s = time.monotonic()
+            passed_s, last_s = min(now_s - last_s, 2.0 * period_s), now_s  # no more where this process was suspended
+            call = self.call
+            if call is None or call is not seen:
+                seen, waited_s, stopping_s = call, 0.0, 0.0
+                continue
+            waited_s += passed_s
+            stopping_s += passed_s * stop_requested
+            if self.exits and stopping_s > _GRACE_S:
+                self._exit("", 130)
+            if waited_s >= self.limit_s * call.times:
+                if now_s >= next_s or self.overdue is not call:
+                    self.overdue, next_s = call, now_s + _AGAIN_S
+                    self._interrupt()
+                if self.exits and waited_s >= self.limit_s * call.times + _GRACE_S:
+                    self._exit(self.message(call), (StoppedError if self.steering else NoAnswerError).exit_code)
+
+    def _interrupt(self) -> None:
+        if self._main:
+            signal.pthread_kill(self._thread_id, _INTERRUPT)
+        else:  # this reaches Python code only
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), ctypes.py_object(NoAnswer))
+
+    def _exit(self, why: str, code: int) -> NoReturn:
+        if self._give_up is not None:
+            thread = threading.Thread(target=self._give_up, args=(why,), daemon=True)
+            thread.start()
+            thread.join(4.0 * _GRACE_S)
+        text = f"{why}; nothing interrupts it, so that this process has ended itself" if why else "stopped"
+        with contextlib.suppress(OSError):
+            os.write(2, f"rlctl: {text}\n".encode(errors="replace"))
+        os._exit(code)
 
 
-_MAY_EXIT: ContextVar[bool] = ContextVar("may_exit", default=False)
+def limit_s() -> float | None:
+    """Time limit of a call here; None: unlimited."""
+    watch = _current()
+    return None if watch is None or math.isinf(watch.limit_s) else watch.limit_s
+
+
+def allow_exit() -> None:
+    """Let watchdogs exit this process where nothing else ends a call: it is rlctl's own command."""
+    _EXIT_ALLOWED.set(True)
+
+
+def interruptible() -> bool:
+    """Whether plug-in code runs now, where an exception in a signal handler cannot damage rlctl's own state."""
+    watch = _current()
+    return watch is not None and watch.call is not None
+
+
+def timeout_message(error: NoAnswer) -> str:
+    """One line on the call that exceeded its limit."""
+    watch = _current()
+    return str(error) if watch is None or watch.overdue is None else watch.message(watch.overdue, error)
+
+
+@contextmanager
+def watching(
+    limit_s: float | None, option: str, give_up: Callable[[str], None] | None = None, *, signals: bool = True
+) -> Iterator[None]:
+    """Limit the time of the calls inside; has no effect inside another ``watching``.
+
+    Args:
+        limit_s: for each call; None: no limit, but stop signals still end calls.
+        option: the key that sets the limit, for the message.
+        give_up: cleans up, in another thread, before the process exits because a call cannot be interrupted. Its
+            argument is the reason: the message on the call, or empty after a stop signal.
+        signals: whether SIGINT and SIGTERM end a call that cannot be interrupted, and a second one kills.
+
+    Raises:
+        NoAnswerError: a call exceeded its limit; the line says which, and what to do.
+    """
+    if _current() is not None:
+        yield
+        return
+    watch = Watch(limit_s, option, give_up)
+    token = WATCH.set(watch)
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(_INTERRUPT, watch.on_interrupt) if main else None
+    signals = signals and watch.exits
+    wakeup = signal.set_wakeup_fd(watch.writer, warn_on_full_buffer=False) if signals else -1
+    if signals and not watch.steering:
+        _second_signal_kills(True)
+    try:
+        yield
+    except NoAnswer as error:
+        raise NoAnswerError(timeout_message(error)) from error
+    finally:
+        WATCH.reset(token)
+        if signals:
+            signal.set_wakeup_fd(wakeup)
+            _second_signal_kills(False)
+        if main:
+            signal.signal(_INTERRUPT, before)
+        watch.close()
 
 
 def _current() -> Watch | None:
@@ -123,153 +233,23 @@ def _current() -> Watch | None:
     return watch if isinstance(watch, Watch) else None
 
 
-def limit_s() -> float | None:
-    """How long a call may take here; None: as long as it likes."""
-    watch = _current()
-    return None if watch is None or math.isinf(watch.limit_s) else watch.limit_s
-
-
-def may_exit() -> None:
-    """This process is rlctl's own: it may end without much ado where nothing else helps."""
-    _MAY_EXIT.set(True)
-
-
-def interruptible() -> bool:
-    """Whether code that is not rlctl's runs now, in which an interrupt does no harm to rlctl's own books."""
-    watch = _current()
-    return watch is not None and watch.call is not None
-
-
-def complaint(error: NoAnswer) -> str:
-    """What is said of a call that took too long, in one line."""
-    watch = _current()
-    return str(error) if watch is None or watch.overdue is None else watch.complaint(watch.overdue, error)
-
-
-@contextmanager
-def watching(
-    limit_s: float | None, option: str, give_up: Callable[[str], None] | None = None, *, signals: bool = True
-) -> Iterator[None]:
-    """Watch over calls inside; each may take ``limit_s``.
-
-    Args:
-        limit_s: None: as long as they like; signals to stop are seen to all the same.
-        option: the key that sets the limit, for the message.
-        give_up: what to do, from another thread, before the process ends where nothing interrupts a call. It is told
-            why: what has not answered, or nothing if a signal has asked to stop.
-        signals: whether signals to stop end a call that nothing interrupts, and a second one kills.
-
-    Raises:
-        NoAnswerError: one takes longer; the line says which, and what to do.
-    """
-    if _current() is not None:  # the outer watch sees all
-        yield
-        return
-    main = threading.current_thread() is threading.main_thread()
-    exits = main and _MAY_EXIT.get()
-    watch = Watch(limit_s, option, give_up, arms=exits and give_up is not None)
-    token = WATCH.set(watch)
-    before = signal.signal(_INTERRUPT, lambda number, frame: _too_late(watch, frame)) if main else None
-    signals = signals and exits
-    noted = signal.set_wakeup_fd(watch.wake, warn_on_full_buffer=False) if signals else -1
-    if signals and not watch.arms:
-        _second_signal_kills(True)
-    thread = threading.Thread(target=_look, args=(watch, main, exits), name="rlctl-watchdog", daemon=True)
-    thread.start()
-    try:
-        yield
-    except NoAnswer as error:
-        raise NoAnswerError(complaint(error)) from error
-    finally:
-        WATCH.reset(token)
-        if signals:
-            signal.set_wakeup_fd(noted)
-            _second_signal_kills(False)
-        if main:
-            signal.signal(_INTERRUPT, before)
-        watch.end(thread)
-
-
-def _too_late(watch: Watch, frame: FrameType | None) -> None:
-    if watch.overdue is not None and watch.call is watch.overdue:
-        raise NoAnswer
-
-
-def _look(watch: Watch, main: bool, exits: bool) -> None:
-    """Until the watch ends."""
-    period_s = min(_LOOK_S, max(watch.limit_s / 4.0, 0.01))
-    seen: Call | None = None
-    waited_s = stopping_s = next_s = 0.0
-    last_s = time.monotonic()
-    while True:
-        if select.select([watch.told], [], [], period_s)[0]:
-            said = os.read(watch.told, 4096)
-            if 0 in said:
-                return
-            watch.asked_to_stop |= not set(said).isdisjoint(_STOPS)
-        now_s = time.monotonic()
-        passed_s, last_s = min(now_s - last_s, 2.0 * period_s), now_s  # no more where this process was suspended
-        call = watch.call
-        if call is None or call is not seen:
-            seen, waited_s, stopping_s = call, 0.0, 0.0
-            continue
-        waited_s += passed_s
-        stopping_s += passed_s * watch.asked_to_stop
-        if exits and stopping_s > _GRACE_S:
-            _exit(watch, "", 130)
-        if waited_s >= watch.limit_s * call.times:
-            if now_s >= next_s or watch.overdue is not call:
-                watch.overdue, next_s = call, now_s + _AGAIN_S
-                _interrupt(watch, main)
-            if exits and waited_s >= watch.limit_s * call.times + _GRACE_S:
-                code = NoAnswerError.exit_code if watch.give_up is None else StoppedError.exit_code
-                _exit(watch, watch.complaint(call), code)
-
-
-def _interrupt(watch: Watch, main: bool) -> None:
-    if main:
-        signal.pthread_kill(watch.thread, _INTERRUPT)
-    else:  # only what is Python's own is interrupted so
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(watch.thread), ctypes.py_object(NoAnswer))
-
-
-def _exit(watch: Watch, why: str, code: int) -> NoReturn:
-    """The process ends now; ``give_up`` has a while to bring to an end what it can."""
-    if watch.give_up is not None:
-        thread = threading.Thread(target=watch.give_up, args=(why,), daemon=True)
-        thread.start()
-        thread.join(4.0 * _GRACE_S)
-    text = f"{why}; nothing interrupts it, so that this process has ended itself" if why else "stopped"
-    with contextlib.suppress(OSError):
-        os.write(2, f"rlctl: {text}\n".encode(errors="replace"))
-    os._exit(code)
+def _second_signal_kills(on: bool) -> None:
+    """Let a second SIGINT or SIGTERM kill where C code holds the interpreter lock, so that no Python handler runs."""
+    for number in _STOPS:
+        if callable(handler := signal.getsignal(number)):
+            signal.signal(number, handler)
+            if on and (one_shot := _one_shot_handler()):
+                one_shot(number)
 
 
 @functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
-
-
-class _SignalAction(ctypes.Structure):
-    """``struct sigaction`` of glibc and musl."""
-
-    _fields_ = (
-        ("handler", ctypes.c_void_p),
-        ("mask", ctypes.c_ulong * (1024 // (8 * ctypes.sizeof(ctypes.c_ulong)))),
-        ("flags", ctypes.c_int),
-        ("restorer", ctypes.c_void_p),
-    )
-
-
-_SA_RESETHAND = -0x80000000
-
-
-def _second_signal_kills(on: bool) -> None:
-    """A second SIGINT or SIGTERM kills where Python could not attend to the first, since code in C does not let it."""
+def _one_shot_handler() -> Callable[[int], object] | None:
+    """Install Python's own handler for one signal only: the next one has its default action (glibc)."""
     with contextlib.suppress(OSError, AttributeError):
-        libc = _libc()
-        for number in _STOPS:
-            action = _SignalAction()
-            if libc.sigaction(int(number), None, ctypes.byref(action)) == 0 and action.handler:
-                action.flags = action.flags | _SA_RESETHAND if on else action.flags & ~_SA_RESETHAND
-                libc.sigaction(int(number), ctypes.byref(action), None)
+        libc = ctypes.CDLL(None)
+        libc.signal.restype = ctypes.c_void_p
+        before = signal.signal(_INTERRUPT, lambda number, frame: None)
+        address = ctypes.c_void_p(libc.signal(int(_INTERRUPT), None))  # the same for all signals
+        signal.signal(_INTERRUPT, before)
+        return lambda number: libc.sysv_signal(int(number), address)
+    return None

@@ -1,4 +1,4 @@
-"""Looks whether a campaign tells its policies what only the twin may know, before any task has run."""
+"""Finds hidden quantities of the twin in what a campaign shows to its policies before any task has run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.machine import Capacity
 
 INSTANCES = 24
 """Chance orders so many alike, or in reverse, once in 10^23."""
 
 
-def told_too_early(factory: CampaignFactory, capacity: Capacity, instances: int = INSTANCES) -> str | None:
+def find_leak(factory: CampaignFactory, capacity: Capacity, instances: int = INSTANCES) -> str | None:
     """A number of the first decision that orders instances as a number of ``CampaignFactory.privileged`` does.
 
     Order alone counts, so that a hidden quantity is found under any scale.

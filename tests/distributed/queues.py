@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from rlctl.distributed.comm.messages import EMPTY, Message
+from rlctl.distributed.comm.codec import EMPTY
+from rlctl.distributed.comm.transport import Message
 
 LEARNER = (0, 0)
 

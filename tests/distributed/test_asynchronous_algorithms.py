@@ -11,9 +11,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.noise import NormalActionNoise
 from test_chunk import steps
 
-from rlctl.distributed.actor.vector_env import SingleWorlds
-from rlctl.distributed.comm.chunk import Recorder, decode
-from rlctl.distributed.comm.transition_spec import Layout, Seeds
+from rlctl.distributed.actor.vector_env import SequentialVectorEnv
+from rlctl.distributed.comm.chunk import ChunkRecorder, decode_chunk
+from rlctl.distributed.comm.transition_spec import Seeds, TransitionSpec
 from rlctl_agents.asynchronous.batch import Batch
 from rlctl_agents.asynchronous.off_policy import AsyncDQN, AsyncSAC, AsyncTD3
 from rlctl_agents.asynchronous.on_policy import AsyncMaskablePPO, AsyncPPO, AsyncRecurrentPPO
@@ -64,7 +64,7 @@ CHOICE, NUMBER = spaces.Discrete(3), spaces.Box(-1.0, 1.0, (1,), np.float32)
 
 
 def players(make, count=4, lag=0, with_mask=False, steps=20):
-    worlds = [SingleWorlds([make, make], Seeds(1, 0, 2 * i), with_mask=with_mask) for i in range(count)]
+    worlds = [SequentialVectorEnv([make, make], Seeds(1, 0, 2 * i), with_mask=with_mask) for i in range(count)]
     return Players(worlds, steps, lag)
 
 
@@ -98,10 +98,10 @@ def test_maskable_ppo():
     model = AsyncMaskablePPO("MlpPolicy", spec(make), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1)
     model.attach(source)
     model.learn(6_400)
-    chunk = source.gather(1, lambda: False)[0]
-    allowed = chunk.rows[..., 3:] > 0.5
-    assert np.take_along_axis(allowed, chunk.actions.astype(int), axis=2).all()
-    assert chunk.rewards.mean() > 0.85
+    chunk = source.next_batch(1, lambda: False)[0]
+    allowed = chunk.transitions["observation"][..., 3:] > 0.5
+    assert np.take_along_axis(allowed, chunk.transitions["action"].astype(int), axis=2).all()
+    assert chunk.transitions["reward"].mean() > 0.85
 
 
 def test_recurrent_ppo_remembers_what_was_shown():
@@ -124,10 +124,10 @@ def test_the_current_network_along_a_chunk_is_what_the_actor_had():
     model = AsyncRecurrentPPO("MlpLstmPolicy", spec(make), policy_kwargs={"lstm_hidden_size": 8}, seed=1)
     model.attach(source)
     model.publish()
-    chunks = source.gather(150, lambda: False)
+    chunks = source.next_batch(150, lambda: False)
     batch = Batch(chunks)
     found = model._memory.walk(model.policy, batch, model._actions(batch))
-    assert found.log_probs == pytest.approx(batch.flat("log_probs"), abs=1e-5)
+    assert found.log_probs == pytest.approx(batch.transitions["log_prob"], abs=1e-5)
     begins = found.states["hidden_states_pi"][batch.seams, 0]
     sent = np.concatenate([chunk.state for chunk in chunks])[:, :8]
     assert begins == pytest.approx(sent, abs=1e-5)
@@ -167,15 +167,15 @@ def test_actor_critics(kind):
 
 
 def some_chunks(count, seed=0):
-    random, layout = np.random.default_rng(seed), Layout(4, 0, 0, 1)
-    recorder = Recorder(layout, 0, 2, 50)
+    random, layout = np.random.default_rng(seed), TransitionSpec(4, 0, 0, 1)
+    recorder = ChunkRecorder(layout, 0, 2, 50)
     chunks = []
     for _ in range(count):
-        recorder.begin()
+        recorder.start()
         for rows, actions, log_probs, step in steps(random, layout, 2, 30, 0.2):
             recorder.add(rows, actions, log_probs, step, 1)
         last = random.random((2, 4)).astype("f4")
-        chunks.append(decode(recorder.encode(last, {}, 1.0, 1.0).copy(), layout))
+        chunks.append(decode_chunk(recorder.encode(last, {}, 1.0, 1.0).copy(), layout))
     return chunks
 
 
@@ -185,12 +185,12 @@ def test_a_buffer_of_chunks_samples_as_stable_baselines3s_does(size):
     ours, theirs = TimedReplayBuffer(size, seen, NUMBER, "cpu", gamma=0.9), ReplayBuffer(size, seen, NUMBER, "cpu")
     for chunk in some_chunks(5):
         ours.extend(chunk)
-        after = chunk.next_rows()
+        after, kept = chunk.next_observations(), chunk.transitions
         for i in range(2):
-            for t in range(len(chunk.rows)):
-                done = chunk.terminated[t, i] or chunk.truncated[t, i]
-                info = {"TimeLimit.truncated": bool(chunk.truncated[t, i] and not chunk.terminated[t, i])}
-                parts = (chunk.rows[t, i], after[t, i], chunk.actions[t, i], chunk.rewards[t, i], done)
+            for t in range(len(kept)):
+                done = kept["terminated"][t, i] or kept["truncated"][t, i]
+                info = {"TimeLimit.truncated": bool(kept["truncated"][t, i] and not kept["terminated"][t, i])}
+                parts = (kept["observation"][t, i], after[t, i], kept["action"][t, i], kept["reward"][t, i], done)
                 theirs.add(*(np.array(part)[None] for part in parts), [info])
     assert (ours.pos, ours.full) == (theirs.pos, theirs.full)
     inds = np.arange(size if ours.full else ours.pos)

@@ -20,10 +20,10 @@ SUM = """
 import json, sys, time
 import gymnasium, numpy as np
 from mpi4py import MPI
-from rlctl.distributed.actor.env_guard import Failure
-from rlctl.distributed.comm.collective_env import Leader, follow
+from rlctl.distributed.actor.env_guard import EnvFailure
+from rlctl.distributed.comm.collective_env import CollectiveGroup, follow_calls
 from rlctl.distributed.comm.transition_spec import Seeds
-from rlctl.distributed.actor.vector_env import SingleWorlds
+from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.config.schema import EnvironmentSection
 
 class Sum(gymnasium.Env):
@@ -47,14 +47,14 @@ class Sum(gymnasium.Env):
 
 comm = MPI.COMM_WORLD
 if comm.rank:
-    follow(Sum, comm)
+    follow_calls(Sum, comm)
     print(json.dumps([comm.rank, "left", time.process_time()]))
 else:
-    leader = Leader(comm)
-    worlds = SingleWorlds(leader.lead(Sum, 2), Seeds(1), section=EnvironmentSection(backoff_s=0.5))
-    worlds.begin()
-    seen = [worlds.step(np.array([[a], [2 * a]])).rows[:, 0].tolist() for a in (1, 2, 3)]
-    seen.append(worlds.step(np.array([[4], [5]])).rows[:, 0].tolist())
+    leader = CollectiveGroup(comm)
+    worlds = SequentialVectorEnv(leader.makers(Sum, 2), Seeds(1), section=EnvironmentSection(backoff_s=0.5))
+    worlds.reset()
+    seen = [worlds.step(np.array([[a], [2 * a]])).observations[:, 0].tolist() for a in (1, 2, 3)]
+    seen.append(worlds.step(np.array([[4], [5]])).observations[:, 0].tolist())
     print(json.dumps([0, seen, dict(worlds.failures)]))
     worlds.close()
     leader.dismiss()
@@ -129,7 +129,7 @@ def test_a_policy_is_trained_on_a_film_that_spans_two_ranks(tmp_path: Path, mode
     assert (tmp_path / "run" / "policy" / "weights.npz").exists()
 
 
-@pytest.mark.parametrize("config", ["cartpole.yaml", "moldable_queue.yaml"])
+@pytest.mark.parametrize("config", ["cartpole.yaml", "ensemble_small.yaml"])
 def test_environments_without_a_communicator_span_one_rank_only(tmp_path: Path, config: str) -> None:
     done = train(tmp_path / "run", config, "--ranks=3", "--set=train.distributed.ranks_per_env=2")
     assert done.returncode == 2

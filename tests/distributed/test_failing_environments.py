@@ -10,10 +10,11 @@ import pytest
 from faulty import Faulty
 
 from rlctl.config.schema import EnvironmentSection
-from rlctl.distributed.actor.env_guard import BrokenEnvironmentError, Failure
-from rlctl.distributed.actor.vector_env import SingleWorlds
+from rlctl.core.errors import RanksLostError
+from rlctl.distributed.actor.env_guard import BrokenEnvironmentError, EnvFailure
+from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.distributed.comm.transition_spec import Seeds
-from rlctl.distributed.learner.actor_registry import ActorsLostError, Roster
+from rlctl.distributed.learner.actor_registry import ActorRegistry
 
 QUICK = {"backoff_s": 0.01, "backoff_limit_s": 0.05}
 
@@ -25,10 +26,10 @@ def from_the_beginning():
 
 
 def begun(faults=None, section=None, count=1, **kwargs):
-    worlds = SingleWorlds(
+    worlds = SequentialVectorEnv(
         [lambda: Faulty(faults, **kwargs)] * count, Seeds(1), section=EnvironmentSection(**{**QUICK, **(section or {})})
     )
-    worlds.begin()
+    worlds.reset()
     return worlds
 
 
@@ -39,26 +40,26 @@ def step(worlds):
 @pytest.mark.parametrize(
     ("fault", "kind", "physics"),
     [
-        ("raise", Failure.RAISED, False),
-        ("shape", Failure.WRONG_SHAPE, False),
-        ("nan", Failure.NOT_FINITE, True),
-        ("nan reward", Failure.NOT_FINITE, True),
-        ("diverge", Failure.DIVERGED, True),
+        ("raise", EnvFailure.RAISED, False),
+        ("shape", EnvFailure.WRONG_SHAPE, False),
+        ("nan", EnvFailure.NOT_FINITE, True),
+        ("nan reward", EnvFailure.NOT_FINITE, True),
+        ("diverge", EnvFailure.DIVERGED, True),
     ],
 )
 def test_physics_terminates_and_infrastructure_truncates(fault, kind, physics):
     worlds = begun({3: fault}, {"diverged_reward": -5.0})
-    before = [step(worlds) for _ in range(2)][-1].rows
+    before = [step(worlds) for _ in range(2)][-1].observations
     failed = step(worlds)
     assert (failed.terminated[0], failed.truncated[0]) == (physics, not physics)
     assert failed.rewards[0] == (-5.0 if physics else 0.0)
     # The episode's last row is what was seen before; the next one has begun in a new environment.
-    np.testing.assert_array_equal(failed.ended[0].row, before[0])
-    assert failed.ended[0].length == 3
-    np.testing.assert_array_equal(failed.rows[0], [0, 0, 0])
+    np.testing.assert_array_equal(failed.episode_ends[0].observation, before[0])
+    assert failed.episode_ends[0].length == 3
+    np.testing.assert_array_equal(failed.observations[0], [0, 0, 0])
     assert Faulty.made == 2
     assert dict(worlds.failures) == {kind: 1}
-    assert step(worlds).rows[0, 0] == 1.0
+    assert step(worlds).observations[0, 0] == 1.0
 
 
 def test_a_hanging_step_is_left_behind_in_time_and_its_environment_is_closed():
@@ -67,7 +68,7 @@ def test_a_hanging_step_is_left_behind_in_time_and_its_environment_is_closed():
     step(worlds)
     failed = step(worlds)  # long before the hanging one comes back
     assert failed.truncated[0]
-    assert dict(worlds.failures) == {Failure.HUNG: 1}
+    assert dict(worlds.failures) == {EnvFailure.HUNG: 1}
     assert hung.closed
     end = time.monotonic() + 120.0
     while threading.active_count() > 1 and time.monotonic() < end:
@@ -80,7 +81,7 @@ def test_one_of_several_fails_and_the_others_go_on():
     step(worlds)
     failed = step(worlds)
     assert failed.truncated.tolist() == [False, True, False]
-    assert failed.rows[:, 0].tolist() == [2.0, 0.0, 2.0]
+    assert failed.observations[:, 0].tolist() == [2.0, 0.0, 2.0]
 
 
 def test_an_episode_that_cannot_begin_is_skipped_and_pauses_double():
@@ -89,7 +90,7 @@ def test_an_episode_that_cannot_begin_is_skipped_and_pauses_double():
     worlds._guards[0]._sleep = slept.append
     step(worlds)
     assert slept == [1.0, 2.0, 3.0, 3.0]
-    assert worlds.failures[Failure.RAISED] == 4
+    assert worlds.failures[EnvFailure.RAISED] == 4
     assert worlds.episodes == [4]
     step(worlds)
     assert worlds._guards[0]._in_a_row == 0
@@ -106,31 +107,31 @@ def test_divergence_again_and_again_is_no_reason_to_give_up():
     worlds = begun(dict.fromkeys(range(1, 30), "diverge"), {"give_up": 3})
     for _ in range(29):
         assert step(worlds).terminated[0]
-    assert worlds.failures[Failure.DIVERGED] == 29
+    assert worlds.failures[EnvFailure.DIVERGED] == 29
 
 
 def test_actors_that_have_all_given_up_end_the_training_with_the_reason():
-    roster = Roster({0: (0, 1), 1: (0, 2)}, 60.0)
-    roster.leave((0, 1), "the reward is nan")
-    roster.require_some()
-    roster.leave((0, 2), "the reward is nan")
+    registry = ActorRegistry({0: (0, 1), 1: (0, 2)}, 60.0)
+    registry.leave((0, 1), "the reward is nan")
+    registry.require_some()
+    registry.leave((0, 2), "the reward is nan")
     with pytest.raises(BrokenEnvironmentError, match="all actors have left: the reward is nan"):
-        roster.require_some()
+        registry.require_some()
 
 
 def test_actors_that_are_lost_are_no_fault_of_the_environment():
-    roster = Roster({0: (0, 1), 1: (0, 2)}, 60.0)
-    roster.leave((0, 1), "the reward is nan")
-    roster.lose((0, 2), "it has died")
-    with pytest.raises(ActorsLostError):
-        roster.require_some()
+    registry = ActorRegistry({0: (0, 1), 1: (0, 2)}, 60.0)
+    registry.leave((0, 1), "the reward is nan")
+    registry.lose((0, 2), "it has died")
+    with pytest.raises(RanksLostError):
+        registry.require_some()
 
 
 def test_an_environment_that_fails_in_each_episode_does_not_fill_the_log(caplog):
     worlds = begun(dict.fromkeys(range(2, 200, 2), "raise"))
     for _ in range(64):
         step(worlds)
-    assert worlds.failures[Failure.RAISED] == 32
+    assert worlds.failures[EnvFailure.RAISED] == 32
     assert [record.message.split(" in all")[0].split()[-1] for record in caplog.records] == [
         "1",
         "2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import forms
 import numpy as np
 import pytest
 from test_ways_to_train import train as train_on_ranks
@@ -12,12 +13,12 @@ from test_ways_to_train import train as train_on_ranks
 import rlctl
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Decision
-from rlctl.core.errors import ConfigError, RlctlError
+from rlctl.core.errors import ConfigError, EnvironmentFault, RlctlError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import SimpleRule
-from rlctl.distributed.actor.vector_env import SingleWorlds, VectorWorlds
-from rlctl.distributed.comm.transition_spec import Seeds, Worlds
-from rlctl.environments.masks import MaskError
+from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
+from rlctl.distributed.actor.vector_env import SequentialVectorEnv
+from rlctl.distributed.comm.transition_spec import Seeds, VectorEnvironment
 from rlctl_envs.gymnasium_id import GymnasiumId
 
 TOLD = ("array", "list", "bools", "floats", "parts", "method")
@@ -37,10 +38,10 @@ def factory(**kwargs: Any) -> GymnasiumId:
     return GymnasiumId({"id": "Masked-v0", "module": "masked", "kwargs": kwargs})
 
 
-def worlds(way: str, made: GymnasiumId, count: int = 2, with_mask: bool = True) -> Worlds:
+def worlds(way: str, made: GymnasiumId, count: int = 2, with_mask: bool = True) -> VectorEnvironment:
     if way == "single":
-        return SingleWorlds([made.environment] * count, Seeds(5), with_mask=with_mask)
-    return VectorWorlds(made.vector_env(count, 5, Capacity()), with_mask=with_mask)
+        return SequentialVectorEnv([made.environment] * count, Seeds(5), with_mask=with_mask)
+    return GymnasiumVectorEnv(made.vector_env(count, 5, Capacity()), with_mask=with_mask)
 
 
 def allowed(rows: np.ndarray, heads: tuple[int, ...]) -> np.ndarray:
@@ -59,22 +60,26 @@ def test_alone_and_in_a_vector_it_is_the_same_environment(told: str, actions: st
     made = factory(told=told, actions=actions, end=end)
     both = [worlds(way, made) for way in WAYS]
     single, vector = both
-    assert single.layout == vector.layout
-    assert single.layout.n_mask == sum(single.heads)
+    assert single.transition_spec == vector.transition_spec
+    assert single.transition_spec.n_mask == sum(single.heads)
     assert single.action_space == vector.action_space
-    rows = [one.begin() for one in both]
+    rows = [one.reset() for one in both]
     ended = 0
     for _ in range(20):
         np.testing.assert_array_equal(*rows)
         actions_taken = allowed(rows[0], single.heads)  # any other raises an exception
         first, second = steps = [one.step(actions_taken) for one in both]
-        rows = [step.rows for step in steps]
+        rows = [step.observations for step in steps]
         for name in ("rewards", "durations", "terminated", "truncated", "tasks"):
             np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
-        for one, other in zip(first.ended, second.ended, strict=True):
-            np.testing.assert_array_equal(one.row, other.row)
-            assert (one.environment, one.ret, one.length) == (other.environment, other.ret, other.length)
-            assert one.figures == other.figures == {"figure": 7.0 if end == "limit" else 5.0}
+        for one, other in zip(first.episode_ends, second.episode_ends, strict=True):
+            np.testing.assert_array_equal(one.observation, other.observation)
+            assert (one.environment, one.episode_return, one.length) == (
+                other.environment,
+                other.episode_return,
+                other.length,
+            )
+            assert one.metrics == other.metrics == {"figure": 7.0 if end == "limit" else 5.0}
             ended += 1
         assert single.episodes == vector.episodes
     assert ended >= 4
@@ -87,10 +92,12 @@ def test_alone_and_in_a_vector_it_is_the_same_environment(told: str, actions: st
 @pytest.mark.parametrize("told", WRONG)
 def test_a_mask_that_says_nothing_usable_is_refused_with_environment_and_step(told: str, way: str) -> None:
     made = worlds(way, factory(told=told))
-    rows = made.begin()
+    rows = made.reset()
     for _ in range(2):
-        rows = made.step(allowed(rows, (4,))).rows
-    with pytest.raises(MaskError, match=f"Masked-v0, step 3 of an episode: its action mask .*{WRONG[told]}") as error:
+        rows = made.step(allowed(rows, (4,))).observations
+    with pytest.raises(
+        EnvironmentFault, match=f"Masked-v0, step 3 of an episode: its action mask .*{WRONG[told]}"
+    ) as error:
         made.step(allowed(rows, (4,)))
     assert "\n" not in str(error.value)
     made.close()
@@ -99,11 +106,11 @@ def test_a_mask_that_says_nothing_usable_is_refused_with_environment_and_step(to
 @pytest.mark.parametrize("way", WAYS)
 def test_masks_where_actions_are_no_choices(way: str) -> None:
     with pytest.raises(
-        MaskError, match=r"not obeyed for actions of MultiBinary\(2\): declare MultiDiscrete\(\[2, 2\]\)"
+        EnvironmentFault, match=r"not obeyed for actions of MultiBinary\(2\): declare MultiDiscrete\(\[2, 2\]\)"
     ):
         worlds(way, factory(actions="bits"))
     made = worlds(way, factory(actions="numbers"))
-    assert made.layout.n_mask == 0
+    assert made.transition_spec.n_mask == 0
     made.close()
 
 
@@ -111,18 +118,18 @@ def test_masks_where_actions_are_no_choices(way: str) -> None:
 def test_rows_hold_masks_only_where_some_are_told_and_wanted(way: str) -> None:
     for kwargs, with_mask in (({"told": "none"}, True), ({"told": "array"}, False)):
         made = worlds(way, factory(**kwargs), with_mask=with_mask)
-        assert made.layout.n_mask == 0
-        assert made.begin().shape == (2, 2)
+        assert made.transition_spec.n_mask == 0
+        assert made.reset().shape == (2, 2)
         made.close()
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_environment_that_begins_to_tell_masks_later_is_refused(way: str) -> None:
     made = worlds(way, factory(told="late"))
-    made.begin()
+    made.reset()
     for _ in range(2):
         made.step(np.zeros((2, 1), np.int64))
-    with pytest.raises(MaskError, match="Masked-v0, step 3 of an episode: its action mask is the first one"):
+    with pytest.raises(EnvironmentFault, match="Masked-v0, step 3 of an episode: its action mask is the first one"):
         made.step(np.zeros((2, 1), np.int64))
     made.close()
 
@@ -134,11 +141,14 @@ def config(algorithm: str, **kwargs: Any) -> Config:
     return Config.model_validate({"schema": 1, "seed": 1, "campaign": campaign, "train": train})
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
-@pytest.mark.parametrize(("told", "actions"), [("method", "choice"), ("list", "from-2"), ("parts", "heads")])
+@pytest.mark.parametrize(
+    ("seen", "algorithm"),
+    forms.pairs([("method", "choice"), ("list", "from-2"), ("parts", "heads")], ["ppo", "maskable_ppo"]),
+)
 def test_training_and_comparing_in_one_process_take_allowed_actions_only(
-    tmp_path: Path, algorithm: str, told: str, actions: str
+    tmp_path: Path, algorithm: str, seen: tuple[str, str]
 ) -> None:
+    told, actions = seen
     asked = config(algorithm, told=told, actions=actions)
     policy = rlctl.train(asked, tmp_path / "run")  # a forbidden action raises an exception
     returns = rlctl.evaluate(asked, ["random", str(policy)], instances=4)
@@ -182,8 +192,7 @@ train:
 """
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
-@pytest.mark.parametrize("mode", ["lockstep", "asynchronous"])
+@pytest.mark.parametrize(("mode", "algorithm"), forms.pairs(["lockstep", "asynchronous"], ["ppo", "maskable_ppo"]))
 def test_training_on_ranks_takes_allowed_actions_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, mode: str
 ) -> None:

@@ -8,7 +8,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO, SAC, TD3
 
 from rlctl.bundle.recurrent import Lstm
-from rlctl.distributed.actor.numpy_policies import actor_policy
+from rlctl.distributed.actor.numpy_policies import ActorPolicy
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
 from rlctl_agents.spec_env import SpecVecEnv
@@ -26,7 +26,7 @@ def acting(model):
     with torch.no_grad():
         for parameter in model.policy.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    policy = actor_policy(snapshot_spec(model))
+    policy = ActorPolicy(snapshot_spec(model))
     flat = snapshot_weights(model)
     assert flat.shape == (policy.length,)
     policy.load(flat)
@@ -38,7 +38,7 @@ def rows(count=50, width=5, seed=0):
 
 
 def ask(policy, seen, **options):
-    return policy.act(seen, policy.begin(len(seen)), np.random.default_rng(1), **options)
+    return policy.act(seen, policy.initial_state(len(seen)), np.random.default_rng(1), **options)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_ppo_gives_drawn_actions_the_probabilities_that_the_model_gives(action):
     model = PPO("MlpPolicy", env(action), seed=1)
     seen = rows()
     answer = ask(acting(model), seen)
-    stored = torch.tensor(answer.stored)
+    stored = torch.tensor(answer.buffer_actions)
     _, log_probs, _ = model.policy.evaluate_actions(
         torch.tensor(seen), stored.long().flatten() if stored.shape[1] == 1 else stored
     )
     assert answer.log_probs == pytest.approx(log_probs.detach().numpy(), abs=1e-5)
     if isinstance(action, spaces.Box):
-        assert np.array_equal(answer.actions, np.clip(answer.stored, action.low, action.high))
+        assert np.array_equal(answer.actions, np.clip(answer.buffer_actions, action.low, action.high))
 
 
 def test_masked_rows_with_privileged_quantities_are_read_as_the_model_reads_them():
@@ -71,7 +71,7 @@ def test_masked_rows_with_privileged_quantities_are_read_as_the_model_reads_them
         assert masks[:, :4][np.arange(50), answer.actions[:, 0]].all()
         assert masks[:, 4:][np.arange(50), answer.actions[:, 1]].all()
     answer = ask(policy, seen)
-    _, log_probs, _ = model.policy.evaluate_actions(torch.tensor(seen), torch.tensor(answer.stored))
+    _, log_probs, _ = model.policy.evaluate_actions(torch.tensor(seen), torch.tensor(answer.buffer_actions))
     assert answer.log_probs == pytest.approx(log_probs.detach().numpy(), abs=1e-5)
 
 
@@ -92,12 +92,12 @@ def test_sac():
     answer = ask(policy, seen)
     mean, log_std, _ = model.actor.get_action_dist_params(torch.tensor(seen))
     distribution = model.actor.action_dist.proba_distribution(mean, log_std)
-    log_probs = distribution.log_prob(torch.tensor(answer.stored)).detach().numpy()
-    inside = np.abs(answer.stored).max(axis=1) < 0.99  # the inverse of the tangent is inaccurate at the rim
+    log_probs = distribution.log_prob(torch.tensor(answer.buffer_actions)).detach().numpy()
+    inside = np.abs(answer.buffer_actions).max(axis=1) < 0.99  # the inverse of the tangent is inaccurate at the rim
     assert inside.sum() > 10
     assert answer.log_probs[inside] == pytest.approx(log_probs[inside], abs=2e-3)
-    assert answer.actions == pytest.approx(model.policy.unscale_action(answer.stored), abs=1e-5)
-    drawn = ask(policy, np.repeat(seen[:1], 4000, axis=0)).stored
+    assert answer.actions == pytest.approx(model.policy.unscale_action(answer.buffer_actions), abs=1e-5)
+    drawn = ask(policy, np.repeat(seen[:1], 4000, axis=0)).buffer_actions
     expected = torch.tanh(mean[0] + torch.exp(log_std[0]) * torch.randn(100_000, 2)).mean(0).detach().numpy()
     assert drawn.mean(axis=0) == pytest.approx(expected, abs=0.06)
 
@@ -107,8 +107,8 @@ def test_td3():
     policy, seen = acting(model), rows()
     expected = model.predict(seen, deterministic=True)[0]
     assert ask(policy, seen).actions == pytest.approx(expected, abs=1e-5)
-    noisy = ask(policy, np.repeat(seen[:1], 4000, axis=0), exploration=0.05).stored
-    still = ask(policy, seen[:1]).stored[0]
+    noisy = ask(policy, np.repeat(seen[:1], 4000, axis=0), exploration=0.05).buffer_actions
+    still = ask(policy, seen[:1]).buffer_actions[0]
     free = np.abs(still) < 0.8
     assert noisy.std(axis=0)[free] == pytest.approx(0.05, rel=0.1)
     assert np.abs(noisy).max() <= 1.0
@@ -137,7 +137,7 @@ def test_recurrent_ppo_remembers_as_the_model_does():
     model = RecurrentPPO("MlpLstmPolicy", env(spaces.Discrete(3)), seed=1, policy_kwargs=kwargs)
     policy = acting(model)
     random = np.random.default_rng(0)
-    state, theirs = policy.begin(6), None
+    state, theirs = policy.initial_state(6), None
     starts = np.ones(6, bool)
     for _ in range(12):
         seen = random.normal(size=(6, 5)).astype("f4")

@@ -9,13 +9,13 @@ from gymnasium import spaces
 from mpi_runner import run_ranks
 from stable_baselines3.common.logger import Logger
 
-from rlctl.distributed.comm.transition_spec import Layout
+from rlctl.distributed.comm.transition_spec import TransitionSpec
 from rlctl_agents.asynchronous.on_policy import AsyncPPO
 from rlctl_agents.asynchronous.several import OutOfStepError, ParallelPPO
 from rlctl_agents.spec_env import SpecVecEnv
 
 SEEN = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-LAYOUT = Layout(3, 0, 0, 1)
+LAYOUT = TransitionSpec(3, 0, 0, 1)
 
 
 class Meeting:
@@ -41,7 +41,7 @@ class Seat:
     def sum(self, array):
         self.reduce(array, np.sum)
 
-    def largest(self, array):
+    def max(self, array):
         self.reduce(array, np.max)
 
 
@@ -161,8 +161,8 @@ import numpy as np, torch
 from mpi4py import MPI
 sys.path.insert(0, HERE)
 from test_several_learners import ParallelPPO, data, ppo, vector
-from rlctl.distributed.learner.context import AllLearners
-learners = AllLearners(MPI.COMM_WORLD, 5e-3)
+from rlctl.distributed.learner.context import LearnerGroup
+learners = LearnerGroup(MPI.COMM_WORLD, 5e-3)
 model = ppo(ParallelPPO)
 model.join(learners)
 for update in range(3):

@@ -33,18 +33,18 @@ COLLECTIVES = """
 import json, time
 import numpy as np
 from mpi4py import MPI
-from rlctl.distributed.comm.polling import Asleep, wait
+from rlctl.distributed.comm.polling import PolledCollectives, wait
 
 world = MPI.COMM_WORLD
-asleep = Asleep(world)
+asleep = PolledCollectives(world)
 numbers = np.arange(5.0) if world.rank == 1 else np.zeros(5)
 asleep.bcast(numbers, root=1)
 total = np.full(3, world.rank, np.float32)
 asleep.allreduce(total)
 largest = np.array([world.rank])
 asleep.allreduce(largest, MPI.MAX)
-thing = asleep.bcast_object({"weights": [1, 2]} if world.rank == 0 else None)
-gathered = asleep.gather("x" * world.rank, root=2)
+thing = asleep.bcast_note({"weights": [1, 2]} if world.rank == 0 else None)
+gathered = asleep.gather_notes("x" * world.rank, root=2)
 late = world.Irecv(np.zeros(1), source=world.rank, tag=9)
 gave_up = not wait(late, until_s=0.05)
 late.Cancel()
@@ -72,14 +72,14 @@ import json, time
 from mpi4py import MPI
 from rlctl.distributed.comm import polling as waiting
 
-asleep = waiting.Asleep(MPI.COMM_WORLD)
+asleep = waiting.PolledCollectives(MPI.COMM_WORLD)
 asleep.barrier()
 naps, sleep = [], time.sleep
 waiting.time.sleep = lambda seconds: (naps.append(seconds), sleep(seconds))
 if MPI.COMM_WORLD.rank == 0:
     sleep(3.0)
 asleep.barrier()
-said = asleep.gather(naps)
+said = asleep.gather_notes(naps)
 if said:
     print(json.dumps([waiting.LIMIT_S, said[1:]]))
 """

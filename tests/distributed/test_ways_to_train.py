@@ -94,7 +94,11 @@ def test_agents_side_by_side_differ_in_what_they_were_told_to(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("ranks", "way"), [(4, "train.distributed.learners=2"), (3, "train.distributed.weights=window")]
+    ("ranks", "way"),
+    [
+        (4, "train.distributed.learners=2"),
+        pytest.param(3, "train.distributed.weights=window", marks=pytest.mark.quick),
+    ],
 )
 def test_it_trains_and_goes_on(tmp_path: Path, ranks: int, way: str) -> None:
     done = train(tmp_path, CARTPOLE, ranks, f"--set={way}")

@@ -7,40 +7,41 @@ import json
 import pytest
 from mpi_runner import run_ranks, survives_a_dead_rank
 
-from rlctl.distributed.launch.topology import Role, Shape, split
+from rlctl.distributed.launch.topology import Role, TrainingShape, assign_roles
 
 TELL = """
 import json, sys
-from rlctl.distributed.launch.topology import Shape
-from rlctl.distributed.comm.polling import Asleep
-from rlctl.distributed.comm.mpi_context import bring_up
+from rlctl.distributed.launch.topology import TrainingShape
+from rlctl.distributed.comm.polling import PolledCollectives
+from rlctl.distributed.launch.mpi_context import open_mpi_context
 
 def members(comm):
-    return None if comm is None else comm.allgather(world.place.rank)
+    return None if comm is None else comm.allgather(world.assignment.rank)
 
-with bring_up(Shape(*map(int, sys.argv[1:]))) as world:
+with open_mpi_context(TrainingShape(*map(int, sys.argv[1:]))) as world:
     told = {
-        "place": str(world.place),
+        "place": str(world.assignment),
         "agent": members(world.agent),
         "learners": members(world.learners),
         "environment": members(world.environment),
         "survives": world.survives,
     }
-    together = Asleep(world.comm).gather(told)
-    if world.place.rank == 0:
+    together = PolledCollectives(world.comm).gather_notes(told)
+    if world.assignment.rank == 0:
         print(json.dumps(together))
 """
 
 
 @pytest.mark.parametrize(
-    ("ranks", "shape"), [(2, Shape()), (6, Shape(1, 2, 2)), (5, Shape(2, 1, 1)), (5, Shape(1, 1, 3))]
+    ("ranks", "shape"),
+    [(2, TrainingShape()), (6, TrainingShape(1, 2, 2)), (5, TrainingShape(2, 1, 1)), (5, TrainingShape(1, 1, 3))],
 )
-def test_communicators_join_those_who_belong_together(ranks: int, shape: Shape) -> None:
+def test_communicators_join_those_who_belong_together(ranks: int, shape: TrainingShape) -> None:
     numbers = [str(number) for number in (shape.agents, shape.learners, shape.ranks_per_env)]
     done = run_ranks(TELL, ranks, numbers, survive=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    places = split(ranks, shape)
+    places = assign_roles(ranks, shape)
     for place, said in zip(places, told, strict=True):
         assert said["place"] == str(place)
         assert said["survives"] == survives_a_dead_rank()
@@ -60,15 +61,15 @@ def test_without_with_ft_no_rank_survives_another() -> None:
 
 FAIL = """
 import sys, time
-from rlctl.distributed.launch.topology import Shape
-from rlctl.distributed.comm.mpi_context import bring_up
+from rlctl.distributed.launch.topology import TrainingShape
+from rlctl.distributed.launch.mpi_context import open_mpi_context
 from rlctl.core.errors import ConfigError
 
 how = sys.argv[1]
-with bring_up(Shape()) as world:
-    if how == "bug" and world.place.rank == 2:
+with open_mpi_context(TrainingShape()) as world:
+    if how == "bug" and world.assignment.rank == 2:
         raise ZeroDivisionError("no such luck")
-    if how == "all" or (how == "one" and world.place.rank == 2):
+    if how == "all" or (how == "one" and world.assignment.rank == 2):
         raise ConfigError("train.options: no such thing")
     time.sleep(120)
 """
@@ -105,21 +106,21 @@ def test_too_few_ranks_end_the_job_with_the_smallest_world() -> None:
 LEAVE = """
 import logging, os, signal, sys, time
 from rlctl.distributed.launch import shutdown as leaving
-from rlctl.distributed.comm import mpi_context as module
-from rlctl.distributed.launch.topology import Shape
+from rlctl.distributed.launch import mpi_context as module
+from rlctl.distributed.launch.topology import TrainingShape
 
 logging.basicConfig()
 how = sys.argv[1]
-real = leaving.leave
-module.leave = lambda *arguments: real(*arguments, patience_s=1.0)
-with module.bring_up(Shape()) as world:
-    if world.place.rank == 2 and how == "dies":
+real = leaving.finish_job
+module.finish_job = lambda *arguments: real(*arguments, patience_s=1.0)
+with module.open_mpi_context(TrainingShape()) as world:
+    if world.assignment.rank == 2 and how == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    if world.place.rank == 2 and how == "hangs":
+    if world.assignment.rank == 2 and how == "hangs":
         time.sleep(600)
-    if world.place.rank == 0:
+    if world.assignment.rank == 0:
         time.sleep(0.5)
-print("out", world.place.rank, flush=True)
+print("out", world.assignment.rank, flush=True)
 """
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tiny_campaign import Parts
 
-from rlctl.core.campaign import Action, CampaignFactory, Command, Decision, Start
+from rlctl.core.campaign import Action, Command, Decision, Start
+from rlctl.core.campaign_factory import CampaignFactory
 
 EVIDENCE = "evidence"
 PROGRAM = """

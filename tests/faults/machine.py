@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import forms
 import numpy as np
 from evidence import Found, processes_in
 
-from rlctl.executors.local.supervisor import GRACE_S
+from rlctl.executors.local.processes import GRACE_S
 
 HERE = Path(__file__).parent
-FULL = os.environ.get("RLCTL_FAULTS") == "full"
+FULL = forms.full("FAULTS")
 SEED = int(os.environ.get("RLCTL_FAULTS_SEED", "0"))
 NOTHING_SAID = "rlctl: stopped\n"
 ENTRY_POINTS = """[rlctl.campaigns]

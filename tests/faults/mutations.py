@@ -59,7 +59,7 @@ GRAFTS: list[tuple[Key, Any]] = [
     (("train", "options", "residual"), {"rule": "feedback"}), (("train", "options", "residual"), {"rule": "nobody"}),
     (("train", "options", "residual"), {"rule": "linear", "parameters": {"start": "hot"}}),
     (("train", "options", "net_arch"), [0]), (("train", "options", "logit_bias"), [1.0]),
-    (("policies", "new"), {"rule": "largest_first"}),
+    (("policies", "new"), {"rule": "lpt"}),
     (("policies", "new"), {"rule": "linear", "parameters": {"end": None}}),
     (("policies", "new"), "tuned"), (("policies", "new"), "annealing.yaml"), (("policies", "new"), "policies"),
     (("campaign", "options", "chains"), 16), (("campaign", "options", "ranks"), [2]), (("evaluate", "instances"), 1),

@@ -29,7 +29,7 @@ from rlctl.core.driver import Driver
 from rlctl.environments.campaign_env import twin
 from rlctl.executors.mpi import clean_environment, find_mpiexec
 from rlctl.plugins.registry import campaign_factory
-from rlctl_envs.ensemble.live import Status
+from rlctl_envs.ensemble.active_task import JobStatus
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at processes through /proc"),
@@ -94,7 +94,7 @@ class Ensemble:
         assert not [*state.waiting, *state.blocked, *state.running]
         final = [task.job.number for task in state.ended]
         assert sorted(final) == sorted(state.tasks)
-        assert summary["successes"] == state.counts[Status.DONE]
+        assert summary["successes"] == state.counts[JobStatus.DONE]
         assert not list((self.run / "work").glob("*.part"))
         return summary
 
@@ -112,7 +112,7 @@ def ensemble(tmp_path: Path) -> Iterator[Ensemble]:
 def test_the_controller_is_killed_again_and_again(ensemble: Ensemble, number: int) -> None:
     random = np.random.default_rng([1, number])
     for _ in range(3):
-        life = ensemble.live()
+        life = ensemble.active_task()
         ensemble.until("decision", 1)
         time.sleep(random.uniform(0.2, 3.0))
         life.kill()
@@ -123,7 +123,7 @@ def test_the_controller_is_killed_again_and_again(ensemble: Ensemble, number: in
 @pytest.mark.parametrize("what", ["preempted", "canceled"])
 def test_killed_in_the_middle_of_resizing_and_stopping(ensemble: Ensemble, what: str) -> None:
     for count in range(1, 4 if FULL else 2):
-        life = ensemble.live()
+        life = ensemble.active_task()
         ensemble.until(what, count)
         life.kill()
         life.communicate()
@@ -135,7 +135,7 @@ def test_killed_in_the_middle_of_resizing_and_stopping(ensemble: Ensemble, what:
 @pytest.mark.skipif(not FULL, reason="a part of RLCTL_FAULTS=full")
 def test_programs_go_on_and_are_taken_over(tmp_path: Path) -> None:
     ensemble = Ensemble(tmp_path, lease_s=30.0)
-    life = ensemble.live()
+    life = ensemble.active_task()
     ensemble.until("running", 2)
     life.kill()
     life.communicate()
@@ -143,7 +143,7 @@ def test_programs_go_on_and_are_taken_over(tmp_path: Path) -> None:
 
 
 def test_everything_dies_at_once(ensemble: Ensemble) -> None:
-    life = ensemble.live()
+    life = ensemble.active_task()
     ensemble.until("preempted")
     kill_all(ensemble.folder)
     life.communicate()
@@ -152,7 +152,7 @@ def test_everything_dies_at_once(ensemble: Ensemble) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if FULL else [signal.SIGTERM])
 def test_interrupted_and_resumed(ensemble: Ensemble, number: signal.Signals) -> None:
-    life = ensemble.live()
+    life = ensemble.active_task()
     ensemble.until("decision", 6)
     life.send_signal(number)
     _, errors = life.communicate(timeout=60)
@@ -165,7 +165,7 @@ def test_interrupted_and_resumed(ensemble: Ensemble, number: signal.Signals) -> 
     "who", [*(["rlctl.executors.local.supervisor"] if FULL else []), "rlctl_envs.ensemble.program"]
 )
 def test_a_supervisor_or_a_rank_dies(ensemble: Ensemble, who: str) -> None:
-    life = ensemble.live()
+    life = ensemble.active_task()
     ensemble.until("running", 2)
     killed = 0
     while life.poll() is None and not killed:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import forms
 import numpy as np
 import pytest
 from logged_programs import logged, shell, waiting
@@ -34,14 +35,14 @@ from rlctl.executors import LocalExecutor, TaskFailed, WorkerDied
 from rlctl.executors.event_log import Journal
 from rlctl.executors.local.backend import LocalBackend
 from rlctl.executors.local.options import LocalOptions
+from rlctl.executors.local.pid_file import LOCK, TASK
 from rlctl.executors.local.processes import boot, family, start_time
-from rlctl.executors.local.supervisor import TASK
-from rlctl.executors.local.supervisor_client import LOCK, SupervisorClient
+from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import find_mpiexec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
-FULL = os.environ.get("RLCTL_FAULTS") == "full"
+FULL = forms.full("FAULTS")
 SEED = int(os.environ.get("RLCTL_FAULTS_SEED", "0"))
 PATIENCE_S = 60.0
 SHARED = Path("/dev/shm")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import forms
 import pytest
 import yaml
 
@@ -30,7 +31,7 @@ from rlctl.plugins.registry import make_rule
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
-FULL = os.environ.get("RLCTL_FAULTS") == "full"
+FULL = forms.full("FAULTS")
 MUTATIONS = 10_000 if FULL else 600
 SEED = int(os.environ.get("RLCTL_FAULTS_SEED", "1"))
 HANGS_S = 300.0

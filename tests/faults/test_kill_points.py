@@ -181,6 +181,7 @@ def answers(run: Path) -> list[Any]:
     return [record.data["action"] for record in read(run) if record.kind == "decision"]
 
 
+@pytest.mark.quick
 def test_killed_at_each_effect_and_resumed(machine: Machine) -> None:
     count, reference = counted(machine)
     points = range(1, count + 1) if FULL else sorted(chance(1).choice(count, 3, replace=False) + 1)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at pro
 CONFIG = """
 schema: 1
 seed: 3
-campaign: {{name: moldable_queue, options: {{tasks: [4, 6]}}}}
+campaign: {{name: ensemble, options: {{workload: {{tasks: [4, 6]}}}}}}
 machine: {{nodes: 8, cores: 1}}
 train:
   algorithm: ppo
@@ -38,7 +38,7 @@ MODULES = (
     "torch._dynamo",
     "rlctl.api",
     "rlctl_agents.training",
-    "rlctl_envs.moldable_queue.factory",
+    "rlctl_envs.ensemble.factory",
     "rlctl.cli.main",
 )
 TABLE: list[Row] = []

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import forms
 import pytest
 
 from rlctl.distributed.launch.launcher import stale_shm
@@ -29,7 +30,7 @@ sys.path.insert(0, str(ROOT / "tests" / "distributed"))
 
 from mpi_runner import mpiexec, survives_a_dead_rank  # noqa: E402
 
-FULL = os.environ.get("RLCTL_FAULTS") == "full"
+FULL = forms.full("FAULTS")
 TRIES = 3 if FULL else 1
 full = pytest.mark.skipif(not FULL, reason="takes a minute: make test-faults")
 PATIENCE_S = 90.0
@@ -66,7 +67,7 @@ seed: 1
 campaign:
   name: gymnasium
   options:
-    id: "rlctl_envs.gym:rlctl/BlockCopolymerFilm-v0"
+    id: "rlctl_envs:rlctl/BlockCopolymerFilm-v0"
     kwargs: {{grid: 32, steps: 20, segments: 20}}
     communicator: communicator
 train:

@@ -61,6 +61,13 @@ def library() -> None:
         ctypes.CDLL(None).pthread_mutex_lock(mutex)
 
 
+def lock_of_python() -> None:
+    """In C, with Python's interpreter lock, so that no handler and no other thread runs."""
+    mutex = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.PyDLL(None).pthread_mutex_lock(mutex)
+
+
 HANGS: dict[str, Callable[[], None]] = {
     function.__name__: function for function in (loop, stubborn, more_stubborn, sleep, lock, network, library)
 }
@@ -106,7 +113,7 @@ def here(place: str) -> None:
     if os.environ["HANG_IN"] == place and not os.path.exists(os.environ.get("CURED", "")):
         if mark := os.environ.get("HANG_MARK"):
             open(mark, "w").close()
-        (HANGS | FAILS)[os.environ["HANG"]]()
+        (HANGS | FAILS | {"lock_of_python": lock_of_python})[os.environ["HANG"]]()
 
 
 class Hanging:

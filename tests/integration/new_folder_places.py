@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from rlctl.system.files import filled, require_folder
+from rlctl.system.files import atomic_folder, require_folder
 
 ENTRIES = ("work", "config", "journal")
 
 
 def make(folder: Path) -> None:
     require_folder(folder, made=ENTRIES)
-    with filled(folder, ENTRIES) as new:
+    with atomic_folder(folder, ENTRIES) as new:
         (new / "work").mkdir()
         (new / "config").write_text("c")
         (new / "journal").write_text("j")

@@ -29,7 +29,7 @@ from rlctl_agents.board import TrainingBoard
 CONFIG = """
 schema: 1
 seed: 3
-campaign: {name: moldable_queue, options: {tasks: [4, 6]}}
+campaign: {name: ensemble, options: {workload: {tasks: [4, 6]}}}
 machine: {nodes: 8, cores: 1}
 train:
   algorithm: ppo
@@ -39,8 +39,8 @@ train:
   validation_instances: 3
   options: {n_steps: 16, batch_size: 64, net_arch: [16], ent_coef: 0.01}
 policies:
-  wide: {rule: largest_first, parameters: {nodes: 8}}
-  narrow: {rule: largest_first, parameters: {nodes: 1}}
+  wide: {rule: lpt, parameters: {efficiency: 0.05, most: 1.0}}
+  narrow: {rule: lpt, parameters: {most: 0.02}}
 """
 FILMS = """
 schema: 1
@@ -128,7 +128,7 @@ def test_every_tag_stands_in_the_vocabulary_and_the_pages_are_laid_out(
             if any(re.match(tag, written) for tag in chart.multiline.tag for written in curves.all_tags())
         ]
         # What is busy at this instant has no meaning for campaigns that are played in step.
-        unsaid = ("busy cores", "what was decided") if kind == "trained" else ()
+        unsaid = ("busy cores", "decisions by command") if kind == "trained" else ()
         # A cost per success may be missing where there was none: a slow machine does not get so far.
         summary = request.getfixturevalue(kind) / "summary.json"
         if kind == "steered" and not json.loads(summary.read_text())["successes"]:
@@ -247,7 +247,7 @@ def test_the_board_answers_and_ends_when_it_is_told_to(
         timeout=120,
     )
     assert (taken.returncode, taken.stdout, taken.stderr.count("\n")) == (2, "", 1)
-    assert f"port {port} is taken" in taken.stderr
+    assert f"port {port} is in use" in taken.stderr
     children = Path(f"/proc/{board.pid}/task/{board.pid}/children").read_text()
     board.send_signal(number)
     out, err = board.communicate(timeout=60)

@@ -191,7 +191,10 @@ def serve(command: Command, folder: Path) -> None:
         process.wait()
 
 
-@pytest.mark.parametrize("page", pages())
+PAGES = [pytest.param(page, marks=[pytest.mark.quick] * (page == "docs/index.md")) for page in pages()]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_the_page_does_what_is_shown(
     page: str, checkout: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from rlctl.executors.local.processes import ask_to_end, send_signal, session_processes
 from rlctl.executors.mpi import clean_environment, find_mpiexec, mpiexec_command
-from rlctl_envs.ensemble.law import seconds
 from rlctl_envs.ensemble.program.kernels import KINDS, kernel, units_per_second
+from rlctl_envs.ensemble.program.scaling_law import seconds
 
 PROGRAM = [sys.executable, "-m", "rlctl_envs.ensemble.program"]
 needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="no mpiexec in this environment")

@@ -123,10 +123,24 @@ def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
 
 def parsl(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
     """As many workers per node as it has cores, of the six that all tests share."""
-    from rlctl.executors.parsl.backend import ParslExecutor, Settings
+    from rlctl.executors.parsl import ParslExecutor, ParslOptions
 
-    settings = Settings(workers_per_node=capacity.cores)
-    return ParslExecutor(shared.executor, capacity, folder / "work", eager=eager, settings=settings, **options)
+    own = ParslOptions(workers_per_node=capacity.cores)
+    return ParslExecutor(shared.executor, capacity, folder / "work", eager=eager, options=own, **options)
+
+
+def own(
+    folder: Path,
+    capacity: Capacity,
+    eager: bool,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Executor:
+    """The backend of ``docs/guides/own-backend.md``."""
+    from child_processes.backend import ChildBackend
+
+    initial = None if initializer is None else (initializer, initargs)
+    return Executor(ChildBackend(capacity, folder / "work", initial), eager=eager)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,14 +170,15 @@ class Engine:
 
 
 ENGINES = [
-    Engine("local", local, eager=True, processes=True),
-    Engine("local, in wait", local, eager=False, processes=True),
+    Engine("local", local, eager=True, processes=True, marks=(pytest.mark.quick,)),
+    Engine("local, in wait", local, eager=False, processes=True, marks=(pytest.mark.quick,)),
     Engine("pools", pools, eager=True, processes=True),
     Engine("pools, in wait", pools, eager=False, processes=True),
-    Engine("simulated", simulated, eager=True, processes=False),
-    Engine("simulated, in wait", simulated, eager=False, processes=False),
+    Engine("simulated", simulated, eager=True, processes=False, marks=(pytest.mark.quick,)),
+    Engine("simulated, in wait", simulated, eager=False, processes=False, marks=(pytest.mark.quick,)),
     Engine("slurm", slurm, eager=True, processes=True, marks=(pytest.mark.slurm,)),
     Engine("slurm, in wait", slurm, eager=False, processes=True, marks=(pytest.mark.slurm,)),
+    Engine("own", own, eager=True, processes=True),
     Engine("parsl", parsl, eager=True, processes=True, marks=(needs_parsl,)),
     Engine("parsl, in wait", parsl, eager=False, processes=True, marks=(needs_parsl,)),
 ]

@@ -47,5 +47,5 @@ def test_a_simulated_campaign_and_its_rules_start_without_torch(campaign: str) -
 
 
 def test_the_ids_of_the_campaigns_suffice() -> None:
-    ids = ("rlctl/BlockCopolymer-v0", "rlctl/MoldableQueue-v0", "rlctl/Ensemble-v0")
-    loaded(f"import gymnasium\nfor name in {ids}: gymnasium.make(f'rlctl_envs.gym:{{name}}').reset()")
+    ids = ("rlctl/BlockCopolymer-v0", "rlctl/Ensemble-v0")
+    loaded(f"import gymnasium\nfor name in {ids}: gymnasium.make(f'rlctl_envs:{{name}}').reset()")

@@ -13,7 +13,7 @@ from rlctl.core.errors import StorageError
 KILLED_AT = """
 import os, sys
 from pathlib import Path
-from rlctl.system.files import filled
+from rlctl.system.files import atomic_folder
 
 left = int(sys.argv[2])
 
@@ -28,7 +28,7 @@ def counted(call):
 
 for name in ("rename", "mkdir", "write_text", "unlink"):
     setattr(Path, name, counted(getattr(Path, name)))
-with filled(Path(sys.argv[1]), ("work", "config", "journal")) as new:
+with atomic_folder(Path(sys.argv[1]), ("work", "config", "journal")) as new:
     (new / "work").mkdir()
     (new / "config").write_text("c")
     (new / "journal").write_text("j")

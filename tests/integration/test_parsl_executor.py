@@ -46,14 +46,13 @@ class Site:
         self._opened: list[Any] = []
 
     def open(self, workers: int = 1, capacity: Capacity | None = None, **options: Any) -> Any:
-        from rlctl.executors.parsl.backend import ParslExecutor, Settings
+        from rlctl.executors.parsl import ParslExecutor, ParslOptions
 
-        settings = Settings(**options.pop("settings", {"lease_s": 5.0}))
         opened = ParslExecutor(
             options.pop("executor", None) or workers_of_parsl(workers),
             capacity or Capacity(nodes=workers, cores=1),
             self.folder / "work",
-            settings=settings,
+            options=ParslOptions(lease_s=options.pop("lease_s", 5.0)),
             **options,
         )
         self._opened.append(opened)
@@ -297,7 +296,7 @@ def test_without_its_interchange_an_executor_says_so_and_leaves_nothing(site: Si
     (interchange,) = keeper.children()
     interchange.kill()
     site.relics = True  # for the next controller
-    until(lambda: executor._broken is not None, "it is noticed")
+    until(lambda: executor._dispatch.broken is not None, "it is noticed")
     with pytest.raises(LaunchError, match="interchange"):
         executor.wait(PATIENCE_S)
     executor.close()
@@ -325,15 +324,15 @@ CONTROLLER = """
 import os, sys, time
 from pathlib import Path
 from parsl_workers import executor as workers_of_parsl
-from rlctl.executors.base import Capacity
+from rlctl.core.machine import Capacity
 from rlctl.executors.event_log import Journal
-from rlctl.executors.parsl.backend import ParslExecutor, Settings
+from rlctl.executors.parsl import ParslExecutor, ParslOptions
 from rlctl.core.task import TaskId, TaskSpec
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     journal = Journal.create(folder / "journal.db", {})
-    executor = ParslExecutor(workers_of_parsl(2), Capacity(nodes=2), folder / "work", settings=Settings(lease_s=5.0))
+    executor = ParslExecutor(workers_of_parsl(2), Capacity(nodes=2), folder / "work", options=ParslOptions(lease_s=5.0))
     executor.attach(journal)
     for uid in ("ends", "stays"):
         script = "test -e go" if uid == "ends" else "test $(wc -l < stays.pids) -gt 1"
@@ -388,11 +387,11 @@ def test_the_next_controller_finds_what_ended_and_runs_again_what_was_stopped(ki
 def test_a_controller_that_was_away_for_longer_than_its_lease_runs_again_what_was_stopped(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = site.open(1, settings={"lease_s": 2.0})
+    executor = site.open(1, lease_s=5.0)
     future = executor.submit_task(stubborn("a"))
     until(lambda: begun(site, "a"), "it has begun")
     with monkeypatch.context() as away:
-        away.setattr(executor._orders, "_write", lambda: None)
+        away.setattr(executor._dispatch.pools[0].backend._control, "_write", lambda: None)
         until(lambda: not alive(begun(site, "a")[0]), "its lease is over")
     assert future.result(PATIENCE_S) == {}
     assert len(begun(site, "a")) == 2
@@ -464,7 +463,7 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
     from parsl.executors import HighThroughputExecutor
 
     from rlctl.executors.parsl.factory import Parsl
-    from rlctl.executors.parsl.source import load
+    from rlctl.executors.parsl.parsl_config import load_executor
 
     path = tmp_path / "site.py"
     path.write_text(
@@ -474,8 +473,8 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
         "config = Config(executors=[one, ThreadPoolExecutor(label='threads')])\n"
         "def made(): return one\n"
     )
-    assert isinstance(load(str(path), "one"), HighThroughputExecutor)
-    assert load(f"{path}:one", None).label == load(f"{path}:made", None).label == "one"
+    assert isinstance(load_executor(str(path), "one"), HighThroughputExecutor)
+    assert load_executor(f"{path}:one", None).label == load_executor(f"{path}:made", None).label == "one"
     for text, label, complaint in (
         (str(path), None, "several executors, choose one by executor.options.label; there are: one, threads"),
         (str(path), "two", "no executor 'two'; there are: one, threads"),
@@ -485,7 +484,7 @@ def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
         ("no.such.module:name", None, "ModuleNotFoundError"),
     ):
         with pytest.raises(ConfigError, match=r"executor\.options") as refused:
-            load(text, label)
+            load_executor(text, label)
         assert complaint in str(refused.value)
     factory = Parsl({"config": f"{path}:one"})
     factory.check(Capacity(nodes=2))
@@ -536,9 +535,9 @@ def test_it_works_with_what_parsl_does_unless_told_otherwise_and_without_its_pro
 def test_what_is_slow_to_notice_losses_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     from parsl.executors import HighThroughputExecutor
 
-    from rlctl.executors.parsl.source import look_over
+    from rlctl.executors.parsl.parsl_config import warn_if_slow
 
-    look_over(workers_of_parsl(1))
+    warn_if_slow(workers_of_parsl(1))
     assert not caplog.records
-    look_over(HighThroughputExecutor(label="slow"))
+    warn_if_slow(HighThroughputExecutor(label="slow"))
     assert "after up to 30 s, a lost node after up to 120 s" in caplog.text

@@ -124,7 +124,8 @@ BREAKS = {
     "name": ("class Other: pass\n", "AttributeError"),
     "class": ("class Factory:\n    def __init__(self, options): pass\n", "derive from rlctl.SimpleFactory"),
     "nameless": (
-        "import rlctl\nclass Factory(rlctl.SimpleFactory):\n    def campaign(self, seed): pass\n",
+        "from rlctl.core.campaign_factory import CampaignFactory\nclass Factory(CampaignFactory):\n"
+        "    def __init__(self, options): pass\n    def campaign(self, seed): pass\n",
         "'name'",
     ),
     "campaign": (

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_steering import Steering, await_, steering  # noqa: F401  (the fixture)
 
-from rlctl.monitoring.ledger import account
+from rlctl.monitoring.ledger import allocation_ledger
 from rlctl.steering.run_folder import read_run
 
 
@@ -55,7 +55,7 @@ def test_a_campaign_can_be_watched_killed_resumed_and_reported(steering: Steerin
     assert summary["core_seconds"]["useful run"] > 0.0
     assert summary["core_seconds"]["boot"] > 0.0
     timeline = read_run(steering.run).timeline
-    assert {purpose.value: s for purpose, s in account(timeline).cores.items()} == pytest.approx(
+    assert {purpose.value: s for purpose, s in allocation_ledger(timeline).cores.items()} == pytest.approx(
         summary["core_seconds"]
     )
     lost = [attempt.uid for attempt in timeline.attempts if attempt.failure is not None and attempt.failure == "lost"]

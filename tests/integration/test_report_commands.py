@@ -67,12 +67,12 @@ def test_a_killed_run_an_ended_one_and_the_same_again(steering: Steering, policy
 
 def test_the_comparison_leaves_out_the_policy_itself(tmp_path: Path) -> None:
     rule = tmp_path / "narrow.yaml"
-    rule.write_text("schema: 1\nrule: largest_first\nparameters: {nodes: 2}\n")
+    rule.write_text("schema: 1\nrule: lpt\nparameters: {most: 0.1}\n")
     config = queue_config(tmp_path)
     config.source.path.write_text(config.source.path.read_text() + "evaluate: {instances: 2}\n")
     config = load_config(config.source.path)
     for number, (policy, against) in enumerate(
-        {"equal": ["wide"], "largest_first": ["wide", "equal"], str(rule): ["wide", "equal"]}.items()
+        {"equal": ["wide"], "lpt": ["wide", "equal"], str(rule): ["wide", "equal"]}.items()
     ):
         commands = printed(simulated_run(tmp_path / f"run{number}", config, policy), more="--instances=1")
         compared = commands["the comparison that counts, on held-out instances"]
@@ -82,7 +82,7 @@ def test_the_comparison_leaves_out_the_policy_itself(tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_again_is_not_advised(tmp_path: Path) -> None:
     rule = tmp_path / "gone.yaml"
-    rule.write_text("schema: 1\nrule: largest_first\nparameters: {nodes: 2}\n")
+    rule.write_text("schema: 1\nrule: lpt\nparameters: {most: 0.1}\n")
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), str(rule), decisions=2)
     rule.unlink()
     assert list(printed(run)) == ["this report"]

@@ -74,7 +74,7 @@ def test_a_training_saves_its_policy_where_its_folder_is(steering: Steering, tmp
     (tmp_path / "a" / "deep").mkdir(parents=True)
     (tmp_path / "through").symlink_to("a/deep")
     steering.config.write_text(
-        "schema: 1\nseed: 0\ncampaign: {name: moldable_queue, options: {tasks: [4, 6]}}\nmachine: {nodes: 4}\n"
+        "schema: 1\nseed: 0\ncampaign: {name: ensemble, options: {workload: {tasks: [4, 6]}}}\nmachine: {nodes: 4}\n"
         "train: {algorithm: ppo, decisions: 64, options: {n_steps: 32, batch_size: 32}}\n"
     )
     said = call(steering, "train", str(steering.config), "--out", "through/../run", "--json", cwd=tmp_path)

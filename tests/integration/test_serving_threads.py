@@ -164,13 +164,16 @@ def test_a_pool_that_breaks_ends_the_campaign_with_the_reason(tmp_path: Path) ->
 
 @needs_parsl
 def test_threads_of_the_parsl_executor_are_guarded_too(tmp_path: Path) -> None:
-    from rlctl.executors.parsl.backend import ParslExecutor
+    from rlctl.executors.parsl import ParslExecutor
+    from rlctl.executors.parsl.backend import ParslBackend
 
     executor = ParslExecutor(shared.executor, Capacity(cores=1), tmp_path)
     try:
         future = executor.submit_task(hanging())
         until(sleeping)
-        executor._orders.beat = boom  # type: ignore[method-assign, assignment]
+        backend = executor._dispatch.pools[0].backend
+        assert isinstance(backend, ParslBackend)
+        backend._control.beat = boom  # type: ignore[method-assign, assignment]
         is_broken(executor, [future], "ZeroDivisionError: boom")
     finally:
         executor.close()

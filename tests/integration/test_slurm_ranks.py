@@ -10,7 +10,7 @@ import pytest
 
 from rlctl.cli import doctor
 from rlctl.core.errors import LaunchError
-from rlctl.distributed.launch.launcher import Starter, prepare
+from rlctl.distributed.launch.launcher import LauncherName, prepare
 from rlctl.executors.launchers import Launcher
 from rlctl.executors.slurm import commands
 
@@ -69,4 +69,4 @@ def test_a_training_on_ranks_says_so_before_it_starts_any(
 ) -> None:
     monkeypatch.setattr("rlctl.distributed.launch.launcher.mpi_library", lambda program, variables: Launcher.OPENMPI)
     with pytest.raises(LaunchError, match="--ranks: srun cannot load pmix here: have the library"):
-        prepare(2, Starter.AUTO, tmp_path)
+        prepare(2, LauncherName.AUTO, tmp_path)

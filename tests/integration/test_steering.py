@@ -18,7 +18,6 @@ import psutil
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_campaign import Factory
 
 import rlctl
 from rlctl.config.schema import Config
@@ -28,7 +27,7 @@ from rlctl.core.records import Record
 from rlctl.executors.event_log import Journal
 from rlctl.plugins.registry import policy_factory
 from rlctl.steering import control, steer
-from rlctl.steering.status import Status
+from rlctl.steering.status import CampaignStatus
 
 HERE = Path(__file__).parent
 ENTRY_POINTS = "[rlctl.campaigns]\ntiny = tiny_campaign:Factory\n[rlctl.policies]\ncycling = tiny_campaign:Cycling\n"
@@ -203,7 +202,7 @@ def test_status_tells_that_programs_go_on_when_the_controller_was_killed(steerin
     await_(lambda: rlctl.status(steering.run).unattended == 2)
     now = rlctl.status(steering.run)
     assert 0.0 < now.lease_s <= 300.0
-    assert Status.from_json(now.to_json()) == now
+    assert CampaignStatus.from_json(now.to_json()) == now
     text = io.StringIO()
     Console(file=text, width=80).print(now.show())
     line = r"2 programs go on alone; --resume within [45]:\d\d min takes them over"
@@ -290,14 +289,14 @@ def test_an_interrupt_stops_everything_and_the_line_it_prints_goes_on(
 def test_an_interrupt_while_the_run_folder_is_made_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config.model_validate({"schema": 1, "seed": 0, "campaign": {"name": "tiny"}})
+    config = Config.model_validate({"schema": 1, "seed": 0, "campaign": {"name": "block_copolymer"}})
 
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Journal, "create", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        control._create(tmp_path / "run", config, Factory({}), {"instance": 0})
+        steer(config, policy_factory("feedback")(), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forms
 import hanging
 import pytest
 from test_steering import Steering
@@ -129,8 +130,7 @@ def test_a_campaign_that_never_answers_stops(machine: Machine, place: str) -> No
     assert f"the campaign has not answered {place}()" in err
 
 
-@pytest.mark.parametrize("place", ["act", "apply", "outcomes"])
-@pytest.mark.parametrize("command", ["check", "tune", "evaluate"])
+@pytest.mark.parametrize(("command", "place"), forms.pairs(["check", "tune", "evaluate"], ["act", "apply", "outcomes"]))
 def test_what_hangs_is_named_wherever_the_twin_is_played(machine: Machine, command: str, place: str) -> None:
     machine.hang(place, "loop")
     more: tuple[object, ...] = ("--play",)
@@ -143,9 +143,7 @@ def test_what_hangs_is_named_wherever_the_twin_is_played(machine: Machine, comma
     assert {"act": "policy hanging", "apply": "the campaign", "outcomes": "the task model"}[place] in err
 
 
-@pytest.mark.parametrize("how", hanging.HANGS)
-@pytest.mark.parametrize("command", ["evaluate", "steer"])
-def test_a_signal_to_stop_gets_through_whatever_hangs(machine: Machine, command: str, how: str) -> None:
+def launch_and_hang(machine: Machine, command: str, how: str) -> subprocess.Popen[str]:
     machine.limit(1000.0)
     machine.hang("act", how)
     marker = machine.config.parent / "hangs"
@@ -156,6 +154,12 @@ def test_a_signal_to_stop_gets_through_whatever_hangs(machine: Machine, command:
     while not marker.exists():
         assert time.monotonic() < end_s
         time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize(("command", "how"), forms.pairs(["evaluate", "steer"], list(hanging.HANGS)))
+def test_a_signal_to_stop_gets_through_whatever_hangs(machine: Machine, command: str, how: str) -> None:
+    process = launch_and_hang(machine, command, how)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -164,3 +168,14 @@ def test_a_signal_to_stop_gets_through_whatever_hangs(machine: Machine, command:
         (machine.config.parent / "cured").touch()
         code, err = machine.command("steer", "--policy", "hanging", "--run", machine.run, "--resume")
         assert code == 0, err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "steer"])
+def test_a_second_signal_kills_where_c_code_holds_the_interpreter_lock(machine: Machine, command: str) -> None:
+    process = launch_and_hang(machine, command, "lock_of_python")
+    time.sleep(0.5)  # the marker is made just before the call
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == -signal.SIGTERM

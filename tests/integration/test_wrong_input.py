@@ -95,7 +95,7 @@ def command(*arguments: object) -> list[str]:
         ("n_steps: 16", "n_steps: one", [":12: train.options.n_steps: should be a valid integer"]),
         ("n_steps: 16", "logit_bias: [1, 2]", [":12: train.options.logit_bias: 2 numbers", "18 choices"]),
         ("n_steps: 16", "residual: {rule: linaer}", [":12: train.options.residual.rule: ", "did you mean 'linear'?"]),
-        ("n_steps: 16", "residual: {rule: largest_first}", [":12: train.options.residual: ", "block_copolymer"]),
+        ("n_steps: 16", "residual: {rule: lpt}", [":12: train.options.residual: ", "block_copolymer"]),
         ("n_steps: 16", "device: gpu", [":12: train.options.device: "]),
         ("block_copolymer", "blockcopolymer", [":4: campaign.name: unknown campaign", "mean 'block_copolymer'?"]),
         ("block_copolymer", "yes", [":4: campaign.name: unknown campaign 'yes'"]),
@@ -104,7 +104,7 @@ def command(*arguments: object) -> list[str]:
         ("gain: 0.3", "gian: 0.3", [":17: policies.mine.parameters.gian: ", "unknown parameter", "mean 'gain'?"]),
         ("gain: 0.3", "gain: -1", [":17: policies.mine.parameters.gain: ", "must be positive, got -1"]),
         ("gain: 0.3", "gain: 'a'", [":17: policies.mine.parameters.gain: ", "must be a number, got 'a'"]),
-        ("rule: feedback", "rule: largest_first", [":17: policies.mine.parameters.gain: ", "unknown parameter"]),
+        ("rule: feedback", "rule: lpt", [":17: policies.mine.parameters.gain: ", "unknown parameter"]),
         ("  mine:", "  ours: no/such.yaml\n  mine:", [":14: policies.ours: ", "no/such.yaml", "no such file or"]),
         ("  mine:", "  ours: experiment.yaml\n  mine:", [":14: policies.ours: ", "unknown key"]),
         ("seed: 0", "steer: {fallback: nobody}\nseed: 0", [":2: steer.fallback: ", "nobody"]),
@@ -166,8 +166,8 @@ def test_a_wrong_value_on_the_command_line_is_told_as_such(file: Path, refused: 
 
 
 def test_a_rule_of_another_campaign(file: Path, refused: Callable[..., str]) -> None:
-    message = refused("evaluate", file, "--policy", "largest_first", "--against", "mine")
-    assert "largest_first does not fit campaign block_copolymer" in message
+    message = refused("evaluate", file, "--policy", "lpt", "--against", "mine")
+    assert "lpt does not fit campaign block_copolymer" in message
 
 
 @pytest.mark.parametrize("place", ["experiment.yaml/run", "experiment.yaml", "x" * 300, ".", "/", "/proc/run", ""])
@@ -195,8 +195,8 @@ def test_a_bundle_that_is_truncated_or_of_another_campaign(
 ) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(CONFIGS / "policies" / "annealing-ppo", bundle)
-    other = CONFIGS / "moldable_queue.yaml"
-    assert "block_copolymer" in refused("evaluate", other, "--policy", bundle, "--against", "largest_first")
+    other = CONFIGS / "ensemble_small.yaml"
+    assert "block_copolymer" in refused("evaluate", other, "--policy", bundle, "--against", "lpt")
     weights = bundle / "weights.npz"
     weights.write_bytes(weights.read_bytes()[:1000])
     steer = ("steer", file, "--run", tmp_path / "run", "--policy")
@@ -227,10 +227,10 @@ def test_more_than_the_machine_has(
     assert "experiment.yaml" in refused(*steer, "machine.gpus=1")
 
 
-def test_a_campaign_without_programs_is_not_steered(tmp_path: Path, refused: Callable[..., str]) -> None:
-    queue = CONFIGS / "moldable_queue.yaml"
-    message = refused("steer", queue, "--policy", "largest_first", "--run", tmp_path / "run")
-    assert ":6: campaign.name: moldable_queue is only ever simulated" in message
+def test_a_campaign_that_only_a_twin_can_play_is_not_steered(tmp_path: Path, refused: Callable[..., str]) -> None:
+    small, clairvoyant = CONFIGS / "ensemble_small.yaml", "campaign.options.clairvoyant=true"
+    message = refused("steer", small, "--policy", "lpt", "--run", tmp_path / "run", "--set", clairvoyant)
+    assert "campaign.options.clairvoyant: only a twin is clairvoyant" in message
 
 
 @pytest.mark.parametrize("arguments", [["lauch"], ["check"], ["check", "a", "b"], ["check", "a", "--nope"], ["--nope"]])
@@ -327,7 +327,7 @@ def test_an_interrupt_while_it_starts_is_one_line(tmp_path: Path, module: str, n
 
 def test_a_limit_on_file_sizes_while_training(tmp_path: Path) -> None:
     # Of the queue, which compiles nothing: only what the training writes can meet the limit.
-    queue, out = CONFIGS / "moldable_queue.yaml", tmp_path / "out"
+    queue, out = CONFIGS / "ensemble_small.yaml", tmp_path / "out"
     small = ["train.num_envs=2", "train.decisions=64", "train.options.n_steps=16", "train.options.batch_size=16"]
     small.append("train.validation_instances=0")
     sets = [part for one in small for part in ("--set", one)]

@@ -11,7 +11,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlctl.core.campaign import Action, Campaign, CampaignFactory, Cancel, Command, Decision, Outcome, Start
+from rlctl.core.campaign import Action, Campaign, Cancel, Command, Decision, Outcome, Start
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, TaskId, TaskSpec, TaskState
 

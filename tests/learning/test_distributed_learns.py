@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forms
 import pytest
 from mpi_runner import mpiexec
 
 from rlctl.distributed.launch.launcher import stale_shm
 
 ROOT = Path(__file__).parents[2]
-FULL = os.environ.get("RLCTL_LEARNING") == "full"
+FULL = forms.full("LEARNING")
 EPISODES = 50
 full = pytest.mark.skipif(not FULL, reason="takes minutes: make test-learning")
 

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+import forms
 import pytest
 
 from rlctl.api import train
@@ -17,7 +17,7 @@ from rlctl.evaluation.compare import evaluate
 from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import load_policy
 
-FULL = os.environ.get("RLCTL_LEARNING") == "full"
+FULL = forms.full("LEARNING")
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 

@@ -18,7 +18,7 @@ from rlctl.plugins.registry import campaign_factory
 QUEUE = """
 schema: 1
 seed: 1
-campaign: {name: moldable_queue, options: {tasks: [3, 4], spawn_probability: 0.0}}
+campaign: {name: ensemble, options: {workload: {tasks: [3, 4], spawn_probability: 0.0}}}
 machine: {nodes: 8, cores: 1}
 train:
   decisions: 256
@@ -26,7 +26,7 @@ train:
   validation_instances: 0
   options: {n_steps: 16, batch_size: 64, net_arch: [16]}
 policies:
-  largest: {rule: largest_first}
+  largest: {rule: lpt}
   mine: trained/policy
 """
 
@@ -61,7 +61,7 @@ def test_it_begins_with_the_network_of_the_policy(folder: Path, tmp_path: Path, 
     assert manifest["start"] == {"digest": digest, "decisions": 256}
     assert manifest["decisions"] == 256
     queue = config(folder)
-    assert manifest["game_hash"] == game_hash(queue, campaign_factory("moldable_queue", queue.campaign.options))
+    assert manifest["game_hash"] == game_hash(queue, campaign_factory("ensemble", queue.campaign.options))
 
 
 def test_it_learns_and_can_be_resumed(folder: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_it_learns_and_can_be_resumed(folder: Path, tmp_path: Path) -> None:
         ("train.start=nothing", "'nothing' is neither a known name nor a file or folder"),
         ("train.options.net_arch=[8]", "its network is .* the configuration's is"),
         ("train.options.observation_clip=3", "its network is .* the configuration's is"),
-        ("train.options.residual={rule: largest_first}", "this campaign"),
+        ("train.options.residual={rule: feedback}", "choose a rule of campaign ensemble"),
         ("train.algorithm=maskable_ppo", "model.zip holds other parts"),
         ("machine.nodes=16", None),
     ],

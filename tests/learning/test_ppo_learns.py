@@ -18,7 +18,7 @@ from rlctl.bundle import saved_policy
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Decision
 from rlctl.core.errors import ConfigError
-from rlctl.distributed.actor.vector_env import VectorWorlds
+from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
 from rlctl.monitoring.progress import Silent
 from rlctl_agents import training as learner
 from rlctl_agents.ppo.recipe import recipe
@@ -107,6 +107,7 @@ def score(policy, count=400):
     return float(0.5 * (answers[:, 0] == env.colour).mean() + 0.5 * (answers[:, 1] == env.colour % 3).mean())
 
 
+@pytest.mark.quick
 def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
     folder = learner.train(recipe, config(), tmp_path / "run", False, Silent())
     policy = saved_policy.load(folder)
@@ -213,7 +214,7 @@ def test_a_checkpoint_that_was_never_finished_is_passed_over(factory, tmp_path):
 
 
 def test_the_adapter_tells_stable_baselines3_how_episodes_ended():
-    env = WorldsVecEnv(VectorWorlds(Colours(32, 0)))
+    env = WorldsVecEnv(GymnasiumVectorEnv(Colours(32, 0)))
     rows, ended = env.reset(), 0
     assert rows.shape == (32, COLOURS + sum(HEADS) + 1) == (32, *env.observation_space.shape)
     assert env.env_method("action_masks", indices=[3])[0].tolist() == rows[3, 5:13].astype(bool).tolist()

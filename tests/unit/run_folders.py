@@ -10,7 +10,7 @@ from rlctl.core.driver import Driver
 from rlctl.core.records import Record, RecordList
 from rlctl.executors.event_log import Journal
 from rlctl.executors.simulated.backend import SimulatedExecutor
-from rlctl.monitoring.ledger import account
+from rlctl.monitoring.ledger import allocation_ledger
 from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.run_folder import portable
@@ -19,11 +19,11 @@ from rlctl.steering.summary import Summary, task_counts
 QUEUE = """
 schema: 1
 seed: 3
-campaign: {name: moldable_queue, options: {tasks: [16, 24]}}
+campaign: {name: ensemble, options: {workload: {tasks: [16, 24]}}}
 machine: {nodes: 32, cores: 1, gpus: GPUS}
 policies:
-  wide: {rule: largest_first, parameters: {nodes: 16}}
-  equal: {rule: equal_efficiency}
+  wide: {rule: lpt, parameters: {most: 0.8}}
+  equal: {rule: same_efficiency}
 """
 
 
@@ -72,7 +72,7 @@ def simulated_run(
 def _summary(config: Config, driver: Driver, records: RecordList, header: dict[str, object]) -> Summary:
     outcome = driver.outcome()
     tasks, failures, fallbacks = task_counts(records)
-    booked = account(Timeline.read(records, config.machine.capacity()))
+    ledger = allocation_ledger(Timeline.read(records, config.machine.capacity()))
     return Summary(
         campaign=str(header["campaign"]),
         instance=5,
@@ -87,6 +87,6 @@ def _summary(config: Config, driver: Driver, records: RecordList, header: dict[s
         fallbacks=fallbacks,
         seed=config.seed,
         config_hash=str(header["config_hash"]),
-        core_seconds=dict(booked.cores),
-        gpu_seconds=dict(booked.gpus),
+        core_seconds=dict(ledger.cores),
+        gpu_seconds=dict(ledger.gpus),
     )

@@ -13,7 +13,6 @@ from rlctl.core.machine import Capacity
 from rlctl.core.records import RecordList
 from rlctl.core.task import Event, Failure, TaskId, TaskResult, TaskState, event_from_json, event_to_json
 from rlctl.environments.campaign_env import CampaignEnv
-from rlctl.environments.wrappers import BoxActions, FlatActions
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl_envs.block_copolymer.campaign import CHANGES, AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
@@ -36,8 +35,6 @@ def test_passes_gymnasiums_checker():
 def test_passes_stable_baselines3s_checker():
     sb3_check = pytest.importorskip("stable_baselines3.common.env_checker").check_env
     sb3_check(env(), warn=True)
-    sb3_check(FlatActions(env()), warn=True)
-    sb3_check(BoxActions(env()), warn=True)
 
 
 def test_as_many_films_as_chains_are_in_progress_and_the_goal_ends_the_campaign():
@@ -201,18 +198,8 @@ def test_replaying_events_and_actions_gives_the_same_state():
     while decision is not None and decision.number < 25:
         decision = driver.step(GO)
     assert decision is not None
-    again = factory.campaign(9)
-    fold = Driver(again, SimulatedExecutor(factory.capacity, factory.task_model(9)))
-    again.begin(factory.capacity)
-    for record in records:
-        if record.kind == "decision":
-            assert again.decision() is not None
-            fold._apply(
-                np.array(record.data["action"]) if isinstance(record.data["action"], list) else GO, submit=False
-            )
-        elif record.kind == "event":
-            fold._fold(event_from_json(record.data))
-    other = again.decision()
+    again = Driver(factory.campaign(9), SimulatedExecutor(factory.capacity, factory.task_model(9)))
+    other = again.replay(list(records), {})
     assert other is not None
     np.testing.assert_array_equal(other.observation, decision.observation)
     assert other.subject == decision.subject

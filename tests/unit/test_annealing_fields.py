@@ -16,7 +16,7 @@ from rlctl.core.errors import ContractError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, TaskResult, TaskState
 from rlctl.environments.campaign_env import CampaignEnv, Episode, twin
-from rlctl.environments.campaign_vector_env import play
+from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import policy_factory
 from rlctl.testing import check_campaign
 from rlctl_envs.block_copolymer import campaign as game
@@ -24,8 +24,8 @@ from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.film import Film
 from rlctl_envs.block_copolymer.material import Material
-from rlctl_envs.moldable_queue.campaign import QueueCampaign
-from rlctl_envs.moldable_queue.factory import MoldableQueue
+from rlctl_envs.ensemble import campaign as ensemble_campaign
+from rlctl_envs.ensemble.factory import Ensemble
 
 SEGMENT_S = 0.22 + 80 * 0.0035
 ANNEALING_RULES = ("feedback", "linear", "exponential", "cyclic", "constant")
@@ -188,18 +188,18 @@ def test_no_observation_is_made_for_a_rule_that_anneals(rule: str, monkeypatch: 
     monkeypatch.setattr(game, "observe", made)
     monkeypatch.setattr(AnnealingCampaign, "mask", made)
     factory = BlockCopolymer({"allocation_s": 10.0})
-    (figures,) = play(factory, factory.capacity, [(3, policy_factory(rule)())])
+    (figures,) = rollout_on_twin(factory, factory.capacity, [(3, policy_factory(rule)())])
     assert figures["node_seconds"] > 5.0
 
 
-@pytest.mark.parametrize("rule", ["largest_first", "equal_efficiency"])
-def test_no_observation_is_made_for_a_rule_of_the_queue(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rule", ["lpt", "same_efficiency"])
+def test_no_observation_is_made_for_a_rule_of_an_ensemble(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def made(*arguments: object) -> None:
         raise AssertionError("an observation was made")
 
-    monkeypatch.setattr(QueueCampaign, "observe", made)
-    factory = MoldableQueue()
-    (figures,) = play(factory, Capacity(nodes=8, cores=1), [(3, policy_factory(rule)())])
+    monkeypatch.setattr(ensemble_campaign, "observe", made)
+    factory = Ensemble({"workload": {"tasks": [16, 24]}})
+    (figures,) = rollout_on_twin(factory, Capacity(nodes=8, cores=1), [(3, policy_factory(rule)())])
     assert figures["successes"] > 5
 
 
@@ -248,22 +248,26 @@ def test_feedback_changes_the_temperature_by_the_steps_that_will_run() -> None:
     }
 
 
-@pytest.mark.parametrize("leak", ["field", "deep", "observation"])
-def test_check_finds_what_a_campaign_tells_of_its_hidden_material(leak: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_finds_what_a_campaign_tells_of_its_hidden_material(monkeypatch: pytest.MonkeyPatch) -> None:
     fields, observe = AnnealingCampaign.fields, AnnealingCampaign._observe
 
-    def with_leak(self: AnnealingCampaign, film: Film) -> dict[str, Any]:
-        activation = Material.draw(self.seed).activation
-        return fields(self, film) | ({"hint": 1.0 / activation} if leak == "field" else {"a": ({"b": -activation},)})
+    def with_field(self: AnnealingCampaign, film: Film) -> dict[str, Any]:
+        return fields(self, film) | {"hint": 1.0 / Material.draw(self.seed).activation}
 
-    def seen_with_leak(self: AnnealingCampaign, film: Film) -> Any:
+    def with_deep_field(self: AnnealingCampaign, film: Film) -> dict[str, Any]:
+        return fields(self, film) | {"a": ({"b": -Material.draw(self.seed).activation},)}
+
+    def with_observation(self: AnnealingCampaign, film: Film) -> Any:
         return np.concatenate([observe(self, film)[1:], [0.1 * Material.draw(self.seed).steepness]], dtype=np.float32)
 
-    check_campaign(BlockCopolymer(), instances=1)
-    if leak == "observation":
-        monkeypatch.setattr(AnnealingCampaign, "_observe", seen_with_leak)
-    else:
-        monkeypatch.setattr(AnnealingCampaign, "fields", with_leak)
-    what = {"field": r"fields\['hint'\]", "deep": r"fields\['a'\]\[0\]\['b'\]", "observation": r"observation\[80\]"}
-    with pytest.raises(ContractError, match=what[leak] + r" of the first decision .* privileged\(\)"):
-        check_campaign(BlockCopolymer(), instances=1)
+    factory = BlockCopolymer({"films": 1, "allocation_s": 15.0})
+    check_campaign(factory, instances=1)
+    for method, leak, what in [
+        ("fields", with_field, r"fields\['hint'\]"),
+        ("fields", with_deep_field, r"fields\['a'\]\[0\]\['b'\]"),
+        ("_observe", with_observation, r"observation\[80\]"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(AnnealingCampaign, method, leak)
+            with pytest.raises(ContractError, match=what + r" of the first decision .* privileged\(\)"):
+                check_campaign(factory, instances=1)

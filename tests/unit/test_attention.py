@@ -24,8 +24,7 @@ from rlctl.config.schema import Config
 from rlctl.core.campaign import Decision
 from rlctl.core.errors import ConfigError, PolicyError
 from rlctl.core.sets import SetLayout
-from rlctl.distributed.actor.numpy_policies import actor_policy
-from rlctl.plugins.registry import load_policy
+from rlctl.distributed.actor.numpy_policies import ActorPolicy
 from rlctl_agents.ppo.attention import FAVOUR, AttentionActor
 from rlctl_agents.ppo.network import PrivilegedPolicy
 from rlctl_agents.ppo.options import Options, check_network
@@ -147,10 +146,10 @@ def test_what_actors_compute_and_what_is_saved_is_the_model(tmp_path: Path) -> N
     x = rows(64)
     with torch.no_grad():
         theirs = actor_net(torch.from_numpy(x)).numpy()
-    policy = actor_policy(snapshot_spec(trained))
+    policy = ActorPolicy(snapshot_spec(trained))
     policy.load(snapshot_weights(trained))
     seen = np.concatenate([x, np.ones((64, 5)), np.zeros((64, 2))], axis=1, dtype=np.float32)
-    assert np.abs(policy.outputs(seen, policy.begin(64))[0] - theirs).max() < 1e-4
+    assert np.abs(policy.outputs(seen, policy.initial_state(64))[0] - theirs).max() < 1e-4
     trained.save(tmp_path / "model.zip")
     again = PPO.load(tmp_path / "model.zip", device="cpu")
     assert (again.predict(seen, deterministic=True)[0] == trained.predict(seen, deterministic=True)[0]).all()
@@ -266,27 +265,8 @@ def test_a_campaign_whose_layout_does_not_fit_its_spaces_is_refused(
     check_network(config, Options(network="attention"), factory)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "maskable_ppo"])
-def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algorithm: str) -> None:
-    settings = [
-        f"train.algorithm={algorithm}",
-        "train.decisions=512",
-        "train.num_envs=8",
-        "train.options.n_steps=32",
-        "train.options.batch_size=64",
-        "train.options.n_epochs=1",
-    ]
-    config = load_config(ROOT / "configs" / "ensemble.yaml", settings)
-    folder = train(config, tmp_path / "run")
-    policy = load_policy(config, str(folder))
-    network: Any = policy
-    assert isinstance(network.network, NumpyPolicy)
-    assert network.network.attention is not None
-    assert type(network.rule).__name__ == "Sjf"
-
-
 def test_where_there_are_no_sets_it_is_refused(tmp_path: Path) -> None:
-    config = load_config(ROOT / "configs" / "moldable_queue.yaml", ["train.options.network=attention"])
+    config = load_config(ROOT / "configs" / "annealing.yaml", ["train.options={network: attention}"])
     with pytest.raises(ConfigError, match="is not made of sets"):
         train(config, tmp_path / "run")
     config = load_config(ROOT / "configs" / "ensemble.yaml", ["train.options.attention.heads=3"])

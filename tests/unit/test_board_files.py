@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from rlctl.evaluation.comparison_curves import anew, standing, write_rules
-from rlctl.evaluation.curves import Curve
-from rlctl.monitoring.board import Board
+from rlctl.evaluation.comparison_curves import replacing_writer, summary_scalars, write_rules
+from rlctl.evaluation.success_curves import Curve
+from rlctl.monitoring.summary_writer import SummaryWriter
 
 
 def points(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -19,10 +19,10 @@ def points(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_a_resumed_run_replaces_what_is_done_again(tmp_path: Path) -> None:
-    with Board(tmp_path) as board:
+    with SummaryWriter(tmp_path) as board:
         for step in range(5):
             board.scalars({"learning/loss": 1.0}, step)
-    with Board(tmp_path, since=3) as board:
+    with SummaryWriter(tmp_path, since=3) as board:
         for step in (3, 4, 5):
             board.scalars({"learning/loss": 2.0}, step)
     assert points(tmp_path, "learning/loss") == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)]
@@ -30,7 +30,7 @@ def test_a_resumed_run_replaces_what_is_done_again(tmp_path: Path) -> None:
 
 def test_what_is_written_anew_replaces_all(tmp_path: Path) -> None:
     for value in (1.0, 2.0):
-        with anew(tmp_path) as board:
+        with replacing_writer(tmp_path) as board:
             board.scalars({"learning/loss": value}, 7)
     assert len(list(tmp_path.iterdir())) == 1
     assert points(tmp_path, "learning/loss") == [(7, 2.0)]
@@ -38,7 +38,7 @@ def test_what_is_written_anew_replaces_all(tmp_path: Path) -> None:
 
 def test_a_full_disk_costs_curves_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with caplog.at_level(logging.WARNING), Board(tmp_path) as board:
+    with caplog.at_level(logging.WARNING), SummaryWriter(tmp_path) as board:
         board.scalars({"learning/loss": 1.0}, 0)
         # The system refuses to let a file grow further, as it does when the disk is full.
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
@@ -49,20 +49,20 @@ def test_a_full_disk_costs_curves_and_nothing_else(tmp_path: Path, caplog: pytes
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         board.scalars({"learning/loss": 1.0}, 2000)
-    assert len([record for record in caplog.records if "no curves for now" in record.message]) == 1
+    assert len([record for record in caplog.records if "curves cannot be written at present" in record.message]) == 1
     assert points(tmp_path, "learning/loss")[0] == (0, 1.0)
 
 
 def test_a_folder_that_cannot_be_made_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    with caplog.at_level(logging.WARNING), Board(tmp_path / "file" / "tensorboard") as board:
+    with caplog.at_level(logging.WARNING), SummaryWriter(tmp_path / "file" / "tensorboard") as board:
         for step in range(10):
             board.scalars({"learning/loss": 1.0}, step)
     assert len(caplog.records) == 1
 
 
 def test_what_is_no_finite_number_is_left_out(tmp_path: Path) -> None:
-    with Board(tmp_path) as board:
+    with SummaryWriter(tmp_path) as board:
         board.scalars({"learning/loss": float("nan"), "campaign/label": "text"}, 0)
         board.scalars({"learning/loss": 1.0}, 1)
     assert points(tmp_path, "learning/loss") == [(1, 1.0)]
@@ -74,7 +74,7 @@ def test_rules_reach_on_the_board_what_their_curves_say(tmp_path: Path) -> None:
     folder = tmp_path / "rules" / "r"
     against = dict(points(folder, "winning/successes"))
     assert (against[0], against[9], against[20], against[35], against[60]) == (0.0, 0.0, 0.5, 1.0, 1.0)
-    figures = standing(curves)
+    figures = summary_scalars(curves)
     assert figures == {
         "winning/success_rate": 0.5,
         "winning/goal_rate": 0.5,

@@ -69,6 +69,6 @@ def test_a_campaign_knows_it_wherever_a_policy_is_named(tmp_path: Path) -> None:
 def test_an_environment_has_its_masks_obeyed_too() -> None:
     for space, mask in ((spaces.Discrete(3, start=5), [0, 1, 0]), (spaces.MultiDiscrete([2, 3]), [0, 1, 0, 0, 1])):
         space.seed(0)
-        drawn = {str(returns._by_chance(space, np.array(mask, np.bool_))) for _ in range(20)}
+        drawn = {str(returns.draw_allowed(space, np.array(mask, np.bool_))) for _ in range(20)}
         assert drawn == ({"6"} if isinstance(space, spaces.Discrete) else {"[1 2]"})
-        assert len({str(returns._by_chance(space, np.ones(len(mask), np.bool_))) for _ in range(50)}) > 2
+        assert len({str(returns.draw_allowed(space, np.ones(len(mask), np.bool_))) for _ in range(50)}) > 2

@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import forms
 import gymnasium.utils.env_checker
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ from rlctl.core.records import Record, RecordList
 from rlctl.core.task import TaskState
 from rlctl.environments.campaign_env import CampaignEnv, twin
 from rlctl.plugins.registry import campaign_factory, load_policy, make_rule
-from rlctl_envs.ensemble.account import MOST_CREDIT
+from rlctl_envs.ensemble.active_task import JobStatus
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
+from rlctl_envs.ensemble.cost_account import MOST_CREDIT
 from rlctl_envs.ensemble.factory import Ensemble
-from rlctl_envs.ensemble.live import Status
 
 EQUAL = Capacity(nodes=8, cores=2)
 UNEQUAL = Capacity.of([NodeGroup(6, 4, memory_mb=8000), NodeGroup(3, 4, gpus=2, memory_mb=16000)])
@@ -93,7 +94,7 @@ def played(
 
 def assert_consistent(campaign: EnsembleCampaign) -> None:
     """What is charged is what runs; what a task has said is of the attempt that runs; paths are as long as they are."""
-    state, account = campaign.state, campaign.account
+    state, account = campaign.state, campaign.tasks.account
     placed = [task for task in state.running.values() if not task.waits_again]
     assert state.busy_ranks == sum(task.shape.ranks for task in placed)
     assert account._partly == pytest.approx(sum(min(task.done, MOST_CREDIT) for task in placed), abs=1e-9)
@@ -113,7 +114,7 @@ def policy(name: str) -> Policy:
     return AnyAllowed() if name == "any_allowed" else rule(name)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60 if forms.full() else 12, deadline=None)
 @given(instance=st.integers(0, 2**32 - 1), name=st.sampled_from(POLICIES), unequal=st.booleans())
 def test_never_over_capacity_and_every_task_ends_once(instance: int, name: str, unequal: bool) -> None:
     capacity = UNEQUAL if unequal else EQUAL
@@ -163,7 +164,7 @@ def assert_within(capacity: Capacity, records: list[Record]) -> None:
             over.add(key)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40 if forms.full() else 6, deadline=None)
 @given(instance=st.integers(0, 2**32 - 1), name=st.sampled_from(POLICIES))
 def test_a_journal_rebuilds_the_ensemble_at_any_point(instance: int, name: str) -> None:
     factory = Ensemble(HARD)
@@ -239,7 +240,7 @@ def test_a_task_that_can_never_run_fails_and_so_do_those_that_wait_for_it() -> N
         CampaignEnv(factory, UNEQUAL).reset(seed=0)
     campaign = factory.campaign(0)
     campaign.begin(UNEQUAL)
-    assert campaign.counts[Status.FAILED] == 4
+    assert campaign.counts[JobStatus.FAILED] == 4
     assert campaign.outcome().ended
 
 
@@ -275,7 +276,7 @@ def test_giving_up_a_goal_never_pays() -> None:
 
     config = load_config(Path(__file__).parents[2] / "configs" / "ensemble_stopping.yaml")
     factory = campaign_factory(config.campaign.name, config.campaign.options)
-    for instance in range(20):
+    for instance in range(20 if forms.full() else 6):
         returns = []
         for player in (GivesUp(), load_policy(config, "renewal")):
             env, total = CampaignEnv(factory, config.machine.capacity()), 0.0
@@ -342,7 +343,7 @@ def test_canceled_by_hand_is_stopped() -> None:
     executor.cancel(driver.started[0])
     while decision is not None:
         decision = driver.step(lpt.act(decision))
-    assert driver.campaign.counts == {Status.DONE: 1, Status.FAILED: 0, Status.STOPPED: 1}
+    assert driver.campaign.counts == {JobStatus.DONE: 1, JobStatus.FAILED: 0, JobStatus.STOPPED: 1}
     canceled = [event.uid for event in executor.events() if event.state is TaskState.CANCELED]
     assert len(canceled) == 1
 
@@ -371,7 +372,7 @@ def test_where_all_tasks_have_to_end_stopping_one_does_not_end_it() -> None:
         factory = Ensemble(options | {"objective": {"goal": goal}})
         driver, records, _ = played(factory, EQUAL, StopsOnce(), 2)
         state = driver.campaign.state
-        assert (state.counts[Status.DONE], state.counts[Status.STOPPED]) == counts
+        assert (state.counts[JobStatus.DONE], state.counts[JobStatus.STOPPED]) == counts
         assert driver.outcome().reached is (goal is None)
         canceled = [r for r in records if r.kind == "event" and r.data["state"] == "canceled"]
         assert len(canceled) == 2
@@ -432,7 +433,7 @@ def test_one_that_comes_to_its_walltime_goes_on_from_its_checkpoint() -> None:
     options = {"workload": work, "ranks": [1], "program": {"walltime_s": 700.0}, "retries": 9}
     driver, _, _ = played(Ensemble(options), EQUAL, rule("lpt"), 0)
     assert driver.outcome().successes == 1
-    assert driver.campaign.failures == 4
+    assert driver.campaign.tasks.failures == 4
     assert driver.executor.now() == pytest.approx(3000.0)
 
 

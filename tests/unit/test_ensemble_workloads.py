@@ -15,8 +15,8 @@ from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.executors.event_log import Journal
 from rlctl_envs.ensemble.factory import Ensemble
-from rlctl_envs.ensemble.law import loss
-from rlctl_envs.ensemble.truth import Truth
+from rlctl_envs.ensemble.program.hidden_parameters import HiddenParameters
+from rlctl_envs.ensemble.program.scaling_law import loss
 from rlctl_envs.ensemble.workload import bound_s
 from rlctl_envs.ensemble.workloads import lublin
 from rlctl_envs.ensemble.workloads.history import read_history
@@ -34,8 +34,8 @@ def test_a_log_is_read_and_what_did_not_run_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.swf").write_text(LINES)
     with gzip.open(tmp_path / "a.swf.gz", "wt") as file:
         file.write(LINES)
-    jobs = read_swf(tmp_path / "a.swf").jobs
-    assert jobs == read_swf(tmp_path / "a.swf.gz").jobs
+    jobs = read_swf(tmp_path / "a.swf")
+    assert jobs == read_swf(tmp_path / "a.swf.gz")
     assert [(j.submit_s, j.run_s, j.ranks, j.estimate_s, j.kind) for j in jobs] == [
         (0.0, 100.0, 4, 200.0, 7),
         (30.0, 50.5, 16, None, 5),
@@ -80,26 +80,24 @@ def test_tasks_of_a_log_take_on_its_processors_what_they_took(tmp_path: Path) ->
 def test_sizes_are_distributed_as_published() -> None:
     rng = np.random.default_rng(1)
     sizes = np.array([lublin.size(rng, 128) for _ in range(40_000)])
-    assert np.mean(sizes == 1) == pytest.approx(lublin.ANY.serial, abs=0.01)
+    assert np.mean(sizes == 1) == pytest.approx(lublin.SERIAL, abs=0.01)
     powers = np.log2(sizes[sizes > 1]) % 1 == 0
     # Rounding makes some of the others powers of two as well.
-    assert lublin.ANY.power_of_two / (1 - lublin.ANY.serial) < powers.mean() < 0.87
+    assert lublin.POWER_OF_TWO / (1 - lublin.SERIAL) < powers.mean() < 0.87
     assert sizes.max() <= 128
     small = np.mean(np.log2(sizes[sizes > 1]) < 4.5)
-    assert small == pytest.approx(lublin.ANY.first_stage, abs=0.05)
+    assert small == pytest.approx(lublin.FIRST_STAGE, abs=0.05)
 
 
 @pytest.mark.parametrize("ranks", [1, 16, 128])
 def test_run_times_are_hyper_gamma(ranks: int) -> None:
     rng = np.random.default_rng(2)
     logs = np.log([lublin.run_time(rng, ranks) for _ in range(8_000)])
-    short = lublin.ANY.slope * ranks + lublin.ANY.intercept
+    short = lublin.SLOPE * ranks + lublin.INTERCEPT
 
     def cdf(x: np.ndarray) -> np.ndarray:
-        parts = [stats.gamma.cdf(x, shape, scale=scale) for shape, scale in (lublin.ANY.short, lublin.ANY.long)]
-        whole = [
-            stats.gamma.cdf(lublin.LONGEST, shape, scale=scale) for shape, scale in (lublin.ANY.short, lublin.ANY.long)
-        ]
+        parts = [stats.gamma.cdf(x, shape, scale=scale) for shape, scale in (lublin.SHORT, lublin.LONG)]
+        whole = [stats.gamma.cdf(lublin.LONGEST, shape, scale=scale) for shape, scale in (lublin.SHORT, lublin.LONG)]
         mixed = short * parts[0] + (1 - short) * parts[1]
         return mixed / (short * whole[0] + (1 - short) * whole[1])
 
@@ -142,7 +140,7 @@ def test_instances_are_the_same_whoever_asks_and_differ() -> None:
 
 
 def test_being_stuck_is_the_inverse_of_how_far_one_gets() -> None:
-    truth = Truth(10.0, (), ((0.25, 0.5), (0.5, 1.0)), 1.0, (1.0,), (1.0,))
+    truth = HiddenParameters(10.0, (), ((0.25, 0.5), (0.5, 1.0)), 1.0, (1.0,), (1.0,))
     assert truth.time_at(0.0, 1.0) == pytest.approx(2.5)
     assert truth.reached(0.0, 0.5) == pytest.approx(0.25)
     assert truth.reached(0.0, 0.8) == pytest.approx(0.3)

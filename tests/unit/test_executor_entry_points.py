@@ -12,7 +12,7 @@ from rlctl.core.machine import Capacity
 from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.run_folder import portable
 
-CONFIG = {"schema": 1, "seed": 0, "campaign": {"name": "moldable_queue"}}
+CONFIG = {"schema": 1, "seed": 0, "campaign": {"name": "ensemble"}}
 
 
 def test_the_local_executor_is_the_default_and_has_no_options() -> None:

@@ -439,9 +439,7 @@ def test_an_edited_manifest_is_noticed(bundle: Path) -> None:
     assert "edited" in refused(bundle)
 
 
-@pytest.mark.parametrize(
-    "campaign", [{"name": "moldable_queue", "version": 1}, {"name": "block_copolymer", "version": 99}]
-)
+@pytest.mark.parametrize("campaign", [{"name": "ensemble", "version": 1}, {"name": "block_copolymer", "version": 99}])
 def test_a_bundle_of_another_campaign_or_version_is_refused(tmp_path: Path, campaign: dict[str, object]) -> None:
     shipped = Path(__file__).parents[2] / "configs"
     shutil.copytree(shipped / "policies" / "annealing-ppo", tmp_path / "bundle")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-HOMES = {"rlctl": ROOT, "rlctl_envs": ROOT / "envs", "rlctl_agents": ROOT / "agents"}
+from source_tree import ROOT, modules
 
 ORDER = (
     *("core", "system", "config", "bundle", "executors", "environments", "monitoring", "plugins", "testing"),
@@ -54,7 +51,7 @@ def under(module: str, *packages: str) -> bool:
 
 
 def imports(module: str, source: str, is_package: bool = False) -> Iterator[Import]:
-    """What a module imports; ``from a import b`` counts as ``a`` and as ``a.b``."""
+    """What a module imports: ``from a import b`` counts as ``a`` and ``a.b``, a string as the module that it names."""
 
     def walk(node: ast.AST, in_function: bool, for_types: bool) -> Iterator[Import]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -75,11 +72,19 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[Impo
             yield Import(base, node.lineno, in_function, for_types)
             for alias in node.names:
                 yield Import(f"{base}.{alias.name}", node.lineno, in_function, for_types)
+        elif isinstance(node, ast.Constant) and (name := _module_named(node.value)) is not None:
+            yield Import(name, node.lineno, True, for_types)
         inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             yield from walk(child, inside, for_types)
 
     yield from walk(ast.parse(source), False, False)
+
+
+def _module_named(value: object) -> str | None:
+    """The module that a string names, as it is given to ``import_module``, ``python -m`` or an entry point."""
+    name = str(value).partition(":")[0]
+    return name if "." in name and name in modules() else None
 
 
 def rank(module: str) -> int:
@@ -115,16 +120,9 @@ def forbidden(module: str, found: Import) -> str | None:
     return None
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for package, home in HOMES.items():
-        for path in sorted((home / package).rglob("*.py")):
-            parts = path.relative_to(home).with_suffix("").parts
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
-
-
 def graph() -> dict[str, set[str]]:
     """For each module, the modules that it imports by name."""
-    known = dict(modules())
+    known = modules()
     return {
         module: {
             found.target
@@ -156,7 +154,7 @@ def circle(edges: Mapping[str, Collection[str]]) -> list[str]:
 def test_no_module_imports_what_it_may_not() -> None:
     broken = [
         f"{path.relative_to(ROOT)}:{found.line}: imports {found.target}: {why}"
-        for module, path in modules()
+        for module, path in modules().items()
         for found in imports(module, path.read_text(), path.name == "__init__.py")
         if (why := forbidden(module, found)) is not None
     ]
@@ -172,7 +170,7 @@ def test_a_circle_is_found_with_its_path() -> None:
 
 
 def test_every_package_is_looked_at() -> None:
-    names = {name for name, _ in modules()}
+    names = set(modules())
     assert {"rlctl.core.driver", "rlctl_envs.ensemble.campaign", "rlctl_agents.rules.ensemble"} <= names
     assert {name.split(".")[1] for name in names if name.startswith("rlctl.")} <= {*ORDER, "__main__"}
 
@@ -188,6 +186,7 @@ def test_every_package_is_looked_at() -> None:
         ("rlctl.executors.engine", "if TYPE_CHECKING:\n    from rlctl.plugins import registry"),
         ("rlctl_envs.ensemble.factory", "from rlctl_agents.rules.ensemble import Fifo"),
         ("rlctl_agents.rules.ensemble", "class A:\n    import rlctl_envs"),
+        ("rlctl.executors.engine", "import_module('rlctl.cli.main')"),
         ("rlctl_agents.rules.ensemble", "import torch"),
         ("rlctl.evaluation.compare", "try:\n    from torch import nn\nexcept ImportError:\n    pass"),
         ("rlctl_envs.block_copolymer.twin", "import torch"),
@@ -206,8 +205,8 @@ def test_the_check_sees_what_is_forbidden(module: str, source: str) -> None:
         ("rlctl.executors.engine", "from rlctl.core.task import Event"),
         ("rlctl_envs.block_copolymer.twin", "def f():\n    import torch"),
         ("rlctl_agents.training", "import torch"),
-        ("rlctl.distributed.comm.mpi_context", "def f():\n    from mpi4py import MPI"),
-        ("rlctl.distributed.comm.mpi_context", "if TYPE_CHECKING:\n    from mpi4py.MPI import Comm"),
+        ("rlctl.distributed.launch.mpi_context", "def f():\n    from mpi4py import MPI"),
+        ("rlctl.distributed.launch.mpi_context", "if TYPE_CHECKING:\n    from mpi4py.MPI import Comm"),
         ("rlctl.steering.control", "from rlctl.executors.engine import Executor"),
     ],
 )

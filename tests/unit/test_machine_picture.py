@@ -9,7 +9,7 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskId, TaskState
 from rlctl.monitoring.ledger import Purpose
 from rlctl.monitoring.occupancy import allocation, allocation_png
-from rlctl.monitoring.palette import OF_PURPOSE, rgb
+from rlctl.monitoring.palette import PURPOSE_COLOURS, rgb
 from rlctl.monitoring.timeline import Attempt, Timeline
 
 PURPOSES = list(Purpose)
@@ -45,4 +45,4 @@ def test_of_many_cores_the_nodes_are_shown_and_of_many_nodes_groups() -> None:
 def test_the_png_has_the_colours_of_the_cells() -> None:
     picture = Image.open(io.BytesIO(allocation_png(timeline(Capacity(1, 2))))).convert("RGB")
     seen = {colour for _, colour in picture.getcolors(100_000) or []}
-    assert {rgb(OF_PURPOSE[purpose]) for purpose in PURPOSES} <= seen
+    assert {rgb(PURPOSE_COLOURS[purpose]) for purpose in PURPOSES} <= seen

@@ -9,7 +9,7 @@ import pytest
 from new_folder_places import ENTRIES, PLACES, empty, make, nothing, whole
 
 from rlctl.core.errors import StorageError
-from rlctl.system.files import filled, write_whole
+from rlctl.system.files import atomic_folder, write_atomically
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -52,7 +52,7 @@ def test_what_cannot_be_a_new_folder_is_refused_in_one_line(tmp_path: Path) -> N
 
 def test_two_processes_do_not_make_the_same_folder(tmp_path: Path) -> None:
     for folder in (nothing(tmp_path), empty(tmp_path)):
-        with filled(folder, ENTRIES) as new:
+        with atomic_folder(folder, ENTRIES) as new:
             with pytest.raises(StorageError, match="is being made by another process"):
                 make(folder)
             assert new.exists()
@@ -66,7 +66,7 @@ def test_two_processes_do_not_make_the_same_folder(tmp_path: Path) -> None:
 
 def test_an_error_leaves_an_empty_folder_empty_and_no_other(tmp_path: Path) -> None:
     for folder in (empty(tmp_path), tmp_path / "new"):
-        with pytest.raises(FileNotFoundError), filled(folder, ENTRIES) as new:
+        with pytest.raises(FileNotFoundError), atomic_folder(folder, ENTRIES) as new:
             (new / "work" / "without" / "parents").mkdir()
     assert sorted(os.listdir(tmp_path)) == ["run"]
     assert os.listdir(tmp_path / "run") == []
@@ -75,11 +75,11 @@ def test_an_error_leaves_an_empty_folder_empty_and_no_other(tmp_path: Path) -> N
 def test_a_written_file_goes_where_a_link_leads_and_into_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there/file")
-    write_whole(tmp_path / "link", "text \udcff")
+    write_atomically(tmp_path / "link", "text \udcff")
     assert (tmp_path / "there" / "file").read_text() == "text \\udcff"
     assert (tmp_path / "link").is_symlink()
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=write_whole, args=(tmp_path / "pipe", "text"))
+    writer = threading.Thread(target=write_atomically, args=(tmp_path / "pipe", "text"))
     writer.start()
     assert (tmp_path / "pipe").read_text() == "text"
     writer.join()

@@ -8,7 +8,7 @@ import pytest
 
 from rlctl.core.errors import LaunchError
 from rlctl.executors.devices import HIDDEN, MASKS
-from rlctl.executors.parsl.worker_agent import devices
+from rlctl.executors.parsl.task_runners import gpu_variables
 
 CUDA, ROCR, ZE = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"
 
@@ -32,11 +32,11 @@ def test_a_program_is_shown_devices_of_its_worker(
     for name, value in masks.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("rlctl.executors.devices.present_vendors", dict)
-    assert devices(numbers) == shown
+    assert gpu_variables(numbers) == shown
 
 
 @pytest.mark.parametrize("value", ["", "-1", "NoDevFiles", "3", "3,3"])
 def test_a_worker_with_fewer_says_so(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HIP_VISIBLE_DEVICES", value)
     with pytest.raises(LaunchError, match=r"2 GPUs are asked for, HIP_VISIBLE_DEVICES='.*' allows this worker"):
-        devices([0, 1])
+        gpu_variables([0, 1])

@@ -14,7 +14,7 @@ from test_report import page
 
 from rlctl.config.load import load_config
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.records import Record
 from rlctl.core.simulation import Launch
 from rlctl.core.task import TaskId, TaskSpec
@@ -22,7 +22,7 @@ from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import Silent
 from rlctl.monitoring.timeline import Attempt
 from rlctl.plugins.registry import campaign_factory
-from rlctl.steering.plausibility import Impossible, Plausibility, beyond, plausibility
+from rlctl.steering.plausibility import ImplausibleValue, Plausibility, beyond, plausibility
 from rlctl.steering.run_folder import JOURNAL, read_run
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.material import Material
@@ -126,7 +126,7 @@ def test_numbers_far_beyond_all_answers_are_impossible_whatever_holds_them() -> 
     def names(**values: Any) -> list[str]:
         return [row.quantity for row in beyond(attempt(values), answers)]
 
-    assert beyond(attempt({"x": 9}), answers) == [Impossible("a", "x", 9.0, low, high)]
+    assert beyond(attempt({"x": 9}), answers) == [ImplausibleValue("a", "x", 9.0, low, high)]
     assert names(x=high + 1.4 * (high - low), many=[low - 1.4 * (high - low)]) == []
     assert names(x=high + 1.6 * (high - low)) == ["x"]
     assert names(many=[low - 1.6 * (high - low), 7.0]) == ["many[0]"]
@@ -190,7 +190,7 @@ def test_a_result_of_a_repeated_attempt_is_looked_at_with_the_parameters_of_the_
 def test_a_campaign_that_is_gone_is_complained_about(tmp_path: Path) -> None:
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal")
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("name: moldable_queue", "name: gone_queue"))
+    config.write_text(config.read_text().replace("name: ensemble", "name: gone_queue"))
     assert "unknown campaign 'gone_queue'" in asked(run).complaint
     assert page(run).says("The twin could not be asked: ")
 

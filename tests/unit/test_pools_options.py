@@ -58,7 +58,7 @@ def test_local_pools_have_the_cores_of_this_machine_between_them() -> None:
 
 def test_paths_of_a_pool_begin_at_the_configuration_file(tmp_path: Path) -> None:
     options = {"applications": {"relative": {"venv": "venv"}}}
-    config = {"schema": 1, "seed": 0, "campaign": {"name": "moldable_queue"}}
+    config = {"schema": 1, "seed": 0, "campaign": {"name": "ensemble"}}
     config["executor"] = {"name": "pools", "options": pools(HERE, {"name": "b", "options": options})}
     file = tmp_path / "config.yaml"
     file.write_text(json.dumps(config))

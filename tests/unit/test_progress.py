@@ -106,8 +106,8 @@ def test_the_seconds_of_an_allocation_are_left_that_are_not_used(done: float, cl
     lines.advance(23)
     lines.stop()
     assert stream.getvalue().splitlines() == [
-        f"steering: {done + 4:.0f} of 120 s of the allocation, {module.duration(116 - done)} left, 2 cores busy",
-        f"steering: {done + 27:.0f} of 120 s of the allocation, {module.duration(93 - done)} left, 2 cores busy",
+        f"steering: {done + 4:.0f} of 120 s of the allocation, {module.format_duration(116 - done)} left, 2 cores busy",
+        f"steering: {done + 27:.0f} of 120 s of the allocation, {module.format_duration(93 - done)} left, 2 cores busy",
         f"steering: {done + 27:.0f} of 120 s of the allocation, 2 cores busy",
     ]
 

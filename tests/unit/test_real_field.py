@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 
+import forms
 import numpy as np
 import pytest
 
@@ -35,7 +35,7 @@ from rlctl_envs.block_copolymer.material import T_MIN, Material
 from rlctl_envs.block_copolymer.slab import Slab, share
 from rlctl_envs.block_copolymer.twin import advance_films, factors
 
-FULL = os.environ.get("RLCTL_PHYSICS") == "full"
+FULL = forms.full("PHYSICS")
 BOX = {
     "t_odt": (1.2, 1.9),
     "activation": (1.5, 4.5),

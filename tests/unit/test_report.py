@@ -84,7 +84,7 @@ def test_a_finished_campaign_is_reported_in_one_page_with_the_rules_beside_it(tm
     assert shown.says(f"rlctl steer {run}/config.yaml --policy equal --instance 5 --run {run}-again")
     assert shown.says("--against")
     assert shown.says("No attempt of a task has failed.")
-    assert shown.says("equal_efficiency")
+    assert shown.says("same_efficiency")
     assert shown.tags.count("svg") > 5
     percents = [int(p) for p in re.findall(r'data-label="%">(\d+)<', source)]
     assert len(percents) == 6
@@ -123,7 +123,7 @@ def test_what_the_journal_says_is_shown_and_never_run(tmp_path: Path) -> None:
 def test_a_campaign_that_is_not_installed_any_more_is_reported_without_rules(tmp_path: Path) -> None:
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal")
     config = run / "config.yaml"
-    config.write_text(config.read_text().replace("name: moldable_queue", "name: gone_queue"))
+    config.write_text(config.read_text().replace("name: ensemble", "name: gone_queue"))
     shown = page(run)
     assert shown.says("the rules could not play: ")
     assert shown.says("unknown campaign 'gone_queue'")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlctl.bundle import saved_policy
-from rlctl.config.load import load_config
 from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import ConfigError
 from rlctl.environments.campaign_env import CampaignEnv
-from rlctl.environments.campaign_vector_env import play
 from rlctl.environments.residual import ResidualPolicy, residual_choices
-from rlctl.plugins.registry import load_policy, make_rule
+from rlctl.environments.twin_rollouts import rollout_on_twin
+from rlctl.plugins.registry import make_rule
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 
 OPTIONS = {"films": 1, "allocation_s": 15.0}
@@ -40,8 +38,8 @@ class Centre:
 def test_the_centre_choice_plays_exactly_as_the_rule():
     factory = BlockCopolymer(OPTIONS)
     rule = make_rule(RULE, "linear")
-    as_rule = play(factory, factory.capacity, [(i, rule) for i in range(4)])
-    corrected = play(factory, factory.capacity, [(i, ResidualPolicy(rule, Centre())) for i in range(4)])
+    as_rule = rollout_on_twin(factory, factory.capacity, [(i, rule) for i in range(4)])
+    corrected = rollout_on_twin(factory, factory.capacity, [(i, ResidualPolicy(rule, Centre())) for i in range(4)])
     assert corrected == as_rule
     assert sum(figures["given_up"] for figures in as_rule) > 0
 
@@ -55,30 +53,6 @@ def test_masks_follow_the_choices_around_the_rule():
     around = residual_choices(decision, rule)
     assert not around.mask[-1]  # a fresh film: only "as the rule says", which is to go on
     assert around.named(np.array([10, 1, 0, 0])) == {"temperature": 1.85, "steps": 320, "ranks": 1, "give_up": False}
-
-
-def test_training_around_a_rule_starts_as_the_rule_and_is_saved_with_it(tmp_path):
-    learner = pytest.importorskip("rlctl_agents.training")
-    experiment = tmp_path / "experiment.yaml"
-    experiment.write_text(
-        "{schema: 1, seed: 1, campaign: {name: block_copolymer, options: {films: 1, allocation_s: 15.0}},\n"
-        " train: {decisions: 64, num_envs: 16, options: {n_steps: 16, n_epochs: 1, learning_rate: 1.0e-6,\n"
-        "   residual: {rule: linear, parameters: {start: 1.6}}}}}\n"
-    )
-    config = load_config(experiment)
-    from rlctl.monitoring.progress import Silent
-    from rlctl_agents.ppo.recipe import recipe
-
-    folder = learner.train(recipe, config, tmp_path / "run", False, Silent())
-    policy = load_policy(config, str(folder))
-    assert isinstance(policy, ResidualPolicy)
-    network = saved_policy.load(folder, deterministic=True)
-    logits = network.logits(np.zeros(network.observation_length, np.float32))
-    assert logits[5] - np.delete(logits[:11], 5).max() > 3.0
-    factory = BlockCopolymer(OPTIONS)
-    rule = make_rule(RuleEntry(rule="linear", parameters={"start": 1.6}), "linear")
-    firm = ResidualPolicy(rule, network)
-    assert play(factory, factory.capacity, [(3, firm)]) == play(factory, factory.capacity, [(3, rule)])
 
 
 def test_a_rule_that_answers_with_indices_cannot_be_corrected():

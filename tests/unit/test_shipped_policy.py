@@ -8,7 +8,7 @@ import numpy as np
 
 from rlctl.bundle import saved_policy
 from rlctl.config.load import load_config
-from rlctl.environments.campaign_vector_env import play
+from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import campaign_factory, load_policy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -37,7 +37,7 @@ def test_the_one_for_an_ensemble_plays_it_as_well_as_its_score_says() -> None:
     factory, capacity = campaign_factory("ensemble", config.campaign.options), config.machine.capacity()
     cost = {}
     for name, policy in policies.items():
-        played = play(factory, capacity, [(instance, policy) for instance in range(40)])
+        played = rollout_on_twin(factory, capacity, [(instance, policy) for instance in range(40)])
         cost[name] = sum(figures["node_seconds"] for figures in played)
     assert cost["ppo"] < 0.97 * cost["lpt"]
     score = saved_policy.load(CONFIGS / "policies" / "ensemble-paced-ppo").manifest.scores[-1]

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from rlctl.evaluation.compare import Comparison
-from rlctl.evaluation.play import EVALUATION, TUNING, VALIDATION, Play, draw_instances
+from rlctl.evaluation.rollout import EVALUATION, TUNING, VALIDATION, Rollout, draw_instances
 from rlctl.evaluation.statistics import ert, ert_interval, ert_ratio, resampled_sums
 
 
 def plays(node_seconds, successes, instances=None):
     instances = range(len(node_seconds)) if instances is None else instances
     return [
-        Play(i, int(s), bool(s >= 2), float(n), float(n), 10, 1e-5, float(n))
+        Rollout(i, int(s), bool(s >= 2), float(n), float(n), 10, 1e-5, float(n))
         for i, n, s in zip(instances, node_seconds, successes, strict=True)
     ]
 

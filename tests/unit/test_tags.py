@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-from rlctl.monitoring.tags import LAYOUT, METRICS, TAGS, Kind, find, regex
+from rlctl.monitoring.tags import LAYOUT, METRICS, TAGS, TagKind, find, regex
 
 PAGE = Path(__file__).parents[2] / "docs" / "tensorboard.md"
 
 
 def test_the_page_has_every_tag_with_its_sentence_and_no_other() -> None:
     rows = re.findall(r"^\| `(.+?)` \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
-    assert rows == [(tag.name, tag.kind.value, tag.sentence) for tag in TAGS]
+    assert rows == [(tag.name, tag.kind.value, tag.description) for tag in TAGS]
 
 
 def test_no_two_entries_claim_the_same_tag() -> None:
@@ -21,7 +21,7 @@ def test_no_two_entries_claim_the_same_tag() -> None:
 
 
 def test_charts_and_metrics_show_scalars_that_there_are() -> None:
-    names = {tag.name for tag in TAGS if tag.kind is Kind.SCALAR}
+    names = {tag.name for tag in TAGS if tag.kind is TagKind.SCALAR}
     assert {tag for charts in LAYOUT.values() for chart in charts for tag in chart.tags} <= names
     assert set(METRICS) <= names
     assert re.match(regex("machine/share/{purpose}"), "machine/share/idle")

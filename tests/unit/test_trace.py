@@ -77,7 +77,7 @@ def test_the_trace_of_a_campaign_keeps_the_rules_of_the_format(tmp_path: Path) -
         timeline = Timeline.read(journal.records(), Capacity(32, 1))
     slices = [event for event in events if event["ph"] == "X"]
     decisions = [event for event in slices if event["cat"] == "decision"]
-    assert len(decisions) == len(timeline.answers)
+    assert len(decisions) == len(timeline.decisions)
     tasks = [event for event in slices if event["cat"] == "task"]
     assert len(tasks) == sum(len(attempt.cores) for attempt in timeline.attempts)
     core_us = sum(event["dur"] for event in tasks)

@@ -2,61 +2,71 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from rlctl_envs.ensemble.workloads.logged import offered_load
-from rlctl_envs.ensemble.workloads.lublin import ANY, BATCH, INTERACTIVE, LONGEST, Law, day, lublin, run_time, size
+from rlctl_envs.ensemble.workloads.lublin import (
+    FIRST_STAGE,
+    GAP,
+    INTERCEPT,
+    LONG,
+    LONGEST,
+    MIDDLE,
+    POWER_OF_TWO,
+    SERIAL,
+    SHORT,
+    SLOPE,
+    SMALLEST,
+    day,
+    lublin,
+    run_time,
+    size,
+)  # fmt: skip
 
-LAWS = pytest.mark.parametrize("law", [ANY, BATCH, INTERACTIVE], ids=["any", "batch", "interactive"])
 
-
-def stages(law: Law, nodes: int) -> list[tuple[float, float, float]]:
+def stages(nodes: int) -> list[tuple[float, float, float]]:
     """Weight, from, to of the two uniform distributions."""
-    middle, largest = math.log2(nodes) - law.middle, math.log2(nodes) - law.largest
-    return [(law.first_stage, law.smallest, middle), (1.0 - law.first_stage, middle, largest)]
+    middle, largest = math.log2(nodes) - MIDDLE, math.log2(nodes)
+    return [(FIRST_STAGE, SMALLEST, middle), (1.0 - FIRST_STAGE, middle, largest)]
 
 
-def between(law: Law, nodes: int, low: float, high: float) -> float:
+def between(nodes: int, low: float, high: float) -> float:
     """Chance of a two-stage uniform number."""
-    return sum(w * max(0.0, min(b, high) - max(a, low)) / (b - a) for w, a, b in stages(law, nodes))
+    return sum(w * max(0.0, min(b, high) - max(a, low)) / (b - a) for w, a, b in stages(nodes))
 
 
-@LAWS
 @pytest.mark.parametrize("nodes", [128, 1024])
-def test_sizes_have_the_chances_of_the_two_stages(law: Law, nodes: int) -> None:
+def test_sizes_have_the_chances_of_the_two_stages(nodes: int) -> None:
     rng = np.random.default_rng(1)
     count = 30_000
-    sizes = np.array([size(rng, nodes, law) for _ in range(count)])
-    assert np.mean(sizes == 1) == pytest.approx(law.serial, abs=4 * math.sqrt(0.25 / count))
-    other = 1.0 - law.serial - law.power_of_two
+    sizes = np.array([size(rng, nodes) for _ in range(count)])
+    assert np.mean(sizes == 1) == pytest.approx(SERIAL, abs=4 * math.sqrt(0.25 / count))
+    other = 1.0 - SERIAL - POWER_OF_TWO
     for ranks in (2, 4, 16, 17, 33, 64):
         # A power of two by intention is 2^k for k rounded; any other size is one of 2^u rounded.
         exponent = math.log2(ranks)
-        power = between(law, nodes, exponent - 0.5, exponent + 0.5) if exponent.is_integer() else 0.0
-        near = between(law, nodes, math.log2(ranks - 0.5), math.log2(ranks + 0.5))
-        chance = law.power_of_two * power + other * near
+        power = between(nodes, exponent - 0.5, exponent + 0.5) if exponent.is_integer() else 0.0
+        near = between(nodes, math.log2(ranks - 0.5), math.log2(ranks + 0.5))
+        chance = POWER_OF_TWO * power + other * near
         if ranks == 2:  # 2^0.8 is rounded to 2 as well
-            chance += other * between(law, nodes, -1.0, math.log2(1.5))
+            chance += other * between(nodes, -1.0, math.log2(1.5))
         assert np.mean(sizes == ranks) == pytest.approx(chance, abs=4 * math.sqrt(chance / count) + 1e-4)
     assert sizes.max() <= nodes
 
 
-@LAWS
 @pytest.mark.parametrize("ranks", [1, 100])
-def test_logarithms_of_run_times_have_the_mean_of_the_hyper_gamma(law: Law, ranks: int) -> None:
+def test_logarithms_of_run_times_have_the_mean_of_the_hyper_gamma(ranks: int) -> None:
     """Cut off at the longest: each gamma's mean below it, by the distribution of shape + 1."""
-    short = min(max(law.intercept + law.slope * ranks, 0.0), 1.0)
+    short = min(max(INTERCEPT + SLOPE * ranks, 0.0), 1.0)
     mass = mean = 0.0
-    for weight, (shape, scale) in ((short, law.short), (1.0 - short, law.long)):
+    for weight, (shape, scale) in ((short, SHORT), (1.0 - short, LONG)):
         mass += weight * float(stats.gamma.cdf(LONGEST, shape, scale=scale))
         mean += weight * shape * scale * float(stats.gamma.cdf(LONGEST, shape + 1.0, scale=scale))
     rng = np.random.default_rng(2)
-    logs = np.log([run_time(rng, ranks, law) for _ in range(20_000)])
+    logs = np.log([run_time(rng, ranks) for _ in range(20_000)])
     assert logs.mean() == pytest.approx(mean / mass, abs=4 * logs.std() / math.sqrt(len(logs)))
     assert logs.max() <= LONGEST
 
@@ -69,13 +79,12 @@ def test_wide_jobs_run_longer_with_the_published_numbers() -> None:
     assert means[0] + 0.5 < means[1] < means[2] - 1.5
 
 
-@LAWS
-def test_arrivals_follow_the_half_hours(law: Law) -> None:
+def test_arrivals_follow_the_half_hours() -> None:
     rng = np.random.default_rng(4)
-    jobs = lublin(rng, 12_000, 128, laws=[law])
+    jobs = lublin(rng, 12_000, 128)
     slots = np.array([int(job.submit_s // 1800.0) % 48 for job in jobs])
     share = np.bincount(slots // 6, minlength=8) / len(jobs)
-    expected = day(law).reshape(8, 6).sum(axis=1) / 48
+    expected = day().reshape(8, 6).sum(axis=1) / 48
     # Gaps of days make whole parts of a day miss their jobs, so more scatter than that of independent arrivals.
     np.testing.assert_allclose(share, expected, atol=0.025)
     assert expected.max() > 3.0 * expected.min()
@@ -88,46 +97,18 @@ def test_gaps_on_the_clock_of_the_day_are_log_gamma() -> None:
     at = np.array([job.submit_s for job in jobs])
     clock = at // 86400.0 * 86400.0 + np.interp(at % 86400.0, np.arange(49) * 1800.0, passed)
     logs = np.log(np.diff(clock, prepend=0.0))
-    shape, scale = ANY.gap[0] * ANY.to_all_hours, ANY.gap[1]
+    shape, scale = GAP
     whole = stats.gamma.cdf(13.0, shape, scale=scale)
     assert stats.kstest(logs, lambda x: stats.gamma.cdf(x, shape, scale=scale) / whole).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("laws", [[ANY], [BATCH, INTERACTIVE]], ids=["any", "both"])
-@pytest.mark.parametrize("load", [0.3, 1.0, 4.0])
-def test_the_load_is_what_was_asked_for_and_days_stay_days(laws: list[Law], load: float) -> None:
-    jobs = lublin(np.random.default_rng(6), 4_000, 64, laws=laws, load=load)
-    assert offered_load(jobs, 64) == pytest.approx(load)
-    assert all(a.submit_s <= b.submit_s for a, b in itertools.pairwise(jobs))
-    assert [job.number for job in jobs] == list(range(1, 4_001))
-    before = lublin(np.random.default_rng(6), 4_000, 64, laws=laws)
-    assert sorted((job.run_s, job.ranks) for job in jobs) == sorted((job.run_s, job.ranks) for job in before)
-    if jobs[-1].submit_s > 20 * 86400.0:
-        hours = np.array([job.submit_s / 3600.0 % 24.0 for job in jobs])
-        assert np.mean((hours >= 12) & (hours < 18)) > 2.0 * np.mean(hours < 6)
-
-
-def test_both_types_arrive_each_at_its_rate() -> None:
-    jobs = lublin(np.random.default_rng(7), 8_000, 128, laws=[BATCH, INTERACTIVE])
-    rates = []
-    for law in (BATCH, INTERACTIVE):
-        shape, scale = law.gap[0] * law.to_all_hours, law.gap[1]
-        logs = np.linspace(0.0, 13.0, 20_001)
-        density = stats.gamma.pdf(logs, shape, scale=scale)
-        rates.append(float(density.sum() / (np.exp(logs) * density).sum()))  # one over the mean gap
-    share = np.mean([job.queue == 1 for job in jobs])
-    assert share == pytest.approx(rates[0] / sum(rates), abs=0.06)
-    assert {job.queue for job in jobs} == {0, 1}
-
-
 def test_the_same_generator_makes_the_same_jobs() -> None:
-    first, again, other = (lublin(np.random.default_rng(seed), 50, 32, load=0.8) for seed in (8, 8, 9))
+    first, again, other = (lublin(np.random.default_rng(seed), 50, 32) for seed in (8, 8, 9))
     assert first == again
     assert first != other
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 5, 100])
-@LAWS
-def test_small_and_odd_machines_have_jobs_that_fit(nodes: int, law: Law) -> None:
+def test_small_and_odd_machines_have_jobs_that_fit(nodes: int) -> None:
     rng = np.random.default_rng(10)
-    assert {size(rng, nodes, law) for _ in range(2_000)} <= set(range(1, nodes + 1))
+    assert {size(rng, nodes) for _ in range(2_000)} <= set(range(1, nodes + 1))

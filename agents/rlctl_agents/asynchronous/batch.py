@@ -1,4 +1,4 @@
-"""Chunks of different lengths as one batch: in a row for the network, in columns for what is summed along time."""
+"""Chunks of different lengths as one batch: flat for the network, in columns for sums along time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ Float32 = NDArray[np.float32]
 
 
 class Batch:
-    """Transitions of chunks, environment by environment and in order of time: ``flat`` arrays begin with [N].
+    """Transitions of chunks, environment by environment and in order of time.
 
     Attributes:
-        rows, actions: [N, row] and [N, n_action].
+        transitions: [N], structured as ``TransitionSpec.dtype``.
+        observations, actions: [N, width] and [N, n_action].
         starts: [N], whether an episode begins there.
-        seams: [N], whether there begins what does not follow the transition before it.
-        last_rows: [columns, row], what is seen after the last step of each column.
-        cut_rows: [K, row], the last rows of episodes that were truncated, and where: column and time.
+        seams: [N], whether the transition does not follow the one before it.
+        last_observations: [columns, width], after the last step of each column.
+        cut_observations: [K, width], the last ones of truncated episodes; their column and time are in ``cut_at``.
     """
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         self.chunks = chunks
-        self.lengths = np.array([len(chunk.rows) for chunk in chunks for _ in range(chunk.rows.shape[1])])
+        self.lengths = np.repeat(*np.array([chunk.transitions.shape for chunk in chunks]).T)
         self.columns, self.longest = len(self.lengths), int(self.lengths.max())
         self._valid = np.arange(self.longest) < self.lengths[:, None]
-        self.rows: Float32 = self._flat("rows")
-        self.actions: Float32 = self._flat("actions")
-        self.last_rows: Float32 = np.concatenate([chunk.last_rows for chunk in chunks])
-        done = self.columned(self._flat("terminated") | self._flat("truncated"), False)
+        self.transitions: NDArray[np.void] = np.concatenate([chunk.flat() for chunk in chunks])
+        self.observations: Float32 = np.ascontiguousarray(self.transitions["observation"])
+        self.actions: Float32 = np.ascontiguousarray(self.transitions["action"])
+        self.last_observations: Float32 = np.concatenate([chunk.last_observations for chunk in chunks])
+        done = self.columned(self.transitions["terminated"] | self.transitions["truncated"], False)
         self.goes_on = (~done).T
         self.goes_on[self.lengths - 1, np.arange(self.columns)] = False
         self.goes_on &= self._valid.T
@@ -44,20 +46,16 @@ class Batch:
         self.seams: NDArray[np.bool_] = seams[self._valid]
         first, where, cut = 0, [], []
         for chunk in chunks:
-            for step, ended in chunk.ended:
-                if not chunk.terminated[step, ended.environment]:
-                    where.append((first + ended.environment, step))
-                    cut.append(ended.row)
-            first += chunk.rows.shape[1]
+            for step, end in chunk.episode_ends:
+                if not chunk.transitions["terminated"][step, end.environment]:
+                    where.append((first + end.environment, step))
+                    cut.append(end.observation)
+            first += chunk.transitions.shape[1]
         self.cut_at = np.array(where, np.int64).reshape(-1, 2)
-        self.cut_rows: Float32 = np.array(cut, np.float32).reshape(-1, self.rows.shape[1])
+        self.cut_observations: Float32 = np.array(cut, np.float32).reshape(-1, self.observations.shape[1])
 
     def __len__(self) -> int:
-        return len(self.rows)
-
-    def flat(self, name: str) -> NDArray[Any]:
-        """An attribute of the chunks, [N]."""
-        return self._flat(name)
+        return len(self.transitions)
 
     def columned(self, flat: NDArray[Any], padding: Any = 0.0) -> NDArray[Any]:
         """From [N] to [columns, longest]."""
@@ -68,7 +66,3 @@ class Batch:
     def flattened(self, columned: NDArray[Any]) -> NDArray[Any]:
         """From [columns, longest] to [N]."""
         return columned[self._valid]
-
-    def _flat(self, name: str) -> NDArray[Any]:
-        parts = [getattr(chunk, name) for chunk in self.chunks]
-        return np.concatenate([part.swapaxes(0, 1).reshape(-1, *part.shape[2:]) for part in parts])

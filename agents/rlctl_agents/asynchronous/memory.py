@@ -40,9 +40,9 @@ class Memory:
     def walk(self, policy: Any, batch: Batch, actions: torch.Tensor) -> Walked:
         """Go through all columns together, step by step."""
         device, columns, longest = policy.device, batch.columns, batch.longest
-        rows = torch.zeros((columns, longest, batch.rows.shape[1]), device=device)
+        rows = torch.zeros((columns, longest, batch.observations.shape[1]), device=device)
         valid = torch.as_tensor(np.arange(longest) < batch.lengths[:, None], device=device)
-        rows[valid] = torch.as_tensor(batch.rows, device=device)
+        rows[valid] = torch.as_tensor(batch.observations, device=device)
         starts = torch.as_tensor(batch.columned(batch.starts.astype(np.float32)), device=device)
         actor = _states(np.concatenate([chunk.state for chunk in batch.chunks]), device)
         critic = _states(self._begin(batch, actor[0].shape[-1]), device)
@@ -50,7 +50,7 @@ class Memory:
         latents, values = [], []
         cut = np.zeros(len(batch.cut_at), np.float32)
         last = np.zeros(columns, np.float32)
-        final = torch.as_tensor(batch.last_rows, device=device)
+        final = torch.as_tensor(batch.last_observations, device=device)
         ends = np.zeros((columns, 2 * actor[0].shape[-1]), np.float32)
         with torch.no_grad():
             for t in range(longest):
@@ -62,7 +62,7 @@ class Memory:
                 here = np.flatnonzero(batch.cut_at[:, 1] == t)
                 if len(here):
                     which = batch.cut_at[here, 0]
-                    cut_rows = torch.as_tensor(batch.cut_rows[here], device=device)
+                    cut_rows = torch.as_tensor(batch.cut_observations[here], device=device)
                     zero = torch.zeros(len(here), device=device)
                     cut[here] = _step(policy, cut_rows, zero, _of(actor, which), _of(critic, which))[1].cpu().numpy()
                 over = np.flatnonzero(batch.lengths == t + 1)
@@ -85,7 +85,7 @@ class Memory:
         states = np.zeros((batch.columns, 2 * units), np.float32)
         column = 0
         for chunk in batch.chunks:
-            for i in range(chunk.rows.shape[1]):
+            for i in range(chunk.transitions.shape[1]):
                 number, state = self._critic.get((chunk.actor, i), (None, None))
                 # Chunks of one batch follow each other, too; then what an earlier update left is near enough.
                 if state is not None and number is not None and number < chunk.number:
@@ -96,8 +96,8 @@ class Memory:
     def _keep(self, batch: Batch, ends: NDArray[np.float32]) -> None:
         column = 0
         for chunk in batch.chunks:
-            for i in range(chunk.rows.shape[1]):
-                done = chunk.terminated[-1, i] or chunk.truncated[-1, i]
+            for i in range(chunk.transitions.shape[1]):
+                done = chunk.transitions["terminated"][-1, i] or chunk.transitions["truncated"][-1, i]
                 self._critic[chunk.actor, i] = chunk.number, ends[column] * (not done)
                 column += 1
 

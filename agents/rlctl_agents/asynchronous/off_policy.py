@@ -14,14 +14,14 @@ from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutReturn
 
-from rlctl.distributed.learner.metrics import lag_figures
+from rlctl.distributed.learner.metrics import lag_metrics
 from rlctl_agents.asynchronous.episodes import ended_infos
 from rlctl_agents.asynchronous.on_policy import ATTACHED, alone
 from rlctl_agents.asynchronous.several import Reducer, average_gradients, same_weights
 from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.experience_source import Source
+    from rlctl.distributed.learner.experience_source import ExperienceSource
 
 _OVER = RolloutReturn(0, 0, continue_training=False)
 
@@ -33,7 +33,7 @@ class ReplayedFromActors:
         updates_per_transition: gradient steps, on average.
     """
 
-    source: Source
+    source: ExperienceSource
     asked_to_stop: Callable[[], bool]
     total: Callable[[int], int]
     updates_per_transition = 1.0
@@ -42,7 +42,7 @@ class ReplayedFromActors:
 
     def attach(
         self,
-        source: Source,
+        source: ExperienceSource,
         asked_to_stop: Callable[[], bool] = lambda: False,
         total: Callable[[int], int] = alone,
         updates_per_transition: float = 1.0,
@@ -100,15 +100,15 @@ class ReplayedFromActors:
         if self.total(int(self.asked_to_stop())):
             return _OVER
         self.publish(at_random=model.num_timesteps < learning_starts)
-        chunks = self.source.gather(train_freq.frequency, self.asked_to_stop)
+        chunks = self.source.next_batch(train_freq.frequency, self.asked_to_stop)
         if self.total(int(not chunks)):
             return _OVER
         episodes = 0
-        count = sum(chunk.transitions for chunk in chunks)
+        count = sum(chunk.size for chunk in chunks)
         together = self.total(count)
         for chunk in chunks:
             replay_buffer.extend(chunk)
-            episodes += len(chunk.ended)
+            episodes += len(chunk.episode_ends)
         model.num_timesteps += together
         infos, dones = ended_infos(chunks)
         model._update_info_buffer(infos, dones)
@@ -121,7 +121,7 @@ class ReplayedFromActors:
         before = model._episode_num
         model._episode_num += episodes
         if log_interval is not None and model._episode_num // log_interval > before // log_interval:
-            for name, value in lag_figures(chunks, self.source.version).items():
+            for name, value in lag_metrics(chunks, self.source.version).items():
                 model.logger.record(name, value)
             model.dump_logs()
         callback.on_rollout_end()

@@ -19,7 +19,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rlctl.bundle.actions import action_heads
-from rlctl.distributed.learner.metrics import lag_figures
+from rlctl.distributed.learner.metrics import lag_metrics
 from rlctl_agents.asynchronous.batch import Batch
 from rlctl_agents.asynchronous.episodes import ended_infos
 from rlctl_agents.asynchronous.memory import Memory
@@ -32,7 +32,7 @@ from rlctl_agents.asynchronous.vtrace import vtrace
 from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.experience_source import Source
+    from rlctl.distributed.learner.experience_source import ExperienceSource
 
 Arrays = dict[str, NDArray[Any]]
 ATTACHED = ("source", "asked_to_stop", "total", "bootstrap", "_spec", "_memory")
@@ -54,7 +54,7 @@ class FromActors:
         waited_s: for chunks, in the last rollout.
     """
 
-    source: Source
+    source: ExperienceSource
     asked_to_stop: Callable[[], bool]
     total: Callable[[int], int]
     waited_s = 0.0
@@ -62,7 +62,7 @@ class FromActors:
 
     def attach(
         self,
-        source: Source,
+        source: ExperienceSource,
         asked_to_stop: Callable[[], bool] = lambda: False,
         total: Callable[[int], int] = alone,
         bootstrap: bool = True,
@@ -90,9 +90,9 @@ class FromActors:
             return False
         self.publish()
         began_s = time.monotonic()
-        chunks = self.source.gather(n_rollout_steps, self.asked_to_stop)
+        chunks = self.source.next_batch(n_rollout_steps, self.asked_to_stop)
         self.waited_s = time.monotonic() - began_s
-        short = sum(chunk.transitions for chunk in chunks) < n_rollout_steps
+        short = sum(chunk.size for chunk in chunks) < n_rollout_steps
         if self.total(int(short)):
             return False
         batch = Batch(chunks)
@@ -103,7 +103,7 @@ class FromActors:
         if not callback.on_step():
             return False
         rollout_buffer.fill(self._arrays(batch))
-        for name, value in lag_figures(chunks, self.source.version).items():
+        for name, value in lag_metrics(chunks, self.source.version).items():
             model.logger.record(name, value)
         callback.on_rollout_end()
         return True
@@ -119,20 +119,21 @@ class FromActors:
         following[:, :-1] = columned[:, 1:]
         following[np.arange(batch.columns), batch.lengths - 1] = last
         following[batch.cut_at[:, 0], batch.cut_at[:, 1]] = cut
-        discounts = np.power(np.float32(model.gamma), batch.flat("durations")) * ~batch.flat("terminated")
+        flat = batch.transitions
+        discounts = np.power(np.float32(model.gamma), flat["duration"]) * ~flat["terminated"]
         if not self.bootstrap:
-            discounts = discounts * ~batch.flat("truncated")
+            discounts = discounts * ~flat["truncated"]
         targets, advantages = vtrace(
-            batch.columned(log_probs - batch.flat("log_probs")).T,
+            batch.columned(log_probs - flat["log_prob"]).T,
             columned.T,
             following.T,
-            batch.columned(batch.flat("rewards")).T,
+            batch.columned(flat["reward"]).T,
             batch.columned(discounts.astype(np.float32)).T,
             batch.goes_on,
             model.gae_lambda,
         )
         return {
-            "observations": batch.rows,
+            "observations": batch.observations,
             "actions": batch.actions.astype(model.action_space.dtype),
             "values": values,
             "log_probs": log_probs,
@@ -144,7 +145,7 @@ class FromActors:
     def _evaluate(self, batch: Batch) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], Arrays]:
         """Values [N], log-probabilities [N], values of the last rows and of the cut rows, further arrays."""
         policy = cast(Any, self).policy
-        rows = self._tensor(np.concatenate([batch.rows, batch.last_rows, batch.cut_rows]))
+        rows = self._tensor(np.concatenate([batch.observations, batch.last_observations, batch.cut_observations]))
         n, columns = len(batch), batch.columns
         with torch.no_grad():
             values = policy.predict_values(rows).flatten().cpu().numpy()
@@ -186,17 +187,19 @@ class AsyncMaskablePPO(FromActors, MaskablePPO):
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def _evaluate(self, batch: Batch) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], Arrays]:
-        n, columns, n_obs = len(batch), batch.columns, self.source.layout.n_obs
-        n_mask = self.source.layout.n_mask
-        rows = self._tensor(np.concatenate([batch.rows, batch.last_rows, batch.cut_rows])[:, :n_obs])
-        masks = batch.rows[:, n_obs : n_obs + n_mask]
+        n, columns, n_obs = len(batch), batch.columns, self.source.transition_spec.n_obs
+        n_mask = self.source.transition_spec.n_mask
+        rows = self._tensor(
+            np.concatenate([batch.observations, batch.last_observations, batch.cut_observations])[:, :n_obs]
+        )
+        masks = batch.observations[:, n_obs : n_obs + n_mask]
         if not n_mask:
             masks = np.ones((n, sum(action_heads(cast(Any, self.action_space)))), np.float32)
         with torch.no_grad():
             values = self.policy.predict_values(rows).flatten().cpu().numpy()
             distribution = self.policy.get_distribution(rows[:n], action_masks=masks)
             log_probs = distribution.log_prob(self._actions(batch)).cpu().numpy()
-        more = {"observations": batch.rows[:, :n_obs], "action_masks": masks}
+        more = {"observations": batch.observations[:, :n_obs], "action_masks": masks}
         return values[:n], log_probs, values[n : n + columns], values[n + columns :], more
 
 

@@ -41,22 +41,16 @@ class TimedReplayBuffer(ReplayBuffer):
 
     def extend(self, chunk: Chunk) -> None:
         """Add all transitions of a chunk, environment by environment."""
-        after = chunk.next_rows()
-        done = chunk.terminated | chunk.truncated
-        parts: dict[str, NDArray[Any]] = {
-            "observations": chunk.rows,
-            "next_observations": after,
-            "actions": chunk.actions,
-            "rewards": chunk.rewards,
-            "dones": done,
-            "timeouts": chunk.truncated & ~chunk.terminated,
-            "durations": chunk.durations,
-        }
-        count = chunk.transitions
+        flat, count = chunk.flat(), chunk.size
+        following = chunk.next_observations().swapaxes(0, 1).reshape(count, -1)
         where = (self.pos + np.arange(count)) % self.buffer_size
-        for name, part in parts.items():
-            target = getattr(self, name)
-            target[where, 0] = part.swapaxes(0, 1).reshape(count, *target.shape[2:])
+        self.observations[where, 0] = flat["observation"].reshape(count, *self.observations.shape[2:])
+        self.next_observations[where, 0] = following.reshape(count, *self.next_observations.shape[2:])
+        self.actions[where, 0] = flat["action"].reshape(count, *self.actions.shape[2:])
+        self.rewards[where, 0] = flat["reward"]
+        self.dones[where, 0] = flat["terminated"] | flat["truncated"]
+        self.timeouts[where, 0] = flat["truncated"] & ~flat["terminated"]
+        self.durations[where, 0] = flat["duration"]
         self.full = self.full or self.pos + count >= self.buffer_size
         self.pos = (self.pos + count) % self.buffer_size
 

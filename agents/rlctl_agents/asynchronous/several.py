@@ -36,7 +36,7 @@ class Reducer(Protocol):
     def sum(self, array: NDArray[Any]) -> None:
         """Replace the array by the sum over all learners."""
 
-    def largest(self, array: NDArray[Any]) -> None:
+    def max(self, array: NDArray[Any]) -> None:
         """Replace the array by the largest over all learners, number by number."""
 
 
@@ -66,7 +66,7 @@ class Together:
         clip = model.clip_range(model._current_progress_remaining)
         clip_vf = None if model.clip_range_vf is None else model.clip_range_vf(model._current_progress_remaining)
         parts = np.array([model.rollout_buffer._parts(model.batch_size)])
-        reducer.largest(parts)
+        reducer.max(parts)
         model.rollout_buffer.minibatches = int(parts[0])
         sums = np.zeros(7)
         goes_on = True
@@ -142,7 +142,7 @@ class Together:
         """
         flat = _flat(cast(Any, self).policy.parameters())
         both = np.concatenate([flat, -flat])
-        cast(Reducer, self.reducer).largest(both)
+        cast(Reducer, self.reducer).max(both)
         if not np.array_equal(both[: len(flat)], -both[len(flat) :]):
             raise OutOfStepError("the learners' weights differ: do all run the same versions on the same processors?")
 

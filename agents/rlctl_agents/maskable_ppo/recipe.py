@@ -15,7 +15,7 @@ from rlctl_agents.ppo.recipe import attach, on_policy, residual
 from rlctl_agents.recipe import How, Setting
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
 
 KINDS: dict[How, type[MaskablePPO]] = {
     How.TOGETHER: MaskablePPO,
@@ -38,7 +38,7 @@ class MaskableRecipe(MaskableDescription):
         kwargs = {"net_arch": options.net_arch} if attention is None else {"attention": attention}
         return KINDS[how](policy, setting.env, policy_kwargs=kwargs, **on_policy(setting, options))
 
-    def attach(self, model: Any, ranks: Ranks, options: ChoosingOptions) -> None:
+    def attach(self, model: Any, ranks: LearnerContext, options: ChoosingOptions) -> None:
         """Give the model its actors."""
         attach(model, ranks, options)
 

@@ -16,7 +16,7 @@ from rlctl_agents.off_policy.options import DQNOptions, ReplayOptions, SACOption
 from rlctl_agents.recipe import How, Setting
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
 
 O = TypeVar("O", bound=ReplayOptions)  # noqa: E741
 
@@ -61,7 +61,7 @@ class ReplayRecipe(ReplayDescription[O]):
             arguments["replay_buffer_kwargs"] = {"gamma": options.gamma}
         return self.kind(how)("MlpPolicy", env, **arguments)
 
-    def attach(self, model: Any, ranks: Ranks, options: O) -> None:
+    def attach(self, model: Any, ranks: LearnerContext, options: O) -> None:
         """Give the model its actors, and its fellow learners."""
         total = alone if ranks.learners is None else ranks.learners.total
         model.attach(ranks.collector, ranks.stop, total, options.updates_per_decision)

@@ -11,7 +11,7 @@ from rlctl.bundle.actions import action_heads
 from rlctl.bundle.attention import AttentionSize, AttentionSpec
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.config.validation import check_options
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError
 from rlctl.core.sets import SetLayout
 from rlctl.environments.residual import residual_choices

@@ -15,7 +15,7 @@ from rlctl_agents.ppo.options import ChoosingOptions, Options, PlainOptions, net
 from rlctl_agents.recipe import How, Setting
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
     from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
 
 FAVOUR = 4.0
@@ -46,7 +46,7 @@ class PPORecipe(PPODescription):
             set_bias(model.policy.action_net, bias)
         return model
 
-    def attach(self, model: Any, ranks: Ranks, options: Options) -> None:
+    def attach(self, model: Any, ranks: LearnerContext, options: Options) -> None:
         """Give the model its actors."""
         attach(model, ranks, options)
 
@@ -79,7 +79,7 @@ def on_policy(setting: Setting, options: PlainOptions) -> dict[str, Any]:
     }
 
 
-def attach(model: Any, ranks: Ranks, options: PlainOptions) -> None:
+def attach(model: Any, ranks: LearnerContext, options: PlainOptions) -> None:
     """Give an on-policy model its actors, and its fellow learners."""
     total = alone if ranks.learners is None else ranks.learners.total
     model.attach(ranks.collector, ranks.stop, total, options.bootstrap)

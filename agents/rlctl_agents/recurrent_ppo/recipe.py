@@ -12,7 +12,7 @@ from rlctl_agents.recipe import How, Setting
 from rlctl_agents.recurrent_ppo.description import RecurrentDescription, RecurrentOptions
 
 if TYPE_CHECKING:
-    from rlctl.distributed.learner.context import Ranks
+    from rlctl.distributed.learner.context import LearnerContext
 
 
 class RecurrentRecipe(RecurrentDescription):
@@ -27,7 +27,7 @@ class RecurrentRecipe(RecurrentDescription):
         kwargs = {"net_arch": options.net_arch, "lstm_hidden_size": options.lstm_units}
         return self.kind(how)("MlpLstmPolicy", setting.env, policy_kwargs=kwargs, **on_policy(setting, options))
 
-    def attach(self, model: Any, ranks: Ranks, options: RecurrentOptions) -> None:
+    def attach(self, model: Any, ranks: LearnerContext, options: RecurrentOptions) -> None:
         """Give the model its actors."""
         attach(model, ranks, options)
 

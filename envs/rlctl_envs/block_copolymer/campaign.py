@@ -1,4 +1,4 @@
-"""The annealing game: K good films of one unknown material for the fewest node-seconds."""
+"""The annealing campaign: K good films of one unknown material for the fewest node-seconds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rlctl.core.campaign import Action, Campaign, Command, Decision, Outcome, Re
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.block_copolymer.fields import film_fields
-from rlctl_envs.block_copolymer.film import Film, Memory, Seen, Why
+from rlctl_envs.block_copolymer.film import EndReason, Film, MaterialHistory, Measurement
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
 from rlctl_envs.block_copolymer.observation import OBSERVED, observe
-from rlctl_envs.block_copolymer.options import Options
+from rlctl_envs.block_copolymer.options import AnnealingOptions
 
 CHANGES = (-0.25, -0.15, -0.08, -0.04, -0.015, 0.0, 0.015, 0.04, 0.08, 0.15, 0.25)
 """Choices of the temperature of a film in progress: the change."""
@@ -39,7 +39,7 @@ class AnnealingCampaign(Campaign):
     ``temperature`` (absolute), ``steps``, ``ranks``, ``give_up``.
     """
 
-    def __init__(self, options: Options, seed: int) -> None:
+    def __init__(self, options: AnnealingOptions, seed: int) -> None:
         self.options = options
         self.seed = seed
         self.goal = options.films
@@ -48,7 +48,7 @@ class AnnealingCampaign(Campaign):
         self.heads = (len(CHANGES), len(options.steps), len(options.ranks), 2)
         self.action_space = gymnasium.spaces.MultiDiscrete(np.array(self.heads))
         self.observation_space = gymnasium.spaces.Box(-10.0, 10.0, (OBSERVED,), np.float32)
-        self.memory = Memory()
+        self.memory = MaterialHistory()
         self.films: dict[int, Film] = {}
         self.masked = 0
         self.failures = 0
@@ -78,7 +78,7 @@ class AnnealingCampaign(Campaign):
         result = event.result
         if result.state is TaskState.DONE:
             try:
-                seen = Seen.read(result.values, temperature, steps)
+                seen = Measurement.read(result.values, temperature, steps)
                 good = bool(result.values["good"])
             except (KeyError, TypeError, ValueError):
                 self._failed(film, Failure.GARBAGE)
@@ -98,7 +98,7 @@ class AnnealingCampaign(Campaign):
                 film.subject,
                 self._now,
                 self.fields(film),
-                residual=partial(self.around, film),
+                residual=partial(self.residual_choices, film),
                 observe=lambda: (self._observe(film), self.mask(film)),
             )
         return self._decision
@@ -110,7 +110,7 @@ class AnnealingCampaign(Campaign):
         answer = self.decode(film, action)
         if answer["give_up"]:
             if not film.fresh:
-                self._close(film, Why.GIVEN_UP)
+                self._close(film, EndReason.GIVEN_UP)
                 self._open()
                 return []
             self.masked += 1
@@ -173,7 +173,7 @@ class AnnealingCampaign(Campaign):
             "give_up": give_up,
         }
 
-    def around(self, film: Film, base: Mapping[str, Any]) -> ResidualChoices:
+    def residual_choices(self, film: Film, base: Mapping[str, Any]) -> ResidualChoices:
         """Choices around a rule's answer: changes of its temperature; the other heads turn, 0 being as it says."""
         options = self.options
         steps = min(range(len(options.steps)), key=lambda i: abs(options.steps[i] - base["steps"]))
@@ -232,16 +232,16 @@ class AnnealingCampaign(Campaign):
         self.films[film.number] = film
         self._asked.append(film)
 
-    def _close(self, film: Film, why: Why) -> None:
+    def _close(self, film: Film, why: EndReason) -> None:
         self.memory.end(film, why)
         del self.films[film.number]
 
-    def _measured(self, film: Film, seen: Seen, good: bool) -> None:
+    def _measured(self, film: Film, seen: Measurement, good: bool) -> None:
         before = film.recent[-1].q if film.recent else 0.0
         self.memory.measured(seen, before, T_MIN, T_MAX)
         film.add(seen)
         if good:
-            self._close(film, Why.GOOD)
+            self._close(film, EndReason.GOOD)
             self._open()
         else:
             self._asked.append(film)
@@ -252,7 +252,7 @@ class AnnealingCampaign(Campaign):
         film.failures += 1
         diverged = failure is Failure.DIVERGED
         if diverged or film.failures > self.options.retries:
-            self._close(film, Why.DIVERGED if diverged else Why.FAILED)
+            self._close(film, EndReason.DIVERGED if diverged else EndReason.FAILED)
             self._open()
         else:
             self._asked.append(film)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.config.validation import check_options, key_prefix
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
@@ -21,7 +21,7 @@ from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.executors.mpi import mpiexec_command
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
-from rlctl_envs.block_copolymer.options import Options
+from rlctl_envs.block_copolymer.options import AnnealingOptions
 from rlctl_envs.block_copolymer.pictures import films_png
 from rlctl_envs.block_copolymer.twin import FilmTwin, compute
 
@@ -30,7 +30,7 @@ class BlockCopolymer(CampaignFactory):
     """Block-copolymer annealing; see the README of this folder.
 
     Args:
-        options: see ``Options``.
+        options: see ``AnnealingOptions``.
 
     Raises:
         ConfigError: unknown or unusable options.
@@ -40,7 +40,7 @@ class BlockCopolymer(CampaignFactory):
     version = 2  # 2: the measured wavenumber has an error
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        self.options = check_options(Options, options, "campaign.options")
+        self.options = check_options(AnnealingOptions, options, "campaign.options")
         self.capacity = self.options.capacity()
 
     def check(self, capacity: Capacity, real: bool) -> None:
@@ -62,7 +62,7 @@ class BlockCopolymer(CampaignFactory):
                 _require_mpiexec(max(self.options.ranks))
 
     def campaign(self, seed: int) -> AnnealingCampaign:
-        """The game of instance ``seed``."""
+        """The campaign of instance ``seed``."""
         return AnnealingCampaign(self.options, seed)
 
     def task_model(self, seed: int) -> FilmTwin:

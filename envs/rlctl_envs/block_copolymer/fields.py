@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlctl_envs.block_copolymer.film import BINS, Ended, Film, Memory, Seen
+from rlctl_envs.block_copolymer.film import BINS, Film, FinishedFilm, MaterialHistory, Measurement
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
 
 NOTHING: dict[str, Any] = {"q": 0.0, "amplitude": 0.0, "bands": (), "wavenumber": 0.0}
 """Measured of a film that was never measured."""
 
 
-def film_fields(film: Film, others: Sequence[Film], memory: Memory) -> dict[str, Any]:
+def film_fields(film: Film, others: Sequence[Film], memory: MaterialHistory) -> dict[str, Any]:
     """The film that is decided on, those of the other chains, and all that the material has shown.
 
     Args:
@@ -27,7 +27,7 @@ def film_fields(film: Film, others: Sequence[Film], memory: Memory) -> dict[str,
         ``films_given_up``; ``bins`` (for each of eight equal ranges ``low`` to ``high`` of the temperature: ``count``
         of segments, and running means of ``q_gain`` in 80 steps, ``amplitude`` and ``q``); ``films_ended`` (in the
         order in which they ended: ``subject``, ``why``, one of good, given_up, diverged and failed, ``segments``
-        started, and what ``others`` tells of a film), and of these ``last_good`` and ``last_given_up`` (not good), or
+        started, and the fields of ``others``), and of these ``last_good`` and ``last_given_up`` (not good), or
         None.
     """
     ended = tuple(_ended(e) for e in memory.ended)
@@ -69,14 +69,14 @@ def _told(film: Film) -> dict[str, Any]:
     }
 
 
-def _ended(ended: Ended) -> dict[str, Any]:
+def _ended(ended: FinishedFilm) -> dict[str, Any]:
     film = ended.film
     return {"subject": film.subject, "why": str(ended.why), "segments": film.segments, **_told(film)}
 
 
-def _measured(seen: Seen) -> dict[str, Any]:
+def _measured(seen: Measurement) -> dict[str, Any]:
     return {"temperature": seen.temperature, "steps": seen.steps, **_values(seen)}
 
 
-def _values(seen: Seen) -> dict[str, Any]:
+def _values(seen: Measurement) -> dict[str, Any]:
     return {"q": seen.q, "amplitude": seen.amplitude, "bands": seen.bands, "wavenumber": seen.wavenumber}

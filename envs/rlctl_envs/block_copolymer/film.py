@@ -14,7 +14,7 @@ RECENT = 4
 
 
 @dataclass(slots=True)
-class Seen:
+class Measurement:
     """One measurement, with the segment before it."""
 
     temperature: float
@@ -25,7 +25,7 @@ class Seen:
     wavenumber: float
 
     @classmethod
-    def read(cls, values: Mapping[str, Any], temperature: float, steps: int) -> Seen:
+    def read(cls, values: Mapping[str, Any], temperature: float, steps: int) -> Measurement:
         """From a segment's result.
 
         Raises:
@@ -58,7 +58,7 @@ class Film:
     segments: int = 0
     measured: int = 0
     failures: int = 0
-    recent: list[Seen] = field(default_factory=list)
+    recent: list[Measurement] = field(default_factory=list)
     highest_q: float = 0.0
 
     @property
@@ -71,7 +71,7 @@ class Film:
         """Whether nothing was measured of it yet."""
         return not self.recent
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: Measurement) -> None:
         """It was measured."""
         self.failures = 0
         self.temperature = seen.temperature
@@ -81,7 +81,7 @@ class Film:
         self.recent = [*self.recent[1 - RECENT :], seen]
 
 
-class Why(StrEnum):
+class EndReason(StrEnum):
     """Why a film ended."""
 
     GOOD = "good"
@@ -91,11 +91,11 @@ class Why(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FinishedFilm:
     """A film that ended; nothing happens to it any more."""
 
     film: Film
-    why: Why
+    why: EndReason
 
 
 @dataclass(slots=True)
@@ -107,7 +107,7 @@ class _Bin:
 
 
 @dataclass(slots=True)
-class Memory:
+class MaterialHistory:
     """What all films of the material have shown so far."""
 
     bins: list[_Bin] = field(default_factory=lambda: [_Bin() for _ in range(BINS)])
@@ -117,11 +117,11 @@ class Memory:
     steps: int = 0
     last_good: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     last_given_up: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[FinishedFilm] = field(default_factory=list)
     rate: dict[int, float] = field(default_factory=dict)
     """Measured steps per second, by ranks."""
 
-    def measured(self, seen: Seen, q_before: float, low: float, high: float) -> None:
+    def measured(self, seen: Measurement, q_before: float, low: float, high: float) -> None:
         """A segment was measured; running means per temperature with a memory of about 30 segments."""
         b = self.bins[min(BINS - 1, max(0, int((seen.temperature - low) / (high - low) * BINS)))]
         b.count += 1.0
@@ -138,10 +138,10 @@ class Memory:
         known = self.rate.get(ranks)
         self.rate[ranks] = rate if known is None else known + 0.2 * (rate - known)
 
-    def end(self, film: Film, why: Why) -> None:
+    def end(self, film: Film, why: EndReason) -> None:
         """A film was finished, or abandoned."""
-        self.ended.append(Ended(film, why))
-        good = why is Why.GOOD
+        self.ended.append(FinishedFilm(film, why))
+        good = why is EndReason.GOOD
         q, amplitude = (film.recent[-1].q, film.recent[-1].amplitude) if film.recent else (0.0, 0.0)
         summary = (1.0, film.temperature or 0.0, film.age / 4000.0, q if not good else amplitude)
         if good:

@@ -1,6 +1,6 @@
 """One film as a Gymnasium environment that computes on the MPI ranks that it is made on, without programs.
 
-gymnasium.make("rlctl_envs.gym:rlctl/BlockCopolymerFilm-v0", communicator=MPI.COMM_WORLD)
+gymnasium.make("rlctl_envs:rlctl/BlockCopolymerFilm-v0", communicator=MPI.COMM_WORLD)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rlctl_envs.block_copolymer import field
 from rlctl_envs.block_copolymer.campaign import CHANGES, STARTS, mixed
-from rlctl_envs.block_copolymer.film import Film, Seen
+from rlctl_envs.block_copolymer.film import Film, Measurement
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN, Material
 from rlctl_envs.block_copolymer.observation import FILM_OBSERVED, observe_film
 from rlctl_envs.block_copolymer.simulate import LARGEST
@@ -98,7 +98,7 @@ class FilmEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
             return self._observe(), DIVERGED_REWARD, True, False, {"diverged": True, "good": False}
         before = film.recent[-1].q if film.recent else 0.0
         measured = field.measure(self._c_hat, self._material, measure_rng, *self._thresholds)
-        seen = Seen.read(measured, temperature, self._steps)
+        seen = Measurement.read(measured, temperature, self._steps)
         film.add(seen)
         self._largest_amplitude = max(self._largest_amplitude, seen.amplitude)
         good = bool(measured["good"])

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 BOX = 48.0
 """Side of the film, in units of the equation."""
 COARSE = 32
-"""Grid whose modes carry the noise and the measurement, whatever the grid of the solver."""
+"""Grid whose modes carry the noise and the measurement, on any grid of the solver."""
 DT = 1.0
 """Time step."""
 STABILISER = 0.5

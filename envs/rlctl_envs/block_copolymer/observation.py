@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl_envs.block_copolymer.film import BINS, RECENT, Film, Memory
+from rlctl_envs.block_copolymer.film import BINS, RECENT, Film, MaterialHistory
 
 RECENT_WIDTH = 4
 FILM_OBSERVED = 4 + RECENT * RECENT_WIDTH + 7
@@ -16,7 +16,7 @@ OBSERVED = FILM_OBSERVED + 6 + 4 * BINS + 8 + 2 + 6
 
 
 def observe(
-    film: Film, others: Sequence[Film], memory: Memory, needed: int, time_left: float, free: float
+    film: Film, others: Sequence[Film], memory: MaterialHistory, needed: int, time_left: float, free: float
 ) -> NDArray[np.float32]:
     """The film, the other chains, past films of the material, the machine.
 

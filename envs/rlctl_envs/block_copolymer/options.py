@@ -13,7 +13,7 @@ _NotNegative = Annotated[float, Field(ge=0.0, le=1e6)]
 _Positive = Annotated[float, Field(gt=0.0, le=1e6)]
 
 
-class Program(BaseModel):
+class AnnealingProgram(BaseModel):
     """The real program and how long it takes; ``calibrate`` measures these numbers.
 
     Attributes:
@@ -37,8 +37,8 @@ class Program(BaseModel):
     walltime_s: float = Field(default=120.0, gt=0.0, le=1e8)
 
 
-class Options(BaseModel):
-    """The game.
+class AnnealingOptions(BaseModel):
+    """``campaign.options`` of block-copolymer annealing.
 
     Attributes:
         films: good films of the material that are wanted, K.
@@ -46,7 +46,7 @@ class Options(BaseModel):
         allocation_s: end of the allocation, seconds.
         steps: choices of the length of a segment, in time steps.
         ranks: choices of the ranks of a segment.
-        probes: segments at the beginning of a campaign that run on the most ranks whatever is answered, so that the
+        probes: segments at the beginning of a campaign that run on the most ranks in any case, so that the
             speed-up of ranks on this machine is known.
         program: see ``Program``.
         retries: how often a film's segment may fail in a row before the film is abandoned.
@@ -62,14 +62,14 @@ class Options(BaseModel):
     steps: tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...] = Field(default=(80, 160, 320), max_length=64)
     ranks: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(default=(1, 2), max_length=64)
     probes: int = Field(default=0, ge=0, le=10_000)
-    program: Program = Program()
+    program: AnnealingProgram = AnnealingProgram()
     retries: int = Field(default=3, ge=1)
     twin_device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     q_good: float = Field(default=0.8, gt=0.0, lt=1.0)
     amplitude_good: float = Field(default=0.35, gt=0.0)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Options:
+    def _consistent(self) -> AnnealingOptions:
         for name in ("steps", "ranks"):
             values = getattr(self, name)
             if not values or list(values) != sorted(set(values)):
@@ -101,5 +101,5 @@ class Options(BaseModel):
         return self.program.start_up_s[ranks] + steps * self.program.step_s[ranks]
 
     def capacity(self) -> Capacity:
-        """The smallest machine on which the game can be played as it is meant: a core for each chain."""
+        """The smallest machine that fits the campaign: a core for each chain."""
         return Capacity(nodes=1, cores=max(self.chains, *self.ranks))

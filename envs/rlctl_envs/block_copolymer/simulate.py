@@ -7,7 +7,7 @@
 An ordinary simulation: restart file and parameters in; restart file and a small result out, each written whole or not
 at all. It knows nothing of rlctl. Exit codes: 0 done, 1 cannot write, 2 wrong input, 3 the solution diverged.
 
-For tests of whoever runs it, the variable RLCTL_SIMULATE_FAULT makes it misbehave: ``diverge``, ``hang``, ``die`` (by
+For tests of executors, the variable RLCTL_SIMULATE_FAULT makes it misbehave: ``diverge``, ``hang``, ``die`` (by
 SIGKILL) or ``garbage`` (a result that is no JSON, with exit code 0).
 """
 

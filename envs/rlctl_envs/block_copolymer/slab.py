@@ -3,7 +3,7 @@
 In Fourier space a rank holds some kx with all ky, as [ky, kx]; in real space some lines y with all x. The transform
 along y is local in the one, the transform along x in the other, and an Alltoallv takes the blocks across. What a rank
 sends of the one and receives into it are whole rows, so only the other side is packed. Slabs may be uneven, and empty
-ones are allowed. mpi4py is imported by whoever makes the communicator.
+ones are allowed. The caller that makes the communicator imports mpi4py.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from rlctl_envs.block_copolymer.device import advance as on_device
 from rlctl_envs.block_copolymer.kernel import advance
 from rlctl_envs.block_copolymer.lanes import GRID, HALF, LANES
 from rlctl_envs.block_copolymer.material import DT, STABILISER, Material
-from rlctl_envs.block_copolymer.options import Options
+from rlctl_envs.block_copolymer.options import AnnealingOptions
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +40,7 @@ class FilmTwin:
         repetition: 0: chance is what the segments' own seeds make of it; otherwise it is drawn anew.
     """
 
-    def __init__(self, options: Options, material: Material, seed: int, repetition: int = 0) -> None:
+    def __init__(self, options: AnnealingOptions, material: Material, seed: int, repetition: int = 0) -> None:
         self.options = options
         self.material = material
         program = options.program

@@ -1,43 +1,43 @@
-"""Attempts of tasks: where on the machine they run, since when, and what is charged for them."""
+"""Attempts of tasks: their place on the machine, their times, and their charges."""
 
 from __future__ import annotations
 
 from rlctl.core.task import Event
-from rlctl_envs.ensemble.account import Account
-from rlctl_envs.ensemble.job import Shape
-from rlctl_envs.ensemble.live import Live, Status
-from rlctl_envs.ensemble.state import State
+from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
+from rlctl_envs.ensemble.cost_account import CostAccount
+from rlctl_envs.ensemble.job_request import TaskShape
+from rlctl_envs.ensemble.state import EnsembleState
 
 
 class Attempts:
-    """Mirrors the executor's books: what runs has a place in the state's pool and is charged, and nothing else is.
+    """Mirrors the executor's placement: what runs has a place in the state's pool and is charged, and nothing else is.
 
     Args:
         state: whose machine it is.
-        account: who charges.
+        account: charges for them.
 
     Attributes:
         again: tasks that were lost with their node and have no place; the executor runs them again before all others.
     """
 
-    def __init__(self, state: State, account: Account) -> None:
+    def __init__(self, state: EnsembleState, account: CostAccount) -> None:
         self._state, self._account = state, account
-        self.again: set[Live] = set()
+        self.again: set[ActiveTask] = set()
 
-    def start(self, task: Live, shape: Shape) -> bool:
+    def start(self, task: ActiveTask, shape: TaskShape) -> bool:
         """A waiting task is to run; False if there is no place."""
         if not self._state.place(task, shape):
             return False
         self._account.unqueued(task)
         self._state.dequeue(task)
         self._state.running[task.job.number] = task
-        task.status = Status.RUNNING
+        task.status = JobStatus.RUNNING
         task.starts += 1
         self._begins_at(task, task.done)
         self._account.started(task)
         return True
 
-    def resize(self, task: Live, shape: Shape) -> bool:
+    def resize(self, task: ActiveTask, shape: TaskShape) -> bool:
         """A running task is to go on elsewhere; False if there is no place, and it stays."""
         state = self._state
         done, before = max(task.done, state.believed(task)), task.shape
@@ -53,7 +53,7 @@ class Attempts:
         self._account.started(task)
         return placed
 
-    def runs(self, task: Live, event: Event) -> None:
+    def runs(self, task: ActiveTask, event: Event) -> None:
         """It runs now; what it does until its end is expected from here on."""
         again = task.waits_again
         if not again:
@@ -66,14 +66,14 @@ class Attempts:
         else:
             self._account.started(task)
 
-    def progressed(self, task: Live, done: float) -> None:
+    def progressed(self, task: ActiveTask, done: float) -> None:
         """It has done so much of its work."""
         if task.waits_again:
             task.done = done
         else:
             self._account.progressed(task, done)
 
-    def displaced(self, task: Live) -> None:
+    def displaced(self, task: ActiveTask) -> None:
         """It was lost with its node; the executor runs it again where it fits."""
         if not task.waits_again:
             self._lost(task)
@@ -86,7 +86,7 @@ class Attempts:
         for task in sorted(self.again, key=lambda task: (task.started_s, task.job.number)):
             self._place(task)
 
-    def leave(self, task: Live) -> None:
+    def leave(self, task: ActiveTask) -> None:
         """It does not run any more."""
         if not task.waits_again:
             self._lost(task)
@@ -95,12 +95,12 @@ class Attempts:
         self.again.discard(task)
         del self._state.running[task.job.number]
 
-    def _lost(self, task: Live) -> None:
+    def _lost(self, task: ActiveTask) -> None:
         """What it had of the machine it has no longer."""
         self._account.let_go(task)
         task.spent += (self._state.now_s - task.started_s) * task.charge
 
-    def _begins_at(self, task: Live, done: float) -> None:
+    def _begins_at(self, task: ActiveTask, done: float) -> None:
         """A new attempt, which has said nothing yet."""
         task.reports.clear()
         task.attempt = 0
@@ -108,7 +108,7 @@ class Attempts:
         task.started_s = task.expected_s = self._state.now_s
         task.expected_s += self._state.seconds(task, task.shape)
 
-    def _place(self, task: Live) -> None:
+    def _place(self, task: ActiveTask) -> None:
         task.waits_again = not self._state.place(task, task.shape)
         (self.again.add if task.waits_again else self.again.discard)(task)
         if not task.waits_again:

@@ -10,9 +10,9 @@ from enum import IntEnum
 from operator import attrgetter
 from typing import Any
 
-from rlctl_envs.ensemble.job import ONE, Shape
-from rlctl_envs.ensemble.live import Live
-from rlctl_envs.ensemble.state import State
+from rlctl_envs.ensemble.active_task import ActiveTask
+from rlctl_envs.ensemble.job_request import ONE, TaskShape
+from rlctl_envs.ensemble.state import EnsembleState
 
 MANY = 64
 """Of more tasks that are alike not all are looked at."""
@@ -21,7 +21,7 @@ SHORTLISTS = ("fifo", "sjf", "lpt", "wfp3", "f1", "due", "critical")
 """Orders whose first tasks are offered."""
 
 
-class Kind(IntEnum):
+class ChoiceKind(IntEnum):
     """What a choice does."""
 
     WAIT = 0
@@ -39,9 +39,9 @@ class Choice:
         first: for each of ``SHORTLISTS``, whether the task is the first of those that may start.
     """
 
-    kind: Kind
-    task: Live | None = None
-    shape: Shape = ONE
+    kind: ChoiceKind
+    task: ActiveTask | None = None
+    shape: TaskShape = ONE
     first: tuple[bool, ...] = field(default=(False,) * len(SHORTLISTS), compare=False)
 
     def named(self) -> Mapping[str, Any]:
@@ -49,16 +49,16 @@ class Choice:
         if self.task is None:
             return {"wait": True}
         number = self.task.job.number
-        if self.kind is Kind.STOP:
+        if self.kind is ChoiceKind.STOP:
             return {"stop": number}
-        verb = "start" if self.kind is Kind.START else "resize"
+        verb = "start" if self.kind is ChoiceKind.START else "resize"
         return {verb: number, "ranks": self.shape.ranks, "gpu": self.shape.gpu}
 
 
-WAITING = Choice(Kind.WAIT)
+WAITING = Choice(ChoiceKind.WAIT)
 
 
-def shortlist(state: State) -> list[Choice | None]:
+def shortlist(state: EnsembleState) -> list[Choice | None]:
     """As many as ``options.slots``, None where there is none: waiting, then stops and changes of size, then starts."""
     options = state.options
     found: list[Choice | None] = [WAITING if state.may_wait else None]
@@ -69,26 +69,26 @@ def shortlist(state: State) -> list[Choice | None]:
     return found + [None] * (options.slots - len(found))
 
 
-def _controls(state: State) -> list[Choice]:
+def _controls(state: EnsembleState) -> list[Choice]:
     """Of the task that has just reported; where nothing waits, of those that could use what is free."""
     options, reported = state.options, state.reported
     found: list[Choice] = []
     if reported is not None and reported.settled:
         if options.stop:
-            found.append(Choice(Kind.STOP, reported))
+            found.append(Choice(ChoiceKind.STOP, reported))
         if options.resize:
             now = math.log2(reported.shape.ranks)
             near = sorted(state.wider(reported), key=lambda shape: abs(math.log2(shape.ranks) - now))
-            found += [Choice(Kind.RESIZE, reported, shape) for shape in near[:3]]
+            found += [Choice(ChoiceKind.RESIZE, reported, shape) for shape in near[:3]]
     elif options.resize and not state.waiting and state.free_cores > 0:
         late = sorted(state.running.values(), key=lambda task: -task.expected_s)[:3]
         for task in late:
             more = [shape for shape in state.wider(task) if shape.ranks > task.shape.ranks]
-            found += [Choice(Kind.RESIZE, task, shape) for shape in more[:2]]
+            found += [Choice(ChoiceKind.RESIZE, task, shape) for shape in more[:2]]
     return found
 
 
-def _starts(state: State, room: int) -> list[Choice]:
+def _starts(state: EnsembleState, room: int) -> list[Choice]:
     """Of the first task by each order, the shapes nearest to the widest that is still half efficient."""
     waiting = [task for group in state.startable() for task in _few(group)]
     if not waiting:
@@ -103,11 +103,11 @@ def _starts(state: State, room: int) -> list[Choice]:
     for task in list(tasks.values())[:room]:
         first = tuple(task is other for other in firsts)
         shapes = _nearest(state, task, state.fitting(task), each)
-        found += [Choice(Kind.START, task, shape, first) for shape in shapes]
+        found += [Choice(ChoiceKind.START, task, shape, first) for shape in shapes]
     return found[:room]
 
 
-def _few(group: Mapping[int, Live]) -> list[Live]:
+def _few(group: Mapping[int, ActiveTask]) -> list[ActiveTask]:
     """Of many that are alike, those that any order might put first: old and new, large and small ones."""
     tasks = list(group.values())
     if len(tasks) <= MANY:
@@ -118,7 +118,7 @@ def _few(group: Mapping[int, Live]) -> list[Live]:
     return list(dict.fromkeys([*tasks[:part], *tasks[-part:], *small, *large]))
 
 
-def _nearest(state: State, task: Live, shapes: Sequence[Shape], count: int) -> Sequence[Shape]:
+def _nearest(state: EnsembleState, task: ActiveTask, shapes: Sequence[TaskShape], count: int) -> Sequence[TaskShape]:
     if len(shapes) <= count:
         return shapes
     good = [shape.ranks for shape in shapes if state.efficiency(task, shape) >= 0.5]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.config.validation import check_options, key_prefix
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Outage
@@ -20,11 +20,11 @@ from rlctl.core.task import TaskId, TaskSpec
 from rlctl.executors.mpi import mpiexec_command
 from rlctl.plugins.registry import make_placement
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
-from rlctl_envs.ensemble.job import Gpu, Job, Shape
-from rlctl_envs.ensemble.model import EnsembleModel
-from rlctl_envs.ensemble.options import Options
+from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
+from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.program.kernels import units_per_second
-from rlctl_envs.ensemble.state import State
+from rlctl_envs.ensemble.state import EnsembleState
+from rlctl_envs.ensemble.twin import EnsembleTwin
 from rlctl_envs.ensemble.workload import Workload, outages
 
 MOST_CHANGES = 1_000_000
@@ -36,7 +36,7 @@ class Ensemble(CampaignFactory):
     """Unequal, uncertain and unreliable tasks that share an allocation; see the README of this folder.
 
     Args:
-        options: see ``Options``.
+        options: see ``EnsembleOptions``.
 
     Raises:
         ConfigError: unknown or unusable options.
@@ -46,7 +46,7 @@ class Ensemble(CampaignFactory):
     version = 1
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
-        self.options = check_options(Options, options, "campaign.options")
+        self.options = check_options(EnsembleOptions, options, "campaign.options")
         self.capacity = Capacity(nodes=32, cores=1)
         if self.options.workload.file is not None:
             with key_prefix(("campaign", "options", "workload")):
@@ -71,8 +71,8 @@ class Ensemble(CampaignFactory):
         w = self.options.workload
         if w.gpus.need > 0.0 and not capacity.total_gpus:
             raise ConfigError("tasks need GPUs, and the machine has none", (*key, "workload", "gpus", "need"))
-        largest = Job(0, 0, 1.0, gpu=Gpu.NEED if w.gpus.need > 0.0 else Gpu.NO, memory_mb=w.memory_mb.high)
-        if not State(self.options, capacity).shapes(largest):
+        largest = JobRequest(0, 0, 1.0, gpu=GpuUse.NEED if w.gpus.need > 0.0 else GpuUse.NO, memory_mb=w.memory_mb.high)
+        if not EnsembleState(self.options, capacity).shapes(largest):
             raise ConfigError("the largest tasks fit on no number of ranks", (*key, "workload", "memory_mb"))
         n = self.options.nodes
         changes = n.losses_per_node_s + (n.changed / n.change_s if n.change_s > 0.0 else 0.0)
@@ -90,10 +90,10 @@ class Ensemble(CampaignFactory):
                 raise LaunchError(f"{most} ranks want MPI: {error}; or set it to [1]", (*key, "ranks")) from error
 
     def campaign(self, seed: int) -> EnsembleCampaign:
-        """The game of instance ``seed``."""
+        """The campaign of instance ``seed``."""
         workload = self.workload(seed)
 
-        def truth(number: int, shape: Shape) -> float:
+        def truth(number: int, shape: TaskShape) -> float:
             return workload.duration_s(number, shape.ranks, shape.gpu)
 
         return EnsembleCampaign(
@@ -101,12 +101,12 @@ class Ensemble(CampaignFactory):
         )
 
     def workload(self, seed: int) -> Workload:
-        """What is hidden of instance ``seed``."""
+        """All that is drawn for instance ``seed``, hidden parameters included."""
         return _drawn(self._key, seed)
 
-    def task_model(self, seed: int) -> EnsembleModel:
+    def task_model(self, seed: int) -> EnsembleTwin:
         """What the tasks of instance ``seed`` do."""
-        return EnsembleModel(self.workload(seed), self.options, seed)
+        return EnsembleTwin(self.workload(seed), self.options, seed)
 
     def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
         """When nodes are not there, in instance ``seed``."""
@@ -122,7 +122,7 @@ class Ensemble(CampaignFactory):
         data = self.workload(seed).to_json(self.options, seed, rates)
         (folder / JOBS).write_text(json.dumps(data) + "\n")
 
-    def _spec(self, job: Job, shape: Shape, uid: TaskId, attempt: int, report_s: float) -> TaskSpec:
+    def _spec(self, job: JobRequest, shape: TaskShape, uid: TaskId, attempt: int, report_s: float) -> TaskSpec:
         program = self.options.program
         name = f"task{job.number:05d}"
         arguments = [
@@ -160,4 +160,4 @@ class Ensemble(CampaignFactory):
 
 @lru_cache(maxsize=128)
 def _drawn(options: str, seed: int) -> Workload:
-    return Workload.draw(Options.model_validate_json(options), seed)
+    return Workload.draw(EnsembleOptions.model_validate_json(options), seed)

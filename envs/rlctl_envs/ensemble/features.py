@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.core.sets import SetLayout
-from rlctl_envs.ensemble.choices import SHORTLISTS, Choice, Kind
-from rlctl_envs.ensemble.live import Live
-from rlctl_envs.ensemble.options import Options
-from rlctl_envs.ensemble.state import State
+from rlctl_envs.ensemble.active_task import ActiveTask
+from rlctl_envs.ensemble.choices import SHORTLISTS, Choice, ChoiceKind
+from rlctl_envs.ensemble.options import EnsembleOptions
+from rlctl_envs.ensemble.state import EnsembleState
 
 GLOBALS = 18
 CHOICE = 23 + len(SHORTLISTS)
@@ -24,13 +24,13 @@ RUNNING = 11
 GROUP = 9
 
 
-def layout(options: Options) -> SetLayout:
+def layout(options: EnsembleOptions) -> SetLayout:
     """What is there once, then the choices, the running tasks, and the groups of nodes."""
     sets = ((options.slots, CHOICE), (options.observed, RUNNING), (options.groups, GROUP))
     return SetLayout(GLOBALS, sets, prior=CHOICE - 1)
 
 
-def observe(state: State, choices: Sequence[Choice | None], goal_left: float) -> NDArray[np.float32]:
+def observe(state: EnsembleState, choices: Sequence[Choice | None], goal_left: float) -> NDArray[np.float32]:
     """The observation: what there is once, then the choices, running tasks and groups of nodes, row by row."""
     options = state.options
     view = _View(state)
@@ -65,7 +65,7 @@ def observe(state: State, choices: Sequence[Choice | None], goal_left: float) ->
 class _View:
     """The state in the units of one decision."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: EnsembleState) -> None:
         self.state = state
         self.unit_s = state.unit_s
         self.cores = max(1, state.up_cores)
@@ -111,10 +111,10 @@ class _View:
 
     def choice(self, choice: Choice) -> list[float]:
         state, kind, task = self.state, choice.kind, choice.task
-        kinds = [float(kind is other) for other in Kind]
+        kinds = [float(kind is other) for other in ChoiceKind]
         if task is None:
             return [1.0, *kinds] + [0.0] * (CHOICE - 5)
-        shape = choice.shape if kind is not Kind.STOP else task.shape
+        shape = choice.shape if kind is not ChoiceKind.STOP else task.shape
         seconds = state.seconds(task, shape)
         area = seconds * state.charge(shape)
         slack_s = task.deadline_s - state.now_s - seconds
@@ -139,13 +139,13 @@ class _View:
             0.0,
         ]
 
-    def _least(self, task: Live) -> float:
+    def _least(self, task: ActiveTask) -> float:
         area = self._areas.get(task.job.number)
         if area is None:
             area = self._areas[task.job.number] = max(self.state.least_area(task), 1e-9)
         return area
 
-    def running(self, task: Live) -> list[float]:
+    def running(self, task: ActiveTask) -> list[float]:
         state = self.state
         return [
             1.0,
@@ -158,7 +158,7 @@ class _View:
             *self._progress(task),
         ]
 
-    def _progress(self, task: Live) -> list[float]:
+    def _progress(self, task: ActiveTask) -> list[float]:
         """Share done, how much slower than expected it goes, how long it has been stuck, what it may be worth."""
         if not task.reports:
             return [task.done, 0.0, 0.0, 0.0]

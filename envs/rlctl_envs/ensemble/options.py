@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, le=1e12)]
 
 
-class Part(BaseModel):
+class OptionsSection(BaseModel):
     """A mapping of known keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -63,7 +63,7 @@ NotNegative = Annotated[Interval, _within(0.0, 1e9)]
 Deviation = Annotated[Interval, _within(0.0, 5.0)]
 
 
-class Gpus(Part):
+class GpuOptions(OptionsSection):
     """Tasks and GPUs.
 
     Attributes:
@@ -79,7 +79,7 @@ class Gpus(Part):
     told: float = Field(default=0.4, ge=0.0, le=3.0)
 
 
-class Trouble(Part):
+class TroubleOptions(OptionsSection):
     """What goes wrong.
 
     Attributes:
@@ -96,7 +96,7 @@ class Trouble(Part):
     scatter: float = Field(default=0.0, ge=0.0, le=3.0)
 
 
-class Nodes(Part):
+class NodeOptions(OptionsSection):
     """What happens to nodes, on the twin; real ones do as they like.
 
     Attributes:
@@ -114,7 +114,7 @@ class Nodes(Part):
     changed: Share = 0.25
 
 
-class WorkloadOptions(Part):
+class WorkloadOptions(OptionsSection):
     """Which tasks there are.
 
     Attributes:
@@ -168,8 +168,8 @@ class WorkloadOptions(Part):
     quality: Share = 1.0
     noise: float = Field(default=0.3, ge=0.0, le=10.0)
     reports: int = Field(default=0, ge=0, le=1000)
-    gpus: Gpus = Gpus()
-    trouble: Trouble = Trouble()
+    gpus: GpuOptions = GpuOptions()
+    trouble: TroubleOptions = TroubleOptions()
 
     def jobs(self) -> Sequence[LoggedJob]:
         """Those of ``file``.
@@ -201,14 +201,14 @@ class WorkloadOptions(Part):
 
 @lru_cache(maxsize=16)
 def _read(source: str, file: str) -> Sequence[LoggedJob]:
-    return read_swf(Path(file)).jobs if source == "swf" else read_history(Path(file))
+    return read_swf(Path(file)) if source == "swf" else read_history(Path(file))
 
 
-class Objective(Part):
+class Objective(OptionsSection):
     """What the campaign is to cost least of. The weights add up; alone, ``node_second`` means makespan.
 
     Attributes:
-        node_second: of an allocated node-second, whoever uses it.
+        node_second: of an allocated node-second, used or not.
         gpu_second: of a GPU-second that tasks use.
         slowdown: of one unit of a task's bounded slowdown: the time from its arrival to its end, over its estimated
             time on the ranks that it was submitted for, or ``bound_s`` if that is longer; at least 1 (Feitelson 2001).
@@ -241,14 +241,14 @@ class Objective(Part):
         return self
 
 
-class Program(Part):
+class ProgramOptions(OptionsSection):
     """The programs that real tasks run; see ``program/``.
 
     Attributes:
         kinds: what the kinds of tasks are, in turn.
         start_up_s: seconds before a task begins to work, by its ranks, as ``python -m
-            rlctl_envs.ensemble.program.calibrate`` measures them; between the numbers of ranks given, in proportion to
-            their logarithms.
+            rlctl_envs.ensemble.program.calibrate_start_up`` measures them; between the numbers of ranks given, in
+            proportion to their logarithms.
         walltime_s: after which a task is stopped; null: never.
     """
 
@@ -259,7 +259,7 @@ class Program(Part):
     def start_up(self, ranks: int) -> float:
         """Seconds, of so many ranks.
 
-        >>> Program(start_up_s={1: 0.1, 2: 0.3, 8: 0.7}).start_up(4)
+        >>> ProgramOptions(start_up_s={1: 0.1, 2: 0.3, 8: 0.7}).start_up(4)
         0.5
         """
         known = sorted(self.start_up_s)
@@ -267,7 +267,7 @@ class Program(Part):
         return float(np.interp(math.log2(ranks), [math.log2(number) for number in known], times))
 
 
-class Options(Part):
+class EnsembleOptions(OptionsSection):
     """``campaign.options`` of an ensemble.
 
     Attributes:
@@ -291,9 +291,9 @@ class Options(Part):
     """
 
     workload: WorkloadOptions = WorkloadOptions()
-    nodes: Nodes = Nodes()
+    nodes: NodeOptions = NodeOptions()
     objective: Objective = Objective()
-    program: Program = Program()
+    program: ProgramOptions = ProgramOptions()
     ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     stop: bool = False
     resize: bool = False
@@ -307,7 +307,7 @@ class Options(Part):
     clairvoyant: bool = False
 
     @model_validator(mode="after")
-    def _consistent(self) -> Options:
+    def _consistent(self) -> EnsembleOptions:
         if not self.ranks or list(self.ranks) != sorted(set(self.ranks)) or self.ranks[0] < 1:
             raise ConfigError("give rising whole numbers from 1", ("ranks",))
         begins_s = max(self.nodes.queue_s.high, self.objective.window_s[0] if self.objective.window_s else 0.0)

@@ -1,4 +1,4 @@
-"""The ensemble as far as its users know it: what rules read, and what the game is played on."""
+"""State of an ensemble as far as its users know it: tasks, machine and clock."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
 from rlctl.executors.pool import NodePool
-from rlctl_envs.ensemble.job import Gpu, Job, Shape
-from rlctl_envs.ensemble.live import Live, Status
-from rlctl_envs.ensemble.options import Options
-from rlctl_envs.ensemble.orders import ORDERS
-from rlctl_envs.ensemble.scaling import Scaling
+from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
+from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
+from rlctl_envs.ensemble.options import EnsembleOptions
+from rlctl_envs.ensemble.priorities import ORDERS
+from rlctl_envs.ensemble.scaling_estimate import ScalingEstimate
 
-Alike = tuple[int, tuple[Shape, ...], float]
+Alike = tuple[int, tuple[TaskShape, ...], float]
 """Kind, shapes and memory."""
 
-Truth = Callable[[int, Shape], float]
+TrueDuration = Callable[[int, TaskShape], float]
 """Seconds that a task really takes on a shape, from its beginning."""
 
 
-class Group:
+class NodeGroupState:
     """Equal nodes, and what is free on those of them that are there.
 
     Attributes:
@@ -34,7 +34,7 @@ class Group:
         self.free_cores, self.free_gpus = kind.nodes * kind.cores, kind.nodes * kind.gpus
 
 
-class State:
+class EnsembleState:
     """Tasks, machine and clock.
 
     Attributes:
@@ -50,29 +50,33 @@ class State:
         groups: the nodes.
         free_cores, free_gpus: not taken, on nodes that are there.
         may_wait: whether anything will happen if nothing is started.
-        truth: what tasks really take; None: nobody may know.
+        truth: what tasks really take; None: hidden.
         works: how many tasks have arrived.
         waiting_work_s: estimated work of all that wait.
         busy_ranks, promised_rank_s: ranks of running tasks, and the sum of these times their tasks' expected ends.
     """
 
     def __init__(
-        self, options: Options, capacity: Capacity, truth: Truth | None = None, scoring: Scoring | None = None
+        self,
+        options: EnsembleOptions,
+        capacity: Capacity,
+        truth: TrueDuration | None = None,
+        scoring: Scoring | None = None,
     ) -> None:
         self.options = options
         self.capacity = capacity
         self.now_s = 0.0
-        self.waiting: dict[int, Live] = {}
-        self.alike: dict[Alike, dict[int, Live]] = {}
-        self.blocked: dict[int, Live] = {}
-        self.running: dict[int, Live] = {}
-        self.ended: list[Live] = []
-        self.tasks: dict[int, Live] = {}
-        self.counts = dict.fromkeys((Status.DONE, Status.FAILED, Status.STOPPED), 0)
-        self.reported: Live | None = None
-        self.scalings: dict[int, Scaling] = {}
+        self.waiting: dict[int, ActiveTask] = {}
+        self.alike: dict[Alike, dict[int, ActiveTask]] = {}
+        self.blocked: dict[int, ActiveTask] = {}
+        self.running: dict[int, ActiveTask] = {}
+        self.ended: list[ActiveTask] = []
+        self.tasks: dict[int, ActiveTask] = {}
+        self.counts = dict.fromkeys((JobStatus.DONE, JobStatus.FAILED, JobStatus.STOPPED), 0)
+        self.reported: ActiveTask | None = None
+        self.scalings: dict[int, ScalingEstimate] = {}
         self.pool = NodePool(capacity, scoring)
-        self.groups = [Group(kind) for kind in capacity.kinds]
+        self.groups = [NodeGroupState(kind) for kind in capacity.kinds]
         self._group_of = [group for group in self.groups for _ in range(group.kind.nodes)]
         self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
         self.free_cores, self.free_gpus = self.up_cores, self.up_gpus
@@ -109,43 +113,43 @@ class State:
         """Geometric mean of the estimates of all tasks that have arrived: what times are compared with."""
         return math.exp(self.work_log / self.works) if self.works else 1.0
 
-    def order(self, name: str, task: Live) -> float:
+    def order(self, name: str, task: ActiveTask) -> float:
         """A task's score by one of ``orders.ORDERS``; the highest starts first."""
         return ORDERS[name](task, self.now_s)
 
-    def efficiency(self, task: Live, shape: Shape) -> float:
+    def efficiency(self, task: ActiveTask, shape: TaskShape) -> float:
         """Of what it would take of the machine, the share that is not lost to scaling, as far as is known; up to 1."""
         return 1.0 / self.scalings[task.job.kind].loss(shape.ranks)
 
-    def true_efficiency(self, task: Live, shape: Shape) -> float:
+    def true_efficiency(self, task: ActiveTask, shape: TaskShape) -> float:
         """The same as it really is; for comparison only.
 
         Raises:
-            ValueError: nobody may know.
+            ValueError: it is hidden.
         """
         if self.truth is None:
             raise ValueError("only a twin whose options say 'clairvoyant: true' knows how tasks really scale")
         number = task.job.number
-        return self.truth(number, Shape(1, shape.gpu)) / (self.truth(number, shape) * shape.ranks)
+        return self.truth(number, TaskShape(1, shape.gpu)) / (self.truth(number, shape) * shape.ranks)
 
-    def seconds(self, task: Live, shape: Shape) -> float:
+    def seconds(self, task: ActiveTask, shape: TaskShape) -> float:
         """What is left of a task on this shape, start-up included, as far as is known."""
         return self._seconds(task, shape, 1.0 - self.believed(task))
 
-    def whole_seconds(self, task: Live, shape: Shape) -> float:
+    def whole_seconds(self, task: ActiveTask, shape: TaskShape) -> float:
         """All of a task on this shape, start-up included, as far as is known."""
         return self._seconds(task, shape, 1.0)
 
-    def believed(self, task: Live) -> float:
+    def believed(self, task: ActiveTask) -> float:
         """The share of its work that a task has probably done: as its last report says, or as time has passed."""
-        if task.status is not Status.RUNNING or task.starts == 0:
+        if task.status is not JobStatus.RUNNING or task.starts == 0:
             return task.done
         if task.reports:
             return max(task.reports[-1].fraction, task.begun)
         passed = (self.now_s - task.started_s) / max(task.expected_s - task.started_s, 1e-9)
         return max(task.begun, min(task.begun + (1.0 - task.begun) * min(max(passed, 0.0), 1.0), 0.95))
 
-    def fits(self, task: Live, shape: Shape) -> bool:
+    def fits(self, task: ActiveTask, shape: TaskShape) -> bool:
         """Whether it can be started so now."""
         if shape.ranks > self.free_cores or (shape.gpu and shape.ranks > self.free_gpus):
             return False
@@ -160,18 +164,18 @@ class State:
             room = self._rooms[key] = sum(self.pool.room(Resources(1, 1, float(shape.gpu), key[1])))
         return room >= shape.ranks
 
-    def startable(self) -> Iterator[dict[int, Live]]:
+    def startable(self) -> Iterator[dict[int, ActiveTask]]:
         """Groups of waiting tasks that are alike, of which some shape fits now."""
         for group in self.alike.values():
             first = next(iter(group.values()))
             if any(self.fits(first, shape) for shape in first.shapes):
                 yield group
 
-    def fitting(self, task: Live) -> list[Shape]:
+    def fitting(self, task: ActiveTask) -> list[TaskShape]:
         """What it can be started on now, few ranks first."""
         return [shape for shape in task.shapes if self.fits(task, shape)]
 
-    def wider(self, task: Live) -> list[Shape]:
+    def wider(self, task: ActiveTask) -> list[TaskShape]:
         """Other shapes on which a running task could go on now; none if it cannot."""
         if not task.job.resizable or not task.settled:
             return []
@@ -179,14 +183,14 @@ class State:
         gpus = self.free_gpus + task.shape.ranks * task.shape.gpu
         return [s for s in task.shapes if s != task.shape and s.ranks <= free and (not s.gpu or s.ranks <= gpus)]
 
-    # What the game changes.
+    # What the campaign changes.
 
-    def enqueue(self, task: Live) -> None:
+    def enqueue(self, task: ActiveTask) -> None:
         """It waits."""
         self.waiting[task.job.number] = task
         self.alike.setdefault(_alike(task), {})[task.job.number] = task
 
-    def dequeue(self, task: Live) -> None:
+    def dequeue(self, task: ActiveTask) -> None:
         """It does not wait any more."""
         del self.waiting[task.job.number]
         group = self.alike[_alike(task)]
@@ -194,42 +198,42 @@ class State:
         if not group:
             del self.alike[_alike(task)]
 
-    def arrive(self, task: Live) -> None:
-        """Nobody knew of this task before."""
+    def arrive(self, task: ActiveTask) -> None:
+        """A new task has arrived."""
         self.work_log += math.log(max(task.job.estimate_s, 1e-9))
         self.works += 1
 
-    def shapes(self, job: Job) -> tuple[Shape, ...]:
+    def shapes(self, job: JobRequest) -> tuple[TaskShape, ...]:
         """What a task can ever be started on."""
         found = []
         for gpu in (False, True):
-            if job.gpu is (Gpu.NO if gpu else Gpu.NEED):
+            if job.gpu is (GpuUse.NO if gpu else GpuUse.NEED):
                 continue
             for ranks in self.options.ranks:
-                need = job.need(Shape(ranks, gpu))
+                need = job.need(TaskShape(ranks, gpu))
                 if ranks <= _room(self.capacity, gpu, need.memory_per_rank_mb):
-                    found.append(Shape(ranks, gpu))
+                    found.append(TaskShape(ranks, gpu))
         return tuple(sorted(found, key=lambda shape: shape.ranks))
 
-    def charge(self, shape: Shape) -> float:
+    def charge(self, shape: TaskShape) -> float:
         """Its share of the machine, in nodes."""
         return shape.ranks * (self._node_of_gpu if shape.gpu else self._node_of_core)
 
-    def least_area(self, task: Live) -> float:
+    def least_area(self, task: ActiveTask) -> float:
         """Node-seconds that what is left of a task takes at best, as far as is known; infinite: it can never run."""
         scaling = self.scalings[task.job.kind]
         return min(
             (scaling.seconds(task.work_left_s, s.ranks, s.gpu) * self.charge(s) for s in task.shapes), default=math.inf
         )
 
-    def gpu_seconds(self, task: Live) -> float:
+    def gpu_seconds(self, task: ActiveTask) -> float:
         """GPU-seconds that it takes where it takes any, on as few as can be, as far as is known."""
         shape = next((shape for shape in task.shapes if shape.gpu), None)
         if shape is None:
             return 0.0
         return shape.ranks * self.scalings[task.job.kind].seconds(task.job.estimate_s, shape.ranks, gpu=True)
 
-    def place(self, task: Live, shape: Shape) -> bool:
+    def place(self, task: ActiveTask, shape: TaskShape) -> bool:
         """Take what a task needs; False if it is not free."""
         placement = self.pool.take(task.job.need(shape))
         if placement is None:
@@ -239,13 +243,13 @@ class State:
         self._count(task, -1)
         return True
 
-    def release(self, task: Live) -> None:
+    def release(self, task: ActiveTask) -> None:
         """Give back what a task had, as far as its nodes are there."""
         self.pool.release(task.placement)
         self._count(task, 1)
         task.placement = ()
 
-    def on_machine(self, machine: Machine) -> list[Live]:
+    def on_machine(self, machine: Machine) -> list[ActiveTask]:
         """Nodes have come or gone; running tasks that were placed on those that went are returned."""
         if machine.nodes != self.pool.nodes:
             self.pool.resize(machine.nodes)
@@ -267,23 +271,23 @@ class State:
         gone = self.pool.absent | set(range(machine.nodes, self.capacity.nodes))
         return [task for task in self.running.values() if any(part.node in gone for part in task.placement)]
 
-    def learn(self, task: Live, seconds: float) -> None:
+    def learn(self, task: ActiveTask, seconds: float) -> None:
         """A task has run from its beginning to its end, on one shape, in so many seconds."""
         start_up_s = self._start_up_s[task.shape.ranks]
         scaling = self.scalings[task.job.kind]
         scaling.learn(task.job.estimate_s, task.shape.ranks, task.shape.gpu, max(seconds - start_up_s, 1e-9))
 
-    def all_open(self) -> Iterable[Live]:
+    def all_open(self) -> Iterable[ActiveTask]:
         """Tasks that have arrived and are in no final state."""
         yield from self.waiting.values()
         yield from self.blocked.values()
         yield from self.running.values()
 
-    def _seconds(self, task: Live, shape: Shape, share: float) -> float:
+    def _seconds(self, task: ActiveTask, shape: TaskShape, share: float) -> float:
         scaling = self.scalings[task.job.kind]
         return self._start_up_s[shape.ranks] + scaling.seconds(task.job.estimate_s * share, shape.ranks, shape.gpu)
 
-    def _count(self, task: Live, sign: int) -> None:
+    def _count(self, task: ActiveTask, sign: int) -> None:
         absent = self.pool.absent
         for part in task.placement:
             if part.node in absent:
@@ -297,7 +301,7 @@ class State:
         self._rooms.clear()
 
 
-def _alike(task: Live) -> Alike:
+def _alike(task: ActiveTask) -> Alike:
     return task.job.kind, task.shapes, task.job.memory_mb
 
 

@@ -1,4 +1,4 @@
-"""What is hidden from the campaign: true work, how it scales, what goes wrong, what it brings forth."""
+"""Draws an instance: its tasks as submitted, and their hidden parameters."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Outage
-from rlctl_envs.ensemble.job import Gpu, Job
-from rlctl_envs.ensemble.law import loss, seconds
-from rlctl_envs.ensemble.options import Options, Range, WorkloadOptions
-from rlctl_envs.ensemble.truth import WORTH, Truth
+from rlctl_envs.ensemble.job_request import GpuUse, JobRequest
+from rlctl_envs.ensemble.options import EnsembleOptions, Range, WorkloadOptions
+from rlctl_envs.ensemble.program.hidden_parameters import WORTH, HiddenParameters
+from rlctl_envs.ensemble.program.scaling_law import loss, seconds
 from rlctl_envs.ensemble.workloads.logged import LoggedJob, window
 from rlctl_envs.ensemble.workloads.lublin import lublin
 
@@ -24,13 +24,13 @@ ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TaskKind:
     """How tasks of a kind scale; see ``law.py``."""
 
     serial: float
     kappa: float
     gain: float
-    gpu: Gpu
+    gpu: GpuUse
     resizable: bool
 
 
@@ -38,15 +38,15 @@ class Kind:
 class Workload:
     """An instance: every task that there will be, as submitted and as it is."""
 
-    jobs: tuple[Job, ...]
-    truths: tuple[Truth, ...]
-    kinds: tuple[Kind, ...]
+    jobs: tuple[JobRequest, ...]
+    truths: tuple[HiddenParameters, ...]
+    kinds: tuple[TaskKind, ...]
     spread: float
     error: float
     traps: float
 
     @classmethod
-    def draw(cls, options: Options, seed: int) -> Workload:
+    def draw(cls, options: EnsembleOptions, seed: int) -> Workload:
         """The instance ``seed``; what a task brings forth does not depend on when or how it runs."""
         w = options.workload
         rng = np.random.default_rng(np.random.SeedSequence([seed, 0xE75E]))
@@ -76,7 +76,7 @@ class Workload:
         for i, job in enumerate(logged):
             if job.estimate_s is not None:
                 estimates[i] = works[i] * job.estimate_s / job.run_s
-        told = np.exp(w.gpus.told * rng.standard_normal(len(kinds)))
+        belief = np.exp(w.gpus.told * rng.standard_normal(len(kinds)))
         requested = rng.choice(options.ranks, size=count)
         requested[: len(sizes)] = sizes
         memory = _log_uniform(rng, w.memory_mb, count) if w.memory_mb.high > 0.0 else np.zeros(count)
@@ -97,13 +97,13 @@ class Workload:
             k = kinds[kind[i]]
             first = i < initial and i > 0 and bool(depends[i])
             jobs.append(
-                Job(
+                JobRequest(
                     number=i,
                     kind=int(kind[i]),
                     estimate_s=float(estimates[i]),
                     requested_ranks=int(requested[i]),
                     gpu=k.gpu,
-                    gain=max(1.0, k.gain * float(told[kind[i]])) if k.gpu is not Gpu.NO else 1.0,
+                    gain=max(1.0, k.gain * float(belief[kind[i]])) if k.gpu is not GpuUse.NO else 1.0,
                     memory_mb=float(memory[i]),
                     resizable=k.resizable,
                     priority=int(priorities[i]),
@@ -117,7 +117,7 @@ class Workload:
             at = sorted(rng.random(stuck[i]).tolist()) if stuck[i] else []
             lengths = rng.exponential(trap_work, len(at)).tolist() if at else []
             truths.append(
-                Truth(
+                HiddenParameters(
                     float(works[i]),
                     children[i],
                     tuple(zip(at, lengths, strict=True)),
@@ -134,7 +134,7 @@ class Workload:
         gain = kind.gain if gpu else 1.0
         return seconds(self.truths[number].work_s, ranks, kind.serial, kind.kappa, gain)
 
-    def to_json(self, options: Options, seed: int, units_per_second: Mapping[str, float]) -> dict[str, Any]:
+    def to_json(self, options: EnsembleOptions, seed: int, units_per_second: Mapping[str, float]) -> dict[str, Any]:
         """What the programs of real tasks read."""
         tasks = []
         for job, truth in zip(self.jobs, self.truths, strict=True):
@@ -149,7 +149,7 @@ class Workload:
             "tasks": tasks,
         }
 
-    def as_array(self, options: Options) -> NDArray[np.float32]:
+    def as_array(self, options: EnsembleOptions) -> NDArray[np.float32]:
         """Hidden quantities, [10], each number about within -1 to 1."""
         work = sum(truth.work_s for truth in self.truths)
         estimated = sum(job.estimate_s for job in self.jobs)
@@ -188,7 +188,7 @@ def bound_s(workload: Workload, ranks: Sequence[int], cores: int) -> float:
     return max(area / cores, max(ends.values()))
 
 
-def outages(options: Options, seed: int, capacity: Capacity) -> list[Outage]:
+def outages(options: EnsembleOptions, seed: int, capacity: Capacity) -> list[Outage]:
     """When nodes are not there, in instance ``seed``."""
     n = options.nodes
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x0A7A]))
@@ -231,16 +231,16 @@ def _nearest(choices: Sequence[int], ranks: int) -> int:
     return min(choices, key=lambda choice: abs(math.log(choice / ranks)))
 
 
-def _kinds(rng: np.random.Generator, options: Options) -> tuple[Kind, ...]:
+def _kinds(rng: np.random.Generator, options: EnsembleOptions) -> tuple[TaskKind, ...]:
     w = options.workload
     count = int(rng.integers(w.kinds[0], w.kinds[1] + 1))
     serial, kappa = _log_uniform(rng, w.serial, count), rng.uniform(w.kappa.low, w.kappa.high, count)
     gains, gpu, resizable = _log_uniform(rng, w.gpus.gains, count), rng.random(count), rng.random(count)
 
-    def of(i: int) -> Kind:
-        what = Gpu.NEED if gpu[i] < w.gpus.need else Gpu.GAIN if gpu[i] < w.gpus.need + w.gpus.gain else Gpu.NO
-        gain = float(gains[i]) if what is not Gpu.NO else 1.0
-        return Kind(float(serial[i]), float(kappa[i]), gain, what, bool(resizable[i] < w.resizable))
+    def of(i: int) -> TaskKind:
+        what = GpuUse.NEED if gpu[i] < w.gpus.need else GpuUse.GAIN if gpu[i] < w.gpus.need + w.gpus.gain else GpuUse.NO
+        gain = float(gains[i]) if what is not GpuUse.NO else 1.0
+        return TaskKind(float(serial[i]), float(kappa[i]), gain, what, bool(resizable[i] < w.resizable))
 
     return tuple(of(i) for i in range(count))
 

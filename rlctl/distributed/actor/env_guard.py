@@ -1,7 +1,8 @@
-"""Environments that fail: a failure is typed and counted, ends its episode, and the environment is made anew.
+"""Environments that fail: a failure is classified and counted, ends its episode, and the environment is made anew.
 
-What physics does, the policy answers for: the episode terminates. What the machine does tells nothing of the action:
-the episode is truncated. In campaigns of many tasks a failed task is an event, and nothing here.
+A failure of the simulated physics is a consequence of the action: the episode terminates. A failure of the machine says
+nothing about the action: the episode is truncated. In campaigns of many tasks a failed task is an event, handled by the
+campaign and not here.
 """
 
 from __future__ import annotations
@@ -16,25 +17,24 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from rlctl.config.schema import EnvironmentSection
 from rlctl.core.errors import EnvironmentFault, RlctlError, SimulationDiverged, described
+from rlctl.distributed.comm.collective_env import Environment
 from rlctl.distributed.comm.transition_spec import Float32
 from rlctl.environments.checked_env import finite_reward
 
 log = logging.getLogger(__name__)
 
-Environment = gymnasium.Env[Any, Any]
 Info = Mapping[str, Any]
-ToRow = Callable[[Environment, Any, Info], Float32]
+Flatten = Callable[[Environment, Any, Info], Float32]
 _CLOSE_S = 5.0
 _LONGEST_EXPONENT = 30
 
 
-class Failure(StrEnum):
-    """How an environment failed."""
+class EnvFailure(StrEnum):
+    """Kinds of failure of an environment."""
 
     RAISED = "raised"
     HUNG = "hung"
@@ -44,28 +44,28 @@ class Failure(StrEnum):
 
     @property
     def physics(self) -> bool:
-        """Whether it is the simulated system's doing, not the machine's."""
-        return self in (Failure.NOT_FINITE, Failure.DIVERGED)
+        """Whether the simulated system caused it, not the machine."""
+        return self in (EnvFailure.NOT_FINITE, EnvFailure.DIVERGED)
 
 
 class BrokenEnvironmentError(RlctlError):
-    """An environment that fails again and again."""
+    """An environment failed too often in a row."""
 
 
 class _FailedError(Exception):
-    def __init__(self, kind: Failure, text: str) -> None:
+    def __init__(self, kind: EnvFailure, text: str) -> None:
         super().__init__(text)
         self.kind = kind
 
 
-class Guard:
-    """One environment, and what is done when it fails.
+class EnvGuard:
+    """One environment, with timeouts, and replaced after a failure.
 
     Args:
-        maker: of the environment; again after each failure.
-        section: timeout, pauses, patience.
-        failures: counted here.
-        sleep: how pauses are waited for.
+        maker: of the environment; called again after each failure.
+        section: timeout, pauses, and limit of failures in a row.
+        failures: counter of failures, shared with other guards.
+        sleep: for pauses; replaced in tests.
 
     Attributes:
         env: the environment; None between a failure and the next ``reset``.
@@ -82,12 +82,12 @@ class Guard:
         self._maker, self._section, self._failures, self._sleep = maker, section, failures, sleep
         self._in_a_row = 0
 
-    def reset(self, seed: Callable[[], int], row: ToRow) -> tuple[Float32, Info]:
+    def reset(self, seed: Callable[[], int], flatten: Flatten) -> tuple[Float32, Info]:
         """Begin an episode, in a new environment after a failure.
 
         Args:
-            seed: asked for at each try: an episode that cannot begin is not tried twice.
-            row: makes a row of what is seen; raises if it does not fit.
+            seed: called for each try: an episode that cannot begin is not tried twice.
+            flatten: makes a vector of an observation; raises if it does not fit.
 
         Raises:
             BrokenEnvironmentError: it has failed too often in a row.
@@ -95,13 +95,13 @@ class Guard:
         while True:
             try:
                 env = self._ready()
-                observation, info = self._watched(partial(_reset, env, seed()))
-                return self._seen(env, observation, info, row), info
+                observation, info = self._watched(partial(env.reset, seed=seed()))
+                return self._checked(env, observation, info, flatten), info
             except _FailedError as failed:
-                self._note(failed)
+                self._record(failed)
 
-    def step(self, action: Any, row: ToRow, last: Float32) -> tuple[Float32, float, bool, bool, Info]:
-        """As an environment's own, with a row for the observation: the ``last`` one, if it fails."""
+    def step(self, action: Any, flatten: Flatten, last: Float32) -> tuple[Float32, float, bool, bool, Info]:
+        """As an environment's own, with a flat observation: the ``last`` one, if it fails."""
         env = self.env
         assert env is not None
         try:
@@ -110,13 +110,13 @@ class Guard:
                 reward = finite_reward(reward)
             except EnvironmentFault as fault:
                 raise _failed(fault) from fault
-            seen = self._seen(env, observation, info, row)
+            flat = self._checked(env, observation, info, flatten)
         except _FailedError as failed:
-            self._note(failed)
+            self._record(failed)
             reward = self._section.diverged_reward if failed.kind.physics else 0.0
             return last, reward, failed.kind.physics, not failed.kind.physics, {}
         self._in_a_row = 0
-        return seen, reward, bool(terminated), bool(truncated), info
+        return flat, reward, bool(terminated), bool(truncated), info
 
     def close(self) -> None:
         """Close the environment."""
@@ -132,7 +132,7 @@ class Guard:
         return self.env
 
     def _watched(self, call: Callable[[], Any]) -> Any:
-        """The answer of a call.
+        """The result of a call.
 
         Raises:
             _FailedError: it raised an exception, or takes too long.
@@ -142,12 +142,12 @@ class Guard:
                 return call()
             except Exception as error:
                 raise _failed(error) from error
-        answer: list[Any] = []
+        results: list[Any] = []
         raised: list[BaseException] = []
 
         def run() -> None:
             try:
-                answer.append(call())
+                results.append(call())
             except BaseException as error:
                 raised.append(error)
 
@@ -155,23 +155,23 @@ class Guard:
         thread.start()
         thread.join(self._section.step_timeout_s)
         if thread.is_alive():
-            raise _FailedError(Failure.HUNG, f"it takes more than {self._section.step_timeout_s:g} s")
+            raise _FailedError(EnvFailure.HUNG, f"it takes more than {self._section.step_timeout_s:g} s")
         if not raised:
-            return answer[0]
+            return results[0]
         if isinstance(raised[0], Exception):
             raise _failed(raised[0]) from raised[0]
         raise raised[0]
 
-    def _seen(self, env: Environment, observation: Any, info: Info, row: ToRow) -> Float32:
+    def _checked(self, env: Environment, observation: Any, info: Info, flatten: Flatten) -> Float32:
         try:
-            seen = row(env, observation, info)
+            flat = flatten(env, observation, info)
         except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise _FailedError(Failure.WRONG_SHAPE, f"the observation does not fit: {error}") from error
-        if not np.isfinite(seen).all():
-            raise _FailedError(Failure.NOT_FINITE, "the observation is not finite")
-        return seen
+            raise _FailedError(EnvFailure.WRONG_SHAPE, f"the observation does not fit: {error}") from error
+        if not np.isfinite(flat).all():
+            raise _FailedError(EnvFailure.NOT_FINITE, "the observation is not finite")
+        return flat
 
-    def _note(self, failed: _FailedError) -> None:
+    def _record(self, failed: _FailedError) -> None:
         self._failures[failed.kind] += 1
         env, self.env = self.env, None
         if env is not None:
@@ -179,7 +179,7 @@ class Guard:
             closing = threading.Thread(target=_close, args=(env,), daemon=True)
             closing.start()
             closing.join(_CLOSE_S)
-        if failed.kind is Failure.DIVERGED:
+        if failed.kind is EnvFailure.DIVERGED:
             return
         self._in_a_row += 1
         if self._in_a_row >= self._section.give_up:
@@ -188,19 +188,15 @@ class Guard:
             ) from failed
         total = self._failures[failed.kind]
         often = total & (total - 1)  # not a power of two: one that fails in each episode does not fill the log
-        said = "an environment failed (%s, %d in a row, %d in all): %s"
-        log.log(logging.INFO if often else logging.WARNING, said, failed.kind, self._in_a_row, total, failed)
+        text = "an environment failed (%s, %d in a row, %d in all): %s"
+        log.log(logging.INFO if often else logging.WARNING, text, failed.kind, self._in_a_row, total, failed)
 
 
 def _failed(error: Exception) -> _FailedError:
     if isinstance(error, EnvironmentFault):
-        return _FailedError(Failure(error.kind), str(error))
-    kind = Failure.DIVERGED if isinstance(error, SimulationDiverged) else Failure.RAISED
+        return _FailedError(EnvFailure(error.kind), str(error))
+    kind = EnvFailure.DIVERGED if isinstance(error, SimulationDiverged) else EnvFailure.RAISED
     return _FailedError(kind, described(error))
-
-
-def _reset(env: Environment, seed: int) -> tuple[Any, Info]:
-    return env.reset(seed=seed)
 
 
 def _close(env: Environment) -> None:

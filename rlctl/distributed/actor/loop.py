@@ -1,6 +1,6 @@
-"""An actor: environments, a copy of the policy, and a learner to send chunks of steps to.
+"""The actor loop: step environments with a copy of the policy, and send chunks of transitions to the learner.
 
-It never waits for another actor, and for its learner only when the chunk before the last one has not been taken yet.
+An actor never waits for another actor, and for its learner only while the chunk before the last one is unacknowledged.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import numpy as np
 
 from rlctl.bundle.spaces import describe
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
-from rlctl.distributed.actor.numpy_policies import ActorPolicy, actor_policy
-from rlctl.distributed.comm.chunk import Recorder
-from rlctl.distributed.comm.heartbeat import Attendant, Lease
-from rlctl.distributed.comm.messages import Kind, Message, Peer, Transport
+from rlctl.distributed.actor.numpy_policies import ActorPolicy
+from rlctl.distributed.comm.chunk import ChunkRecorder
+from rlctl.distributed.comm.codec import ActorHello, PolicyWeights, Welcome, decode, encode
+from rlctl.distributed.comm.heartbeat import Heartbeat, Lease
 from rlctl.distributed.comm.polling import Backoff
-from rlctl.distributed.comm.transition_spec import Worlds
-from rlctl.distributed.comm.wire import Greeting, Weights, Welcome, decode_ack
+from rlctl.distributed.comm.transition_spec import VectorEnvironment
+from rlctl.distributed.comm.transport import Message, MessageKind, Peer, Transport
 
 PATIENCE_S = 2.0
-"""In which an actor that is to leave does so by itself; then its step is interrupted."""
+"""Time for an actor that must leave to finish its step; then the step is interrupted."""
 
 
 class LeaveError(Exception):
-    """The actor's part is over: it was told to stop, or its learner is gone."""
+    """The actor must leave: it was told to stop, or its learner is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ChunkLimits:
     """When a chunk is complete; see ``rlctl.config.schema.DistributedSection``."""
 
     steps: int = 64
@@ -43,31 +43,31 @@ class Cut:
 
 
 class Actor:
-    """One actor; ``run`` is its life.
+    """One actor; ``run`` returns when it must leave.
 
     Args:
         number: of the actor, among the agent's.
-        learner: where it sends to.
-        cut: when to send.
-        lease_s: a learner that is silent for so long is gone.
-        entropy: of the randomness of its actions.
-        interrupt: called from another thread to get the main thread out of a step; None: nothing does.
-        newer: looks for a newer policy than the last one in the learner's memory; None: policies are sent.
+        learner: peer that it sends to.
+        limits: when to send.
+        lease_s: a learner from which nothing was received for so long is gone.
+        entropy: seeds the randomness of its actions.
+        interrupt: called from another thread to get the main thread out of a step; None: steps are not interrupted.
+        newer: looks for a newer policy in the learner's memory; None: policies are sent.
     """
 
     def __init__(
         self,
         number: int,
-        worlds: Worlds,
+        envs: VectorEnvironment,
         transport: Transport,
         learner: Peer,
-        cut: Cut,
+        limits: ChunkLimits,
         lease_s: float,
         entropy: list[int],
         interrupt: Callable[[], None] | None = None,
-        newer: Callable[[], Weights | None] | None = None,
+        newer: Callable[[], PolicyWeights | None] | None = None,
     ) -> None:
-        self.number, self.worlds, self.learner, self.cut = number, worlds, learner, cut
+        self.number, self.envs, self.learner, self.limits = number, envs, learner, limits
         self.stopped = False
         self.reason = ""
         self._transport, self._entropy, self._interrupt, self._newer = transport, entropy, interrupt, newer
@@ -76,22 +76,21 @@ class Actor:
         self._draining = threading.Lock()
         self._policy: ActorPolicy | None = None
         self._welcome: Welcome | None = None
-        self._weights: Weights | None = None
+        self._weights: PolicyWeights | None = None
         self._acknowledged = -1
         self._leaving_s: float | None = None
-        self._recorder: Recorder | None = None
 
     def run(self) -> None:
-        """Greet the learner, then play until it says stop or is gone; the environments are closed then."""
-        worlds = self.worlds
+        """Greet the learner, then step until it says stop or is gone; the environments are closed then."""
+        envs = self.envs
         where = f"{socket.gethostname()}, process {os.getpid()}"
-        spaces = describe(worlds.observation_space, worlds.action_space)
-        greeting = Greeting(self.number, worlds.count, worlds.layout, spaces, where)
-        self._transport.send(self.learner, Kind.HELLO, greeting.encode())
+        spaces = describe(envs.observation_space, envs.action_space)
+        hello = ActorHello(self.number, envs.count, envs.transition_spec, spaces, where)
+        self._transport.send(self.learner, MessageKind.HELLO, hello.encode())
         why = ""
-        with Attendant(self._attend, self._lease.lease_s):
+        with Heartbeat(self._beat, self._lease.lease_s):
             try:
-                self._play()
+                self._act()
             except LeaveError:
                 pass
             except BrokenEnvironmentError as error:
@@ -100,80 +99,80 @@ class Actor:
                 if self._leaving_s is None:
                     raise
             finally:
-                worlds.close()
+                envs.close()
         if self.stopped or why:  # a learner that was silent for too long, and is back, has lost this one
-            self._transport.send(self.learner, Kind.BYE, np.frombuffer(why.encode(), np.uint8))
+            self._transport.send(self.learner, MessageKind.BYE, encode(why))
 
-    def listen(self) -> None:
-        """Take in what the learner has said; for those who wait for something else, too.
+    def process_messages(self) -> None:
+        """Process the learner's messages.
 
         Raises:
-            LeaveError: it was "stop", or it has been silent for too long.
+            LeaveError: the learner said stop, or its lease has expired.
         """
         self._drain()
         while self._inbox:
-            self._hear(self._inbox.popleft())
+            self._on_message(self._inbox.popleft())
         if self._leaving_s is not None:
             raise LeaveError(self.reason)
 
-    def _play(self) -> None:
+    def _act(self) -> None:
         backoff = Backoff()
         while self._welcome is None or self._weights is None:
             backoff.nap()
-            self.listen()
-        policy, worlds = actor_policy(self._welcome.spec), self.worlds
-        recorder = Recorder(worlds.layout, self.number, worlds.count, self.cut.steps, policy.state_length)
+            self.process_messages()
+        policy, envs, limits = ActorPolicy(self._welcome.policy_spec), self.envs, self.limits
+        recorder = ChunkRecorder(envs.transition_spec, self.number, envs.count, limits.steps, policy.state_size)
         recorder.number = self._welcome.number
-        self._recorder, self._acknowledged = recorder, recorder.number - 1
+        self._acknowledged = recorder.number - 1
         random = np.random.default_rng(np.random.SeedSequence([*self._entropy, recorder.number]))
         if self._welcome.episodes:
-            worlds.episodes[:] = self._welcome.episodes
-        rows, state = worlds.begin(), policy.begin(worlds.count)
+            envs.episodes[:] = self._welcome.episodes
+        observations, state = envs.reset(), policy.initial_state(envs.count)
         self._policy = policy
         policy.load(self._weights.flat)
-        recorder.begin(state)
+        recorder.start(state)
         began_s, busy_s = time.monotonic(), 0.0
         while True:
-            self.listen()
+            self.process_messages()
             if self._newer is not None and (found := self._newer()) is not None:
-                self._take_up(found)
+                self._use(found)
             weights = self._weights
-            answer = policy.act(rows, state, random, weights.exploration, weights.at_random)
+            output = policy.act(observations, state, random, weights.exploration, weights.at_random)
             stepped_s = time.monotonic()
-            step = worlds.step(answer.actions)
+            step = envs.step(output.actions)
             now_s = time.monotonic()
             busy_s += now_s - stepped_s
-            recorder.add(rows, answer.stored, answer.log_probs, step, weights.version)
-            rows, state = step.rows, answer.state
-            for ended in step.ended:
-                state[ended.environment] = 0.0
+            recorder.add(observations, output.buffer_actions, output.log_probs, step, weights.version)
+            observations, state = step.observations, output.state
+            for end in step.episode_ends:
+                state[end.environment] = 0.0
             if (
-                recorder.steps >= self.cut.steps
-                or now_s - began_s >= self.cut.seconds
-                or (self.cut.episode and step.ended)
+                recorder.steps >= limits.steps
+                or now_s - began_s >= limits.seconds
+                or (limits.episode and step.episode_ends)
             ):
                 backoff.reset()
                 while self._acknowledged < recorder.number - 1:
                     backoff.nap()
-                    self.listen()
+                    self.process_messages()
                 now_s = time.monotonic()
-                chunk = recorder.encode(rows, worlds.failures, now_s - began_s, busy_s)
-                self._transport.send(self.learner, Kind.CHUNK, chunk)
-                recorder.begin(state)
+                chunk = recorder.encode(observations, envs.failures, now_s - began_s, busy_s)
+                self._transport.send(self.learner, MessageKind.CHUNK, chunk)
+                recorder.start(state)
                 began_s, busy_s = now_s, 0.0
 
-    def _hear(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         match message.kind:
-            case Kind.WELCOME:
+            case MessageKind.WELCOME:
                 self._welcome = Welcome.decode(message.data)
-            case Kind.WEIGHTS:
-                self._take_up(Weights.decode(message.data))
-            case Kind.ACK:
-                self._acknowledged = decode_ack(message.data)
+            case MessageKind.WEIGHTS:
+                self._use(PolicyWeights.decode(message.data))
+            case MessageKind.ACK:
+                self._acknowledged = decode(message.data)[0]
             case _:
-                pass  # a sign of life
+                pass  # a beat
 
-    def _take_up(self, weights: Weights) -> None:
+    def _use(self, weights: PolicyWeights) -> None:
         self._weights = weights
         if self._policy is not None:
             self._policy.load(weights.flat)
@@ -182,8 +181,8 @@ class Actor:
         # Both threads do this; what they take must stay in order.
         with self._draining:
             for message in self._transport.poll():
-                self._lease.heard(time.monotonic())
-                if message.kind is Kind.STOP:
+                self._lease.renew(time.monotonic())
+                if message.kind is MessageKind.STOP:
                     self._leave("the learner says stop")
                     self.stopped = True
                 else:
@@ -195,8 +194,8 @@ class Actor:
         if self._leaving_s is None:
             self._leaving_s, self.reason = time.monotonic(), reason
 
-    def _attend(self) -> None:
-        self._transport.send(self.learner, Kind.BEAT)
+    def _beat(self) -> None:
+        self._transport.send(self.learner, MessageKind.BEAT)
         self._drain()
         now_s = time.monotonic()
         if self._lease.expired(now_s):

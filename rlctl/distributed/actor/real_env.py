@@ -8,7 +8,7 @@ from typing import Any
 
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.campaign import CampaignFactory
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.machine import Machine
 from rlctl.core.runner import TaskRunner
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
@@ -19,9 +19,6 @@ from rlctl.executors.factory import BackendFactory
 from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.run_folder import JOURNAL, WORK
 
-_ALONE = {"lease_s": 0.0, "pin": False}
-"""Nobody takes over the tasks of a dead actor, and actors of one host do not know of each other's cores."""
-
 
 def executors_of_actors(config: Config) -> BackendFactory:
     """The executor of the configuration, with what else actors need unless it says otherwise.
@@ -31,9 +28,8 @@ def executors_of_actors(config: Config) -> BackendFactory:
     """
     options = executor_options(config)
     executors = executor_factory(config.executor.name, options)
-    known: dict[str, Any] = getattr(type(getattr(executors, "options", None)), "model_fields", {})
-    more = {key: value for key, value in _ALONE.items() if key in known and key not in options}
-    return executor_factory(config.executor.name, {**options, **more}) if more else executors
+    more = executors.actor_options
+    return executor_factory(config.executor.name, {**more, **options}) if more else executors
 
 
 class RealCampaigns:

@@ -1,8 +1,7 @@
-"""Chunks: some steps of an actor's environments, on their way to the learner in one flat buffer."""
+"""Chunks: consecutive steps of an actor's environments, recorded, sent, logged and learned from in one format."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,24 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.distributed.comm.transition_spec import Bools, Ended, Float32, Layout, Step
-
-_HEAD = np.dtype(
-    [
-        ("magic", "<u4"),
-        ("schema", "<u4"),
-        ("actor", "<i4"),
-        ("number", "<i8"),
-        ("steps", "<i4"),
-        ("count", "<i4"),
-        ("ended", "<i4"),
-        ("state", "<i4"),
-        ("notes", "<i4"),
-        ("elapsed_s", "<f8"),
-        ("busy_s", "<f8"),
-    ]
-)
-_MAGIC, _SCHEMA = 0x524C4348, 1
+from rlctl.distributed.comm.codec import Bytes, decode, encode
+from rlctl.distributed.comm.transition_spec import EpisodeEnd, Float32, Step, TransitionSpec
 
 
 @dataclass(slots=True)
@@ -35,18 +18,12 @@ class Chunk:
     """T consecutive steps of an actor's n environments.
 
     Attributes:
-        actor: who made it.
-        number: of the actor's chunks, from 0; with ``actor`` it tells a chunk from all others of a training.
-        rows: [T, n, row], what the actions were chosen on.
-        actions: [T, n, n_action], as the algorithm stores them.
-        log_probs: [T, n], of the actions under the policy that chose them.
-        rewards: [T, n].
-        durations: [T, n], see ``rlctl.distributed.comm.transition_spec.Step``.
-        terminated, truncated: [T, n].
-        versions: [T], of the policy that chose.
-        last_rows: [n, row], what is seen after the last step.
-        state: [n, s], memory of a recurrent policy before the first step; s is 0 without one.
-        ended: (step, episode) of the episodes that ended in it, in order.
+        actor: its number.
+        number: of the actor's chunks, from 0; with ``actor`` it identifies the chunk within a training.
+        transitions: [T, n], structured as ``TransitionSpec.dtype``.
+        last_observations: [n, width], after the last step.
+        state: [n, s], of a recurrent policy before the first step; s is 0 without one.
+        episode_ends: (step, end) of the episodes that ended in it, in order.
         tasks: ids of the tasks that were started in it.
         failures: how often the actor's environments have failed so far, by kind.
         elapsed_s: wall time that it took the actor, waiting for the learner included.
@@ -55,182 +32,169 @@ class Chunk:
 
     actor: int
     number: int
-    rows: Float32
-    actions: Float32
-    log_probs: Float32
-    rewards: Float32
-    durations: Float32
-    terminated: Bools
-    truncated: Bools
-    versions: NDArray[np.int64]
-    last_rows: Float32
+    transitions: NDArray[np.void]
+    last_observations: Float32
     state: Float32
-    ended: Sequence[tuple[int, Ended]] = ()
+    episode_ends: Sequence[tuple[int, EpisodeEnd]] = ()
     tasks: Sequence[str] = ()
     failures: Mapping[str, int] = field(default_factory=dict)
     elapsed_s: float = 0.0
     busy_s: float = 0.0
 
     @property
-    def transitions(self) -> int:
+    def size(self) -> int:
         """Steps times environments."""
-        return int(self.rewards.size)
+        return self.transitions.size
 
-    def next_rows(self) -> Float32:
-        """[T, n, row], what followed each action; where an episode ended, what was seen last in it."""
-        rows = np.concatenate([self.rows[1:], self.last_rows[None]])
-        for step, ended in self.ended:
-            rows[step, ended.environment] = ended.row
-        return rows
+    def flat(self) -> NDArray[np.void]:
+        """[n * T], environment by environment and in order of time."""
+        return self.transitions.swapaxes(0, 1).reshape(-1)
 
-
-def _fields(layout: Layout, steps: int, count: int, ended: int, state: int) -> list[tuple[str, Any, tuple[int, ...]]]:
-    """The arrays behind the head, those of larger items first, so that each is aligned."""
-    return [
-        ("versions", np.int64, (steps,)),
-        ("returns", np.float64, (ended,)),
-        ("where", np.int32, (ended, 3)),
-        ("rows", np.float32, (steps, count, layout.row)),
-        ("actions", np.float32, (steps, count, layout.n_action)),
-        ("log_probs", np.float32, (steps, count)),
-        ("rewards", np.float32, (steps, count)),
-        ("durations", np.float32, (steps, count)),
-        ("last_rows", np.float32, (count, layout.row)),
-        ("state", np.float32, (count, state)),
-        ("ended_rows", np.float32, (ended, layout.row)),
-        ("terminated", np.bool_, (steps, count)),
-        ("truncated", np.bool_, (steps, count)),
-    ]
+    def next_observations(self) -> Float32:
+        """[T, n, width], what followed each action; where an episode ended, its last observation."""
+        following = np.concatenate([self.transitions["observation"][1:], self.last_observations[None]])
+        for step, end in self.episode_ends:
+            following[step, end.environment] = end.observation
+        return following
 
 
-_START = (_HEAD.itemsize + 7) // 8 * 8
-
-
-class Recorder:
-    """Collects steps of an actor, in arrays that are made once, until they are sent as a chunk.
+class ChunkRecorder:
+    """Collects an actor's steps in one array, which is reused, until they are sent as a chunk.
 
     Args:
+        actor: its number.
+        count: environments that are stepped together.
         capacity: most steps in a chunk.
-        state: numbers of a recurrent policy's memory, for each environment.
+        state_size: of a recurrent policy's state, for each environment.
+
+    Attributes:
+        number: of the next chunk.
+        steps: recorded since ``start``.
     """
 
-    def __init__(self, layout: Layout, actor: int, count: int, capacity: int, state: int = 0) -> None:
-        self.layout, self.actor, self.count, self.capacity = layout, actor, count, capacity
-        self.number = 0
-        self.steps = 0
-        self._arrays = {name: np.zeros(shape, kind) for name, kind, shape in _fields(layout, capacity, count, 0, state)}
-        self._ended: list[tuple[int, Ended]] = []
+    def __init__(self, spec: TransitionSpec, actor: int, count: int, capacity: int, state_size: int = 0) -> None:
+        self.spec, self.actor = spec, actor
+        self.number = self.steps = 0
+        self._transitions = np.zeros((capacity, count), spec.dtype)
+        columns = [self._transitions[name] for name in spec.dtype.names or ()]
+        self._observation, self._action, self._log_prob, self._reward, self._duration = columns[:5]
+        self._version, self._terminated, self._truncated = columns[5:]
+        self._state = np.zeros((count, state_size), np.float32)
+        self._ends: list[tuple[int, EpisodeEnd]] = []
         self._tasks: list[str] = []
-        self._buffer = np.zeros(0, np.uint8)
 
-    def begin(self, state: Float32 | None = None) -> None:
-        """The next step is the first of a chunk."""
+    def start(self, state: Float32 | None = None) -> None:
+        """Begin a chunk; ``state`` is that of a recurrent policy."""
         self.steps = 0
-        self._ended.clear()
+        self._ends.clear()
         self._tasks.clear()
         if state is not None:
-            self._arrays["state"][:] = state
+            self._state[:] = state
 
-    def add(self, rows: Float32, actions: Float32, log_probs: Float32, step: Step, version: int) -> None:
-        """One step of all environments: ``actions`` and ``log_probs`` were chosen on ``rows``, and gave ``step``."""
-        at, arrays = self.steps, self._arrays
-        arrays["rows"][at] = rows
-        arrays["actions"][at] = actions
-        arrays["log_probs"][at] = log_probs
-        arrays["rewards"][at] = step.rewards
-        arrays["durations"][at] = step.durations
-        arrays["terminated"][at] = step.terminated
-        arrays["truncated"][at] = step.truncated
-        arrays["versions"][at] = version
-        if step.ended:
-            self._ended.extend((at, ended) for ended in step.ended)
+    def add(self, observations: Float32, actions: Float32, log_probs: Float32, step: Step, version: int) -> None:
+        """Record a step: ``actions`` and ``log_probs`` were chosen on ``observations`` and led to ``step``."""
+        at = self.steps
+        self._observation[at] = observations
+        self._action[at] = actions
+        self._log_prob[at] = log_probs
+        self._reward[at] = step.rewards
+        self._duration[at] = step.durations
+        self._version[at] = version
+        self._terminated[at] = step.terminated
+        self._truncated[at] = step.truncated
+        if step.episode_ends:
+            self._ends.extend((at, end) for end in step.episode_ends)
         if step.tasks:
             self._tasks.extend(step.tasks)
         self.steps = at + 1
 
-    def encode(
-        self, last_rows: Float32, failures: Mapping[str, int], elapsed_s: float, busy_s: float
-    ) -> NDArray[np.uint8]:
-        """The chunk as bytes; they stand until the next call."""
-        arrays = self._arrays
-        notes: dict[str, Any] = {}
-        if self._ended:
-            notes["figures"] = [dict(ended.figures) for _, ended in self._ended]
-        if self._tasks:
-            notes["tasks"] = self._tasks
-        if failures:
-            notes["failures"] = dict(failures)
-        text = json.dumps(notes).encode() if notes else b""
-        state = arrays["state"].shape[1]
-        fields = _fields(self.layout, self.steps, self.count, len(self._ended), state)
-        size = _START + sum(int(np.prod(shape)) * np.dtype(kind).itemsize for _, kind, shape in fields) + len(text)
-        if len(self._buffer) < size:
-            self._buffer = np.zeros(size * 5 // 4, np.uint8)
-        buffer = self._buffer[:size]
-        head = (
-            _MAGIC, _SCHEMA, self.actor, self.number, self.steps, self.count, len(self._ended), state, len(text),
-            elapsed_s, busy_s,
-        )  # fmt: skip
-        buffer[: _HEAD.itemsize].view(_HEAD)[0] = head
-        arrays["last_rows"][:] = last_rows
-        of_ended: dict[str, Any] = {
-            "returns": [ended.ret for _, ended in self._ended],
-            "where": [(at, ended.environment, ended.length) for at, ended in self._ended] or np.zeros((0, 3)),
-            "ended_rows": [ended.row for _, ended in self._ended] or np.zeros((0, self.layout.row)),
+    def encode(self, last_observations: Float32, failures: Mapping[str, int], elapsed_s: float, busy_s: float) -> Bytes:
+        """The chunk as a message; the next one gets the next number."""
+        note = {
+            "actor": self.actor,
+            "number": self.number,
+            "tasks": self._tasks,
+            "failures": dict(failures),
+            "elapsed_s": elapsed_s,
+            "busy_s": busy_s,
         }
-        at = _START
-        for name, kind, shape in fields:
-            end = at + int(np.prod(shape)) * np.dtype(kind).itemsize
-            target = buffer[at:end].view(kind).reshape(shape)
-            if name in of_ended:
-                target[...] = of_ended[name]
-            else:
-                source = arrays[name]
-                target[...] = source if name in ("last_rows", "state") else source[: self.steps]
-            at = end
-        buffer[at:] = np.frombuffer(text, np.uint8)
         self.number += 1
-        return buffer
+        return encode(
+            {"chunk": note, "metrics": [dict(end.metrics) for _, end in self._ends]},
+            transitions=self._transitions[: self.steps],
+            last_observations=last_observations,
+            state=self._state,
+            ends=_ends_array(self.spec, self._ends),
+        )
 
 
-def decode(buffer: NDArray[np.uint8], layout: Layout) -> Chunk:
-    """The chunk in ``buffer``; its arrays are views of it.
+def decode_chunk(data: Bytes, spec: TransitionSpec) -> Chunk:
+    """The chunk in a message; its arrays are views of it.
 
     Raises:
-        ValueError: it holds no chunk of this layout.
+        ValueError: it holds no chunk of this spec.
     """
-    if len(buffer) < _START:
-        raise ValueError(f"a chunk has at least {_START} bytes, not {len(buffer)}")
-    head = buffer[: _HEAD.itemsize].view(_HEAD)[0]
-    if (int(head["magic"]), int(head["schema"])) != (_MAGIC, _SCHEMA):
-        raise ValueError("no chunk, or of another version of rlctl")
-    steps, count, ended = int(head["steps"]), int(head["count"]), int(head["ended"])
-    fields = _fields(layout, steps, count, ended, int(head["state"]))
-    size = _START + sum(int(np.prod(shape)) * np.dtype(kind).itemsize for _, kind, shape in fields)
-    if len(buffer) != size + int(head["notes"]):
-        raise ValueError(f"a chunk of {len(buffer)} bytes, but its head tells of {size + int(head['notes'])}")
-    arrays: dict[str, NDArray[Any]] = {}
-    at = _START
-    for name, kind, shape in fields:
-        end = at + int(np.prod(shape)) * np.dtype(kind).itemsize
-        arrays[name] = buffer[at:end].view(kind).reshape(shape)
-        at = end
-    notes = json.loads(bytes(buffer[at:])) if int(head["notes"]) else {}
-    figures = notes.get("figures") or [{}] * ended
-    episodes = [
-        (
-            int(step),
-            Ended(int(environment), arrays["ended_rows"][i], float(arrays["returns"][i]), int(length), figures[i]),
-        )
-        for i, (step, environment, length) in enumerate(arrays["where"])
-    ]
+    note, arrays = decode(data)
+    ends = _episode_ends(spec, arrays["ends"], note["metrics"])
+    transitions = _structured(arrays["transitions"], spec.dtype)
     return Chunk(
-        actor=int(head["actor"]),
-        number=int(head["number"]),
-        **{name: arrays[name] for name, *_ in fields if name not in ("returns", "where", "ended_rows")},
-        ended=episodes,
-        tasks=notes.get("tasks", ()),
-        failures=notes.get("failures", {}),
-        elapsed_s=float(head["elapsed_s"]),
-        busy_s=float(head["busy_s"]),
+        transitions=transitions,
+        last_observations=arrays["last_observations"],
+        state=arrays["state"],
+        episode_ends=ends,
+        **note["chunk"],
     )
+
+
+def encode_step(spec: TransitionSpec, step: Step) -> Bytes:
+    """A step as a message, for a learner that steps remote environments."""
+    note = None
+    ends: dict[str, NDArray[Any]] = {}
+    if step.episode_ends or step.tasks:
+        note = {"tasks": list(step.tasks), "metrics": [dict(end.metrics) for end in step.episode_ends]}
+        ends = {"ends": _ends_array(spec, [(0, end) for end in step.episode_ends])}
+    return encode(
+        note,
+        observations=step.observations,
+        rewards=step.rewards,
+        durations=step.durations,
+        terminated=step.terminated,
+        truncated=step.truncated,
+        **ends,
+    )
+
+
+def decode_step(data: Bytes, spec: TransitionSpec) -> Step:
+    """The step in a message; its arrays are views of it."""
+    note, arrays = decode(data)
+    ends = [] if note is None else _episode_ends(spec, arrays["ends"], note["metrics"])
+    return Step(
+        arrays["observations"],
+        arrays["rewards"],
+        arrays["durations"],
+        arrays["terminated"],
+        arrays["truncated"],
+        [end for _, end in ends],
+        () if note is None else note["tasks"],
+    )
+
+
+def _ends_array(spec: TransitionSpec, ends: Sequence[tuple[int, EpisodeEnd]]) -> NDArray[np.void]:
+    rows = [(e.episode_return, step, e.environment, e.length, e.observation) for step, e in ends]
+    return np.array(rows, spec.end_dtype)
+
+
+def _episode_ends(
+    spec: TransitionSpec, array: NDArray[Any], metrics: Sequence[Mapping[str, float]]
+) -> list[tuple[int, EpisodeEnd]]:
+    ends = []
+    for one, more in zip(_structured(array, spec.end_dtype), metrics, strict=True):
+        episode_return, step, environment, length, observation = one
+        ends.append((int(step), EpisodeEnd(int(environment), observation, float(episode_return), int(length), more)))
+    return ends
+
+
+def _structured(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.void]:
+    if array.dtype.itemsize != dtype.itemsize:
+        raise ValueError(f"a chunk with items of {array.dtype.itemsize} bytes, not {dtype.itemsize}")
+    return array.view(dtype)

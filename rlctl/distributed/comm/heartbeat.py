@@ -1,4 +1,4 @@
-"""A thread that keeps a rank's leases while its main thread computes: it says "alive", and hears whether others are."""
+"""A thread that keeps a rank's leases while its main thread computes: it sends beats and receives those of others."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import time
 from collections.abc import Callable
 
 BEATS = 4
-"""In the time of a lease."""
+"""Beats per lease."""
 
 
-class Attendant:
-    """Calls ``attend`` about every quarter of a lease, and oftener than once in five seconds; a context manager.
+class Heartbeat:
+    """Calls ``beat`` four times per lease, and at least once per second; a context manager.
 
     Args:
-        attend: called from the thread; an exception from it ends the thread, and is kept in ``error``.
-        lease_s: of the lease.
+        beat: called from the thread; an exception from it ends the thread, and is kept in ``error``.
+        lease_s: duration of the lease.
     """
 
-    def __init__(self, attend: Callable[[], None], lease_s: float) -> None:
-        self._attend = attend
+    def __init__(self, beat: Callable[[], None], lease_s: float) -> None:
+        self._beat = beat
         self._interval_s = min(lease_s / BEATS, 1.0)
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="attendant", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.error: BaseException | None = None
 
-    def __enter__(self) -> Attendant:
+    def __enter__(self) -> Heartbeat:
         self._thread.start()
         return self
 
@@ -36,14 +36,14 @@ class Attendant:
     def _run(self) -> None:
         while not self._over.wait(self._interval_s):
             try:
-                self._attend()
+                self._beat()
             except BaseException as error:
                 self.error = error
                 return
 
 
 class Lease:
-    """Of somebody who says from time to time that he is alive.
+    """Expires when nothing was received from a peer for ``lease_s``.
 
     >>> lease = Lease(10.0, clock=lambda: 0.0)
     >>> lease.expired(9.0), lease.expired(11.0)
@@ -52,16 +52,16 @@ class Lease:
 
     def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.lease_s = lease_s
-        self._heard_s = clock()
+        self._renewed_s = clock()
 
-    def heard(self, now_s: float) -> None:
-        """He has said something."""
-        self._heard_s = now_s
+    def renew(self, now_s: float) -> None:
+        """Something was received from the peer."""
+        self._renewed_s = now_s
 
     def silent_s(self, now_s: float) -> float:
-        """For how long he has said nothing."""
-        return now_s - self._heard_s
+        """How long nothing was received."""
+        return now_s - self._renewed_s
 
     def expired(self, now_s: float) -> bool:
-        """Whether he counts as gone."""
+        """Whether the peer counts as gone."""
         return self.silent_s(now_s) > self.lease_s

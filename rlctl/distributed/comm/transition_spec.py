@@ -1,4 +1,4 @@
-"""What travels between an environment, the actor that holds it and the learner, as arrays of known shapes."""
+"""The transition format from environment to learner: names, dtypes and shapes, fixed by one ``TransitionSpec``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Of a row, which is what a policy and its critic see of one environment: [observation, mask, privileged].
+class TransitionSpec:
+    """Sizes of observations and actions; an observation is the flat vector [observation, mask, privileged].
 
     Attributes:
-        n_obs: numbers of the flat observation.
-        n_mask: allowed choices, flat over the heads, 1 or 0; 0 where the environment tells no masks, or the algorithm
-            knows none.
-        n_privileged: what only a twin knows and only a critic may see.
+        n_obs: numbers of the environment's own flat observation.
+        n_mask: allowed choices, flat over the heads, 1 or 0; 0 where the environment has no masks or the algorithm
+            does not use them.
+        n_privileged: quantities that only a twin knows and only a critic may see.
         n_action: numbers of an action: an index (from 0) per head, or a number per coordinate.
     """
 
@@ -32,9 +32,44 @@ class Layout:
     n_action: int
 
     @property
-    def row(self) -> int:
-        """Length of a row."""
+    def width(self) -> int:
+        """Length of an observation."""
         return self.n_obs + self.n_mask + self.n_privileged
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a transition, from actor to learner.
+
+        ``observation`` is what the action was chosen on, ``action`` is as the algorithm stores it, ``log_prob`` is of
+        the action under the policy of ``version`` that chose it; see ``Step`` for ``duration``.
+        """
+        return np.dtype(
+            [
+                ("observation", np.float32, (self.width,)),
+                ("action", np.float32, (self.n_action,)),
+                ("log_prob", np.float32),
+                ("reward", np.float32),
+                ("duration", np.float32),
+                ("version", np.int32),
+                ("terminated", np.bool_),
+                ("truncated", np.bool_),
+            ],
+            align=True,
+        )
+
+    @property
+    def end_dtype(self) -> np.dtype[Any]:
+        """Of the end of an episode, see ``EpisodeEnd``; ``step`` counts from 0 within the chunk."""
+        return np.dtype(
+            [
+                ("episode_return", np.float64),
+                ("step", np.int32),
+                ("environment", np.int32),
+                ("length", np.int32),
+                ("observation", np.float32, (self.width,)),
+            ],
+            align=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +78,7 @@ class Seeds:
 
     Attributes:
         seed: of the learning.
-        agent: which of several agents in one job.
+        agent: number of the agent, where several learn in one job.
         first: number of the first of the environments that are stepped together; they are numbered through over all
             actors of the agent, so that with one environment for each it is the actor's number.
     """
@@ -63,80 +98,80 @@ class Seeds:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EpisodeEnd:
     """An episode that ended in a step.
 
     Attributes:
-        environment: which one, from 0, among those stepped together.
-        row: [row], what was seen last; not what the next episode begins with.
-        ret: undiscounted sum of its rewards.
-        length: its steps.
-        figures: numbers that the environment told at the end.
+        environment: its number, from 0, among those stepped together.
+        observation: [width], the last one of the episode; not the first one of the next.
+        episode_return: undiscounted sum of the rewards.
+        length: number of steps.
+        metrics: numbers in the environment's last info.
     """
 
     environment: int
-    row: Float32
-    ret: float
+    observation: Float32
+    episode_return: float
     length: int
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step of n environments gave; one that ended has begun anew.
+    """Outcome of a step of n environments; one whose episode ended has already begun the next.
 
     Attributes:
-        rows: [n, row], what is seen now.
+        observations: [n, width], of the next decision.
         rewards: [n].
-        durations: [n], time that the step took in the environment's own clock, in units of the discount: seconds over
+        durations: [n], time that the step took on the environment's own clock, in units of the discount: seconds over
             ``train.distributed.discount_s``, or 1 for every step without it.
         terminated, truncated: [n].
-        ended: the episodes that ended, in order of environment.
+        episode_ends: in order of environment.
         tasks: ids of the tasks that were started.
     """
 
-    rows: Float32
+    observations: Float32
     rewards: Float32
     durations: Float32
     terminated: Bools
     truncated: Bools
-    ended: Sequence[Ended] = ()
+    episode_ends: Sequence[EpisodeEnd] = ()
     tasks: Sequence[str] = ()
 
 
-class Worlds(Protocol):
+class VectorEnvironment(Protocol):
     """Environments that one process steps together.
 
     Attributes:
         count: how many, n.
-        layout: of rows and actions.
-        observation_space, action_space: of one environment, as its maker declares them.
+        transition_spec: of observations and actions.
+        observation_space, action_space: of one environment, as declared by it.
         failures: how often an environment failed, by kind; see ``rlctl.distributed.actor.env_guard``.
-        episodes: of each environment, number of the episode that it is in, or will begin with.
+        episodes: of each environment, number of its current or, before ``reset``, its first episode.
     """
 
     count: int
-    layout: Layout
+    transition_spec: TransitionSpec
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
     failures: Mapping[str, int]
     episodes: list[int]
 
-    def begin(self) -> Float32:
-        """Begin an episode in each; rows, [n, row]."""
+    def reset(self) -> Float32:
+        """Begin an episode in each; observations [n, width]."""
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """Answer the open decision of each.
+        """Apply an action in each.
 
         Args:
             actions: [n, n_action]: indices from 0 for choices, else numbers within the space's bounds.
         """
 
     def save(self) -> bytes | None:
-        """Everything that the future depends on; None where an environment cannot be saved."""
+        """Complete state; None where an environment cannot be saved."""
 
     def restore(self, state: bytes) -> Float32 | None:
-        """Go on where ``save`` was called; rows, [n, row], or None where some environment could not be saved."""
+        """Continue from ``save``; observations [n, width], or None where an environment could not be saved."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close all environments."""

@@ -1,26 +1,67 @@
-"""Messages between a learner and its actors over MPI: nobody waits for a receiver, and nobody for the dead.
+"""Messages between a learner and its actors over MPI, without waiting for receivers or for dead ranks.
 
-Every send is started and never waited for, since what is sent to a dead rank may never complete. Receiving is a probe
-and a copy. A communicator in which a rank has died goes on for the others where the MPI can do that (ULFM, Bland et
-al. 2013, doi:10.1177/1094342013488238; Open MPI 5 with ``--with-ft ulfm``); elsewhere the whole job ends.
+Sends are started and never waited for, since what is sent to a dead rank may never complete. Receiving is a probe and
+a copy. Where a rank has died, a communicator still serves the others if the MPI can do that (ULFM, Bland et al. 2013,
+doi:10.1177/1094342013488238; Open MPI 5 with ``--with-ft ulfm``); elsewhere the whole job ends.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from rlctl.distributed.comm.messages import EMPTY, Bytes, Kind, Message, Peer
+from rlctl.distributed.comm.codec import EMPTY, Bytes
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+Peer = tuple[int, int]
+"""A communicator of a transport, by number, and a rank in it."""
 
-def of_the_dead(error: Exception) -> bool:
-    """Whether an MPI call failed since a rank has died, also where an environment made it."""
+
+class MessageKind(IntEnum):
+    """Kind of a message; its MPI tag.
+
+    HELLO, CHUNK and BYE go from actors to learners, WELCOME, WEIGHTS, ACK and STOP the other way, BEAT both.
+    """
+
+    BEAT = 100
+    HELLO = 101
+    CHUNK = 102
+    BYE = 103
+    WELCOME = 104
+    WEIGHTS = 105
+    ACK = 106
+    STOP = 107
+
+
+class Message(NamedTuple):
+    """A message that has arrived; ``data`` belongs to the receiver."""
+
+    peer: Peer
+    kind: MessageKind
+    data: Bytes
+
+
+class Transport(Protocol):
+    """One end of the connections between a learner and its actors."""
+
+    def send(self, peer: Peer, kind: MessageKind, data: Bytes = EMPTY) -> None:
+        """Start to send; ``data`` must not change any more."""
+
+    def poll(self) -> Iterator[Message]:
+        """What has arrived; never waits."""
+
+    def lost(self) -> set[Peer]:
+        """Peers that were found dead since the last call."""
+
+
+def rank_died(error: Exception) -> bool:
+    """Whether an MPI call failed because a rank has died, also where an environment made the call."""
     from mpi4py import MPI
 
     names = ("ERR_PROC_FAILED", "ERR_PROC_FAILED_PENDING", "ERR_REVOKED")
@@ -29,10 +70,10 @@ def of_the_dead(error: Exception) -> bool:
 
 
 class MpiTransport:
-    """Over MPI communicators, from any thread.
+    """A ``Transport`` over MPI communicators, for any thread.
 
     Args:
-        comm: of the learner and its actors; used for nothing else.
+        comm: of the learner and its actors, for this alone.
     """
 
     def __init__(self, comm: MPI.Comm) -> None:
@@ -42,11 +83,11 @@ class MpiTransport:
         self._comms: list[MPI.Comm] = [comm]
         self._pending: dict[Peer, list[tuple[MPI.Request, Bytes]]] = {}
         self._dead: set[Peer] = set()
-        self._news: set[Peer] = set()
+        self._new_losses: set[Peer] = set()
         self._status = self._mpi.Status()
         self._lock = threading.RLock()
 
-    def send(self, peer: Peer, kind: Kind, data: Bytes = EMPTY) -> None:
+    def send(self, peer: Peer, kind: MessageKind, data: Bytes = EMPTY) -> None:
         """Start to send; ``data`` must not change any more."""
         with self._lock:
             if peer in self._dead:
@@ -69,27 +110,20 @@ class MpiTransport:
     def lost(self) -> set[Peer]:
         """Peers that were found dead since the last call."""
         with self._lock:
-            news, self._news = self._news, set()
-            return news
+            found, self._new_losses = self._new_losses, set()
+            return found
 
     def drop(self, peer: Peer) -> None:
-        """Nothing is sent to this peer any more, and what is under way is forgotten."""
+        """Send nothing to this peer any more, and forget what is under way."""
         with self._lock:
             self._dead.add(peer)
             self._pending.pop(peer, None)
 
     def add(self, comm: MPI.Comm) -> int:
-        """One more communicator; its number, for ``Peer``."""
+        """Add a communicator; its number, for ``Peer``."""
         with self._lock:
             self._comms.append(comm)
             return len(self._comms) - 1
-
-    def flushed(self) -> bool:
-        """Whether everything that can arrive has been taken over by MPI."""
-        with self._lock:
-            for peer in list(self._pending):
-                self._sweep(peer, self._pending.get(peer, []))
-            return not any(self._pending.values())
 
     def _next(self, number: int) -> Message | None:
         with self._lock:
@@ -98,11 +132,8 @@ class MpiTransport:
                 found = comm.Improbe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status)
                 if found is None:
                     return None
-                source, kind, data = (
-                    status.source,
-                    Kind(status.tag),
-                    np.empty(status.Get_count(self._mpi.BYTE), np.uint8),
-                )
+                source, kind = status.source, MessageKind(status.tag)
+                data = np.empty(status.Get_count(self._mpi.BYTE), np.uint8)
                 found.Recv([data, self._mpi.BYTE])
             except self._mpi.Exception as error:
                 self._failed(error, None, number)
@@ -118,7 +149,7 @@ class MpiTransport:
             self._failed(error, peer)
 
     def _failed(self, error: MPI.Exception, peer: Peer | None, number: int = 0) -> None:
-        if not of_the_dead(error):
+        if not rank_died(error):
             raise error
         if peer is not None:
             self._mark(peer)
@@ -135,5 +166,5 @@ class MpiTransport:
 
     def _mark(self, peer: Peer) -> None:
         if peer not in self._dead:
-            self._news.add(peer)
+            self._new_losses.add(peer)
             self.drop(peer)

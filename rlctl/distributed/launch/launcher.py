@@ -1,4 +1,4 @@
-"""``rlctl train --ranks N``: starts the ranks, stays by them, and leaves nothing of them behind."""
+"""``rlctl train --ranks N``: start the ranks, supervise them, and clean up after them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 from rlctl.core.errors import LaunchError
-from rlctl.distributed.comm.abort import GO_ON
 from rlctl.distributed.launch import stale_shm, status_file
+from rlctl.distributed.launch.abort import RESUMABLE
 from rlctl.distributed.launch.signals import end_with_parent
 from rlctl.executors.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.processes import reap, send_signal
@@ -44,8 +44,8 @@ _GRACE_S = 10.0
 _START_S = 60.0
 
 
-class Starter(StrEnum):
-    """What starts the ranks: ``auto`` is srun inside a Slurm job, else mpiexec."""
+class LauncherName(StrEnum):
+    """Launcher of the ranks: ``auto`` is srun inside a Slurm job, else mpiexec."""
 
     AUTO = "auto"
     MPIEXEC = "mpiexec"
@@ -53,12 +53,12 @@ class Starter(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A launcher's command, to stand before a program.
+class LauncherCommand:
+    """A launcher's command, to be put before a program.
 
     Attributes:
         command: with its flags.
-        environment: all variables that it gets.
+        environment: complete.
         name: for messages.
     """
 
@@ -67,21 +67,23 @@ class Start:
     name: str
 
 
-def prepare(ranks: int, starter: Starter, scratch: Path, environment: Mapping[str, str] = os.environ) -> Start:
+def prepare(
+    ranks: int, starter: LauncherName, scratch: Path, environment: Mapping[str, str] = os.environ
+) -> LauncherCommand:
     """The launcher for so many ranks of this Python, such that they survive each other where the MPI can.
 
     Args:
         ranks: how many.
         starter: which launcher.
-        scratch: a folder for what Open MPI writes; whoever made it removes it.
+        scratch: a folder for files of Open MPI, removed by the caller.
 
     Raises:
         LaunchError: there is none, or it belongs to another MPI than mpi4py.
     """
-    if starter is Starter.AUTO:
+    if starter is LauncherName.AUTO:
         inside = "SLURM_JOB_ID" in environment and shutil.which("srun", path=environment.get("PATH"))
-        starter = Starter.SRUN if inside else Starter.MPIEXEC
-    if starter is Starter.SRUN:
+        starter = LauncherName.SRUN if inside else LauncherName.MPIEXEC
+    if starter is LauncherName.SRUN:
         return _srun(ranks, environment)
     path = find_mpiexec()
     if path is None:
@@ -90,10 +92,10 @@ def prepare(ranks: int, starter: Starter, scratch: Path, environment: Mapping[st
     _check_same(family, f"{path} is of {family}", clean)
     command, own = launch_command(family, LaunchRequest(ranks, program=path, survive=family is Launcher.OPENMPI))
     asked = {name: environment[name] for name in ("OMP_NUM_THREADS",) if name in environment}  # as under srun
-    return Start(command, clean | own | scratch_environment(scratch) | asked, f"mpiexec of {family}")
+    return LauncherCommand(command, clean | own | scratch_environment(scratch) | asked, f"mpiexec of {family}")
 
 
-def _srun(ranks: int, environment: Mapping[str, str]) -> Start:
+def _srun(ranks: int, environment: Mapping[str, str]) -> LauncherCommand:
     path = shutil.which("srun", path=environment.get("PATH"))
     if path is None:
         raise LaunchError("--launcher srun: no srun on this machine: leave --launcher out, or run in a Slurm job")
@@ -110,31 +112,34 @@ def _srun(ranks: int, environment: Mapping[str, str]) -> Start:
     # Over all nodes of the job, in blocks: an environment's ranks are neighbours.
     command += ["--distribution=block", f"--ntasks={ranks}"]
     own = AS_ROOT | {"OMPI_MCA_mpi_ft_enable": "1", "OMPI_MCA_pml": "ob1"} if openmpi else {}
-    return Start(command, {"OMP_NUM_THREADS": "1", **own, **environment}, f"srun with {family}")
+    return LauncherCommand(command, {"OMP_NUM_THREADS": "1", **own, **environment}, f"srun with {family}")
 
 
-def _check_same(family: Launcher, said: str, environment: Mapping[str, str]) -> None:
+def _check_same(family: Launcher, found: str, environment: Mapping[str, str]) -> None:
     own = mpi_library(sys.executable, environment)
     if own is not None and own is not family:
         raise LaunchError(
-            f"--ranks: {said}, but mpi4py uses {own}: each rank would run alone; install one MPI only, see rlctl doctor"
+            f"--ranks: {found}, but mpi4py uses {own}: each rank would run alone; install one MPI only, see "
+            "rlctl doctor"
         )
 
 
 @dataclass(slots=True)
-class _Asked:
-    """Signals that came, in order."""
+class _Signals:
+    """Signals that were received, in order."""
 
     numbers: list[int] = field(default_factory=list)
 
-    def note(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
         self.numbers.append(number)
 
 
 @contextmanager
-def _listening() -> Iterator[_Asked]:
-    asked = _Asked()
-    before = {number: signal.signal(number, asked.note) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+def _receiving() -> Iterator[_Signals]:
+    asked = _Signals()
+    before = {
+        number: signal.signal(number, asked.receive) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    }
     try:
         yield asked
     finally:
@@ -143,7 +148,12 @@ def _listening() -> Iterator[_Asked]:
 
 
 def run(
-    program: Sequence[str], ranks: int, starter: Starter, out: Path, again: Sequence[str], resumable: Callable[[], bool]
+    program: Sequence[str],
+    ranks: int,
+    starter: LauncherName,
+    out: Path,
+    again: Sequence[str],
+    resumable: Callable[[], bool],
 ) -> int:
     """Run a program on ranks until it ends. The first SIGINT, SIGTERM or SIGUSR1 asks it to write a checkpoint and end,
     the second kills it.
@@ -152,9 +162,9 @@ def run(
         program: with its arguments.
         ranks: how many.
         starter: which launcher.
-        out: the run folder; the ranks tell how they stand in a file next to it, where all nodes see it.
-        again: the command that goes on, for messages.
-        resumable: whether there is a checkpoint to go on from.
+        out: the run folder; the status file is next to it, where all nodes see it.
+        again: the command that continues, for messages.
+        resumable: whether there is a checkpoint to continue from.
 
     Returns:
         the exit code: that of the ranks, 75 if they died or were asked by SIGUSR1 to end, and there is a checkpoint, or
@@ -165,14 +175,14 @@ def run(
     """
     token = secrets.token_hex(8)
     out.parent.mkdir(parents=True, exist_ok=True)
-    told = out.parent / f".{out.name}.{token}.ranks"
+    status = out.parent / f".{out.name}.{token}.ranks"
     scratch = Path(tempfile.mkdtemp(prefix="rlctl-"))
     before = stale_shm.present()
     try:
         start = prepare(ranks, starter, scratch)
-        told.touch()
-        environment = {**start.environment, status_file.VARIABLE: str(told.absolute()), _MARK: token}
-        with _listening() as asked:
+        status.touch()
+        environment = {**start.environment, status_file.VARIABLE: str(status.absolute()), _MARK: token}
+        with _receiving() as asked:
             # A session of its own: Ctrl-C in a terminal would reach launcher and ranks directly. If this process is
             # killed, the ranks are asked to end as by a first signal.
             process = subprocess.Popen(
@@ -183,20 +193,20 @@ def run(
                 preexec_fn=lambda: end_with_parent(signal.SIGUSR1),
             )
             try:
-                _stay(process, asked, told)
+                _supervise(process, asked, status)
             finally:
                 reap([process.pid], f"{_MARK}={token}".encode(), _GRACE_S)
                 process.wait()
-            code = status_file.read(told).code
-        return _conclude(code, process.returncode, asked.numbers, start.name, again, resumable())
+            code = status_file.read(status).code
+        return _exit_code(code, process.returncode, asked.numbers, start.name, again, resumable())
     finally:
         stale_shm.remove_since(before)
-        told.unlink(missing_ok=True)
+        status.unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _stay(process: subprocess.Popen[bytes], asked: _Asked, told: Path) -> None:
-    """Until the launcher has ended, or must be ended: a second signal, or an end that ranks told and that hangs."""
+def _supervise(process: subprocess.Popen[bytes], asked: _Signals, status: Path) -> None:
+    """Wait until the launcher has ended or must be ended: after a second signal, or when a reported end hangs."""
     passed_on, began, ending = False, time.monotonic(), None
     while True:
         try:
@@ -204,7 +214,7 @@ def _stay(process: subprocess.Popen[bytes], asked: _Asked, told: Path) -> None:
             return
         except subprocess.TimeoutExpired:
             pass
-        now, state = time.monotonic(), status_file.read(told)
+        now, state = time.monotonic(), status_file.read(status)
         if state.code is not None and ending is None:
             ending = now
         if ending is not None and now - ending > _GRACE_S:
@@ -217,10 +227,10 @@ def _stay(process: subprocess.Popen[bytes], asked: _Asked, told: Path) -> None:
             send_signal([process.pid], signal.SIGUSR1)  # launchers pass it on to all ranks
             passed_on = True
         if not passed_on and now - began > _START_S:
-            return  # ranks that have not found each other in so long heed no signal
+            return  # ranks that have not found each other in so long handle no signal
 
 
-def _conclude(
+def _exit_code(
     code: int | None, launcher_code: int, asked: Sequence[int], name: str, again: Sequence[str], resumable: bool
 ) -> int:
     to_go_on = f"; to go on: {shlex.join(again)}" if resumable else ""
@@ -229,10 +239,10 @@ def _conclude(
     if asked or (code == INTERRUPTED and launcher_code == 0):  # or batch systems signal ranks themselves
         _say(f"stopped{to_go_on or ' before the first checkpoint'}")
         by_hand = not resumable or (asked and asked[0] != signal.SIGUSR1)
-        return INTERRUPTED if by_hand else GO_ON
+        return INTERRUPTED if by_hand else RESUMABLE
     how = f"signal {-launcher_code}" if launcher_code < 0 else f"exit code {launcher_code}"
     _say(f"the ranks died before the training was over ({name}: {how}){to_go_on or '; there is no checkpoint yet'}")
-    return GO_ON if resumable else EXIT_CODE
+    return RESUMABLE if resumable else EXIT_CODE
 
 
 def _say(text: str) -> None:

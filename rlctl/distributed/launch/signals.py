@@ -1,4 +1,4 @@
-"""How a rank hears that the job is to end: learners write a checkpoint first, the others are told by their learner.
+"""Requests to stop: learners write a checkpoint first, and stop the other ranks by messages.
 
 ``rlctl train --ranks`` turns Ctrl-C, SIGTERM and SIGUSR1 into SIGUSR1 to all ranks, because launchers answer SIGTERM by
 killing. Batch systems send SIGUSR1 or SIGTERM themselves before the walltime is over.
@@ -18,12 +18,12 @@ from rlctl.system import interrupts
 _PR_SET_PDEATHSIG = 1
 
 
-def defer() -> None:
-    """A SIGUSR1 that comes before the rank knows its role waits until it does; otherwise it would end the process."""
+def block_stop_signal() -> None:
+    """Hold SIGUSR1 back until the rank knows its role; otherwise it would end the process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
 
-class Stop:
+class StopRequest:
     """Whether this rank was asked to end in order.
 
     Attributes:
@@ -35,44 +35,44 @@ class Stop:
         self._parent = os.getppid()
 
     def __call__(self) -> bool:
-        """Whether it was asked."""
+        """The same."""
         return self.asked
 
-    def listen(self, learner: bool) -> None:
-        """A learner notes SIGUSR1, SIGTERM and SIGINT, and a further SIGTERM or SIGINT interrupts it.
+    def install_handlers(self, learner: bool) -> None:
+        """Handle signals: on a learner, SIGUSR1, SIGTERM and SIGINT ask, and a further SIGTERM or SIGINT interrupts.
 
-        The others mind no SIGUSR1; SIGTERM and SIGINT interrupt them.
+        On other ranks SIGUSR1 is ignored; SIGTERM and SIGINT interrupt.
 
-        Also asks the system to end this rank when the launcher has been killed: learners by SIGTERM, so that they write
-        a checkpoint, others at once.
+        Also has the system end this rank when the launcher was killed: learners by SIGTERM, so that they write a
+        checkpoint, others at once.
         """
         interrupts.begin()
-        signal.signal(signal.SIGUSR1, self._note if learner else _ignore)
+        signal.signal(signal.SIGUSR1, self._ask if learner else _ignore)
         if learner:
             for number in (signal.SIGTERM, signal.SIGINT):
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    signal.signal(number, self._note)
+                    signal.signal(number, self._ask)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         end_with_parent(signal.SIGTERM if learner else signal.SIGKILL)
         if self.orphaned():
             os.kill(os.getpid(), signal.SIGTERM)
 
     def orphaned(self) -> bool:
-        """Whether the launcher that started this rank has gone: there is nobody left to end the job together with."""
+        """Whether the launcher that started this rank has gone, so that there is no job to end together with."""
         return os.getppid() != self._parent
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number != signal.SIGUSR1:
             raise interrupts.Interrupted
         self.asked = True
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Not ``SIG_IGN``: that would be handed on to the programs that an environment starts."""
+    """Not ``SIG_IGN``: programs that an environment starts would inherit that."""
 
 
 def end_with_parent(number: int) -> None:
-    """Have the system send this process a signal when its parent is gone, where it can (Linux)."""
+    """Have the system send this process a signal when its parent has gone, where it can (Linux)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)

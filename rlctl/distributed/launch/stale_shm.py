@@ -1,4 +1,4 @@
-"""Shared memory that a killed MPICH job leaves in /dev/shm; unlike Open MPI it cannot be told to use another folder."""
+"""Shared memory that a killed MPICH job leaves in /dev/shm; unlike Open MPI, MPICH cannot use another folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _OURS = "mpich_shm_*"
 
 
 def present() -> set[str]:
-    """Names of the pieces that are there now."""
+    """Names of the segments that are there now."""
     return {path.name for path in FOLDER.glob(_OURS)}
 
 
 def remove_since(before: set[str]) -> None:
-    """Remove this user's pieces that were not there ``before`` and that no process has in its memory any more."""
+    """Remove this user's segments that were not there ``before`` and that no process maps any more."""
     fresh = present() - before
     if not fresh:
         return

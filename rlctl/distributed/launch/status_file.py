@@ -1,4 +1,4 @@
-"""How the ranks stand, told by one of them to the ``rlctl train`` that started them, through a small file.
+"""State of the ranks, written by one of them to a small file for the ``rlctl train`` that started them.
 
 A launcher's own exit code does not say it: it is that of a rank that died on the way, or 1 for any end by a signal.
 """
@@ -10,49 +10,49 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-VARIABLE = "RLCTL_STANDING"
+VARIABLE = "RLCTL_STATUS_FILE"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What is known.
+class JobStatus:
+    """Content of the file.
 
     Attributes:
-        ready: the ranks have found each other, and heed signals.
-        code: the exit code of the job; None: nobody has said one.
+        ready: whether all ranks have found each other, and handle signals.
+        code: the exit code of the job; None: none reported yet.
     """
 
     ready: bool
     code: int | None
 
 
-def read(path: Path) -> Standing:
-    """What ranks have told so far; the first exit code is the one that counts."""
+def read(path: Path) -> JobStatus:
+    """What ranks have reported so far; the first exit code counts."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
         lines = []
     codes = [int(line.removeprefix("exit ")) for line in lines if line.startswith("exit ")]
-    return Standing("ready" in lines, codes[0] if codes else None)
+    return JobStatus("ready" in lines, codes[0] if codes else None)
 
 
-def watched() -> bool:
-    """Whether an ``rlctl train`` waits for this rank's word."""
+def is_watched() -> bool:
+    """Whether an ``rlctl train`` reads the file of this job."""
     return VARIABLE in os.environ
 
 
-def tell_ready() -> None:
-    """All ranks have found each other; the first one says it."""
-    _tell("ready")
+def report_ready() -> None:
+    """Report, on the first rank, that all ranks have found each other."""
+    _append("ready")
 
 
-def tell_code(code: int) -> None:
-    """The job ends, or is ended, with this exit code."""
-    _tell(f"exit {code}")
+def report_exit_code(code: int) -> None:
+    """Report that the job ends, or is ended, with this exit code."""
+    _append(f"exit {code}")
 
 
-def _tell(line: str) -> None:
+def _append(line: str) -> None:
     path = os.environ.get(VARIABLE)
     if path:
-        with contextlib.suppress(OSError), open(path, "a") as file:  # who asked may have gone, and its file with it
+        with contextlib.suppress(OSError), open(path, "a") as file:  # its reader may have gone, with the file
             file.write(line + "\n")

@@ -1,4 +1,4 @@
-"""Who is learner, actor and rank of an environment: a pure function of the number of ranks.
+"""Roles of the ranks, learner, actor or rank of an environment: a pure function of their number.
 
 Agents follow one another. Each has its learners first, then its environments of k ranks; the first rank of an
 environment is the actor, which alone talks to a learner:
@@ -21,7 +21,7 @@ _KEY = ("train", "distributed")
 
 
 class Role(StrEnum):
-    """What a rank does."""
+    """Role of a rank."""
 
     LEARNER = "learner"
     ACTOR = "actor"
@@ -30,8 +30,8 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What a training wants of its ranks.
+class TrainingShape:
+    """Agents, learners and environments of a training.
 
     Attributes:
         agents: that learn side by side.
@@ -44,41 +44,47 @@ class Shape:
     ranks_per_env: int = 1
 
     @classmethod
-    def of(cls, section: DistributedSection) -> Shape:
-        """What ``train.distributed`` asks for."""
+    def of(cls, section: DistributedSection) -> TrainingShape:
+        """The shape that ``train.distributed`` asks for."""
         return cls(max(1, len(section.agents)), section.learners, section.ranks_per_env)
 
     @property
-    def smallest(self) -> int:
+    def min_ranks(self) -> int:
         """Ranks with which each learner has an actor.
 
-        >>> Shape(agents=1, learners=2, ranks_per_env=4).smallest
+        >>> TrainingShape(agents=1, learners=2, ranks_per_env=4).min_ranks
         10
         """
         return self.agents * self.learners * (1 + self.ranks_per_env)
 
-    def groups(self, world: int) -> int:
-        """Environments of each agent in a world of so many ranks; may be too few, even negative."""
-        return (world // self.agents - self.learners) // self.ranks_per_env
+    def environments(self, ranks: int) -> int:
+        """Environments of each agent with so many ranks; may be too few, even negative."""
+        return (ranks // self.agents - self.learners) // self.ranks_per_env
 
-    def used(self, groups: int) -> int:
-        """Ranks that have something to do where each agent has so many environments."""
-        return self.agents * (self.learners + groups * self.ranks_per_env)
+    def used_ranks(self, environments: int) -> int:
+        """Ranks that are used where each agent has so many environments."""
+        return self.agents * (self.learners + environments * self.ranks_per_env)
+
+    def __str__(self) -> str:
+        agents = f"{self.agents} agents of " if self.agents > 1 else ""
+        learners = f"{self.learners} learner{'s' if self.learners > 1 else ''}"
+        ranks = f"environments of {self.ranks_per_env} ranks" if self.ranks_per_env > 1 else "an actor for each"
+        return f"{agents}{learners} and {ranks}"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What one rank of the world is.
+class RankAssignment:
+    """Role and numbers of a rank.
 
     Attributes:
-        rank: in the world.
-        role: what it does.
-        agent: whose; -1 of a spare rank.
-        learner: number within the agent, of a learner itself, or of the one to which the rank's actor belongs; -1 of a
+        rank: in the job.
+        role: its role.
+        agent: number of its agent; -1 for a spare rank.
+        learner: number within the agent, of a learner itself, or of the one to which the rank's actor belongs; -1 for a
             spare rank.
-        actor: number within the agent, of an actor itself, or of the one whose environment the rank is part of; -1 of
+        actor: number within the agent, of an actor itself, or of the one whose environment the rank is part of; -1 for
             learners and spare ranks.
-        environment_rank: within the environment's communicator, 0 for actors; -1 of learners and spare ranks.
+        environment_rank: within the environment's communicator, 0 for actors; -1 for learners and spare ranks.
     """
 
     rank: int
@@ -89,9 +95,9 @@ class Place:
     environment_rank: int = -1
 
     def __str__(self) -> str:
-        """As people are told of it.
+        """For messages.
 
-        >>> str(Place(7, Role.ENVIRONMENT, agent=0, learner=0, actor=1, environment_rank=2))
+        >>> str(RankAssignment(7, Role.ENVIRONMENT, agent=0, learner=0, actor=1, environment_rank=2))
         'rank 7 (rank 2 of environment 1 of agent 0)'
         """
         what = {
@@ -103,55 +109,45 @@ class Place:
         return f"rank {self.rank} ({what[self.role]})"
 
 
-def split(world: int, shape: Shape) -> tuple[Place, ...]:
-    """The place of each rank, in order of rank; each agent gets as many environments as all can have.
+def assign_roles(ranks: int, shape: TrainingShape) -> tuple[RankAssignment, ...]:
+    """The assignment of each rank, in order; each agent gets the same number of environments, as large as possible.
 
     Actors are dealt out to the learners of their agent in turn, so that their numbers differ by one at most.
 
-    >>> [place.role.name[0] for place in split(10, Shape(learners=2, ranks_per_env=4))]
+    >>> [one.role.name[0] for one in assign_roles(10, TrainingShape(learners=2, ranks_per_env=4))]
     ['L', 'L', 'A', 'E', 'E', 'E', 'A', 'E', 'E', 'E']
 
     Raises:
-        ConfigError: some learner would be without an actor; it says the smallest world.
+        ConfigError: some learner would be without an actor; it says how many ranks are needed.
     """
-    groups = shape.groups(world)
-    if groups < shape.learners:
+    environments = shape.environments(ranks)
+    if environments < shape.learners:
         raise ConfigError(
-            f"{_described(shape)} want at least {shape.smallest} ranks, not {world}: start more, or lower agents, "
-            "learners or ranks_per_env",
+            f"{shape} want at least {shape.min_ranks} ranks, not {ranks}: start more, or lower agents, learners or "
+            "ranks_per_env",
             _KEY,
         )
-    places: list[Place] = []
+    assigned: list[RankAssignment] = []
     for agent in range(shape.agents):
-        places += [Place(len(places) + i, Role.LEARNER, agent, i) for i in range(shape.learners)]
-        for actor in range(groups):
-            learner = actor % shape.learners
+        assigned += [RankAssignment(len(assigned) + i, Role.LEARNER, agent, i) for i in range(shape.learners)]
+        for actor in range(environments):
             for within in range(shape.ranks_per_env):
                 role = Role.ENVIRONMENT if within else Role.ACTOR
-                places.append(Place(len(places), role, agent, learner, actor, within))
-    places += [Place(rank, Role.SPARE) for rank in range(len(places), world)]
-    return tuple(places)
+                assigned.append(RankAssignment(len(assigned), role, agent, actor % shape.learners, actor, within))
+    assigned += [RankAssignment(rank, Role.SPARE) for rank in range(len(assigned), ranks)]
+    return tuple(assigned)
 
 
-def waste(world: int, shape: Shape) -> str | None:
-    """One line on ranks that have nothing to do, and the numbers of ranks that would all be used; None: there are none.
+def idle_ranks_warning(ranks: int, shape: TrainingShape) -> str | None:
+    """One line on spare ranks, with the numbers of ranks that would all be used; None: there are none.
 
-    >>> waste(8, Shape(ranks_per_env=3))
+    >>> idle_ranks_warning(8, TrainingShape(ranks_per_env=3))
     '1 of 8 ranks has nothing to do: 7 or 10 ranks would all be used'
     """
-    groups = shape.groups(world)
-    spare = world - shape.used(groups)
+    environments = shape.environments(ranks)
+    used, more = shape.used_ranks(environments), shape.used_ranks(environments + 1)
+    spare = ranks - used
     if not spare:
         return None
     verb = "has" if spare == 1 else "have"
-    return (
-        f"{spare} of {world} ranks {verb} nothing to do: {shape.used(groups)} or {shape.used(groups + 1)} ranks would "
-        "all be used"
-    )
-
-
-def _described(shape: Shape) -> str:
-    agents = f"{shape.agents} agents of " if shape.agents > 1 else ""
-    learners = f"{shape.learners} learner{'s' if shape.learners > 1 else ''}"
-    ranks = f" and environments of {shape.ranks_per_env} ranks" if shape.ranks_per_env > 1 else " and an actor for each"
-    return f"{agents}{learners}{ranks}"
+    return f"{spare} of {ranks} ranks {verb} nothing to do: {used} or {more} ranks would all be used"

@@ -1,8 +1,8 @@
-"""What actors have sent since the last checkpoint, on disk before it is acknowledged: simulations are not done twice.
+"""A log of the chunks since the last checkpoint, written before they are acknowledged: no simulation is done twice.
 
 A log is a folder of segments, each a sequence of [length, CRC-32, bytes]. A checkpoint begins a new segment with what
-was received but not yet learned from; once it stands, older segments go. Going on from a checkpoint means to read its
-segment and those after it. A record that is cut off was never acknowledged.
+was received but not yet learned from; once it is complete, older segments are removed. Continuing from a checkpoint
+reads its segment and those after it. A record that is cut off was never acknowledged.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
+from rlctl.distributed.comm.codec import Bytes
+
 _RECORD = struct.Struct("<II")
 _DURABLE_S = 1.0
-"""What was appended survives the death of every process at once, and that of the node after so many seconds."""
+"""Chunks survive the death of every process as soon as they are flushed, and that of the node after so many seconds."""
 
 
 class ChunkLog:
@@ -46,7 +46,7 @@ class ChunkLog:
         self._file.write(data)
 
     def flush(self) -> None:
-        """What was appended is the operating system's now; call it before anything is acknowledged."""
+        """Hand what was appended to the operating system; to be called before it is acknowledged."""
         self._file.flush()
         now_s = time.monotonic()
         if now_s - self._synced_s > _DURABLE_S:
@@ -54,7 +54,7 @@ class ChunkLog:
             self._synced_s = now_s
 
     def begin_segment(self, unlearned: Iterable[Bytes]) -> int:
-        """For a checkpoint: a new segment that begins with what was not learned from yet; its number."""
+        """Begin a new segment with what was not learned from yet, for a checkpoint; its number."""
         old = self._file
         self.segment += 1
         self._file = self._open()
@@ -66,19 +66,19 @@ class ChunkLog:
         return self.segment
 
     def forget_before(self, segment: int) -> None:
-        """The checkpoint that begins with ``segment`` stands."""
+        """Remove the segments before that of a complete checkpoint."""
         for number, path in self._segments():
             if number < segment:
                 path.unlink()
 
     def read_from(self, segment: int) -> Iterator[Bytes]:
-        """All whole chunks of a segment and those after it, in the order in which they were appended."""
+        """All complete chunks of a segment and those after it, in the order in which they were appended."""
         for number, path in sorted(self._segments()):
             if number >= segment:
                 yield from _records(path)
 
     def close(self) -> None:
-        """Nothing is appended any more."""
+        """Close the file."""
         self._file.close()
 
     def _segments(self) -> list[tuple[int, Path]]:

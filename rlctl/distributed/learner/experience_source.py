@@ -1,4 +1,4 @@
-"""What a learning algorithm sees of its actors: chunks come in, policies go out."""
+"""The interface between a learning algorithm and its actors: chunks in, policies out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from rlctl.distributed.comm.chunk import Chunk
-from rlctl.distributed.comm.transition_spec import Float32, Layout
+from rlctl.distributed.comm.transition_spec import Float32, TransitionSpec
 
 
-class Source(Protocol):
+class ExperienceSource(Protocol):
     """The actors of one learner.
 
     Attributes:
@@ -19,27 +19,27 @@ class Source(Protocol):
     version: int
 
     @property
-    def layout(self) -> Layout:
-        """Of rows and actions."""
+    def transition_spec(self) -> TransitionSpec:
+        """Of observations and actions."""
 
     def publish(
-        self, spec: Mapping[str, Any], weights: Float32, exploration: float = 0.0, at_random: bool = False
+        self, policy_spec: Mapping[str, Any], weights: Float32, exploration: float = 0.0, at_random: bool = False
     ) -> None:
-        """A new policy, which every actor takes up as soon as it hears of it.
+        """Publish a policy, which every actor uses as soon as it receives it.
 
         Args:
-            spec: what the weights mean, see ``numpy_policies``; never changes within a training.
+            policy_spec: meaning of the weights, see ``numpy_policies``; constant within a training.
             weights: flat; copied.
-            exploration: what the kind of policy makes of it: a probability of a random action, or a standard deviation.
-            at_random: act at random, whatever the weights.
+            exploration: a probability of a random action or a standard deviation, depending on the kind of policy.
+            at_random: whether to act at random instead.
         """
 
-    def gather(self, transitions: int, asked_to_stop: Callable[[], bool]) -> list[Chunk]:
+    def next_batch(self, transitions: int, stop_requested: Callable[[], bool]) -> list[Chunk]:
         """Wait, asleep, for chunks of at least so many transitions together, in the order in which they came.
 
         Each is acknowledged: its actor may send the next one. Nothing is dropped for its age. Fewer come back when
-        ``asked_to_stop``.
+        ``stop_requested``.
 
         Raises:
-            ActorsLost: there is no actor any more, and none can be started.
+            RanksLostError: there is no actor any more, and none can be started.
         """

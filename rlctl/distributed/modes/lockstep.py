@@ -1,11 +1,10 @@
-"""Environments on other ranks that step together: the learner decides for all of them and waits for the last one.
+"""Environments on other ranks that step together: the learner decides for all of them and waits for the slowest.
 
-It is the deterministic way, and the slow one: a step of all takes as long as the longest of them.
+This mode is reproducible, and the slower one.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,215 +12,177 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.bundle.spaces import Spaces, build, describe
 from rlctl.core.errors import RanksLostError
-from rlctl.distributed.comm.messages import Bytes
-from rlctl.distributed.comm.polling import LIMIT_S, Backoff
-from rlctl.distributed.comm.transition_spec import Ended, Float32, Layout, Step, Worlds
-from rlctl.distributed.comm.transport import of_the_dead
+from rlctl.distributed.comm.chunk import decode_step, encode_step
+from rlctl.distributed.comm.codec import ActorHello, Bytes, decode, encode
+from rlctl.distributed.comm.polling import LIMIT_S, receive, wait
+from rlctl.distributed.comm.transition_spec import EpisodeEnd, Float32, Step, VectorEnvironment
+from rlctl.distributed.comm.transport import rank_died
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
 
-_ASK, _ANSWER = 201, 202
+_REQUEST, _REPLY = 201, 202
 
 
-class WorkersLostError(RanksLostError):
-    """A rank that held environments is gone."""
-
-
-class Line:
-    """One end of the conversation between a learner and a worker: pickled objects and arrays, waited for asleep.
+class LockstepConnection:
+    """One end of the connection between a learner and a worker, which sleeps while it waits.
 
     Args:
-        peer: the rank of the other one in ``comm``.
-        asks: this is the learner's end.
+        peer: rank of the other end in ``comm``.
+        asks: whether this is the learner's end.
     """
 
     def __init__(self, comm: Comm, peer: int, asks: bool, limit_s: float = LIMIT_S) -> None:
         self.peer = peer
         self._comm, self._limit_s = comm, limit_s
-        self._out, self._in = (_ASK, _ANSWER) if asks else (_ANSWER, _ASK)
+        self._out, self._in = (_REQUEST, _REPLY) if asks else (_REPLY, _REQUEST)
 
     def send(self, data: Bytes) -> None:
-        """Send bytes, and wait, asleep, until they have left.
+        """Send a message, and wait until it has left.
 
         Raises:
-            WorkersLostError: the other one is dead.
+            RanksLostError: the peer is dead.
         """
         from mpi4py import MPI
 
         try:
-            request = self._comm.Isend([data, MPI.BYTE], self.peer, self._out)
-            backoff = Backoff(self._limit_s)
-            while not request.Test():
-                backoff.nap()
+            wait(self._comm.Isend([data, MPI.BYTE], self.peer, self._out), self._limit_s)
         except MPI.Exception as error:
             raise self._lost(error) from error
 
     def receive(self) -> Bytes:
-        """Wait, asleep, for bytes.
+        """Wait for a message.
 
         Raises:
-            WorkersLostError: the other one is dead.
+            RanksLostError: the peer is dead.
         """
         from mpi4py import MPI
 
-        status, backoff = MPI.Status(), Backoff(self._limit_s)
         try:
-            while (message := self._comm.Improbe(self.peer, self._in, status)) is None:
-                backoff.nap()
-            data: Bytes = np.empty(status.Get_count(MPI.BYTE), np.uint8)
-            message.Recv([data, MPI.BYTE])
+            data = receive(self._comm, self.peer, self._in, self._limit_s)
         except MPI.Exception as error:
             raise self._lost(error) from error
+        assert data is not None
         return data
 
-    def _lost(self, error: Any) -> BaseException:
-        if not of_the_dead(error):
-            return error  # type: ignore[no-any-return]
-        return WorkersLostError(f"rank {self.peer} is dead, which lock-step cannot do without: go on with --resume")
+    def _lost(self, error: Exception) -> Exception:
+        if not rank_died(error):
+            return error
+        return RanksLostError(f"rank {self.peer} is dead, which lock-step cannot do without: go on with --resume")
 
 
-def serve(comm: Comm, worlds: Worlds, learner: int, limit_s: float = LIMIT_S) -> None:
-    """Be a worker until the learner says close, or is dead.
-
-    Args:
-        comm: with the learner.
-        worlds: what is stepped.
-    """
-    line = Line(comm, learner, asks=False, limit_s=limit_s)
-    about = (worlds.layout, worlds.count, worlds.observation_space, worlds.action_space)
+def serve_steps(comm: Comm, envs: VectorEnvironment, learner: int, limit_s: float = LIMIT_S) -> None:
+    """Step environments for the learner until it closes them, or is dead."""
+    line = LockstepConnection(comm, learner, asks=False, limit_s=limit_s)
     while True:
         try:
-            name, data = _split(line.receive())
-        except WorkersLostError:
+            request, arrays = decode(line.receive())
+        except RanksLostError:
             return
-        match name:
+        match request:
             case "step":
-                answer = _encode(worlds.step(data.view(np.float32).reshape(worlds.count, -1)))
-            case "begin":
-                answer = _pickled(worlds.begin())
-            case "about":
-                answer = _pickled(about)
+                reply = encode_step(envs.transition_spec, envs.step(arrays["actions"]))
+            case "reset":
+                reply = encode(observations=envs.reset())
+            case "hello":
+                spaces = describe(envs.observation_space, envs.action_space)
+                reply = ActorHello(comm.rank, envs.count, envs.transition_spec, spaces).encode()
             case "save":
-                answer = _pickled((worlds.save(), list(worlds.episodes), dict(worlds.failures)))
-            case "restore":
-                state, episodes = pickle.loads(data.tobytes())
-                if state is None:
-                    worlds.episodes[:] = episodes
-                answer = _pickled(None if state is None else worlds.restore(state))
+                state = envs.save()
+                note = {"episodes": list(envs.episodes), "failures": dict(envs.failures)}
+                reply = encode(note, **({} if state is None else {"state": np.frombuffer(state, np.uint8)}))
+            case {"episodes": episodes}:
+                observations = envs.restore(arrays["state"].tobytes()) if "state" in arrays else None
+                if "state" not in arrays:
+                    envs.episodes[:] = episodes
+                reply = encode(**({} if observations is None else {"observations": observations}))
             case _:
-                worlds.close()
-                line.send(_pickled(None))
+                envs.close()
+                line.send(encode())
                 return
-        line.send(answer)
+        line.send(reply)
 
 
-class RemoteWorlds:
-    """All environments of several workers; see ``rlctl.distributed.comm.transition_spec.Worlds``.
+class LockstepVectorEnv:
+    """The environments of several workers; see ``rlctl.distributed.comm.transition_spec.VectorEnvironment``.
 
     Args:
         workers: their ranks in ``comm``; the order is that of the environments.
     """
 
     def __init__(self, comm: Comm, workers: Sequence[int], limit_s: float = LIMIT_S) -> None:
-        self._lines = [Line(comm, worker, asks=True, limit_s=limit_s) for worker in workers]
-        about = [pickle.loads(data.tobytes()) for data in self._all("about")]
-        self.layout: Layout = about[0][0]
-        self._counts = [count for _, count, _, _ in about]
-        self._first = np.concatenate([[0], np.cumsum(self._counts)]).tolist()
+        self._lines = [LockstepConnection(comm, worker, asks=True, limit_s=limit_s) for worker in workers]
+        hellos = [ActorHello.decode(data) for data in self._ask_all("hello")]
+        spaces = Spaces.model_validate(hellos[0].spaces)
+        self.transition_spec = hellos[0].transition_spec
+        self.observation_space, self.action_space = build(spaces.observation), build(spaces.action)
+        self._first = np.cumsum([0, *(hello.count for hello in hellos)]).tolist()
         self.count = self._first[-1]
-        self.observation_space, self.action_space = about[0][2:]
         self.failures: Mapping[str, int] = {}
         self.episodes = [0] * self.count
 
-    def begin(self) -> Float32:
-        """Begin an episode in each; rows, [n, row]."""
-        rows: Float32 = np.concatenate([pickle.loads(data.tobytes()) for data in self._all("begin")])
-        return rows
+    def reset(self) -> Float32:
+        """Begin an episode in each; observations [n, width]."""
+        observations: Float32 = np.concatenate([decode(data)[1]["observations"] for data in self._ask_all("reset")])
+        return observations
 
     def step(self, actions: NDArray[Any]) -> Step:
-        """Answer the open decision of each."""
-        sent = np.ascontiguousarray(actions, np.float32)
+        """Apply an action in each."""
+        actions = np.ascontiguousarray(actions, np.float32)
         for line, a, b in zip(self._lines, self._first, self._first[1:], strict=False):
-            line.send(_joined("step", sent[a:b].reshape(-1).view(np.uint8)))
-        steps = [_decode(line.receive(), self.layout, n) for line, n in zip(self._lines, self._counts, strict=True)]
-        ended = []
-        for first, step in zip(self._first, steps, strict=False):
-            for one in step.ended:
-                ended.append(Ended(first + one.environment, one.row, one.ret, one.length, one.figures))
+            line.send(encode("step", actions=actions[a:b].reshape(b - a, -1)))
+        steps = [decode_step(line.receive(), self.transition_spec) for line in self._lines]
+        ends = [
+            EpisodeEnd(first + e.environment, e.observation, e.episode_return, e.length, e.metrics)
+            for first, step in zip(self._first, steps, strict=False)
+            for e in step.episode_ends
+        ]
         return Step(
-            np.concatenate([step.rows for step in steps]),
+            np.concatenate([step.observations for step in steps]),
             np.concatenate([step.rewards for step in steps]),
             np.concatenate([step.durations for step in steps]),
             np.concatenate([step.terminated for step in steps]),
             np.concatenate([step.truncated for step in steps]),
-            ended,
+            ends,
             [task for step in steps for task in step.tasks],
         )
 
     def save(self) -> bytes:
-        """What each worker can save, and where its environments are otherwise."""
-        states = [pickle.loads(data.tobytes()) for data in self._all("save")]
-        self.failures = sum((Counter(failures) for _, _, failures in states), Counter())
-        return pickle.dumps([(state, episodes) for state, episodes, _ in states])
+        """States of the workers' environments, and numbers of the episodes of those that cannot be saved."""
+        replies = [decode(data) for data in self._ask_all("save")]
+        self.failures = sum((Counter(note["failures"]) for note, _ in replies), Counter())
+        states = {str(i): arrays["state"] for i, (_, arrays) in enumerate(replies) if "state" in arrays}
+        return encode([note["episodes"] for note, _ in replies], **states).tobytes()
 
     def restore(self, state: bytes) -> Float32 | None:
-        """Go on where ``save`` was called; rows, or None where some environment could not be saved.
+        """Continue from ``save``; observations, or None where some environment could not be saved.
 
         Raises:
-            WorkersLostError: there are not as many workers as there were.
+            RanksLostError: there are not as many workers as there were.
         """
-        states = pickle.loads(state)
-        if len(states) != len(self._lines):
-            raise WorkersLostError(f"{len(states)} actors were saved, and now there are {len(self._lines)}")
-        for line, one in zip(self._lines, states, strict=True):
-            line.send(_joined("restore", np.frombuffer(pickle.dumps(one), np.uint8)))
-        rows = [pickle.loads(line.receive().tobytes()) for line in self._lines]
-        return None if any(row is None for row in rows) else np.concatenate(rows)
+        episodes, states = decode(np.frombuffer(state, np.uint8))
+        if len(episodes) != len(self._lines):
+            raise RanksLostError(f"{len(episodes)} actors were saved, and now there are {len(self._lines)}")
+        for i, (line, numbers) in enumerate(zip(self._lines, episodes, strict=True)):
+            line.send(encode({"episodes": numbers}, **({"state": states[str(i)]} if str(i) in states else {})))
+        replies = [decode(line.receive())[1] for line in self._lines]
+        if not all("observations" in arrays for arrays in replies):
+            return None
+        return np.concatenate([arrays["observations"] for arrays in replies])
 
     def close(self) -> None:
-        """The workers close their environments and leave."""
+        """Let the workers close their environments and leave."""
         for line in self._lines:
             try:
-                line.send(_joined("close"))
+                line.send(encode("close"))
                 line.receive()
-            except WorkersLostError:
+            except RanksLostError:
                 continue
         self._lines = []
 
-    def _all(self, name: str) -> list[Bytes]:
+    def _ask_all(self, request: str) -> list[Bytes]:
         for line in self._lines:
-            line.send(_joined(name))
+            line.send(encode(request))
         return [line.receive() for line in self._lines]
-
-
-def _joined(name: str, data: Bytes | None = None) -> Bytes:
-    head = np.frombuffer(name.encode().ljust(8), np.uint8)
-    return head if data is None else np.concatenate([head, data])
-
-
-def _split(message: Bytes) -> tuple[str, Bytes]:
-    return message[:8].tobytes().decode().strip(), message[8:]
-
-
-def _pickled(thing: Any) -> Bytes:
-    return np.frombuffer(pickle.dumps(thing), np.uint8)
-
-
-def _encode(step: Step) -> Bytes:
-    floats = [step.rows.ravel(), step.rewards, step.durations]
-    rest = pickle.dumps((list(step.ended), list(step.tasks))) if step.ended or step.tasks else b""
-    parts = [np.concatenate(floats, dtype=np.float32).view(np.uint8), step.terminated.view(np.uint8)]
-    return np.concatenate([*parts, step.truncated.view(np.uint8), np.frombuffer(rest, np.uint8)])
-
-
-def _decode(data: Bytes, layout: Layout, count: int) -> Step:
-    floats = count * (layout.row + 2)
-    numbers = data[: 4 * floats].view(np.float32)
-    rows, at = numbers[: count * layout.row].reshape(count, layout.row), count * layout.row
-    flags = data[4 * floats : 4 * floats + 2 * count].view(np.bool_)
-    rest = data[4 * floats + 2 * count :]
-    ended, tasks = pickle.loads(rest.tobytes()) if len(rest) else ((), ())
-    durations = numbers[at + count :]
-    return Step(rows, numbers[at : at + count], durations, flags[:count], flags[count:], ended, tasks)

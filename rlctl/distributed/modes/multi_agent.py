@@ -1,4 +1,4 @@
-"""Several agents that learn side by side in one job: the same configuration but for what each one says."""
+"""Several agents that learn side by side in one job, with configurations of their own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rlctl.config.schema import Config, TrainSection
 from rlctl.core.errors import ConfigError
 
 
-def training(config: Config) -> TrainSection:
-    """The section that says how to learn.
+def train_section(config: Config) -> TrainSection:
+    """The section ``train``.
 
     Raises:
         ConfigError: there is none.
@@ -23,9 +23,9 @@ def training(config: Config) -> TrainSection:
     return config.train
 
 
-def of_agent(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
-    """Configuration and folder of one of several agents; of the only one, those that are given."""
-    section = training(config)
+def agent_config(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
+    """Configuration and folder of one of several agents; those given, for the only one."""
+    section = train_section(config)
     entries = section.distributed.agents
     if not entries or agent < 0:
         return config, out
@@ -39,7 +39,7 @@ def of_agent(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
     return made, out / f"agent-{agent}"
 
 
-def each_agent(config: Config) -> Iterator[Config]:
+def agent_configs(config: Config) -> Iterator[Config]:
     """The configuration of each agent."""
-    for agent in range(max(1, len(training(config).distributed.agents))):
-        yield of_agent(config, Path(), agent)[0]
+    for agent in range(max(1, len(train_section(config).distributed.agents))):
+        yield agent_config(config, Path(), agent)[0]

@@ -40,6 +40,7 @@ class WarmWorkers:
         start: starts a worker on a node, with a number that no other has.
         report: see ``Report``.
         watch: is told of every worker that begins, and ends.
+        read: reads the answers of workers.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class WarmWorkers:
         start: Callable[[int, int], Worker],
         report: Report,
         watch: Callable[[Worker, bool], None],
+        read: Callable[[bytes], AttemptOutcome] = read_answer,
     ) -> None:
         self._selector, self._start, self._report, self._watch = selector, start, report, watch
+        self._read = read
         self._workers: dict[tuple[int, int], Worker] = {}
         self._numbers = itertools.count(1)
 
@@ -145,7 +148,7 @@ class WarmWorkers:
                 continue
             if worker.stopped:  # it came to its end before it could be stopped; the worker dies all the same
                 self._remove(worker)
-            self._report(attempt.key, partial(read_answer, message))
+            self._report(attempt.key, partial(self._read, message))
 
     def _died(self, worker: Worker) -> None:
         """The process is gone; its call has ended when all that it started is gone too."""

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlctl.core.errors import LaunchError, described
 from rlctl.core.task import Failure
@@ -18,6 +19,9 @@ from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.functions import serialization, worker
 from rlctl.executors.functions.large_results import read_object
 from rlctl.executors.local.processes import ask_to_end, family, send_signal, signal_name
+
+Initializer = tuple[Callable[..., object], tuple[Any, ...]]
+"""Called, with these arguments, in each worker before its first function."""
 
 
 class RemoteTraceback(Exception):
@@ -225,6 +229,19 @@ class Worker:
             self.socket.sendall(message)
         except OSError:  # it has died, as will be noticed
             self.unread = True
+
+
+def initializer_message(initializer: Initializer | None) -> bytes | None:
+    """An initializer as workers are given it.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if initializer is None:
+        return None
+    if not callable(initializer[0]):
+        raise TypeError("initializer must be a callable")
+    return serialization.dump((*initializer, {}), None)
 
 
 def call_message(attempt: Attempt, cores: list[int], scratch: Path | None) -> bytes:

@@ -25,23 +25,20 @@ from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEve
 from rlctl.executors.devices import HIDDEN
 from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
-from rlctl.executors.functions import serialization
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
-from rlctl.executors.functions.worker_client import Worker
+from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
 from rlctl.executors.local.inventory import available_cores
 from rlctl.executors.local.options import LocalOptions
-from rlctl.executors.local.processes import capped, open_closed_streams
+from rlctl.executors.local.pid_file import TASK
+from rlctl.executors.local.processes import capped
 from rlctl.executors.local.programs import Programs
 from rlctl.executors.local.site import Site, ThisMachine
-from rlctl.executors.local.supervisor import TASK
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.recovery import History
+from rlctl.system.terminal import open_closed_streams
 
 PROGRESS_S = 0.25
 """How often the files are looked at to which programs report."""
-
-Initializer = tuple[Callable[..., object], tuple[Any, ...]]
-"""Called, with these arguments, in each worker before its first function."""
 
 
 class LocalBackend(Backend):
@@ -67,12 +64,10 @@ class LocalBackend(Backend):
         first_node: int = 0,
         site: Site | None = None,
     ) -> None:
-        if initializer is not None and not callable(initializer[0]):
-            raise TypeError("initializer must be a callable")
         self.capacity = capacity
         self._options = options or LocalOptions()
         self._folder, self._pool, self._first_node = workdir, pool, first_node
-        self._initializer = None if initializer is None else serialization.dump((*initializer, {}), None)
+        self._initializer = initializer_message(initializer)
         self._given_site = site
         self._lock = threading.RLock()
         self._events: list[BackendEvent | _Unread] = []

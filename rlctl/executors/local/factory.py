@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rlctl.config.validation import check_options
 from rlctl.core.machine import Capacity
@@ -24,6 +24,7 @@ class Local(BackendFactory):
         self.backfill = self.options.backfill
 
     portable = LocalOptions.portable
+    actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0, "pin": False}
 
     def check(self, capacity: Capacity) -> None:
         """Check that this process may use as many cores and GPUs.

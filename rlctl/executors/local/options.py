@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rlctl.executors.options import ProgramOptions
+from rlctl.executors.options import SharedOptions
 
 
-class LocalOptions(ProgramOptions):
+class LocalOptions(SharedOptions):
     """``executor.options`` of the local executor.
 
     Attributes:

@@ -42,17 +42,6 @@ def signal_name(number: int) -> str:
         return f"signal {number}" if first is None or number < first else f"SIGRTMIN+{number - first}"
 
 
-def open_closed_streams() -> None:
-    """Open ``/dev/null`` for each of the three standard streams that is closed, as in services.
-
-    Otherwise the next file that is opened, a journal or a connection, would have its number: everything that is printed
-    would go there, and a process that is started would take it for its own input or output.
-    """
-    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(handle, True)
-    os.close(handle)
-
-
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot; with the pid it names a process uniquely. 0 if unknown."""
     fields = _stat(pid)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.task import Failure
-from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, Exited, Progress, Recovered, Started
+from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, Exited, ProgressReported, Recovered, Started
 from rlctl.executors.functions.warm_workers import Report
 from rlctl.executors.local.process_task import ProcessTask
 from rlctl.executors.local.processes import GRACE_S, boot
@@ -101,10 +101,10 @@ class Programs:
         self.client.left.ended.pop(key, None)
         self.client.forget_exit(key)
 
-    def progress(self) -> list[Progress]:
+    def progress(self) -> list[ProgressReported]:
         """What running programs have reported of themselves since the last call."""
         found = ((key, self._files.newest(program.attempt.spec)) for key, program in self.reporting.items())
-        return [Progress(key, data) for key, data in found if data is not None]
+        return [ProgressReported(key, data) for key, data in found if data is not None]
 
     def receive(self) -> bool:
         """Take in what the supervisor says; False: it has died."""

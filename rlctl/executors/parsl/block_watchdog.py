@@ -1,7 +1,7 @@
-"""Keeps an interchange of Parsl from outliving its controller: ``keeper PID FOLDER TOKEN LEASE_S COMMAND...``.
+"""Ends an interchange of Parsl after its controller: ``block_watchdog PID FOLDER TOKEN LEASE_S COMMAND...``.
 
-It starts the interchange as its child, in a session of its own so that Ctrl-C does not reach it, and waits for the end
-of either. When the controller has gone it waits for the lease, or for the next controller, and ends the interchange;
+It starts the interchange as its child, in a session of its own so that Ctrl-C does not reach it, and waits until either
+has exited. When the controller has gone it waits for the lease, or for the next controller, and ends the interchange;
 Parsl's managers follow when they miss it.
 """
 
@@ -18,14 +18,14 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from rlctl.executors.parsl.control_file import Hearing
+from rlctl.executors.parsl.control_file import ControlReader
 
 _POLL_S = 0.5
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Serve until the interchange has ended."""
+    """Run until the interchange has exited."""
     pid, folder, token, lease_s, *command = sys.argv[1:]
     controller = int(pid)
     with contextlib.suppress(OSError):  # it leads one already
@@ -41,10 +41,10 @@ def main() -> int:
         handles += [os.pidfd_open(controller)] if handles else []
     while interchange.poll() is None and os.getppid() == controller:
         select.select(handles, [], [], None if len(handles) == 2 else _POLL_S)
-    hearing = Hearing(Path(folder), token, float(lease_s))
-    while interchange.poll() is None and hearing.over is None:
+    control = ControlReader(Path(folder), token, float(lease_s))
+    while interchange.poll() is None and control.over is None:
         time.sleep(_POLL_S)
-        hearing.look()
+        control.read()
     interchange.kill()
     return interchange.wait()
 

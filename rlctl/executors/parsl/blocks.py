@@ -1,4 +1,4 @@
-"""Parsl's executor at work, without its data-flow kernel: started, watched, kept supplied with blocks, ended."""
+"""Runs an executor of Parsl without its data-flow kernel: starts it, watches it, replaces blocks, shuts it down."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.parsl.control_file import FOLDER
 
 FAILURES = 3
-"""Blocks that end one after another before a worker of theirs has connected; more are not started."""
+"""Blocks that may end one after another without a worker; more are not started."""
 
 _ANSWER_MS = 200
 _PERFORM = {"task_executor": {"f": "rlctl.executors.parsl.worker_agent.perform"}}
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class Blocks:
-    """A ``HighThroughputExecutor`` and the blocks of workers that it has; one that runs already is left as it is.
+    """A ``HighThroughputExecutor`` and its blocks of workers; one that runs already is used as it is.
 
     Attributes:
-        ours: whether it was started here, and is ended here.
-        masters: whether there is one worker for each block of several hosts.
+        ours: whether it was started here, and is shut down here.
+        masters: whether each worker is the master of a block of several hosts.
     """
 
     def __init__(self, executor: Any) -> None:
@@ -42,14 +42,14 @@ class Blocks:
         self._wanted = 0
         self._failures = 0
         self._ended: set[str] = set()  # blocks
-        self._seen: set[str] = set()  # blocks that had a worker
-        self._over = False
+        self._connected: set[str] = set()  # blocks that had a worker
+        self._leaving = False
 
     def start(self, workdir: Path, token: str, lease_s: float) -> None:
         """Start the interchange, and the first blocks.
 
         Args:
-            token: of this controller; ``keeper`` watches over it.
+            token: of this controller, for ``block_watchdog``.
 
         Raises:
             LaunchError: it cannot be started.
@@ -60,13 +60,13 @@ class Blocks:
         runs = folder / f"runinfo-{token}"
         (runs / executor.label).mkdir(parents=True)
         executor.run_dir = str(runs)
-        executor.prefetch_capacity = 0  # a task that is with Parsl has a worker
+        executor.prefetch_capacity = 0  # every task that Parsl holds has a worker
         executor.provider.script_dir = str(runs / "submit_scripts")
         os.makedirs(executor.provider.script_dir)
         executor.launch_cmd = _found(executor.launch_cmd)
         interchange = [_found(executor.interchange_launch_cmd[0]), *executor.interchange_launch_cmd[1:]]
-        keeper = [sys.executable, "-m", "rlctl.executors.parsl.block_watchdog", str(os.getpid())]
-        executor.interchange_launch_cmd = [*keeper, str(folder), token, str(lease_s), *interchange]
+        watchdog = [sys.executable, "-m", "rlctl.executors.parsl.block_watchdog", str(os.getpid())]
+        executor.interchange_launch_cmd = [*watchdog, str(folder), token, str(lease_s), *interchange]
         try:
             executor.start()
         except Exception as error:
@@ -76,18 +76,18 @@ class Blocks:
         executor.scale_out_facade(self._wanted)
 
     def submit(self, buffer: bytes) -> Future[bytes]:
-        """Have a worker perform this. The future must never be cancelled: Parsl's thread would die of it."""
+        """Run ``worker_agent.perform`` on a worker. Never cancel the future: Parsl's thread would die of it."""
         future: Future[bytes] = self._executor.submit_payload(_PERFORM, buffer)
         return future
 
     def check(self) -> None:
-        """Whether Parsl works; never waits.
+        """Check, without waiting, that Parsl works.
 
         Raises:
-            LaunchError: it does not, any more.
+            LaunchError: it does not.
         """
         executor = self._executor
-        if self._over:
+        if self._leaving:
             raise LaunchError(f"Parsl executor {executor.label} is being ended")
         if executor.bad_state_is_set:
             raise LaunchError(f"Parsl executor {executor.label} has failed: {executor.executor_exception}")
@@ -95,20 +95,37 @@ class Blocks:
             raise LaunchError(f"the interchange of Parsl executor {executor.label} has ended; see {executor.logdir}")
 
     def workers(self) -> int:
-        """Workers that are connected; called now and then. It also replaces blocks that have ended.
+        """Count the workers that are connected, and replace blocks that have ended.
 
         Raises:
             LaunchError: Parsl does not work any more.
         """
         managers = self._ask("MANAGERS")
-        self._seen |= {manager["block_id"] for manager in managers}
+        self._connected |= {manager["block_id"] for manager in managers}
         if self.ours:
-            self._replace()
-        there = [m for m in managers if m["active"] and not m["draining"] and m["block_id"] not in self._ended]
-        return sum(manager["worker_count"] for manager in there)
+            self._replace_ended()
+        usable = [m for m in managers if m["active"] and not m["draining"] and m["block_id"] not in self._ended]
+        return sum(manager["worker_count"] for manager in usable)
+
+    def leave(self) -> None:
+        """Make requests to the interchange that still wait for an answer give up."""
+        self._leaving = self.ours  # others still use one that is not ours
+
+    def stop(self) -> None:
+        """End the blocks and the interchange, if they are ours."""
+        executor = self._executor
+        if not self.ours or executor.interchange_proc is None:
+            return
+        jobs = [job for block, job in executor.blocks_to_job_id.items() if block not in self._ended]
+        with contextlib.suppress(Exception):  # those of a batch system end with their interchange at the latest
+            executor.provider.cancel(jobs)
+        for job in executor.blocks_to_job_id.values():
+            self._kill_local_workers(job)
+        executor.shutdown()
+        executor.interchange_proc.wait()
 
     def _ask(self, message: Any, **options: Any) -> Any:
-        """Ask the interchange, as Parsl does, but not for ever when it has died."""
+        """Send a request to the interchange; unlike Parsl's own method it does not wait for one that has died."""
         import zmq
 
         client = self._executor.command_client
@@ -121,13 +138,13 @@ class Blocks:
                 self.check()
             return client.zmq_socket.recv_pyobj()
 
-    def _replace(self) -> None:
+    def _replace_ended(self) -> None:
         executor = self._executor
         try:
             executor.poll_facade()
         except RlctlError:
             raise
-        except Exception as error:  # a batch system that does not answer now
+        except Exception as error:  # a batch system that does not respond now
             log.warning("Parsl cannot tell how its blocks stand: %s", error)
             return
         status = dict(executor.status_facade)
@@ -135,11 +152,10 @@ class Blocks:
             if not job.terminal or block in self._ended:
                 continue
             self._ended.add(block)
-            self._sweep(executor.blocks_to_job_id.get(block))
-            self._failures = 0 if block in self._seen else self._failures + 1
-            log.warning(
-                "Parsl block %s has ended (%s)%s", block, job.status_name, f": {job.message}" if job.message else ""
-            )
+            self._kill_local_workers(executor.blocks_to_job_id.get(block))
+            self._failures = 0 if block in self._connected else self._failures + 1
+            message = f": {job.message}" if job.message else ""
+            log.warning("Parsl block %s has ended (%s)%s", block, job.status_name, message)
             if self._failures >= FAILURES:
                 where = getattr(job, "stderr_path", None) or executor.provider.script_dir
                 raise LaunchError(
@@ -149,41 +165,24 @@ class Blocks:
         if lacking > 0:
             executor.scale_out_facade(lacking)
 
-    def leave(self) -> None:
-        """Whoever waits for an answer need not do so any longer."""
-        self._over = self.ours  # others go on to ask it
-
-    def stop(self) -> None:
-        """End the blocks and the interchange, if they are ours."""
-        executor = self._executor
-        if not self.ours or executor.interchange_proc is None:
+    def _kill_local_workers(self, job: Any) -> None:
+        """Kill what a manager on this machine leaves behind when it is killed; a batch system does so by itself."""
+        resources = getattr(self._executor.provider, "resources", {}).get(job, {})
+        if "remote_pid" not in resources:  # no local provider's
             return
-        jobs = [job for block, job in executor.blocks_to_job_id.items() if block not in self._ended]
-        with contextlib.suppress(Exception):  # those of a batch system end with their interchange at the latest
-            executor.provider.cancel(jobs)
-        for job in executor.blocks_to_job_id.values():
-            self._sweep(job)
-        executor.shutdown()
-        executor.interchange_proc.wait()
-
-    def _sweep(self, job: Any) -> None:
-        """End what a manager on this machine leaves behind when it is killed; a batch system does so by itself."""
-        about = getattr(self._executor.provider, "resources", {}).get(job, {})
-        if "remote_pid" not in about:  # no local provider's
-            return
-        name = Path(about["script_path"]).name.removesuffix(".sh")
+        name = Path(resources["script_path"]).name.removesuffix(".sh")
         left = family([], f"JOBNAME={name}\0".encode())
-        send_signal([pid for pid in left if b"multiprocessing.spawn" in _words(pid)], signal.SIGKILL)
+        send_signal([pid for pid in left if b"multiprocessing.spawn" in _command_line(pid)], signal.SIGKILL)
 
 
-def _words(pid: int) -> bytes:
+def _command_line(pid: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
 
 
 def _found(command: str) -> str:
-    """A command of Parsl's own; where PATH does not have it, as it stands beside the interpreter."""
+    """A command of Parsl's own; where PATH lacks it, the one beside the interpreter."""
     program, _, rest = command.partition(" ")
     beside = Path(sys.executable).parent / program
     if shutil.which(program) is None and beside.exists():

@@ -1,8 +1,8 @@
-"""What a controller tells the workers while they are busy: a file in the run folder, read again and again.
+"""The file by which a controller controls busy workers: it shows that the controller lives, and holds its requests.
 
-It needs no port and works wherever the run folder is seen. The controller replaces it whole; it holds a number that
-rises while the controller lives, and what is asked of attempts that run: to stop, or a signal. A worker that finds
-another controller's name in it, or the same number for as long as the lease lasts, stops what it runs.
+It needs no port and works wherever the run folder is seen. The controller replaces it as a whole; it contains a number
+that rises while the controller lives, and the requests to running attempts: to stop, or a signal. A worker that finds
+the token of another controller in it, or the same number for the length of the lease, stops what it runs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "parsl"
-"""Folder in the working folder for all that this executor needs there."""
+"""Folder in the working folder for all files of this backend."""
 
 BEAT_S = 1.0
-ORDERS = "orders.json"
+CONTROL = "control.json"
 
 
-class Orders:
+class ControlWriter:
     """The controller's end; may be used from several threads."""
 
     def __init__(self, folder: Path, token: str) -> None:
@@ -34,98 +34,102 @@ class Orders:
         Raises:
             OSError: the file cannot be written.
         """
-        self._path = folder / ORDERS
+        self._path = folder / CONTROL
         self._lock = threading.Lock()
         self._beat_at = 0.0
         self._unwritten = False
-        self._said: dict[str, Any] = {"session": token, "beat": 0, "closed": False, "orders": {}}
+        self._data: dict[str, Any] = {"session": token, "beat": 0, "closed": False, "requests": {}}
         self._write()
 
-    def give(self, key: str, *order: Any) -> None:
-        """Ask something of an attempt: ``"stop", grace_s`` or ``"signal", number``."""
+    def request(self, key: str, verb: str, value: float) -> None:
+        """Ask something of an attempt: ``"stop"`` within a grace period in seconds, or ``"signal"`` by number."""
         with self._lock:
-            given = self._said["orders"].setdefault(key, [])
-            given.append(order)
-            self._try()
+            self._data["requests"].setdefault(key, []).append((verb, value))
+            self._try_to_write()
 
     def forget(self, key: str) -> None:
-        """The attempt has ended."""
+        """Drop the requests to an attempt that has ended."""
         with self._lock:
-            self._said["orders"].pop(key, None)
+            self._data["requests"].pop(key, None)
 
     def beat(self, at_once: bool = False) -> None:
-        """Show, now and then, that the controller lives; write what could not be written before."""
+        """Show once per second that the controller lives; write what could not be written before."""
         with self._lock:
             now = time.monotonic()
             if now >= self._beat_at + BEAT_S or self._unwritten or at_once:
                 self._beat_at = now
-                self._said["beat"] += 1
-                self._try()
+                self._data["beat"] += 1
+                self._try_to_write()
 
     def close(self) -> None:
-        """Nothing is to run any more."""
+        """Have all workers stop what they run."""
         with self._lock:
-            self._said["closed"] = True
-            self._try()
+            self._data["closed"] = True
+            self._try_to_write()
 
-    def _try(self) -> None:
+    def remove_partial(self) -> None:
+        """Remove files that killed controllers had not finished."""
+        for partial in self._path.parent.glob(f".{CONTROL}.*"):
+            partial.unlink(missing_ok=True)
+
+    def _try_to_write(self) -> None:
         self._unwritten = True
         with contextlib.suppress(OSError):  # a full disk: with the next beat
-            if self._ours():
+            if self._is_ours():
                 self._write()
             self._unwritten = False
 
-    def _ours(self) -> bool:
-        """Whether no other controller has taken over, while this one was asleep."""
+    def _is_ours(self) -> bool:
+        """Whether no other controller has taken over while this one was suspended."""
         try:
-            return bool(json.loads(self._path.read_bytes())["session"] == self._said["session"])
+            return bool(json.loads(self._path.read_bytes())["session"] == self._data["session"])
         except (FileNotFoundError, ValueError, KeyError):
             return True
 
     def _write(self) -> None:
-        new = self._path.with_name(f".{ORDERS}.{self._said['session']}")
-        new.write_text(json.dumps(self._said))
+        new = self._path.with_name(f".{CONTROL}.{self._data['session']}")
+        new.write_text(json.dumps(self._data))
         os.replace(new, self._path)
 
 
-class Hearing:
+class ControlReader:
     """A worker's end.
 
     Attributes:
-        over: why nothing is to run here any more: "closed", "superseded" or "lease"; None: go on.
+        over: why nothing may run here any more: "closed", "superseded" or "lease"; None: the controller lives.
     """
 
     def __init__(self, folder: Path, token: str, lease_s: float) -> None:
-        self._path = folder / ORDERS
+        self._path = folder / CONTROL
         self._token = token
         self._lease_s = lease_s
         self._beat = -1
         self._beat_at = time.monotonic()
-        self._orders: dict[str, list[list[Any]]] = {}
+        self._requests: dict[str, list[list[Any]]] = {}
         self.over: str | None = None
 
     @property
     def silent_s(self) -> float:
-        """How long nothing has been heard of the controller."""
+        """Seconds since the controller last showed that it lives."""
         return time.monotonic() - self._beat_at
 
-    def look(self) -> None:
+    def read(self) -> None:
         """Read the file again."""
-        said: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):  # opened each time: what NFS says of an open file is fresh
-            said = json.loads(self._path.read_bytes())
-        if said and said["session"] != self._token:
+        data: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):  # opened each time: NFS caches an open file
+            data = json.loads(self._path.read_bytes())
+        if data and data["session"] != self._token:
             self.over = "superseded"
-        elif said.get("closed"):
+        elif data.get("closed"):
             self.over = "closed"
-        elif said and said["beat"] != self._beat:
-            self._beat, self._beat_at = said["beat"], time.monotonic()
-            self.over = None  # it was away
+        elif data and data["beat"] != self._beat:
+            self._beat, self._beat_at = data["beat"], time.monotonic()
+            self.over = None  # it was suspended
         elif self.silent_s > self._lease_s:
             self.over = "lease"
-        if self.over is None and said:
-            self._orders = said["orders"]
+        if self.over is None and data:
+            self._requests = data["requests"]
 
-    def orders(self, key: str, obeyed: int) -> list[list[Any]]:
-        """What has been asked of an attempt after so many orders."""
-        return self._orders.get(key, [])[obeyed:]
+    def requests(self, key: str, done: int) -> list[list[Any]]:
+        """Requests to an attempt, without the first ``done``."""
+        return self._requests.get(key, [])[done:]

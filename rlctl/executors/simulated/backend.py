@@ -23,7 +23,7 @@ from rlctl.executors.backend import (
     Call,
     Exited,
     NodesChanged,
-    Progress,
+    ProgressReported,
 )
 from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
@@ -224,7 +224,7 @@ class SimulatedBackend(Backend):
 
     def _report(self, run: _Run, events: list[BackendEvent]) -> None:
         if run.left_s is None:  # a suspended attempt reports no more
-            events.append(Progress(run.attempt.key, run.simulated.progress[run.reported][1]))
+            events.append(ProgressReported(run.attempt.key, run.simulated.progress[run.reported][1]))
             run.reported += 1
             self._push_report(run)
 

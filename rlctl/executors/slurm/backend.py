@@ -25,11 +25,11 @@ from rlctl.executors.backend import (
 )
 from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
-from rlctl.executors.functions import serialization
-from rlctl.executors.local.backend import Initializer, LocalBackend
+from rlctl.executors.functions.worker_client import Initializer, initializer_message
+from rlctl.executors.local.backend import LocalBackend
 from rlctl.executors.local.options import LocalOptions
+from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.local.processes import GRACE_S
-from rlctl.executors.local.supervisor_client import own
 from rlctl.executors.node_share import Allocation
 from rlctl.executors.recovery import History
 from rlctl.executors.slurm.commands import cancel, current_job, steps_of
@@ -69,8 +69,8 @@ class SlurmBackend(Backend):
         self.capacity = capacity
         self._options = options or SlurmOptions()
         self._workdir, self._pool, self._first_node = workdir.absolute(), pool, first_node
-        self._initializer = None if initializer is None else serialization.dump((*initializer, {}), None)
-        self._letters = self._workdir / own(".calls", pool)  # messages too long for a worker's input, seen by all nodes
+        self._initializer = initializer_message(initializer)
+        self._letters = self._workdir / of_pool(".calls", pool)  # what is too long for a worker's input
         self._lock = threading.RLock()
         self._querying = threading.Lock()  # held by the one that asks Slurm about nodes, or changes jobs
         self._query_now = threading.Event()

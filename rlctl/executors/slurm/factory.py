@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rlctl.config.validation import check_options
 from rlctl.core.errors import LaunchError
@@ -25,6 +25,7 @@ class Slurm(BackendFactory):
     """
 
     portable = SlurmOptions.portable
+    actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0}
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = check_options(SlurmOptions, options, "executor.options")

@@ -19,7 +19,7 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
-from rlctl.executors.local.supervisor_client import own
+from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.slurm.commands import (
     SlurmJob,
     cancel,
@@ -109,7 +109,7 @@ class JobNodes:
     def __init__(self, capacity: Capacity, workdir: Path, options: SubmitOptions | None, pool: str = "") -> None:
         self.inside = options is None
         self.name = f"rlctl-{hashlib.sha1(os.fsencode(workdir / pool)).hexdigest()[:10]}"
-        self._file, self._heartbeat = workdir / own(BLOCKS, pool), workdir / own(BEAT, pool)
+        self._file, self._heartbeat = workdir / of_pool(BLOCKS, pool), workdir / of_pool(BEAT, pool)
         self._capacity, self._workdir = capacity, workdir
         self._options = options or SubmitOptions()
         self.wanted = capacity.nodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.executors.options import ProgramOptions
+from rlctl.executors.options import SharedOptions
 
 
 class SubmitOptions(BaseModel):
@@ -23,7 +23,7 @@ class SubmitOptions(BaseModel):
     abandoned_s: float = Field(default=900.0, ge=60.0, le=1e7)
 
 
-class SlurmOptions(ProgramOptions):
+class SlurmOptions(SharedOptions):
     """``executor.options`` of the Slurm executor, beside those of all executors that run programs.
 
     Attributes:

@@ -20,7 +20,7 @@ from rlctl.executors.functions import serialization
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import family, send_signal
-from rlctl.executors.local.supervisor import AGAIN_S, LAUNCHER_S
+from rlctl.executors.local.supervised_program import AGAIN_S, LAUNCHER_S
 from rlctl.executors.mpi import with_home, without_job
 from rlctl.executors.node_share import Allocation, NodeShare
 from rlctl.executors.slurm.commands import pmi_problem

@@ -17,8 +17,8 @@ from rlctl.core.task import TaskSpec
 from rlctl.executors.application import Application
 from rlctl.executors.devices import MASKS
 from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
+from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.process_task import application_of, own_command, variables_of
-from rlctl.executors.local.supervisor import TASK
 from rlctl.executors.mpi import mpi_library
 from rlctl.executors.naming import file_name
 from rlctl.executors.node_share import Allocation, NodeShare, core_numbers

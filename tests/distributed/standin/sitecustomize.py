@@ -9,12 +9,12 @@ import types
 
 def run_rank(config, out, resume, progress):
     """Learners count to 0.3 s or, where they are to wait, until they are asked to stop; actors nap in between."""
-    from rlctl.distributed.comm.mpi_context import bring_up
-    from rlctl.distributed.launch.topology import Role, Shape
+    from rlctl.distributed.launch.mpi_context import open_mpi_context
+    from rlctl.distributed.launch.topology import Role, TrainingShape
 
     how = os.environ.get("RLCTL_TEST_RUN", "")
-    with bring_up(Shape.of(config.train.distributed)) as world:
-        place = world.place
+    with open_mpi_context(TrainingShape.of(config.train.distributed)) as world:
+        place = world.assignment
         if how == "boom" and place.rank == 2:
             raise ZeroDivisionError("no such luck")
         if how in ("killed actor", "killed learner"):
@@ -39,6 +39,6 @@ def run_rank(config, out, resume, progress):
 
 
 if "RLCTL_TEST_RUN" in os.environ:  # not where doctests are looked for
-    fake = types.ModuleType("rlctl.distributed.modes.asynchronous")
+    fake = types.ModuleType("rlctl.distributed.modes.rank")
     fake.run_rank = run_rank
-    sys.modules["rlctl.distributed.modes.asynchronous"] = fake
+    sys.modules["rlctl.distributed.modes.rank"] = fake

@@ -8,7 +8,7 @@ rank, how it scales, where it is stuck, what comes of it. ``--kind paced`` sleep
 says; the others compute. SIGTERM makes it write its checkpoint and end; begun again with the same checkpoint, on
 however many ranks, it goes on from there. Exit codes: 0 done, 1 cannot write, 2 wrong input, 75 stopped.
 
-For tests of whoever runs it, the variable RLCTL_ENSEMBLE_FAULT makes it misbehave when half of its work is done:
+For tests of executors, the variable RLCTL_ENSEMBLE_FAULT makes it misbehave when half of its work is done:
 ``hang``, ``die`` (by SIGKILL), ``exit`` (code 9), or ``garbage`` (a result that is no JSON).
 """
 
@@ -31,13 +31,13 @@ SLICE_S = 0.05
 """Between two looks at whether to stop."""
 
 
-class InputError(Exception):
+class TaskInputError(Exception):
     """A wrong argument or file; the program ends with exit code 2 and this line."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see --help")
+        raise TaskInputError(f"{message}; see --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parse(argv)
         comm = communicator()
-        return Task(options, comm, asked).run()
-    except (InputError, OSError) as error:
+        return EnsembleTask(options, comm, asked).run()
+    except (TaskInputError, OSError) as error:
         if comm is None or comm.rank == 0:
             print(f"program: {error}", file=sys.stderr)
-        if comm is not None and not isinstance(error, InputError):  # which all ranks have
+        if comm is not None and not isinstance(error, TaskInputError):  # which all ranks have
             comm.Abort(1)
-        return 2 if isinstance(error, InputError) else 1
+        return 2 if isinstance(error, TaskInputError) else 1
     except BaseException:
         if comm is not None:  # the others wait for this rank
             import traceback
@@ -79,12 +79,12 @@ class _Asked:
         self.stop = True
 
 
-class Task:
+class EnsembleTask:
     """The work, from where it stands to its end or to a request to stop."""
 
     def __init__(self, options: argparse.Namespace, comm: Any, asked: _Asked) -> None:
+        from rlctl_envs.ensemble.program.hidden_parameters import HiddenParameters
         from rlctl_envs.ensemble.program.kernels import kernel
-        from rlctl_envs.ensemble.truth import Truth
 
         self.options, self.comm, self.asked = options, comm, asked
         self.rank = int(comm.rank) if comm is not None else 0
@@ -93,12 +93,12 @@ class Task:
         jobs = _jobs(options.jobs)
         try:
             job = jobs["tasks"][options.task]
-            self.truth = Truth.from_json(job)
+            self.truth = HiddenParameters.from_json(job)
             self.serial, self.kappa = float(job["serial"]), float(job["kappa"])
             self.gain = float(job["gain"]) if options.gpu else 1.0
             rate = 1.0 if options.kind == "paced" else float(jobs["units_per_second"][options.kind])
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise InputError(f"{options.jobs}: no task {options.task} of kind {options.kind} ({error!r})") from None
+            raise TaskInputError(f"{options.jobs}: no task {options.task} of kind {options.kind} ({error!r})") from None
         self.noise, self.seed = float(jobs["noise"]), int(jobs["seed"])
         self.done, start = self._checkpoint()
         self.kernel = None
@@ -139,7 +139,7 @@ class Task:
 
     def _some(self) -> None:
         """A slice of the work; being stuck passes time as well."""
-        from rlctl_envs.ensemble.law import seconds
+        from rlctl_envs.ensemble.program.scaling_law import seconds
 
         whole_s = seconds(self.truth.work_s, self.ranks, self.serial, self.kappa, self.gain)
         whole_s *= self.truth.slowness[self.options.attempt % len(self.truth.slowness)]
@@ -210,10 +210,10 @@ class Task:
             _write(self.options.checkpoint, data.getvalue())
 
     def _report(self) -> None:
-        from rlctl_envs.ensemble.signal import signal as value
+        from rlctl_envs.ensemble.program.hidden_parameters import quality_signal as value
 
-        told = value(self.seed, self.options.task, self.done, self.truth.quality, self.noise)
-        line = {"fraction": self.done, "elapsed_s": time.monotonic() - self.began_s, "value": told}
+        quality = value(self.seed, self.options.task, self.done, self.truth.quality, self.noise)
+        line = {"fraction": self.done, "elapsed_s": time.monotonic() - self.began_s, "value": quality}
         with self.options.progress.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -253,9 +253,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint-s", type=float, default=60.0, help="seconds between checkpoints")
     options = parser.parse_args(argv)
     if options.task < 0 or options.attempt < 0 or options.report_s <= 0.0 or options.checkpoint_s <= 0.0:
-        raise InputError("--task, --attempt from 0; --report-s and --checkpoint-s above 0; see --help")
+        raise TaskInputError("--task, --attempt from 0; --report-s and --checkpoint-s above 0; see --help")
     if not options.result.absolute().parent.is_dir():
-        raise InputError(f"no folder {options.result.absolute().parent} to write {options.result.name} into")
+        raise TaskInputError(f"no folder {options.result.absolute().parent} to write {options.result.name} into")
     return options
 
 
@@ -263,9 +263,9 @@ def _jobs(path: Path) -> dict[str, Any]:
     try:
         jobs = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise TaskInputError(f"{path}: cannot be read ({error})") from None
     if not isinstance(jobs, dict):
-        raise InputError(f"{path}: no table of tasks")
+        raise TaskInputError(f"{path}: no table of tasks")
     return jobs
 
 

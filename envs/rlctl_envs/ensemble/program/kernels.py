@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-State = NDArray[np.float64] | None
+KernelState = NDArray[np.float64] | None
 
 
 class Kernel(Protocol):
@@ -22,7 +22,7 @@ class Kernel(Protocol):
     def run(self, units: float) -> None:
         """Do so many units, of all ranks together; what is left of one is done with the next."""
 
-    def gather(self) -> State:
+    def gather(self) -> KernelState:
         """What is needed to go on; on the first rank."""
 
 
@@ -48,7 +48,7 @@ class Alone:
             self._unit()
             self._owed -= 1.0
 
-    def gather(self) -> State:
+    def gather(self) -> KernelState:
         """Nothing."""
         return None
 
@@ -113,12 +113,12 @@ class Exchanging(Alone):
         self._field[:, 1:-1] = 0.25 * (wide[:-2, 1:-1] + wide[2:, 1:-1] + wide[1:-1, :-2] + wide[1:-1, 2:])
 
 
-class Film:
+class FilmKernel:
     """A block-copolymer film; a unit is a time step. See ``rlctl_envs.block_copolymer``."""
 
     GRID = 128
 
-    def __init__(self, seed: int, comm: Any, start: State) -> None:
+    def __init__(self, seed: int, comm: Any, start: KernelState) -> None:
         from rlctl_envs.block_copolymer import field as film
         from rlctl_envs.block_copolymer.material import Material
 
@@ -144,13 +144,13 @@ class Film:
             advance = self._film.advance if self._slab is None else self._slab.advance
             self._c_hat = advance(self._c_hat, self._material, 2.0, steps, self._noise)
 
-    def gather(self) -> State:
+    def gather(self) -> KernelState:
         """The field."""
         c_hat = self._c_hat if self._slab is None else self._slab.gather(self._c_hat)
         return self._film.to_field(c_hat) if self._comm is None or self._comm.rank == 0 else None
 
 
-def kernel(kind: str, serial: float, memory_mb: float, seed: int, comm: Any, start: State) -> Kernel:
+def kernel(kind: str, serial: float, memory_mb: float, seed: int, comm: Any, start: KernelState) -> Kernel:
     """The kernel of a kind of tasks.
 
     Args:
@@ -164,7 +164,7 @@ def kernel(kind: str, serial: float, memory_mb: float, seed: int, comm: Any, sta
     if kind == "communication":
         return Exchanging(serial, comm)
     if kind == "film":
-        return Film(seed, comm, start)
+        return FilmKernel(seed, comm, start)
     raise ValueError(f"{kind!r} is no kind of program")
 
 

@@ -55,6 +55,5 @@ def _jobs(records: Iterable[Record], one_rank: bool) -> list[LoggedJob]:
                 run_s = event.result.ended_s - event.result.started_s
                 estimate_s = float(estimate) / (ranks if one_rank else 1) if estimate else None
                 if run_s > 0.0:
-                    number = len(jobs) + 1
-                    jobs.append(LoggedJob(task.time_s, run_s, ranks, ranks, estimate_s, status=1, number=number))
+                    jobs.append(LoggedJob(task.time_s, run_s, ranks, estimate_s))
     return jobs

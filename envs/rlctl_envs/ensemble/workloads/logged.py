@@ -1,4 +1,4 @@
-"""A job as logs and models of logs tell of it."""
+"""A job of a log, or of a model of logs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 UNKNOWN = -1
-"""Of whole numbers that a log does not tell, as in the Standard Workload Format."""
+"""A whole number that the log lacks, as in the Standard Workload Format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,47 +18,22 @@ class LoggedJob:
         submit_s: seconds since the log began.
         run_s: how long it ran.
         ranks: processors that it had.
-        requested_ranks: processors that its user asked for; where nobody knows, as many as it had.
         estimate_s: run time that its user asked for; None: unknown.
-        memory_mb: of each rank; None: unknown.
-        status: 0 failed, 1 completed, 5 canceled.
         user: number of its user.
-        group: likewise.
         application: number of its program.
-        queue: number of its queue; 0 is the interactive one, by convention.
-        number: the one that the log gives it.
-        after: number of the job that it came after; None: of none.
-        think_s: seconds from the end of that job to its submission.
     """
 
     submit_s: float
     run_s: float
     ranks: int
-    requested_ranks: int = UNKNOWN
     estimate_s: float | None = None
-    memory_mb: float | None = None
-    status: int = UNKNOWN
     user: int = UNKNOWN
-    group: int = UNKNOWN
     application: int = UNKNOWN
-    queue: int = UNKNOWN
-    number: int = UNKNOWN
-    after: int | None = None
-    think_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.requested_ranks == UNKNOWN:
-            object.__setattr__(self, "requested_ranks", self.ranks)
 
     @property
     def kind(self) -> int:
-        """Which program it was, as far as is known: jobs of a kind scale alike. Else whose, so that users differ."""
+        """Its program, or its user where that is unknown; jobs of a kind scale alike."""
         return self.application if self.application >= 0 else max(self.user, 0)
-
-    @property
-    def asked_s(self) -> float:
-        """What its user asked for; where nobody knows, what it took."""
-        return self.run_s if self.estimate_s is None else self.estimate_s
 
 
 def usable(job: LoggedJob) -> bool:
@@ -68,15 +43,6 @@ def usable(job: LoggedJob) -> bool:
     (True, False, False)
     """
     return job.ranks > 0 and 0.0 < job.run_s < math.inf and 0.0 <= job.submit_s < math.inf
-
-
-def offered_load(jobs: Sequence[LoggedJob], processors: int) -> float:
-    """Rank-seconds of all jobs over what the machine has from the log's beginning to the last submission.
-
-    >>> offered_load([LoggedJob(0.0, 10.0, 4), LoggedJob(20.0, 30.0, 4)], 8)
-    1.0
-    """
-    return sum(job.ranks * job.run_s for job in jobs) / (processors * max(job.submit_s for job in jobs))
 
 
 def window(jobs: Sequence[LoggedJob], first: int, count: int) -> list[LoggedJob]:

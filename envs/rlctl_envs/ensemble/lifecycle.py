@@ -1,0 +1,186 @@
+"""Life of the tasks of an ensemble: they arrive, wait for others and for room, report, end, and are repeated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlctl.core.task import Event, TaskId, TaskState
+from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus, ProgressReport
+from rlctl_envs.ensemble.attempts import Attempts
+from rlctl_envs.ensemble.cost_account import CostAccount
+from rlctl_envs.ensemble.job_request import GpuUse, JobRequest
+from rlctl_envs.ensemble.options import EnsembleOptions
+from rlctl_envs.ensemble.program.hidden_parameters import WORTH
+from rlctl_envs.ensemble.scaling_estimate import ScalingEstimate
+from rlctl_envs.ensemble.state import EnsembleState
+
+SOON = 1e-6
+"""What is due within this share of the time that has passed is due now: clocks round."""
+
+
+class TaskLifecycle:
+    """Moves tasks from state to state as time passes and events come.
+
+    Args:
+        options: of the ensemble.
+        jobs: every task that may ever arrive, by number.
+        state: of the ensemble, which it changes.
+
+    Attributes:
+        account: adds up what tasks cost.
+        attempts: of tasks that run.
+        uids: tasks by the name of their last attempt.
+        changed: whether anything has happened that may call for a decision.
+        failures: of attempts so far.
+    """
+
+    def __init__(self, options: EnsembleOptions, jobs: Sequence[JobRequest], state: EnsembleState) -> None:
+        self._options, self._jobs, self._state = options, jobs, state
+        self.uids: dict[TaskId, ActiveTask] = {}
+        self.changed = True
+        self.failures = 0
+        w, capacity = options.workload, state.capacity
+        power = float(capacity.total_cores)
+        if w.gpus.need + w.gpus.gain > 0.0:
+            power += capacity.total_gpus * math.sqrt(w.gpus.gains.low * w.gpus.gains.high)
+        for job in jobs:
+            if job.kind not in state.scalings:
+                gain = job.gain if job.gpu is not GpuUse.NO else 1.0
+                state.scalings[job.kind] = ScalingEstimate(w.serial, w.kappa, gain)
+        # Estimated time of each job on the ranks that it was submitted for, by what is believed before any has run: the
+        # cost of waiting must not depend on what a policy measures.
+        self._references_s = [
+            state.scalings[job.kind].seconds(job.estimate_s, job.requested_ranks, job.gpu is GpuUse.NEED)
+            for job in jobs
+        ]
+        self._shapes = [state.shapes(job) for job in jobs]  # what each can ever be started on
+        tasks = [ActiveTask(job, 0.0, 0.0, shapes) for job, shapes in zip(jobs, self._shapes, strict=True)]
+        areas, gpu_s = [state.least_area(task) for task in tasks], [state.gpu_seconds(task) for task in tasks]
+        self.account = CostAccount(options.objective, state, areas, gpu_s)
+        self.attempts = Attempts(state, self.account)
+        arrivals = [(job.arrives + job.offered / power, job.number) for job in jobs if job.parent is None]
+        self.coming = sorted(arrivals, reverse=True)  # the next one last
+
+    def arrivals(self) -> None:
+        """Tasks whose time has come arrive."""
+        state = self._state
+        while self.coming and self.coming[-1][0] <= state.now_s * (1.0 + SOON) + 1e-9:
+            self._arrive(self._jobs[self.coming.pop()[1]])
+
+    def _arrive(self, job: JobRequest) -> None:
+        state = self._state
+        reference_s = self._references_s[job.number]
+        due_s = state.now_s + job.due * reference_s if job.due > 0.0 else math.inf
+        task = ActiveTask(job, state.now_s, reference_s, self._shapes[job.number], due_s, reference_s)
+        state.arrive(task)
+        state.tasks[job.number] = task
+        self.account.arrived(task)
+        before = [state.tasks[n] for n in job.after if n in state.tasks]
+        if not task.shapes or any(other.status in (JobStatus.FAILED, JobStatus.STOPPED) for other in before):
+            self._finish(task, JobStatus.FAILED)
+            return
+        task.blockers = {other.job.number for other in before if not other.final}
+        self._lengthen(task)
+        if task.blockers:
+            state.blocked[job.number] = task
+        else:
+            self._enqueue(task)
+
+    def _lengthen(self, task: ActiveTask) -> None:
+        """The paths of those that it waits for are as long as its own, and their own time, at least."""
+        changed = [task]
+        while changed:
+            last = changed.pop()
+            for other in (self._state.tasks[n] for n in last.job.after if n in self._state.tasks):
+                if other.path_s < other.reference_s + last.path_s:
+                    other.path_s = other.reference_s + last.path_s
+                    changed.append(other)
+
+    def _enqueue(self, task: ActiveTask) -> None:
+        task.status, task.uid = JobStatus.WAITING, None
+        self._state.enqueue(task)
+        self.account.queued(task)
+        self.happened()
+
+    def happened(self) -> None:
+        """Note that something has happened, other than that a task has reported."""
+        self.changed, self._state.reported = True, None
+
+    def progressed(self, task: ActiveTask, event: Event) -> None:
+        """A running task has reported how far it is."""
+        assert event.progress is not None
+        fraction, value = event.progress.get("fraction"), event.progress.get("value")
+        if event.attempt != task.attempt or not isinstance(fraction, int | float) or not 0.0 <= fraction <= 1.0:
+            return
+        good = isinstance(value, int | float) and math.isfinite(value)
+        task.reports.append(
+            ProgressReport(event.time_s, float(fraction), float(value) if good and value is not None else None)
+        )
+        done = max(task.done, float(fraction)) if task.job.resizable else float(fraction)
+        self.attempts.progressed(task, done)
+        if self._options.stop or self._options.resize:
+            self._state.reported, self.changed = task, True
+
+    def ended(self, task: ActiveTask, event: Event) -> None:
+        """An attempt has ended, and no other follows by itself."""
+        result = event.result
+        assert result is not None
+        asked = task.stopping
+        self.attempts.leave(task)
+        del self.uids[event.uid]
+        self.happened()
+        if result.state is TaskState.CANCELED:
+            self._stopped(task, asked)
+        elif result.state is TaskState.DONE and (read := self._read(result.values)) is not None:
+            worth, children = read
+            if event.attempt == 1 and (task.starts == 1 or not task.job.resizable):
+                self._state.learn(task, result.ended_s - result.started_s)
+            self._finish(task, JobStatus.DONE, worth)
+            for number in children:
+                self._arrive(self._jobs[number])
+        else:
+            self.failures += 1
+            task.failures += 1
+            task.done = task.done if task.job.resizable else 0.0
+            if task.failures > self._options.retries:
+                self._finish(task, JobStatus.FAILED)
+            else:
+                self._enqueue(task)
+        self.attempts.place_again()
+
+    def _stopped(self, task: ActiveTask, asked: bool) -> None:
+        """Where all tasks have to end, one that the policy has stopped waits again; otherwise it is over."""
+        objective = self._options.objective
+        if asked and objective.goal is None and objective.window_s is None:
+            task.done = task.done if task.job.resizable else 0.0
+            self._enqueue(task)
+        else:
+            self._finish(task, JobStatus.STOPPED)
+
+    def _read(self, values: Mapping[str, Any]) -> tuple[bool, list[int]] | None:
+        """Whether a result is worth having, and the tasks that it brings forth; None: it makes no sense."""
+        try:
+            quality = float(values.get("quality", 1.0))
+            children = [int(number) for number in values.get("children", ())]
+        except (TypeError, ValueError):
+            return None
+        new = all(0 <= n < len(self._jobs) and n not in self._state.tasks for n in children)
+        return (quality >= WORTH, children) if new else None
+
+    def _finish(self, task: ActiveTask, status: JobStatus, worth: bool = True) -> None:
+        state = self._state
+        task.status, task.ended_s, task.uid = status, state.now_s, None
+        task.worth = status is JobStatus.DONE and worth
+        self.account.ended(task, state.now_s)
+        state.ended.append(task)
+        state.counts[status] += 1
+        for other in [t for t in state.blocked.values() if task.job.number in t.blockers]:
+            other.blockers.discard(task.job.number)
+            if status is not JobStatus.DONE:
+                del state.blocked[other.job.number]
+                self._finish(other, JobStatus.FAILED)
+            elif not other.blockers:
+                del state.blocked[other.job.number]
+                self._enqueue(other)

@@ -1,1 +1,0 @@
-"""A queue of moldable tasks."""

@@ -1,0 +1,107 @@
+"""``CampaignFactory``: makes the campaigns of one kind, their twins, and what their real programs need."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.core.campaign import Campaign
+from rlctl.core.errors import ContractError
+from rlctl.core.machine import Capacity, Scoring
+from rlctl.core.records import Record
+from rlctl.core.simulation import Launch, Outage, Simulated, TaskModel
+
+
+class CampaignFactory(ABC):
+    """What a package registers under the entry point group ``rlctl.campaigns``: makes campaigns of one kind.
+
+    A factory is a subclass; one that declares its options as a pydantic model derives from ``rlctl.SimpleFactory``. It
+    is called as ``Factory(options)``, with the mapping ``campaign.options`` of the configuration, and raises
+    ``ConfigError`` for options that it does not know or cannot use. An instance is fixed by its seed: ``campaign(7)``
+    and ``task_model(7)`` belong together.
+
+    Attributes:
+        version: raised when saved policies no longer fit.
+        capacity: the allocation that environments and checks take unless they are given one.
+        scoring: says which nodes tasks go to; None: where the least is left for others.
+    """
+
+    name: str
+    version: int = 1
+    capacity: Capacity = Capacity()
+    scoring: Scoring | None = None
+
+    @abstractmethod
+    def campaign(self, seed: int) -> Campaign:
+        """The campaign of instance ``seed``."""
+
+    def task_model(self, seed: int) -> TaskModel:
+        """The twin: what the tasks of instance ``seed`` would do, for the simulated executor.
+
+        Raises:
+            ContractError: by default; such a campaign can only be steered.
+        """
+        raise ContractError(f"campaign {self.name} has no twin: its factory has no task_model(seed)")
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether ``task_model`` is written."""
+        return type(self).task_model is not CampaignFactory.task_model
+
+    def check(self, capacity: Capacity, real: bool) -> None:
+        """Refuse a machine that campaigns cannot be played on; called before anything is made.
+
+        Args:
+            real: with real programs.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        return None
+
+    def prepare(self, folder: Path, seed: int) -> None:
+        """Write what the real programs of instance ``seed`` need into a fresh run folder; by default, nothing."""
+        return None
+
+    def privileged(self, seed: int) -> NDArray[np.float32]:
+        """Hidden quantities of the instance, for a critic in training only; by default none."""
+        return np.zeros(0, np.float32)
+
+    def outcomes(self, launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
+        """What tasks of many instances do; a twin that gains from computing them together overrides it."""
+        return [model.outcomes([launch])[0] for model, launch in launches]
+
+    def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
+        """When nodes are not there, on the twin of instance ``seed``; by default never."""
+        return ()
+
+    def repetitions(self, seed: int, count: int) -> Sequence[TaskModel]:
+        """So many task models of instance ``seed``, each with chance drawn anew, in which no task fails by chance.
+
+        ``rlctl report`` names the results of a run that lie beyond them; see ``rlctl.steering.plausibility``. Empty,
+        the default: the report compares with other instances.
+        """
+        return ()
+
+    def write_twin_files(self, model: TaskModel, folder: Path) -> bool:
+        """Write the files of the tasks that ran on a twin, as real ones leave them, for ``pictures``.
+
+        Returns:
+            whether there are such files; by default not.
+        """
+        return False
+
+    def pictures(self, folder: Path, records: Sequence[Record]) -> dict[str, bytes]:
+        """PNG pictures of a steered campaign by name, for reports and TensorBoard; by default none.
+
+        It only reads, and tasks may be running and writing meanwhile.
+
+        Args:
+            folder: the run's folder of task files, the one that ``prepare`` was given.
+            records: of the run's journal, so far.
+        """
+        return {}

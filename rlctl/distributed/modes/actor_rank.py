@@ -1,0 +1,97 @@
+"""The main function of an actor's rank, and of the other ranks of its environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlctl.config.schema import Config
+from rlctl.distributed.actor.loop import Actor, ChunkLimits
+from rlctl.distributed.actor.vector_env import make_vector_env
+from rlctl.distributed.comm.collective_env import CollectiveGroup, follow_calls
+from rlctl.distributed.comm.rma_weights import WeightsWindow
+from rlctl.distributed.comm.transition_spec import Seeds
+from rlctl.distributed.comm.transport import MpiTransport
+from rlctl.distributed.launch.topology import RankAssignment, Role
+from rlctl.distributed.modes.lockstep import serve_steps
+from rlctl.distributed.modes.multi_agent import train_section
+from rlctl.environments.reward_env import collective
+from rlctl.plugins.preflight import check_training
+from rlctl.plugins.registry import game_factory, learner
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm, Intracomm
+
+SIMULATIONS = "simulations"
+
+
+def run_actor(
+    config: Config,
+    out: Path,
+    own: RankAssignment,
+    comm: Comm | None,
+    peer: int,
+    environment: Intracomm | None,
+    window: WeightsWindow | None = None,
+) -> None:
+    """Run an actor, or another rank of its environment, until the learner says stop.
+
+    Args:
+        comm: with the learner; None on other ranks of the environment.
+        peer: the learner's rank there.
+        environment: all ranks of the environment.
+    """
+    section = train_section(config)
+    distributed = section.distributed
+    algorithm: Any = learner(section.algorithm)
+    game = game_factory(config.campaign.name, config.campaign.options)
+    with config.source.located():
+        check_training(config, game)
+    if own.role is Role.ENVIRONMENT:
+        assert environment is not None
+        assert collective(game)
+        follow_calls(game.environment, environment)
+        return
+    assert comm is not None
+    seed = config.seed if section.seed is None else section.seed
+    count = distributed.envs_per_actor
+    group = CollectiveGroup(environment) if environment is not None and collective(game) else None
+    envs = make_vector_env(
+        config,
+        game,
+        Seeds(seed, own.agent, own.actor * count),
+        count,
+        out / SIMULATIONS / f"actor-{own.actor}",
+        with_mask=algorithm.with_mask,
+        with_privileged=algorithm.with_privileged,
+        env_setup=algorithm.prepare(config),
+        group=group,
+    )
+    try:
+        if distributed.mode == "lockstep":
+            serve_steps(comm, envs, peer)
+            return
+        steps = distributed.chunk_steps or algorithm.chunk_steps(config)
+        Actor(
+            own.actor,
+            envs,
+            MpiTransport(comm),
+            (0, peer),
+            ChunkLimits(steps, distributed.chunk_s, distributed.chunk_episode),
+            distributed.lease_s,
+            [seed, own.agent, own.actor],
+            # A step on several ranks comes to its end: they would wait in it for the one that was interrupted.
+            _interrupt if distributed.ranks_per_env == 1 else None,
+            None if window is None else window.newer,
+        ).run()
+    finally:
+        envs.close()
+        if group is not None:
+            group.dismiss()
+
+
+def _interrupt() -> None:
+    """Get the main thread out of a step that takes too long."""
+    os.kill(os.getpid(), signal.SIGTERM)

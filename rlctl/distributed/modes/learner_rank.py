@@ -1,0 +1,108 @@
+"""The main function of a learner's rank."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlctl.config.load import config_data
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError
+from rlctl.distributed.comm.codec import encode
+from rlctl.distributed.comm.heartbeat import Heartbeat
+from rlctl.distributed.comm.rma_weights import WeightsWindow
+from rlctl.distributed.comm.transport import MpiTransport, Peer
+from rlctl.distributed.launch.mpi_context import MpiContext
+from rlctl.distributed.launch.topology import RankAssignment, Role
+from rlctl.distributed.learner.actor_registry import ActorRegistry
+from rlctl.distributed.learner.chunk_log import ChunkLog
+from rlctl.distributed.learner.collector import Collector
+from rlctl.distributed.learner.context import LearnerContext, LearnerGroup
+from rlctl.distributed.modes.multi_agent import train_section
+from rlctl.plugins.preflight import check_training
+from rlctl.plugins.registry import game_factory, learner
+from rlctl.system.files import storage_errors
+
+if TYPE_CHECKING:
+    from rlctl.monitoring.progress import Progress
+
+REPLACEMENT = "rlctl.distributed.modes.respawned"
+
+
+def run_learner(config: Config, out: Path, resume: bool, progress: Progress, context: MpiContext) -> Path | None:
+    """Learn from this learner's actors until the training ends, see ``rlctl.distributed.modes.rank.run_rank``."""
+    section = train_section(config)
+    distributed, own, comm = section.distributed, context.assignment, context.agent
+    assert comm is not None
+    algorithm: Any = learner(section.algorithm)
+    if not hasattr(algorithm, "on_ranks"):
+        raise ConfigError(f"{section.algorithm} learns in one process only: leave --ranks out", ("train", "algorithm"))
+    peers = {
+        one.actor: distributed.learners + one.actor
+        for one in context.assignments
+        if (one.role, one.agent, one.learner) == (Role.ACTOR, own.agent, own.learner)
+    }
+    alone = distributed.learners == 1 or context.learners is None
+    learner_context = LearnerContext(
+        agent=own.agent,
+        learners=None if alone or context.learners is None else LearnerGroup(context.learners, context.limit_s),
+        actors=list(peers),
+        environments=len(peers) * distributed.envs_per_actor,
+        stop=context.stop,
+        collector=None,
+        comm=comm,
+        workers=list(peers.values()),
+        limit_s=context.limit_s,
+    )
+
+    def learn() -> Path | None:
+        folder: Path | None = algorithm.on_ranks(config, out, resume, progress, learner_context)
+        return folder
+
+    with config.source.located(), storage_errors(out, "then go on with --resume"):
+        check_training(config, game_factory(config.campaign.name, config.campaign.options))
+        if distributed.mode == "lockstep":
+            return learn()
+        transport = MpiTransport(comm)
+        replace = _replacer(config, out, own, transport) if context.survives else None
+        actors = {number: (0, rank) for number, rank in peers.items()}
+        registry = ActorRegistry(actors, distributed.lease_s, replace, distributed.respawn)
+        out.mkdir(parents=True, exist_ok=True)
+        chunk_log = ChunkLog(out / "chunks" / str(own.learner))
+        window = WeightsWindow(comm, comm.Get_rank()) if distributed.weights == "window" else None
+        put = None if window is None else window.put
+        collector = Collector(transport, registry, distributed.lease_s, chunk_log, put)
+        learner_context.collector = collector
+        try:
+            with Heartbeat(collector.beat, distributed.lease_s):
+                learner_context.spaces = collector.wait_for_actor(context.stop)
+                folder = None if learner_context.spaces is None else learn()
+                collector.stop()
+                return folder
+        finally:
+            chunk_log.close()
+
+
+def _replacer(config: Config, out: Path, own: RankAssignment, transport: MpiTransport) -> Callable[[int], Peer]:
+    """A function that starts an actor in place of a lost one."""
+    ranks = train_section(config).distributed.ranks_per_env
+    note = {
+        "config": config_data(config),
+        "file": str(config.source.path),
+        "out": str(out),
+        "agent": own.agent,
+        "learner": own.learner,
+    }
+
+    def replace(actor: int) -> Peer:
+        from mpi4py import MPI
+
+        comm = MPI.COMM_SELF.Spawn(sys.executable, ["-m", REPLACEMENT], ranks)
+        data = encode({**note, "actor": actor})
+        for rank in range(ranks):
+            comm.Send([data, MPI.BYTE], rank, 0)
+        return transport.add(comm), 0
+
+    return replace

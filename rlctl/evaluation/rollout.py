@@ -1,0 +1,175 @@
+"""Plays whole campaigns on the simulated executor, many at once, in this process or in others."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.errors import NoAnswerError
+from rlctl.core.machine import Capacity
+from rlctl.core.policy import Policy
+from rlctl.environments import twin_rollouts
+from rlctl.system import watchdog
+from rlctl.system.crash_report import remember_origin
+
+EVALUATION, TUNING, VALIDATION = 1, 2, 3
+"""What instances are for; each purpose draws its own."""
+
+TOGETHER = 128
+"""Campaigns that are played in step at most: a twin is several times as fast on many as on one."""
+
+Entry = tuple[Policy, int]
+"""A policy and the instance that it is to play."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How one policy did in one instance.
+
+    Attributes:
+        successes: units of the goal.
+        node_seconds: allocated from the beginning until everything had stopped.
+        core_seconds: occupied by tasks.
+        latency_s: median wall time of the policy's answers.
+        price: what the campaign counts as its cost; node-seconds, if it counts nothing else.
+    """
+
+    instance: int
+    successes: int
+    reached: bool
+    node_seconds: float
+    core_seconds: float
+    decisions: int
+    latency_s: float
+    price: float
+
+
+def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[int]:
+    """Seeds of instances for a purpose.
+
+    Those of ``EVALUATION`` lie above 32 bits, where no instance of training or tuning does: they are held out whatever
+    the seeds are.
+    """
+    held_out = 2**32 if purpose == EVALUATION else 0
+    sequences = (np.random.SeedSequence([seed, purpose, batch], spawn_key=(i,)) for i in range(count))
+    return [held_out + int(sequence.generate_state(1)[0]) for sequence in sequences]
+
+
+def play(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]) -> list[Rollout]:
+    """Play all entries in step; each is played by a copy of its policy, since each needs memory of its own."""
+    timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
+    instances = [instance for _, instance in entries]
+    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)))
+    return [_result(i, capacity, of, t) for i, of, t in zip(instances, figures, timed, strict=True)]
+
+
+class RolloutPool:
+    """Plays in ``workers`` processes, or in this one if there is only one worker. A context manager."""
+
+    def __init__(self, factory: CampaignFactory, capacity: Capacity, workers: int = 1) -> None:
+        self._factory = factory
+        self._capacity = capacity
+        self._timeout_s = watchdog.limit_s()
+        self._workers = max(workers, 1)
+        self._pool: ProcessPoolExecutor | None = None
+        if workers > 1:
+            # Spawned, not forked: a fork would copy locked mutexes of threaded libraries.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+
+    def __enter__(self) -> RolloutPool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is None:
+            return
+        if exception[0] is not None:  # what they play may take minutes, and nobody waits for it any more
+            for process in list(self._pool._processes.values()):
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
+
+    def run(self, entries: Sequence[Entry]) -> Iterator[dict[int, Rollout]]:
+        """Play all entries; yields those that are done together, by position."""
+        size = max(1, min(TOGETHER, -(-len(entries) // self._workers)))
+        spans = [range(at, min(at + size, len(entries))) for at in range(0, len(entries), size)]
+        if self._pool is None:
+            for span in spans:
+                yield dict(zip(span, play(self._factory, self._capacity, [entries[i] for i in span]), strict=True))
+            return
+        submit, common = self._pool.submit, (self._timeout_s, self._factory, self._capacity)
+        futures = {submit(_play_there, *common, [entries[i] for i in span]): span for span in spans}
+        try:
+            for future in as_completed(futures):
+                yield dict(zip(futures[future], future.result(), strict=True))
+        except BrokenProcessPool as error:
+            raise NoAnswerError(
+                "a process that plays campaigns has died: it was killed, it ran out of memory (fewer --workers need "
+                "less), or it ended itself for the reason above"
+            ) from error
+
+
+class _Timed:
+    """A policy whose answers are timed."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.name = policy.name
+        self.latencies_s: list[float] = []
+        self._policy = policy
+        self.reset, self.state, self.restore = policy.reset, policy.state, policy.restore
+
+    def act(self, decision: Decision) -> Action:
+        began_s = time.perf_counter()
+        action = self._policy.act(decision)
+        self.latencies_s.append(time.perf_counter() - began_s)
+        return action
+
+
+def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], timed: _Timed) -> Rollout:
+    node_seconds = figures["node_seconds"]
+    return Rollout(
+        instance=instance,
+        successes=int(figures["successes"]),
+        reached=bool(figures["reached"]),
+        node_seconds=node_seconds,
+        core_seconds=figures["utilisation"] * node_seconds * capacity.total_cores / capacity.nodes,
+        decisions=int(figures["decisions"]),
+        latency_s=float(np.median(timed.latencies_s)) if timed.latencies_s else 0.0,
+        price=figures["cost"],
+    )
+
+
+def _play_there(
+    timeout_s: float | None, factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]
+) -> list[Rollout]:
+    watchdog.allow_exit()
+    try:
+        with watchdog.watching(timeout_s, watchdog.TIMEOUT):
+            return play(factory, capacity, entries)
+    except Exception as error:
+        remember_origin(error)
+        raise
+
+
+def _begin_worker() -> None:
+    """An interrupt is the parent's to handle, and no worker outlives it, however it dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

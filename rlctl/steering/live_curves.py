@@ -1,0 +1,188 @@
+"""What TensorBoard shows of a campaign while it is steered; the same tags as in training."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlctl.config.schema import Config
+from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.evaluation.comparison_curves import results_table, summary_scalars, write_rules
+from rlctl.evaluation.success_curves import load_rules, run_curve, twin_curves
+from rlctl.executors.event_log import Journal
+from rlctl.monitoring.ledger import utilisation
+from rlctl.monitoring.occupancy import write_occupancy
+from rlctl.monitoring.run_metadata import write_run_metadata
+from rlctl.monitoring.summary_writer import SummaryWriter
+from rlctl.monitoring.tags import POLICY
+from rlctl.monitoring.timeline import Timeline
+
+if TYPE_CHECKING:
+    from rlctl.core.driver import Driver
+    from rlctl.core.records import Record
+    from rlctl.evaluation.success_curves import Curve
+    from rlctl.steering.summary import Summary
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 5.0
+"""Seconds between two looks at the whole machine, at the least."""
+COUNT_S = 1.0
+"""Seconds between two counts of what is busy."""
+SHARE = 0.01
+"""Of the controller's time, what these looks may take."""
+LATENCIES = 1000
+
+
+class LiveCurves:
+    """The board of one life of the steering process.
+
+    Nothing that goes wrong here stops a campaign; it is said in the log.
+
+    Args:
+        records: what the journal held when this life began.
+        identity: of the run, as it stands in the journal's header.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        factory: CampaignFactory,
+        identity: Mapping[str, Any],
+        journal: Journal,
+        records: Sequence[Record],
+        driver: Driver,
+    ) -> None:
+        self._folder, self._config, self._factory, self._identity = folder, config, factory, identity
+        self._journal, self._records, self._driver = journal, list(records), driver
+        decisions = sum(record.kind == "decision" for record in records)
+        # The last decision asked may have been drawn, and not recorded: it is asked and drawn again.
+        self._board = SummaryWriter(folder, since=decisions)
+        spent = max((record.time_s for record in records), default=-1.0) * config.machine.nodes
+        self._policy = SummaryWriter(folder / POLICY, since=round(spent) + 1 if records else 0)
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
+        self._actions: list[list[int]] = []
+        self._masked: list[float] = []
+        self._count_s, self._look_s = 0.0, time.monotonic() + EVERY_S
+        if not decisions:
+            who = {"run": "steer", "policy": identity["policy"], "instance": identity["instance"]}
+            policy = shlex.quote(str(journal.header.get("policy_source") or identity["policy"]))
+            command = f"rlctl steer experiment.yaml --policy {policy} --run NEW-FOLDER --instance {who['instance']}"
+            write_run_metadata(self._board, config, factory, who, command)
+
+    def decided(self, decision: Decision, action: Action, latency_s: float) -> None:
+        """A decision has been answered."""
+        self._latencies_ms.append(1e3 * latency_s)
+        if not isinstance(action, Mapping):
+            self._actions.append([int(i) for i in np.atleast_1d(action)])
+        self._masked.append(1.0 - float(np.mean(decision.mask)) if decision.mask.size else 0.0)
+        ledger, successes = self._driver.ledger, self._driver.outcome().successes
+        values = {f"campaign/{name}": value for name, value in decision.fields.items()}
+        values |= {
+            "machine/node_seconds": ledger.node_seconds,
+        }
+        values |= {f"machine/answers/{command}": n for command, n in self._driver.commands.items()}
+        cost = self._driver.outcome().cost
+        if successes:
+            values["winning/node_seconds_per_success"] = ledger.node_seconds / successes
+            if cost is not None:
+                values["winning/cost_per_success"] = cost / successes
+        self._board.scalars(values, decision.number)
+        self._policy.scalars({"winning/successes": successes}, round(ledger.node_seconds))
+
+    def looked(self, busy_cores: int, queued_tasks: int) -> None:
+        """Time passes; now and then the machine is looked at, and more rarely drawn."""
+        began_s = time.monotonic()
+        if began_s >= self._count_s:
+            self._count_s = began_s + COUNT_S
+            counts = {"machine/busy_cores": busy_cores, "machine/queued_tasks": queued_tasks}
+            self._board.scalars(counts, self._driver.decisions)
+        if began_s >= self._look_s:
+            with _only_curves("picture of the machine"):
+                self._machine()
+            took_s = time.monotonic() - began_s
+            self._look_s = began_s + max(EVERY_S, took_s / SHARE)
+
+    def ended(self, summary: Summary) -> None:
+        """Everything has stopped: what it came to, and what the rules do on the twin of the same instance."""
+        with _only_curves("last curves"):
+            self._end(summary)
+        self._board.end_session(succeeded=True)
+
+    def close(self) -> None:
+        """Draw what there is to see at the end of this life, and write everything out."""
+        with _only_curves("pictures of the campaign"):
+            drawn = self._factory.pictures(self._folder.parent / "work", self._newest())
+            for name, png in drawn.items():
+                self._board.image(f"pictures/{name}", png, self._driver.decisions)
+        self._board.close()
+        self._policy.close()
+
+    def _end(self, summary: Summary) -> None:
+        step, curve = self._driver.decisions, run_curve(self._machine(), summary.policy, summary.instance)
+        curve = replace(curve, price=self._driver.outcome().cost)
+        figures = summary_scalars([curve]) | {
+            "machine/node_seconds": summary.node_seconds,
+            "learning/return_mean": self._return(summary.node_seconds),
+        }
+        self._board.scalars(figures, step)
+        self._policy.scalars({"winning/successes": summary.successes}, round(summary.node_seconds))
+        beside: dict[str, list[Curve]] = {}
+        with _only_curves("rules beside the campaign"):
+            beside = self._rules(summary.instance)
+            write_rules(self._folder, beside, (0, max(step, 1)))
+        self._board.text("about/result", results_table({f"{summary.policy}, real": [curve], **beside}), step)
+
+    def _machine(self) -> Timeline:
+        step, board = self._driver.decisions, self._board
+        timeline = Timeline.read(self._newest(), self._config.machine.capacity())
+        write_occupancy(board, timeline, step)
+        board.scalars({"machine/utilisation": utilisation(timeline)}, step)
+        if self._latencies_ms:
+            p50, p99 = np.quantile(self._latencies_ms, (0.5, 0.99), method="higher")
+            board.scalars({"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}, step)
+        for head, column in enumerate(np.array(self._actions, np.int64).T):
+            board.histogram(f"learning/actions/head_{head}", column, step)
+        board.histogram("learning/masked_shares", self._masked, step)
+        if self._masked:
+            board.scalars({"learning/masked_share": float(np.mean(self._masked))}, step)
+        return timeline
+
+    def _newest(self) -> list[Record]:
+        self._records += self._journal.records(after=len(self._records))
+        return self._records
+
+    def _return(self, node_seconds: float) -> float:
+        campaign, fresh = self._driver.campaign, self._factory.campaign(int(self._identity["instance"]))
+        fresh.begin(self._config.machine.capacity())
+        outcome = campaign.outcome()
+        cost = node_seconds if outcome.cost is None else outcome.cost
+        return outcome.potential - fresh.outcome().potential - campaign.reward_scale * cost
+
+    def _rules(self, instance: int) -> dict[str, list[Curve]]:
+        if not self._config.steer.rules_on_twin or not self._factory.has_twin:
+            return {}
+        loaded, complaints = load_rules(self._config)
+        for complaint in complaints:
+            log.warning("%s", complaint)
+        return twin_curves(self._factory, self._config.machine.capacity(), loaded, [instance]) if loaded else {}
+
+
+@contextmanager
+def _only_curves(what: str) -> Iterator[None]:
+    """A campaign's pictures, a rule or a twin may fail in any way; the campaign goes on without."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("no %s: %s", what, error)

@@ -1,0 +1,108 @@
+"""Stands between a policy and a real campaign: what the policy cannot answer, a fallback does."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from rlctl.core.campaign import Action, ActionSpace, Decision, first_allowed, head_sizes
+from rlctl.core.plugin_calls import asking
+from rlctl.core.policy import Policy
+from rlctl.system.watchdog import NoAnswer, timeout_message
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 3
+"""Decisions in a row that a policy may leave to the fallback by not answering: each costs its time limit."""
+
+
+class PolicyGuard:
+    """Asks the policy; falls back when the observation or the answer makes no sense, or the policy raises.
+
+    Where it does not answer in time a fallback steps in, if there is one: the first allowed choice is none. A policy
+    that has not answered three decisions in a row is not asked again.
+
+    Attributes:
+        policy: who is asked first.
+        fallback: who is asked instead; None: the first allowed choice of each head is taken.
+    """
+
+    def __init__(self, policy: Policy, fallback: Policy | None, action_space: ActionSpace) -> None:
+        self.policy = policy
+        self.fallback = fallback
+        self._space, self._choices = action_space, head_sizes(action_space)
+        self._unanswered = 0
+
+    def reset(self, seed: int) -> None:
+        """A new campaign begins."""
+        for policy in self._policies().values():
+            policy.reset(seed)
+
+    def act(self, decision: Decision) -> tuple[Action, str | None]:
+        """The answer, and why it is not the policy's own, if it is not.
+
+        Raises:
+            NoAnswer: there is none in time.
+        """
+        if not np.isfinite(decision.observation).all():
+            reason = "observation"
+        else:
+            action, reason = self._ask(self.policy, decision)
+            if action is not None:
+                return action, None
+        log.warning("decision %d on %s falls back: %s", decision.number, decision.subject, reason)
+        if self.fallback is not None:
+            action, _ = self._ask(self.fallback, decision)
+            if action is not None:
+                return action, reason
+        return first_allowed(self._space, decision.mask), reason
+
+    def state(self) -> dict[str, Any]:
+        """The memories of those policies that have any."""
+        states = {role: dict(policy.state()) for role, policy in self._policies().items()}
+        return {role: state for role, state in states.items() if state}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what ``state`` gave."""
+        for role, policy in self._policies().items():
+            if role in state:
+                policy.restore(state[role])
+
+    def _policies(self) -> dict[str, Policy]:
+        return {"policy": self.policy} | ({"fallback": self.fallback} if self.fallback is not None else {})
+
+    def _ask(self, policy: Policy, decision: Decision) -> tuple[Action | None, str]:
+        try:
+            with asking(f"policy {policy.name}", f"decision {decision.number}"):
+                action = policy.act(decision)
+            self._unanswered = 0 if policy is self.policy else self._unanswered
+        except NoAnswer as error:
+            self._unanswered += 1
+            if self.fallback is None or policy is self.fallback or self._unanswered >= _PATIENCE:
+                raise
+            log.warning("%s", timeout_message(error))
+            return None, "timeout"
+        except Exception as error:  # whatever a policy does, the campaign goes on
+            log.warning("policy %s raised %r", policy.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
+            return None, "exception"
+        return (action, "") if self._makes_sense(action) else (None, "action")
+
+    def _makes_sense(self, action: Action) -> bool:
+        if isinstance(action, Mapping):
+            return not any(isinstance(value, float) and not math.isfinite(value) for value in action.values())
+        if isinstance(self._space, Box):
+            numbers = np.asarray(action)
+            return (
+                numbers.shape == self._space.shape
+                and numbers.dtype.kind in "iuf"
+                and self._space.contains(numbers.astype(self._space.dtype))
+            )
+        indices = np.atleast_1d(action)
+        if indices.shape != self._choices.shape or indices.dtype.kind not in "iu":
+            return False
+        return bool(((indices >= 0) & (indices < self._choices)).all())
