@@ -32,7 +32,6 @@ from rlctl.executors.recovery import KINDS, History
 from rlctl.executors.resumption import resume
 from rlctl.executors.task_control import STOP_S
 from rlctl.executors.task_log import TaskLog
-from rlctl.executors.task_state import Task
 
 _T = TypeVar("_T")
 
@@ -177,23 +176,16 @@ class Executor(concurrent.futures.Executor):
             future = task.future = self._futures[spec.uid] = TaskFuture(spec.uid, self)
             if resume(dispatch, task):
                 return future
-            if dispatch.task_log is None:
-                return self._queue(task, future)
-        return self._queue(task, future)
-
-    def _queue(self, task: Task, future: TaskFuture) -> TaskFuture:
-        """Record a new task if there is a journal, then queue it; without the lock while the disk takes its time."""
-        dispatch = self._dispatch
         try:
             if dispatch.task_log is not None:
-                dispatch.task_log.submitted(task.uid, task.attempt, self.now(), task.spec.parameters)
+                dispatch.task_log.submitted(spec.uid, task.attempt, self.now(), spec.parameters)
             with self._lock:
-                self._require_open()
+                self._require_open()  # still: the disk may have taken its time
                 self._scheduler.submit(task, self.now())
                 dispatch.pump()
         except BaseException as error:
             with self._lock:
-                del self._futures[task.uid]
+                del self._futures[spec.uid]
                 self._lock.after(partial(fail, future, error))  # others may have been given it
             raise
         return future
