@@ -18,7 +18,7 @@ from rlctl.core.task import Failure, TaskSpec
 from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.local.process_task import LOGS, ProcessTask
+from rlctl.executors.local.process_task import LOGS, ProcessTask, application_of, own_command, variables_of
 from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.local.supervised_program import AGAIN_S, LAUNCHER_S
 from rlctl.executors.mpi import with_home, without_job
@@ -30,7 +30,6 @@ from rlctl.executors.slurm.steps import (
     machine_failure,
     pmi_of,
     rank_exit_code,
-    required_pmi,
     signal_command,
     srun_command,
     step_cores,
@@ -185,7 +184,11 @@ class SlurmSite:
         """Raise LaunchError if the ranks of a program would not find each other under ``srun``."""
         if spec.resources.ranks == 1 or self.options.mpi is not None:
             return
-        wanted = required_pmi(spec, self.options.applications, self.bare)
+        application = application_of(spec, self.options.applications)
+        if application is not None and application.container:  # the programs inside are not visible here
+            return
+        variables = variables_of(application, self.bare)
+        wanted = pmi_of(own_command(spec, application, variables), variables)
         if wanted is not None and (why := pmi_problem(wanted)) is not None:
             raise LaunchError(
                 f"task {spec.uid}: the ranks of {spec.executable} find each other by {wanted}, and each would run "
