@@ -101,14 +101,16 @@ def in_step(times_s: np.ndarray, seconds: float) -> Figures | None:
     """The ranks of rlctl, stepped together."""
     from mpi4py import MPI
 
-    from rlctl_agents.ranks_vec_env import RanksVecEnv, serve
+    from rlctl.distributed.actor.vector_env import SequentialVectorEnv
+    from rlctl.distributed.comm.transition_spec import Seeds
+    from rlctl.distributed.modes.lockstep import LockstepVectorEnv, serve_steps
 
     comm = MPI.COMM_WORLD
     if comm.rank:
-        serve(comm, [lambda: Paced(times_s[comm.rank - 1])])
+        number = comm.rank - 1
+        serve_steps(comm, SequentialVectorEnv([lambda: Paced(times_s[number])], Seeds(0, 0, number)), 0)
         return None
-    env = RanksVecEnv(comm)
-    return _together(times_s, seconds, env)
+    return _together(times_s, seconds, LockstepVectorEnv(comm, range(1, comm.size)))
 
 
 def subproc(times_s: np.ndarray, seconds: float) -> Figures:

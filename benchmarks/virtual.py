@@ -27,8 +27,10 @@ from rlctl.distributed.comm.transition_spec import EpisodeEnd, Step, TransitionS
 from rlctl.distributed.comm.transport import Message, MessageKind, Peer
 from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.collector import Collector
-from rlctl_agents.asynchronous.on_policy import AsyncPPO
-from rlctl_agents.spec_env import SpecVecEnv
+from rlctl_agents.actor_link import ActorLink
+from rlctl_agents.on_policy.options import OnPolicyOptions
+from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.vec_env import RemoteEnvSpec
 
 LAYOUT = TransitionSpec(4, 0, 0, 1)
 OBSERVATION, ACTION = spaces.Box(-1.0, 1.0, (4,), np.float32), spaces.Discrete(2)
@@ -146,9 +148,9 @@ def learn(count: int, mean_s: float, transitions: int) -> dict[str, float]:
     registry = ActorRegistry({number: (0, number) for number in range(count)}, 1e9, clock=clock)
     collector = Collector(actors, registry, 1e9, clock=clock, sleep=actors.sleep)
     collector.wait_for_actor(lambda: False)
-    env = SpecVecEnv(OBSERVATION, ACTION)
-    model = AsyncPPO("MlpPolicy", env, n_steps=ROLLOUT, batch_size=BATCH, n_epochs=EPOCHS, seed=1)
-    model.attach(collector)
+    env = RemoteEnvSpec(LAYOUT, OBSERVATION, ACTION)
+    model = ActorPPO("MlpPolicy", env, n_steps=ROLLOUT, batch_size=BATCH, n_epochs=EPOCHS, seed=1)
+    model.attach(ActorLink(collector), OnPolicyOptions())
     spent_s = {"update": 0.0}
     train = model.train
 

@@ -15,13 +15,12 @@ from rlctl.core.random_policy import RANDOM
 from rlctl.environments.reward_env import RewardFactory, rewarded
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
-from rlctl.plugins.registry import learner, load_policy, policy_factory
+from rlctl.plugins.registry import Learner, load_policy, policy_factory
 from rlctl.system.files import require_file, require_folder, storage_errors
 from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
 
 if TYPE_CHECKING:
-    from rlctl.config.schema import TrainSection
     from rlctl.core.policy import Policy
     from rlctl.evaluation.compare import Comparison
     from rlctl.evaluation.returns import Returns
@@ -96,16 +95,16 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     """
     open_closed_streams()
     out = Path(out)
-    section = check_train(config, out, resume)
+    learner = check_train(config, out, resume)
     with config.source.located(), storage_errors(out, "then go on with --resume"), _watching(config, signals=False):
-        return learner(section.algorithm)(config, out, resume, progress or Silent())
+        return learner.train(out, resume, progress or Silent())
 
 
-def check_train(config: Config, out: Path, resume: bool) -> TrainSection:
+def check_train(config: Config, out: Path, resume: bool) -> Learner:
     """Find out whether a training can begin.
 
     Returns:
-        its section of the configuration.
+        the learner, with its options.
 
     Raises:
         ConfigError: see ``train``.
@@ -113,9 +112,9 @@ def check_train(config: Config, out: Path, resume: bool) -> TrainSection:
     with config.source.located():
         if config.train is None:
             raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
-        preflight.check_training(config, preflight.check_game(config))
+        learner = preflight.check_training(config, preflight.check_game(config))
         require_folder(out, made=None if resume else ())
-        return config.train
+        return learner
 
 
 def tune(

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from rlctl_agents.board import TrainingBoard, campaign_figures, write_choices
+from rlctl_agents.training_board import TrainingBoard, campaign_figures, write_choices
+from rlctl_agents.vec_env import TrainingVecEnv
 
 if TYPE_CHECKING:
     from stable_baselines3 import PPO
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from rlctl.distributed.comm.transition_spec import VectorEnvironment
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
-    from rlctl_agents.checkpoint import Checkpoints
+    from rlctl_agents.training_checkpoint import Checkpoints
 
 EPISODES = 200  # the figures are over the last so many campaigns
 HISTOGRAMS = 50  # of choices and returns, over a whole training
@@ -114,13 +116,14 @@ class TrainingCallback(BaseCallback):
         self._asked_s = 0.0
 
     @property
-    def _worlds(self) -> VectorEnvironment | None:
-        return getattr(self.model.get_env(), "worlds", None)
+    def _environments(self) -> VectorEnvironment | None:
+        env = self.model.get_env()
+        return env.environments if isinstance(env, TrainingVecEnv) else None
 
     @property
     def _buffer(self) -> ReplayBuffer | None:
         """Of an algorithm that learns from one."""
-        return getattr(self.model, "replay_buffer", None)
+        return self.model.replay_buffer if isinstance(self.model, OffPolicyAlgorithm) else None
 
     def _on_training_start(self) -> None:
         self._learned = self._saved = self._shown = self.model.num_timesteps
@@ -150,7 +153,9 @@ class TrainingCallback(BaseCallback):
         """Write a checkpoint; all learners do this together."""
         if self._ranks is None or self._collector is None:
             if not self._over:  # then it is saved already, before what was gathered since
-                self._checkpoints.save(self.model, self._worlds.save() if self._worlds is not None else None)
+                self._checkpoints.save(
+                    self.model, self._environments.save() if self._environments is not None else None
+                )
             return
         learners, state = self._ranks.learners, self._collector.state()
         states = [state] if learners is None else learners.gather(state)

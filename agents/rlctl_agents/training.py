@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,17 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 
-from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.config.load import config_hash, game_hash
-from rlctl.config.provenance import provenance
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
@@ -29,28 +24,20 @@ from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
 from rlctl.distributed.modes.lockstep import LockstepVectorEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualVectorActions
-from rlctl.environments.reward_env import rewarded
 from rlctl.plugins.registry import game_factory, load_policy
-from rlctl_agents import plain
-from rlctl_agents.board import TrainingBoard
+from rlctl_agents.actor_link import ActorLink
+from rlctl_agents.algorithm import OPTIONS, AlgorithmSpec, Setting
+from rlctl_agents.bundle_export import export_policy
 from rlctl_agents.callback import Stop, TrainingCallback
-from rlctl_agents.checkpoint import Checkpoint, Checkpoints
-from rlctl_agents.export import (
-    actor_network,
-    actor_weights,
-    check_plain_answers,
-    check_same_answers,
-    played_rows,
-)
-from rlctl_agents.ppo.options import layout
-from rlctl_agents.recipe import How, Recipe, Setting
-from rlctl_agents.start import begin_as, starting_policy
-from rlctl_agents.vec_env import RowsSpec, WorldsVecEnv
+from rlctl_agents.env_setup import env_setup
+from rlctl_agents.on_policy.options import set_layout
+from rlctl_agents.starting_policy import begin_as, starting_policy
+from rlctl_agents.training_board import TrainingBoard
+from rlctl_agents.training_checkpoint import Checkpoint, Checkpoints
+from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 if TYPE_CHECKING:
-    from rlctl.bundle.network import NumpyPolicy
     from rlctl.config.schema import Config, TrainSection
-    from rlctl.core.machine import Capacity
     from rlctl.core.policy import Policy
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.environments.reward_env import Game
@@ -63,7 +50,12 @@ ROWS = 2048
 
 
 def train(
-    recipe: Recipe, config: Config, out: Path, resume: bool, progress: Progress, ranks: LearnerContext | None = None
+    config: Config,
+    spec: AlgorithmSpec,
+    out: Path,
+    resume: bool,
+    progress: Progress,
+    ranks: LearnerContext | None = None,
 ) -> Path | None:
     """Train into the folder ``out``.
 
@@ -72,7 +64,7 @@ def train(
     write a checkpoint first.
 
     Args:
-        recipe: of the algorithm.
+        spec: of the algorithm, with its options.
         resume: go on from the newest checkpoint in ``out``, if there is one, up to the same total of decisions.
         ranks: where a learner's rank calls this; None: everything happens in this process.
 
@@ -83,9 +75,9 @@ def train(
         ConfigError: the configuration cannot be used, or does not fit the checkpoint.
         KeyboardInterrupt: it was stopped; the checkpoint is written. Not raised on ranks.
     """
-    section, options = _section(config), recipe.options(config)
+    section, options, builder = _section(config), spec.options, spec.builder()
     _require_device(options.device)
-    before = starting_policy(config, options)
+    before = starting_policy(config, spec.residual)
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -98,28 +90,25 @@ def train(
     # Where environments cannot be saved, a resumed training goes on in new ones.
     entropy = [seed, done] if ranks is None else [seed, done, ranks.agent, ranks.number]
     sequence = np.random.SeedSequence(entropy).generate_state(2)
-    env, centre = _environments(recipe, config, factory, options, int(sequence[0]), ranks)
-    how = How.TOGETHER
-    if ranks is not None and ranks.collector is not None:
-        how = How.ASYNCHRONOUS if ranks.learners is None else How.SEVERAL
+    env, centre = _environments(spec, config, factory, int(sequence[0]), ranks)
+    from_actors = ranks is not None and ranks.collector is not None
+    kind = builder.model_class(from_actors)
     try:
         set_random_seed(int(sequence[1]))
         if start:
-            model = recipe.kind(how).load(start.model, env=env, device=options.device, force_reset=False)
+            model = kind.load(start.model, env=env, device=options.device, force_reset=False)
         else:
             environments = env.num_envs if ranks is None else ranks.environments
             learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
-            attends = getattr(options, "network", None) == "attention"
-            sets = layout(factory, config.seed) if attends else None
-            setting = Setting(env, centre, environments, learners, sets)
-            model = recipe.make(how, setting, options)
+            sets = set_layout(factory, config.seed) if spec.attends else None
+            model = builder.make(kind, Setting(env, from_actors, centre, environments, learners, sets))
             model.action_space.seed(int(sequence[1]))
             if before is not None:
                 begin_as(model, before)
         if ranks is not None and ranks.collector is not None:
             if start and ranks.number < len(start.actors):
                 ranks.collector.restore(start.actors[ranks.number], env.layout)
-            recipe.attach(model, ranks, options)
+            model.attach(ActorLink.of(ranks), options)
         if start:
             _go_on(model, start, env)
         first = ranks is None or ranks.first
@@ -131,7 +120,7 @@ def train(
             seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
             with tempfile.TemporaryDirectory(prefix=".policy-", dir=out.resolve()) as folder:
-                saved = export(model, recipe, Path(folder) / "policy", factory, env, config, options, rows, before)
+                saved = export_policy(model, spec, Path(folder) / "policy", factory, env, config, rows, before)
                 return load_policy(config, str(saved))
 
         callback = TrainingCallback(
@@ -165,7 +154,7 @@ def train(
         if asked or not first:
             return None
         rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
-        return export(model, recipe, out / "policy", factory, env, config, options, rows, before)
+        return export_policy(model, spec, out / "policy", factory, env, config, rows, before)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
@@ -178,48 +167,34 @@ def _section(config: Config) -> TrainSection:
 
 
 def _environments(
-    recipe: Recipe, config: Config, factory: Game, options: Any, seed: int, ranks: LearnerContext | None
-) -> tuple[WorldsVecEnv | RowsSpec, tuple[int, ...]]:
-    """What the algorithm learns from, and the choices that mean "as the rule says", if there is a rule."""
-    prepare, capacity = recipe.prepare(options), config.machine.capacity()
-    bootstrap = getattr(options, "bootstrap", True)
+    spec: AlgorithmSpec, config: Config, factory: Game, seed: int, ranks: LearnerContext | None
+) -> tuple[TrainingVecEnv | RemoteEnvSpec, tuple[int, ...]]:
+    """What the algorithm learns from, and the choices that mean "as the rule says"; none without a rule."""
+    vector: Any = None
     centre: tuple[int, ...] = ()
+    if ranks is None or spec.residual is not None:
+        count, capacity = _section(config).num_envs if ranks is None else 1, config.machine.capacity()
+        if isinstance(factory, CampaignFactory):
+            vector = CampaignVectorEnv(factory, count, seed, capacity)
+        else:
+            vector = factory.vector_env(count, seed, capacity)
+        vector = env_setup(spec, vector, factory.name)
+    if isinstance(vector, ResidualVectorActions):
+        vector.reset()  # only a decision tells
+        centre = vector.centre
     if ranks is None:
-        vector = prepare(_vector_env(factory, _section(config).num_envs, seed, capacity), factory.name)
-        centre = _centre(vector)
-        name, told = (
-            f"campaign {factory.name}",
-            {"with_mask": recipe.with_mask, "with_privileged": recipe.with_privileged},
-        )
-        worlds = GymnasiumVectorEnv(vector, name=name, **told)
-        return WorldsVecEnv(worlds, bootstrap, recipe.mask_in_row), centre
-    if not rewarded(factory):
-        vector = prepare(_vector_env(factory, 1, seed, capacity), factory.name)
-        centre = _centre(vector)
+        name, told = f"campaign {factory.name}", {"with_mask": spec.with_mask, "with_privileged": spec.with_privileged}
+        return TrainingVecEnv(GymnasiumVectorEnv(vector, name=name, **told), spec.bootstrap, spec.mask_in_row), centre
     if ranks.collector is None:
         remote = LockstepVectorEnv(ranks.comm, ranks.workers, ranks.limit_s)
-        return WorldsVecEnv(remote, bootstrap, recipe.mask_in_row), centre
+        return TrainingVecEnv(remote, spec.bootstrap, spec.mask_in_row), centre
     assert ranks.spaces is not None
-    return RowsSpec(ranks.collector.transition_spec, *ranks.spaces, recipe.mask_in_row), centre
+    return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, spec.mask_in_row), centre
 
 
-def _centre(vector: Any) -> tuple[int, ...]:
-    """The choices that mean "as the rule says"; empty without a rule."""
-    if not isinstance(vector, ResidualVectorActions):
-        return ()
-    vector.reset()  # only a decision tells
-    return vector.centre
-
-
-def _vector_env(factory: Game, count: int, seed: int, capacity: Capacity) -> VectorEnv[Any, Any, Any]:
-    if isinstance(factory, CampaignFactory):
-        return CampaignVectorEnv(factory, count, seed, capacity)
-    return factory.vector_env(count, seed, capacity)
-
-
-def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
+def _go_on(model: Any, start: Checkpoint, env: TrainingVecEnv | RemoteEnvSpec) -> None:
     """Take up what the checkpoint holds besides the model."""
-    if isinstance(env, WorldsVecEnv):
+    if isinstance(env, TrainingVecEnv):
         saved = start.environments()
         rows = None if saved is None else env.restore(saved)
         if rows is None:
@@ -232,9 +207,9 @@ def _go_on(model: Any, start: Checkpoint, env: WorldsVecEnv | RowsSpec) -> None:
 
 def _seen(model: Any) -> NDArray[np.float32]:
     """Some rows that the model has seen; none yet: random ones."""
-    buffer = getattr(model, "replay_buffer", None) or model.rollout_buffer
+    buffer: Any = model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else model.rollout_buffer
     env = model.get_env()
-    if isinstance(env, WorldsVecEnv) and isinstance(env.worlds, GymnasiumVectorEnv):
+    if isinstance(env, TrainingVecEnv) and isinstance(env.environments, GymnasiumVectorEnv):
         return np.asarray(model._last_obs, np.float32)
     count = buffer.size()
     rows = np.reshape(buffer.observations, (-1, buffer.observations.shape[-1]))[max(0, count - ROWS) : count]
@@ -244,78 +219,7 @@ def _seen(model: Any) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def export(
-    model: Any,
-    recipe: Recipe,
-    folder: Path,
-    factory: Game,
-    env: WorldsVecEnv | RowsSpec,
-    config: Config,
-    options: Any,
-    rows: NDArray[np.float32] | None = None,
-    before: NumpyPolicy | None = None,
-) -> Path:
-    """Write the saved policy and check that it answers as the model does.
-
-    Args:
-        rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
-        before: the saved policy that the learning went on with.
-    """
-    manifest: dict[str, Any] = {
-        "name": config.train.algorithm if config.train else "ppo",
-        "campaign": {"name": factory.name, "version": factory.version},
-        "spaces": saved_policy.describe(*env.world_spaces),
-        "network": actor_network(model),
-        "deterministic": options.deterministic,
-        "decisions": model.num_timesteps,
-        "seed": config.seed,
-        "config_hash": config_hash(config),
-        "game_hash": game_hash(config, factory),
-        **provenance(),
-    }
-    manifest |= recipe.manifest(options)
-    if before is not None:
-        manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
-    _remove_unfinished(folder)  # of a training that was killed while it wrote
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent.resolve()) as temporary:
-            own, action = _own_spaces(factory, env)
-            made = plain.plain(model, own, action)
-            files = [Path(temporary) / (plain.MODEL if plain.own_policy(model) else plain.PLAIN)]
-            plain.save(made, files[0])
-            if not plain.own_policy(model):
-                files.append(Path(temporary) / plain.MODEL)
-                model.save(files[1], exclude=plain.UNFINISHED)
-            if rows is None:
-                assert isinstance(env, WorldsVecEnv)
-                rows = played_rows(model, env, options.deterministic)
-            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if recipe.mask_in_row and env.n_mask else None
-            saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=files)
-    except KeyboardInterrupt:
-        _remove_unfinished(folder)  # it may have struck while that was being removed
-        raise
-    policy = saved_policy.load(folder, deterministic=True)
-    check_same_answers(model, policy)
-    check_same_answers(model, policy, rows)
-    check_plain_answers(made, policy, own, rows[:, : env.n_obs])
-    return folder
-
-
-def _own_spaces(factory: Game, env: WorldsVecEnv | RowsSpec) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
-    """Of the environment, before its observations are put in a row."""
-    if not rewarded(factory):
-        return env.world_spaces
-    return factory.own_observation_space or factory.observation_space, factory.action_space
-
-
-def _remove_unfinished(folder: Path) -> None:
-    for left in folder.parent.glob(f".{folder.name}-*"):
-        shutil.rmtree(left)
-
-
 def _require_device(name: str) -> None:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(name.partition(":")[0], True):
-        raise ConfigError(
-            f"{name!r} is asked for, but PyTorch sees none here: set it to cpu", ("train", "options", "device")
-        )
+        raise ConfigError(f"{name!r} is asked for, but PyTorch sees none here: set it to cpu", (*OPTIONS, "device"))

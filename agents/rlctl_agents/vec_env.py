@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from gymnasium import spaces
@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from rlctl.bundle.actions import action_heads
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
 from rlctl.distributed.comm.transition_spec import EpisodeEnd, TransitionSpec, VectorEnvironment
-from rlctl_agents.spec_env import SpecVecEnv
 
 Float32 = NDArray[np.float32]
 
@@ -46,7 +45,7 @@ def end_info(ended: EpisodeEnd, truncated: bool, began_s: float, seen: Float32) 
     }
 
 
-class WorldsVecEnv(VecEnv):
+class TrainingVecEnv(VecEnv):
     """``VectorEnvironment`` of this process as a ``VecEnv``.
 
     Infos of environments that go on are one shared empty dict: at hundreds of environments a dict for each would cost
@@ -58,33 +57,35 @@ class WorldsVecEnv(VecEnv):
         mask_in_row: whether observations are whole rows; otherwise masks are asked for by ``action_masks``.
     """
 
-    def __init__(self, worlds: VectorEnvironment, bootstrap: bool = True, mask_in_row: bool = True) -> None:
-        self.worlds = worlds
+    def __init__(self, environments: VectorEnvironment, bootstrap: bool = True, mask_in_row: bool = True) -> None:
+        self.environments = environments
         self._bootstrap, self._whole = bootstrap, mask_in_row
-        layout, action = worlds.transition_spec, worlds.action_space
-        self.layout, self.world_spaces = layout, (worlds.observation_space, action)
+        layout, action = environments.transition_spec, environments.action_space
+        self.layout, self.env_spaces = layout, (environments.observation_space, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
         self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-        super().__init__(worlds.count, *learner_spaces(layout, worlds.observation_space, action, mask_in_row))
+        super().__init__(
+            environments.count, *learner_spaces(layout, environments.observation_space, action, mask_in_row)
+        )
         self._goes_on: dict[str, Any] = {}
-        self._infos = [self._goes_on] * worlds.count
-        self._actions: NDArray[Any] = np.zeros((worlds.count, layout.n_action), dtype=np.int64)
-        self._masks: NDArray[np.bool_] = np.ones((worlds.count, sum(self.heads)), np.bool_)
+        self._infos = [self._goes_on] * environments.count
+        self._actions: NDArray[Any] = np.zeros((environments.count, layout.n_action), dtype=np.int64)
+        self._masks: NDArray[np.bool_] = np.ones((environments.count, sum(self.heads)), np.bool_)
         self._began_s = time.monotonic()
-        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(worlds.count)]
+        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(environments.count)]
 
     def reset(self) -> Float32:
         """Start all campaigns anew."""
         seed = self._seeds[0]
         self._reset_seeds()
         self._reset_options()
-        if seed is not None and isinstance(self.worlds, GymnasiumVectorEnv):
-            return self._seen(self.worlds.reset(seed))
-        return self._seen(self.worlds.reset())
+        if seed is not None and isinstance(self.environments, GymnasiumVectorEnv):
+            return self._seen(self.environments.reset(seed))
+        return self._seen(self.environments.reset())
 
     def restore(self, state: bytes) -> Float32 | None:
-        """Go on where the worlds were saved; None where some could not be."""
-        rows = self.worlds.restore(state)
+        """Go on where the environments were saved; None where some could not be."""
+        rows = self.environments.restore(state)
         return None if rows is None else self._seen(rows)
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -93,7 +94,7 @@ class WorldsVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Float32, Float32, NDArray[np.bool_], list[dict[str, Any]]]:
         """Answer one decision in every environment."""
-        step = self.worlds.step(self._actions)
+        step = self.environments.step(self._actions)
         dones = np.logical_or(step.terminated, step.truncated)
         out = self._infos
         if step.episode_ends:
@@ -101,9 +102,8 @@ class WorldsVecEnv(VecEnv):
             for ended in step.episode_ends:
                 i = ended.environment
                 cut = bool(self._bootstrap and step.truncated[i] and not step.terminated[i])
-                out[i] = end_info(
-                    ended, cut, self._began_s, ended.observation if self._whole else ended.observation[: self.n_obs]
-                )
+                seen = ended.observation if self._whole else ended.observation[: self.n_obs]
+                out[i] = end_info(ended, cut, self._began_s, seen)
         return self._seen(step.observations), step.rewards, dones, out
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -112,7 +112,7 @@ class WorldsVecEnv(VecEnv):
 
     def close(self) -> None:
         """Close the environments."""
-        self.worlds.close()
+        self.environments.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """The attribute of all environments together, once per environment."""
@@ -137,7 +137,7 @@ class WorldsVecEnv(VecEnv):
 
     @property
     def _owner(self) -> Any:
-        return self.worlds.env if isinstance(self.worlds, GymnasiumVectorEnv) else self.worlds
+        return self.environments.env if isinstance(self.environments, GymnasiumVectorEnv) else self.environments
 
     def _chosen(self, indices: int | Iterable[int] | None) -> Sequence[int]:
         if indices is None:
@@ -150,8 +150,14 @@ class WorldsVecEnv(VecEnv):
         return rows if self._whole else rows[:, : self.n_obs]
 
 
-class RowsSpec(SpecVecEnv):
-    """What is known of environments that actors hold."""
+class RemoteEnvSpec(VecEnv):
+    """The spaces of environments that actors hold, as one environment that cannot be stepped.
+
+    Args:
+        layout: of rows and actions; see ``learner_spaces``.
+    """
+
+    render_mode = None
 
     def __init__(
         self,
@@ -160,7 +166,38 @@ class RowsSpec(SpecVecEnv):
         action: spaces.Space[Any],
         mask_in_row: bool = True,
     ) -> None:
-        self.layout, self.world_spaces = layout, (observation, action)
+        self.layout, self.env_spaces = layout, (observation, action)
         self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
         self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-        super().__init__(*learner_spaces(layout, observation, action, mask_in_row))
+        super().__init__(1, *learner_spaces(layout, observation, action, mask_in_row))
+
+    def reset(self) -> Float32:
+        """Zeros."""
+        space = self.observation_space
+        return np.zeros((1, *(space.shape or ())), space.dtype)
+
+    def step_async(self, actions: NDArray[Any]) -> NoReturn:
+        """There is nothing to step."""
+        raise NotImplementedError("actors step the environments; here are only their spaces")
+
+    def step_wait(self) -> NoReturn:
+        """There is nothing to step."""
+        raise NotImplementedError("actors step the environments; here are only their spaces")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Of the specification itself."""
+        return [getattr(self, attr_name)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """There is no environment that could use it."""
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """There is no environment that could be asked."""
+        raise NotImplementedError(f"actors hold the environments, {method_name} cannot be called here")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Never."""
+        return [False]

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.spaces import describe
 from rlctl.config.validation import check_options, short_repr
-from rlctl.core.errors import ConfigError, PolicyError, RlctlError, reason
+from rlctl.core.errors import ConfigError, PolicyError, RlctlError, one_line, reason
 from rlctl.core.machine import Capacity
 from rlctl.distributed.comm.transition_spec import Seeds
 from rlctl.environments.checked_env import CheckedEnv
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _ID = ("campaign", "options", "id")
 _COMMUNICATOR = ("campaign", "options", "communicator")
+LONGEST = 300
+"""Characters of a message of an environment; some repeat all that they were given."""
 
 
 class GymnasiumOptions(BaseModel):
@@ -147,10 +149,5 @@ def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) ->
         raise ConfigError(str(error), _ID) from error
 
 
-LONGEST = 300
-"""Of what an environment says of itself; some repeat all that they were given."""
-
-
 def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) < LONGEST else text[: LONGEST - 3] + "..."
+    return one_line(str(error), LONGEST)

@@ -113,7 +113,10 @@ class Categorical(ActionDistribution):
     def mode(self, outputs: Float32, masks: Mask | None) -> NDArray[np.int64]:
         """The largest allowed logit of each head; the first of a head that allows nothing."""
         allowed = outputs if masks is None else np.where(masks, outputs, -np.inf)
-        return np.stack([allowed[:, head].argmax(axis=1) for head in self._slices], axis=1)
+        chosen = np.empty((len(outputs), len(self.heads)), np.int64)
+        for i, head in enumerate(self._slices):
+            allowed[:, head].argmax(axis=1, out=chosen[:, i])
+        return chosen
 
     def sample(
         self, outputs: Float32, masks: Mask | None, random: np.random.Generator, exploration: float = 0.0

@@ -89,7 +89,7 @@ def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
     pairs, outputs = manifest.golden_pairs, policy.distribution.outputs
     if pairs > most_pairs(policy.observation_length, outputs):
         raise PolicyError(f"the golden pairs have more than {MAX_PARAMETERS:,} numbers")
-    if policy.attention is not None and pairs * policy.attention.spec.work > MAX_WORK:
+    if policy.network.attention is not None and pairs * policy.network.attention.spec.work > MAX_WORK:
         raise PolicyError(f"{pairs} golden pairs would take too long to compute")
     categorical = isinstance(policy.distribution, Categorical)
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -132,28 +132,28 @@ def tolerance(policy: NumpyPolicy, observations: NDArray[np.float32]) -> NDArray
     such bound is of use: there it is 20 times what float32 is off from float64 in the row's worst logit, and at least
     1e-5 of its largest.
     """
-    x = policy.clipped(np.asarray(observations)).astype(np.float64)
-    if policy.attention is not None:
-        some = max(1, MAX_SCORES // policy.attention.spec.scores)  # at a time: the scores of a row may be many
+    attention, lstm, layers = policy.network.attention, policy.network.lstm, policy.network.perceptron
+    x = policy.network.clipped(np.asarray(observations)).astype(np.float64)
+    if attention is not None:
+        some = max(1, MAX_SCORES // attention.spec.scores)  # at a time: the scores of a row may be many
         parts = [x[i : i + some] for i in range(0, len(x), some)]
-        exact = np.concatenate([policy.attention.exact(part) for part in parts])
-        rounded = np.concatenate([policy.attention(part.astype(np.float32)) for part in parts])
+        exact = np.concatenate([attention.exact(part) for part in parts])
+        rounded = np.concatenate([attention(part.astype(np.float32)) for part in parts])
         off = np.abs(rounded - exact).max(axis=1, keepdims=True)
         least = 1e-5 * np.maximum(1.0, np.abs(exact).max(axis=1, keepdims=True))
         return np.asarray(np.broadcast_to(np.maximum(20.0 * off, least), exact.shape), np.float64)
     variance = np.zeros_like(x)
-    if policy.lstm is not None:
-        rows = x.astype(np.float32)
-        sums = np.abs(x).max(initial=0.0) * policy.lstm.inputs + 1.0
-        x = policy.lstm(rows, np.zeros((len(rows), 2 * policy.lstm.units), np.float32))[0].astype(np.float64)
-        variance = np.full_like(x, (16.0 * np.sqrt(policy.lstm.inputs + 1) * UNIT * sums) ** 2)
-    for i, (weight, bias) in enumerate(policy.layers):
-        last = i == len(policy.layers) - 1
+    if lstm is not None:
+        sums = np.abs(x).max(initial=0.0) * lstm.inputs + 1.0
+        x = lstm(x.astype(np.float32), policy.network.initial_state(len(x)))[0].astype(np.float64)
+        variance = np.full_like(x, (16.0 * np.sqrt(lstm.inputs + 1) * UNIT * sums) ** 2)
+    for i, (weight, bias) in enumerate(layers.layers):
+        last = i == len(layers.layers) - 1
         size = np.abs(weight.astype(np.float64))
         off = 4.0 * np.sqrt(len(weight) + 1) * UNIT * (np.abs(x) @ size + np.abs(bias))
         variance = variance @ size**2 + off**2
         x = x @ weight.astype(np.float64) + bias
         if not last:
-            x = np.maximum(x, 0.0) if policy.relu else np.tanh(x)
-            variance = variance if policy.relu else variance + (4.0 * UNIT) ** 2
+            x = np.maximum(x, 0.0) if layers.relu else np.tanh(x)
+            variance = variance if layers.relu else variance + (4.0 * UNIT) ** 2
     return np.asarray(2.0 * np.sqrt(variance), np.float64)

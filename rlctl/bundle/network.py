@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from rlctl.bundle.actions import Categorical, Float32, Mask, action_distribution
 from rlctl.bundle.arrays import Declared
-from rlctl.bundle.attention import Attention, AttentionSpec
+from rlctl.bundle.attention import AttentionSpec
 from rlctl.bundle.manifest import MAX_STATISTICS, Manifest, as_data, digest
-from rlctl.bundle.recurrent import Lstm
+from rlctl.bundle.policy_network import PolicyNetwork
 from rlctl.bundle.spaces import build, describe, length
 from rlctl.core.campaign import Decision
 from rlctl.core.errors import PolicyError
@@ -24,6 +24,7 @@ MAX_PARAMETERS = 1 << 26
 """Of the layers, and in the golden pairs: enough for pictures."""
 ATTENTION = "attention."
 """What the names of the weights of attention begin with."""
+LOG_STD = "log_std"
 
 
 class NumpyPolicy:
@@ -35,9 +36,7 @@ class NumpyPolicy:
         digest: identifies the bundle; see ``rlctl.bundle.manifest.digest``.
         observation_space, action_space: what it was trained for.
         deterministic: whether it takes the likeliest answer, or draws one.
-        attention: over sets, in place of ``layers``; None: there is none.
-        layers: (inputs, outputs) matrix and bias of each layer.
-        relu: whether the activation is relu; otherwise it is tanh.
+        distribution: of actions, on the outputs of ``network``.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class NumpyPolicy:
         self.observation_space: spaces.Space[Any] = build(manifest.spaces.observation)
         self.action_space: spaces.Space[Any] = build(manifest.spaces.action)
         self.observation_length = length(manifest.spaces.observation)
-        self.distribution = action_distribution(self.action_space, weights.get("log_std"), manifest.network.output)
+        self.distribution = action_distribution(self.action_space, weights.get(LOG_STD), manifest.network.output)
         figures = manifest.observations
         lengths = {len(f) for f in (figures.mean, figures.std, figures.min, figures.max)}
         if lengths not in ({self.observation_length}, {1} if self.observation_length > MAX_STATISTICS else None):
@@ -68,25 +67,19 @@ class NumpyPolicy:
         for name, array in weights.items():
             if not np.isfinite(array).all():
                 raise PolicyError(f"policy {self.name}: {name} has numbers that are not finite")
-        sets = manifest.network.attention
-        self.attention: Attention | None = None
-        if sets is not None:
-            self.attention = Attention(sets)
-            parts = [weights[f"{ATTENTION}{name}"].astype(np.float32).ravel() for name in sets.shapes()]
-            self.attention.view(np.concatenate(parts))
-        count = 0 if sets is not None else len(manifest.network.hidden) + 1
-        self.layers = [
-            (np.ascontiguousarray(weights[f"{i}.weight"].T, np.float32), weights[f"{i}.bias"].astype(np.float32))
-            for i in range(count)
-        ]
-        self.relu = manifest.network.activation == "relu"
-        self._clip = manifest.network.observation_clip
+        layers = manifest.network
+        self.network = PolicyNetwork(
+            self.observation_length,
+            self.distribution.outputs,
+            layers.hidden,
+            layers.activation,
+            layers.observation_clip,
+            layers.lstm,
+            layers.attention,
+        )
+        parts = [weights[name].astype(np.float32).ravel() for name in declared_weights(manifest) if name != LOG_STD]
+        self.network.view(np.concatenate(parts))
         self._random = np.random.default_rng(0)
-        units = manifest.network.lstm
-        self.lstm: Lstm | None = None
-        if units:
-            self.lstm = Lstm(self.observation_length, units)
-            self.lstm.view(np.concatenate([weights[f"lstm.{name}"].ravel() for name in ("input", "recurrent", "bias")]))
         self._memory: dict[str, Float32] = {}
 
     @property
@@ -119,29 +112,9 @@ class NumpyPolicy:
 
         A recurrent network remembers nothing here.
         """
-        x = self.clipped(np.asarray(observation, dtype=np.float32))
-        if self.attention is not None:
-            outputs: Float32 = self.attention(np.atleast_2d(x)).reshape((*x.shape[:-1], -1))
-            return outputs
-        if self.lstm is not None:
-            rows = np.atleast_2d(x)
-            x = self.lstm(rows, np.zeros((len(rows), 2 * self.lstm.units), np.float32))[0].reshape((*x.shape[:-1], -1))
-        return self._behind(x)
-
-    def _behind(self, x: Float32) -> Float32:
-        """Outputs of the last layer for what the recurrent layer gives, or the observation without one."""
-        for weight, bias in self.layers[:-1]:
-            x = x @ weight
-            x += bias
-            x = np.maximum(x, 0.0, out=x) if self.relu else np.tanh(x, out=x)
-        weight, bias = self.layers[-1]
-        x = x @ weight
-        x += bias
-        return x
-
-    def clipped(self, observation: Float32) -> Float32:
-        """The observation as the first layer reads it."""
-        return observation if self._clip is None else np.clip(observation, -self._clip, self._clip)
+        x = np.asarray(observation, dtype=np.float32)
+        rows = np.atleast_2d(x)
+        return self.network(rows, self.network.initial_state(len(rows)))[0].reshape((*x.shape[:-1], -1))
 
     def predict(self, observation: Any, mask: Mask | None = None) -> Any:
         """The action for an observation, each as in its space: what ``env.step`` takes.
@@ -170,7 +143,7 @@ class NumpyPolicy:
     def state(self) -> Mapping[str, Any]:
         """The state of the random generator, and what a recurrent network remembers of each subject."""
         state: dict[str, Any] = {"random": self._random.bit_generator.state}
-        if self.lstm is not None:
+        if self.network.state_size:
             state["memory"] = {subject: memory.tolist() for subject, memory in self._memory.items()}
         return state
 
@@ -184,16 +157,13 @@ class NumpyPolicy:
         if not np.isfinite(flat).all():
             bad = int(np.argmin(np.isfinite(np.ravel(flat))))
             raise PolicyError(f"policy {self.name}: the observation's number {bad} is {np.ravel(flat)[bad]}")
-        if self.lstm is None:
-            outputs = self.logits(flat)
-        else:
-            before = self._memory.get(subject)
-            if before is None:
-                before = np.zeros(2 * self.lstm.units, np.float32)
-            x = self.clipped(np.asarray(flat, np.float32))
-            hidden, after = self.lstm(x[None], before[None])
+        state = self._memory.get(subject)
+        if state is None:
+            state = self.network.initial_state(1)[0]
+        rows, after = self.network(np.asarray(flat, np.float32)[None], state[None])
+        if self.network.state_size:
             self._memory[subject] = after[0]
-            outputs = self._behind(hidden[0])
+        outputs = rows[0]
         if self.deterministic:
             return self.likeliest(outputs, mask)
         masks = None if mask is None else mask[None]
@@ -256,5 +226,5 @@ def declared_weights(manifest: Manifest) -> Declared:
         declared[f"{i}.weight"] = ((units, inputs), np.float32)
         declared[f"{i}.bias"] = ((units,), np.float32)
     if manifest.spaces.action.type == "Box" and network.output == "plain":
-        declared["log_std"] = ((outputs,), np.float32)
+        declared[LOG_STD] = ((outputs,), np.float32)
     return declared

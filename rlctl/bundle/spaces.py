@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from rlctl.core.errors import PolicyError
+from rlctl.core.errors import PolicyError, one_line
 
 MAX_NUMBERS = 1_000_000
 """More numbers in an observation, or choices in an action, than any network here reads or gives."""
@@ -96,18 +96,18 @@ def describe(observation: spaces.Space[Any], action: spaces.Space[Any]) -> dict[
     """
     data = {"observation": describe_space(observation), "action": describe_space(action)}
     for what, space in (("observation", observation), ("action", action)):
-        count = int(spaces.flatdim(space))
+        count, shown = int(spaces.flatdim(space)), one_line(str(space))
         if not 1 <= count <= MAX_NUMBERS:
             advice = "fewer (gymnasium.wrappers has ResizeObservation)" if count else "some"
             raise PolicyError(
-                f"{what}s of {_short(space)} have {count:,} numbers, where 1 to {MAX_NUMBERS:,} can be learned and "
+                f"{what}s of {shown} have {count:,} numbers, where 1 to {MAX_NUMBERS:,} can be learned and "
                 f"saved: wrap the environment so that there are {advice}"
             )
         try:
             _SPACE.validate_python(data[what])
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise PolicyError(f"{what}s of {_short(space)} cannot be saved: {first['msg']}") from None
+            raise PolicyError(f"{what}s of {shown} cannot be saved: {first['msg']}") from None
     return data
 
 
@@ -134,7 +134,7 @@ def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
     if isinstance(space, spaces.Tuple):
         return {"type": "Tuple", "spaces": [describe_space(part) for part in space.spaces]}
     raise PolicyError(
-        f"space {_short(space)}: a policy can be saved for Box, Discrete, MultiDiscrete (one row, from 0), "
+        f"space {one_line(str(space))}: a policy can be saved for Box, Discrete, MultiDiscrete (one row, from 0), "
         "MultiBinary, and Dict and Tuple of these"
     )
 
@@ -148,11 +148,6 @@ def build(said: BaseModel) -> spaces.Space[Any]:
     if length(said) > MAX_NUMBERS:
         raise PolicyError(f"a space of more than {MAX_NUMBERS:,} numbers")
     return _build(said)
-
-
-def _short(space: spaces.Space[Any]) -> str:
-    text = " ".join(str(space).split())
-    return text if len(text) < 120 else text[:117] + "..."
 
 
 def length(said: BaseModel) -> int:

@@ -36,7 +36,7 @@ def start_ranks(
     Args:
         options: further ones of ``rlctl train`` for the ranks.
     """
-    shape = TrainingShape.of(check_train(config, out, resume).distributed)
+    shape = TrainingShape.of(check_train(config, out, resume).section.distributed)
     with config.source.located():
         assign_roles(ranks, shape)
         game = check_game(config)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from rlctl.core.campaign import (
     Action,
@@ -106,8 +107,6 @@ class Driver:
 
     def answer(self, action: Action) -> None:
         """Answer the open decision: record it, then carry out what the campaign makes of it."""
-        if isinstance(action, np.ndarray) and action.dtype.kind == "f":
-            action = action.astype(np.float64)  # as a replay reads it
         if self.recorder is None:
             self._apply(action, submit=True)
             return
@@ -205,6 +204,10 @@ class Driver:
     def _apply(self, action: Action, *, submit: bool) -> None:
         self.decisions += 1
         self.started = []
+        box = self.campaign.action_space
+        if isinstance(box, Box) and not isinstance(action, Mapping):
+            # Of one type and within the bounds, whether the numbers come from a policy or from the journal.
+            action = np.clip(np.asarray(action, box.dtype).reshape(box.shape), box.low, box.high)
         with asking("the campaign", f"apply() of decision {self.decisions - 1}"):
             commands = self.campaign.apply(action)
         for command in commands:

@@ -121,7 +121,16 @@ def brief(value: object) -> str:
     'xxx...'
     """
     try:
-        text = " ".join(repr(value).split())
+        return one_line(repr(value), 59)
     except BaseException:
-        text = f"an object of type {type(value).__name__}"
-    return text if len(text) < 60 else text[:57] + "..."
+        return f"an object of type {type(value).__name__}"
+
+
+def one_line(text: str, most: int = 120) -> str:
+    """A text without line breaks, cut if it has more than ``most`` characters.
+
+    >>> one_line("two\\n  lines"), one_line("x" * 100, 10)
+    ('two lines', 'xxxxxxx...')
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 3] + "..."

@@ -37,12 +37,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
     def __init__(
-        self,
-        factory: CampaignFactory,
-        num_envs: int,
-        seed: int,
-        capacity: Capacity,
-        gamma: float = 1.0,
+        self, factory: CampaignFactory, num_envs: int, seed: int, capacity: Capacity, gamma: float = 1.0
     ) -> None:
         self.factory = factory
         self.seeds: EpisodeSeeds | None = None
@@ -57,13 +52,9 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.observation_space = gymnasium.vector.utils.batch_space(probe.observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(probe.action_space, num_envs)
         self.episodes: list[Episode] = []
-        self._observations = np.zeros((num_envs, *self._shape(probe.observation_space)), np.float32)
+        self._observations = np.zeros((num_envs, *probe.observation_space.shape), np.float32)
         self._masks = np.tile(every_choice(probe), (num_envs, 1))
         self._privileged = np.zeros((num_envs, factory.privileged(0).size), np.float32)
-
-    @staticmethod
-    def _shape(space: gymnasium.spaces.Box) -> tuple[int, ...]:
-        return tuple(space.shape)
 
     def instance(self, environment: int, episode: int) -> int:
         """The instance that an environment plays in its n-th episode."""

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlctl.core.errors import EnvironmentFault, RlctlError, SimulationDiverged, brief, described
+from rlctl.core.errors import EnvironmentFault, RlctlError, SimulationDiverged, brief, described, one_line
 from rlctl.system import crash_report
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _NUMBER = (bool, int, float, np.number, np.bool_)
 _NO_FIGURES = ("action_mask", "privileged", "tasks", "final_obs", "final_info")
 """Keys of infos that mean something else to rlctl, or to Gymnasium's vector environments."""
 _LONGEST = 300
-"""Of what an environment says of itself; some repeat all that they were given."""
+"""Characters of a message of an environment; some repeat all that they were given."""
 
 
 class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -266,5 +266,4 @@ def _counts(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, 
 
 
 def _said(error: BaseException) -> str:
-    text = " ".join(described(error).split()).removesuffix(":")
-    return text if len(text) < _LONGEST else text[: _LONGEST - 3] + "..."
+    return one_line(described(error), _LONGEST).removesuffix(":")

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from rlctl.bundle.actions import action_heads
 from rlctl.core.campaign import Mask
-from rlctl.core.errors import EnvironmentFault
+from rlctl.core.errors import EnvironmentFault, one_line
 
 
 def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int) -> Mask | None:
@@ -50,7 +50,7 @@ def action_mask(env: gymnasium.Env[Any, Any], info: Mapping[str, Any], step: int
     except (TypeError, ValueError):
         known = False
     if not known:
-        raise _wrong(env, step, f"is {_short(told)}: give booleans, or 0 and 1")
+        raise _wrong(env, step, f"is {one_line(repr(told), 80)}: give booleans, or 0 and 1")
     if flat.size != sum(heads):
         raise _wrong(env, step, f"has {flat.size} entries for the {sum(heads)} choices of {space}: give one for each")
     for number, part in enumerate(np.split(allowed, np.cumsum(heads)[:-1])):
@@ -97,8 +97,3 @@ class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
 def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> EnvironmentFault:
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     return EnvironmentFault(f"environment {name}, step {step} of an episode: its action mask {problem}", "wrong_shape")
-
-
-def _short(told: Any) -> str:
-    text = " ".join(repr(told).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -259,17 +259,15 @@ class Dispatcher:
             task.stop = TaskState.CANCELED
             self.task_log.event(event_after(task, AttemptOutcome(stopped=True), self.now()))
 
-    def take(self) -> list[Event]:
-        """Record the pending events, and take them."""
-        events = list(self.pending)
+    def take(self) -> tuple[list[Event], list[tuple[Backend, str]]]:
+        """The pending events, and what may be acknowledged when they are recorded."""
+        taken = list(self.pending), self._unacknowledged
         self.pending.clear()
-        if self.task_log is not None:
-            self.task_log.returned(events)
-            self.acknowledge()
-        return events
+        self._unacknowledged = []
+        return taken
 
     def acknowledge(self) -> None:
-        """All that was returned is recorded: backends may forget it."""
+        """Backends may forget what has ended."""
         for backend, key in self._unacknowledged:
             backend.acknowledge(key)
         self._unacknowledged.clear()

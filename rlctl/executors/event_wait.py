@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from rlctl.core.errors import AllocationEnds
 from rlctl.core.task import Event
+from rlctl.executors.backend import Backend
 from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.local.processes import capped
+
+_Taken = tuple[list[Event], list[tuple[Backend, str]]]
 
 
 class EventWait:
@@ -16,7 +19,20 @@ class EventWait:
         self._seen = self._version  # of the nodes, when events were taken last
 
     def wait(self, timeout_s: float | None, idle: bool) -> list[Event]:
-        """Start what fits, then wait for the next events."""
+        """Start what fits, wait for the next events, and record them.
+
+        Records are written without the lock, which the journal's thread needs meanwhile.
+        """
+        events, ended = self._await(timeout_s, idle)
+        log = self._dispatch.task_log
+        if log is not None:
+            log.returned(events)
+            with self._dispatch.lock:
+                for backend, key in ended:
+                    backend.acknowledge(key)
+        return events
+
+    def _await(self, timeout_s: float | None, idle: bool) -> _Taken:
         dispatch, first = self._dispatch, True
         end_s = None if timeout_s is None else dispatch.now() + timeout_s
         while True:
@@ -60,6 +76,6 @@ class EventWait:
         pools = self._dispatch.scheduler.pools
         return pools[0].version if len(pools) == 1 else sum(pool.version for pool in pools)
 
-    def _take(self) -> list[Event]:
+    def _take(self) -> _Taken:
         self._seen = self._version
         return self._dispatch.take()

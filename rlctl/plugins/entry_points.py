@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,8 @@ class Registered:
     def __str__(self) -> str:
         return f"{_WHAT[self.group]} {self.name!r} of package {self.package} ({self.value})"
 
-    def make(self, options: Mapping[str, Any]) -> Any:
-        """Call it with the options.
+    def make(self, options: Any) -> Any:
+        """Call it with its options; a learner with the whole configuration.
 
         Raises:
             ConfigError: it refuses them, or does not work; the line names the package.

@@ -19,6 +19,7 @@ from rlctl.core.task import TaskSpec
 from rlctl.environments.reward_env import Game, collective, rewarded
 from rlctl.plugins.entry_points import CAMPAIGNS, load
 from rlctl.plugins.registry import (
+    Learner,
     campaign_factory,
     executor_factory,
     executor_options,
@@ -119,8 +120,11 @@ def check_game(config: Config) -> Game:
     return game if rewarded(game) else check_campaign(config)
 
 
-def check_training(config: Config, factory: Game) -> None:
+def check_training(config: Config, factory: Game) -> Learner:
     """Ask the learner whether it can use its section.
+
+    Returns:
+        the learner, with its options.
 
     Raises:
         ConfigError: it cannot.
@@ -144,9 +148,9 @@ def check_training(config: Config, factory: Game) -> None:
             ("train", "distributed", "learners"),
         )
     check_group(config.train, factory)
-    asked = getattr(learner(config.train.algorithm), "check", None)
-    if asked is not None:
-        asked(config, factory)
+    made = learner(config)
+    made.check(factory)
+    return made
 
 
 def check_group(section: TrainSection, factory: Game) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
-from rlctl.config.schema import Config, RuleEntry
+from rlctl.config.schema import Config, RuleEntry, TrainSection
 from rlctl.config.validation import did_you_mean, key_prefix, short_repr
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, RlctlError, reason
@@ -35,6 +35,7 @@ from rlctl.plugins.entry_points import (
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
 
+ALGORITHM = ("train", "algorithm")
 LARGEST = 1e12
 """No parameter of a rule is meant to be larger; overflow begins somewhere beyond."""
 
@@ -92,15 +93,59 @@ class Rule:
             raise ConfigError(f"rule {self.name}: {key} {problem}, got {short_repr(value)}", ("parameters", key))
 
 
-class Learner(Protocol):
-    """What a package registers under ``rlctl.learners``: trains a policy.
+class Learner:
+    """A learning algorithm with its options: the base of what packages register under ``rlctl.learners``.
 
-    It may have a method ``check(config, factory)`` that raises ``ConfigError`` for what it cannot use, so that
-    ``rlctl check`` finds that out without training.
+    It is made as ``Learner(config)``, once per process, and raises ``ConfigError`` for ``train.options`` that it does
+    not know.
+
+    Attributes:
+        with_mask: rows that actors send hold masks of choices.
+        with_privileged: they hold what only the twin knows.
+        chunk_steps: steps that an actor sends together, unless the configuration says.
     """
 
-    def __call__(self, config: Config, out: Path, resume: bool, progress: Progress) -> Path:
-        """Train into the folder ``out`` and return the folder of the saved policy."""
+    with_mask = True
+    with_privileged = True
+    chunk_steps = 64
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @property
+    def section(self) -> TrainSection:
+        """``train`` of the configuration."""
+        assert self.config.train is not None
+        return self.config.train
+
+    def check(self, game: Game) -> None:
+        """Refuse what cannot be trained, so that ``rlctl check`` finds it without training.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+
+    def env_setup(self, environment: Any, campaign: str) -> Any:
+        """Prepare a campaign's environment, or a vector of them; by default, it is used as it is."""
+        return environment
+
+    def train(self, out: Path, resume: bool, progress: Progress) -> Path:
+        """Train into the folder ``out``; return the folder of the saved policy."""
+        raise NotImplementedError(f"{type(self).__name__}.train(out, resume, progress) is not written")
+
+    def train_on_ranks(self, out: Path, resume: bool, progress: Progress, ranks: Any) -> Path | None:
+        """Train on the rank of a learner.
+
+        Args:
+            ranks: see ``rlctl.distributed.learner.context.LearnerContext``.
+
+        Returns:
+            The folder of the saved policy; None where the learner was asked to stop, or is not the first.
+
+        Raises:
+            ConfigError: the algorithm learns in one process only.
+        """
+        raise ConfigError(f"{self.section.algorithm} learns in one process only: leave --ranks out", ALGORITHM)
 
 
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
@@ -202,13 +247,18 @@ def policy_factory(name: str) -> Rule:
     return Rule(load(POLICIES, name))
 
 
-def learner(name: str) -> Learner:
-    """The learning algorithm ``name``.
+def learner(config: Config) -> Learner:
+    """The learning algorithm of the configuration's section ``train``, with its options.
 
     Raises:
-        ConfigError: there is no such algorithm.
+        ConfigError: there is no such algorithm, or it refuses the options.
     """
-    return cast(Learner, load(LEARNERS, name, ("train", "algorithm")).found)
+    assert config.train is not None
+    registered = load(LEARNERS, config.train.algorithm, ALGORITHM)
+    made = registered.make(config)
+    if not isinstance(made, Learner):
+        raise ConfigError(f"{registered} makes {short_repr(made)}, which is no rlctl.plugins.registry.Learner")
+    return made
 
 
 def load_policy(config: Config, text: str) -> Policy:

@@ -14,11 +14,19 @@ from test_chunk import steps
 from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.distributed.comm.chunk import ChunkRecorder, decode_chunk
 from rlctl.distributed.comm.transition_spec import Seeds, TransitionSpec
-from rlctl_agents.asynchronous.batch import Batch
-from rlctl_agents.asynchronous.off_policy import AsyncDQN, AsyncSAC, AsyncTD3
-from rlctl_agents.asynchronous.on_policy import AsyncMaskablePPO, AsyncPPO, AsyncRecurrentPPO
-from rlctl_agents.asynchronous.replay import TimedReplayBuffer
-from rlctl_agents.spec_env import SpecVecEnv
+from rlctl_agents.actor_link import ActorLink
+from rlctl_agents.dqn.learner import ActorDQN
+from rlctl_agents.maskable_ppo.learner import ActorMaskablePPO
+from rlctl_agents.off_policy.options import ReplayOptions
+from rlctl_agents.off_policy.replay_buffer import TimedReplayBuffer
+from rlctl_agents.on_policy.chunk_batch import ChunkBatch
+from rlctl_agents.on_policy.options import OnPolicyOptions
+from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.recurrent_ppo.learner import ActorRecurrentPPO
+from rlctl_agents.recurrent_ppo.networks import CriticMemory, run_along
+from rlctl_agents.sac.learner import ActorSAC
+from rlctl_agents.td3.learner import ActorTD3
+from rlctl_agents.vec_env import RemoteEnvSpec
 
 torch.set_num_threads(1)
 
@@ -68,9 +76,10 @@ def players(make, count=4, lag=0, with_mask=False, steps=20):
     return Players(worlds, steps, lag)
 
 
-def spec(make):
+def spec(make, n_mask=0):
     env = make()
-    return SpecVecEnv(env.observation_space, env.action_space)
+    layout = TransitionSpec(int(spaces.flatdim(env.observation_space)), n_mask, 0, 1)
+    return RemoteEnvSpec(layout, env.observation_space, env.action_space, mask_in_row=False)
 
 
 def score(model, make):
@@ -84,8 +93,8 @@ def score(model, make):
 def test_ppo(space, lag):
     make = lambda: Identity(space)  # noqa: E731
     source = players(make, lag=lag)
-    model = AsyncPPO("MlpPolicy", spec(make), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1)
-    model.attach(source)
+    model = ActorPPO("MlpPolicy", spec(make), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1)
+    model.attach(ActorLink(source), OnPolicyOptions())
     model.learn(9_600 if space is CHOICE else 16_000)
     assert score(model, make) > 0.85
     assert source.version > 10
@@ -95,8 +104,10 @@ def test_ppo(space, lag):
 def test_maskable_ppo():
     make = lambda: Identity(CHOICE, masks=True)  # noqa: E731
     source = players(make, with_mask=True)
-    model = AsyncMaskablePPO("MlpPolicy", spec(make), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1)
-    model.attach(source)
+    model = ActorMaskablePPO(
+        "MlpPolicy", spec(make, 3), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1
+    )
+    model.attach(ActorLink(source), OnPolicyOptions())
     model.learn(6_400)
     chunk = source.next_batch(1, lambda: False)[0]
     allowed = chunk.transitions["observation"][..., 3:] > 0.5
@@ -107,11 +118,11 @@ def test_maskable_ppo():
 def test_recurrent_ppo_remembers_what_was_shown():
     make = lambda: Identity(CHOICE, late=1)  # noqa: E731
     source = players(make)
-    model = AsyncRecurrentPPO(
+    model = ActorRecurrentPPO(
         "MlpLstmPolicy", spec(make), n_steps=640, batch_size=160, gamma=0.5, learning_rate=5e-3, seed=1,
         policy_kwargs={"lstm_hidden_size": 16, "net_arch": [16]},
     )  # fmt: skip
-    model.attach(source)
+    model.attach(ActorLink(source), OnPolicyOptions())
     model.learn(25_600)
     # Without memory, a third.
     assert score(model, make) > 0.8
@@ -121,14 +132,14 @@ def test_the_current_network_along_a_chunk_is_what_the_actor_had():
     """With the same policy, log-probabilities and memory are those of the actor."""
     make = lambda: Identity(CHOICE)  # noqa: E731
     source = players(make, count=2, steps=7)  # episodes go on from chunk to chunk
-    model = AsyncRecurrentPPO("MlpLstmPolicy", spec(make), policy_kwargs={"lstm_hidden_size": 8}, seed=1)
-    model.attach(source)
+    model = ActorRecurrentPPO("MlpLstmPolicy", spec(make), policy_kwargs={"lstm_hidden_size": 8}, seed=1)
+    model.attach(ActorLink(source), OnPolicyOptions())
     model.publish()
     chunks = source.next_batch(150, lambda: False)
-    batch = Batch(chunks)
-    found = model._memory.walk(model.policy, batch, model._actions(batch))
+    batch = ChunkBatch(chunks)
+    found = run_along(model.policy, batch, torch.as_tensor(batch.actions).long().flatten(), CriticMemory())
     assert found.log_probs == pytest.approx(batch.transitions["log_prob"], abs=1e-5)
-    begins = found.states["hidden_states_pi"][batch.seams, 0]
+    begins = found.more["hidden_states_pi"][batch.seams, 0]
     sent = np.concatenate([chunk.state for chunk in chunks])[:, :8]
     assert begins == pytest.approx(sent, abs=1e-5)
     assert np.abs(sent[4:]).max() > 0.01
@@ -141,9 +152,9 @@ def replayed(kind, make, **options):
 
 def test_dqn():
     make = lambda: Identity(CHOICE)  # noqa: E731
-    model = replayed(AsyncDQN, make, train_freq=8, target_update_interval=100, learning_rate=3e-3)
+    model = replayed(ActorDQN, make, train_freq=8, target_update_interval=100, learning_rate=3e-3)
     source = players(make, steps=4)
-    model.attach(source, updates_per_transition=0.25)
+    model.attach(ActorLink(source), ReplayOptions(updates_per_decision=0.25))
     model.learn(6_000)
     assert score(model, make) > 0.9
     assert model._n_calls == model.num_timesteps
@@ -153,17 +164,17 @@ def test_dqn():
     assert model._n_updates == pytest.approx(0.25 * (model.num_timesteps - 200), abs=10)
 
 
-@pytest.mark.parametrize("kind", [AsyncSAC, AsyncTD3])
+@pytest.mark.parametrize("kind", [ActorSAC, ActorTD3])
 def test_actor_critics(kind):
     make = lambda: Identity(NUMBER)  # noqa: E731
-    noise = {"action_noise": NormalActionNoise(np.zeros(1), 0.2 * np.ones(1))} if kind is AsyncTD3 else {}
+    noise = {"action_noise": NormalActionNoise(np.zeros(1), 0.2 * np.ones(1))} if kind is ActorTD3 else {}
     small = {"net_arch": [32]}
     model = replayed(kind, make, train_freq=1, learning_rate=3e-3, batch_size=64, policy_kwargs=small, **noise)
     source = players(make, count=2, steps=4)
-    model.attach(source, updates_per_transition=0.5)
+    model.attach(ActorLink(source), ReplayOptions(updates_per_decision=0.5))
     model.learn(2_400)
     assert score(model, make) > 0.85
-    assert source.published[-1][1] == pytest.approx(0.2 if kind is AsyncTD3 else 0.0)
+    assert source.published[-1][1] == pytest.approx(0.2 if kind is ActorTD3 else 0.0)
 
 
 def some_chunks(count, seed=0):

@@ -1,5 +1,6 @@
 """What actors compute in NumPy is what the model computes in PyTorch."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -9,16 +10,18 @@ from stable_baselines3 import DQN, PPO, SAC, TD3
 
 from rlctl.bundle.recurrent import Lstm
 from rlctl.distributed.actor.numpy_policies import ActorPolicy
-from rlctl_agents.ppo.network import PrivilegedPolicy
-from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
-from rlctl_agents.spec_env import SpecVecEnv
+from rlctl.distributed.comm.transition_spec import TransitionSpec
+from rlctl_agents.policy_export import policy_spec, policy_weights
+from rlctl_agents.ppo.networks import PrivilegedPolicy
+from rlctl_agents.vec_env import RemoteEnvSpec
 
 SEEN = spaces.Box(-np.inf, np.inf, (5,), np.float32)
 BOX = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 7.0], np.float32))
 
 
-def env(action, observation=SEEN):
-    return SpecVecEnv(observation, action)
+def env(action, observation=SEEN, n_mask=0):
+    layout = TransitionSpec(int(spaces.flatdim(observation)), n_mask, 0, 1)
+    return RemoteEnvSpec(layout, observation, action, mask_in_row=False)
 
 
 def acting(model):
@@ -26,8 +29,8 @@ def acting(model):
     with torch.no_grad():
         for parameter in model.policy.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    policy = ActorPolicy(snapshot_spec(model))
-    flat = snapshot_weights(model)
+    policy = ActorPolicy(policy_spec(model))
+    flat = policy_weights(model)
     assert flat.shape == (policy.length,)
     policy.load(flat)
     return policy
@@ -76,7 +79,7 @@ def test_masked_rows_with_privileged_quantities_are_read_as_the_model_reads_them
 
 
 def test_maskable_ppo():
-    model = MaskablePPO("MlpPolicy", env(spaces.Discrete(4)), seed=1)
+    model = MaskablePPO("MlpPolicy", env(spaces.Discrete(4), n_mask=4), seed=1)
     masks = np.random.default_rng(2).random((50, 4)) < 0.5
     masks[:, 2] = True
     answer = ask(acting(model), np.concatenate([rows(), masks], axis=1, dtype=np.float32))
@@ -162,10 +165,12 @@ def test_a_memory_does_not_overflow():
 def test_what_actors_cannot_compute_is_refused():
     from rlctl.core.errors import ConfigError
 
-    images = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+    class Pictures(gymnasium.Env):
+        observation_space, action_space = spaces.Box(0, 255, (3, 36, 36), np.uint8), spaces.Discrete(2)
+
     with pytest.raises(ConfigError, match="NatureCNN"):
-        snapshot_spec(PPO("CnnPolicy", env(spaces.Discrete(2), images)))
+        policy_spec(PPO("CnnPolicy", Pictures()))
     with pytest.raises(ConfigError, match="LeakyReLU"):
-        snapshot_spec(PPO("MlpPolicy", env(spaces.Discrete(2)), policy_kwargs={"activation_fn": torch.nn.LeakyReLU}))
+        policy_spec(PPO("MlpPolicy", env(spaces.Discrete(2)), policy_kwargs={"activation_fn": torch.nn.LeakyReLU}))
     with pytest.raises(ConfigError, match="gSDE"):
-        snapshot_spec(PPO("MlpPolicy", env(BOX), use_sde=True))
+        policy_spec(PPO("MlpPolicy", env(BOX), use_sde=True))

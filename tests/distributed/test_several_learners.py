@@ -1,18 +1,22 @@
 """Several learners are one learner with the joined batch."""
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from mpi_runner import run_ranks
+from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
 from rlctl.distributed.comm.transition_spec import TransitionSpec
-from rlctl_agents.asynchronous.on_policy import AsyncPPO
-from rlctl_agents.asynchronous.several import OutOfStepError, ParallelPPO
-from rlctl_agents.spec_env import SpecVecEnv
+from rlctl_agents.actor_link import ActorLink
+from rlctl_agents.on_policy.averaged_update import OutOfStepError, require_same_weights
+from rlctl_agents.on_policy.options import OnPolicyOptions
+from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.vec_env import RemoteEnvSpec
 
 SEEN = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 LAYOUT = TransitionSpec(3, 0, 0, 1)
@@ -61,11 +65,23 @@ def joined(parts):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def ppo(kind, **options):
+class NoActors:
+    """Where nothing is published."""
+
+    transition_spec, version = LAYOUT, 0
+
+
+def ppo(learners=None, **options):
     options = {"n_steps": 64, "batch_size": 16, "n_epochs": 3, "ent_coef": 0.01, "max_grad_norm": 0.3} | options
-    model = kind("MlpPolicy", SpecVecEnv(SEEN, spaces.Discrete(2)), seed=4, **options)
+    env = RemoteEnvSpec(LAYOUT, SEEN, spaces.Discrete(2))
+    model = ActorPPO("MlpPolicy", env, seed=4, **options)
+    attach(model, learners)
     model.set_logger(Logger(None, []))
     return model
+
+
+def attach(model, learners):
+    model.attach(ActorLink(NoActors(), learners=learners), OnPolicyOptions())
 
 
 def in_given_order(model, minibatches):
@@ -82,7 +98,7 @@ def side_by_side(models, meeting, work):
 
     def run(rank):
         try:
-            models[rank].join(meeting.of(rank))
+            attach(models[rank], meeting.of(rank))
             work(models[rank])
         except BaseException as error:
             errors.append(error)
@@ -106,8 +122,8 @@ def side_by_side(models, meeting, work):
 def test_they_learn_what_one_learns_from_the_joined_batch(options, sizes):
     """Three updates of three epochs; minibatch j of the one is that of all together."""
     parts, cuts = 4, [np.array_split(np.arange(size), 4) for size in sizes]
-    one = ppo(AsyncPPO, **options)
-    two = [ppo(ParallelPPO, **options) for _ in sizes]
+    one = ppo(**options)
+    two = [ppo(**options) for _ in sizes]
     with torch.no_grad():  # the others begin as the first one
         for parameter in two[1].policy.parameters():
             parameter.add_(1.0)
@@ -130,26 +146,26 @@ def test_they_learn_what_one_learns_from_the_joined_batch(options, sizes):
     assert vector(two[0]) == pytest.approx(vector(one), abs=1e-6)
     assert np.array_equal(vector(two[0]), vector(two[1]))
     assert two[0]._n_updates == two[1]._n_updates == one._n_updates
-    assert np.abs(vector(one) - vector(ppo(AsyncPPO))).max() > 1e-3
+    assert np.abs(vector(one) - vector(ppo())).max() > 1e-3
 
 
 def test_a_single_one_is_stable_baselines3s_own():
-    ours, theirs = ppo(ParallelPPO), ppo(AsyncPPO)
-    for model in (ours, theirs):
+    ours, theirs = ppo(Meeting(1).of(0)), ppo()
+    for model, train in ((ours, ours.train), (theirs, partial(PPO.train, theirs))):
         model.rollout_buffer.fill(data(1, 64))
         np.random.seed(5)
-        model.train()
+        train()
     assert np.array_equal(vector(ours), vector(theirs))
 
 
 def test_those_out_of_step_are_told():
-    models = [ppo(ParallelPPO) for _ in range(2)]
+    models = [ppo() for _ in range(2)]
 
     def work(model):
         if model is models[1]:
             with torch.no_grad():
                 next(model.policy.parameters()).add_(1e-6)
-        model.compare()
+        require_same_weights(model, model.link.learners)
 
     with pytest.raises(OutOfStepError):
         side_by_side(models, Meeting(2), work)
@@ -160,15 +176,14 @@ import sys
 import numpy as np, torch
 from mpi4py import MPI
 sys.path.insert(0, HERE)
-from test_several_learners import ParallelPPO, data, ppo, vector
-from rlctl.distributed.learner.context import LearnerGroup
-learners = LearnerGroup(MPI.COMM_WORLD, 5e-3)
-model = ppo(ParallelPPO)
-model.join(learners)
+from test_several_learners import data, ppo, require_same_weights, vector
+from rlctl.distributed.comm.polling import RankGroup
+learners = RankGroup(MPI.COMM_WORLD, 5e-3)
+model = ppo(learners)
 for update in range(3):
     model.rollout_buffer.fill(data(10 * update + learners.rank, 32 + 8 * learners.rank))
     model.train()
-model.compare()
+require_same_weights(model, learners)
 print(learners.total(1), vector(model).sum(), flush=True)
 """
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from rlctl_agents.asynchronous.vtrace import vtrace
+from rlctl_agents.on_policy.vtrace import vtrace
 
 ROW = spaces.Box(-1, 1, (1,), np.float32)
 

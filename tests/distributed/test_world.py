@@ -12,7 +12,7 @@ from rlctl.distributed.launch.topology import Role, TrainingShape, assign_roles
 TELL = """
 import json, sys
 from rlctl.distributed.launch.topology import TrainingShape
-from rlctl.distributed.comm.polling import PolledCollectives
+from rlctl.distributed.comm.polling import RankGroup
 from rlctl.distributed.launch.mpi_context import open_mpi_context
 
 def members(comm):
@@ -26,7 +26,7 @@ with open_mpi_context(TrainingShape(*map(int, sys.argv[1:]))) as world:
         "environment": members(world.environment),
         "survives": world.survives,
     }
-    together = PolledCollectives(world.comm).gather_notes(told)
+    together = RankGroup(world.comm).gather(told)
     if world.assignment.rank == 0:
         print(json.dumps(together))
 """

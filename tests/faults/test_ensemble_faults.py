@@ -29,7 +29,7 @@ from rlctl.core.driver import Driver
 from rlctl.environments.campaign_env import twin
 from rlctl.executors.mpi import clean_environment, find_mpiexec
 from rlctl.plugins.registry import campaign_factory
-from rlctl_envs.ensemble.active_task import JobStatus
+from rlctl_envs.ensemble.active_task import TaskPhase
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at processes through /proc"),
@@ -94,7 +94,7 @@ class Ensemble:
         assert not [*state.waiting, *state.blocked, *state.running]
         final = [task.job.number for task in state.ended]
         assert sorted(final) == sorted(state.tasks)
-        assert summary["successes"] == state.counts[JobStatus.DONE]
+        assert summary["successes"] == state.counts[TaskPhase.DONE]
         assert not list((self.run / "work").glob("*.part"))
         return summary
 

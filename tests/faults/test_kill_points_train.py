@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rlctl.bundle import saved_policy
-from rlctl_agents.checkpoint import KEPT
+from rlctl_agents.training_checkpoint import KEPT
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at processes through /proc")
 

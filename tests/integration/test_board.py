@@ -24,7 +24,7 @@ from rlctl.core.errors import ConfigError
 from rlctl.monitoring.server import serve
 from rlctl.monitoring.tags import LAYOUT, METRICS, find
 from rlctl.plugins.registry import game_factory
-from rlctl_agents.board import TrainingBoard
+from rlctl_agents.training_board import TrainingBoard
 
 CONFIG = """
 schema: 1

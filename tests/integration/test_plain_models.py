@@ -19,7 +19,7 @@ import rlctl
 from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import to_bytes
 from rlctl.config.schema import Config
-from rlctl_agents import plain
+from rlctl_agents import plain_model
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -253,7 +253,7 @@ def test_a_policy_that_was_saved_before_gets_its_plain_model(tmp_path: Path) -> 
     del data["files"]["model_plain.zip"], data["checksum"]
     (folder / "manifest.json").write_bytes(to_bytes(data))
     assert saved_policy.load(folder).digest != before
-    plain.add(folder)
+    plain_model.add(folder)
     assert "model_plain.zip" in saved_policy.load(folder).manifest.files
     assert golden([folder])[0]["same"]
     assert {path.name for path in tmp_path.iterdir()} == {"policy"}

@@ -17,9 +17,9 @@ from rlctl.config.schema import Config
 from rlctl.core.campaign import Decision
 from rlctl.core.sets import SetLayout
 from rlctl.monitoring.progress import Silent
-from rlctl_agents import training as learner
-from rlctl_agents.maskable_ppo.recipe import recipe as maskable_ppo
-from rlctl_agents.ppo.recipe import recipe as ppo
+from rlctl_agents import training
+from rlctl_agents.maskable_ppo import maskable_ppo
+from rlctl_agents.ppo import ppo
 
 CHOICES, OTHERS, COLOURS = 5, 3, 5
 LAYOUT = SetLayout(1, ((CHOICES, 1 + COLOURS), (OTHERS, 1 + COLOURS)))
@@ -72,20 +72,20 @@ def score(policy: Callable[[Any, Any], int], count: int = 400) -> float:
     return float(np.mean([policy(row, mask) == right for row, mask, right in rows]))
 
 
-@pytest.mark.parametrize("recipe", [ppo, maskable_ppo])
-def test_it_finds_what_is_alike(recipe: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+@pytest.mark.parametrize("algorithm", [ppo, maskable_ppo])
+def test_it_finds_what_is_alike(algorithm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     factory = SimpleNamespace(
         name="alike",
         version=1,
         campaign=lambda seed: SimpleNamespace(layout=LAYOUT),  # all that is asked of it
         vector_env=lambda num_envs, seed, capacity: Alike(num_envs, seed),
     )
-    monkeypatch.setattr(learner, "game_factory", lambda name, options: factory)
+    monkeypatch.setattr(training, "game_factory", lambda name, options: factory)
     options = {"n_steps": 8, "batch_size": 256, "n_epochs": 4, "learning_rate": 3e-3, "gamma": 1.0}
     options |= {"network": "attention", "attention": {"width": 16, "heads": 2, "layers": 1}}
     train = {"decisions": 25_000, "num_envs": 64, "validation_instances": 0, "options": options}
     config = Config.model_validate({"schema": 1, "seed": 1, "campaign": {"name": "alike"}, "train": train})
-    folder = learner.train(recipe, config, tmp_path / "run", False, Silent())
+    folder = algorithm(config).train(tmp_path / "run", False, Silent())
     assert folder is not None
     policy, random = saved_policy.load(folder), np.random.default_rng(0)
     assert score(lambda row, mask: random.choice(np.flatnonzero(mask))) < 0.4

@@ -20,9 +20,9 @@ from rlctl.core.campaign import Decision
 from rlctl.core.errors import ConfigError
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
 from rlctl.monitoring.progress import Silent
-from rlctl_agents import training as learner
-from rlctl_agents.ppo.recipe import recipe
-from rlctl_agents.vec_env import WorldsVecEnv
+from rlctl_agents import training
+from rlctl_agents.ppo import ppo
+from rlctl_agents.vec_env import TrainingVecEnv
 
 HEADS, COLOURS, LENGTH = (5, 3), 5, 8
 
@@ -88,7 +88,7 @@ def factory(monkeypatch):
         return made[-1]
 
     factory = SimpleNamespace(name="colours", version=3, vector_env=vector_env, made=made)
-    monkeypatch.setattr(learner, "game_factory", lambda name, options: factory)
+    monkeypatch.setattr(training, "game_factory", lambda name, options: factory)
     return factory
 
 
@@ -109,7 +109,7 @@ def score(policy, count=400):
 
 @pytest.mark.quick
 def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
-    folder = learner.train(recipe, config(), tmp_path / "run", False, Silent())
+    folder = ppo(config()).train(tmp_path / "run", False, Silent())
     policy = saved_policy.load(folder)
     random = np.random.default_rng(0)
 
@@ -126,7 +126,7 @@ def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
     assert factory.made[0].gamma == 0.99
     assert torch.get_num_threads() == 1
     with pytest.raises(ConfigError, match="already holds a training"):
-        learner.train(recipe, config(), tmp_path / "run", False, Silent())
+        ppo(config()).train(tmp_path / "run", False, Silent())
 
 
 def learning_rates(folder):
@@ -168,7 +168,7 @@ class Notes(Silent):
 def test_no_cost_is_told_before_every_environment_has_ended_a_campaign(factory, tmp_path):
     """Those that end first are the cheap ones, and alone would show a policy that gets worse as it learns."""
     notes = Notes()
-    learner.train(recipe, config(20 * 64, n_steps=2), tmp_path, False, notes)
+    ppo(config(20 * 64, n_steps=2)).train(tmp_path, False, notes)
     told = np.cumsum([amount for amount, _ in notes.said])[[bool(note) for _, note in notes.said]]
     # The youngest of 64 environments has all of its eight decisions before it; two of each are told of together.
     assert told[0] == LENGTH * 64
@@ -179,16 +179,16 @@ def test_no_cost_is_told_before_every_environment_has_ended_a_campaign(factory, 
 def test_a_signal_saves_and_stops_and_resume_goes_on_to_the_same_total(factory, tmp_path, number):
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
-        learner.train(recipe, config(6000), tmp_path, False, Interrupts(number, 3000))
+        ppo(config(6000)).train(tmp_path, False, Interrupts(number, 3000))
     assert signal.getsignal(number) == before
     saved = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
     assert saved == [f"{2048:012d}", f"{3072:012d}"]
     assert not (tmp_path / "policy").exists()
 
     with pytest.raises(ConfigError, match="another train"):
-        learner.train(recipe, config(6000, gamma=0.5), tmp_path, True, Silent())
+        ppo(config(6000, gamma=0.5)).train(tmp_path, True, Silent())
     again = Interrupts(None, 0)
-    folder = learner.train(recipe, config(6000), tmp_path, True, again)
+    folder = ppo(config(6000)).train(tmp_path, True, again)
     assert again.total == 6144
     model = PPO.load(folder / "model.zip")
     assert model.num_timesteps == 6144
@@ -204,17 +204,17 @@ def test_a_signal_saves_and_stops_and_resume_goes_on_to_the_same_total(factory, 
 
 def test_a_checkpoint_that_was_never_finished_is_passed_over(factory, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        learner.train(recipe, config(6000), tmp_path, False, Interrupts(signal.SIGTERM, 3000))
+        ppo(config(6000)).train(tmp_path, False, Interrupts(signal.SIGTERM, 3000))
     (tmp_path / "checkpoints" / ".torn").mkdir()
     (tmp_path / "checkpoints" / ".torn" / "model.zip").write_text("half")
     again = Interrupts(None, 0)
-    learner.train(recipe, config(4000), tmp_path, True, again)
+    ppo(config(4000)).train(tmp_path, True, again)
     assert again.total == 4096
     assert not (tmp_path / "checkpoints" / ".torn").exists()
 
 
 def test_the_adapter_tells_stable_baselines3_how_episodes_ended():
-    env = WorldsVecEnv(GymnasiumVectorEnv(Colours(32, 0)))
+    env = TrainingVecEnv(GymnasiumVectorEnv(Colours(32, 0)))
     rows, ended = env.reset(), 0
     assert rows.shape == (32, COLOURS + sum(HEADS) + 1) == (32, *env.observation_space.shape)
     assert env.env_method("action_masks", indices=[3])[0].tolist() == rows[3, 5:13].astype(bool).tolist()
@@ -240,5 +240,5 @@ def test_the_adapter_tells_stable_baselines3_how_episodes_ended():
 @pytest.mark.parametrize("options", [{"gama": 0.9}, {"gamma": 2.0}, {"logit_bias": [1.0]}])
 def test_options_that_cannot_be_used_are_refused_in_one_line(factory, tmp_path, options):
     with pytest.raises(ConfigError, match=rf"train\.options\.{next(iter(options))}") as error:
-        learner.train(recipe, config(**options), tmp_path, False, Silent())
+        ppo(config(**options)).train(tmp_path, False, Silent())
     assert "\n" not in str(error.value)

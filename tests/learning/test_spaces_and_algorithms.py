@@ -14,7 +14,7 @@ from gymnasium import spaces
 import rlctl
 from rlctl.cli.main import main
 from rlctl.core.errors import ConfigError, EnvironmentFault, LearningDiverged
-from rlctl_agents.actions import LEARNED, problem
+from rlctl_agents.action_support import LEARNED, problem
 
 OPTIONS = {
     "ppo": {"n_steps": 16, "batch_size": 16, "net_arch": [8]},

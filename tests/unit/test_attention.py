@@ -25,10 +25,10 @@ from rlctl.core.campaign import Decision
 from rlctl.core.errors import ConfigError, PolicyError
 from rlctl.core.sets import SetLayout
 from rlctl.distributed.actor.numpy_policies import ActorPolicy
-from rlctl_agents.ppo.attention import FAVOUR, AttentionActor
-from rlctl_agents.ppo.network import PrivilegedPolicy
-from rlctl_agents.ppo.options import Options, check_network
-from rlctl_agents.snapshot import snapshot_spec, snapshot_weights
+from rlctl_agents.policy_export import policy_spec, policy_weights
+from rlctl_agents.ppo.config import PPOConfig
+from rlctl_agents.ppo.networks import PrivilegedPolicy
+from rlctl_agents.set_networks import FAVOUR, AttentionActor
 
 SPEC = AttentionSpec(once=3, sets=[[5, 4], [4, 3], [2, 2]], prior=3, width=8, heads=2, layers=2)
 LENGTH = SPEC.layout.length
@@ -146,8 +146,8 @@ def test_what_actors_compute_and_what_is_saved_is_the_model(tmp_path: Path) -> N
     x = rows(64)
     with torch.no_grad():
         theirs = actor_net(torch.from_numpy(x)).numpy()
-    policy = ActorPolicy(snapshot_spec(trained))
-    policy.load(snapshot_weights(trained))
+    policy = ActorPolicy(policy_spec(trained))
+    policy.load(policy_weights(trained))
     seen = np.concatenate([x, np.ones((64, 5)), np.zeros((64, 2))], axis=1, dtype=np.float32)
     assert np.abs(policy.outputs(seen, policy.initial_state(64))[0] - theirs).max() < 1e-4
     trained.save(tmp_path / "model.zip")
@@ -257,12 +257,12 @@ def test_a_campaign_whose_layout_does_not_fit_its_spaces_is_refused(
     campaign = SimpleNamespace(layout=SPEC.layout, observation_space=box, action_space=action)
     factory = cast(Any, SimpleNamespace(name="toy", campaign=lambda seed: campaign))
     config = Config.model_validate({"schema": 1, "seed": 1, "campaign": {"name": "toy"}})
-    with pytest.raises(ConfigError, match="mend the campaign's layout") as caught:
-        check_network(config, Options(network="attention"), factory)
+    with pytest.raises(ConfigError, match="correct the campaign's layout") as caught:
+        PPOConfig(network="attention").check_choices(config, factory)
     assert "\n" not in str(caught.value)
     campaign.observation_space = gymnasium.spaces.Box(-9, 9, (LENGTH,), np.float32)
     campaign.action_space = gymnasium.spaces.MultiDiscrete([5])
-    check_network(config, Options(network="attention"), factory)
+    PPOConfig(network="attention").check_choices(config, factory)
 
 
 def test_where_there_are_no_sets_it_is_refused(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from rlctl.config.schema import Config
-from rlctl_agents.checkpoint import KEPT, Checkpoints
+from rlctl_agents.training_checkpoint import KEPT, Checkpoints
 
 
 def model(decisions: int) -> Any:
     weights = torch.nn.Linear(1, 1)
-    return SimpleNamespace(num_timesteps=decisions, policy=weights, save=lambda path: path.write_bytes(b"weights"))
+    actions = SimpleNamespace(_np_random=None)
+    save = lambda path: path.write_bytes(b"weights")  # noqa: E731
+    return SimpleNamespace(num_timesteps=decisions, policy=weights, action_space=actions, save=save)
 
 
 @pytest.fixture

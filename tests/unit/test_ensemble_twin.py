@@ -23,7 +23,7 @@ from rlctl.core.records import Record, RecordList
 from rlctl.core.task import TaskState
 from rlctl.environments.campaign_env import CampaignEnv, twin
 from rlctl.plugins.registry import campaign_factory, load_policy, make_rule
-from rlctl_envs.ensemble.active_task import JobStatus
+from rlctl_envs.ensemble.active_task import TaskPhase
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.cost_account import MOST_CREDIT
 from rlctl_envs.ensemble.factory import Ensemble
@@ -240,7 +240,7 @@ def test_a_task_that_can_never_run_fails_and_so_do_those_that_wait_for_it() -> N
         CampaignEnv(factory, UNEQUAL).reset(seed=0)
     campaign = factory.campaign(0)
     campaign.begin(UNEQUAL)
-    assert campaign.counts[JobStatus.FAILED] == 4
+    assert campaign.counts[TaskPhase.FAILED] == 4
     assert campaign.outcome().ended
 
 
@@ -343,7 +343,7 @@ def test_canceled_by_hand_is_stopped() -> None:
     executor.cancel(driver.started[0])
     while decision is not None:
         decision = driver.step(lpt.act(decision))
-    assert driver.campaign.counts == {JobStatus.DONE: 1, JobStatus.FAILED: 0, JobStatus.STOPPED: 1}
+    assert driver.campaign.counts == {TaskPhase.DONE: 1, TaskPhase.FAILED: 0, TaskPhase.STOPPED: 1}
     canceled = [event.uid for event in executor.events() if event.state is TaskState.CANCELED]
     assert len(canceled) == 1
 
@@ -372,7 +372,7 @@ def test_where_all_tasks_have_to_end_stopping_one_does_not_end_it() -> None:
         factory = Ensemble(options | {"objective": {"goal": goal}})
         driver, records, _ = played(factory, EQUAL, StopsOnce(), 2)
         state = driver.campaign.state
-        assert (state.counts[JobStatus.DONE], state.counts[JobStatus.STOPPED]) == counts
+        assert (state.counts[TaskPhase.DONE], state.counts[TaskPhase.STOPPED]) == counts
         assert driver.outcome().reached is (goal is None)
         canceled = [r for r in records if r.kind == "event" and r.data["state"] == "canceled"]
         assert len(canceled) == 2

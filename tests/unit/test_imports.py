@@ -16,16 +16,17 @@ ORDER = (
 """The packages of rlctl: one may import those before it, never one after it."""
 SB3 = ("stable_baselines3", "sb3_contrib")
 LIGHT_AGENTS = (
-    "rlctl_agents.rules",
-    "rlctl_agents.entry",
-    "rlctl_agents.recipe",
-    "rlctl_agents.ppo.description",
-    "rlctl_agents.ppo.options",
-    "rlctl_agents.ppo.preparation",
-    "rlctl_agents.maskable_ppo.description",
-    "rlctl_agents.recurrent_ppo.description",
-    "rlctl_agents.off_policy.description",
+    "rlctl_agents.algorithm",
+    "rlctl_agents.action_support",
+    "rlctl_agents.env_setup",
+    "rlctl_agents.sb3_learner",
+    "rlctl_agents.on_policy.options",
     "rlctl_agents.off_policy.options",
+    *(
+        f"rlctl_agents.{algorithm}{module}"
+        for algorithm in ("ppo", "maskable_ppo", "recurrent_ppo", "sac", "td3", "dqn")
+        for module in ("", ".config")
+    ),
 )
 MPI_MODULES = (
     "rlctl_envs.block_copolymer.simulate",
@@ -108,7 +109,8 @@ def forbidden(module: str, found: Import) -> str | None:
         return None
     if under(target, *SB3) and not under(module, "rlctl_agents"):
         return "Stable-Baselines3 is the learner's business"
-    if under(target, "torch", *SB3) and under(module, *LIGHT_AGENTS) and not found.in_function:
+    light = module in LIGHT_AGENTS or under(module, "rlctl_agents.rules")
+    if under(target, "torch", *SB3) and light and not found.in_function:
         return "options are checked, and actors started, without PyTorch"
     if under(target, "torch") and not under(module, "rlctl_agents"):
         late = under(module, "rlctl_envs.block_copolymer") and found.in_function

@@ -1,1 +1,1 @@
-"""SAC, TD3 and DQN: they learn from a replay buffer, which suits simulations whose steps are dear."""
+"""What SAC, TD3 and DQN share: they learn from a replay buffer, which suits simulations whose steps are costly."""

@@ -1,7 +1,7 @@
-"""Rules for ensembles: a score says which task is next, a width on how much of the machine.
+"""Rules for ensembles: a score orders the waiting tasks, a width limits how much of the machine each gets.
 
 They answer with the named quantities ``start``, ``ranks`` and ``gpu``, ``stop``, or ``wait``, and read the field
-``state``, of which ``Board`` says what they use.
+``state``, of which ``EnsembleView`` says what they use.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from rlctl.core.campaign import Action, Decision
-from rlctl.core.policy import SimpleRule
+
+Space = Mapping[str, tuple[Any, ...]]
 
 
-class Board(Protocol):
+class EnsembleView(Protocol):
     """The state of an ensemble, as far as these rules read it."""
 
     now_s: float
@@ -50,7 +51,7 @@ class Board(Protocol):
         """Other shapes on which a running task could go on now."""
 
 
-SPACE: Mapping[str, tuple[Any, ...]] = {
+SPACE: Space = {
     "efficiency": (0.05, 0.95),
     "most": (0.02, 1.0, "log"),
     "part": (0.2, 8.0, "log"),
@@ -59,8 +60,8 @@ SPACE: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-class EnsembleRule(SimpleRule):
-    """The waiting task with the highest score first, on the widest shape that the width allows.
+class EnsembleRule:
+    """A rule without memory: the waiting task with the highest score starts first, on the widest shape allowed.
 
     Args:
         efficiency: least share of a task's rank-seconds that is not lost to scaling, as far as is known.
@@ -71,7 +72,10 @@ class EnsembleRule(SimpleRule):
         backfill: whether others may start where the first one does not fit; otherwise it is waited for.
     """
 
-    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = SPACE
+    name: str
+    ORDER: ClassVar[str]
+    """The score, as the campaign names it; see ``EnsembleView.order``."""
+    SPACE: ClassVar[Space] = SPACE
 
     def __init__(
         self,
@@ -84,15 +88,15 @@ class EnsembleRule(SimpleRule):
         self.efficiency, self.most, self.part = efficiency, most, part
         self.patience, self.backfill = patience, round(backfill)
 
-    def score(self, state: Board, task: Any) -> float:
+    def score(self, state: EnsembleView, task: Any) -> float:
         """The highest starts first."""
-        raise TypeError(f"{type(self).__name__} does not say which task is first")
+        return state.order(self.ORDER, task)
 
-    def efficient(self, state: Board, task: Any, shape: Any) -> bool:
+    def efficient(self, state: EnsembleView, task: Any, shape: Any) -> bool:
         """Whether a task uses a shape well enough."""
         return state.efficiency(task, shape) >= self.efficiency
 
-    def wanted(self, state: Board, task: Any) -> list[Any]:
+    def wanted(self, state: EnsembleView, task: Any) -> list[Any]:
         """Shapes that a task should have, the best first."""
         open_tasks = len(state.waiting) + len(state.running)
         limit = state.total_cores * min(self.most, self.part / max(1, open_tasks))
@@ -112,7 +116,17 @@ class EnsembleRule(SimpleRule):
         """See ``rlctl.core.policy.Policy``."""
         return self.choose(decision.fields["state"])
 
-    def choose(self, state: Board) -> Mapping[str, Any]:
+    def reset(self, seed: int) -> None:
+        """Nothing to forget."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing to save."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take up."""
+
+    def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first task that fits, in order; tasks that are alike fit alike, so that one of them tells of all."""
         best: tuple[float, Any, Any] | None = None
         for group in state.alike.values():
@@ -128,7 +142,7 @@ class EnsembleRule(SimpleRule):
             return self.rest(state)
         return start(best[1], best[2])
 
-    def rest(self, state: Board) -> Mapping[str, Any]:
+    def rest(self, state: EnsembleView) -> Mapping[str, Any]:
         """Wait; if nothing would happen then, start what fits, as wide as it can be."""
         if not state.may_wait:
             for task in sorted(state.waiting.values(), key=lambda task: -self.score(state, task)):
@@ -143,72 +157,73 @@ def start(task: Any, shape: Any) -> Mapping[str, Any]:
     return {"start": task.job.number, "ranks": shape.ranks, "gpu": shape.gpu}
 
 
-class _Ordered(EnsembleRule):
-    ORDER: ClassVar[str]
-
-    def score(self, state: Board, task: Any) -> float:
-        return state.order(self.ORDER, task)
-
-
-class Fifo(_Ordered):
+class Fifo(EnsembleRule):
     """First come, first served."""
 
     name = ORDER = "fifo"
 
 
-class Sjf(_Ordered):
+class Sjf(EnsembleRule):
     """Shortest estimated work first."""
 
     name = ORDER = "sjf"
 
 
-class Lpt(_Ordered):
+class Lpt(EnsembleRule):
     """Longest estimated work first (Graham 1969)."""
 
     name = ORDER = "lpt"
 
 
-class Wfp3(_Ordered):
+class Wfp3(EnsembleRule):
     """``(wait / run)^3 ranks`` (Tang, Lan, Desai, Buettner 2009)."""
 
     name = ORDER = "wfp3"
 
 
-class F1(_Ordered):
+class F1(EnsembleRule):
     """``log10(run) ranks + 870 log10(arrival)``, smallest first (Carastan-Santos and de Camargo 2017)."""
 
     name = ORDER = "f1"
 
 
-class Due(_Ordered):
+class Due(EnsembleRule):
     """Highest priority first, then earliest deadline."""
 
     name = ORDER = "due"
 
 
-class Critical(_Ordered):
+class Critical(EnsembleRule):
     """List scheduling: the longest chain of tasks that wait for each other first (Hu 1961)."""
 
     name = ORDER = "critical"
 
 
-class SameEfficiency(_Ordered):
+_SAME: Space = {key: SPACE[key] for key in ("efficiency", "patience", "backfill")}
+
+
+class SameEfficiency(EnsembleRule):
     """The largest task first, each on as many ranks as it uses with the same efficiency, as far as is known."""
 
     name = "same_efficiency"
     ORDER = "lpt"
-    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {key: SPACE[key] for key in ("efficiency", "patience", "backfill")}
+    SPACE: ClassVar[Space] = _SAME
 
     def __init__(self, efficiency: float = 0.5, patience: float = 4.0, backfill: float = 1) -> None:
         super().__init__(efficiency, 1.0, 1e9, patience, backfill)
 
 
-class KnownEfficiency(SameEfficiency):
+class KnownEfficiency(EnsembleRule):
     """The same with the efficiencies as they are, which only a clairvoyant twin tells; for comparison."""
 
     name = "known_efficiency"
+    ORDER = "lpt"
+    SPACE: ClassVar[Space] = _SAME
 
-    def efficient(self, state: Board, task: Any, shape: Any) -> bool:
+    def __init__(self, efficiency: float = 0.5, patience: float = 4.0, backfill: float = 1) -> None:
+        super().__init__(efficiency, 1.0, 1e9, patience, backfill)
+
+    def efficient(self, state: EnsembleView, task: Any, shape: Any) -> bool:
         """Whether a task really uses a shape well enough."""
         return state.true_efficiency(task, shape) >= self.efficiency
 
@@ -221,19 +236,19 @@ class Tetris(EnsembleRule):
     """
 
     name = "tetris"
-    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {**SPACE, "short": (0.01, 10.0, "log")}
+    SPACE: ClassVar[Space] = {**SPACE, "short": (0.01, 10.0, "log")}
 
     def __init__(self, short: float = 0.3, **shared: float) -> None:
         super().__init__(**shared)
         self.short = short
         self._largest_s = 1.0
 
-    def choose(self, state: Board) -> Mapping[str, Any]:
+    def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """See the class."""
         self._largest_s = max((task.work_left_s for task in state.waiting.values()), default=1.0)
         return super().choose(state)
 
-    def score(self, state: Board, task: Any) -> float:
+    def score(self, state: EnsembleView, task: Any) -> float:
         """Inner product of demand and what is free, each over the machine's; less the time that is left."""
         shape = self.wanted(state, task)[0]
         cores = shape.ranks / state.total_cores * state.free_cores / state.total_cores
@@ -241,21 +256,20 @@ class Tetris(EnsembleRule):
         return float(cores + gpus - self.short * task.work_left_s / max(self._largest_s, 1e-9))
 
 
-class Easy(Fifo):
+class Easy(EnsembleRule):
     """First come, first served, and others where they do not delay the first (EASY backfilling, Lifka 1995).
 
     Walltimes are the estimates; when the first one can start is told by the expected ends of those that run.
     """
 
     name = "easy"
-    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        key: SPACE[key] for key in ("efficiency", "most", "part", "patience")
-    }
+    ORDER = "fifo"
+    SPACE: ClassVar[Space] = {key: SPACE[key] for key in ("efficiency", "most", "part", "patience")}
 
     def __init__(self, efficiency: float = 0.4, most: float = 0.5, part: float = 8.0, patience: float = 4.0) -> None:
         super().__init__(efficiency, most, part, patience, 0)
 
-    def choose(self, state: Board) -> Mapping[str, Any]:
+    def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first; where it does not fit, the next that ends before it could start, or leaves it enough."""
         waiting = sorted(state.waiting.values(), key=lambda task: -self.score(state, task))
         if not waiting:
@@ -274,7 +288,7 @@ class Easy(Fifo):
         return self.rest(state)
 
 
-def _shadow(state: Board, shape: Any) -> tuple[float, int]:
+def _shadow(state: EnsembleView, shape: Any) -> tuple[float, int]:
     """When a shape will fit, as far as is known, and the cores that will be left besides."""
     cores, gpus = state.free_cores, state.free_gpus
     for task in sorted(state.running.values(), key=lambda task: task.expected_s):
@@ -285,7 +299,7 @@ def _shadow(state: Board, shape: Any) -> tuple[float, int]:
     return float("inf"), 0
 
 
-class Malleable(Sjf):
+class Malleable(EnsembleRule):
     """Shortest work first; what is free when nothing waits goes to the running task that would end last.
 
     Args:
@@ -293,13 +307,14 @@ class Malleable(Sjf):
     """
 
     name = "malleable"
-    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {**SPACE, "gain": (0.2, 0.98)}
+    ORDER = "sjf"
+    SPACE: ClassVar[Space] = {**SPACE, "gain": (0.2, 0.98)}
 
     def __init__(self, gain: float = 0.7, **shared: float) -> None:
         super().__init__(**shared)
         self.gain = gain
 
-    def choose(self, state: Board) -> Mapping[str, Any]:
+    def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """Start what fits; where nothing waits, widen the last."""
         if state.waiting or state.free_cores <= 0:
             return super().choose(state)

@@ -1,4 +1,4 @@
-"""Rules that stop running tasks of an ensemble which are not worth their time; they start tasks as ``Lpt`` does."""
+"""Rules that stop running tasks of an ensemble which are not worth their time; they start the longest task first."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any, ClassVar
 
-from rlctl_agents.rules.ensemble import SPACE, Board, Lpt
+from rlctl_agents.rules.ensemble import SPACE, EnsembleRule, EnsembleView, Space
 
-_STARTS: Mapping[str, tuple[Any, ...]] = {key: SPACE[key] for key in ("efficiency", "most")}
+_STARTS: Space = {key: SPACE[key] for key in ("efficiency", "most")}
 
 
-class Renewal(Lpt):
+class Renewal(EnsembleRule):
     """Stops a task whose rest will cost more than a success does on average (renewal-reward; Ross 1996, section 3.6).
 
     Of a task that has done the share x of its work, at a speed of ``recent`` parts of its last reports and the rest of
@@ -30,7 +30,8 @@ class Renewal(Lpt):
     """
 
     name = "renewal"
-    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    ORDER = "lpt"
+    SPACE: ClassVar[Space] = {
         **_STARTS,
         "patient": (0.1, 5.0, "log"),
         "recent": (0.0, 1.0),
@@ -54,14 +55,14 @@ class Renewal(Lpt):
         self.patient, self.recent, self.window = patient, recent, round(window)
         self.prior, self.age, self.worth = prior, round(age), worth
 
-    def choose(self, state: Board) -> Mapping[str, Any]:
+    def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """Stop the task that has just reported, or go on as without."""
         task = state.reported
         if task is not None and len(task.reports) >= self.age and self._hopeless(state, task):
             return {"stop": task.job.number}
         return super().choose(state)
 
-    def _hopeless(self, state: Board, task: Any) -> bool:
+    def _hopeless(self, state: EnsembleView, task: Any) -> bool:
         last = task.reports[-1]
         value = last.value
         if value is not None and self.worth > 0.0 and last.fraction > 0.3:
@@ -77,7 +78,7 @@ class Renewal(Lpt):
         rest = (1.0 - last.fraction) / max(speed, 1e-12) * task.charge
         return bool(rest > self.patient * self._per_success(state, task))
 
-    def _per_success(self, state: Board, task: Any) -> float:
+    def _per_success(self, state: EnsembleView, task: Any) -> float:
         """Machine time that a success has cost so far, node-seconds."""
         expected = (task.expected_s - task.started_s) * task.charge
         spent = sum(other.spent for other in state.ended)
@@ -85,7 +86,7 @@ class Renewal(Lpt):
         return float((spent + self.prior * expected) / (good + self.prior))
 
 
-class MedianStopping(Lpt):
+class MedianStopping(EnsembleRule):
     """Stops a task whose best value so far is below the median of what others had at that point (Golovin et al. 2017).
 
     Args:
@@ -95,7 +96,8 @@ class MedianStopping(Lpt):
     """
 
     name = "median_stopping"
-    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    ORDER = "lpt"
+    SPACE: ClassVar[Space] = {
         **_STARTS,
         "after": (0.05, 0.9),
         "least": (1, 10, "int"),
@@ -106,14 +108,14 @@ class MedianStopping(Lpt):
         super().__init__(**starts)
         self.after, self.least, self.slack = after, round(least), slack
 
-    def choose(self, state: Board) -> Mapping[str, Any]:
+    def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """Stop the task that has just reported, or go on as without."""
         task = state.reported
         if task is not None and task.reports and self._poor(state, task):
             return {"stop": task.job.number}
         return super().choose(state)
 
-    def _poor(self, state: Board, task: Any) -> bool:
+    def _poor(self, state: EnsembleView, task: Any) -> bool:
         last = task.reports[-1]
         values = [report.value for report in task.reports if report.value is not None]
         if last.fraction < self.after or not values:

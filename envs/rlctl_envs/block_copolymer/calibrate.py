@@ -186,11 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ranks", default="1,2", help="numbers of MPI ranks", **lists)
     parser.add_argument("--steps", default="40,80,160", help="lengths of segment, in time steps", **lists)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each combination")
-    parser.add_argument("--quick", action="store_true", help="one run of each of two grids and two lengths")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the fitted durations here")
     options = parser.parse_args(argv)
-    if options.quick:
-        options.grids, options.steps, options.repeats = [options.grids[0], options.grids[-1]], [20, 60], 1
     combinations = [
         (grid, ranks, steps)
         for _ in range(max(1, options.repeats))

@@ -1,8 +1,9 @@
-"""A task of the ensemble as far as the campaign knows it."""
+"""A task of the ensemble as far as the campaign knows it, and the orders in which rules start waiting ones."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -11,7 +12,7 @@ from rlctl.executors.node_share import Allocation
 from rlctl_envs.ensemble.job_request import ONE, JobRequest, TaskShape
 
 
-class JobStatus(StrEnum):
+class TaskPhase(StrEnum):
     """Life of a task; the last three are final, and a task has exactly one of them in the end."""
 
     WAITING = "waiting"
@@ -67,7 +68,7 @@ class ActiveTask:
     deadline_s: float = math.inf
     path_s: float = 0.0
     blockers: set[int] = field(default_factory=set)
-    status: JobStatus = JobStatus.WAITING
+    status: TaskPhase = TaskPhase.WAITING
     uid: TaskId | None = None
     shape: TaskShape = ONE
     placement: Allocation = ()
@@ -96,9 +97,61 @@ class ActiveTask:
     @property
     def settled(self) -> bool:
         """Whether it runs and nothing is being done about it."""
-        return self.status is JobStatus.RUNNING and not (self.waits_again or self.resizing or self.stopping)
+        return self.status is TaskPhase.RUNNING and not (self.waits_again or self.resizing or self.stopping)
 
     @property
     def final(self) -> bool:
         """Whether nothing can follow."""
-        return self.status not in (JobStatus.WAITING, JobStatus.RUNNING)
+        return self.status not in (TaskPhase.WAITING, TaskPhase.RUNNING)
+
+
+# Scores by which rules order waiting tasks: the highest starts first. They read what users know, never the truth.
+
+
+def fifo(task: ActiveTask, now_s: float) -> float:
+    """First come, first served."""
+    return -task.arrived_s - 1e-9 * task.job.number
+
+
+def sjf(task: ActiveTask, now_s: float) -> float:
+    """Shortest job first."""
+    return -task.work_left_s
+
+
+def lpt(task: ActiveTask, now_s: float) -> float:
+    """Longest processing time first (Graham 1969)."""
+    return task.work_left_s
+
+
+def wfp3(task: ActiveTask, now_s: float) -> float:
+    """``(wait / run)^3 ranks`` (Tang, Lan, Desai, Buettner 2009)."""
+    ratio = (now_s - task.arrived_s) / max(task.reference_s, 1e-9)
+    return ratio**3 * task.job.requested_ranks
+
+
+def f1(task: ActiveTask, now_s: float) -> float:
+    """``log10(run) ranks + 870 log10(arrival)``, smallest first (Carastan-Santos and de Camargo 2017)."""
+    run = math.log10(max(task.reference_s, 1.0)) * task.job.requested_ranks
+    return -(run + 870.0 * math.log10(max(task.arrived_s, 1.0)))
+
+
+def due(task: ActiveTask, now_s: float) -> float:
+    """Highest priority first; among equals the earliest deadline."""
+    return task.job.priority - 1e-9 * min(task.deadline_s, 1e8)
+
+
+def critical(task: ActiveTask, now_s: float) -> float:
+    """The longest way to the end first: list scheduling by critical path (Hu 1961; Topcuoglu et al. 2002)."""
+    return task.path_s
+
+
+ORDERS: Mapping[str, Callable[[ActiveTask, float], float]] = {
+    "fifo": fifo,
+    "sjf": sjf,
+    "lpt": lpt,
+    "wfp3": wfp3,
+    "f1": f1,
+    "due": due,
+    "critical": critical,
+}
+"""The scores by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlctl.core.task import Event
-from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
+from rlctl_envs.ensemble.active_task import ActiveTask, TaskPhase
 from rlctl_envs.ensemble.cost_account import CostAccount
 from rlctl_envs.ensemble.job_request import TaskShape
 from rlctl_envs.ensemble.state import EnsembleState
@@ -31,7 +31,7 @@ class Attempts:
         self._account.unqueued(task)
         self._state.dequeue(task)
         self._state.running[task.job.number] = task
-        task.status = JobStatus.RUNNING
+        task.status = TaskPhase.RUNNING
         task.starts += 1
         self._begins_at(task, task.done)
         self._account.started(task)

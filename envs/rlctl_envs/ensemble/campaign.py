@@ -25,7 +25,7 @@ from rlctl.core.campaign import (
 )
 from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.task import Event, TaskId, TaskSpec, TaskState
-from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
+from rlctl_envs.ensemble.active_task import ActiveTask, TaskPhase
 from rlctl_envs.ensemble.choices import WAITING, Choice, ChoiceKind, shortlist
 from rlctl_envs.ensemble.features import CHOICE, GLOBALS, layout, observe
 from rlctl_envs.ensemble.job_request import JobRequest, TaskShape
@@ -170,14 +170,14 @@ class EnsembleCampaign(Campaign):
         state, account, goal = self.state, self.tasks.account, self.options.objective.goal
         left = bool(state.waiting or state.running or state.blocked or self.tasks.coming)
         window = self.options.objective.window_s
-        all_done = not left and self.counts[JobStatus.DONE] > 0
+        all_done = not left and self.counts[TaskPhase.DONE] > 0
         reached = window is None and (all_done if goal is None else account.successes >= goal)
         ended = reached or not left or state.now_s >= self.deadline_s
         extra = {
             "masked_actions": float(self.masked),
             "tasks": float(state.works),
-            "tasks_failed": float(self.counts[JobStatus.FAILED]),
-            "tasks_stopped": float(self.counts[JobStatus.STOPPED]),
+            "tasks_failed": float(self.counts[TaskPhase.FAILED]),
+            "tasks_stopped": float(self.counts[TaskPhase.STOPPED]),
             "attempts_failed": float(self.tasks.failures),
             "resizes": float(self.resizes),
             "occupancy": account.occupied_s / max(account.watched_s, 1e-9),
@@ -188,7 +188,7 @@ class EnsembleCampaign(Campaign):
         return Outcome(ended, reached, account.successes, potential, extra, account.cost(ended))
 
     @property
-    def counts(self) -> Mapping[JobStatus, int]:
+    def counts(self) -> Mapping[TaskPhase, int]:
         """Ended tasks by their state."""
         return self.state.counts
 

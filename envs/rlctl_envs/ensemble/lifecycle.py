@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlctl.core.task import Event, TaskId, TaskState
-from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus, ProgressReport
+from rlctl_envs.ensemble.active_task import ActiveTask, ProgressReport, TaskPhase
 from rlctl_envs.ensemble.attempts import Attempts
 from rlctl_envs.ensemble.cost_account import CostAccount
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest
@@ -78,8 +78,8 @@ class TaskLifecycle:
         state.tasks[job.number] = task
         self.account.arrived(task)
         before = [state.tasks[n] for n in job.after if n in state.tasks]
-        if not task.shapes or any(other.status in (JobStatus.FAILED, JobStatus.STOPPED) for other in before):
-            self._finish(task, JobStatus.FAILED)
+        if not task.shapes or any(other.status in (TaskPhase.FAILED, TaskPhase.STOPPED) for other in before):
+            self._finish(task, TaskPhase.FAILED)
             return
         task.blockers = {other.job.number for other in before if not other.final}
         self._lengthen(task)
@@ -99,7 +99,7 @@ class TaskLifecycle:
                     changed.append(other)
 
     def _enqueue(self, task: ActiveTask) -> None:
-        task.status, task.uid = JobStatus.WAITING, None
+        task.status, task.uid = TaskPhase.WAITING, None
         self._state.enqueue(task)
         self.account.queued(task)
         self.happened()
@@ -137,7 +137,7 @@ class TaskLifecycle:
             worth, children = read
             if event.attempt == 1 and (task.starts == 1 or not task.job.resizable):
                 self._state.learn(task, result.ended_s - result.started_s)
-            self._finish(task, JobStatus.DONE, worth)
+            self._finish(task, TaskPhase.DONE, worth)
             for number in children:
                 self._arrive(self._jobs[number])
         else:
@@ -145,7 +145,7 @@ class TaskLifecycle:
             task.failures += 1
             task.done = task.done if task.job.resizable else 0.0
             if task.failures > self._options.retries:
-                self._finish(task, JobStatus.FAILED)
+                self._finish(task, TaskPhase.FAILED)
             else:
                 self._enqueue(task)
         self.attempts.place_again()
@@ -157,7 +157,7 @@ class TaskLifecycle:
             task.done = task.done if task.job.resizable else 0.0
             self._enqueue(task)
         else:
-            self._finish(task, JobStatus.STOPPED)
+            self._finish(task, TaskPhase.STOPPED)
 
     def _read(self, values: Mapping[str, Any]) -> tuple[bool, list[int]] | None:
         """Whether a result is worth having, and the tasks that it brings forth; None: it makes no sense."""
@@ -169,18 +169,18 @@ class TaskLifecycle:
         new = all(0 <= n < len(self._jobs) and n not in self._state.tasks for n in children)
         return (quality >= WORTH, children) if new else None
 
-    def _finish(self, task: ActiveTask, status: JobStatus, worth: bool = True) -> None:
+    def _finish(self, task: ActiveTask, status: TaskPhase, worth: bool = True) -> None:
         state = self._state
         task.status, task.ended_s, task.uid = status, state.now_s, None
-        task.worth = status is JobStatus.DONE and worth
+        task.worth = status is TaskPhase.DONE and worth
         self.account.ended(task, state.now_s)
         state.ended.append(task)
         state.counts[status] += 1
         for other in [t for t in state.blocked.values() if task.job.number in t.blockers]:
             other.blockers.discard(task.job.number)
-            if status is not JobStatus.DONE:
+            if status is not TaskPhase.DONE:
                 del state.blocked[other.job.number]
-                self._finish(other, JobStatus.FAILED)
+                self._finish(other, TaskPhase.FAILED)
             elif not other.blockers:
                 del state.blocked[other.job.number]
                 self._enqueue(other)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
 from rlctl.executors.pool import NodePool
-from rlctl_envs.ensemble.active_task import ActiveTask, JobStatus
+from rlctl_envs.ensemble.active_task import ORDERS, ActiveTask, TaskPhase
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
 from rlctl_envs.ensemble.options import EnsembleOptions
-from rlctl_envs.ensemble.priorities import ORDERS
 from rlctl_envs.ensemble.scaling_estimate import ScalingEstimate
 
 Alike = tuple[int, tuple[TaskShape, ...], float]
@@ -72,7 +71,7 @@ class EnsembleState:
         self.running: dict[int, ActiveTask] = {}
         self.ended: list[ActiveTask] = []
         self.tasks: dict[int, ActiveTask] = {}
-        self.counts = dict.fromkeys((JobStatus.DONE, JobStatus.FAILED, JobStatus.STOPPED), 0)
+        self.counts = dict.fromkeys((TaskPhase.DONE, TaskPhase.FAILED, TaskPhase.STOPPED), 0)
         self.reported: ActiveTask | None = None
         self.scalings: dict[int, ScalingEstimate] = {}
         self.pool = NodePool(capacity, scoring)
@@ -114,7 +113,7 @@ class EnsembleState:
         return math.exp(self.work_log / self.works) if self.works else 1.0
 
     def order(self, name: str, task: ActiveTask) -> float:
-        """A task's score by one of ``orders.ORDERS``; the highest starts first."""
+        """A task's score by one of ``active_task.ORDERS``; the highest starts first."""
         return ORDERS[name](task, self.now_s)
 
     def efficiency(self, task: ActiveTask, shape: TaskShape) -> float:
@@ -142,7 +141,7 @@ class EnsembleState:
 
     def believed(self, task: ActiveTask) -> float:
         """The share of its work that a task has probably done: as its last report says, or as time has passed."""
-        if task.status is not JobStatus.RUNNING or task.starts == 0:
+        if task.status is not TaskPhase.RUNNING or task.starts == 0:
             return task.done
         if task.reports:
             return max(task.reports[-1].fraction, task.begun)

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.bundle.actions import ActionDistribution, Bernoulli, Categorical, Gaussian, Squashed
-from rlctl.bundle.attention import Attention, AttentionSpec
-from rlctl.bundle.recurrent import Lstm
-from rlctl.distributed.actor.networks import Perceptron
+from rlctl.bundle.attention import AttentionSpec
+from rlctl.bundle.policy_network import PolicyNetwork
 from rlctl.distributed.comm.transition_spec import Float32
 
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], ActionDistribution]] = {
@@ -57,50 +56,38 @@ class ActorPolicy:
             hidden layers, or None.
 
     Attributes:
-        length: of the flat weights: recurrent layer, hidden layers, last layer, extra of the distribution; each layer
-            as matrix (outputs, inputs) in C order, then bias.
+        length: of the flat weights: those of the network, then extra ones of the distribution.
         state_size: numbers of a recurrent policy's state, for each environment.
+        initial_state: makes the state of a number of environments at the begin of an episode.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.n_obs, self.n_mask = int(spec["n_obs"]), int(spec["n_mask"])
-        clip = spec.get("clip")
-        self._clip = None if clip is None else float(clip)
         self._distribution = KINDS[spec["kind"]](spec)
-        units = int(spec.get("lstm") or 0)
-        self._lstm = Lstm(self.n_obs, units) if units else None
-        self._network: Perceptron | Attention
-        if spec.get("attention") is not None:
-            self._network = Attention(AttentionSpec.model_validate(spec["attention"]))
-        else:
-            widths = [units or self.n_obs, *spec["hidden"], self._distribution.outputs]
-            self._network = Perceptron(widths, spec.get("activation", "tanh"))
-        split = self._lstm.length if self._lstm else 0
-        self._end = split + self._network.length
-        self.length = self._end + self._distribution.extra
-        self.state_size = 2 * units
+        attention = spec.get("attention")
+        self._network = PolicyNetwork(
+            self.n_obs,
+            self._distribution.outputs,
+            spec["hidden"],
+            spec.get("activation", "tanh"),
+            spec.get("clip"),
+            int(spec.get("lstm") or 0),
+            None if attention is None else AttentionSpec.model_validate(attention),
+        )
+        self.length = self._network.length + self._distribution.extra
+        self.state_size = self._network.state_size
         self._flat = np.zeros(self.length, np.float32)
-        if self._lstm is not None:
-            self._lstm.view(self._flat[:split])
-        self._network.view(self._flat[split : self._end])
+        self._network.view(self._flat[: self._network.length])
+        self.initial_state = self._network.initial_state
 
     def load(self, flat: Float32) -> None:
         """Use these weights; copied."""
         self._flat[:] = flat
-        self._distribution.load(self._flat[self._end :])
-
-    def initial_state(self, count: int) -> Float32:
-        """State of ``count`` environments at the begin of an episode, [count, state_size]."""
-        return np.zeros((count, self.state_size), np.float32)
+        self._distribution.load(self._flat[self._network.length :])
 
     def outputs(self, observations: Float32, state: Float32) -> tuple[Float32, Float32]:
         """Outputs of the last layer, and the new state."""
-        x = observations[:, : self.n_obs]
-        if self._clip is not None:
-            x = np.clip(x, -self._clip, self._clip)
-        if self._lstm is not None:
-            x, state = self._lstm(x, state)
-        return self._network(x), state
+        return self._network(observations[:, : self.n_obs], state)
 
     def act(
         self,
@@ -121,6 +108,6 @@ class ActorPolicy:
         if not at_random:
             outputs, state = self.outputs(observations, state)
             return PolicyOutput(*self._distribution.sample(outputs, masks, random, exploration), state)
-        if self._lstm is not None:
+        if self.state_size:
             _, state = self.outputs(observations, state)
         return PolicyOutput(*self._distribution.sample_uniform(len(observations), masks, random), state)

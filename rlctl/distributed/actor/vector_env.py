@@ -60,8 +60,7 @@ class SequentialVectorEnv:
         self.heads = action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
         self.episodes = [0] * self.count
         self._observations = np.zeros((self.count, 0), np.float32)
-        self._returns = np.zeros(self.count)
-        self._lengths = np.zeros(self.count, np.int64)
+        self._returns, self._lengths = [0.0] * self.count, [0] * self.count
         # Only a reset shows whether there are masks, and how many privileged quantities.
         n_obs, n_action = int(spaces.flatdim(self.observation_space)), len(self.heads) or int(np.prod(space.shape or 1))
         self.transition_spec = TransitionSpec(n_obs, 0, 0, n_action)
@@ -77,8 +76,7 @@ class SequentialVectorEnv:
     def reset(self) -> Float32:
         """Begin an episode in each; observations [n, width]."""
         self._observations = np.zeros((self.count, self.transition_spec.width), np.float32)
-        self._returns[:] = 0.0
-        self._lengths[:] = 0
+        self._returns, self._lengths = [0.0] * self.count, [0] * self.count
         for i in range(self.count):
             self._begin(i)
         return self._observations.copy()
@@ -99,12 +97,12 @@ class SequentialVectorEnv:
                 tasks += info["tasks"]
             last[:] = observation
             rewards[i], terminated[i], truncated[i] = reward, over, cut
-            self._returns[i] += rewards[i]
+            self._returns[i] += float(rewards[i])
             self._lengths[i] += 1
             self._put_mask(i, info, over or cut)
             if over or cut:
                 metrics = {k: float(v) for k, v in info.items() if isinstance(v, NUMBER) and math.isfinite(v)}
-                ends.append(EpisodeEnd(i, last.copy(), float(self._returns[i]), int(self._lengths[i]), metrics))
+                ends.append(EpisodeEnd(i, last.copy(), self._returns[i], self._lengths[i], metrics))
                 self._returns[i], self._lengths[i] = 0.0, 0
                 self.episodes[i] += 1
                 self._begin(i)
@@ -153,9 +151,9 @@ class SequentialVectorEnv:
 
     def _flattened(self, env: Environment, observation: Any, info: Mapping[str, Any]) -> Float32:
         """The observation, with ones in place of the mask."""
-        spec = self.transition_spec
-        flat: Any = spaces.flatten(env.observation_space, observation)
-        parts = [np.ravel(flat).astype(np.float32)]
+        spec, space = self.transition_spec, self.observation_space
+        flat: Any = observation if isinstance(space, spaces.Box) else spaces.flatten(space, observation)
+        parts = [np.asarray(flat, space.dtype).astype(np.float32, copy=False).reshape(-1)]
         if spec.n_mask:
             parts.append(np.ones(spec.n_mask, np.float32))
         if spec.n_privileged:
@@ -177,13 +175,13 @@ class SequentialVectorEnv:
         spec, env = self.transition_spec, self._guards[i].env
         if not self._has_masks:
             assert env is not None
-            raise late(env, int(self._lengths[i]))
+            raise late(env, self._lengths[i])
         self._observations[i, spec.n_obs : spec.n_obs + spec.n_mask] = mask[: spec.n_mask]
 
     def _mask(self, i: int, info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
         env = self._guards[i].env
         assert env is not None
-        return action_mask(env, info, int(self._lengths[i]))
+        return action_mask(env, info, self._lengths[i])
 
     def _action(self, action: NDArray[Any]) -> Any:
         space = self.action_space

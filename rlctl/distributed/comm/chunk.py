@@ -46,16 +46,19 @@ class Chunk:
         """Steps times environments."""
         return self.transitions.size
 
-    def flat(self) -> NDArray[np.void]:
-        """[n * T], environment by environment and in order of time."""
-        return self.transitions.swapaxes(0, 1).reshape(-1)
-
     def next_observations(self) -> Float32:
         """[T, n, width], what followed each action; where an episode ended, its last observation."""
         following = np.concatenate([self.transitions["observation"][1:], self.last_observations[None]])
         for step, end in self.episode_ends:
             following[step, end.environment] = end.observation
         return following
+
+
+def flat_transitions(chunks: Sequence[Chunk]) -> NDArray[np.void]:
+    """Transitions of all chunks, [N], environment by environment and in order of time."""
+    dtype = chunks[0].transitions.dtype
+    plain = np.dtype((np.void, dtype.itemsize))  # copied at once, not field by field
+    return np.concatenate([chunk.transitions.view(plain).T.reshape(-1) for chunk in chunks]).view(dtype)
 
 
 class ChunkRecorder:

@@ -25,8 +25,6 @@ _HEADER = struct.Struct("<4sIIQ")
 _MAGIC = b"rlc2"
 _ALIGNMENT = 8
 
-_Table = tuple[tuple[str, str, tuple[int, ...]], ...]
-
 
 def encode(note: Any = None, /, **arrays: NDArray[Any]) -> Bytes:
     """Make a message.
@@ -35,16 +33,13 @@ def encode(note: Any = None, /, **arrays: NDArray[Any]) -> Bytes:
         note: anything JSON can hold; None: nothing.
         arrays: copied into the message. Structured dtypes arrive as plain bytes of their item size (``V``).
     """
-    table, places, size = _plan(tuple((name, array.dtype.str, array.shape) for name, array in arrays.items()))
+    table, pads, size = _plan(tuple((name, array.dtype, array.shape) for name, array in arrays.items()))
     text = b"" if note is None else json.dumps(note).encode()
-    begin = _aligned(_HEADER.size + len(table) + len(text))
-    data = np.zeros(begin + size, np.uint8)
-    _HEADER.pack_into(data.data, 0, _MAGIC, len(table), len(text), size)
-    data.data[_HEADER.size : _HEADER.size + len(table) + len(text)] = table + text
-    for (first, last), array in zip(places, arrays.values(), strict=True):
-        if last > first:
-            data[begin + first : begin + last] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return data
+    begin = _HEADER.size + len(table) + len(text)
+    parts: list[Any] = [_HEADER.pack(_MAGIC, len(table), len(text), size), table, text, bytes(-begin % _ALIGNMENT)]
+    for array, pad in zip(arrays.values(), pads, strict=True):
+        parts += (np.ascontiguousarray(array), pad)
+    return np.frombuffer(b"".join(parts), np.uint8)
 
 
 def decode(data: Bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
@@ -56,15 +51,15 @@ def decode(data: Bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
     if len(data) < _HEADER.size:
         raise ValueError(f"a message of {len(data)} bytes is cut off")
     magic, table, note, size = _HEADER.unpack_from(data.data)
-    at = _HEADER.size + table
-    begin = _aligned(at + note)
     if magic != _MAGIC:
         raise ValueError("not a message of this version of rlctl")
+    at = _HEADER.size + table
+    begin = at + note + -(at + note) % _ALIGNMENT
     if len(data) != begin + size:
         raise ValueError(f"a message of {len(data)} bytes, but its header says {begin + size}")
     arrays = {
-        name: data[begin + first : begin + last].view(dtype).reshape(shape)
-        for name, dtype, shape, first, last in _parsed(data[_HEADER.size : at].tobytes())
+        name: np.ndarray(shape, dtype, data, begin + offset)
+        for name, dtype, shape, offset in _parsed(data[_HEADER.size : at].tobytes())
     }
     return json.loads(data[at : at + note].tobytes()) if note else None, arrays
 
@@ -150,26 +145,22 @@ class PolicyWeights:
         return PolicyWeights(int(version), exploration, bool(at_random), arrays["flat"])
 
 
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNMENT) * _ALIGNMENT
+@lru_cache(maxsize=1024)
+def _plan(fields: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> tuple[bytes, tuple[bytes, ...], int]:
+    """The table as JSON, the padding behind each array, and the size of all."""
+    sizes = [dtype.itemsize * math.prod(shape) for _, dtype, shape in fields]
+    pads = tuple(bytes(-size % _ALIGNMENT) for size in sizes)
+    table = [(name, dtype.str, shape) for name, dtype, shape in fields]
+    return json.dumps(table).encode(), pads, sum(sizes) + sum(map(len, pads))
 
 
 @lru_cache(maxsize=1024)
-def _plan(fields: _Table) -> tuple[bytes, tuple[tuple[int, int], ...], int]:
-    """The table as JSON, where each array begins and ends, and the size of all."""
-    places, at = [], 0
-    for _, dtype, shape in fields:
-        end = at + np.dtype(dtype).itemsize * math.prod(shape)
-        places.append((at, end))
-        at = _aligned(end)
-    return json.dumps(fields).encode(), tuple(places), at
-
-
-@lru_cache(maxsize=1024)
-def _parsed(table: bytes) -> tuple[tuple[str, np.dtype[Any], tuple[int, ...], int, int], ...]:
-    """Name, dtype, shape, begin and end of each array of a table."""
-    fields: _Table = tuple((name, dtype, tuple(shape)) for name, dtype, shape in json.loads(table))
-    return tuple(
-        (name, np.dtype(dtype), shape, first, last)
-        for (name, dtype, shape), (first, last) in zip(fields, _plan(fields)[1], strict=True)
-    )
+def _parsed(table: bytes) -> tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]:
+    """Name, dtype, shape and offset of each array of a table."""
+    fields, offset = [], 0
+    for name, text, shape in json.loads(table):
+        dtype = np.dtype(text)
+        fields.append((name, dtype, tuple(shape), offset))
+        size = dtype.itemsize * math.prod(shape)
+        offset += size + -size % _ALIGNMENT
+    return tuple(fields)

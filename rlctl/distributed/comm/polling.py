@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlctl.distributed.comm.codec import Bytes, decode, encode
+from rlctl.distributed.comm.codec import EMPTY, Bytes, decode, encode
 
 if TYPE_CHECKING:
-    from mpi4py.MPI import Comm, Op, Request
+    from mpi4py.MPI import Comm, Request
 
 FIRST_S = 50e-6
 LIMIT_S = 5e-3
@@ -101,51 +101,63 @@ def receive(comm: Comm, source: int, tag: int, limit_s: float = LIMIT_S, until_s
     return data
 
 
-class PolledCollectives:
-    """Collectives of a communicator, for ranks that may wait long for the others.
+class RankGroup:
+    """Collectives over the ranks of a communicator, which sleep while they wait for each other.
 
     Args:
         comm: all its ranks call the same, in the same order.
         limit_s: the longest nap.
+
+    Attributes:
+        size, rank: of the communicator.
     """
 
     def __init__(self, comm: Comm, limit_s: float = LIMIT_S) -> None:
-        self.comm, self.limit_s = comm, limit_s
+        self.size, self.rank = comm.size, comm.rank
+        self._comm, self._limit_s = comm, limit_s
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""
-        wait(self.comm.Ibarrier(), self.limit_s)
+        wait(self._comm.Ibarrier(), self._limit_s)
 
-    def bcast(self, array: np.ndarray[Any, Any], root: int = 0) -> None:
-        """Overwrite the array on each rank with the root's; contiguous, of one shape and type."""
-        wait(self.comm.Ibcast(array, root), self.limit_s)
+    def sum(self, array: np.ndarray[Any, Any]) -> None:
+        """Replace the array by the sum over all ranks."""
+        given = array.copy()  # MPI reads it until the end
+        wait(self._comm.Iallreduce(given, array), self._limit_s)
 
-    def allreduce(self, array: np.ndarray[Any, Any], op: Op | None = None) -> None:
-        """Overwrite the array on each rank with the sum (or ``op``) over all ranks."""
-        given = array.copy()
-        started = self.comm.Iallreduce(given, array) if op is None else self.comm.Iallreduce(given, array, op)
-        wait(started, self.limit_s)
-
-    def bcast_note(self, note: Any = None, root: int = 0) -> Any:
-        """The root's note, which JSON can hold."""
-        here = self.comm.rank == root
-        data = encode(note) if here else np.zeros(0, np.uint8)
-        size = np.array([len(data)], np.int64)
-        self.bcast(size, root)
-        if not here:
-            data = np.zeros(int(size[0]), np.uint8)
-        self.bcast(data, root)
-        return decode(data)[0]
-
-    def gather_notes(self, note: Any, root: int = 0) -> list[Any] | None:
-        """The notes of all ranks in order, at the root; None elsewhere."""
+    def max(self, array: np.ndarray[Any, Any]) -> None:
+        """Replace the array by the elementwise maximum over all ranks."""
         from mpi4py import MPI
 
-        data, here = encode(note), self.comm.rank == root
-        sizes = np.zeros(self.comm.size if here else 0, np.int64)
-        wait(self.comm.Igather(np.array([len(data)], np.int64), sizes if here else None, root), self.limit_s)
+        given = array.copy()
+        wait(self._comm.Iallreduce(given, array, MPI.MAX), self._limit_s)
+
+    def total(self, count: int) -> int:
+        """The sum of a count over all ranks."""
+        array = np.array([count], np.int64)
+        self.sum(array)
+        return int(array[0])
+
+    def broadcast(self, note: Any) -> Any:
+        """The first rank's note, which JSON can hold, on all."""
+        data = encode(note).copy() if self.rank == 0 else EMPTY
+        size = np.array([len(data)], np.int64)
+        wait(self._comm.Ibcast(size, 0), self._limit_s)
+        if self.rank:
+            data = np.zeros(int(size[0]), np.uint8)
+        wait(self._comm.Ibcast(data, 0), self._limit_s)
+        return decode(data)[0]
+
+    def gather(self, note: Any) -> list[Any] | None:
+        """The notes of all ranks, which JSON can hold, on the first one; None elsewhere."""
+        from mpi4py import MPI
+
+        data, first = encode(note), self.rank == 0
+        size = np.array([len(data)], np.int64)
+        sizes = np.zeros(self.size if first else 0, np.int64)
+        wait(self._comm.Igather(size, sizes if first else None, 0), self._limit_s)
         everything = np.zeros(int(sizes.sum()), np.uint8)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        target = [everything, sizes.tolist(), starts[:-1].tolist(), MPI.BYTE] if here else None
-        wait(self.comm.Igatherv(data, target, root), self.limit_s)
-        return [decode(everything[a:b])[0] for a, b in itertools.pairwise(starts)] if here else None
+        target = [everything, sizes.tolist(), starts[:-1].tolist(), MPI.BYTE] if first else None
+        wait(self._comm.Igatherv(data, target, 0), self._limit_s)
+        return [decode(everything[a:b])[0] for a, b in itertools.pairwise(starts)] if first else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import gymnasium
@@ -14,7 +15,7 @@ Float32 = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TransitionSpec:
     """Sizes of observations and actions; an observation is the flat vector [observation, mask, privileged].
 
@@ -31,12 +32,12 @@ class TransitionSpec:
     n_privileged: int
     n_action: int
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Length of an observation."""
         return self.n_obs + self.n_mask + self.n_privileged
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """Of a transition, from actor to learner.
 
@@ -57,7 +58,7 @@ class TransitionSpec:
             align=True,
         )
 
-    @property
+    @cached_property
     def end_dtype(self) -> np.dtype[Any]:
         """Of the end of an episode, see ``EpisodeEnd``; ``step`` counts from 0 within the chunk."""
         return np.dtype(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rlctl.core.errors import LaunchError
 from rlctl.distributed.comm.mpi_environment import world_size
-from rlctl.distributed.comm.polling import PolledCollectives, limit_s
+from rlctl.distributed.comm.polling import RankGroup, limit_s
 from rlctl.distributed.launch import status_file
 from rlctl.distributed.launch.abort import aborting_job, survives
 from rlctl.distributed.launch.shutdown import finish_job
@@ -71,7 +71,7 @@ def open_mpi_context(shape: TrainingShape) -> Iterator[MpiContext]:
     with aborting_job(str(own), spared=own.role is not Role.LEARNER):
         stop = StopRequest()
         stop.install_handlers(own.role is Role.LEARNER)
-        PolledCollectives(MPI.COMM_WORLD, limit_s(size)).barrier()  # what follows keeps cores busy until all are here
+        RankGroup(MPI.COMM_WORLD, limit_s(size)).barrier()  # what follows keeps cores busy until all are here
         context = _context(own, assignments, stop)
         control = context.comm.Dup()
         if own.rank == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlctl.config.schema import Config
 from rlctl.distributed.actor.loop import Actor, ChunkLimits
@@ -19,7 +19,7 @@ from rlctl.distributed.modes.lockstep import serve_steps
 from rlctl.distributed.modes.multi_agent import train_section
 from rlctl.environments.reward_env import collective
 from rlctl.plugins.preflight import check_training
-from rlctl.plugins.registry import game_factory, learner
+from rlctl.plugins.registry import game_factory
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Intracomm
@@ -45,10 +45,9 @@ def run_actor(
     """
     section = train_section(config)
     distributed = section.distributed
-    algorithm: Any = learner(section.algorithm)
     game = game_factory(config.campaign.name, config.campaign.options)
     with config.source.located():
-        check_training(config, game)
+        learner = check_training(config, game)
     if own.role is Role.ENVIRONMENT:
         assert environment is not None
         assert collective(game)
@@ -64,16 +63,16 @@ def run_actor(
         Seeds(seed, own.agent, own.actor * count),
         count,
         out / SIMULATIONS / f"actor-{own.actor}",
-        with_mask=algorithm.with_mask,
-        with_privileged=algorithm.with_privileged,
-        env_setup=algorithm.prepare(config),
+        with_mask=learner.with_mask,
+        with_privileged=learner.with_privileged,
+        env_setup=learner.env_setup,
         group=group,
     )
     try:
         if distributed.mode == "lockstep":
             serve_steps(comm, envs, peer)
             return
-        steps = distributed.chunk_steps or algorithm.chunk_steps(config)
+        steps = distributed.chunk_steps or learner.chunk_steps
         Actor(
             own.actor,
             envs,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlctl.config.load import config_data
 from rlctl.config.schema import Config
-from rlctl.core.errors import ConfigError
 from rlctl.distributed.comm.codec import encode
 from rlctl.distributed.comm.heartbeat import Heartbeat
+from rlctl.distributed.comm.polling import RankGroup
 from rlctl.distributed.comm.rma_weights import WeightsWindow
 from rlctl.distributed.comm.transport import MpiTransport, Peer
 from rlctl.distributed.launch.mpi_context import MpiContext
@@ -19,10 +19,10 @@ from rlctl.distributed.launch.topology import RankAssignment, Role
 from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.chunk_log import ChunkLog
 from rlctl.distributed.learner.collector import Collector
-from rlctl.distributed.learner.context import LearnerContext, LearnerGroup
+from rlctl.distributed.learner.context import LearnerContext
 from rlctl.distributed.modes.multi_agent import train_section
 from rlctl.plugins.preflight import check_training
-from rlctl.plugins.registry import game_factory, learner
+from rlctl.plugins.registry import game_factory
 from rlctl.system.files import storage_errors
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
     section = train_section(config)
     distributed, own, comm = section.distributed, context.assignment, context.agent
     assert comm is not None
-    algorithm: Any = learner(section.algorithm)
-    if not hasattr(algorithm, "on_ranks"):
-        raise ConfigError(f"{section.algorithm} learns in one process only: leave --ranks out", ("train", "algorithm"))
     peers = {
         one.actor: distributed.learners + one.actor
         for one in context.assignments
@@ -47,7 +44,7 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
     alone = distributed.learners == 1 or context.learners is None
     learner_context = LearnerContext(
         agent=own.agent,
-        learners=None if alone or context.learners is None else LearnerGroup(context.learners, context.limit_s),
+        learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
         actors=list(peers),
         environments=len(peers) * distributed.envs_per_actor,
         stop=context.stop,
@@ -57,14 +54,10 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
         limit_s=context.limit_s,
     )
 
-    def learn() -> Path | None:
-        folder: Path | None = algorithm.on_ranks(config, out, resume, progress, learner_context)
-        return folder
-
     with config.source.located(), storage_errors(out, "then go on with --resume"):
-        check_training(config, game_factory(config.campaign.name, config.campaign.options))
+        learner = check_training(config, game_factory(config.campaign.name, config.campaign.options))
         if distributed.mode == "lockstep":
-            return learn()
+            return learner.train_on_ranks(out, resume, progress, learner_context)
         transport = MpiTransport(comm)
         replace = _replacer(config, out, own, transport) if context.survives else None
         actors = {number: (0, rank) for number, rank in peers.items()}
@@ -78,7 +71,11 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
         try:
             with Heartbeat(collector.beat, distributed.lease_s):
                 learner_context.spaces = collector.wait_for_actor(context.stop)
-                folder = None if learner_context.spaces is None else learn()
+                folder = (
+                    None
+                    if learner_context.spaces is None
+                    else learner.train_on_ranks(out, resume, progress, learner_context)
+                )
                 collector.stop()
                 return folder
         finally:

@@ -1,0 +1,1 @@
+"""What PPO, MaskablePPO and RecurrentPPO share."""

@@ -1,0 +1,161 @@
+"""PPO from asynchronous actors: what they did under an older policy counts as much as V-trace lets it.
+
+Only the collection of rollouts is exchanged. The update is Stable-Baselines3's own, on the current policy's
+probabilities: the proximal policy is not the one that acted (Hilton et al., arXiv:2110.00641).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+
+from rlctl.distributed.learner.metrics import lag_metrics
+from rlctl_agents.actor_link import ATTACHED, ActorLink, ended_infos
+from rlctl_agents.gradient_averaging import same_weights
+from rlctl_agents.on_policy.averaged_update import AveragedUpdate
+from rlctl_agents.on_policy.chunk_batch import ChunkBatch
+from rlctl_agents.on_policy.options import OnPolicyOptions
+from rlctl_agents.on_policy.vtrace import vtrace
+from rlctl_agents.policy_export import policy_spec, policy_weights
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What the current policy makes of a batch.
+
+    Attributes:
+        values, log_probs: [N].
+        last, cut: values of the last and of the cut observations.
+        more: further arrays [N, ...] for the buffer, by its names for them.
+    """
+
+    values: NDArray[np.float32]
+    log_probs: NDArray[np.float32]
+    last: NDArray[np.float32]
+    cut: NDArray[np.float32]
+    more: Arrays = field(default_factory=dict)
+
+
+class OnPolicyFromActors:
+    """Mixed into an on-policy algorithm of Stable-Baselines3, whose buffer is one of ``rollout_buffers``.
+
+    Attributes:
+        link: to actors and fellow learners.
+        waited_s: for chunks, in the last rollout.
+    """
+
+    link: ActorLink
+    waited_s = 0.0
+    bootstrap = True
+
+    def attach(self, link: ActorLink, options: OnPolicyOptions) -> None:
+        """Learn from these actors; needed after construction and after ``load``.
+
+        Several learners begin with the weights of the first one.
+        """
+        self.link, self.bootstrap = link, options.bootstrap
+        self._spec = policy_spec(self)
+        self._update = AveragedUpdate()
+        if link.learners is not None:
+            same_weights(cast(Any, self).policy.parameters(), link.learners)
+
+    def publish(self) -> None:
+        """Send actors the policy as it is now."""
+        self.link.source.publish(self._spec, policy_weights(self))
+
+    def collect_rollouts(self, env: Any, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int) -> bool:
+        """Fill the buffer from chunks; False ends the training, and what has come is not learned from."""
+        model, link = cast(Any, self), self.link
+        model.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        if link.total(int(link.asked_to_stop())):
+            return False
+        self.publish()
+        began_s = time.monotonic()
+        chunks = link.source.next_batch(n_rollout_steps, link.asked_to_stop)
+        self.waited_s = time.monotonic() - began_s
+        short = sum(chunk.size for chunk in chunks) < n_rollout_steps
+        if link.total(int(short)):
+            return False
+        batch = ChunkBatch(chunks)
+        model.num_timesteps += link.total(len(batch))
+        infos, dones = ended_infos(chunks)
+        model._update_info_buffer(infos, dones)
+        callback.update_locals(locals())
+        if not callback.on_step():
+            return False
+        rollout_buffer.fill(self._arrays(batch))
+        for name, value in lag_metrics(chunks, link.source.version).items():
+            model.logger.record(name, value)
+        callback.on_rollout_end()
+        return True
+
+    def train(self) -> None:
+        """One update; of several learners, that of all together."""
+        if self.link.count == 1:
+            super().train()  # type: ignore[misc]
+        else:
+            self._update.train(self, self.link)
+
+    def evaluate_minibatch(self, data: Any, actions: torch.Tensor) -> Any:
+        """Values, log-probabilities and entropies of a minibatch."""
+        return cast(Any, self).policy.evaluate_actions(data.observations, actions)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), *ATTACHED]  # type: ignore[misc]
+
+    def _arrays(self, batch: ChunkBatch) -> Arrays:
+        model = cast(Any, self)
+        found = self._evaluate(batch)
+        following = np.zeros((batch.columns, batch.longest), np.float32)
+        columned = batch.columned(found.values)
+        following[:, :-1] = columned[:, 1:]
+        following[np.arange(batch.columns), batch.lengths - 1] = found.last
+        following[batch.cut_at[:, 0], batch.cut_at[:, 1]] = found.cut
+        flat = batch.transitions
+        discounts = np.power(np.float32(model.gamma), flat["duration"]) * ~flat["terminated"]
+        if not self.bootstrap:
+            discounts = discounts * ~flat["truncated"]
+        targets, advantages = vtrace(
+            batch.columned(found.log_probs - flat["log_prob"]).T,
+            columned.T,
+            following.T,
+            batch.columned(flat["reward"]).T,
+            batch.columned(discounts.astype(np.float32)).T,
+            batch.goes_on,
+            model.gae_lambda,
+        )
+        return {
+            "observations": batch.observations,
+            "actions": batch.actions.astype(model.action_space.dtype),
+            "values": found.values,
+            "log_probs": found.log_probs,
+            "returns": batch.flattened(targets.T),
+            "advantages": batch.flattened(advantages.T),
+            **found.more,
+        }
+
+    def _evaluate(self, batch: ChunkBatch) -> Evaluation:
+        policy = cast(Any, self).policy
+        rows = self._tensor(np.concatenate([batch.observations, batch.last_observations, batch.cut_observations]))
+        with torch.no_grad():
+            values = policy.predict_values(rows).flatten().cpu().numpy()
+            log_probs = policy.get_distribution(rows[: len(batch)]).log_prob(self._actions(batch)).cpu().numpy()
+        values, last, cut = batch.split(values)
+        return Evaluation(values, log_probs, last, cut)
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array), device=cast(Any, self).device)
+
+    def _actions(self, batch: ChunkBatch) -> torch.Tensor:
+        actions = self._tensor(batch.actions)
+        return actions.long().flatten() if isinstance(cast(Any, self).action_space, spaces.Discrete) else actions

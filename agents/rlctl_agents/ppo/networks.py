@@ -1,0 +1,191 @@
+"""PPO's network: an actor that sees what a real campaign shows, a critic that also sees what only the twin knows.
+
+The mask and the privileged quantities travel inside the observation, so that Stable-Baselines3's own PPO trains this
+policy, and its own ``PPO.load`` reads it wherever this package can be imported.
+Asymmetric actor and critic: Pinto et al., arXiv:1710.06542.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
+
+from rlctl.bundle.attention import AttentionSpec
+from rlctl_agents.masked_heads import MaskedHeads
+from rlctl_agents.set_networks import SetTowers, take_logits
+
+
+class Towers(nn.Module):
+    """The hidden layers: one tower of the actor, one of the critic, nothing shared.
+
+    It reads rows of [observation, mask, privileged].
+    """
+
+    def __init__(self, row_length: int, n_obs: int, n_mask: int, net_arch: list[int], clip: float | None) -> None:
+        super().__init__()
+        self.n_obs, self.n_mask, self.clip = n_obs, n_mask, clip
+        self.latent_dim_pi = self.latent_dim_vf = net_arch[-1] if net_arch else n_obs
+        self.policy_net = _tower(n_obs, net_arch)
+        self.value_net = _tower(row_length - n_mask, net_arch)
+        if not net_arch:
+            self.latent_dim_vf = row_length - n_mask
+
+    def mask(self, rows: torch.Tensor) -> torch.Tensor:
+        """The mask part of the rows."""
+        return rows[:, self.n_obs : self.n_obs + self.n_mask]
+
+    def forward_actor(self, rows: torch.Tensor) -> torch.Tensor:
+        """Features of the observation alone."""
+        latent: torch.Tensor = self.policy_net(self._observation(rows))
+        return latent
+
+    def forward_critic(self, rows: torch.Tensor) -> torch.Tensor:
+        """Features of the observation and the privileged quantities."""
+        seen = torch.cat([self._observation(rows), rows[:, self.n_obs + self.n_mask :]], dim=1)
+        latent: torch.Tensor = self.value_net(seen)
+        return latent
+
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features for the actor and for the critic."""
+        return self.forward_actor(rows), self.forward_critic(rows)
+
+    def _observation(self, rows: torch.Tensor) -> torch.Tensor:
+        observation = rows[:, : self.n_obs]
+        return observation if self.clip is None else observation.clamp(-self.clip, self.clip)
+
+
+class PrivilegedPolicy(ActorCriticPolicy):
+    """Policy for ``stable_baselines3.PPO``, with masks of the choices of a MultiDiscrete action space, or none.
+
+    Args:
+        n_obs: numbers in the observation part.
+        n_mask: numbers in the mask part: the choices of all heads, or 0.
+        net_arch: hidden widths of each tower.
+        logit_bias: initial biases of the flat logits; None means 0.
+        observation_clip: the observation is clipped to plus or minus this.
+        attention: ``rlctl.bundle.attention.AttentionSpec`` as a mapping, for observations that are made of sets; then
+            ``net_arch`` does not count. None: perceptrons.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Space[Any],
+        lr_schedule: Any,
+        *,
+        n_obs: int,
+        n_mask: int,
+        net_arch: list[int] | None = None,
+        logit_bias: list[float] | None = None,
+        observation_clip: float | None = None,
+        attention: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.attention = attention
+        choices = int(np.sum(action_space.nvec)) if isinstance(action_space, spaces.MultiDiscrete) else 0
+        if n_mask not in (0, choices):
+            raise ValueError(f"n_mask is {n_mask}, but the heads have {choices} choices")
+        self.n_obs, self.n_mask, self.logit_bias, self.observation_clip = n_obs, n_mask, logit_bias, observation_clip
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[128, 128] if net_arch is None else net_arch,
+            **kwargs,
+        )
+
+    def get_distribution(self, obs: PyTorchObs) -> Distribution:
+        """The distribution over actions."""
+        rows = self._rows(obs)
+        return self._distribution(self.towers.forward_actor(rows), rows)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Actions, values and log-probabilities."""
+        rows = self._rows(obs)
+        latent_pi, latent_vf = self.towers(rows)
+        distribution = self._distribution(latent_pi, rows)
+        actions = distribution.get_actions(deterministic=deterministic)
+        log_prob = distribution.log_prob(actions)
+        return actions.reshape((-1, *self._action_shape)), self.value_net(latent_vf), log_prob
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Values, log-probabilities and entropies, for the update."""
+        rows = self._rows(obs)
+        latent_pi, latent_vf = self.towers(rows)
+        distribution = self._distribution(latent_pi, rows)
+        entropy = cast(torch.Tensor, distribution.entropy())  # each distribution used here knows it
+        return self.value_net(latent_vf), distribution.log_prob(actions), entropy
+
+    @property
+    def towers(self) -> Towers:
+        """The hidden layers, or what stands for them; Stable-Baselines3 calls them its extractor."""
+        return cast(Towers, self.mlp_extractor)
+
+    def _rows(self, obs: PyTorchObs) -> torch.Tensor:
+        return cast(torch.Tensor, self.extract_features(obs))
+
+    @property
+    def _action_shape(self) -> tuple[int, ...]:
+        return cast(tuple[int, ...], self.action_space.shape)
+
+    def _distribution(self, latent_pi: torch.Tensor, rows: torch.Tensor) -> Distribution:
+        heads = self.action_dist
+        if not isinstance(heads, MaskedHeads):
+            return self._get_action_dist_from_latent(latent_pi)
+        return heads.proba_distribution(self.action_net(latent_pi), self.towers.mask(rows))
+
+    def _build_mlp_extractor(self) -> None:
+        widths = cast(list[int], self.net_arch)
+        if self.attention is not None:
+            spec = AttentionSpec.model_validate(self.attention)
+            sets = SetTowers(self.features_dim, self.n_obs, self.n_mask, spec, self.observation_clip)
+            self.mlp_extractor = cast(Any, sets)
+            return
+        towers = Towers(self.features_dim, self.n_obs, self.n_mask, widths, self.observation_clip)
+        self.mlp_extractor = cast(Any, towers)
+
+    def _build(self, lr_schedule: Any) -> None:
+        """Build as Stable-Baselines3 does (orthogonal, small action head), then exchange the distribution."""
+        super()._build(lr_schedule)
+        if self.attention is not None:
+            take_logits(self, lr_schedule)
+        if self.n_mask:
+            heads = cast(spaces.MultiDiscrete, self.action_space).nvec
+            self.action_dist = MaskedHeads(tuple(int(n) for n in heads))
+        if self.logit_bias is not None:
+            set_bias(self.action_net, self.logit_bias)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data: dict[str, Any] = super()._get_constructor_parameters()
+        names = ("n_obs", "n_mask", "logit_bias", "observation_clip", "attention")
+        return data | {name: getattr(self, name) for name in names}
+
+
+def set_bias(layer: nn.Module, bias: list[float]) -> None:
+    """Begin with these logits.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    linear = cast(nn.Linear, layer)
+    if len(bias) != linear.out_features:
+        raise ValueError(f"logit_bias has {len(bias)} numbers for {linear.out_features} choices")
+    with torch.no_grad():
+        linear.bias.copy_(torch.tensor(bias))
+
+
+def _tower(width: int, net_arch: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for units in net_arch:
+        layers += [nn.Linear(width, units), nn.Tanh()]
+        width = units
+    return nn.Sequential(*layers)

@@ -1,0 +1,209 @@
+"""Checkpoints of a training: what it needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from rlctl.config.load import config_data, config_hash
+from rlctl.config.provenance import provenance
+from rlctl.core.errors import ConfigError, LearningDiverged
+from rlctl.distributed.learner.checkpoint_folder import CheckpointFolder
+
+if TYPE_CHECKING:
+    from rlctl.config.schema import Config
+
+SCHEMA = 4
+KEPT = 2
+MODEL, STATE, RANDOM, ENVIRONMENTS, REPLAY = (
+    "model.zip",
+    "state.json",
+    "random.pickle",
+    "environments.pickle",
+    "replay.npz",
+)
+_ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "durations")
+"""Of a replay buffer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk.
+
+    Attributes:
+        folder: of its files.
+        decisions: learned from until then.
+        actors: of each learner, what it knew of its actors; empty where there were none.
+    """
+
+    folder: Path
+    decisions: int
+    actors: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def model(self) -> Path:
+        """Stable-Baselines3's zip, with the optimiser."""
+        return self.folder / MODEL
+
+    def environments(self) -> bytes | None:
+        """What ``VectorEnvironment.save`` gave; None if there is nothing to go on with."""
+        path = self.folder / ENVIRONMENTS
+        return path.read_bytes() if path.exists() else None
+
+    def restore(self, model: Any) -> None:
+        """Give a model that was loaded from here its replay buffer, and all that is random its state.
+
+        To be called last: loading a model seeds everything anew.
+        """
+        if (self.folder / REPLAY).exists():
+            _fill(model.replay_buffer, self.folder / REPLAY)
+        states = pickle.loads((self.folder / RANDOM).read_bytes())
+        random.setstate(states["python"])
+        np.random.set_state(states["numpy"])
+        torch.set_rng_state(states["torch"])
+        if states["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(states["cuda"])
+        model.action_space._np_random = states["actions"]
+
+
+class Checkpoints:
+    """The checkpoints of one training, ``FOLDER/<decisions>/``; the newest two are kept."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder = folder
+        self._settings, self._hash = _settings(config), config_hash(config)
+        self._kept = CheckpointFolder(folder, KEPT)
+
+    @property
+    def none(self) -> bool:
+        """Whether there is no checkpoint yet."""
+        return not self._kept.names()
+
+    def require_none(self) -> None:
+        """A new training begins here.
+
+        Raises:
+            ConfigError: another one has begun here already.
+        """
+        if not self.none:
+            raise ConfigError(f"{self.folder.parent} already holds a training: resume it, or give another folder")
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, if any.
+
+        Raises:
+            ConfigError: it was written under another configuration or by another rlctl, or none of them is whole.
+        """
+        folder = self._kept.newest()
+        if folder is None:
+            if self._kept.names():
+                raise ConfigError(f"{self.folder}: no checkpoint there is whole: train into another folder")
+            return None
+        state = json.loads((folder / STATE).read_text())
+        if state.get("schema") != SCHEMA:
+            raise ConfigError(
+                f"{folder}: checkpoint schema {state.get('schema')!r}, this rlctl reads {SCHEMA}: train anew, into "
+                "another folder"
+            )
+        changed = sorted(key for key in self._settings if state["settings"].get(key) != self._settings[key])
+        if changed:
+            raise ConfigError(
+                f"{folder} was trained with another {', '.join(changed)}: restore it, or train into another folder"
+            )
+        return Checkpoint(folder, int(state["decisions"]), state["actors"])
+
+    def require_finite(self, model: Any) -> None:
+        """Refuse weights that are not finite, before they are acted by or overwrite what was good.
+
+        Raises:
+            LearningDiverged: so they are.
+        """
+        numbers = [*model.policy.parameters()]
+        if isinstance(model, SAC) and model.log_ent_coef is not None:
+            numbers.append(model.log_ent_coef)
+        with torch.no_grad():
+            if torch.isfinite(torch.nn.utils.get_total_norm(numbers)):
+                return
+        kept = "there is no checkpoint" if self.none else "the newest checkpoint is from before"
+        raise LearningDiverged(
+            f"the network's weights are not finite any more after {model.num_timesteps} decisions ({kept}): lower "
+            "train.options.learning_rate, or scale rewards and observations down, and train into another folder"
+        )
+
+    def save(self, model: Any, environments: bytes | None = None, actors: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Write a checkpoint of the model as it stands between two updates.
+
+        Args:
+            environments: what ``VectorEnvironment.save`` gives, where the learner has it.
+            actors: of each learner, what ``Collector.state`` gives.
+
+        Raises:
+            LearningDiverged: its weights are not worth one.
+        """
+        self.require_finite(model)
+        name = f"{model.num_timesteps:012d}"
+        state = {
+            "schema": SCHEMA,
+            "decisions": model.num_timesteps,
+            "settings": self._settings,
+            "config_hash": self._hash,
+            "actors": list(actors),
+            **provenance(),
+        }
+
+        def fill(folder: Path) -> None:
+            model.save(folder / MODEL)
+            (folder / STATE).write_text(json.dumps(state, indent=2))
+            (folder / RANDOM).write_bytes(pickle.dumps(_random_states(model)))
+            if environments is not None:
+                (folder / ENVIRONMENTS).write_bytes(environments)
+            if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
+                _write(model.replay_buffer, folder / REPLAY)
+
+        self._kept.write(name, fill)
+
+
+def _random_states(model: Any) -> dict[str, Any]:
+    """The state of all that is random."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "actions": model.action_space._np_random,
+    }
+
+
+def _write(buffer: ReplayBuffer, path: Path) -> None:
+    """The part of a replay buffer that is filled."""
+    count = buffer.buffer_size if buffer.full else buffer.pos
+    arrays = {name: getattr(buffer, name)[:count] for name in _ARRAYS if hasattr(buffer, name)}
+    with path.open("wb") as file:
+        np.savez(file, where=np.array([buffer.pos, buffer.full]), **arrays)
+
+
+def _fill(buffer: ReplayBuffer, path: Path) -> None:
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            if name != "where":
+                getattr(buffer, name)[: len(arrays[name])] = arrays[name]
+        buffer.pos, buffer.full = int(arrays["where"][0]), bool(arrays["where"][1])
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What must be the same for a checkpoint to go on; the total, the interval and what is only shown may change."""
+    data = config_data(config)
+    may_change = ("decisions", "checkpoint_decisions", "validation_instances", "distributed")
+    train = {k: v for k, v in data["train"].items() if k not in may_change}
+    return {"seed": data["seed"], "campaign": data["campaign"], "machine": data["machine"], "train": train}
