@@ -130,7 +130,7 @@ class SlurmBackend(Backend):
     def start(self, attempt: Attempt) -> bool:
         """Start an attempt as a step."""
         with self._lock:
-            if not {share.node for share in attempt.allocation} <= self._nodes.usable():  # the engine learns it now
+            if not self._has(attempt.allocation):  # the engine learns it now
                 self._post(Exited(attempt.key, AttemptOutcome(stopped=True)))
                 return False
             running = self._processes.start(attempt)
@@ -162,8 +162,10 @@ class SlurmBackend(Backend):
         self._processes.acknowledge(key)
 
     def describe(self, allocation: Allocation) -> Mapping[str, Any]:
-        """Job and hosts of an allocation."""
+        """Job and hosts of an allocation; nothing if the job has just gone, so that ``start`` will refuse it."""
         with self._lock:
+            if not self._has(allocation):
+                return {}
             block = self._nodes.block(allocation[0].node)
             return {"job": block.job, "hosts": [block.hosts[share.node] for share in allocation]}
 
@@ -200,6 +202,10 @@ class SlurmBackend(Backend):
             self._query_now.set()
             events.append(self.nodes())
         return Exited(event.key, outcome)
+
+    def _has(self, allocation: Allocation) -> bool:
+        """Whether all nodes of an allocation can be used now."""
+        return {share.node for share in allocation} <= self._nodes.usable()
 
     def _post(self, event: BackendEvent) -> None:
         self._events.append(event)
