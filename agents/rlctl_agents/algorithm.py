@@ -1,4 +1,4 @@
-"""What a training needs to know about an algorithm, and what an algorithm is told of the training; loads no PyTorch."""
+"""The interface between algorithms and the training; loads no PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlctl.core.sets import SetLayout
 from rlctl.environments.reward_env import Game
 
 if TYPE_CHECKING:
-    from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
+    from rlctl_agents.vec_env import RemoteEnvSpec
 
 OPTIONS = ("train", "options")
 Width = Annotated[int, Field(ge=1, le=16_384)]
@@ -92,7 +92,7 @@ class Setting:
         layout: of observations that are made of sets; None: they are not.
     """
 
-    env: TrainingVecEnv | RemoteEnvSpec
+    env: RemoteEnvSpec
     from_actors: bool
     centre: tuple[int, ...]
     environments: int

@@ -21,7 +21,6 @@ from rlctl.core.errors import EnvironmentFault
 from rlctl.environments.reward_env import rewarded
 from rlctl_agents import plain_model
 from rlctl_agents.algorithm import AlgorithmSpec
-from rlctl_agents.plain_model import NEAR_TIE
 from rlctl_agents.policy_export import PolicyPart, parts, policy_spec
 from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
@@ -41,7 +40,7 @@ def export_policy(
     spec: AlgorithmSpec,
     folder: Path,
     factory: Game,
-    env: TrainingVecEnv | RemoteEnvSpec,
+    env: RemoteEnvSpec,
     config: Config,
     rows: NDArray[np.float32] | None = None,
     before: NumpyPolicy | None = None,
@@ -159,8 +158,6 @@ def played_rows(model: Any, env: TrainingVecEnv, deterministic: bool, count: int
 def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32] | None = None) -> None:
     """Compare ``policy``, which must be deterministic, with ``model.predict``; recurrent ones at a first step.
 
-    Where rounding by ``NEAR_TIE`` may exchange two choices, either counts as right.
-
     Args:
         rows: as the model reads them; None: random ones.
 
@@ -172,14 +169,8 @@ def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32
     n_mask = sum(policy.heads) if width > n_obs else 0
     rows = _random_rows(policy, width, n_mask) if rows is None else rows
     expected, _ = model.predict(rows, deterministic=True)
-    for row, answer in zip(rows, expected, strict=True):
-        mask = row[n_obs : n_obs + n_mask] > 0.5 if n_mask else None
-        outputs = policy.logits(row[:n_obs])
-        if policy.distribution.margin(outputs, mask) <= NEAR_TIE:
-            continue
-        theirs, ours = np.ravel(answer), policy.likeliest(outputs, mask)
-        if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
-            raise RuntimeError(f"the saved policy answers {ours}, {type(model).__name__}.predict {theirs}")
+    masks = rows[:, n_obs : n_obs + n_mask] > 0.5 if n_mask else None
+    plain_model.require_same(model, expected, policy, rows[:, :n_obs], masks)
 
 
 def _random_rows(policy: NumpyPolicy, width: int, n_mask: int, count: int = 256, seed: int = 0) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from rlctl.core.policy import Policy
     from rlctl.distributed.comm.transition_spec import VectorEnvironment
+    from rlctl.distributed.launch.signals import StopSignal
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
     from rlctl_agents.training_checkpoint import Checkpoints
@@ -36,24 +37,14 @@ PATIENCE_S = 20.0
 """In which a rollout that has begun may come to its end, when the training is asked to stop."""
 
 
-class Asked(Protocol):
-    """Who knows whether the training is to end.
-
-    Attributes:
-        asked: it is.
-    """
-
-    asked: bool
-
-
-class Stop:
+class StopSignals:
     """While it is open, SIGTERM and SIGINT only set ``asked``; a second signal acts as usual."""
 
     def __init__(self) -> None:
         self.asked = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopSignals:
         # Only the main thread may set handlers; elsewhere the caller's stay.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,7 +64,7 @@ class Stop:
 
 
 class TrainingCallback(BaseCallback):
-    """Told by PPO after each decision of all environments and around each update.
+    """Stable-Baselines3 calls it after each decision of all environments and around each update.
 
     Args:
         every: decisions between two checkpoints.
@@ -97,14 +88,14 @@ class TrainingCallback(BaseCallback):
         self._ranks = ranks
         self._first = ranks is None or ranks.first
         self._collector = None if ranks is None else ranks.collector
-        self.stop: Asked = Stop()
+        self.stop: StopSignals | StopSignal = StopSignals()
         self._checkpoints = checkpoints
         self._every = every
         self._progress = progress
         self._board = board
         self._make_policy = make_policy
         self._figures: deque[dict[str, float]] = deque(maxlen=EPISODES)
-        self._unheard: set[int] = set()  # environments whose first campaign goes on
+        self._in_first_campaign: set[int] = set()  # environments
         self._returns: deque[float] = deque(maxlen=EPISODES)
         self._updated_s = 0.0
         self._drawn = -1
@@ -130,7 +121,7 @@ class TrainingCallback(BaseCallback):
         if not self._learned:
             if self._collector is None:
                 count = self.training_env.num_envs
-                self._unheard = set(range(count))
+                self._in_first_campaign = set(range(count))
                 self._figures = deque(maxlen=max(EPISODES, count))
             self._validate(required=True)
         self._updated_s = time.monotonic()
@@ -194,7 +185,7 @@ class TrainingCallback(BaseCallback):
             infos = self.locals["infos"]
             ended = np.flatnonzero(self.locals["dones"])
             self._figures += [infos[i]["campaign"] for i in ended]
-            self._unheard.difference_update(ended.tolist())
+            self._in_first_campaign.difference_update(ended.tolist())
             self._returns += [infos[i]["episode"]["r"] for i in ended]
         if self._collector is None and self.stop.asked and not self._goes_on():
             # What this rollout has gathered is not learned from any more.
@@ -213,7 +204,7 @@ class TrainingCallback(BaseCallback):
         if self._buffer is not None and step - self._shown < FIGURES:
             return
         # All began together, and those that end first are the cheap ones: alone they would flatter.
-        figures: dict[str, float] = {} if self._unheard else dict(campaign_figures(self._figures))
+        figures: dict[str, float] = {} if self._in_first_campaign else dict(campaign_figures(self._figures))
         figures["learning/decisions_per_s"] = (step - self._shown) / (now_s - self._updated_s)
         self._shown = step
         if self._collector is None:

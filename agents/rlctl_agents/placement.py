@@ -1,4 +1,4 @@
-"""Placement that is learned: which node a task goes to, of those that have room for it."""
+"""Placement by a weighted sum, whose weights can be learned: which node a task goes to, of those with room for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlctl.core.task import Resources
 
 
 class Weights(BaseModel):
-    """Of what a node would look like; the defaults pack tightly and keep GPUs for those who want them.
+    """Weights of what a node looks like; the defaults pack tightly and keep GPUs for tasks that use them.
 
     Attributes:
         cores: of the share of its cores that are free.

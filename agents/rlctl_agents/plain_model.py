@@ -28,7 +28,7 @@ from stable_baselines3.common.save_util import load_from_zip_file, recursive_set
 from rlctl.bundle import saved_policy
 from rlctl.bundle.network import NumpyPolicy
 from rlctl_agents import plain_extractors, set_networks
-from rlctl_agents.masked_heads import MASKED_LOGIT
+from rlctl_agents.row_networks import MASKED_LOGIT
 
 MODEL, PLAIN = "model.zip", "model_plain.zip"
 """The trained model, where possible of Stable-Baselines3's own classes; where not, what acts of it, of such."""
@@ -177,13 +177,34 @@ def check_plain_answers(made: Any, policy: NumpyPolicy, own: spaces.Space[Any], 
     expected, _ = made.predict(batch(made.observation_space, rows), deterministic=True)
     space = policy.action_space
     first = max(int(space.start), 0) if isinstance(space, spaces.Discrete) else 0
-    for row, answer in zip(rows, expected, strict=True):
-        outputs = policy.logits(row)
-        if policy.distribution.margin(outputs, None) <= NEAR_TIE:
+    require_same(made, expected, policy, rows, first=first)
+
+
+def require_same(
+    model: Any,
+    expected: NDArray[Any],
+    policy: NumpyPolicy,
+    observations: NDArray[np.float32],
+    masks: NDArray[np.bool_] | None = None,
+    first: int = 0,
+) -> None:
+    """Compare answers of a model with those of a deterministic policy.
+
+    Where rounding by ``NEAR_TIE`` may exchange two choices, either counts as right.
+
+    Args:
+        first: the policy's choice 0 in the model's counting.
+
+    Raises:
+        RuntimeError: an answer differs.
+    """
+    for i, (observation, answer) in enumerate(zip(observations, expected, strict=True)):
+        mask, outputs = None if masks is None else masks[i], policy.logits(observation)
+        if policy.distribution.margin(outputs, mask) <= NEAR_TIE:
             continue
-        theirs, ours = np.ravel(answer), policy.likeliest(outputs, None) + first
+        theirs, ours = np.ravel(answer), policy.likeliest(outputs, mask) + first
         if not np.allclose(theirs, ours, rtol=NEAR_TIE, atol=NEAR_TIE):
-            raise RuntimeError(f"the saved policy answers {ours}, plain {type(made).__name__}.predict {theirs}")
+            raise RuntimeError(f"the saved policy answers {ours}, {type(model).__name__}.predict {theirs}")
 
 
 def _take_actor(made: Any, model: Any, attends: bool) -> None:

@@ -20,7 +20,7 @@ from torch import nn
 from rlctl.core.errors import ConfigError
 from rlctl_agents.algorithm import OPTIONS
 from rlctl_agents.set_networks import AttentionActor, SetTowers
-from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
+from rlctl_agents.vec_env import RemoteEnvSpec
 
 ACTIVATIONS = {nn.Tanh: "tanh", nn.ReLU: "relu"}
 
@@ -50,7 +50,7 @@ def policy_spec(model: Any) -> dict[str, Any]:
     n_mask = 0 if rows is None else rows.n_mask
     if isinstance(policy, MaskableActorCriticPolicy):  # it is given masks beside the observation, where there are some
         env = model.get_env()
-        n_mask = env.n_mask if isinstance(env, TrainingVecEnv | RemoteEnvSpec) else _choices(space)
+        n_mask = env.n_mask if isinstance(env, RemoteEnvSpec) else _choices(space)
     attention = _attention(model)
     hidden = [] if attention else [layer for layer in _layers(model)[:-1] if isinstance(layer, nn.Linear)]
     spec: dict[str, Any] = {

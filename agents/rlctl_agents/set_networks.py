@@ -13,6 +13,7 @@ from torch import nn
 
 from rlctl.bundle.attention import ABSENT, AttentionSpec
 from rlctl.core.sets import SetLayout
+from rlctl_agents.row_networks import RowTowers
 
 FAVOUR = 4.0
 """Initial factor of what a rule favours: it has exp(4) times the probability of any other choice."""
@@ -115,42 +116,24 @@ class PooledCritic(nn.Module):
         return features
 
 
-class SetTowers(nn.Module):
-    """Actor and critic in the place of Stable-Baselines3's extractor; they read rows [observation, mask, privileged].
-
-    What the actor gives are logits already.
-    """
+class SetTowers(RowTowers):
+    """Towers over sets; what the actor gives are logits already."""
 
     def __init__(self, row_length: int, n_obs: int, n_mask: int, spec: AttentionSpec, clip: float | None) -> None:
-        super().__init__()
+        super().__init__(n_obs, n_mask, clip)
         if spec.layout.length != n_obs:
             raise ValueError(f"sets of {spec.layout.length} numbers, but observations have {n_obs}")
-        self.n_obs, self.n_mask, self.clip = n_obs, n_mask, clip
         self.actor = AttentionActor(spec)
         self.critic = PooledCritic(spec.layout, row_length - n_obs - n_mask, spec.width)
         self.latent_dim_pi, self.latent_dim_vf = spec.layout.choices, 2 * spec.width
 
-    def mask(self, rows: torch.Tensor) -> torch.Tensor:
-        """The mask part of the rows."""
-        return rows[:, self.n_obs : self.n_obs + self.n_mask]
-
-    def forward_actor(self, rows: torch.Tensor) -> torch.Tensor:
-        """Logits of the observation alone."""
-        logits: torch.Tensor = self.actor(self._observation(rows))
+    def _actor(self, observation: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.actor(observation)
         return logits
 
-    def forward_critic(self, rows: torch.Tensor) -> torch.Tensor:
-        """Features of the observation and the privileged quantities."""
-        features: torch.Tensor = self.critic(self._observation(rows), rows[:, self.n_obs + self.n_mask :])
+    def _critic(self, observation: torch.Tensor, privileged: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.critic(observation, privileged)
         return features
-
-    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits, and features for the critic."""
-        return self.forward_actor(rows), self.forward_critic(rows)
-
-    def _observation(self, rows: torch.Tensor) -> torch.Tensor:
-        observation = rows[:, : self.n_obs]
-        return observation if self.clip is None else observation.clamp(-self.clip, self.clip)
 
 
 def split(observation: torch.Tensor, layout: SetLayout) -> list[torch.Tensor]:

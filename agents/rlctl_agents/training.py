@@ -28,7 +28,7 @@ from rlctl.plugins.registry import game_factory, load_policy
 from rlctl_agents.actor_link import ActorLink
 from rlctl_agents.algorithm import OPTIONS, AlgorithmSpec, Setting
 from rlctl_agents.bundle_export import export_policy
-from rlctl_agents.callback import Stop, TrainingCallback
+from rlctl_agents.callback import StopSignals, TrainingCallback
 from rlctl_agents.env_setup import env_setup
 from rlctl_agents.on_policy.options import set_layout
 from rlctl_agents.starting_policy import begin_as, starting_policy
@@ -130,7 +130,7 @@ def train(
             progress.start("training", section.decisions, "decisions", done)
         asked = False
         try:
-            with Stop() if ranks is None else nullcontext(ranks.stop) as stop:
+            with StopSignals() if ranks is None else nullcontext(ranks.stop) as stop:
                 callback.stop = stop
                 model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
                 asked = stop.asked and model.num_timesteps < section.decisions
@@ -168,7 +168,7 @@ def _section(config: Config) -> TrainSection:
 
 def _environments(
     spec: AlgorithmSpec, config: Config, factory: Game, seed: int, ranks: LearnerContext | None
-) -> tuple[TrainingVecEnv | RemoteEnvSpec, tuple[int, ...]]:
+) -> tuple[RemoteEnvSpec, tuple[int, ...]]:
     """What the algorithm learns from, and the choices that mean "as the rule says"; none without a rule."""
     vector: Any = None
     centre: tuple[int, ...] = ()
@@ -183,8 +183,9 @@ def _environments(
         vector.reset()  # only a decision tells
         centre = vector.centre
     if ranks is None:
-        name, told = f"campaign {factory.name}", {"with_mask": spec.with_mask, "with_privileged": spec.with_privileged}
-        return TrainingVecEnv(GymnasiumVectorEnv(vector, name=name, **told), spec.bootstrap, spec.mask_in_row), centre
+        parts = {"with_mask": spec.with_mask, "with_privileged": spec.with_privileged}
+        environments = GymnasiumVectorEnv(vector, name=f"campaign {factory.name}", **parts)
+        return TrainingVecEnv(environments, spec.bootstrap, spec.mask_in_row), centre
     if ranks.collector is None:
         remote = LockstepVectorEnv(ranks.comm, ranks.workers, ranks.limit_s)
         return TrainingVecEnv(remote, spec.bootstrap, spec.mask_in_row), centre
@@ -192,7 +193,7 @@ def _environments(
     return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, spec.mask_in_row), centre
 
 
-def _go_on(model: Any, start: Checkpoint, env: TrainingVecEnv | RemoteEnvSpec) -> None:
+def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec) -> None:
     """Take up what the checkpoint holds besides the model."""
     if isinstance(env, TrainingVecEnv):
         saved = start.environments()

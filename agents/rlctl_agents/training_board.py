@@ -63,12 +63,12 @@ _NAMES = {
 """Stable-Baselines3's keys; its ``time/`` keys are not kept."""
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """A validation was given up."""
 
 
-class _Until(Silent):
-    """Is told at every decision of a validation, and gives it up once the training is asked to stop."""
+class _UntilAsked(Silent):
+    """Gives a validation up, at its next decision, once the training is asked to stop."""
 
     def __init__(self, asked: Callable[[], bool]) -> None:
         self._asked = asked
@@ -76,7 +76,7 @@ class _Until(Silent):
     def advance(self, amount: float, note: str = "") -> None:
         """Go on, or not."""
         if self._asked():
-            raise _Stopped
+            raise _StoppedError
 
 
 class TrainingBoard(KVWriter):
@@ -122,16 +122,16 @@ class TrainingBoard(KVWriter):
             asked: whether the training is to stop; then this does, too.
         """
         began_s = time.monotonic()
-        too_dear = self._spent_s > SHARE * (began_s - self._began_s)
-        if not self._count or self._validated == decisions or (too_dear and not required):
+        too_expensive = self._spent_s > SHARE * (began_s - self._began_s)
+        if not self._count or self._validated == decisions or (too_expensive and not required):
             return
         if self._factory is None:
             return  # an environment with rewards has no costs to compare
         try:
-            self._validate(self._factory, make_policy(), decisions, _Until(asked))
-        except _Stopped:
+            self._validate(self._factory, make_policy(), decisions, _UntilAsked(asked))
+        except _StoppedError:
             return
-        except OSError as error:  # a full disk is told by those who must write
+        except OSError as error:  # whatever must be written reports a full disk
             log.info("no validation: %s", error)
         except Exception as error:  # a rule, a twin or a campaign's pictures may fail in any way; learning goes on
             log.warning("no validation: %s", error)
@@ -147,7 +147,7 @@ class TrainingBoard(KVWriter):
         """Write everything out; may be called twice."""
         self.board.close()
 
-    def _validate(self, factory: CampaignFactory, policy: Policy, decisions: int, until: _Until) -> None:
+    def _validate(self, factory: CampaignFactory, policy: Policy, decisions: int, until: _UntilAsked) -> None:
         capacity = self._config.machine.capacity()
         instances = spread_instances(self._config.seed, self._count)
         players = {_MINE: policy}
@@ -170,7 +170,7 @@ class TrainingBoard(KVWriter):
         self._one_campaign(factory, policy, instances[0], decisions, until)
 
     def _one_campaign(
-        self, factory: CampaignFactory, policy: Policy, instance: int, decisions: int, until: _Until
+        self, factory: CampaignFactory, policy: Policy, instance: int, decisions: int, until: _UntilAsked
     ) -> None:
         """One campaign in detail: its machine, its latencies, its pictures."""
         capacity, records = self._config.machine.capacity(), RecordList()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -45,7 +45,62 @@ def end_info(ended: EpisodeEnd, truncated: bool, began_s: float, seen: Float32) 
     }
 
 
-class TrainingVecEnv(VecEnv):
+class RemoteEnvSpec(VecEnv):
+    """The spaces of environments that actors hold, as environments that cannot be stepped.
+
+    Args:
+        layout: of rows and actions; see ``learner_spaces``.
+        count: of environments.
+    """
+
+    render_mode = None
+
+    def __init__(
+        self,
+        layout: TransitionSpec,
+        observation: spaces.Space[Any],
+        action: spaces.Space[Any],
+        mask_in_row: bool = True,
+        count: int = 1,
+    ) -> None:
+        self.layout, self.env_spaces = layout, (observation, action)
+        self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
+        self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
+        super().__init__(count, *learner_spaces(layout, observation, action, mask_in_row))
+
+    def reset(self) -> Float32:
+        """Zeros."""
+        space = self.observation_space
+        return np.zeros((1, *(space.shape or ())), space.dtype)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """There is nothing to step."""
+        raise NotImplementedError("actors step the environments; here are only their spaces")
+
+    def step_wait(self) -> Any:
+        """There is nothing to step."""
+        raise NotImplementedError("actors step the environments; here are only their spaces")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Of the specification itself."""
+        return [getattr(self, attr_name)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """There is no environment that could use it."""
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """There is no environment that could be asked."""
+        raise NotImplementedError(f"actors hold the environments, {method_name} cannot be called here")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Never."""
+        return [False]
+
+
+class TrainingVecEnv(RemoteEnvSpec):
     """``VectorEnvironment`` of this process as a ``VecEnv``.
 
     Infos of environments that go on are one shared empty dict: at hundreds of environments a dict for each would cost
@@ -61,12 +116,7 @@ class TrainingVecEnv(VecEnv):
         self.environments = environments
         self._bootstrap, self._whole = bootstrap, mask_in_row
         layout, action = environments.transition_spec, environments.action_space
-        self.layout, self.env_spaces = layout, (environments.observation_space, action)
-        self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
-        self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-        super().__init__(
-            environments.count, *learner_spaces(layout, environments.observation_space, action, mask_in_row)
-        )
+        super().__init__(layout, environments.observation_space, action, mask_in_row, environments.count)
         self._goes_on: dict[str, Any] = {}
         self._infos = [self._goes_on] * environments.count
         self._actions: NDArray[Any] = np.zeros((environments.count, layout.n_action), dtype=np.int64)
@@ -148,56 +198,3 @@ class TrainingVecEnv(VecEnv):
         if self.n_mask:
             self._masks = rows[:, self.n_obs : self.n_obs + self.n_mask] > 0.5
         return rows if self._whole else rows[:, : self.n_obs]
-
-
-class RemoteEnvSpec(VecEnv):
-    """The spaces of environments that actors hold, as one environment that cannot be stepped.
-
-    Args:
-        layout: of rows and actions; see ``learner_spaces``.
-    """
-
-    render_mode = None
-
-    def __init__(
-        self,
-        layout: TransitionSpec,
-        observation: spaces.Space[Any],
-        action: spaces.Space[Any],
-        mask_in_row: bool = True,
-    ) -> None:
-        self.layout, self.env_spaces = layout, (observation, action)
-        self.n_obs, self.n_mask, self.n_privileged = layout.n_obs, layout.n_mask, layout.n_privileged
-        self.heads = action_heads(action) if isinstance(action, spaces.Discrete | spaces.MultiDiscrete) else ()
-        super().__init__(1, *learner_spaces(layout, observation, action, mask_in_row))
-
-    def reset(self) -> Float32:
-        """Zeros."""
-        space = self.observation_space
-        return np.zeros((1, *(space.shape or ())), space.dtype)
-
-    def step_async(self, actions: NDArray[Any]) -> NoReturn:
-        """There is nothing to step."""
-        raise NotImplementedError("actors step the environments; here are only their spaces")
-
-    def step_wait(self) -> NoReturn:
-        """There is nothing to step."""
-        raise NotImplementedError("actors step the environments; here are only their spaces")
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Of the specification itself."""
-        return [getattr(self, attr_name)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """There is no environment that could use it."""
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """There is no environment that could be asked."""
-        raise NotImplementedError(f"actors hold the environments, {method_name} cannot be called here")
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Never."""
-        return [False]

@@ -223,6 +223,8 @@ def _check_spaces(campaign: Campaign) -> list[int]:
     space: gymnasium.Space[Any] = campaign.action_space
     if not isinstance(space, MultiDiscrete | Discrete | Box):
         raise ContractError(f"action_space is {space}, it should be MultiDiscrete, Discrete or Box")
+    if isinstance(space, Box) and not (space.dtype in (np.float32, np.float64) and space.is_bounded("both")):
+        raise ContractError(f"action_space is {space}, a Box should be of float32 or float64, with finite bounds")
     for name in ("reward_scale", "deadline_s"):
         value = getattr(campaign, name)
         if not (isinstance(value, int | float) and 0.0 < value < float("inf")):

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from typing import NoReturn
 import forms
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
 from mutations import Mutant, mutant
 
 import rlctl

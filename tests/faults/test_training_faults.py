@@ -20,16 +20,13 @@ from pathlib import Path
 
 import forms
 import pytest
+from mpi_runner import mpiexec, survives_a_dead_rank
 
 from rlctl.distributed.launch.launcher import stale_shm
 from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.mpi import clean_environment
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "distributed"))
-
-from mpi_runner import mpiexec, survives_a_dead_rank  # noqa: E402
-
 FULL = forms.full("FAULTS")
 TRIES = 3 if FULL else 1
 full = pytest.mark.skipif(not FULL, reason="takes a minute: make test-faults")

@@ -9,16 +9,19 @@ from pathlib import Path
 import aiming
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from mpi_runner import mpiexec
 
 from rlctl.core.campaign import Decision, action_from_json, action_to_json, first_allowed
 from rlctl.core.driver import Driver
+from rlctl.core.errors import ContractError
 from rlctl.core.machine import Capacity
 from rlctl.core.records import RecordList
 from rlctl.environments.campaign_env import CampaignEnv, twin
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.executors.event_log import Journal
 from rlctl.steering.policy_guard import PolicyGuard
+from rlctl.testing.checks import check_campaign
 
 FEW = "--set=train.options={n_steps: 64, batch_size: 64, net_arch: [8]}"
 
@@ -105,6 +108,7 @@ def test_it_is_learned_on_ranks(project: Project, algorithm: str, mode: str) -> 
     mpiexec()  # or skip
     out = f"ranks-{algorithm}"
     options = ["--set", f"train.algorithm={algorithm}", "--set", f"train.distributed.mode={mode}"]
+    options += ["--set", "train.decisions=900"]
     trained = project.json("train", "--out", out, "--ranks", 2, *options)
     cost = project.cost(trained["policy"])
     assert cost[algorithm] < 0.5 * cost["random"]
@@ -145,6 +149,18 @@ def test_environments_clip_and_tell_no_masks() -> None:
     _, infos = several.reset(seed=1)
     assert "action_mask" not in infos
     assert several.step(several.action_space.sample())[0].shape == (3, 2)
+
+
+@pytest.mark.parametrize("space", [Box(-np.inf, 1.0, (2,), np.float32), Box(0, 3, (2,), np.int64)], ids=str)
+def test_a_box_without_bounds_or_of_integers_breaks_the_contract(space: Box) -> None:
+    class Odd(aiming.Factory):
+        def campaign(self, seed: int) -> aiming.Aiming:
+            campaign = aiming.Aiming(seed)
+            campaign.action_space = space
+            return campaign
+
+    with pytest.raises(ContractError, match="with finite bounds"):
+        check_campaign(Odd())
 
 
 class Answering:

@@ -3,23 +3,15 @@
 import json
 import re
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_steering import TWO_POOLS, Steering, steering  # noqa: F401  (the fixture)
+from steering_process import TWO_POOLS, Steering
 
 
-def rlctl(steering: Steering, *arguments: str) -> str:  # noqa: F811
-    command = [sys.executable, "-m", "rlctl.cli.main", *arguments]
-    done = subprocess.run(command, env=steering.environment, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def failures(steering: Steering) -> Counter[str]:  # noqa: F811
+def failures(steering: Steering) -> Counter[str]:
     """Of attempts, by kind."""
     counted: Counter[str] = Counter()
     for record in steering.records():
@@ -35,7 +27,7 @@ def application(folder: Path, where: Path) -> list[str]:
 
 
 def test_an_application_that_is_gone_stops_the_campaign_and_its_repair_lets_it_reach_the_goal(
-    steering: Steering,  # noqa: F811
+    steering: Steering,
     tmp_path: Path,
 ) -> None:
     steering.configure(parts=3, task={"application": "solver"})
@@ -51,9 +43,9 @@ def test_an_application_that_is_gone_stops_the_campaign_and_its_repair_lets_it_r
     braked = [record for record in steering.records() if record.kind == "braked"]
     assert len(braked) == 1
     assert "(launch)" in braked[0].data["reason"]
-    assert "nowhere: no virtual environment" in rlctl(steering, "status", str(steering.run))
-    rlctl(steering, "report", str(steering.run), "--no-rules")
-    assert "Stopped, and not ended" in (steering.run / "report.html").read_text()
+    assert "nowhere: no virtual environment" in steering.rlctl("status", str(steering.run))
+    steering.rlctl("report", str(steering.run), "--no-rules")
+    assert "Stopped before the end" in (steering.run / "report.html").read_text()
 
     # Put right in the configuration; killed in the middle; once more.
     (venv / "bin").mkdir(parents=True)
@@ -66,7 +58,7 @@ def test_an_application_that_is_gone_stops_the_campaign_and_its_repair_lets_it_r
     code, out, err = steering.finish("--resume", *right)
     assert code == 0, err
     assert json.loads(out)["reached"]
-    assert "stopped" not in rlctl(steering, "status", str(steering.run))
+    assert "stopped" not in steering.rlctl("status", str(steering.run))
     # What may be put right is how programs are started; the game stays what it was.
     code, out, err = steering.finish("--resume", *right, "--set", "seed=1")
     assert (code, out) == (2, "")
@@ -88,7 +80,7 @@ def test_an_application_that_is_gone_stops_the_campaign_and_its_repair_lets_it_r
     ],
 )
 def test_whatever_fails_again_and_again_stops(
-    steering: Steering,  # noqa: F811
+    steering: Steering,
     options: dict[str, object],
     kind: str,
     count: int,
@@ -102,7 +94,7 @@ def test_whatever_fails_again_and_again_stops(
     assert not steering.alive()
 
 
-def test_the_last_line_names_the_log_of_the_last_failure(steering: Steering) -> None:  # noqa: F811
+def test_the_last_line_names_the_log_of_the_last_failure(steering: Steering) -> None:
     steering.configure(parts=4, breaking=list(range(100)))
     code, _, err = steering.finish()
     assert code == 3
@@ -111,7 +103,7 @@ def test_the_last_line_names_the_log_of_the_last_failure(steering: Steering) -> 
     assert Path(found[1]).read_text().strip() == "no licence"
 
 
-def test_tasks_that_run_are_stopped_in_order_and_run_again(steering: Steering) -> None:  # noqa: F811
+def test_tasks_that_run_are_stopped_in_order_and_run_again(steering: Steering) -> None:
     steering.configure(parts=3, wait=[0], breaking=list(range(1, 100)))
     code, _, err = steering.finish()
     assert code == 3, err
@@ -125,7 +117,7 @@ def test_tasks_that_run_are_stopped_in_order_and_run_again(steering: Steering) -
     assert max(count for uid, count in Counter(steering.begun()).items() if uid != "part-0") == 1
 
 
-def test_runs_that_all_diverge_stop_the_campaign_later_than_a_program_that_never_worked(steering: Steering) -> None:  # noqa: F811
+def test_runs_that_all_diverge_stop_the_campaign_later_than_a_program_that_never_worked(steering: Steering) -> None:
     steering.configure(parts=2, failing=list(range(9)))
     code, out, err = steering.finish()
     assert code == 0, err
@@ -137,14 +129,14 @@ def test_runs_that_all_diverge_stop_the_campaign_later_than_a_program_that_never
     assert "stopped after 10 failures in a row (diverged)" in err
 
 
-def test_the_brake_can_be_switched_off(steering: Steering) -> None:  # noqa: F811
+def test_the_brake_can_be_switched_off(steering: Steering) -> None:
     steering.configure(parts=2, breaking=list(range(12)))
     code, out, err = steering.finish("--set", "steer.stop_after_failures=null")
     assert code == 0, err
     assert json.loads(out)["failures"] == {"exit": 12}
 
 
-def test_pools_that_fail_everything_stop_too(steering: Steering) -> None:  # noqa: F811
+def test_pools_that_fail_everything_stop_too(steering: Steering) -> None:
     steering.configure(parts=100, breaking=list(range(1000)))
     with steering.config.open("a") as file:
         file.write(TWO_POOLS)

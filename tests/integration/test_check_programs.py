@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_steering import Steering, steering  # noqa: F401  (the fixture)
+from steering_process import Steering
 
 
-def check(steering: Steering, *sets: str, **environment: str) -> tuple[int, str]:  # noqa: F811
+def check(steering: Steering, *sets: str, **environment: str) -> tuple[int, str]:
     options = [part for change in sets for part in ("--set", change)]
     done = subprocess.run(
         [sys.executable, "-m", "rlctl.cli.main", "check", str(steering.config), *options],
@@ -45,7 +45,7 @@ def solver(**application: Any) -> str:
 
 @pytest.mark.parametrize("path", ["venv", "./venv", "~/venv", "$PLACE/venv", "{tmp_path}/venv"])
 def test_an_environment_is_found_however_its_path_is_written(
-    steering: Steering,  # noqa: F811
+    steering: Steering,
     venv: Path,
     tmp_path: Path,
     path: str,
@@ -79,7 +79,7 @@ def test_an_environment_is_found_however_its_path_is_written(
     ],
 )
 def test_what_cannot_be_started_is_told_here_and_only_doubted_of_other_machines(
-    steering: Steering,  # noqa: F811
+    steering: Steering,
     venv: Path,
     tmp_path: Path,
     application: dict[str, Any],
@@ -106,7 +106,7 @@ def test_what_cannot_be_started_is_told_here_and_only_doubted_of_other_machines(
     assert said in told
 
 
-def test_one_pool_that_has_a_program_is_enough(steering: Steering, venv: Path) -> None:  # noqa: F811
+def test_one_pool_that_has_a_program_is_enough(steering: Steering, venv: Path) -> None:
     steering.configure(parts=1, task={"application": "solver", "executable": "lmp"})
     described = {"applications": {"solver": {"venv": "venv"}}}
     pools = [{"name": "here"}, {"name": "there", "options": described}]
@@ -126,7 +126,7 @@ def test_one_pool_that_has_a_program_is_enough(steering: Steering, venv: Path) -
     ],
 )
 def test_what_the_configuration_says_of_executor_and_policies_is_looked_at(
-    steering: Steering,  # noqa: F811
+    steering: Steering,
     change: str,
     said: str,
 ) -> None:
@@ -137,7 +137,7 @@ def test_what_the_configuration_says_of_executor_and_policies_is_looked_at(
 
 
 def test_a_module_command_that_hangs_is_told_of(
-    steering: Steering,  # noqa: F811
+    steering: Steering,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from small_disk import fill
-from test_steering import Steering, answers, cycle, finished
+from steering_process import Steering, answers, cycle, finished
 
 
 @pytest.fixture
@@ -17,10 +17,7 @@ def steering(tmp_path: Path, disk: Path) -> Iterator[Steering]:
     steering = Steering(tmp_path)
     steering.run = disk / "run"
     yield steering
-    for process in steering.processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    steering.close()
 
 
 def test_a_campaign_outlives_a_full_disk(steering: Steering, disk: Path) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 
 import pytest
-from test_watchdog import Machine, machine, said  # noqa: F401  (the fixture)
+from hanging_machine import Machine, said
 
 PLACE = r"the plug-in tiny (tests/integration/hanging.py:"
 FAILS = {
@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("how", FAILS)
-def test_what_a_plug_in_cannot_use_is_told_with_place_and_path(machine: Machine, how: str) -> None:  # noqa: F811
+def test_what_a_plug_in_cannot_use_is_told_with_place_and_path(machine: Machine, how: str) -> None:
     machine.hang("apply", how)
     code, err = machine.command("steer", "--policy", "cycling", "--run", machine.run)
     (line,) = said(err)
@@ -47,7 +47,7 @@ def test_what_a_plug_in_cannot_use_is_told_with_place_and_path(machine: Machine,
 
 
 @pytest.mark.parametrize(("place", "command"), [(place, c) for place, commands in COMMANDS.items() for c in commands])
-def test_wherever_the_plug_in_is_asked(machine: Machine, place: str, command: str) -> None:  # noqa: F811
+def test_wherever_the_plug_in_is_asked(machine: Machine, place: str, command: str) -> None:
     machine.hang(place, "missing")
     folder = machine.config.parent
     name, *more = command.replace("RUN", str(machine.run)).replace("OUT", str(folder / "rule.yaml")).split()

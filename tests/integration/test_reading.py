@@ -4,30 +4,21 @@ import json
 import math
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
+from steering_process import Steering, await_
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_steering import Steering, await_, steering  # noqa: F401  (the fixture)
 
 from rlctl.monitoring.ledger import allocation_ledger
 from rlctl.steering.run_folder import read_run
 
 
-def rlctl(steering: Steering, *arguments: str) -> str:  # noqa: F811
-    command = [sys.executable, "-m", "rlctl.cli.main", *arguments]
-    done = subprocess.run(command, env=steering.environment, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_campaign_can_be_watched_killed_resumed_and_reported(steering: Steering) -> None:  # noqa: F811
+def test_a_campaign_can_be_watched_killed_resumed_and_reported(steering: Steering) -> None:
     run = str(steering.run)
     steering.configure(parts=4, wait=True, failing=[1])
     process = steering.start()
     steering.reach(process, 2)
-    now = json.loads(rlctl(steering, "status", run, "--json"))
+    now = json.loads(steering.rlctl("status", run, "--json"))
     assert now["controller"]["alive"] is True
     assert now["controller"]["holder"].split()[0] == str(process.pid)
     assert {task["uid"] for task in now["running"]} == {"part-0", "part-1"}
@@ -36,11 +27,11 @@ def test_a_campaign_can_be_watched_killed_resumed_and_reported(steering: Steerin
 
     process.send_signal(signal.SIGKILL)
     process.wait()
-    now = json.loads(rlctl(steering, "status", run, "--json"))
+    now = json.loads(steering.rlctl("status", run, "--json"))
     assert (now["controller"]["alive"], now["running"], now["ended"]) == (False, [], False)
-    rlctl(steering, "report", run, "--no-rules")
+    steering.rlctl("report", run, "--no-rules")
     page = (steering.run / "report.html").read_text()
-    assert "Interrupted, and not ended" in page
+    assert "Interrupted before the end" in page
 
     (steering.run / "work" / "go").touch()
     # The run folder's own configuration is enough to go on with.
@@ -61,17 +52,17 @@ def test_a_campaign_can_be_watched_killed_resumed_and_reported(steering: Steerin
     lost = [attempt.uid for attempt in timeline.attempts if attempt.failure is not None and attempt.failure == "lost"]
     assert lost == []  # the programs went on while nobody was there, and were taken over
 
-    rlctl(steering, "report", run, "--no-rules")
+    steering.rlctl("report", run, "--no-rules")
     page = (steering.run / "report.html").read_text()
     assert "Goal reached" in page
     assert "Interrupted" not in page
     assert sum(int(percent) for percent in re.findall(r'data-label="%">(\d+)<', page)) == 100
-    assert json.loads(rlctl(steering, "trace", run, "--json"))["trace"] == f"{run}/trace.json"
-    assert "goal reached" in rlctl(steering, "status", run, "--watch")
+    assert json.loads(steering.rlctl("trace", run, "--json"))["trace"] == f"{run}/trace.json"
+    assert "goal reached" in steering.rlctl("status", run, "--watch")
 
 
 @pytest.mark.parametrize("runs_on", [True, False])
-def test_what_a_later_controller_takes_over_counts_since_it_began(steering: Steering, runs_on: bool) -> None:  # noqa: F811
+def test_what_a_later_controller_takes_over_counts_since_it_began(steering: Steering, runs_on: bool) -> None:
     run, go = str(steering.run), steering.run / "work" / "go"
     steering.configure(parts=3, wait=True)
     process = steering.start()
@@ -104,9 +95,9 @@ def test_what_a_later_controller_takes_over_counts_since_it_began(steering: Stee
     busy = summary["utilisation"] * math.fsum(seconds.values())
     assert seconds["useful run"] + seconds["wasted run"] <= busy + 1e-6
     assert busy <= seconds["useful run"] + seconds["wasted run"] + seconds["boot"] + 1e-6
-    now = json.loads(rlctl(steering, "status", run, "--json"))
+    now = json.loads(steering.rlctl("status", run, "--json"))
     assert now["core_seconds"] == pytest.approx(seconds)
-    rlctl(steering, "report", run, "--no-rules")
+    steering.rlctl("report", run, "--no-rules")
     useful = round(100 * seconds["useful run"] / math.fsum(seconds.values()))
     page = (steering.run / "report.html").read_text()
     (shown,) = re.findall(r"<dt>cores usefully busy</dt><dd>(\d+) %</dd>", page)

@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_steering import Steering, await_, steering  # noqa: F401  (the fixture)
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from run_folders import queue_config, simulated_run
+from steering_process import Steering, await_
 
 from rlctl.config.load import load_config
 
@@ -37,7 +35,7 @@ def run_all(commands: dict[str, list[str]], environment: dict[str, str] | None =
 
 
 @pytest.mark.parametrize("policy", ["cycling", "breaks", "file", "random"])
-def test_a_killed_run_an_ended_one_and_the_same_again(steering: Steering, policy: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_killed_run_an_ended_one_and_the_same_again(steering: Steering, policy: str, tmp_path: Path) -> None:
     steering.run = tmp_path / "a run's folder"
     if policy == "file":
         policy = str(tmp_path / "my rule.yaml")

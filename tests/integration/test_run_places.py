@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_steering import Steering, steering  # noqa: F401  (the fixture)
+from steering_process import Steering
 
 MOUNTED = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$1" && shift && "$@" && ls "$run"', "sh"]
 
 
-def call(steering: Steering, *arguments: str, before: list[str] | None = None, cwd: Path | None = None) -> str:  # noqa: F811
+def call(steering: Steering, *arguments: str, before: list[str] | None = None, cwd: Path | None = None) -> str:
     done = subprocess.run(
         [*(before or []), sys.executable, "-m", "rlctl", *arguments],
         env=steering.environment,
@@ -27,7 +27,7 @@ def call(steering: Steering, *arguments: str, before: list[str] | None = None, c
     return done.stdout
 
 
-def test_a_run_is_where_its_path_leads_for_every_command(steering: Steering, tmp_path: Path) -> None:  # noqa: F811
+def test_a_run_is_where_its_path_leads_for_every_command(steering: Steering, tmp_path: Path) -> None:
     steering.configure(parts=2)
     (tmp_path / "a" / "deep").mkdir(parents=True)
     (tmp_path / "b").mkdir()
@@ -60,7 +60,7 @@ def test_a_run_is_where_its_path_leads_for_every_command(steering: Steering, tmp
     subprocess.run([*MOUNTED[:3], "-c", "mount -t tmpfs tmpfs /mnt"], capture_output=True, check=False).returncode != 0,
     reason="file systems cannot be mounted here",
 )
-def test_an_empty_volume_is_filled(steering: Steering, tmp_path: Path) -> None:  # noqa: F811
+def test_an_empty_volume_is_filled(steering: Steering, tmp_path: Path) -> None:
     steering.configure(parts=2)
     (tmp_path / "volume").mkdir()
     steering.environment["run"] = str(tmp_path / "volume")
@@ -70,7 +70,7 @@ def test_an_empty_volume_is_filled(steering: Steering, tmp_path: Path) -> None: 
     assert os.listdir(tmp_path / "volume") == []  # all of it was in the volume
 
 
-def test_a_training_saves_its_policy_where_its_folder_is(steering: Steering, tmp_path: Path) -> None:  # noqa: F811
+def test_a_training_saves_its_policy_where_its_folder_is(steering: Steering, tmp_path: Path) -> None:
     (tmp_path / "a" / "deep").mkdir(parents=True)
     (tmp_path / "through").symlink_to("a/deep")
     steering.config.write_text(

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from parsl_workers import needs_parsl, shared
-from test_steering import Steering
+from steering_process import Steering
 
 from rlctl.core.errors import RlctlError
 from rlctl.core.machine import Capacity
@@ -243,16 +243,6 @@ first.shutdown()
 
 
 # Real campaigns.
-
-
-@pytest.fixture
-def steering(tmp_path: Path) -> Iterator[Steering]:
-    steering = Steering(tmp_path)
-    yield steering
-    for process in steering.processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 def test_a_task_that_no_program_can_be_given_ends_steering_in_one_line(steering: Steering) -> None:

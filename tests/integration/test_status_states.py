@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from test_steering import Steering, steering  # noqa: F401  (the fixture)
+from steering_process import Steering
 
 from rlctl.steering.status import STATUS, StatusFile
 
@@ -22,7 +22,7 @@ main()
 
 
 def rlctl(
-    steering: Steering,  # noqa: F811
+    steering: Steering,
     *arguments: str,
     program: str = "from rlctl.cli.main import main; main()",
 ) -> tuple[int, str]:
@@ -45,13 +45,13 @@ def strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def status(steering: Steering) -> Any:  # noqa: F811
+def status(steering: Steering) -> Any:
     code, text = rlctl(steering, "status", str(steering.run), "--json")
     assert code == 0, text
     return strict(text)
 
 
-def test_failed_tasks_and_odd_values_of_campaign_and_policy_are_told_in_strict_json(steering: Steering) -> None:  # noqa: F811
+def test_failed_tasks_and_odd_values_of_campaign_and_policy_are_told_in_strict_json(steering: Steering) -> None:
     steering.configure(parts=3, failing=[0, 2], odd=True)
     code, out, err = steering.finish(policy="odd")
     assert code == 0, err
@@ -68,7 +68,7 @@ def test_failed_tasks_and_odd_values_of_campaign_and_policy_are_told_in_strict_j
     assert "name" in (steering.run / "report.html").read_text()
 
 
-def test_where_others_cannot_read_the_journal_failures_do_not_end_the_campaign(steering: Steering) -> None:  # noqa: F811
+def test_where_others_cannot_read_the_journal_failures_do_not_end_the_campaign(steering: Steering) -> None:
     steering.configure(parts=4, wait=True, failing=[0, 1], odd=True)
     arguments = ["steer", str(steering.config), "--policy", "odd", "--run", str(steering.run), "--json"]
     process = subprocess.Popen(
@@ -88,7 +88,7 @@ def test_where_others_cannot_read_the_journal_failures_do_not_end_the_campaign(s
     assert written["campaign"] == "tiny"
 
 
-def test_killed_and_resumed_runs_have_a_status(steering: Steering) -> None:  # noqa: F811
+def test_killed_and_resumed_runs_have_a_status(steering: Steering) -> None:
     steering.configure(parts=3, wait=True, failing=[0])
     process = steering.start()
     steering.reach(process, 2)
@@ -103,7 +103,7 @@ def test_killed_and_resumed_runs_have_a_status(steering: Steering) -> None:  # n
     assert (now["reached"], now["failures"]) == (True, {"diverged": 1})
 
 
-def test_folders_without_a_readable_run_are_one_line(steering: Steering, tmp_path: Path) -> None:  # noqa: F811
+def test_folders_without_a_readable_run_are_one_line(steering: Steering, tmp_path: Path) -> None:
     for name in ("nothing", "empty", "file"):
         steering.run = tmp_path / name
         if name == "empty":
@@ -123,7 +123,7 @@ def test_folders_without_a_readable_run_are_one_line(steering: Steering, tmp_pat
         assert (code, text.count("\n")) == (2, 1), (damaged[:20], text)
 
 
-def test_a_status_that_another_version_or_half_a_disk_left_is_one_line(steering: Steering) -> None:  # noqa: F811
+def test_a_status_that_another_version_or_half_a_disk_left_is_one_line(steering: Steering) -> None:
     steering.configure(parts=4, wait=True)
     arguments = ["steer", str(steering.config), "--policy", "cycling", "--run", str(steering.run)]
     process = subprocess.Popen([sys.executable, "-c", AS_IF_SHARED, *arguments], env=steering.environment)
@@ -152,5 +152,5 @@ def test_whatever_goes_wrong_with_the_status_is_said_once_and_the_campaign_goes_
         for _ in range(3):
             file._due_s = 0.0
             file.show()
-    said = f"{tmp_path}: no status.json for others: odd"
+    said = f"{tmp_path}: status.json cannot be written: odd"
     assert [record.getMessage() for record in caplog.records] == [said] * 2

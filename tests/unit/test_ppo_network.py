@@ -9,8 +9,8 @@ from stable_baselines3.common.logger import Logger
 from rlctl.bundle import saved_policy
 from rlctl.core.campaign import Decision
 from rlctl_agents.bundle_export import actor_network, actor_weights, check_same_answers
-from rlctl_agents.masked_heads import MaskedHeads
 from rlctl_agents.ppo.networks import PrivilegedPolicy
+from rlctl_agents.row_networks import MaskedHeads
 
 N_OBS, HEADS, N_PRIVILEGED = 6, (4, 3, 2), 5
 N_MASK = sum(HEADS)

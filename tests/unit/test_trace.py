@@ -82,7 +82,7 @@ def test_the_trace_of_a_campaign_keeps_the_rules_of_the_format(tmp_path: Path) -
     assert len(tasks) == sum(len(attempt.cores) for attempt in timeline.attempts)
     core_us = sum(event["dur"] for event in tasks)
     assert core_us == pytest.approx(1e6 * timeline.summary["core_seconds"]["useful run"], rel=1e-6)  # type: ignore[index]
-    assert len({event["args"]["parameters"]["nodes"] for event in tasks}) > 1
+    assert len({event["args"]["parameters"]["ranks"] for event in tasks}) > 1
     assert all(event["args"]["result"] for event in tasks)
     assert sum(event["ph"] == "s" for event in events) == len(timeline.attempts)
     last = {event["name"]: event["args"][event["name"]] for event in events if event["ph"] == "C"}

@@ -18,47 +18,27 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 from rlctl.bundle.attention import AttentionSpec
-from rlctl_agents.masked_heads import MaskedHeads
+from rlctl_agents.row_networks import MaskedHeads, RowTowers
 from rlctl_agents.set_networks import SetTowers, take_logits
 
 
-class Towers(nn.Module):
-    """The hidden layers: one tower of the actor, one of the critic, nothing shared.
-
-    It reads rows of [observation, mask, privileged].
-    """
+class Towers(RowTowers):
+    """Perceptrons."""
 
     def __init__(self, row_length: int, n_obs: int, n_mask: int, net_arch: list[int], clip: float | None) -> None:
-        super().__init__()
-        self.n_obs, self.n_mask, self.clip = n_obs, n_mask, clip
-        self.latent_dim_pi = self.latent_dim_vf = net_arch[-1] if net_arch else n_obs
+        super().__init__(n_obs, n_mask, clip)
         self.policy_net = _tower(n_obs, net_arch)
         self.value_net = _tower(row_length - n_mask, net_arch)
-        if not net_arch:
-            self.latent_dim_vf = row_length - n_mask
+        self.latent_dim_pi = net_arch[-1] if net_arch else n_obs
+        self.latent_dim_vf = net_arch[-1] if net_arch else row_length - n_mask
 
-    def mask(self, rows: torch.Tensor) -> torch.Tensor:
-        """The mask part of the rows."""
-        return rows[:, self.n_obs : self.n_obs + self.n_mask]
-
-    def forward_actor(self, rows: torch.Tensor) -> torch.Tensor:
-        """Features of the observation alone."""
-        latent: torch.Tensor = self.policy_net(self._observation(rows))
+    def _actor(self, observation: torch.Tensor) -> torch.Tensor:
+        latent: torch.Tensor = self.policy_net(observation)
         return latent
 
-    def forward_critic(self, rows: torch.Tensor) -> torch.Tensor:
-        """Features of the observation and the privileged quantities."""
-        seen = torch.cat([self._observation(rows), rows[:, self.n_obs + self.n_mask :]], dim=1)
-        latent: torch.Tensor = self.value_net(seen)
+    def _critic(self, observation: torch.Tensor, privileged: torch.Tensor) -> torch.Tensor:
+        latent: torch.Tensor = self.value_net(torch.cat([observation, privileged], dim=1))
         return latent
-
-    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features for the actor and for the critic."""
-        return self.forward_actor(rows), self.forward_critic(rows)
-
-    def _observation(self, rows: torch.Tensor) -> torch.Tensor:
-        observation = rows[:, : self.n_obs]
-        return observation if self.clip is None else observation.clamp(-self.clip, self.clip)
 
 
 class PrivilegedPolicy(ActorCriticPolicy):
@@ -126,9 +106,9 @@ class PrivilegedPolicy(ActorCriticPolicy):
         return self.value_net(latent_vf), distribution.log_prob(actions), entropy
 
     @property
-    def towers(self) -> Towers:
-        """The hidden layers, or what stands for them; Stable-Baselines3 calls them its extractor."""
-        return cast(Towers, self.mlp_extractor)
+    def towers(self) -> RowTowers:
+        """Stable-Baselines3 calls them its extractor."""
+        return cast(RowTowers, self.mlp_extractor)
 
     def _rows(self, obs: PyTorchObs) -> torch.Tensor:
         return cast(torch.Tensor, self.extract_features(obs))
@@ -144,13 +124,12 @@ class PrivilegedPolicy(ActorCriticPolicy):
         return heads.proba_distribution(self.action_net(latent_pi), self.towers.mask(rows))
 
     def _build_mlp_extractor(self) -> None:
-        widths = cast(list[int], self.net_arch)
-        if self.attention is not None:
-            spec = AttentionSpec.model_validate(self.attention)
-            sets = SetTowers(self.features_dim, self.n_obs, self.n_mask, spec, self.observation_clip)
-            self.mlp_extractor = cast(Any, sets)
-            return
-        towers = Towers(self.features_dim, self.n_obs, self.n_mask, widths, self.observation_clip)
+        sizes, clip = (self.features_dim, self.n_obs, self.n_mask), self.observation_clip
+        towers: RowTowers
+        if self.attention is None:
+            towers = Towers(*sizes, cast(list[int], self.net_arch), clip)
+        else:
+            towers = SetTowers(*sizes, AttentionSpec.model_validate(self.attention), clip)
         self.mlp_extractor = cast(Any, towers)
 
     def _build(self, lr_schedule: Any) -> None:

@@ -259,7 +259,7 @@ class Tetris(EnsembleRule):
 class Easy(EnsembleRule):
     """First come, first served, and others where they do not delay the first (EASY backfilling, Lifka 1995).
 
-    Walltimes are the estimates; when the first one can start is told by the expected ends of those that run.
+    Walltimes are the estimates; the expected ends of running tasks say when the first one can start.
     """
 
     name = "easy"

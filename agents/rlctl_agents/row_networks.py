@@ -1,4 +1,4 @@
-"""Choices with masks: a distribution over several heads in which what is masked has probability 0."""
+"""Parts of networks that read rows of [observation, mask, privileged]."""
 
 from __future__ import annotations
 
@@ -63,3 +63,43 @@ class MaskedHeads(Distribution):
         """Indices for given logits, and their log-probability."""
         actions = self.actions_from_params(logits, mask)
         return actions, self.log_prob(actions)
+
+
+class RowTowers(nn.Module):
+    """A tower of the actor and one of the critic, in the place of Stable-Baselines3's extractor; nothing is shared.
+
+    A subclass has the towers, as ``_actor`` and ``_critic``.
+    """
+
+    latent_dim_pi: int
+    latent_dim_vf: int
+
+    def __init__(self, n_obs: int, n_mask: int, clip: float | None) -> None:
+        super().__init__()
+        self.n_obs, self.n_mask, self.clip = n_obs, n_mask, clip
+
+    def mask(self, rows: torch.Tensor) -> torch.Tensor:
+        """The mask part of the rows."""
+        return rows[:, self.n_obs : self.n_obs + self.n_mask]
+
+    def forward_actor(self, rows: torch.Tensor) -> torch.Tensor:
+        """Features, or logits, of the observation alone."""
+        return self._actor(self._observation(rows))
+
+    def forward_critic(self, rows: torch.Tensor) -> torch.Tensor:
+        """Features of the observation and the privileged quantities."""
+        return self._critic(self._observation(rows), rows[:, self.n_obs + self.n_mask :])
+
+    def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of actor and critic."""
+        return self.forward_actor(rows), self.forward_critic(rows)
+
+    def _actor(self, observation: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _critic(self, observation: torch.Tensor, privileged: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _observation(self, rows: torch.Tensor) -> torch.Tensor:
+        observation = rows[:, : self.n_obs]
+        return observation if self.clip is None else observation.clamp(-self.clip, self.clip)
