@@ -23,8 +23,9 @@ from parsl_workers import needs_parsl
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
-from rlctl.executors import WorkerDied
+from rlctl.executors import Executor, WorkerDied
 from rlctl.executors.event_log import Journal
+from rlctl.executors.factory import PoolPlan
 from rlctl.executors.local.processes import family
 from rlctl.executors.mpi import find_mpiexec
 
@@ -214,6 +215,24 @@ def test_a_program_of_several_ranks_is_started_within_its_worker(common: Site) -
         TaskId("r"), executable="python", arguments=("-c", code), resources=Resources(ranks=2), result_file="r.json"
     )
     assert common.executor.submit_task(spec).result(PATIENCE_S) == {"ranks": [0, 1]}
+
+
+def test_two_pools_of_workers_serve_one_executor(site: Site) -> None:
+    from rlctl.executors.parsl.backend import ParslBackend
+    from rlctl.executors.parsl.options import ParslOptions
+
+    work = site.folder / "work"
+    with Executor(
+        [
+            PoolPlan(ParslBackend(workers_of_parsl(1), Capacity(), work, ParslOptions(lease_s=5.0), pool=name), name)
+            for name in ("first", "second")
+        ]
+    ) as executor:
+        futures = [
+            executor.submit_task(shell(pool, f"echo '{{}}' > {pool}.json", pool=pool)) for pool in ("first", "second")
+        ]
+        assert [future.result(PATIENCE_S) for future in futures] == [{}, {}]
+    assert {path.name for path in work.glob("parsl*")} == {"parsl-first", "parsl-second"}
 
 
 # Deaths.

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from child_processes.backend import ChildBackend
 from parsl_workers import needs_parsl, shared
 from steering_process import Steering
 
@@ -160,6 +161,25 @@ def test_a_pool_that_breaks_ends_the_campaign_with_the_reason(tmp_path: Path) ->
         assert isinstance(future.exception(PATIENCE_S), ExecutorBroken)
         with pytest.raises(ExecutorBroken, match="boom"):
             executor.wait()
+
+
+def test_wait_and_the_thread_of_the_journal_do_not_block_each_other(tmp_path: Path) -> None:
+    """Attempts run as soon as ``start`` returns, so that one is reported while the next is still being recorded."""
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        backend = ChildBackend(Capacity(cores=4), tmp_path / "work")
+        executor = Executor(backend, journal, eager=False)
+        done: list[str] = []
+
+        def wait() -> None:
+            while len(done) < 40:
+                done.extend(event.uid for event in executor.wait() if event.result is not None)
+
+        executor.submit_tasks(TaskSpec(TaskId(str(number)), "true") for number in range(40))
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+        executor.close()
 
 
 @needs_parsl

@@ -36,13 +36,14 @@ from rlctl.executors.backend import (
 )
 from rlctl.executors.functions.warm_workers import check_call
 from rlctl.executors.functions.worker_client import Initializer, call_message, initializer_message, read_answer
+from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.local.process_task import ProcessTask, application_of
 from rlctl.executors.local.progress_files import ProgressFiles
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.ownership import networked
 from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_killed
 from rlctl.executors.parsl.blocks import Blocks
-from rlctl.executors.parsl.control_file import FOLDER, ControlWriter
+from rlctl.executors.parsl.control_file import ControlWriter
 from rlctl.executors.parsl.options import ParslOptions
 from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, session_file
 from rlctl.executors.parsl.worker_slots import WorkerSlots
@@ -84,6 +85,7 @@ class ParslBackend(Backend):
         options: ParslOptions | None = None,
         *,
         initializer: Initializer | None = None,
+        pool: str = "",
     ) -> None:
         """Prepare it; ``open`` starts Parsl.
 
@@ -92,14 +94,16 @@ class ParslBackend(Backend):
             capacity: nodes, and what each has; they are up when their workers have connected.
             workdir: working directory of programs and workers, seen by all hosts; made if it is missing.
             initializer: called in each worker before its first function.
+            pool: name of the pool, where several work in this folder.
         """
         self.capacity = capacity
         self._options = options or ParslOptions()
         self._workdir = workdir.absolute()
+        self._folder = self._workdir / of_pool("parsl", pool)
         self._bare = clean_environment(os.environ)
         self._initialize = initializer_message(initializer)
         self._blocks = Blocks(executor)
-        self._files = AttemptFiles(self._workdir)
+        self._files = AttemptFiles(self._workdir, self._folder)
         self._progress_files = ProgressFiles(self._workdir)
         self._token = uuid.uuid4().hex
         self._workers = 0
@@ -124,13 +128,14 @@ class ParslBackend(Backend):
         Raises:
             LaunchError: Parsl cannot be started.
         """
-        folder = self._workdir / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        self._control = ControlWriter(folder, self._token)  # former controllers' workers stop when they read it
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._control = ControlWriter(self._folder, self._token)  # former controllers' workers stop when they read it
         unattended_s = self._files.take_over(self._options.lease_s)
-        self._session = session_file(self._workdir, self._token)
+        self._session = session_file(self._folder, self._token)
         session = Session(
             token=self._token,
+            workdir=self._workdir,
+            folder=self._folder,
             poll_s=_POLL_NETWORK_S if networked(self._workdir) else _POLL_S,
             ours=self._blocks.ours,
             masters=self._blocks.masters,
@@ -140,7 +145,7 @@ class ParslBackend(Backend):
         )
         self._session.write_bytes(pickle.dumps(session))
         try:
-            self._blocks.start(self._workdir, self._token, self._options.lease_s)
+            self._blocks.start(self._folder, self._token, self._options.lease_s)
         except BaseException:
             self._session.unlink()
             self._blocks.stop()
@@ -187,7 +192,7 @@ class ParslBackend(Backend):
         with self._mutex:
             self._running[attempt.key] = _Running(attempt)
         try:
-            future = self._blocks.submit(pickle.dumps((self._workdir, self._token, request)))
+            future = self._blocks.submit(pickle.dumps((self._folder, self._token, request)))
         except Exception as error:
             outcome = AttemptOutcome(failure=Failure.LOST, message=f"Parsl does not take it: {error}")
             self._inbox.put((attempt.key, outcome))
@@ -312,7 +317,7 @@ class ParslBackend(Backend):
         if ended["why"] == "stopped" and not running.stopping:
             self._control.beat(at_once=True)
         self._unacknowledged.add(running.attempt.key)
-        scratch = self._workdir / FOLDER / "none"
+        scratch = self._folder / "none"
         program = ProcessTask(running.attempt, self._workdir, scratch, self._options.applications, self._bare)
         program.stopping = running.stopping
         return program.outcome(ended)

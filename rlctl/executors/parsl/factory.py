@@ -56,7 +56,7 @@ class Parsl(BackendFactory):
     def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> ParslBackend:
         """See ``BackendFactory``."""
         executor = load_executor(self.options.config, self.options.label)
-        return ParslBackend(executor, capacity, workdir, self.options)
+        return ParslBackend(executor, capacity, workdir, self.options, pool=pool)
 
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
         """See ``BackendFactory``."""

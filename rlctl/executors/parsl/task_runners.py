@@ -9,7 +9,6 @@ import select
 import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import LaunchError, RlctlError
@@ -42,8 +41,8 @@ _PLACE = (NodeShare(node=0, ranks=1, cores=1),)
 class CallRunner:
     """Runs calls in one warm worker, started on demand."""
 
-    def __init__(self, workdir: Path, session: Session) -> None:
-        self._workdir, self._session = workdir, session
+    def __init__(self, session: Session) -> None:
+        self._workdir, self._session = session.workdir, session
         self._selector = selectors.DefaultSelector()
         self._workers = WarmWorkers(
             self._selector,
@@ -115,9 +114,9 @@ class _ForwardingWorker(Worker):
 class ProgramRunner:
     """Runs programs under one supervisor, started on demand."""
 
-    def __init__(self, workdir: Path, session: Session) -> None:
-        self._workdir, self._session = workdir, session
-        self._files = AttemptFiles(workdir)
+    def __init__(self, session: Session) -> None:
+        self._workdir, self._session = session.workdir, session
+        self._files = AttemptFiles(session.workdir, session.folder)
         self._bare = _environment()
         self._supervisor: SupervisorClient | None = None
 

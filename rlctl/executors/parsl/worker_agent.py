@@ -23,7 +23,7 @@ from typing import Any
 from rlctl.core.task import Failure
 from rlctl.executors.backend import Attempt
 from rlctl.executors.local.processes import GRACE_S, children_of, send_signal, start_time
-from rlctl.executors.parsl.control_file import FOLDER, ControlReader
+from rlctl.executors.parsl.control_file import ControlReader
 from rlctl.executors.parsl.task_runners import CallRunner, ProgramRunner
 from rlctl.executors.parsl.worker_messages import STOPPED, Session, failure, session_file
 
@@ -39,21 +39,21 @@ def perform(buffer: bytes) -> bytes:
     """Run one attempt; what Parsl calls in its worker.
 
     Args:
-        buffer: working folder, token of the controller, and an ``Attempt``, pickled; its ``call`` is the message for a
-            warm worker.
+        buffer: folder of the backend, token of the controller, and an ``Attempt``, pickled; its ``call`` is the message
+            for a warm worker.
     """
-    workdir, token, attempt = pickle.loads(buffer)
+    folder, token, attempt = pickle.loads(buffer)
     agent = _agents[0] if _agents else None
     if agent is None or agent.session.token != token:
         if agent is not None:
             with agent.busy:
                 agent.close()
         try:
-            session = pickle.loads(session_file(workdir, token).read_bytes())
+            session = pickle.loads(session_file(folder, token).read_bytes())
         except OSError as error:
             where = f"{platform.node()} does not see the run folder ({error})"
             return failure(Failure.LAUNCH, f"{where}: put it on a file system that all workers share")
-        agent = WorkerAgent(workdir, session)
+        agent = WorkerAgent(session)
         _agents[:] = [agent]
     with agent.busy:
         return STOPPED if agent.closed else agent.run(attempt)
@@ -67,14 +67,13 @@ class WorkerAgent:
         closed: whether all was released.
     """
 
-    def __init__(self, workdir: Path, session: Session) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
         self.busy = threading.Lock()
         self.closed = False
-        self._workdir = workdir
-        self._control = ControlReader(workdir / FOLDER, session.token, session.options.lease_s)
-        self._calls = CallRunner(workdir, session)
-        self._programs = ProgramRunner(workdir, session)
+        self._control = ControlReader(session.folder, session.token, session.options.lease_s)
+        self._calls = CallRunner(session)
+        self._programs = ProgramRunner(session)
         manager = os.getppid()
         self._manager = manager
         # Managers start a server process of their own, which survives when they are killed.
@@ -142,7 +141,7 @@ class WorkerAgent:
                     if self.session.ours and self._control.over != "closed":
                         self._exit()
             except Exception:  # without this thread the worker would stay for ever
-                log.exception("%s: between two tasks", self._workdir)
+                log.exception("%s: between two tasks", self.session.folder)
             finally:
                 self.busy.release()
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rlctl.core.task import Failure
 from rlctl.executors.functions import worker
-from rlctl.executors.parsl.control_file import FOLDER
 from rlctl.executors.parsl.options import ParslOptions
 
 STOPPED, ENDED = b"S", b"X"
@@ -21,6 +20,8 @@ class Session:
     """What all attempts of one controller have in common; workers read it from a file.
 
     Attributes:
+        workdir: working folder of programs and workers.
+        folder: of the backend, within it.
         poll_s: how often a busy worker reads the control file.
         ours: whether the managers were started for this controller, and end with it.
         masters: whether each worker is the master of a block of several hosts.
@@ -29,6 +30,8 @@ class Session:
     """
 
     token: str
+    workdir: Path
+    folder: Path
     poll_s: float
     ours: bool
     masters: bool
@@ -37,9 +40,9 @@ class Session:
     options: ParslOptions
 
 
-def session_file(workdir: Path, token: str) -> Path:
+def session_file(folder: Path, token: str) -> Path:
     """Where a controller leaves its ``Session``."""
-    return workdir / FOLDER / f"session-{token}"
+    return folder / f"session-{token}"
 
 
 def failure(kind: Failure, message: str) -> bytes:
