@@ -234,10 +234,10 @@ class Dispatcher:
         """All processes of an attempt have exited: record it if need be, then report it."""
         now_s, log = self.now(), self.task_log
         if log is None or not log.at_once:
-            if task.pool is not None and task.spec.function is None:
+            if task.pool is not None and task.spec.function is None and self.clock is None:
                 self._unacknowledged.append((self._of[task.pool].backend, task.key))
             self.scheduler.ended(task, outcome, now_s)
-            if log is None:
+            if log is None and self._unacknowledged:
                 self.acknowledge()
             return
         self.scheduler.free(task)
@@ -280,7 +280,7 @@ class Dispatcher:
         returned = task.call is None and (state in _RETURNED or (queued and event.attempt > 1))
         if returned:
             self.pending.append(event)
-        if self._announces and (queued or final):
+        if self._announces and (queued or (final and task.pool is None)):
             self.announce(task, queued)
         if future is not None:
             future.state, future.attempt = state, event.attempt

@@ -149,13 +149,21 @@ def workers_of_parsl() -> Iterator[None]:
     shared.stop()
 
 
-def slurm(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+def slurm(
+    folder: Path,
+    capacity: Capacity,
+    eager: bool,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Executor:
     os.environ.update(slurm_bed.inside(slurm_bed.whole()))
-    from rlctl.executors.slurm import SlurmExecutor
+    from rlctl.executors.slurm.backend import SlurmBackend
     from rlctl.executors.slurm.options import SlurmOptions
 
     how = SlurmOptions(lease_s=0.0, poll_s=1.0)
-    return SlurmExecutor(capacity, folder / "work", eager=eager, backfill=eager, options=how, **options)
+    initial = None if initializer is None else (initializer, initargs)
+    backend = SlurmBackend(capacity, folder / "work", how, initializer=initial)
+    return Executor([PoolPlan(backend, backfill=eager)], eager=eager)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import TaskFailed, TaskFuture
 from rlctl.executors.application import Application
-from rlctl.executors.slurm import SlurmExecutor
+from rlctl.executors.engine import Executor
+from rlctl.executors.slurm.backend import SlurmBackend
 from rlctl.executors.slurm.options import SlurmOptions, SubmitOptions
 
 pytestmark = pytest.mark.slurm
@@ -64,7 +65,7 @@ def outside(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(*arguments: Any, **options: Any) -> Iterator[SlurmExecutor]:
+def opened(*arguments: Any, **options: Any) -> Iterator[Executor]:
     """An executor that stops what still runs, also when a test fails."""
     executor = open_executor(*arguments, **options)
     try:
@@ -80,11 +81,11 @@ def open_executor(
     warning_s: float = 5.0,
     applications: Mapping[str, Application] | None = None,
     **options: Any,
-) -> SlurmExecutor:
+) -> Executor:
     how = SlurmOptions(
         submit=submit, poll_s=0.5, warning_s=warning_s, lease_s=0.0, applications=dict(applications or {})
     )
-    return SlurmExecutor(capacity, folder / "work", eager=True, options=how, **options)
+    return Executor(SlurmBackend(capacity, folder / "work", how), eager=True, **options)
 
 
 def shell(uid: str, script: str, need: Resources = ANYWHERE, **options: object) -> TaskSpec:
@@ -233,7 +234,8 @@ from pathlib import Path
 from rlctl.core.machine import Capacity
 from rlctl.executors.event_log import Journal
 from rlctl.executors.recovery import KINDS, History
-from rlctl.executors.slurm import SlurmExecutor
+from rlctl.executors.engine import Executor
+from rlctl.executors.slurm.backend import SlurmBackend
 from rlctl.executors.slurm.options import SlurmOptions, SubmitOptions
 from rlctl.core.task import Resources, TaskId, TaskSpec
 
@@ -242,10 +244,9 @@ path = folder / "journal.db"
 with Journal.open(path) if path.exists() else Journal.create(path, {}) as journal:
     journal.append("epoch", 0.0, {})
     history = History.read(journal.records(kinds=KINDS))
-    executor = SlurmExecutor(
-        Capacity(nodes=2, cores=2), folder / "work", eager=True, history=history,
-        options=SlurmOptions(submit=SubmitOptions() if submit else None, poll_s=0.5, lease_s=60.0),
-    )
+    options = SlurmOptions(submit=SubmitOptions() if submit else None, poll_s=0.5, lease_s=60.0)
+    backend = SlurmBackend(Capacity(nodes=2, cores=2), folder / "work", options)
+    executor = Executor(backend, eager=True, history=history)
     executor.attach(journal)
     specs = [
         TaskSpec(TaskId(f"t{i}"), executable="sh", arguments=("-c", f"echo ran >> t{i}.ran; sleep {sys.argv[3]}"))

@@ -101,11 +101,6 @@ class SimulatedBackend(Backend):
         """Announced attempts of which the model has not been asked yet."""
         return list(self._uncomputed.values())
 
-    @property
-    def has_uncomputed(self) -> bool:
-        """Whether ``uncomputed`` is not empty."""
-        return bool(self._uncomputed)
-
     def deliver(self, simulated: Sequence[Simulated]) -> None:
         """The model's answers for ``uncomputed``, in its order."""
         for (key, launch), answer in zip(self._uncomputed.items(), simulated, strict=True):
@@ -293,16 +288,11 @@ class SimulatedExecutor(Executor):
         scoring: Scoring | None = None,
         backfill: bool = False,
     ) -> None:
-        """Make a machine on which nothing runs yet.
+        """Make a machine on which nothing runs yet; see ``Executor`` and ``SimulatedBackend`` for the arguments.
 
         Args:
-            capacity: the allocation.
-            model: predicts what tasks do.
-            journal: records submissions and launches, as on a real machine.
-            outages: when nodes are down; tasks on them are lost, and queued again.
             eager: a thread moves the clock whenever a task runs, for callers that wait for futures; otherwise the
                 clock moves inside ``wait`` only.
-            scoring: chooses nodes; None: those that leave the least for others.
             backfill: tasks may overtake one that does not fit yet; not where a policy decides what starts.
         """
         self._simulated = SimulatedBackend(capacity, model, outages)
@@ -328,7 +318,7 @@ class SimulatedExecutor(Executor):
         Raises:
             Exception: the model fails.
         """
-        if self._simulated.has_uncomputed:
+        if self._simulated.uncomputed:
             with self._lock:
                 self._simulated.compute()
         return super().wait(timeout_s, idle=idle)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import LaunchError
-from rlctl.core.machine import Capacity, Scoring
-from rlctl.core.records import Recorder
+from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, TaskSpec
 from rlctl.executors.backend import (
     AllocationExpires,
@@ -23,19 +22,16 @@ from rlctl.executors.backend import (
     NodesChanged,
     Recovered,
 )
-from rlctl.executors.engine import Executor
-from rlctl.executors.factory import PoolPlan
 from rlctl.executors.functions.worker_client import Initializer, initializer_message
 from rlctl.executors.local.backend import LocalBackend
 from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.node_share import Allocation
-from rlctl.executors.recovery import History
 from rlctl.executors.slurm.commands import cancel, current_job, steps_of
 from rlctl.executors.slurm.job_nodes import JobNodes
 from rlctl.executors.slurm.options import SlurmOptions
-from rlctl.executors.slurm.step_tasks import SlurmSite
+from rlctl.executors.slurm.step_tasks import SlurmSite, StepTask
 from rlctl.executors.slurm.steps import step_name
 
 log = logging.getLogger(__name__)
@@ -96,9 +92,9 @@ class SlurmBackend(Backend):
             raise LaunchError(f"pool {self._pool}: another pool has this job's nodes: start outside, or join the two")
         self._nodes = JobNodes(self.capacity, workdir, submit, self._pool)
         self.group = self._nodes.group
-        self._site = SlurmSite(self._nodes, workdir, self._letters, options, self.capacity.gpus, self._initializer)
+        site = SlurmSite(self._nodes, workdir, self._letters, options, self.capacity.gpus, self._initializer)
         limits = LocalOptions(lease_s=options.lease_s, output_mb=options.output_mb, enforce_memory=False)
-        self._processes = LocalBackend(self.capacity, workdir, limits, pool=self._pool, site=self._site)
+        self._processes = LocalBackend(self.capacity, workdir, limits, pool=self._pool, site=site)
         recovered = self._processes.open(incarnation)
         shutil.rmtree(self._letters, ignore_errors=True)  # of a controller that was killed, and its workers with it
         self._end_other_steps(recovered.running)
@@ -134,7 +130,7 @@ class SlurmBackend(Backend):
     def start(self, attempt: Attempt) -> bool:
         """Start an attempt as a step."""
         with self._lock:
-            if not {share.node for share in attempt.allocation} <= self._nodes.usable():  # the engine learns it now
+            if not self._has(attempt.allocation):  # the engine learns it now
                 self._post(Exited(attempt.key, AttemptOutcome(stopped=True)))
                 return False
             running = self._processes.start(attempt)
@@ -156,16 +152,20 @@ class SlurmBackend(Backend):
 
     def signal(self, key: str, number: int) -> None:
         """Signal all processes of a step."""
-        self._site.expect_signal(key)
-        self._processes.signal(key, number)
+        with self._lock:
+            if isinstance(program := self._processes.programs.running.get(key), StepTask):
+                program.signalled = True
+            self._processes.signal(key, number)
 
     def acknowledge(self, key: str) -> None:
         """Forget the outcome of an attempt."""
         self._processes.acknowledge(key)
 
     def describe(self, allocation: Allocation) -> Mapping[str, Any]:
-        """Job and hosts of an allocation."""
+        """Job and hosts of an allocation; nothing if the job has just gone, so that ``start`` will refuse it."""
         with self._lock:
+            if not self._has(allocation):
+                return {}
             block = self._nodes.block(allocation[0].node)
             return {"job": block.job, "hosts": [block.hosts[share.node] for share in allocation]}
 
@@ -188,23 +188,24 @@ class SlurmBackend(Backend):
 
     def _exited(self, event: Exited, events: list[BackendEvent]) -> Exited:
         """The end of an attempt, as lost if its node has gone; other tasks avoid its nodes until Slurm was asked."""
-        attempt = self._attempts.pop(event.key, None)
-        self._site.forget(event.key)
-        outcome = event.outcome
-        if attempt is None or outcome is None:
-            return event
-        called = attempt.spec.function is not None
-        if event.key in self._lost and event.key not in self._stopping and (outcome.stopped or not called):
-            why = "its node was lost" if called else "a node that it ran on was lost"
-            outcome = AttemptOutcome(failure=Failure.LOST, message=why)
+        attempt, outcome = self._attempts.pop(event.key, None), event.outcome
+        lost = event.key in self._lost and event.key not in self._stopping
         self._lost.discard(event.key)
         self._stopping.discard(event.key)
+        if attempt is None or outcome is None:
+            return event
+        if lost and (outcome.stopped or attempt.spec.function is None):  # srun's exit code may be 0
+            outcome = AttemptOutcome(failure=Failure.LOST, message="a node that it ran on was lost")
         if outcome.failure is Failure.LOST:
             for share in attempt.allocation:
                 self._nodes.suspect(share.node)
             self._query_now.set()
             events.append(self.nodes())
         return Exited(event.key, outcome)
+
+    def _has(self, allocation: Allocation) -> bool:
+        """Whether all nodes of an allocation can be used now."""
+        return {share.node for share in allocation} <= self._nodes.usable()
 
     def _post(self, event: BackendEvent) -> None:
         self._events.append(event)
@@ -277,32 +278,3 @@ class SlurmBackend(Backend):
             for name, step in found.items():
                 if name.startswith(f"{self._nodes.name}.") and name not in known:
                     cancel(step)
-
-
-class SlurmExecutor(Executor):
-    """An executor on the nodes of a Slurm job; see ``Executor`` for its methods and ``SlurmBackend`` for its nodes."""
-
-    def __init__(
-        self,
-        capacity: Capacity,
-        workdir: Path,
-        journal: Recorder | None = None,
-        start_s: float = 0.0,
-        *,
-        initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),
-        eager: bool = False,
-        scoring: Scoring | None = None,
-        backfill: bool = False,
-        options: SlurmOptions | None = None,
-        history: History | None = None,
-    ) -> None:
-        """Take the nodes; see ``LocalExecutor`` for the arguments.
-
-        Raises:
-            LaunchError: Slurm has less, does not answer, or another executor uses the folder.
-        """
-        start = None if initializer is None else (initializer, initargs)
-        backend = SlurmBackend(capacity, workdir, options, initializer=start)
-        plan = PoolPlan(backend, backfill=backfill)
-        super().__init__([plan], journal, start_s, eager=eager, scoring=scoring, history=history)

@@ -44,15 +44,18 @@ class SlurmJob:
         return self.state == "RUNNING" and bool(self.hosts)
 
 
-def run_command(*command: str, timeout_s: float = 60.0) -> str:
+def run_command(*command: str, script: str = "", workdir: Path | None = None) -> str:
     """What a command prints.
+
+    Args:
+        script: its input.
 
     Raises:
         LaunchError: it is not installed, fails, or does not answer; with its last line of output.
     """
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, errors="replace"
+            command, input=script, capture_output=True, text=True, timeout=60.0, errors="replace", cwd=workdir
         )
     except FileNotFoundError as error:
         raise LaunchError(f"there is no {command[0]}: run where Slurm is, or choose another executor") from error
@@ -71,11 +74,11 @@ def submit_job(flags: Sequence[str], script: str, workdir: Path) -> int:
         LaunchError: Slurm refuses it.
     """
     command = ["sbatch", "--parsable", "--no-requeue", "--output=/dev/null", *flags]
-    done = subprocess.run(command, input=f"#!/bin/sh\n{script}\n", capture_output=True, text=True, cwd=workdir)
-    if done.returncode != 0:
-        said = (done.stderr.strip() or "nothing").splitlines()[-1]
-        raise LaunchError(f"sbatch refuses (it says: {said}): correct executor.options.submit")
-    return int(done.stdout.strip().partition(";")[0])
+    try:
+        text = run_command(*command, script=f"#!/bin/sh\n{script}\n", workdir=workdir)
+    except LaunchError as error:
+        raise LaunchError(f"{error}: correct executor.options.submit") from error
+    return int(text.strip().partition(";")[0])
 
 
 def cancel(number: int | str) -> None:

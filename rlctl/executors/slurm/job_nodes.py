@@ -12,10 +12,8 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
@@ -61,16 +59,6 @@ class Block:
         """Seconds until its time limit."""
         return self.ends_at - time.monotonic()
 
-    def to_json(self) -> dict[str, Any]:
-        """For the file."""
-        return {"job": self.job, "nodes": self.nodes, "hosts": {str(node): host for node, host in self.hosts.items()}}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Block:
-        """From the file."""
-        hosts = {int(node): host for node, host in data["hosts"].items()}
-        return cls(int(data["job"]), [int(node) for node in data["nodes"]], hosts)
-
 
 @dataclass(slots=True)
 class JobUpdate:
@@ -91,16 +79,12 @@ class JobNodes:
     Callers of ``query`` and ``resize`` take turns; ``query`` changes nothing until ``apply``.
 
     Attributes:
-        blocks: the jobs.
         wanted: number of nodes to have.
         inside: the only job is that in which this process runs; it is never ended or replaced.
         name: of submitted jobs, and prefix of the names of steps.
 
     Args:
-        capacity: wanted nodes, with so many cores and GPUs each.
-        workdir: working folder of the executor, shared by all nodes.
         options: how to submit jobs; None: use the job in which this process runs.
-        pool: name of the pool, where several work in the folder.
 
     Raises:
         LaunchError: there is no such job, it has fewer nodes, or Slurm refuses.
@@ -212,7 +196,8 @@ class JobNodes:
 
     def _read(self) -> list[Block]:
         try:
-            return [Block.from_json(data) for data in json.loads(self._file.read_bytes())]
+            known = json.loads(self._file.read_bytes())
+            return [Block(b["job"], b["nodes"], {int(n): host for n, host in b["hosts"].items()}) for b in known]
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -220,7 +205,7 @@ class JobNodes:
 
     def _save(self) -> None:
         new = self._file.with_name(f".{self._file.name}.new")
-        new.write_text(json.dumps([block.to_json() for block in self.blocks]))
+        new.write_text(json.dumps([{"job": b.job, "nodes": b.nodes, "hosts": b.hosts} for b in self.blocks]))
         new.replace(self._file)
 
     def _use_current_job(self) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rlctl.core.task import Failure, TaskSpec
 from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.local.process_task import LOGS, ProcessTask
+from rlctl.executors.local.process_task import LOGS, ProcessTask, application_of, own_command, variables_of
 from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.local.supervised_program import AGAIN_S, LAUNCHER_S
 from rlctl.executors.mpi import with_home, without_job
@@ -30,7 +30,6 @@ from rlctl.executors.slurm.steps import (
     machine_failure,
     pmi_of,
     rank_exit_code,
-    required_pmi,
     signal_command,
     srun_command,
     step_cores,
@@ -107,32 +106,18 @@ class StepTask(ProcessTask):
 
 
 class StepWorker(Worker):
-    """A worker on a node, connected over the input and output of ``srun``, so that no port is open.
-
-    Args:
-        job, name: of its step.
-        step: the ``srun`` command that starts the step.
-    """
+    """A worker on a node, connected over the input and output of ``srun``, so that no port is open."""
 
     last_word = signal.SIGTERM
     most = serialization.QUICK_BYTES
 
-    def __init__(
-        self,
-        job: int,
-        name: str,
-        step: Sequence[str],
-        environment: Mapping[str, str],
-        scratch: Path,
-        mark: str,
-        workdir: Path,
-        log: Path,
-        initializer: bytes | None,
-    ) -> None:
-        self._job, self._name, self._step = job, name, step
-        self._first_kill = float("inf")
-        self._last_kill = 0.0
-        super().__init__(environment, scratch, mark, workdir, log, initializer)
+    def __init__(self, site: SlurmSite, node: int, mark: str, environment: Mapping[str, str]) -> None:
+        self._job, self._name = site.nodes.block(node).job, step_name(site.nodes, mark.rpartition(":")[2])
+        share, arguments = (NodeShare(node, 1, 1),), site.options.arguments
+        self._step = srun_command(site.nodes, share, self._name, interactive=True, arguments=arguments)
+        self._first_kill, self._last_kill = float("inf"), 0.0
+        log = site.workdir / LOGS / "calls.out"
+        super().__init__(environment, site.letters, mark, site.workdir, log, site.initializer)
 
     def start(
         self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
@@ -177,10 +162,7 @@ class SlurmSite:
     """Starts programs and workers as steps, for a ``LocalBackend``; see ``rlctl.executors.local.site.Site``.
 
     Args:
-        nodes: where they run.
-        workdir: working folder of all tasks.
-        letters: folder for messages to workers that are too long for their input.
-        options: those of the configuration.
+        letters: folder for messages to workers that are too long for their input, seen by all nodes.
         node_gpus: devices of a node.
         initializer: first message to each worker.
     """
@@ -195,15 +177,18 @@ class SlurmSite:
         initializer: bytes | None,
     ) -> None:
         self.bare: Mapping[str, str] = with_home(without_job(os.environ))
-        self.nodes, self.workdir, self.options, self.node_gpus = nodes, workdir, options, node_gpus
-        self._letters, self._initializer = letters, initializer
-        self._programs: dict[str, StepTask] = {}
+        self.nodes, self.workdir, self.letters = nodes, workdir, letters
+        self.options, self.node_gpus, self.initializer = options, node_gpus, initializer
 
     def check(self, spec: TaskSpec) -> None:
         """Raise LaunchError if the ranks of a program would not find each other under ``srun``."""
         if spec.resources.ranks == 1 or self.options.mpi is not None:
             return
-        wanted = required_pmi(spec, self.options.applications, self.bare)
+        application = application_of(spec, self.options.applications)
+        if application is not None and application.container:  # the programs inside are not visible here
+            return
+        variables = variables_of(application, self.bare)
+        wanted = pmi_of(own_command(spec, application, variables), variables)
         if wanted is not None and (why := pmi_problem(wanted)) is not None:
             raise LaunchError(
                 f"task {spec.uid}: the ranks of {spec.executable} find each other by {wanted}, and each would run "
@@ -220,23 +205,9 @@ class SlurmSite:
 
     def program(self, attempt: Attempt, scratch: Path) -> StepTask:
         """An attempt of a program, not started yet."""
-        program = self._programs[attempt.key] = StepTask(self, attempt, scratch)
-        return program
+        return StepTask(self, attempt, scratch)
 
     def worker(self, node: int, mark: str, environment: Mapping[str, str], scratch: Path) -> StepWorker:
         """Start a worker on a node."""
         (self.workdir / LOGS).mkdir(exist_ok=True)
-        name = step_name(self.nodes, mark.rpartition(":")[2])
-        share = (NodeShare(node, 1, 1),)
-        step = srun_command(self.nodes, share, name, interactive=True, arguments=self.options.arguments)
-        log, job = self.workdir / LOGS / "calls.out", self.nodes.block(node).job
-        return StepWorker(job, name, step, environment, self._letters, mark, self.workdir, log, self._initializer)
-
-    def expect_signal(self, key: str) -> None:
-        """Note that a program gets a signal by request."""
-        if key in self._programs:
-            self._programs[key].signalled = True
-
-    def forget(self, key: str) -> None:
-        """Drop a program that has exited."""
-        self._programs.pop(key, None)
+        return StepWorker(self, node, mark, environment)

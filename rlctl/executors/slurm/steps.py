@@ -13,12 +13,9 @@ import signal
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from rlctl.core.task import TaskSpec
-from rlctl.executors.application import Application
 from rlctl.executors.devices import MASKS
 from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.pid_file import TASK
-from rlctl.executors.local.process_task import application_of, own_command, variables_of
 from rlctl.executors.mpi import mpi_library
 from rlctl.executors.naming import file_name
 from rlctl.executors.node_share import Allocation, NodeShare, core_numbers
@@ -137,17 +134,8 @@ def rank_exit_code(errors: str, code: int) -> int:
     return int(rank[1]) if rank[1] else 128 + _SIGNALS.get(rank[2], code - 128)
 
 
-def required_pmi(spec: TaskSpec, applications: Mapping[str, Application], bare: Mapping[str, str]) -> str | None:
-    """The interface that a program's MPI needs, as for ``srun --mpi``; None: its MPI is unknown."""
-    application = application_of(spec, applications)
-    variables = variables_of(application, bare)
-    if application is not None and application.container:  # the programs inside are not visible here
-        return None
-    return pmi_of(own_command(spec, application, variables), variables)
-
-
 def pmi_of(command: Sequence[str], variables: Mapping[str, str]) -> str | None:
-    """The interface that the MPI of a command needs; None: its MPI is unknown."""
+    """The interface that the MPI of a command needs, as for ``srun --mpi``; None: its MPI is unknown."""
     program = shutil.which(command[0], path=variables.get("PATH"))
     family = None if program is None else mpi_library(program, variables)
     return None if family is None else PMI[family]
