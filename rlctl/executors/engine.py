@@ -17,8 +17,8 @@ from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.spec_values import asked, count, number, seconds, signal_number
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
-from rlctl.executors import backend_threads, task_control
 from rlctl.executors.backend import Backend
+from rlctl.executors.backend_threads import join, serve
 from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.driven_pool import possible_pools
 from rlctl.executors.event_log import Journal
@@ -30,7 +30,16 @@ from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.pool import NodePool
 from rlctl.executors.recovery import KINDS, History
 from rlctl.executors.resumption import resume
-from rlctl.executors.task_control import STOP_S
+from rlctl.executors.task_control import (
+    STOP_S,
+    cancel_task,
+    close_up,
+    hold_task,
+    release_task,
+    resize_pools,
+    signal_task,
+    update_task,
+)
 from rlctl.executors.task_log import TaskLog
 
 _T = TypeVar("_T")
@@ -101,7 +110,7 @@ class Executor(concurrent.futures.Executor):
         if self._dispatch.clock is None:
             self._at_exit = partial(_finish, weakref.ref(self), os.getpid())  # its own: others stay registered
             atexit.register(self._at_exit)
-        backend_threads.serve(self._dispatch)
+        serve(self._dispatch)
 
     @classmethod
     def open(
@@ -209,14 +218,14 @@ class Executor(concurrent.futures.Executor):
         """Stop a task: SIGTERM, and SIGKILL after ``grace_s``. It is CANCELED when it is confirmed dead."""
         grace_s = asked("grace_s", grace_s, seconds)
         with self._lock:
-            task_control.cancel(self._dispatch, uid, grace_s)
+            cancel_task(self._dispatch, uid, grace_s)
             self._dispatch.pump()
 
     def signal(self, uid: TaskId, number: int) -> None:
         """Send a signal to every process of a running task."""
         number = asked("signal", number, signal_number)
         with self._lock:
-            task_control.signal(self._dispatch, uid, number)
+            signal_task(self._dispatch, uid, number)
             self._dispatch.pump()
 
     def hold(self, uid: TaskId) -> None:
@@ -225,12 +234,12 @@ class Executor(concurrent.futures.Executor):
         One that is being started is suspended as soon as it runs. One that has to run again is held until then.
         """
         with self._lock:
-            task_control.hold(self._dispatch, uid)
+            hold_task(self._dispatch, uid)
 
     def release(self, uid: TaskId) -> None:
         """Undo ``hold``."""
         with self._lock:
-            task_control.release(self._dispatch, uid)
+            release_task(self._dispatch, uid)
             self._dispatch.pump()
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
@@ -241,7 +250,7 @@ class Executor(concurrent.futures.Executor):
         """
         priority = None if priority is None else asked("priority", priority, number)
         with self._lock:
-            task_control.update(self._dispatch, uid, priority, resources)
+            update_task(self._dispatch, uid, priority, resources)
             self._dispatch.pump()
 
     def resize(self, nodes: int) -> None:
@@ -252,7 +261,7 @@ class Executor(concurrent.futures.Executor):
         nodes = asked("nodes", nodes, count)
         with self._lock:
             self._call_pools = None
-            task_control.resize(self._dispatch, nodes)
+            resize_pools(self._dispatch, nodes)
             self._dispatch.pump()
 
     def attach(self, journal: Recorder) -> None:
@@ -311,14 +320,14 @@ class Executor(concurrent.futures.Executor):
         """
         dispatch = self._dispatch
         with self._lock:
-            task_control.close_up(dispatch, cancel_futures)
+            close_up(dispatch, cancel_futures)
             if dispatch.clock is None:
                 dispatch.gate = dispatch.eager = True  # ``wait`` is not called any more
             dispatch.pump()
             dispatch.wake()
         if not wait:
             return
-        if backend_threads.join(dispatch):
+        if join(dispatch):
             if dispatch.clock is None:
                 atexit.unregister(self._at_exit)
         elif dispatch.clock is not None and not dispatch.eager:
@@ -333,7 +342,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             dispatch.closing = True
             for uid in list(self._scheduler.tasks):
-                task_control.cancel(dispatch, uid, GRACE_S)
+                cancel_task(dispatch, uid, GRACE_S)
             dispatch.pump()
         if dispatch.clock is None:
             self.shutdown()
@@ -343,7 +352,7 @@ class Executor(concurrent.futures.Executor):
             while self._scheduler.tasks and dispatch.broken is None and time.monotonic() < end_s:
                 dispatch.news.wait(0.02)
             dispatch.wake()
-        backend_threads.join(dispatch)
+        join(dispatch)
 
     def _require_open(self) -> None:
         self._dispatch.breaker.check()

@@ -13,7 +13,7 @@ STOP_S = 5.0
 """Seconds between SIGTERM and SIGKILL for a task that is canceled, or preempted by its owner."""
 
 
-def cancel(dispatch: Dispatcher, uid: TaskId, grace_s: float) -> None:
+def cancel_task(dispatch: Dispatcher, uid: TaskId, grace_s: float) -> None:
     """Stop a task, or withdraw it."""
     known, now_s = dispatch.scheduler.tasks.get(uid), dispatch.now()
     if known is not None and known.state in WAITING:
@@ -23,7 +23,7 @@ def cancel(dispatch: Dispatcher, uid: TaskId, grace_s: float) -> None:
         dispatch.stop(task, grace_s)
 
 
-def signal(dispatch: Dispatcher, uid: TaskId, number: int) -> None:
+def signal_task(dispatch: Dispatcher, uid: TaskId, number: int) -> None:
     """Send a signal to a running task."""
     task = dispatch.scheduler.running.get(uid)
     if task is not None and task.state in (TaskState.RUNNING, TaskState.SUSPENDED):
@@ -32,14 +32,14 @@ def signal(dispatch: Dispatcher, uid: TaskId, number: int) -> None:
             backend.signal(task.key, number)
 
 
-def hold(dispatch: Dispatcher, uid: TaskId) -> None:
+def hold_task(dispatch: Dispatcher, uid: TaskId) -> None:
     """Keep a task from starting, or suspend it."""
     task = dispatch.scheduler.hold(uid, dispatch.now())
     if task is not None:
         dispatch.suspend(task)
 
 
-def release(dispatch: Dispatcher, uid: TaskId) -> None:
+def release_task(dispatch: Dispatcher, uid: TaskId) -> None:
     """Undo ``hold``."""
     task = dispatch.scheduler.unhold(uid, dispatch.now())
     if task is not None:
@@ -49,7 +49,7 @@ def release(dispatch: Dispatcher, uid: TaskId) -> None:
         dispatch.scheduler.enter(task, TaskState.RUNNING, dispatch.now())
 
 
-def update(dispatch: Dispatcher, uid: TaskId, priority: float | None, resources: Resources | None) -> None:
+def update_task(dispatch: Dispatcher, uid: TaskId, priority: float | None, resources: Resources | None) -> None:
     """Change what a task asks for.
 
     Raises:
@@ -69,7 +69,7 @@ def update(dispatch: Dispatcher, uid: TaskId, priority: float | None, resources:
         dispatch.announce(task, waits=True)
 
 
-def resize(dispatch: Dispatcher, nodes: int) -> None:
+def resize_pools(dispatch: Dispatcher, nodes: int) -> None:
     """Have so many nodes, those with the lowest numbers; more than there were are the last pool's.
 
     Raises:
@@ -91,6 +91,6 @@ def close_up(dispatch: Dispatcher, cancel_futures: bool) -> None:
     dispatch.closing = True
     for task in list(dispatch.scheduler.tasks.values()):
         if cancel_futures and task.state in WAITING:
-            cancel(dispatch, task.uid, 0.0)
+            cancel_task(dispatch, task.uid, 0.0)
         elif task.state in (TaskState.HELD, TaskState.SUSPENDED) or task.hold:
-            release(dispatch, task.uid)
+            release_task(dispatch, task.uid)
