@@ -119,8 +119,8 @@ def mpi() -> Finding:
         return Finding(
             "MPI", False, f"{which}: 2 ranks did not respond within {_PATIENCE_S:g} s", f"reinstall: {_INSTALL_MPI}"
         )
-    said = [line.strip() for line in err.splitlines() if line.strip("- ")] or [f"exit code {code}, answer {sizes}"]
-    words = [line for line in said if "Error" in line][-1:] or said
+    lines = [line.strip() for line in err.splitlines() if line.strip("- ")] or [f"exit code {code}, answer {sizes}"]
+    words = [line for line in lines if "Error" in line][-1:] or lines
     advice = f"try `{path} -n 2 hostname`; where that fails too: {_INSTALL_MPI} into a fresh environment"
     return Finding("MPI", False, f"{which}: {words[0]}", advice)
 
@@ -140,8 +140,8 @@ def _gpus() -> Finding:
             lines = [line.strip() for line in out.splitlines() if "GPU" in line]
             if code == 0 and lines:
                 return Finding("GPUs", True, "; ".join(lines))
-            said = ((err or out).strip().splitlines() or [f"exit code {code}"])[0]
-            return Finding("GPUs", False, f"{tool}: {said}", "check the driver; everything also runs without a GPU")
+            message = ((err or out).strip().splitlines() or [f"exit code {code}"])[0]
+            return Finding("GPUs", False, f"{tool}: {message}", "check the driver; everything also runs without a GPU")
     return Finding("GPUs", None, "none (no nvidia-smi or rocm-smi)", "none needed; training and twins use the cores")
 
 
@@ -154,11 +154,11 @@ def slurm() -> Finding:
     code, out, err = _run(["sinfo", "--noheader", "--format=%P %D nodes"])
     job = os.environ.get("SLURM_JOB_ID")
     if code != 0:  # a machine outside a cluster may have the commands alone
-        said = (err.strip().splitlines() or [f"exit code {code}"])[0]
+        message = (err.strip().splitlines() or [f"exit code {code}"])[0]
         where = (
             "ask whether the controller is up; check SLURM_CONF" if job else "if this is a cluster: check SLURM_CONF"
         )
-        return Finding("Slurm", False if job else None, f"sinfo: {said}", where)
+        return Finding("Slurm", False if job else None, f"sinfo: {message}", where)
     where = f"{', '.join(out.strip().splitlines())}; {f'inside job {job}' if job else 'outside a job'}"
     if (why := _pmi_problem()) is not None:
         what, _, cure = why.partition(": ")

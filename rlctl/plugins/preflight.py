@@ -58,7 +58,7 @@ def check(config: Config) -> None:
 
 
 def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
-    """The campaign, if it can be played on this machine.
+    """Make the factory of the campaign, and check it against the machine.
 
     Args:
         real: with real programs.
