@@ -43,6 +43,7 @@ nitpick_ignore_regex = [
         r"rlctl\.executors\.(engine\._T|dispatch\.Dispatcher|futures\._Cancels|recovery\.History|event_log\.Journal)",
     ),
     ("py:.*", r"rlctl\.core\.runner\.TaskRunner"),
-    ("py:.*", r"(Journal|TaskRunner|Allocation|tuple\[str)"),
+    ("py:.*", r"rlctl\.config\.schema\.\w+Section"),
+    ("py:.*", r"(Intracomm|Journal|TaskRunner|Allocation|tuple\[str)"),
     ("py:.*", r"(NDArray|ArrayLike|Path|Any|Protocol|BaseModel|Callable|Mapping|Sequence|.*\.NDArray)(\[.*)?"),
 ]
