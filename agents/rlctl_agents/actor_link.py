@@ -37,13 +37,13 @@ class ActorLink:
 
     @classmethod
     def of(cls, ranks: LearnerContext) -> ActorLink:
-        """Of a learner among MPI ranks."""
+        """The link of a learner among MPI ranks."""
         assert ranks.collector is not None
         return cls(ranks.collector, ranks.stop, ranks.learners)
 
     @property
     def count(self) -> int:
-        """Of learners."""
+        """Number of learners."""
         return 1 if self.learners is None else self.learners.size
 
     def total(self, number: int) -> int:

@@ -117,10 +117,10 @@ class AveragedUpdate:
 
 
 def require_same_weights(model: Any, learners: RankGroup) -> None:
-    """Refuse learners whose weights have come to differ.
+    """Compare the weights of all learners.
 
     Raises:
-        OutOfStepError: they have.
+        OutOfStepError: they differ.
     """
     flat = flattened(model.policy.parameters())
     both = np.concatenate([flat, -flat])
