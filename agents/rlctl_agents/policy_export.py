@@ -71,7 +71,7 @@ def policy_spec(model: Any) -> dict[str, Any]:
 
 
 def policy_weights(model: Any) -> NDArray[np.float32]:
-    """The weights of the acting network, flat, in the order of ``rlctl.distributed.actor.numpy_policies.ActorPolicy``."""
+    """The acting network's weights, flat, in the order of ``rlctl.distributed.actor.numpy_policies.ActorPolicy``."""
     with torch.no_grad():
         return torch.cat([tensor.reshape(-1) for _, tensors in parts(model) for tensor in tensors]).cpu().numpy()
 
@@ -86,7 +86,7 @@ class PolicyPart(StrEnum):
 
 
 def parts(model: Any) -> list[tuple[PolicyPart, tuple[torch.Tensor, ...]]]:
-    """Weights of the acting network, in order: a recurrent layer's, matrix and bias of each layer, deviations of their own."""
+    """The acting network's weights in order: recurrent layer, matrix and bias of each layer, standard deviations."""
     found: list[tuple[PolicyPart, tuple[torch.Tensor, ...]]] = []
     policy = model.policy
     if isinstance(policy, RecurrentActorCriticPolicy):
@@ -119,7 +119,7 @@ def _actor(model: Any) -> Any:
 
 
 def _layers(model: Any) -> Sequence[nn.Module]:
-    """Layers of the acting network, the last one linear; TD3's ends with a hyperbolic tangent, which belongs to the head."""
+    """The acting network's layers, the last one linear; TD3's final hyperbolic tangent belongs to the head."""
     actor = _actor(model)
     if isinstance(model, DQN):
         return list(actor.q_net)
