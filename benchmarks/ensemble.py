@@ -225,7 +225,7 @@ def compare(options: argparse.Namespace) -> None:
         for part in players.run(entries):
             done |= part
     count = len(policies)
-    price = {n: np.array([done[i].price for i in range(k, len(entries), count)]) for k, n in enumerate(policies)}
+    price = {n: np.array([done[i].cost for i in range(k, len(entries), count)]) for k, n in enumerate(policies)}
     good = {n: np.array([done[i].successes for i in range(k, len(entries), count)]) for k, n in enumerate(policies)}
     rules = [name for name in policies if not Path(name).is_dir()]
     each = {name: price[name].sum() / good[name].sum() for name in policies}

@@ -1,4 +1,4 @@
-"""``rlctl``, and ``python -m rlctl``: interrupts are answered from the first moment, before the large imports."""
+"""``rlctl`` and ``python -m rlctl``: handles interrupts from the start, before the large imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one does with an experiment, each in one call: train, tune, evaluate, steer, and look at what was steered."""
+"""The Python interface: check, train, tune, evaluate and steer an experiment, and read the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rlctl.core.random_policy import RANDOM
 from rlctl.environments.reward_env import RewardFactory, rewarded
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
-from rlctl.plugins.registry import Learner, load_policy, policy_factory
+from rlctl.plugins.learner import Learner
+from rlctl.plugins.registry import load_policy, policy_factory
 from rlctl.system.files import require_file, require_folder, storage_errors
 from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
@@ -31,27 +32,25 @@ if TYPE_CHECKING:
 
 
 def check(config: Config, *, play: bool = False) -> Checked | None:
-    """Find out whether everything that the configuration says can be used, as far as nothing need run for it.
+    """Check a configuration without training or running programs.
 
     Args:
-        play: also play a few campaigns on the twin, and look whether the campaign and the policies of the
-            configuration keep their promises; see ``rlctl.testing.check_campaign``.
+        play: also run a few campaigns on the twin, to check the contracts of the campaign and of the configured
+            policies; see ``rlctl.testing.check_campaign``.
 
     Raises:
-        RlctlError: one line on the first thing that cannot.
+        RlctlError: the first error, in one line.
     """
     with _watching(config):
-        return _check(config, play)
+        preflight.check(config)
+        return _check_contracts(config) if play else None
 
 
 def _watching(config: Config, *, signals: bool = True) -> AbstractContextManager[None]:
     return watching(config.evaluate.decision_timeout_s, TIMEOUT, signals=signals)
 
 
-def _check(config: Config, play: bool) -> Checked | None:
-    preflight.check(config)
-    if not play:
-        return None
+def _check_contracts(config: Config) -> Checked:
     from rlctl.plugins.entry_points import CAMPAIGNS, load
     from rlctl.testing import Checked, check_campaign, check_policy
 
@@ -81,16 +80,16 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     """Train a policy on the campaign's twin.
 
     Args:
-        config: the experiment; its ``train`` section is needed.
+        config: the experiment, with a section ``train``.
         out: folder for checkpoints, TensorBoard files and the saved policy.
-        resume: go on from the last checkpoint in ``out``; without it ``out`` must not exist or be empty.
-        progress: told how far it is; silent if None.
+        resume: resume from the last checkpoint in ``out``; otherwise ``out`` must not exist or be empty.
+        progress: receives the progress; None: not shown.
 
     Returns:
-        The folder of the saved policy.
+        the folder of the saved policy.
 
     Raises:
-        ConfigError: there is no ``train`` section, or the learner refuses it.
+        ConfigError: there is no section ``train``, or the learner rejects it.
         StorageError: ``out`` cannot be made, or is not empty and ``resume`` is not set.
     """
     open_closed_streams()
@@ -101,17 +100,10 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
 
 
 def check_train(config: Config, out: Path, resume: bool) -> Learner:
-    """Find out whether a training can begin.
-
-    Returns:
-        the learner, with its options.
-
-    Raises:
-        ConfigError: see ``train``.
-    """
+    """Check that a training can start; returns the learner, or raises like ``train``."""
     with config.source.located():
         if config.train is None:
-            raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+            raise ConfigError(f"{config.source.path}: the section train is missing: add it")
         learner = preflight.check_training(config, preflight.check_game(config))
         require_folder(out, made=None if resume else ())
         return learner
@@ -129,22 +121,22 @@ def tune(
     start: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Find good parameters of a rule on the campaign's twin and write them to a rule file.
+    """Tune the parameters of a rule on the campaign's twin, and write a rule file.
 
     Args:
         config: the experiment.
-        rule: a registered rule's name.
-        out: the file to write; one that exists is replaced.
-        generations: of the CMA-ES search.
-        instances: that each set of parameters plays in a generation.
-        seed: of the search and its instances; the experiment's if None.
-        workers: processes to play in.
-        start: a rule file, with whose parameters the search begins; None: it begins with the rule's own.
-        progress: told how far it is; silent if None.
+        rule: name of a registered rule.
+        out: the file to write; an existing file is replaced.
+        generations: generations of the CMA-ES search.
+        instances: instances of each candidate per generation.
+        seed: seed of the search and its instances; None: that of the configuration.
+        workers: number of processes.
+        start: rule file with the initial parameters; None: the rule's defaults.
+        progress: receives the progress; None: not shown.
 
     Raises:
-        ConfigError: there is no such rule, it has no parameters, ``start`` holds another rule or parameters out of
-            their range, or ``out`` is a folder.
+        ConfigError: the rule is unknown or has no parameters, ``start`` is of another rule or outside the search
+            range, or ``out`` is a folder.
     """
     out = Path(out)
     require_file(out)
@@ -162,12 +154,12 @@ def tune(
 
 
 def _start(path: Path, rule: str) -> dict[str, Any]:
-    """The parameters of ``rule`` in a rule file."""
+    """Parameters in a rule file of ``rule``."""
     file = load_rule_file(path)
     with file.source.located():
         if file.rule != rule:
             raise ConfigError(
-                f"{short_repr(file.rule)}, but {short_repr(rule)} is to be tuned: give a file of it", ("rule",)
+                f"{short_repr(file.rule)} is not the tuned rule {short_repr(rule)}: give a file of that rule", ("rule",)
             )
         make = policy_factory(rule)
         make(file.parameters)
@@ -193,17 +185,16 @@ def evaluate(
 
     Args:
         config: the experiment.
-        policies: names, paths (see ``rlctl.load_policy``) or policies themselves; costs are told relative to the
-            first's.
-        instances: number of instances; the configuration's if None.
-        seed: of the instances; the configuration's if None.
-        workers: processes to play in.
-        record: whether the comparison is added to the manifest of the first policy, which must be a saved one.
-        progress: told how far it is; silent if None.
+        policies: names or paths (see ``rlctl.load_policy``), or policies; the first is the reference.
+        instances: number of instances; None: that of the configuration.
+        seed: seed of the instances; None: that of the configuration.
+        workers: number of processes.
+        record: add the comparison to the manifest of the first policy, which must be a saved policy.
+        progress: receives the progress; None: not shown.
 
     Raises:
-        ConfigError: a policy is not known, or named twice.
-        PolicyError: a saved policy cannot be used, or the scores cannot be recorded.
+        ConfigError: a policy is unknown or given twice.
+        PolicyError: a saved policy cannot be loaded, or the scores cannot be recorded.
     """
     instances = config.evaluate.instances if instances is None else instances
     seed = config.evaluate.seed if seed is None else seed
@@ -211,46 +202,44 @@ def evaluate(
         game = preflight.check_game(config)
     if rewarded(game):
         if record:
-            raise ConfigError("--record: returns of a Gymnasium environment are not recorded, only costs of campaigns")
+            raise ConfigError("--record: only costs of campaigns are recorded, not returns of a Gymnasium environment")
         with _watching(config):
             return _returns(config, game, policies, instances, seed, progress or Silent())
     loaded: dict[str, Policy] = {}
     for given in policies:
         policy = load_policy(config, given) if isinstance(given, str) else given
-        _enter(loaded, given, policy.name, policy)
+        _add(loaded, given, policy.name, policy)
     with config.source.located(), _watching(config):
         factory = preflight.check_campaign(config)
         for policy in loaded.values():
             preflight.check_policy(config, factory, policy)
-        from rlctl.evaluation import compare, scores
+        from rlctl.evaluation import scores
+        from rlctl.evaluation.compare import compare_policies
 
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
-        comparison = compare.evaluate(config, loaded, instances, seed, progress or Silent(), workers)
+        comparison = compare_policies(
+            factory, config.machine.capacity(), loaded, instances, seed, progress or Silent(), workers
+        )
         if saved is not None:
-            told = comparison.to_json() | {"game_hash": game_hash(config, factory)}
-            scores.record(saved, comparison.reference, told, config_hash(config))
+            data = comparison.to_json() | {"game_hash": game_hash(config, factory)}
+            scores.record(saved, comparison.reference, data, config_hash(config))
         return comparison
 
 
 _P = TypeVar("_P", "Policy", "Policy | None")
 
 
-def _enter(loaded: dict[str, _P], given: str | Policy, name: str, policy: _P) -> None:
-    """Under its name; a second one of the same name under the path that it was given by."""
+def _add(loaded: dict[str, _P], given: str | Policy, name: str, policy: _P) -> None:
+    """Add a policy under its name, or, if that is taken, under the path in ``given``."""
     if name in loaded and isinstance(given, str):
         name = given
     if name in loaded:
-        raise ConfigError(f"policy {short_repr(name)} is given twice, or another has that name: name each one once")
+        raise ConfigError(f"policy {short_repr(name)} is given twice, or two policies share that name")
     loaded[name] = policy
 
 
 def _returns(
-    config: Config,
-    game: RewardFactory,
-    policies: Sequence[str | Policy],
-    episodes: int,
-    seed: int,
-    progress: Progress,
+    config: Config, game: RewardFactory, policies: Sequence[str | Policy], episodes: int, seed: int, progress: Progress
 ) -> Returns:
     from rlctl.evaluation import returns
 
@@ -259,7 +248,7 @@ def _returns(
         policy = None
         if given != RANDOM:
             policy = load_policy(config, given) if isinstance(given, str) else given
-        _enter(loaded, given, RANDOM if policy is None else policy.name, policy)
+        _add(loaded, given, RANDOM if policy is None else policy.name, policy)
     return returns.evaluate(game, loaded, episodes, seed, progress, config.evaluate.max_steps)
 
 
@@ -273,7 +262,7 @@ def steer(
     boot_s: float = 0.0,
     progress: Progress | None = None,
 ) -> Summary:
-    """Run one campaign for real; see ``rlctl.steering.steer``, which takes the policy itself."""
+    """Steer a real campaign; see ``rlctl.steering.steer``."""
     from rlctl.steering import control
 
     open_closed_streams()
@@ -299,21 +288,21 @@ def report(
     instances: int = 12,
     progress: Progress | None = None,
 ) -> Path:
-    """Write all about a steered campaign, ended or not, into one HTML file; see ``rlctl.steering.report``.
+    """Write a report of a steered campaign, ended or not, as one self-contained HTML file.
 
     Args:
         run: the run folder.
-        out: the file; ``report.html`` in the run folder if None. An earlier report is replaced, nothing else.
-        rules: play the configured rules on the campaign's twin, to compare.
-        instances: further instances that rules play, to show how much instances differ.
-        progress: told how far it is; silent if None.
+        out: the file; None: ``report.html`` in the run folder. Of existing files only earlier reports are replaced.
+        rules: run the configured rules on the campaign's twin, to compare.
+        instances: further instances for the rules, to show the spread over instances.
+        progress: receives the progress; None: not shown.
 
     Returns:
         the file.
 
     Raises:
-        JournalError: it is no run folder, or its journal is damaged.
-        ConfigError: its configuration is missing or damaged, or ``out`` cannot be written.
+        JournalError: ``run`` is not a run folder, or its journal is damaged.
+        ConfigError: the configuration is missing or damaged, or ``out`` is another file.
     """
     from rlctl.steering.report import write_report
 
@@ -325,14 +314,14 @@ def trace(run: Path | str, out: Path | str | None = None) -> Path:
 
     Args:
         run: the run folder.
-        out: the file; ``trace.json`` in the run folder if None. An earlier trace is replaced, nothing else.
+        out: the file; None: ``trace.json`` in the run folder. Of existing files only earlier traces are replaced.
 
     Returns:
         the file.
 
     Raises:
-        JournalError: it is no run folder, or its journal is damaged.
-        ConfigError: its configuration is missing or damaged, or ``out`` cannot be written.
+        JournalError: ``run`` is not a run folder, or its journal is damaged.
+        ConfigError: the configuration is missing or damaged, or ``out`` is another file.
     """
     from rlctl.monitoring import generated_file, trace
     from rlctl.steering.run_folder import read_run
@@ -345,11 +334,11 @@ def trace(run: Path | str, out: Path | str | None = None) -> Path:
 
 
 def status(run: Path | str) -> CampaignStatus:
-    """How a campaign that is, or was, steered stands: goal, budget, running tasks, last decisions, ledger.
+    """Current state of a steered campaign: goal, budget, running tasks, last decisions, ledger.
 
     Raises:
-        JournalError: it is no run folder, or its journal is damaged.
-        ConfigError: its configuration is missing or damaged.
+        JournalError: ``run`` is not a run folder, or its journal is damaged.
+        ConfigError: the configuration is missing or damaged.
     """
     from rlctl.steering.status import status
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rlctl.core.policy import Policy
     from rlctl.distributed.comm.transition_spec import VectorEnvironment
-    from rlctl.distributed.launch.signals import StopRequest
+    from rlctl.distributed.launch.signals import StopSignal
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
     from rlctl_agents.training_checkpoint import Checkpoints
@@ -88,7 +88,7 @@ class TrainingCallback(BaseCallback):
         self._ranks = ranks
         self._first = ranks is None or ranks.first
         self._collector = None if ranks is None else ranks.collector
-        self.stop: StopSignals | StopRequest = StopSignals()
+        self.stop: StopSignals | StopSignal = StopSignals()
         self._checkpoints = checkpoints
         self._every = every
         self._progress = progress

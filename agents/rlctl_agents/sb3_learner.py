@@ -10,7 +10,7 @@ from rlctl.bundle.spaces import describe
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, PolicyError
 from rlctl.environments.reward_env import Game, game_spaces
-from rlctl.plugins.registry import Learner
+from rlctl.plugins.learner import Learner
 from rlctl_agents.action_support import require_learned
 from rlctl_agents.algorithm import AlgorithmSpec
 from rlctl_agents.env_setup import env_setup

@@ -1,4 +1,4 @@
-"""What this machine has of what rlctl can use, and what to do about what is missing. Imports nothing heavy."""
+"""Checks what this machine offers to rlctl, and advises on what is missing; without large imports."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _INSTALL_MPI = "pip install 'rlctl[mpi]'"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at.
+    """Result of one check.
 
     Attributes:
-        name: what.
-        ok: True: there and working; False: something to do; None: not there, and only some users need it.
+        name: name of the check.
+        ok: True: works; False: needs action; None: missing, and only some users need it.
         detail: what was found.
         advice: what to do; empty if nothing.
     """
@@ -51,10 +51,10 @@ class Finding:
 
 
 def diagnose(folder: Path | None = None) -> list[Finding]:
-    """Look at everything, in the order in which a newcomer needs it.
+    """Run all checks.
 
     Args:
-        folder: where runs will be written; None: the current folder.
+        folder: folder for runs; None: the current folder.
     """
     return [python(), packages(), cores(), mpi(), gpus(), slurm(), writable(folder or Path.cwd())]
 
@@ -65,7 +65,7 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
-    """Versions of rlctl and of what it requires, read from their metadata."""
+    """Versions of rlctl and of its requirements, from their metadata."""
     versions, missing = [], []
     try:
         required = importlib.metadata.requires("rlctl") or []
@@ -89,7 +89,7 @@ def cores() -> Finding:
 
 
 def mpi() -> Finding:
-    """Whether two ranks of mpi4py find each other; they do not where launcher and library are of different MPIs."""
+    """Whether two ranks of mpi4py connect, which fails if launcher and library belong to different MPIs."""
     path = find_mpiexec()
     if path is None:
         advice = f"{_INSTALL_MPI}, or load your site's MPI module; without it tasks of several ranks cannot run"
@@ -105,18 +105,18 @@ def mpi() -> Finding:
     answers = [line.split(maxsplit=3) for line in out.splitlines() if line.startswith("size ")]
     sizes = [int(answer[1]) for answer in answers]
     if code == 0 and sizes == [2, 2]:
-        lives = "training goes on when a rank dies" if answers[0][2] == "1" else "a rank that dies ends the training"
+        lives = "training continues when a rank dies" if answers[0][2] == "1" else "a rank that dies ends the training"
         return Finding("MPI", True, f"{which}, 2 ranks of mpi4py with {answers[0][3]}; {lives}")
     if code == 0 and sizes == [1, 1]:
         return Finding(
             "MPI",
             False,
-            f"{which} starts 2 ranks, but mpi4py ({answers[0][3]}) takes each for a program of its own",
-            f"launcher and mpi4py belong to different MPIs: in a fresh environment install one only, {_INSTALL_MPI}",
+            f"{which} starts 2 ranks, but mpi4py ({answers[0][3]}) runs each as a separate program",
+            f"launcher and mpi4py belong to different MPIs: install only one in a fresh environment, {_INSTALL_MPI}",
         )
     if code is None:
         return Finding(
-            "MPI", False, f"{which}: 2 ranks gave no answer in {_PATIENCE_S:g} s", f"reinstall: {_INSTALL_MPI}"
+            "MPI", False, f"{which}: 2 ranks did not respond within {_PATIENCE_S:g} s", f"reinstall: {_INSTALL_MPI}"
         )
     said = [line.strip() for line in err.splitlines() if line.strip("- ")] or [f"exit code {code}, answer {sizes}"]
     words = [line for line in said if "Error" in line][-1:] or said
@@ -125,7 +125,7 @@ def mpi() -> Finding:
 
 
 def gpus() -> Finding:
-    """GPUs, by the tools of their makers, and which of them this process may use."""
+    """GPUs according to the tools of their vendors, and those that this process may use."""
     found, seen = _gpus(), visible(os.environ)
     if seen.names is None or not seen.source:
         return found
@@ -145,29 +145,29 @@ def _gpus() -> Finding:
 
 
 def slurm() -> Finding:
-    """Slurm, and whether this is inside one of its jobs."""
+    """Slurm, and whether this process runs inside a job."""
     if shutil.which("sinfo") is None:
         return Finding(
             "Slurm", None, "not here", "none needed on one machine; on a cluster use a login or compute node"
         )
     code, out, err = _run(["sinfo", "--noheader", "--format=%P %D nodes"])
     job = os.environ.get("SLURM_JOB_ID")
-    if code != 0:  # its commands alone are no fault of a machine that is in no cluster
+    if code != 0:  # a machine outside a cluster may have the commands alone
         said = (err.strip().splitlines() or [f"exit code {code}"])[0]
         where = (
             "ask whether the controller is up; check SLURM_CONF" if job else "if this is a cluster: check SLURM_CONF"
         )
         return Finding("Slurm", False if job else None, f"sinfo: {said}", where)
-    where = f"{', '.join(out.strip().splitlines())}; {f'inside job {job}' if job else 'outside any job'}"
+    where = f"{', '.join(out.strip().splitlines())}; {f'inside job {job}' if job else 'outside a job'}"
     if (why := _cannot_gather()) is not None:
         what, _, cure = why.partition(": ")
-        return Finding("Slurm", False, f"{where}; ranks of this Python's MPI do not find each other: {what}", cure)
+        return Finding("Slurm", False, f"{where}; ranks of this Python's MPI do not connect: {what}", cure)
     advice = "" if job else "executor slurm: inside a job (salloc, sbatch), or with executor.options.submit"
     return Finding("Slurm", True, where, advice)
 
 
 def _cannot_gather() -> str | None:
-    """Why ranks of this Python's MPI do not find each other under srun; None: they do, or it cannot be asked."""
+    """Why ranks of this Python's MPI do not connect under srun; None: they do, or it is unknown."""
     family = library(sys.executable, clean_environment(os.environ))
     with contextlib.suppress(LaunchError):
         return None if family is None else cannot_gather(PMI[family])
@@ -185,7 +185,7 @@ def writable(folder: Path) -> Finding:
 
 
 def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> tuple[int | None, str, str]:
-    """Exit code (None: it did not end in time), output and errors; nothing that it started stays."""
+    """Exit code (None: timeout), output and errors of a command; kills its whole session on a timeout."""
     try:
         process = subprocess.Popen(
             command,

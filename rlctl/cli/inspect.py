@@ -1,7 +1,8 @@
-"""The commands that look at a run folder and leave it as it is: report, trace, status."""
+"""The commands that show things: status, report, trace, board, doctor."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from rlctl.cli.options import Json, Level, LogLevel, _progress, _say
+from rlctl.cli.options import Json, Level, LogLevel, say, show_progress
 from rlctl.core.json_values import json_text
 
 if TYPE_CHECKING:
@@ -21,49 +22,52 @@ if TYPE_CHECKING:
 _EVERY_S = 2.0
 _EVERY_WITHOUT_TERMINAL_S = 10.0
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder that steer --run wrote.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of rlctl steer.")]
+OutFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The file to write; by default report.html or trace.json in RUN.")
+]
 
 
 def report(
-    run: RunFolder,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The page to write; RUN/report.html.")] = None,
-    rules: Annotated[bool, typer.Option(help="Play the configured rules on the twin, to compare.")] = True,
-    instances: Annotated[int, typer.Option(min=0, help="Further instances, that show how much they differ.")] = 12,
+    run: RunArgument,
+    out: OutFile = None,
+    rules: Annotated[bool, typer.Option(help="Run the configured rules on the twin, to compare.")] = True,
+    instances: Annotated[int, typer.Option(min=0, help="Further instances, to show the spread.")] = 12,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
-    """Write all about a campaign, ended or not, into one HTML file that needs nothing else."""
+    """Write a report of a campaign, ended or not, as one self-contained HTML file."""
     from rlctl import api
 
-    written = api.report(run, out, rules=rules, instances=instances, progress=_progress(as_json))
-    _say(as_json, {"report": str(written)}, f"wrote {written}")
+    written = api.report(run, out, rules=rules, instances=instances, progress=show_progress(as_json))
+    say(as_json, {"report": str(written)}, f"wrote {written}")
 
 
 def trace(
-    run: RunFolder,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write; RUN/trace.json.")] = None,
+    run: RunArgument,
+    out: OutFile = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
-    """Write tasks and decisions as a trace, for https://ui.perfetto.dev or chrome://tracing."""
+    """Write tasks and decisions as a trace for https://ui.perfetto.dev or chrome://tracing."""
     from rlctl import api
 
     written = api.trace(run, out)
-    _say(as_json, {"trace": str(written)}, f"wrote {written}: open it in https://ui.perfetto.dev")
+    say(as_json, {"trace": str(written)}, f"wrote {written}: open it in https://ui.perfetto.dev")
 
 
 def status(
-    run: RunFolder,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until the campaign ends.")] = False,
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Update until the campaign ends.")] = False,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
-    """Show goal, budget, running tasks and last decisions; the campaign may be running."""
+    """Show goal, budget, running tasks and last decisions of a campaign, which may be running."""
     from rlctl import api
 
     if not watch:
         now = api.status(run)
-        _say(as_json, now.to_json(), now.show())
+        say(as_json, now.to_json(), now.show())
         return
     try:
         if sys.stdout.isatty() and not as_json:
@@ -89,8 +93,39 @@ def _repeat(run: Path, as_json: bool, status_of: Callable[[Path], CampaignStatus
         if as_json:
             print(json_text(now), flush=True)
         else:
-            _say(False, None, now.show())
+            say(False, None, now.show())
             print(flush=True)
         if now.ended:
             return
         time.sleep(_EVERY_WITHOUT_TERMINAL_S)
+
+
+def board(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER...", help="Run folders, or folders that contain them.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Local port; by default the first free one from 6006.")
+    ] = None,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Serve the curves of runs in TensorBoard, until Ctrl-C."""
+    from rlctl.monitoring.server import serve
+
+    serve(folders or [Path("runs")], port, lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
+
+
+def doctor(as_json: Json = False, log_level: Level = LogLevel.WARNING) -> None:
+    """Check MPI, GPUs, Slurm and versions, and advise on what is missing."""
+    from rlctl.cli.doctor import diagnose
+
+    findings = diagnose()
+    signs = {True: "ok", False: "MISSING", None: "-"}
+    lines = []
+    for finding in findings:
+        lines.append(f"{signs[finding.ok]:8}{finding.name}: {finding.detail}")
+        if finding.advice:
+            lines.append(f"{'':8}-> {finding.advice}")
+    say(as_json, [dataclasses.asdict(finding) for finding in findings], "\n".join(lines))
+    if any(finding.ok is False for finding in findings):
+        raise typer.Exit(1)

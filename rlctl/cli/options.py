@@ -1,20 +1,22 @@
-"""What commands have in common: options, progress, and how they answer."""
+"""Common options, progress and output of the commands."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from rlctl.core.json_values import json_text
 from rlctl.monitoring.progress import Progress, progress
+from rlctl.system import terminal
 
 
 class LogLevel(StrEnum):
-    """How much to say."""
+    """Level of log messages."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -29,20 +31,37 @@ def _log(level: LogLevel) -> LogLevel:
     return level
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and no progress.")]
-Level = Annotated[LogLevel, typer.Option("--log-level", callback=_log, help="How much to log on standard error.")]
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, without progress.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", callback=_log, help="Level of log messages on standard error.")]
 
 
-def _progress(quiet: bool) -> Progress:
+def show_progress(quiet: bool) -> Progress:
+    """Progress on standard error, or none."""
     return progress(quiet=quiet)
 
 
-def _say(as_json: bool, data: Any, text: Any) -> None:
+def say(as_json: bool, data: Any, text: Any) -> None:
+    """Print ``data`` as JSON, or ``text``."""
     if as_json:
         print(json_text(data, indent=2))
     else:
         from rich.console import Console
 
-        # A file or a pipe has no width; a table that is cut there is of no use.
+        # Files and pipes have no width, and tables should not be cut there.
         width = None if sys.stdout.isatty() else 160
         Console(width=width, soft_wrap=isinstance(text, str)).print(text, markup=False, highlight=False)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print an error in one line and exit."""
+    print(f"rlctl: {terminal.one_line(message)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def stopped(same_again: bool, code: int = INTERRUPTED, why: str = "stopped") -> NoReturn:
+    """Exit with the command that resumes the work."""
+    again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
+    fail(f"{why}; to resume: {shlex.join(again)}", code)

@@ -1,4 +1,4 @@
-"""``rlctl train`` on MPI ranks: the process that starts them, and what each of them does."""
+"""``rlctl train`` on MPI ranks: starting the ranks, and the work of each rank."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlctl.api import check_train
-from rlctl.cli.options import _progress
+from rlctl.cli.options import show_progress
 from rlctl.config.load import load_config
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError
@@ -31,10 +31,10 @@ def start_ranks(
     sets: Sequence[str],
     options: Sequence[str],
 ) -> int:
-    """Find out first what would fail on every rank, then start them; their exit code, see ``launcher.run``.
+    """Check the experiment once, then start the ranks; returns their exit code, see ``launcher.run``.
 
     Args:
-        options: further ones of ``rlctl train`` for the ranks.
+        options: further options of ``rlctl train`` for the ranks.
     """
     shape = TrainingShape.of(check_train(config, out, resume).section.distributed)
     with config.source.located():
@@ -51,27 +51,27 @@ def start_ranks(
 
 
 def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequence[str], quiet: bool) -> list[Path]:
-    """What this process does as one of several MPI ranks; whatever goes wrong here ends the job on all of them.
+    """Train as one of several MPI ranks; an error here ends the job on all ranks.
 
     Returns:
-        the folder of each agent's saved policy, on the rank that is to tell of them; nothing on the others.
+        the folder of each agent's saved policy on rank 0, nothing on the others.
     """
     from rlctl.distributed.launch.abort import aborting_job
 
     with aborting_job() as rank:
         if ranks is not None:
-            raise ConfigError("--ranks: mpiexec or srun has started ranks already: leave --ranks out, or them")
+            raise ConfigError("--ranks: mpiexec or srun has started the ranks already: omit either")
         loaded = load_config(config, sets)
         from rlctl.distributed.modes.rank import run_rank  # loads MPI
 
         with watching(loaded.evaluate.decision_timeout_s, TIMEOUT, signals=False):
-            folder = run_rank(loaded, out, resume, _progress(quiet or rank > 0))
+            folder = run_rank(loaded, out, resume, show_progress(quiet or rank > 0))
     if rank > 0:
         return []
     status_file.report_exit_code(launcher.INTERRUPTED if folder is None else 0)
     if folder is None and not status_file.is_watched():
         again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
-        print(f"rlctl: stopped; to go on, on as many ranks: {shlex.join(again)}", file=sys.stderr)
+        print(f"rlctl: stopped; to resume on as many ranks: {shlex.join(again)}", file=sys.stderr)
         sys.exit(launcher.INTERRUPTED)
     if folder is None:
         return []

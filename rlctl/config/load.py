@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import yaml
 from pydantic import BaseModel
@@ -16,6 +16,13 @@ from rlctl.config.validation import short_repr, validated
 from rlctl.config.yaml_source import Source, parse, read_mapping
 from rlctl.core.errors import ConfigError, Key
 from rlctl.core.json_values import plain
+
+
+@runtime_checkable
+class HasOptions(Protocol):
+    """A factory with validated options."""
+
+    options: Any
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -64,10 +71,9 @@ def game_hash(config: Config, factory: Any) -> str:
     Args:
         factory: of the campaign or environment; its ``options``, if they are a pydantic model, include the defaults.
     """
-    validated_options = getattr(factory, "options", None)
     options = config.campaign.options
-    if isinstance(validated_options, BaseModel):
-        options = validated_options.model_dump(mode="json")
+    if isinstance(factory, HasOptions) and isinstance(factory.options, BaseModel):
+        options = factory.options.model_dump(mode="json")
     game = {"campaign": factory.name, "version": factory.version, "options": options}
     game["machine"] = config.machine.model_dump(mode="json")
     return hashlib.sha256(json.dumps(game, sort_keys=True).encode()).hexdigest()

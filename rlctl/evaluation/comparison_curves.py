@@ -1,4 +1,4 @@
-"""Where a policy, or a rule beside it, stands: the same few curves, whether the campaigns were real or simulated."""
+"""Writes the results of a policy, and of rules beside it, to TensorBoard; for real and simulated campaigns alike."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POINTS = 100
 
 
 def summary_scalars(curves: Sequence[Curve]) -> dict[str, float]:
-    """Cost per success and rates over campaigns; without any success there is no cost per success."""
+    """Rates and cost per success over campaigns; without a success there is no cost per success."""
     successes = sum(curve.successes for curve in curves)
     figures = {
         "winning/success_rate": sum(curve.successes > 0 for curve in curves) / len(curves),
@@ -27,24 +27,24 @@ def summary_scalars(curves: Sequence[Curve]) -> dict[str, float]:
     }
     if successes:
         figures["winning/node_seconds_per_success"] = sum(curve.end for curve in curves) / successes
-        prices = [curve.price for curve in curves if curve.price is not None]
-        if len(prices) == len(curves):
-            figures["winning/cost_per_success"] = sum(prices) / successes
+        costs = [curve.cost for curve in curves if curve.cost is not None]
+        if len(costs) == len(curves):
+            figures["winning/cost_per_success"] = sum(costs) / successes
     return figures
 
 
-def write_success_curve(board: SummaryWriter, curves: Sequence[Curve]) -> None:
-    """Mean successes of a campaign against whole node-seconds; a campaign that has ended keeps what it had."""
+def write_success_curve(writer: SummaryWriter, curves: Sequence[Curve]) -> None:
+    """Write mean successes against whole node-seconds; a campaign that has ended keeps its successes."""
     ends = max(curve.end for curve in curves)
-    # By step, so that of several points within one node-second the last one stays.
+    # A dict by step keeps the last of several points within a node-second.
     points = {round(cost): cost for cost in np.linspace(0.0, ends, _POINTS).tolist()}
     for step, cost in points.items():
         reached = [np.searchsorted(curve.node_seconds, cost, side="right") for curve in curves]
-        board.scalars({"winning/successes": float(np.mean(reached))}, step)
+        writer.scalars({"winning/successes": float(np.mean(reached))}, step)
 
 
 def results_table(curves: Mapping[str, Sequence[Curve]]) -> str:
-    """A table in Markdown, by policy."""
+    """Results by policy, as a Markdown table."""
     lines = ["| policy | campaigns | successes | node-seconds | per success | goal |", "|---|---|---|---|---|---|"]
     for name, of in curves.items():
         successes, cost = sum(curve.successes for curve in of), sum(curve.end for curve in of)
@@ -55,25 +55,25 @@ def results_table(curves: Mapping[str, Sequence[Curve]]) -> str:
 
 
 def write_rules(folder: Path, rules: Mapping[str, Sequence[Curve]], steps: Sequence[int]) -> None:
-    """Write the sub-runs of the rules: what each reaches for which cost, and its figures as level lines.
+    """Write a sub-run for each rule: its successes against cost, and its results as horizontal lines.
 
     Args:
-        folder: the run's TensorBoard folder.
-        rules: by name, their curves.
-        steps: where the level lines have points.
+        folder: TensorBoard folder of the run.
+        rules: curves by rule.
+        steps: steps of the points of the horizontal lines.
     """
     for name, curves in rules.items():
-        with replacing_writer(folder / RULES / name) as board:
+        with replacing_writer(folder / RULES / name) as writer:
             for step in steps:
-                board.scalars(summary_scalars(curves), step)
-            write_success_curve(board, curves)
+                writer.scalars(summary_scalars(curves), step)
+            write_success_curve(writer, curves)
 
 
 @contextmanager
 def replacing_writer(folder: Path) -> Iterator[SummaryWriter]:
-    """A board whose file replaces what the folder had; a TensorBoard that is open drops it too."""
+    """A writer whose file replaces the earlier files of the folder, also in an open TensorBoard."""
     old = list(folder.glob("*tfevents*"))
-    with SummaryWriter(folder) as board:
-        yield board
+    with SummaryWriter(folder) as writer:
+        yield writer
     for file in old:
         file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The comparison of policies on an environment with rewards: mean returns of the same held-out episodes."""
+"""Compares policies on a Gymnasium environment by the mean returns of the same held-out episodes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class PolicyReturns:
-    """One policy over all episodes.
+    """Results of one policy over all episodes.
 
     Attributes:
-        mean: return of an episode, undiscounted, with its 95 % interval.
-        difference: ``mean`` minus that of the reference on the same episodes, with its 95 % paired interval.
-        length: steps of an episode.
-        cut: episodes that did not end before the limit; their returns are those until then.
+        mean: mean undiscounted return, with its 95 % interval.
+        difference: ``mean`` minus that of the reference on the same episodes, with its paired 95 % interval.
+        length: mean number of steps.
+        cut: number of episodes that reached the step limit; their returns count until then.
     """
 
     policy: str
@@ -52,10 +52,10 @@ class PolicyReturns:
 
 @dataclass(frozen=True, slots=True)
 class Returns:
-    """Every policy's return in every episode; the first policy is the reference.
+    """Returns of every policy; the first policy is the reference.
 
     Attributes:
-        max_steps: the limit of an episode.
+        max_steps: step limit of an episode.
     """
 
     environment: str
@@ -64,14 +64,11 @@ class Returns:
     max_steps: int
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        rows = [asdict(row) for row in self.rows]
-        return {"schema": SCHEMA, "environment": self.environment, "seed": self.seed, "rows": rows} | {
-            "max_steps": self.max_steps
-        }
+        """The comparison for JSON."""
+        return {"schema": SCHEMA, **asdict(self)}
 
     def table(self) -> Table:
-        """For a terminal, 80 columns wide."""
+        """A table for terminals of 80 columns."""
         reference = self.rows[0].policy
         title = f"{self.environment}: return of {self.rows[0].episodes} held-out episodes"
         table = Table(title=title, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
@@ -79,8 +76,7 @@ class Returns:
         if cut:
             table.caption_justify = "left"
             table.caption = (
-                f"episodes cut after {self.max_steps:,} steps, since they had not ended (evaluate.max_steps): "
-                f"{', '.join(cut)}"
+                f"episodes truncated at the limit of {self.max_steps:,} steps (evaluate.max_steps): {', '.join(cut)}"
             )
         table.add_column("policy")
         for heading in ("mean return", f"minus {reference}", "steps"):
@@ -99,16 +95,16 @@ def evaluate(
     progress: Progress,
     max_steps: int,
 ) -> Returns:
-    """Let every policy play the same held-out episodes.
+    """Run every policy on the same held-out episodes.
 
     Args:
-        policies: by name; None draws from the action space. The first is the reference.
-        seed: of the episodes.
-        max_steps: of an episode, which is cut then.
+        policies: by name; None: random actions. The first is the reference.
+        seed: seed of the episodes.
+        max_steps: step limit of an episode.
 
     Raises:
-        ConfigError: a policy cannot answer.
-        EnvironmentFault: the environment raised an exception, or gave a reward or an observation that is none.
+        ConfigError: a policy does not fit the environment.
+        EnvironmentFault: the environment raised an exception, or returned an invalid reward or observation.
     """
     seeds = draw_instances(seed, EVALUATION, episodes)
     played: dict[str, list[tuple[float, int, bool]]] = {}
@@ -118,7 +114,7 @@ def evaluate(
         for name, policy in policies.items():
             played[name] = []
             for instance in seeds:
-                played[name].append(play(environment, name, copy.deepcopy(policy), instance, max_steps))
+                played[name].append(run_episode(environment, name, copy.deepcopy(policy), instance, max_steps))
                 progress.advance(1)
     finally:
         progress.stop()
@@ -147,19 +143,19 @@ def evaluate(
 def try_out(
     factory: RewardFactory, policies: Mapping[str, Policy], seed: int, max_steps: int, episodes: int = 4
 ) -> tuple[int, int]:
-    """Play a few episodes by chance and with each policy, to see whether environment and policies are sound.
+    """Run a few episodes with random actions and with each policy, to check environment and policies.
 
     Returns:
-        how many steps that were, and how many episodes had not ended after ``max_steps``.
+        the number of steps, and of episodes that reached ``max_steps``.
 
     Raises:
-        ConfigError: a policy cannot answer.
-        EnvironmentFault: the environment raised an exception, or gave a reward or an observation that is none.
+        ConfigError: a policy does not fit the environment.
+        EnvironmentFault: the environment raised an exception, or returned an invalid reward or observation.
     """
     environment = factory.environment()
     try:
         played = [
-            play(environment, name, policy, seed + i, max_steps)
+            run_episode(environment, name, policy, seed + i, max_steps)
             for name, policy in {RANDOM: None, **policies}.items()
             for i in range(episodes)
         ]
@@ -168,13 +164,16 @@ def try_out(
     return sum(steps for _, steps, _ in played), sum(cut for *_, cut in played)
 
 
-def play(
+def run_episode(
     environment: gymnasium.Env[Any, Any], name: str, policy: Policy | None, instance: int, max_steps: int
 ) -> tuple[float, int, bool]:
-    """Return and length of one episode, and whether it was cut at ``max_steps``.
+    """Run one episode.
+
+    Returns:
+        its return, its length, and whether it reached ``max_steps``.
 
     Raises:
-        ConfigError: the policy cannot answer.
+        ConfigError: the policy does not fit the environment.
     """
     observation, info = environment.reset(seed=instance)
     space = environment.action_space
@@ -187,15 +186,17 @@ def play(
         if policy is None:
             action = space.sample() if mask is None else draw_allowed(space, mask)
         else:
-            action = _answer(space, policy, name, steps, observation, mask)
+            action = _act(space, policy, name, steps, observation, mask)
         observation, reward, terminated, truncated, info = environment.step(action)
         total, steps, over = total + float(reward), steps + 1, bool(terminated or truncated)
     return total, steps, not over
 
 
-def _answer(space: spaces.Space[Any], policy: Policy, name: str, step: int, observation: Any, told: Mask | None) -> Any:
-    """Asks as for a campaign: rules read ``fields["observation"]``, networks the same as float32."""
-    mask = np.ones(sum(_choices(space)), np.bool_) if told is None else told
+def _act(
+    space: spaces.Space[Any], policy: Policy, name: str, step: int, observation: Any, info_mask: Mask | None
+) -> Any:
+    """Ask the policy as in a campaign: rules read ``fields["observation"]``, networks the flat float32 observation."""
+    mask = np.ones(sum(_choices(space)), np.bool_) if info_mask is None else info_mask
     row = np.asarray(observation, np.float32)
     decision = Decision("environment", float(step), {"observation": observation}, row, mask, number=step)
     try:
@@ -206,11 +207,11 @@ def _answer(space: spaces.Space[Any], policy: Policy, name: str, step: int, obse
         problem = f"{type(error).__name__}: {error}"
         raise ConfigError(f"policy {name} does not fit this environment ({problem}): use one trained on it") from error
     if not space.contains(action):
-        raise ConfigError(f"policy {name} answers {action!r}, which is not in {space}: use one trained on it")
-    if told is not None and not _allowed(space, told, action):
+        raise ConfigError(f"policy {name} chose {action!r}, which is not in {space}: use a policy trained on it")
+    if info_mask is not None and not _allowed(space, info_mask, action):
         raise ConfigError(
-            f"policy {name} answers {action!r} at step {step} of an episode, which the environment's action mask "
-            "forbids: let it look at decision.mask, or use one trained on the environment"
+            f"policy {name} chose {action!r} at step {step} of an episode, which the environment's action mask "
+            "forbids: let the policy respect decision.mask, or use one trained on the environment"
         )
     return action
 
@@ -227,7 +228,7 @@ def _allowed(space: spaces.Space[Any], mask: Mask, action: Any) -> bool:
 
 
 def _in_space(space: spaces.Space[Any], answer: Action) -> Any:
-    """A flat answer as the environment takes it; a rule may name it ``action``."""
+    """Convert a flat action, or a mapping with the key ``action``, to the environment's action space."""
     if isinstance(answer, Mapping):
         return answer["action"]
     flat: NDArray[Any] = np.asarray(answer)
@@ -237,7 +238,7 @@ def _in_space(space: spaces.Space[Any], answer: Action) -> Any:
 
 
 def _choices(space: spaces.Space[Any]) -> tuple[int, ...]:
-    """Of each head; none where actions are no choices."""
+    """Number of choices of each head; empty for action spaces without choices."""
     return action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
 
 

@@ -1,4 +1,4 @@
-"""Plays whole campaigns on the simulated executor, many at once, in this process or in others."""
+"""Rolls out policies on whole campaigns of the twin, many at once, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from rlctl.system import watchdog
 from rlctl.system.crash_report import remember_origin
 
 EVALUATION, TUNING, VALIDATION = 1, 2, 3
-"""What instances are for; each purpose draws its own."""
+"""Purposes of instances; each purpose has its own instances."""
 
 TOGETHER = 128
-"""Campaigns that are played in step at most: a twin is several times as fast on many as on one."""
+"""Largest number of campaigns in step; twins run many campaigns several times as fast as one by one."""
 
 Entry = tuple[Policy, int]
-"""A policy and the instance that it is to play."""
+"""A policy and an instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How one policy did in one instance.
+    """Result of one policy on one instance.
 
     Attributes:
         successes: units of the goal.
-        node_seconds: allocated from the beginning until everything had stopped.
-        core_seconds: occupied by tasks.
-        latency_s: median wall time of the policy's answers.
-        price: what the campaign counts as its cost; node-seconds, if it counts nothing else.
+        node_seconds: allocated from the start until everything had stopped.
+        core_seconds: held by tasks.
+        latency_s: median wall time of the policy for a decision.
+        cost: cost as the campaign defines it; by default node-seconds.
     """
 
     instance: int
@@ -53,22 +53,21 @@ class Rollout:
     core_seconds: float
     decisions: int
     latency_s: float
-    price: float
+    cost: float
 
 
 def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[int]:
-    """Seeds of instances for a purpose.
+    """Draw instances for a purpose.
 
-    Those of ``EVALUATION`` lie above 32 bits, where no instance of training or tuning does: they are held out whatever
-    the seeds are.
+    Those of ``EVALUATION`` lie above 32 bits, all others below: they are held out for every choice of seeds.
     """
     held_out = 2**32 if purpose == EVALUATION else 0
     sequences = (np.random.SeedSequence([seed, purpose, batch], spawn_key=(i,)) for i in range(count))
     return [held_out + int(sequence.generate_state(1)[0]) for sequence in sequences]
 
 
-def play(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]) -> list[Rollout]:
-    """Play all entries in step; each is played by a copy of its policy, since each needs memory of its own."""
+def roll_out(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]) -> list[Rollout]:
+    """Run all entries in step, each with a copy of its policy, which may have a memory."""
     timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
     instances = [instance for _, instance in entries]
     figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)))
@@ -76,7 +75,7 @@ def play(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry])
 
 
 class RolloutPool:
-    """Plays in ``workers`` processes, or in this one if there is only one worker. A context manager."""
+    """Runs rollouts in ``workers`` processes, or in this process if ``workers`` is 1. A context manager."""
 
     def __init__(self, factory: CampaignFactory, capacity: Capacity, workers: int = 1) -> None:
         self._factory = factory
@@ -95,33 +94,33 @@ class RolloutPool:
     def __exit__(self, *exception: object) -> None:
         if self._pool is None:
             return
-        if exception[0] is not None:  # what they play may take minutes, and nobody waits for it any more
+        if exception[0] is not None:  # their results are not needed any more
             for process in list(self._pool._processes.values()):
                 process.terminate()
         self._pool.shutdown(cancel_futures=True)
 
     def run(self, entries: Sequence[Entry]) -> Iterator[dict[int, Rollout]]:
-        """Play all entries; yields those that are done together, by position."""
+        """Run all entries; yields results by position, part by part."""
         size = max(1, min(TOGETHER, -(-len(entries) // self._workers)))
         spans = [range(at, min(at + size, len(entries))) for at in range(0, len(entries), size)]
         if self._pool is None:
             for span in spans:
-                yield dict(zip(span, play(self._factory, self._capacity, [entries[i] for i in span]), strict=True))
+                yield dict(zip(span, roll_out(self._factory, self._capacity, [entries[i] for i in span]), strict=True))
             return
         submit, common = self._pool.submit, (self._timeout_s, self._factory, self._capacity)
-        futures = {submit(_play_there, *common, [entries[i] for i in span]): span for span in spans}
+        futures = {submit(_roll_out_in_worker, *common, [entries[i] for i in span]): span for span in spans}
         try:
             for future in as_completed(futures):
                 yield dict(zip(futures[future], future.result(), strict=True))
         except BrokenProcessPool as error:
             raise NoAnswerError(
-                "a process that plays campaigns has died: it was killed, it ran out of memory (fewer --workers need "
-                "less), or it ended itself for the reason above"
+                "a worker process died: it was killed, ran out of memory (fewer --workers need less), or exited for "
+                "the reason above"
             ) from error
 
 
 class _Timed:
-    """A policy whose answers are timed."""
+    """A policy that measures its latencies."""
 
     def __init__(self, policy: Policy) -> None:
         self.name = policy.name
@@ -146,29 +145,29 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
         core_seconds=figures["utilisation"] * node_seconds * capacity.total_cores / capacity.nodes,
         decisions=int(figures["decisions"]),
         latency_s=float(np.median(timed.latencies_s)) if timed.latencies_s else 0.0,
-        price=figures["cost"],
+        cost=figures["cost"],
     )
 
 
-def _play_there(
+def _roll_out_in_worker(
     timeout_s: float | None, factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]
 ) -> list[Rollout]:
     watchdog.allow_exit()
     try:
         with watchdog.watching(timeout_s, watchdog.TIMEOUT):
-            return play(factory, capacity, entries)
+            return roll_out(factory, capacity, entries)
     except Exception as error:
         remember_origin(error)
         raise
 
 
 def _begin_worker() -> None:
-    """An interrupt is the parent's to handle, and no worker outlives it, however it dies."""
+    """Leave interrupts to the parent, and exit with it, however it dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

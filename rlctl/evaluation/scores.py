@@ -1,4 +1,4 @@
-"""Adds comparisons to the manifest of a saved policy: how it did, against whom, on which instances."""
+"""Records comparisons in the manifest of a saved policy."""
 
 from __future__ import annotations
 
@@ -19,49 +19,47 @@ from rlctl.environments.residual import ResidualPolicy
 
 
 def recordable(policy: Policy) -> NumpyPolicy:
-    """The saved policy whose manifest can take the scores of ``policy``.
+    """The saved policy behind ``policy``, if its manifest can record scores.
 
     Raises:
-        PolicyError: it is none, it plays otherwise than it was saved to, or its folder cannot be written.
+        PolicyError: ``policy`` is not a saved one, differs from it in ``deterministic``, or its folder is read-only.
     """
     saved = policy.network if isinstance(policy, ResidualPolicy) else policy
     if not isinstance(saved, NumpyPolicy) or saved.folder is None:
-        raise PolicyError(f"policy {policy.name} is no saved policy: only the folder of a trained one keeps scores")
+        raise PolicyError(f"policy {policy.name} is not a saved policy: only trained policies record scores")
     if saved.deterministic != saved.manifest.deterministic:
-        raise PolicyError(
-            f"policy {policy.name} does not play as it was saved to (deterministic): load it as it stands"
-        )
+        raise PolicyError(f"policy {policy.name} differs from the saved one in deterministic: load it unchanged")
     if len(saved.manifest.scores) >= MAX_SCORES:
-        raise PolicyError(f"{saved.folder}: holds {MAX_SCORES} comparisons already; it takes no more")
+        raise PolicyError(f"{saved.folder}: contains {MAX_SCORES} comparisons already, the largest number")
     if not os.access(saved.folder, os.W_OK | os.X_OK):
-        raise PolicyError(f"{saved.folder}: cannot be written, so that no scores can be kept there; copy the policy")
+        raise PolicyError(f"{saved.folder}: cannot be written, so that scores cannot be recorded: copy the policy")
     return saved
 
 
 def record(saved: NumpyPolicy, name: str, comparison: Mapping[str, Any], config_hash: str) -> None:
-    """Add a comparison, with the date, to what the manifest says; it holds all of it or none.
+    """Add a comparison, with the date, to the manifest, atomically.
 
     Args:
         saved: from ``recordable``.
-        name: how the comparison calls this policy.
-        comparison: as ``Comparison.to_json`` gives it.
+        name: name of the policy in the comparison.
+        comparison: from ``Comparison.to_json``.
 
     Raises:
-        PolicyError: the folder holds another policy by now, or cannot be written.
+        PolicyError: the folder now contains another policy, or cannot be written.
     """
     folder = saved.folder
     assert folder is not None
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)  # two comparisons may end at once
+        fcntl.flock(handle, fcntl.LOCK_EX)  # two comparisons may end at the same time
         now = saved_policy.load(folder)
         if now.digest != saved.digest:
-            raise PolicyError(f"{folder}: exchanged since the comparison began; nothing was recorded")
+            raise PolicyError(f"{folder}: replaced since the comparison began; nothing was recorded")
         date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         score = {"date": date, "policy": name, "config_hash": config_hash, **comparison}
         data = as_data(now.manifest)
         data["scores"] = [*data["scores"], score]
-        _exchange(handle, to_bytes(as_data(validate(data, folder / saved_policy.MANIFEST))), folder)
+        _replace(handle, to_bytes(as_data(validate(data, folder / saved_policy.MANIFEST))), folder)
     except OSError as error:
         raise PolicyError(
             f"{folder}: the scores cannot be written ({error.strerror}); the policy is as it was"
@@ -70,12 +68,12 @@ def record(saved: NumpyPolicy, name: str, comparison: Mapping[str, Any], config_
         os.close(handle)
 
 
-def _exchange(handle: int, manifest: bytes, folder: Path) -> None:
-    """Put a new manifest in place of the old one, in one step."""
+def _replace(handle: int, manifest: bytes, folder: Path) -> None:
+    """Replace the manifest atomically."""
     if len(manifest) > saved_policy.MAX_MANIFEST:
         raise PolicyError(f"{folder}: the manifest is full; no scores were recorded")
     new = f".{saved_policy.MANIFEST}.new"
-    _remove(handle, new)  # what a recording that was killed left
+    _remove(handle, new)  # left by a killed process
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=handle), "wb") as file:
             file.write(manifest)

@@ -1,8 +1,8 @@
 """Cost per success and its uncertainty over instances.
 
-The expected running time (Auger, Hansen, CEC 2005) is total cost over total successes: a method that often gives up is
-charged for every attempt. Intervals come from the percentile bootstrap over instances; policies are resampled together
-since they play the same instances.
+The expected running time (ERT; Auger and Hansen, CEC 2005) is total cost divided by number of successes, so that
+methods that often give up are charged for every attempt. Intervals are from the percentile bootstrap over instances;
+policies are resampled together, since they run on the same instances.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLOCK = 2_000_000  # numbers held at once while resampling
 
 
 def ert(node_seconds: NDArray[Any], successes: NDArray[Any]) -> float:
-    """Node-seconds per success; infinite without any success.
+    """Node-seconds per success; infinite without success.
 
     >>> ert(np.array([10.0, 30.0]), np.array([1, 3]))
     10.0
@@ -31,7 +31,7 @@ def ert(node_seconds: NDArray[Any], successes: NDArray[Any]) -> float:
 
 
 def resampled_sums(columns: NDArray[Any], samples: int = SAMPLES, seed: int = 0) -> Array:
-    """Column sums of bootstrap samples of the rows, [samples, columns]; the same rows for all columns."""
+    """Column sums of bootstrap samples of the rows, as [samples, columns]."""
     rows = columns.shape[0]
     random = np.random.default_rng(seed)
     block = max(1, _BLOCK // rows)
@@ -53,7 +53,7 @@ def ert_ratio(
     reference_successes: NDArray[Any],
     seed: int = 0,
 ) -> tuple[float, Interval]:
-    """How many times dearer a method is than the reference on the same instances, with its 95 % interval."""
+    """ERT of a method over that of the reference on the same instances, with its paired 95 % interval."""
     columns = np.column_stack([node_seconds, successes, reference_node_seconds, reference_successes]).astype(np.float64)
     sums = resampled_sums(columns, seed=seed)
     value = _divide(*_cross(columns.sum(axis=0, keepdims=True)))[0]
@@ -72,7 +72,7 @@ def _divide(numerator: Array, denominator: Array) -> Array:
 
 
 def _interval(values: Array) -> Interval:
-    """Percentiles without interpolation, which infinities do not survive; what is undefined widens both ends."""
+    """Percentiles without interpolation, which would turn infinities into NaN; NaN widens both ends."""
     tail = (1.0 - LEVEL) / 2.0
     low = np.quantile(np.nan_to_num(values, nan=0.0, posinf=np.inf), tail, method="inverted_cdf")
     high = np.quantile(np.nan_to_num(values, nan=np.inf, posinf=np.inf), 1.0 - tail, method="inverted_cdf")

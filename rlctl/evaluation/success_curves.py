@@ -1,7 +1,7 @@
-"""Successes against what they cost, as step curves: of a steered campaign, and of rules on its twin.
+"""Step curves of successes against node-seconds, of a steered campaign and of policies on its twin.
 
-A success counts when the controller next asks, or when everything has stopped: what was allocated until then is what
-it cost. Curves of real and of simulated campaigns are counted alike.
+A success counts at the next decision, or at the end of the campaign; its cost are the node-seconds allocated until
+then, in real and in simulated campaigns.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import RlctlError
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rlctl.monitoring.timeline import Timeline
 
 SPREAD = 4
-"""A purpose of instances, beside those of ``rlctl.evaluation.rollout``: to show how much instances differ. None of them
-is held out, so that looking at them spoils no comparison."""
+"""Purpose of instances that show the spread over instances, beside those of ``rlctl.evaluation.rollout``; none of them
+is held out."""
 
 LOW, MEDIAN, HIGH = 0.1, 0.5, 0.9
 """Quantiles of a band."""
@@ -40,11 +40,11 @@ class Curve:
     """Successes of one campaign against node-seconds.
 
     Attributes:
-        node_seconds: of the first success, the second, and so on; rising.
-        end: node-seconds when it ended, or as far as it has come.
+        node_seconds: node-seconds at each success, in order.
+        end: node-seconds at its end, or so far.
         ended: whether it has ended.
-        reached: whether it ended by reaching its goal.
-        price: what the campaign counts as its cost, where that is not node-seconds.
+        reached: whether it reached its goal.
+        cost: its cost if the campaign defines one other than node-seconds.
     """
 
     policy: str
@@ -53,18 +53,18 @@ class Curve:
     end: float
     ended: bool = True
     reached: bool = False
-    price: float | None = None
+    cost: float | None = None
 
     @property
     def successes(self) -> int:
-        """How many there were in the end."""
+        """Number of successes."""
         return len(self.node_seconds)
 
-    def cost(self, successes: int) -> float:
-        """Node-seconds until there were so many; infinite if there never were.
+    def node_seconds_to(self, successes: int) -> float:
+        """Node-seconds until a number of successes; infinite if it was not reached.
 
         >>> curve = Curve("feedback", 7, (20.0, 50.0), 60.0)
-        >>> curve.cost(2), curve.cost(3)
+        >>> curve.node_seconds_to(2), curve.node_seconds_to(3)
         (50.0, inf)
         """
         if successes <= 0:
@@ -82,18 +82,14 @@ class Curve:
             corners += [(cost, count), (cost, count + 1)]
         return corners if corners[-1][0] == self.end else [*corners, (self.end, self.successes)]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """What it costs to reach a number of successes, over instances; infinite where too few instances get there.
+    """Node-seconds to a number of successes, over instances; infinite where too few instances reach it.
 
     Attributes:
-        share: of the instances that get there.
-        low, median, high: the 10 %, 50 % and 90 % quantiles of node-seconds.
+        share: share of the instances that reach it.
+        low, median, high: 10 %, 50 % and 90 % quantiles of the node-seconds.
     """
 
     successes: int
@@ -102,13 +98,9 @@ class Band:
     median: float
     high: float
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready; what is infinite is null."""
-        return {key: None if value == math.inf else value for key, value in asdict(self).items()}
-
 
 def run_curve(timeline: Timeline, policy: str = "", instance: int = 0) -> Curve:
-    """The curve of a steered campaign, ended or not."""
+    """Curve of a steered campaign, ended or not."""
     nodes, summary = timeline.capacity.nodes, timeline.summary
     seen = [(nodes * answer.asked_s, answer.successes) for answer in timeline.decisions]
     end = nodes * timeline.end_s
@@ -126,35 +118,28 @@ def twin_curves(
     instances: Sequence[int],
     progress: Progress | None = None,
 ) -> dict[str, list[Curve]]:
-    """Let every policy play every instance on the simulated executor, many campaigns in step.
-
-    Args:
-        factory: makes the campaigns.
-        capacity: the allocation of each.
-        policies: by name.
-        instances: the same for every policy.
-        progress: told how far it is; silent if None.
+    """Run every policy on every instance of the twin, many campaigns in step.
 
     Returns:
-        by policy, a curve of each instance, in order.
+        the curves of each policy, in the order of the instances.
     """
     entries = [(name, instance) for instance in instances for name in policies]
     curves: dict[str, list[Curve]] = {name: [] for name in policies}
-    told = progress or Silent()
-    told.start("playing the rules on the twin", len(entries), "campaigns")
+    progress = progress or Silent()
+    progress.start("running the rules on the twin", len(entries), "campaigns")
     try:
         for at in range(0, len(entries), TOGETHER):
             part = entries[at : at + TOGETHER]
-            # Each campaign is played by a copy of its policy, since each needs memory of its own.
+            # Each campaign gets a copy of its policy, which may have a memory.
             players = [(instance, copy.deepcopy(policies[name])) for name, instance in part]
-            for (name, _), curve in zip(part, _play(factory, capacity, players, told), strict=True):
+            for (name, _), curve in zip(part, _curves(factory, capacity, players, progress), strict=True):
                 curves[name].append(curve)
     finally:
-        told.stop()
+        progress.stop()
     return curves
 
 
-def _play(
+def _curves(
     factory: CampaignFactory, capacity: Capacity, players: Sequence[tuple[int, Policy]], progress: Progress
 ) -> list[Curve]:
     seen: list[list[tuple[float, int]]] = [[] for _ in players]
@@ -171,43 +156,43 @@ def _play(
             _rises(points),
             ended["node_seconds"],
             reached=bool(ended["reached"]),
-            price=None if ended["cost"] == ended["node_seconds"] else ended["cost"],
+            cost=None if ended["cost"] == ended["node_seconds"] else ended["cost"],
         )
         for (instance, policy), points, ended in zip(players, seen, figures, strict=True)
     ]
 
 
 def bands(curves: Sequence[Curve], most: int | None = None) -> list[Band]:
-    """Median and 10-90 % band of the cost of 1, 2, 3 ... successes, over instances.
+    """Bands of the node-seconds to 1, 2, 3 ... successes, over instances.
 
     Args:
         curves: one per instance.
-        most: the largest number of successes; None: as many as any instance has.
+        most: largest number of successes; None: the most of any instance.
     """
     most = max((curve.successes for curve in curves), default=0) if most is None else most
     return [_band(curves, count) for count in range(1, most + 1)] if curves else []
 
 
 def spread_instances(seed: int, count: int) -> list[int]:
-    """Instances that show how much instances differ."""
+    """Instances that show the spread over instances."""
     return draw_instances(seed, SPREAD, count)
 
 
 def load_rules(config: Config) -> tuple[dict[str, Policy], list[str]]:
-    """The rules among ``config.policies``, entries and files, with the complaints about those that cannot be loaded."""
+    """The rules among ``config.policies``, and error messages for those that cannot be loaded."""
     loaded: dict[str, Policy] = {}
-    complaints: list[str] = []
+    problems: list[str] = []
     for name, entry in config.policies.items():
         if isinstance(entry, RuleEntry) or not config.resolve(entry).is_dir():
             try:
                 loaded[name] = load_policy(config, name)
             except RlctlError as error:
-                complaints.append(str(error))
-    return loaded, complaints
+                problems.append(str(error))
+    return loaded, problems
 
 
 def _rises(points: Iterable[tuple[float, int]]) -> tuple[float, ...]:
-    """From points (node-seconds, successes), the node-seconds of each success."""
+    """Node-seconds of each success, from points (node-seconds, successes)."""
     costs: list[float] = []
     for cost, successes in points:
         costs += [cost] * (successes - len(costs))
@@ -215,6 +200,6 @@ def _rises(points: Iterable[tuple[float, int]]) -> tuple[float, ...]:
 
 
 def _band(curves: Sequence[Curve], successes: int) -> Band:
-    costs = sorted(curve.cost(successes) for curve in curves)
+    costs = sorted(curve.node_seconds_to(successes) for curve in curves)
     low, median, high = (costs[max(math.ceil(q * len(costs)) - 1, 0)] for q in (LOW, MEDIAN, HIGH))
     return Band(successes, sum(cost < math.inf for cost in costs) / len(costs), low, median, high)

@@ -1,8 +1,8 @@
-"""Finds the parameters of a rule by CMA-ES (Hansen, arXiv:1604.00772), so that a comparison meets the rule at its best.
+"""Tunes the parameters of a rule by CMA-ES (Hansen, arXiv:1604.00772), so that comparisons see the rule at its best.
 
-The search runs in the unit cube of the rule's ``SPACE``. Each generation plays a fresh set of training instances, the
-same for all candidates: that removes most of the noise between them and leaves nothing to overfit. The best of the
-generations then meet on a larger set, since the winner of a noisy generation is partly lucky.
+The search runs in the unit cube of the rule's ``SPACE``. Each generation runs all candidates on the same new training
+instances, which removes most of the noise between candidates and prevents overfitting. The winners of the generations
+are then compared on a larger set, since the winner of a noisy generation is partly lucky.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ Parameters = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class CandidateCost:
-    """What a candidate cost over some instances; see ``Rollout.price``."""
+    """Cost of a candidate over some instances; see ``Rollout.cost``."""
 
-    price: float
+    cost: float
     successes: int
     episodes: int
     decisions: int
 
     @property
-    def cost(self) -> float:
-        """Logarithm of the price of a success; half a success more keeps it finite where there was none."""
-        return math.log(self.price / (self.successes + 0.5))
+    def objective(self) -> float:
+        """Logarithm of the cost per success; half a success more keeps it finite without success."""
+        return math.log(self.cost / (self.successes + 0.5))
 
 
 Evaluate = Callable[[Sequence[Parameters], Sequence[int]], Sequence[CandidateCost]]
-"""Plays every candidate on every instance."""
+"""Runs every candidate on every instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How long to search.
+    """Size of the search.
 
     Attributes:
         population: candidates per generation; None: 4 + 3 ln(number of parameters).
         instances: training instances per generation.
-        validation: training instances on which the finalists meet.
+        validation: training instances for the comparison of finalists.
     """
 
     generations: int = 30
@@ -74,11 +74,11 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The parameters that were found, and what finding them took.
+    """The best parameters, and the size of the search.
 
     Attributes:
-        cost: node-seconds per success on the instances on which the finalists met.
-        start_cost: the same of the parameters that the search began from.
+        cost: node-seconds per success over the validation instances.
+        start_cost: the same for the initial parameters.
     """
 
     parameters: Parameters
@@ -90,7 +90,7 @@ class Tuned:
 
 
 class ParameterSpace:
-    """A rule's ``SPACE`` (low, high, and "log" or "int" if it is one) as a unit cube."""
+    """Maps a rule's ``SPACE`` (low, high, and optionally "log" or "int") to the unit cube."""
 
     def __init__(self, space: Mapping[str, Sequence[Any]]) -> None:
         self.names = tuple(space)
@@ -101,7 +101,7 @@ class ParameterSpace:
         self._ends = [(self._in(e[0], k), self._in(e[1], k)) for e, k in zip(space.values(), self._kinds, strict=True)]
 
     def decode(self, point: NDArray[np.float64]) -> Parameters:
-        """Parameters of a point of the cube."""
+        """Parameters at a point of the cube."""
         values = {}
         for name, kind, (low, high), x in zip(self.names, self._kinds, self._ends, point, strict=True):
             value = low + float(x) * (high - low)
@@ -109,7 +109,7 @@ class ParameterSpace:
         return values
 
     def encode(self, parameters: Mapping[str, float]) -> NDArray[np.float64]:
-        """The point of the cube nearest to given parameters; the middle for those not given."""
+        """The point of the cube nearest to the given parameters; 0.5 for missing ones."""
         point = [
             (self._in(parameters[name], kind) - low) / (high - low) if name in parameters else 0.5
             for name, kind, (low, high) in zip(self.names, self._kinds, self._ends, strict=True)
@@ -117,17 +117,13 @@ class ParameterSpace:
         return np.clip(np.array(point, dtype=np.float64), 0.0, 1.0)
 
     def require(self, parameters: Mapping[str, float]) -> None:
-        """Refuse parameters that lie outside the cube.
-
-        Raises:
-            ConfigError: one does.
-        """
+        """Raise ConfigError if a parameter lies outside the cube."""
         for name, kind, (low, high) in zip(self.names, self._kinds, self._ends, strict=True):
             value = parameters.get(name)
             inside = value is None or ((value > 0.0 or kind != "log") and low <= self._in(value, kind) <= high)
             if not inside:
                 ends = [f"{math.exp(end) if kind == 'log' else end:g}" for end in (low, high)]
-                raise ConfigError(f"{value:g} is not within {ends[0]} to {ends[1]}, which are searched", (name,))
+                raise ConfigError(f"{value:g} is outside the search range {ends[0]} to {ends[1]}", (name,))
 
     @staticmethod
     def _in(value: float, kind: str) -> float:
@@ -137,14 +133,14 @@ class ParameterSpace:
 def search(
     space: ParameterSpace, evaluate: Evaluate, settings: SearchSettings, start: Mapping[str, float], progress: Progress
 ) -> Tuned:
-    """Minimise ``CandidateCost.cost``.
+    """Minimise ``CandidateCost.objective``.
 
     Args:
-        evaluate: plays candidates on instances, and advances the progress by each campaign.
-        start: parameters to begin from; they stay a candidate to the end.
+        evaluate: runs candidates on instances, and advances the progress by each campaign.
+        start: initial parameters, which are also among the finalists.
     """
     first = space.encode(start)
-    # cmaes has no strategy for one dimension: a second one that nothing depends on stands in.
+    # cmaes needs two dimensions: a rule with one parameter gets a second one without effect.
     width = max(len(first), 2)
     mean = np.concatenate([first, np.full(width - len(first), 0.5)])
     optimiser = cmaes.CMA(
@@ -163,28 +159,28 @@ def search(
             points = [optimiser.ask() for _ in range(size)]
             candidates = [space.decode(point[: len(first)]) for point in points]
             instances = draw_instances(settings.seed, TUNING, settings.instances, batch=generation)
-            tallies = evaluate(candidates, instances)
-            optimiser.tell([(point, tally.cost) for point, tally in zip(points, tallies, strict=True)])
-            cost, winner = min((tally.cost, i) for i, tally in enumerate(tallies))
+            costs = evaluate(candidates, instances)
+            optimiser.tell([(point, one.objective) for point, one in zip(points, costs, strict=True)])
+            cost, winner = min((one.objective, i) for i, one in enumerate(costs))
             best.append((cost, candidates[winner]))
-            played += sum(tally.episodes for tally in tallies)
-            decisions += sum(tally.decisions for tally in tallies)
+            played += sum(one.episodes for one in costs)
+            decisions += sum(one.decisions for one in costs)
             progress.advance(0, f"generation {generation + 1}, {math.exp(cost):.4g} per success")
         leaders = [parameters for _, parameters in sorted(best, key=lambda entry: entry[0])[: FINALISTS - 1]]
         centre = space.decode(np.clip(optimiser.mean, 0.0, 1.0)[: len(first)])
         finalists = [space.decode(first), centre, *leaders]
         progress.advance(0, "comparing the finalists")
-        tallies = evaluate(finalists, draw_instances(settings.seed, VALIDATION, settings.validation))
+        costs = evaluate(finalists, draw_instances(settings.seed, VALIDATION, settings.validation))
     finally:
         progress.stop()
-    cost, winner = min((tally.cost, i) for i, tally in enumerate(tallies))
+    cost, winner = min((one.objective, i) for i, one in enumerate(costs))
     return Tuned(
         parameters=finalists[winner],
         cost=math.exp(cost),
-        start_cost=math.exp(tallies[0].cost),
+        start_cost=math.exp(costs[0].objective),
         population=size,
-        episodes=played + sum(tally.episodes for tally in tallies),
-        decisions=decisions + sum(tally.decisions for tally in tallies),
+        episodes=played + sum(one.episodes for one in costs),
+        decisions=decisions + sum(one.decisions for one in costs),
     )
 
 
@@ -197,35 +193,34 @@ def tune(
     workers: int = 1,
     start: Mapping[str, Any] | None = None,
 ) -> Tuned:
-    """Tune a registered rule on the configured campaign and write it to ``out``, as a rule file.
+    """Tune a registered rule on the configured campaign and write the rule file ``out``.
 
     Args:
-        settings: how long to search; None: the defaults, with the configuration's seed.
-        workers: processes to play in.
-        start: parameters to begin from; those that are not searched stay as they are. None: the rule's own.
+        settings: size of the search; None: the defaults with the configuration's seed.
+        workers: number of processes.
+        start: initial parameters; those outside the search space keep their values. None: the rule's defaults.
 
     Raises:
-        ConfigError: there is no such rule, or it has nothing to tune.
+        ConfigError: the rule is unknown or has no parameters to tune.
     """
     settings = settings or SearchSettings(seed=config.seed)
     make = policy_factory(rule)
     if not make.SPACE:
         raise ConfigError(f"rule {rule!r} has no parameters to tune")
     space = ParameterSpace(make.SPACE)
-    # What a rule does not show as an attribute is still told by ``start``.
     first = _defaults(make(start), space) | {k: v for k, v in (start or {}).items() if k in space.names}
     fixed = {name: value for name, value in (start or {}).items() if name not in space.names}
     factory = campaign_factory(config.campaign.name, config.campaign.options)
-    with RolloutPool(factory, config.machine.capacity(), workers) as players:
+    with RolloutPool(factory, config.machine.capacity(), workers) as pool:
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[CandidateCost]:
             entries = [(make(**fixed, **candidate), instance) for candidate in candidates for instance in instances]
-            plays: dict[int, Rollout] = {}
-            for part in players.run(entries):
-                plays |= part
+            rollouts: dict[int, Rollout] = {}
+            for part in pool.run(entries):
+                rollouts |= part
                 progress.advance(len(part))
             count = len(instances)
-            return [_tally([plays[i * count + j] for j in range(count)]) for i in range(len(candidates))]
+            return [_total([rollouts[i * count + j] for j in range(count)]) for i in range(len(candidates))]
 
         tuned = search(space, evaluate, settings, first, progress)
     record = _record(config, settings, tuned) | {"game_hash": game_hash(config, factory)}
@@ -234,7 +229,7 @@ def tune(
 
 
 def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: Mapping[str, Any]) -> None:
-    """Write a rule file, whole or not at all."""
+    """Write a rule file atomically."""
     data = {"schema": SCHEMA, "rule": rule, "parameters": dict(parameters), "tuning": dict(tuning)}
     write_atomically(path, yaml.safe_dump(data, sort_keys=False))
 
@@ -245,16 +240,16 @@ def _record(config: Config, settings: SearchSettings, tuned: Tuned) -> dict[str,
     return asdict(settings) | found | {"config_hash": config_hash(config)} | provenance()
 
 
-def _tally(plays: Sequence[Rollout]) -> CandidateCost:
+def _total(rollouts: Sequence[Rollout]) -> CandidateCost:
     return CandidateCost(
-        price=math.fsum(play.price for play in plays),
-        successes=sum(play.successes for play in plays),
-        episodes=len(plays),
-        decisions=sum(play.decisions for play in plays),
+        cost=math.fsum(one.cost for one in rollouts),
+        successes=sum(one.successes for one in rollouts),
+        episodes=len(rollouts),
+        decisions=sum(one.decisions for one in rollouts),
     )
 
 
 def _defaults(rule: object, space: ParameterSpace) -> Parameters:
-    """The rule's own values of its parameters, where it shows them as attributes."""
+    """Defaults of the rule's parameters, as far as it has attributes of their names."""
     values = {name: getattr(rule, name, None) for name in space.names}
     return {name: value for name, value in values.items() if isinstance(value, int | float)}

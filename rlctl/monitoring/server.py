@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rlctl.core.errors import ConfigError
+from rlctl.system.interrupts import requested_by_signals
 
 PORT = 6006
 _RELOAD_S = 5
@@ -38,7 +36,7 @@ def serve(folders: Sequence[Path], port: int | None = None, on_start: Callable[[
     """
     names = _names(folders)
     stop = threading.Event()
-    with _stopped_by_signals(stop), tempfile.TemporaryDirectory(prefix="rlctl-board-") as root:
+    with requested_by_signals(lambda number: stop.set()), tempfile.TemporaryDirectory(prefix="rlctl-board-") as root:
         _link(names, Path(root))
         server = _make(Path(root), port)
         thread = threading.Thread(target=server.serve_forever, name="tensorboard", daemon=True)
@@ -120,19 +118,3 @@ def _file_name(name: str) -> str:
     if len(encoded) > 200:
         encoded = b"%s-%s" % (encoded[:180], hashlib.sha256(encoded).hexdigest()[:8].encode())
     return encoded.decode("utf-8", "ignore")
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    def note(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

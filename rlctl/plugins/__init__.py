@@ -1,1 +1,1 @@
-"""What packages register: campaigns, policies, executors, learners."""
+"""Plug-ins: campaigns, policies, executors, learners and placements that packages register."""

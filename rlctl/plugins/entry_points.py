@@ -1,4 +1,4 @@
-"""Entry points: what packages register for rlctl, and which package to name when something of it does not work."""
+"""Loads entry points of packages; errors name the package."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _WHAT = {
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What stands behind an entry point, loaded.
+    """A loaded entry point.
 
     Attributes:
-        package: the distribution that registers it, as ``pip list`` shows it.
+        package: distribution that registers it, as in ``pip list``.
         found: the class or function.
     """
 
@@ -40,10 +40,10 @@ class Registered:
         return f"{_WHAT[self.group]} {self.name!r} of package {self.package} ({self.value})"
 
     def make(self, options: Any) -> Any:
-        """Call it with its options; a learner with the whole configuration.
+        """Call the class or function with its options; a learner with the whole configuration.
 
         Raises:
-            ConfigError: it refuses them, or does not work; the line names the package.
+            ConfigError: it rejects the options or fails; the message names the package.
         """
         try:
             return self.found(options)
@@ -53,29 +53,25 @@ class Registered:
             raise ConfigError(f"{self} cannot be made: {reason(error)}") from error
 
     def require(self, made: Any, names: Iterable[str], hint: str) -> None:
-        """Check that what was made has the attributes that its group asks for.
-
-        Raises:
-            ConfigError: one is missing.
-        """
+        """Raise ConfigError if an attribute is missing in what ``make`` returned."""
         missing = next((name for name in names if not hasattr(made, name)), None)
         if missing is not None:
             raise ConfigError(f"{self} has no {missing!r}, which each {_WHAT[self.group]} must have; {hint}")
 
 
 def names(group: str) -> list[str]:
-    """What is registered in a group, in alphabetical order."""
+    """Names in a group, in alphabetical order."""
     return sorted({point.name for point in importlib.metadata.entry_points(group=group)})
 
 
 def load(group: str, name: str, key: Key | None = None) -> Registered:
-    """What is registered under a name.
+    """Load an entry point.
 
     Args:
-        key: where the name stands in the configuration, for complaints.
+        key: key of the name in the configuration, for messages.
 
     Raises:
-        ConfigError: nothing is, two packages are at odds about the name, or it cannot be loaded.
+        ConfigError: the name is unknown, registered by two packages, or cannot be loaded.
     """
     what = _WHAT[group]
     points = sorted(importlib.metadata.entry_points(group=group, name=name), key=_package)
@@ -89,7 +85,7 @@ def load(group: str, name: str, key: Key | None = None) -> Registered:
     point = points[0]
     try:
         return Registered(group, name, _package(point), point.value, point.load())
-    except Exception as error:  # whatever a module may do when it is imported
+    except Exception as error:  # code of another package
         package = _package(point)
         raise ConfigError(
             f"{what} {name!r} of package {package} ({point.value}) cannot be loaded: {reason(error)}", key

@@ -1,4 +1,4 @@
-"""Finds out before anything is made whether an experiment can be done: what is fine key by key and not together."""
+"""Checks an experiment before it starts: whether valid keys also fit together, and fit the plug-ins."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from rlctl.core.policy import Policy
 from rlctl.core.task import TaskSpec
 from rlctl.environments.reward_env import Game, collective, rewarded
 from rlctl.plugins.entry_points import CAMPAIGNS, load
+from rlctl.plugins.learner import Learner
 from rlctl.plugins.registry import (
-    Learner,
     campaign_factory,
     executor_factory,
     executor_options,
@@ -32,14 +32,14 @@ from rlctl.system.crash_report import origin
 log = logging.getLogger(__name__)
 
 _ENOUGH_TASKS = 64
-"""To know which programs a campaign uses."""
+"""Number of tasks that show which programs a campaign uses."""
 
 
 def check(config: Config) -> None:
-    """Look at everything that the configuration says, as far as that can be done without running anything.
+    """Check a configuration without running anything.
 
     Raises:
-        RlctlError: one line on the first thing that cannot be used.
+        RlctlError: the first error, in one line.
     """
     with config.source.located():
         game = check_game(config)
@@ -97,7 +97,7 @@ def check_programs(config: Config, factory: CampaignFactory) -> None:
 
 
 def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
-    """What the campaign starts before it waits for the first time, where the first allowed choices are taken."""
+    """Tasks that the campaign starts before its first wait if the first allowed choices are taken."""
     campaign = factory.campaign(config.seed)
     campaign.begin(config.machine.capacity())
     specs: list[TaskSpec] = []
@@ -130,7 +130,7 @@ def check_training(config: Config, factory: Game) -> Learner:
         ConfigError: it cannot.
     """
     if config.train is None:
-        raise ConfigError(f"{config.source.path}: there is no section train, which says how to learn: add one")
+        raise ConfigError(f"{config.source.path}: the section train is missing: add it")
     if rewarded(factory) and config.train.distributed.simulations != "twin":
         raise ConfigError(
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
@@ -154,10 +154,10 @@ def check_training(config: Config, factory: Game) -> Learner:
 
 
 def check_group(section: TrainSection, factory: Game) -> None:
-    """Refuse environments of several ranks where they cannot be.
+    """Check environments that span several ranks.
 
     Raises:
-        ConfigError: they take no communicator, or a step that hangs would have to be left behind.
+        ConfigError: the environment takes no communicator, or a time limit of steps is set.
     """
     ranks = section.distributed.ranks_per_env
     if ranks == 1:
@@ -177,10 +177,10 @@ def check_group(section: TrainSection, factory: Game) -> None:
 
 
 def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
-    """The policy that steps in where the steering one fails.
+    """Load the fallback policy.
 
     Raises:
-        ConfigError: it is not known, or does not fit the campaign.
+        ConfigError: it is unknown, or does not fit the campaign.
     """
     name, key = config.steer.fallback, ("steer", "fallback")
     if name is None:
@@ -196,13 +196,13 @@ def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
 
 
 def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: Key | None = None) -> None:
-    """Ask the policy one decision of a campaign that is then thrown away.
+    """Check a policy on one decision of a scratch campaign.
 
     Args:
-        key: where the policy is named in the configuration.
+        key: key of the policy in the configuration.
 
     Raises:
-        ConfigError: the policy does not fit the campaign, or its memory cannot be kept in a journal.
+        ConfigError: the policy does not fit the campaign, or its state cannot be written as JSON.
     """
     campaign = factory.campaign(config.seed)
     campaign.begin(config.machine.capacity())
@@ -212,7 +212,7 @@ def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: 
     try:
         json.dumps(dict(policy.state()))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"policy {policy.name}: state() should give a mapping for JSON ({error})", key) from error
+        raise ConfigError(f"policy {policy.name}: state() must return a mapping for JSON ({error})", key) from error
     policy.reset(config.seed)
 
 
@@ -228,7 +228,7 @@ def _ask(campaign: Campaign, policy: Policy) -> None:
 
 
 def _place(error: Exception) -> str:
-    """Where code of a user's raised it."""
+    """Line of user code that raised the error."""
     where = origin(error).place
     return f", at {where}" if where else ""
 
@@ -241,10 +241,10 @@ def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None
         yield
     except (KeyError, IndexError) as error:
         missing = short_repr(error.args[0] if error.args else "?")
-        problem = f"policy {policy.name} does not fit campaign {name}: it knows no {missing}{_place(error)}: {advice}"
+        problem = f"policy {policy.name} does not fit campaign {name}: {missing} is missing{_place(error)}: {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
-    except RequestError:  # a task of the campaign is at fault, which no other policy would change
+    except RequestError:  # an error of the campaign's task, whatever the policy
         raise
     except (TypeError, ValueError, ArithmeticError) as error:
-        problem = f"policy {policy.name} cannot answer in campaign {name} ({error}{_place(error)}): {advice}"
+        problem = f"policy {policy.name} cannot decide in campaign {name} ({error}{_place(error)}): {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error

@@ -1,15 +1,15 @@
-"""Makes what packages register as entry points: campaigns, policies, executors, learners."""
+"""Makes campaigns, policies, executors and learners from their entry points."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
-from rlctl.config.schema import Config, RuleEntry, TrainSection
+from rlctl.config.schema import Config, RuleEntry
 from rlctl.config.validation import did_you_mean, key_prefix, short_repr
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, RlctlError, reason
@@ -31,33 +31,41 @@ from rlctl.plugins.entry_points import (
     load,
     names,
 )
+from rlctl.plugins.learner import ALGORITHM, Learner
 
 if TYPE_CHECKING:
-    from rlctl.monitoring.progress import Progress
+    pass
 
-ALGORITHM = ("train", "algorithm")
 LARGEST = 1e12
-"""No parameter of a rule is meant to be larger; overflow begins somewhere beyond."""
+"""Largest absolute value of a parameter of a rule, to avoid overflow."""
+
+
+@runtime_checkable
+class TunableRule(Protocol):
+    """A rule class with a search space for ``rlctl tune``."""
+
+    SPACE: Mapping[str, Sequence[Any]]
 
 
 class Rule:
-    """A registered rule: a class that takes its parameters by keyword, with their check.
+    """A registered rule, that is, a class that takes its parameters by keyword; checks the parameters.
 
     Attributes:
-        name: as registered.
-        SPACE: what can be tuned: ``(low, high)`` or ``(low, high, "log" | "int")`` by parameter; may be empty.
+        name: name of the entry point.
+        SPACE: search space of the parameters: ``(low, high)`` or ``(low, high, "log" | "int")``; may be empty.
     """
 
     def __init__(self, registered: Registered) -> None:
         self.name = registered.name
-        self.SPACE: Mapping[str, Sequence[Any]] = getattr(registered.found, "SPACE", {})
+        found = registered.found
+        self.SPACE: Mapping[str, Sequence[Any]] = found.SPACE if isinstance(found, TunableRule) else {}
         self._registered = registered
 
     def __call__(self, mapping: Mapping[str, Any] | None = None, /, **keywords: Any) -> Policy:
-        """The rule with these parameters, as a mapping or by keyword; those left out keep its defaults.
+        """Make the rule with parameters as a mapping or keywords; the others keep their defaults.
 
         Raises:
-            ConfigError: a parameter is unknown or cannot be used.
+            ConfigError: a parameter is unknown or invalid.
         """
         parameters = {**(mapping or {}), **keywords}
         for key, value in parameters.items():
@@ -79,7 +87,7 @@ class Rule:
         return cast(Policy, rule)
 
     def _check(self, key: str, value: Any) -> None:
-        """Refuse what no rule can compute with; what is not in ``SPACE`` is the rule's own affair."""
+        """Check a parameter in ``SPACE``; the rule checks the others."""
         if key not in self.SPACE:
             return
         problem = None
@@ -93,72 +101,17 @@ class Rule:
             raise ConfigError(f"rule {self.name}: {key} {problem}, got {short_repr(value)}", ("parameters", key))
 
 
-class Learner:
-    """A learning algorithm with its options: the base of what packages register under ``rlctl.learners``.
-
-    It is made as ``Learner(config)``, once per process, and raises ``ConfigError`` for ``train.options`` that it does
-    not know.
-
-    Attributes:
-        with_mask: rows that actors send hold masks of choices.
-        with_privileged: they hold what only the twin knows.
-        chunk_steps: steps that an actor sends together, unless the configuration says.
-    """
-
-    with_mask = True
-    with_privileged = True
-    chunk_steps = 64
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-
-    @property
-    def section(self) -> TrainSection:
-        """``train`` of the configuration."""
-        assert self.config.train is not None
-        return self.config.train
-
-    def check(self, game: Game) -> None:
-        """Refuse what cannot be trained, so that ``rlctl check`` finds it without training.
-
-        Raises:
-            ConfigError: it cannot.
-        """
-
-    def env_setup(self, environment: Any, campaign: str) -> Any:
-        """Prepare a campaign's environment, or a vector of them; by default, it is used as it is."""
-        return environment
-
-    def train(self, out: Path, resume: bool, progress: Progress) -> Path:
-        """Train into the folder ``out``; return the folder of the saved policy."""
-        raise NotImplementedError(f"{type(self).__name__}.train(out, resume, progress) is not written")
-
-    def train_on_ranks(self, out: Path, resume: bool, progress: Progress, ranks: Any) -> Path | None:
-        """Train on the rank of a learner.
-
-        Args:
-            ranks: see ``rlctl.distributed.learner.context.LearnerContext``.
-
-        Returns:
-            The folder of the saved policy; None where the learner was asked to stop, or is not the first.
-
-        Raises:
-            ConfigError: the algorithm learns in one process only.
-        """
-        raise ConfigError(f"{self.section.algorithm} learns in one process only: leave --ranks out", ALGORITHM)
-
-
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
-    """The campaign ``name`` with the given options.
+    """Make the factory of the campaign ``name``.
 
     Raises:
-        ConfigError: there is no such campaign, or it refuses the options.
+        ConfigError: the campaign is unknown, or rejects the options.
     """
     game = game_factory(name, options)
     if rewarded(game):
         raise ConfigError(
-            f"{game.name} is an environment with rewards: it has no tasks and no real programs, so it can be trained "
-            "on and evaluated, and neither tuned nor steered",
+            f"{game.name} is a Gymnasium environment, without tasks or programs: it can be trained and evaluated, but "
+            "not tuned or steered",
             ("campaign", "name"),
         )
     assert isinstance(game, CampaignFactory)
@@ -166,10 +119,10 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
 
 
 def game_factory(name: str, options: Mapping[str, Any]) -> Game:
-    """The campaign ``name``, or the environment with rewards that is registered in its place.
+    """Make the factory of a campaign or of a Gymnasium environment.
 
     Raises:
-        ConfigError: there is no such campaign, or it refuses the options.
+        ConfigError: the name is unknown, or the factory rejects the options.
     """
     registered = load(CAMPAIGNS, name, ("campaign", "name"))
     game = registered.make(options)
@@ -212,13 +165,13 @@ def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
 
 
 def make_placement(entry: RuleEntry, where: Key) -> Scoring:
-    """What chooses nodes, with its parameters.
+    """Make the placement that chooses nodes for tasks.
 
     Args:
-        where: the key that it stands at in its file, for complaints.
+        where: key of ``entry`` in its file, for messages.
 
     Raises:
-        ConfigError: there is no such placement, or it refuses the parameters.
+        ConfigError: the placement is unknown, or rejects the parameters.
     """
     with key_prefix(where):
         registered = load(PLACEMENTS, entry.rule, ("rule",))
@@ -239,10 +192,10 @@ def executor_options(config: Config) -> dict[str, Any]:
 
 
 def policy_factory(name: str) -> Rule:
-    """The rule ``name``.
+    """The registered rule ``name``.
 
     Raises:
-        ConfigError: there is no such rule.
+        ConfigError: the rule is unknown.
     """
     return Rule(load(POLICIES, name))
 
@@ -257,19 +210,19 @@ def learner(config: Config) -> Learner:
     registered = load(LEARNERS, config.train.algorithm, ALGORITHM)
     made = registered.make(config)
     if not isinstance(made, Learner):
-        raise ConfigError(f"{registered} makes {short_repr(made)}, which is no rlctl.plugins.registry.Learner")
+        raise ConfigError(f"{registered} makes {short_repr(made)}, not a rlctl.plugins.learner.Learner")
     return made
 
 
 def load_policy(config: Config, text: str) -> Policy:
-    """The policy that ``text`` means: a name in ``policies`` of the configuration, a rule, ``random``, or a path.
+    """Load a policy by its name in ``policies`` of the configuration, as a rule, as ``random``, or from a path.
 
-    A path is that of a rule file or of a saved policy's folder: as it stands where the user gives it, relative to
-    the configuration file where the configuration does.
+    A path names a rule file or the folder of a saved policy. Paths in the configuration are relative to its folder,
+    others to the current folder.
 
     Raises:
-        ConfigError: it means none of these, or the rule file cannot be used.
-        PolicyError: the saved policy cannot be used.
+        ConfigError: ``text`` is none of these, or the rule file is invalid.
+        PolicyError: the saved policy cannot be loaded.
     """
     if text in config.policies:
         with config.source.located():
@@ -291,11 +244,11 @@ def _named(config: Config, name: str) -> Policy:
         return _chance(config, name) if by_chance else make_rule(entry, name, key)
     path = config.resolve(entry)
     if not entry or not _exists(path):
-        said = str(path) if len(entry) < 500 and entry.isprintable() else short_repr(entry)
-        raise ConfigError(f"{said}: no such file or folder: mend the path, which begins at this file's folder", key)
+        place = str(path) if len(entry) < 500 and entry.isprintable() else short_repr(entry)
+        raise ConfigError(f"{place}: no such file or folder; the path is relative to the folder of this file", key)
     try:
         return _from_path(config, path, name)
-    except RlctlError as error:  # it names a place in another file; this one is where the path stands
+    except RlctlError as error:  # about another file; add the key of the path in this one
         raise type(error)(str(error), key) from error
 
 
@@ -307,7 +260,7 @@ def _chance(config: Config, name: str) -> Policy:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
@@ -328,13 +281,14 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
 
 
 def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
-    """A rule with its parameters, under a name of its own.
+    """Make a rule with its parameters.
 
     Args:
-        where: the key that it stands at in its file, for complaints; None: it stands in no file.
+        name: name of the policy.
+        where: key of ``entry`` in its file, for messages; None: it is in no file.
 
     Raises:
-        ConfigError: there is no such rule, or it refuses the parameters.
+        ConfigError: the rule is unknown, or rejects the parameters.
     """
     with key_prefix(where):
         policy = Rule(load(POLICIES, entry.rule, ("rule",)))(entry.parameters)

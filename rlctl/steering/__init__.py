@@ -1,4 +1,4 @@
-"""The control loop of a real campaign."""
+"""Steering of real campaigns: the control loop, and reports about runs."""
 
 from rlctl.steering.control import steer
 from rlctl.steering.summary import Summary

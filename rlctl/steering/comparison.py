@@ -1,4 +1,4 @@
-"""A steered campaign beside the configured rules, which play the twin of the same instance and of further ones."""
+"""Compares a steered campaign with the configured rules, which run on the twin of this and of further instances."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _LINES = (
     ("--sky", ""),
     ("--grey", "7 3"),
 )
-"""Colour and dashes of each rule: told apart without colour, too."""
+"""Colour and dashes of each rule; the dashes distinguish rules without colour."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """One rule beside the run.
+    """Result of one rule.
 
     Attributes:
-        cost: node-seconds to the successes that the run had, or, if ``more``, those that were not enough.
-        more: the rule did not get there.
+        cost: node-seconds to the number of successes of the run; if ``more``, all node-seconds of the rule.
+        more: the rule did not reach this number of successes.
         performance: ``cost`` over that of the run, the effective performance; None: the run has no success.
-        band: of the same number of successes, over all instances.
+        band: band of the same number of successes over all instances.
     """
 
     name: str
@@ -49,39 +49,39 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class RuleComparison:
-    """The comparison, with its charts.
+    """The comparison with its charts.
 
     Attributes:
-        rows: of the rules, the cheapest first.
-        own: the run's own policy on the twin: how far the twin is from the machine.
-        instances: that the bands are over; at most one: there are no bands.
-        complaints: about rules that could not play.
+        rows: results of the rules, the cheapest first.
+        own: result of the run's own policy on the twin, which shows the accuracy of the twin.
+        instances: number of instances of the bands; 0: there are no bands.
+        problems: messages about rules that could not run.
         chart: the run and each rule on the same instance.
-        charts: by rule, its band with the run.
+        charts: band of each rule, with the run.
     """
 
     run: Curve
     rows: Sequence[RuleResult] = ()
     own: RuleResult | None = None
     instances: int = 0
-    complaints: Sequence[str] = ()
+    problems: Sequence[str] = ()
     chart: str = ""
     charts: Mapping[str, str] = field(default_factory=dict)
 
 
 def compare(run: RunFolder, with_rules: bool, instances: int, progress: Progress) -> RuleComparison:
-    """Let the rules play; whatever cannot is complained about, and the rest goes on."""
+    """Run the rules on the twin; those that cannot run are reported as problems."""
     curve = run_curve(run.timeline, str(run.header.get("policy", "the policy")), int(run.header.get("instance", 0)))
     if not with_rules:
-        return _without_rules(curve, "rules were left out on request")
+        return _without_rules(curve, "rules were omitted on request")
     section = run.config.campaign
     try:
         factory = campaign_factory(section.name, section.options)
         if not factory.has_twin:
             raise ConfigError(f"campaign {section.name} has no twin (task_model)")
     except RlctlError as error:
-        return _without_rules(curve, f"the rules could not play: {error}")
-    policies, complaints = load_rules(run.config)
+        return _without_rules(curve, f"the rules could not run: {error}")
+    policies, problems = load_rules(run.config)
     own = _own(run, policies)
     capacity = run.config.machine.capacity()
     seeds = [curve.instance, *spread_instances(run.config.seed, instances)] if policies else []
@@ -90,9 +90,9 @@ def compare(run: RunFolder, with_rules: bool, instances: int, progress: Progress
         if policies:
             played = twin_curves(factory, capacity, policies, seeds, progress)
         alone = twin_curves(factory, capacity, {own.name: own}, seeds[:1])[own.name][0] if own and policies else None
-    except Exception as error:  # another package's twin or rule; a report without comparison is better than none
-        said = str(error) if isinstance(error, RlctlError) else repr(error)
-        return _without_rules(curve, f"the rules could not play: {said}")
+    except Exception as error:  # code of another package; the report is written without comparison
+        problem = str(error) if isinstance(error, RlctlError) else repr(error)
+        return _without_rules(curve, f"the rules could not run: {problem}")
     rows = [_row(curve, name, curves, _LINES[n % len(_LINES)]) for n, (name, curves) in enumerate(played.items())]
     rows.sort(key=lambda row: (row.more, row.cost))
     first = {name: curves[0] for name, curves in played.items()}
@@ -102,18 +102,18 @@ def compare(run: RunFolder, with_rules: bool, instances: int, progress: Progress
         rows=rows,
         own=None if alone is None else _row(curve, alone.policy, [alone], ("--blue", "3 3")),
         instances=len(seeds) if many else 0,
-        complaints=complaints,
+        problems=problems,
         chart=_together(curve, first, alone, rows),
         charts={row.name: _alone(curve, played[row.name], row) for row in rows} if many else {},
     )
 
 
 def _without_rules(run: Curve, why: str) -> RuleComparison:
-    return RuleComparison(run, chart=_together(run, {}, None, []), complaints=[why])
+    return RuleComparison(run, chart=_together(run, {}, None, []), problems=[why])
 
 
 def _own(run: RunFolder, policies: Mapping[str, Policy]) -> Policy | None:
-    """The run's own policy, unless it is one of the rules, or gone."""
+    """The run's own policy, unless it is one of the rules or cannot be loaded."""
     source = run.header.get("policy_source") or run.header.get("policy")
     if not source or run.header.get("policy") in policies:
         return None
@@ -126,17 +126,17 @@ def _own(run: RunFolder, policies: Mapping[str, Policy]) -> Policy | None:
 def _row(run: Curve, name: str, curves: Sequence[Curve], line: tuple[str, str]) -> RuleResult:
     same = curves[0]
     wanted = max(run.successes, 1)
-    cost = same.cost(wanted)
+    cost = same.node_seconds_to(wanted)
     more = cost == math.inf
     cost = same.end if more else cost
-    own = run.cost(run.successes)
+    own = run.node_seconds_to(run.successes)
     performance = cost / own if run.successes and own > 0.0 else None
     band = bands(curves, wanted)[-1] if len(curves) > 1 else None
     return RuleResult(name, *line, same.successes, cost, more, performance, band)
 
 
 def _together(run: Curve, first: Mapping[str, Curve], own: Curve | None, rows: Sequence[RuleResult]) -> str:
-    """Drawn twice, for a desktop and for a phone; the page shows one of them."""
+    """Two charts, of which the page shows the one that suits the width of the screen."""
     curves = [run, *first.values(), *([own] if own is not None else [])]
     charts = []
     for kind, width, height, x_count in (("broad", 860.0, 320.0, 8), ("narrow", 380.0, 260.0, 5)):

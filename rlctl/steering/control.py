@@ -1,4 +1,4 @@
-"""Steers a real campaign: a policy decides, programs run on this allocation, a journal remembers."""
+"""Steers a real campaign: a policy decides, programs run on this allocation, and a journal records both."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from rlctl.bundle.network import NumpyPolicy
 from rlctl.config.load import config_data, config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
+from rlctl.core.json_values import json_text
 from rlctl.core.policy import Policy
 from rlctl.core.records import Record
+from rlctl.environments.residual import ResidualPolicy
 from rlctl.executors.base import Executor, ExecutorFactory
 from rlctl.executors.event_log import Journal, last_attempts
 from rlctl.monitoring.ledger import allocation_ledger, utilisation
@@ -27,13 +30,13 @@ from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.preflight import check_campaign, load_fallback
 from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.failure_limit import FailureLimit
-from rlctl.steering.interruptible_runner import InterruptibleRunner, StopRequest, stop_requests
+from rlctl.steering.interruptible_runner import InterruptibleRunner, StopFlag, stop_requests
 from rlctl.steering.live_curves import LiveCurves
 from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
-from rlctl.system.files import atomic_folder, require_folder
+from rlctl.system.files import atomic_folder, require_folder, write_atomically
 from rlctl.system.watchdog import watching
 
 log = logging.getLogger(__name__)
@@ -52,28 +55,28 @@ def steer(
     source: str | None = None,
     progress: Progress | None = None,
 ) -> Summary:
-    """Run one campaign for real, from its start or from where it was interrupted, to its end.
+    """Run a real campaign from its start, or from its interruption, to its end.
 
     Args:
         config: the experiment; ``campaign``, ``machine``, ``executor`` and ``steer`` are used.
-        policy: who decides; ``config.steer.fallback`` steps in where it fails.
-        run: the run folder: journal, configuration, summary, TensorBoard files, and the tasks' files in ``work``.
-        instance: which instance of the campaign.
-        resume: go on with what is in ``run``; without it ``run`` must not exist or be empty.
-        boot_s: seconds of the allocation that this process has taken to get here; they are charged.
-        source: what ``load_policy`` made ``policy`` from; goes into the journal, for those who want to do it again.
-        progress: told how far it is; silent if None.
+        policy: the steering policy; ``config.steer.fallback`` decides where it fails.
+        run: the run folder: journal, configuration, summary, TensorBoard files, and task files in ``work``.
+        instance: number of the instance.
+        resume: resume the campaign in ``run``; otherwise ``run`` must not exist or be empty.
+        boot_s: seconds of the allocation that this process has used so far; they are charged.
+        source: argument of ``load_policy`` for this policy, recorded in the journal.
+        progress: receives the progress; None: not shown.
 
     Raises:
-        LaunchError: this machine has less than ``config.machine``.
+        LaunchError: this machine is smaller than ``config.machine``.
         StorageError: ``run`` cannot be made, or is not empty and ``resume`` is not set.
-        JournalError: ``resume`` is set and ``run`` holds no campaign, or another one.
-        StoppedError: its tasks fail again and again, or its policy does not answer; everything is stopped, and
-            ``resume`` goes on.
-        KeyboardInterrupt: SIGINT or SIGTERM came; likewise.
+        JournalError: ``resume`` is set and ``run`` contains no campaign, or another one.
+        StoppedError: tasks fail repeatedly, or the policy exceeds its time limit; all tasks are stopped, and the
+            campaign can be resumed.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived; all tasks are stopped, and the campaign can be resumed.
     """
     factory = check_campaign(config, real=True)
-    identity = {
+    identity: dict[str, Any] = {
         "campaign": factory.name,
         "campaign_version": factory.version,
         "instance": instance,
@@ -82,16 +85,17 @@ def steer(
     }
     with watching(config.steer.decision_timeout_s, TIMEOUT):
         fallback = load_fallback(config, factory)
-    # A saved policy may be exchanged under its name; a run goes on with the one that it began with.
-    digests = {f"{role}_digest": getattr(p, "digest", None) for role, p in (("policy", policy), ("fallback", fallback))}
-    identity |= {key: digest for key, digest in digests.items() if digest is not None}
+    # A saved policy may be replaced under its name; a run is resumed with the same policy only.
+    for role, one in (("policy", policy), ("fallback", fallback)):
+        if isinstance(one, NumpyPolicy | ResidualPolicy) and one.digest is not None:
+            identity[f"{role}_digest"] = one.digest
     executors = executor_factory(config.executor.name, executor_options(config))
-    executors.check(config.machine.capacity())  # before anything is made
+    executors.check(config.machine.capacity())  # before the run folder is made
     if not resume:
         again = {"policy_source": source, "game_hash": _game_hash(config)}
         _create(run, config, factory, {**identity, **again})
     elif not (run / JOURNAL).exists():
-        raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to begin, leave out --resume")
+        raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to start a campaign, omit --resume")
     with closing(Journal.open(run / JOURNAL)) as journal:
         repaired = identity["config_hash"] != journal.header.get("config_hash")
         if repaired and _game_hash(config) == journal.header.get("game_hash"):
@@ -110,12 +114,12 @@ def steer(
             quiet = progress or Silent()
             loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
             summary = loop.run(boot_s)
-        summary.write(run / SUMMARY)
+        write_atomically(run / SUMMARY, json_text(summary.to_json(), indent=2) + "\n")
     return summary
 
 
 class _Loop:
-    """One life of the steering process."""
+    """The control loop of one steering process."""
 
     def __init__(
         self,
@@ -135,12 +139,12 @@ class _Loop:
         self._factory = factory
         self._campaign = factory.campaign(int(identity["instance"]))
         self._guard = PolicyGuard(policy, fallback, self._campaign.action_space)
-        self._brake = FailureLimit(config.steer, run, run / WORK, records)
+        self._failures = FailureLimit(config.steer, run, run / WORK, records)
         self._shown_s = 0.0
         self._status = StatusFile(run, config, journal)
 
     def run(self, boot_s: float) -> Summary:
-        """From the last record to the end of the campaign."""
+        """Run the campaign from its last record to its end."""
         origin_s = max((record.time_s for record in self._records), default=0.0)
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
@@ -149,7 +153,7 @@ class _Loop:
             if self._factory.scoring is not None:
                 assert isinstance(executor, Executor)
                 executor.place_by(self._factory.scoring)
-            self._executor = InterruptibleRunner(executor, stop, self._show, self._brake.note)
+            self._executor = InterruptibleRunner(executor, stop, self._show, self._failures.note)
             self._driver = Driver(self._campaign, self._executor, self._journal)
             self._curves = LiveCurves(
                 self._run / TENSORBOARD,
@@ -168,7 +172,7 @@ class _Loop:
                     self._decide(stop)
                     summary = self._end()
                 try:
-                    with watching(timeout_s, TIMEOUT):  # rules play the twin, and the campaign has ended
+                    with watching(timeout_s, TIMEOUT):  # rules run on the twin after the end of the campaign
                         self._curves.ended(summary)
                 except NoAnswerError as error:
                     log.warning("%s", error)
@@ -189,27 +193,27 @@ class _Loop:
                 self._curves.close()
 
     def _note_stop(self, why: str) -> None:
-        """The allocation was held until now, whatever was recorded last."""
+        """Record that the allocation was held until now."""
         self._journal.append("time", self._executor.now(), {})
         if why:
             self._journal.append("braked", self._executor.now(), {"reason": why})
 
     def _give_up(self, why: str) -> None:
-        """The thread of the campaign is in code that nothing interrupts, and the process will end."""
+        """Close down from the watchdog's thread, since user code blocks the main thread and the process will exit."""
         self._executor.close()
         self._note_stop(why)
 
-    def _decide(self, stop: StopRequest) -> None:
+    def _decide(self, stop: StopFlag) -> None:
         self._guard.reset(int(self._identity["instance"]))
         answered = sum(record.kind == "decision" for record in self._records)
-        # A state beyond the last recorded answer is of a decision that will be asked again.
+        # A state after the last recorded decision belongs to one that will be asked again.
         states = [r for r in self._records if r.kind == "policy" and r.data["number"] < answered]
         if states:
             self._guard.restore(states[-1].data["state"])
         decision = self._driver.replay(self._records, last_attempts(self._records))
         while decision is not None:
             stop.check()
-            self._brake.check()
+            self._failures.check()
             began_s = time.perf_counter()
             action, reason = self._guard.act(decision)
             latency_s = time.perf_counter() - began_s
@@ -252,19 +256,19 @@ class _Loop:
 
     def _show(self) -> None:
         outcome = self._driver.outcome()
-        if not outcome.ended:  # what is stopped at the end may fail as it likes
-            self._brake.check()
+        if not outcome.ended:  # tasks that are stopped at the end may fail
+            self._failures.check()
         self._status.show()
-        self._curves.looked(sum(self._executor.busy.values()), self._executor.queued)
+        self._curves.update(sum(self._executor.busy.values()), self._executor.queued)
         now_s = self._executor.now()
         note = f"{outcome.successes} successes, {self._driver.decisions} decisions, "
-        note += f"{self._brake.failed} failed (last: {self._brake.last}), " if self._brake.failed else ""
+        note += f"{self._failures.failed} failed (last: {self._failures.last}), " if self._failures.failed else ""
         self._progress.advance(now_s - self._shown_s, note + f"{sum(self._executor.busy.values())} cores busy")
         self._shown_s = now_s
 
 
 def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mapping[str, Any]) -> None:
-    """Make the run folder: it appears whole, with its journal, or not at all."""
+    """Make the run folder with its journal, atomically."""
     require_folder(run, made=MADE)
     with atomic_folder(run, MADE) as new:
         (new / WORK).mkdir()
@@ -276,16 +280,16 @@ def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mappi
 def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any], config: Config) -> None:
     for key, value in identity.items():
         if header.get(key) != value:
-            said, what = header.get(key), key.replace("_", " ")
+            recorded, what = header.get(key), key.replace("_", " ")
             if key == "config_hash":
                 began = _game(load_config(run / CONFIG))
-                path, said, value = next(_differences(began, _game(config)), (what, said, value))
+                path, recorded, value = next(_differences(began, _game(config)), (what, recorded, value))
                 what = f"another config hash: {path}"
-            raise JournalError(f"{run} is a run with {what} {said!r}, not {value!r}: resume it with what it began with")
+            raise JournalError(f"{run} is a run with {what} {recorded!r}, not {value!r}: resume it unchanged")
 
 
 def _game(config: Config) -> dict[str, Any]:
-    """What makes a run this one; how its programs are started, and when it stops, may be corrected for a resumption."""
+    """The configuration without what may change on a resumption: ``steer`` and the options of the executor."""
     data = config_data(portable(config))
     del data["steer"], data["executor"]["options"]
     return data

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a campaign while it is steered; the same tags as in training."""
+"""Writes the curves of a running campaign to TensorBoard, with the same tags as in training."""
 
 from __future__ import annotations
 
@@ -36,22 +36,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
-"""Seconds between two looks at the whole machine, at the least."""
+"""Least time between two pictures of the machine."""
 COUNT_S = 1.0
-"""Seconds between two counts of what is busy."""
+"""Time between two counts of busy cores and queued tasks."""
 SHARE = 0.01
-"""Of the controller's time, what these looks may take."""
+"""Largest share of the controller's time for pictures."""
 LATENCIES = 1000
 
 
 class LiveCurves:
-    """The board of one life of the steering process.
-
-    Nothing that goes wrong here stops a campaign; it is said in the log.
+    """Curves of one steering process. Errors are logged and never stop the campaign.
 
     Args:
-        records: what the journal held when this life began.
-        identity: of the run, as it stands in the journal's header.
+        records: records of earlier processes.
+        identity: identity of the run, as in the header of the journal.
     """
 
     def __init__(
@@ -67,7 +65,7 @@ class LiveCurves:
         self._folder, self._config, self._factory, self._identity = folder, config, factory, identity
         self._journal, self._records, self._driver = journal, list(records), driver
         decisions = sum(record.kind == "decision" for record in records)
-        # The last decision asked may have been drawn, and not recorded: it is asked and drawn again.
+        # The last decision may have been drawn but not recorded; it is asked and drawn again.
         self._board = SummaryWriter(folder, since=decisions)
         spent = max((record.time_s for record in records), default=-1.0) * config.machine.nodes
         self._policy = SummaryWriter(folder / POLICY, since=round(spent) + 1 if records else 0)
@@ -82,7 +80,7 @@ class LiveCurves:
             write_run_metadata(self._board, config, factory, who, command)
 
     def decided(self, decision: Decision, action: Action, latency_s: float) -> None:
-        """A decision has been answered."""
+        """Write the values of a decision."""
         self._latencies_ms.append(1e3 * latency_s)
         if not isinstance(action, Mapping):
             self._actions.append([int(i) for i in np.atleast_1d(action)])
@@ -101,8 +99,8 @@ class LiveCurves:
         self._board.scalars(values, decision.number)
         self._policy.scalars({"winning/successes": successes}, round(ledger.node_seconds))
 
-    def looked(self, busy_cores: int, queued_tasks: int) -> None:
-        """Time passes; now and then the machine is looked at, and more rarely drawn."""
+    def update(self, busy_cores: int, queued_tasks: int) -> None:
+        """Count busy cores and queued tasks, and draw the machine, when it is time."""
         began_s = time.monotonic()
         if began_s >= self._count_s:
             self._count_s = began_s + COUNT_S
@@ -115,13 +113,13 @@ class LiveCurves:
             self._look_s = began_s + max(EVERY_S, took_s / SHARE)
 
     def ended(self, summary: Summary) -> None:
-        """Everything has stopped: what it came to, and what the rules do on the twin of the same instance."""
+        """Write the result of the campaign, and of the rules on the twin of the same instance."""
         with _only_curves("last curves"):
             self._end(summary)
         self._board.end_session(succeeded=True)
 
     def close(self) -> None:
-        """Draw what there is to see at the end of this life, and write everything out."""
+        """Write the pictures of the campaign, and everything buffered."""
         with _only_curves("pictures of the campaign"):
             drawn = self._factory.pictures(self._folder.parent / "work", self._newest())
             for name, png in drawn.items():
@@ -131,7 +129,7 @@ class LiveCurves:
 
     def _end(self, summary: Summary) -> None:
         step, curve = self._driver.decisions, run_curve(self._machine(), summary.policy, summary.instance)
-        curve = replace(curve, price=self._driver.outcome().cost)
+        curve = replace(curve, cost=self._driver.outcome().cost)
         figures = summary_scalars([curve]) | {
             "machine/node_seconds": summary.node_seconds,
             "learning/return_mean": self._return(summary.node_seconds),
@@ -173,15 +171,15 @@ class LiveCurves:
     def _rules(self, instance: int) -> dict[str, list[Curve]]:
         if not self._config.steer.rules_on_twin or not self._factory.has_twin:
             return {}
-        loaded, complaints = load_rules(self._config)
-        for complaint in complaints:
-            log.warning("%s", complaint)
+        loaded, problems = load_rules(self._config)
+        for problem in problems:
+            log.warning("%s", problem)
         return twin_curves(self._factory, self._config.machine.capacity(), loaded, [instance]) if loaded else {}
 
 
 @contextmanager
 def _only_curves(what: str) -> Iterator[None]:
-    """A campaign's pictures, a rule or a twin may fail in any way; the campaign goes on without."""
+    """Log errors of pictures, rules and twins, and go on."""
     try:
         yield
     except Exception as error:

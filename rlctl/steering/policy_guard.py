@@ -1,4 +1,4 @@
-"""Stands between a policy and a real campaign: what the policy cannot answer, a fallback does."""
+"""Guards a real campaign against failures of its policy: a fallback decides where the policy cannot."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rlctl.system.watchdog import NoAnswer, timeout_message
 log = logging.getLogger(__name__)
 
 _PATIENCE = 3
-"""Decisions in a row that a policy may leave to the fallback by not answering: each costs its time limit."""
+"""Largest number of timeouts in a row before the campaign stops, since each costs the time limit."""
 
 
 class PolicyGuard:
-    """Asks the policy; falls back when the observation or the answer makes no sense, or the policy raises.
+    """Asks the policy, and the fallback where observation or action are invalid or the policy raises or hangs.
 
-    Where it does not answer in time a fallback steps in, if there is one: the first allowed choice is none. A policy
-    that has not answered three decisions in a row is not asked again.
+    Without a fallback policy, invalid actions and exceptions lead to the first allowed choice, and timeouts stop the
+    campaign, as three timeouts in a row do with one.
 
     Attributes:
-        policy: who is asked first.
-        fallback: who is asked instead; None: the first allowed choice of each head is taken.
+        policy: the steering policy.
+        fallback: the fallback policy; None: the first allowed choice of each head.
     """
 
     def __init__(self, policy: Policy, fallback: Policy | None, action_space: ActionSpace) -> None:
@@ -39,15 +39,15 @@ class PolicyGuard:
         self._unanswered = 0
 
     def reset(self, seed: int) -> None:
-        """A new campaign begins."""
+        """Reset the policies for a new campaign."""
         for policy in self._policies().values():
             policy.reset(seed)
 
     def act(self, decision: Decision) -> tuple[Action, str | None]:
-        """The answer, and why it is not the policy's own, if it is not.
+        """Choose an action; returns it with the reason why the fallback chose, or None if the policy did.
 
         Raises:
-            NoAnswer: there is none in time.
+            NoAnswer: the time limit has passed, and no fallback may decide.
         """
         if not np.isfinite(decision.observation).all():
             reason = "observation"
@@ -63,12 +63,12 @@ class PolicyGuard:
         return first_allowed(self._space, decision.mask), reason
 
     def state(self) -> dict[str, Any]:
-        """The memories of those policies that have any."""
+        """The states of the policies that have one."""
         states = {role: dict(policy.state()) for role, policy in self._policies().items()}
         return {role: state for role, state in states.items() if state}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what ``state`` gave."""
+        """Restore what ``state`` returned."""
         for role, policy in self._policies().items():
             if role in state:
                 policy.restore(state[role])
@@ -87,12 +87,12 @@ class PolicyGuard:
                 raise
             log.warning("%s", timeout_message(error))
             return None, "timeout"
-        except Exception as error:  # whatever a policy does, the campaign goes on
+        except Exception as error:  # a policy of any package
             log.warning("policy %s raised %r", policy.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
             return None, "exception"
-        return (action, "") if self._makes_sense(action) else (None, "action")
+        return (action, "") if self._valid(action) else (None, "action")
 
-    def _makes_sense(self, action: Action) -> bool:
+    def _valid(self, action: Action) -> bool:
         if isinstance(action, Mapping):
             return not any(isinstance(value, float) and not math.isfinite(value) for value in action.values())
         if isinstance(self._space, Box):

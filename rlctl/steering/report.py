@@ -1,7 +1,7 @@
-"""The report of a campaign: one HTML file that needs nothing else, whether the campaign has ended, runs, or was killed.
+"""Writes the report of a campaign that has ended, runs or was killed, as one self-contained HTML file.
 
-Everything in it is read from the run folder. Rules play on the twin for comparison, which the report says; without the
-campaign's package it is written without them. The page holds no script; all text is escaped by the template engine.
+All data come from the run folder, except for the results of rules on the twin, which need the campaign's package. The
+page has no script, and the template engine escapes all text.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ REPORT = "report.html"
 _VISIBLE = 6
 _MOST_DECISIONS = 4000
 _MOST_KINDS = 50
-_MOST_IMPOSSIBLE = 50
+_MOST_IMPLAUSIBLE = 50
 _MEANINGS = {
-    Purpose.USEFUL: "ran tasks that ended well, or still run",
-    Purpose.WASTED: "ran tasks that failed, were cancelled, or were lost with their controller",
+    Purpose.USEFUL: "ran tasks that succeeded or still run",
+    Purpose.WASTED: "ran tasks that failed, were cancelled or were lost with their controller",
     Purpose.BOOT: "the controller or a task was starting",
-    Purpose.QUEUE: "free, while a task waited that did not fit",
+    Purpose.QUEUE: "free, while no waiting task fitted",
     Purpose.CONTROLLER: "free, while the controller decided and recorded",
-    Purpose.IDLE: "free, and nothing waited",
+    Purpose.IDLE: "free, without waiting tasks",
 }
 _STATES = {
     "done": "done",
@@ -71,14 +71,14 @@ def write_report(path: Path, out: Path | None, rules: bool, instances: int, prog
     """Write the report of the run in ``path``; see ``rlctl.report``."""
     out = path / REPORT if out is None else out
     run, now = status_of(path)
-    check_replaceable(out, MARK)  # before the rules play for half a minute
+    check_replaceable(out, MARK)  # before the rules run for half a minute
     beside = compare(run, rules, instances, progress)
     write_generated(out, render(run, now, beside, plausibility(run, progress) if rules else None), MARK)
     return out
 
 
 def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Plausibility | None = None) -> str:
-    """The page; ``twin``: what it thinks of the results, None: it was not asked."""
+    """Render the page; ``twin``: the comparison of results with the twin, if any."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rlctl.steering", "page"),
         autoescape=True,
@@ -94,7 +94,7 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
     chart, summed = gantt(timeline)
     failures = [attempt for attempt in timeline.attempts if attempt.failure is not None or _failed(attempt)]
     grouped = _grouped(run, failures)
-    decisions = [_decision(answer) for answer in timeline.decisions]
+    decisions = [_decision(decision) for decision in timeline.decisions]
     return environment.get_template("page.html.j2").render(
         mark=Markup(MARK),
         now=now,
@@ -105,7 +105,7 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
         charts={name: Markup(text) for name, text in beside.charts.items()},
         twin=twin,
         beyond=BEYOND,
-        most_impossible=_MOST_IMPOSSIBLE,
+        most_implausible=_MOST_IMPLAUSIBLE,
         pictures=_pictures(run),
         ledger=_ledger(ledger),
         ledger_bar=Markup(_bar(ledger)),
@@ -139,39 +139,39 @@ def _sentence(now: CampaignStatus) -> str:
     if now.controller.alive:
         return f"In progress: {cost} so far."
     if now.controller.alive is None:
-        return f"Not ended: {cost} so far; whether it is still being steered cannot be told from here."
-    return f"{'Stopped' if now.braked else 'Interrupted'}, and not ended: {cost} so far."
+        return f"Not ended: {cost} so far; its controller, if it runs, is on another machine."
+    return f"{'Stopped' if now.braked else 'Interrupted'} before the end: {cost} so far."
 
 
 def _facts(run: RunFolder, now: CampaignStatus) -> list[tuple[str, str]]:
     timeline = run.timeline
     states = Counter(attempt.state.value for attempt in timeline.attempts if attempt.launched_s is not None)
-    fallbacks = Counter(answer.fallback for answer in timeline.decisions if answer.fallback)
+    fallbacks = Counter(decision.fallback for decision in timeline.decisions if decision.fallback)
     useful = percentages(now.core_seconds).get("useful run", 0)
     budget = format_duration(now.elapsed_s)
     budget += f" of {format_duration(now.deadline_s)}" if now.deadline_s is not None else ""
-    latencies = sorted(1e3 * (answer.answered_s - answer.asked_s) for answer in timeline.decisions)
+    latencies = sorted(1e3 * (decision.answered_s - decision.asked_s) for decision in timeline.decisions)
     facts = [
         ("node-seconds", f"{now.node_seconds:,.1f}"),
         ("node-seconds per success", f"{now.node_seconds / now.successes:,.1f}" if now.successes else "-"),
         ("allocation used", budget),
-        ("cores usefully busy", f"{useful} %"),
+        ("cores in useful runs", f"{useful} %"),
         ("decisions", f"{now.decisions:,}"),
-        ("attempts of tasks", _counted(states)),
+        ("task attempts", _counted(states)),
     ]
     if now.braked:
-        facts.append(("why it stopped", now.braked))
+        facts.append(("reason of the stop", now.braked))
     if latencies:
-        facts.append(("median time of a decision", f"{latencies[len(latencies) // 2]:.2f} ms"))
+        facts.append(("median decision latency", f"{latencies[len(latencies) // 2]:.2f} ms"))
     if fallbacks:
-        facts.append(("answered by the fallback", ", ".join(f"{n:,} ({why})" for why, n in sorted(fallbacks.items()))))
+        facts.append(("decisions of the fallback", ", ".join(f"{n:,} ({why})" for why, n in sorted(fallbacks.items()))))
     extra = timeline.summary["extra"] if timeline.summary is not None else {}
     return facts + [(key.replace("_", " "), format_value(value)) for key, value in extra.items()]
 
 
 def _counted(states: Counter[str]) -> str:
-    told = {"canceled": "cancelled"}
-    return ", ".join(f"{count:,} {told.get(state, state)}" for state, count in sorted(states.items())) or "none"
+    spelling = {"canceled": "cancelled"}
+    return ", ".join(f"{count:,} {spelling.get(state, state)}" for state, count in sorted(states.items())) or "none"
 
 
 def _ledger(ledger: AllocationLedger) -> list[dict[str, Any]]:
@@ -196,19 +196,19 @@ def _bar(ledger: AllocationLedger) -> str:
     return svg.stacked({p.value: shares[p] for p in SHOWN}, colours, "what the allocated core-seconds were for")
 
 
-def _decision(answer: AnsweredDecision) -> dict[str, Any]:
+def _decision(decision: AnsweredDecision) -> dict[str, Any]:
     return {
-        "number": answer.number,
-        "time": f"{answer.asked_s:,.2f}",
-        "subject": answer.subject,
-        "action": format_action(answer.action),
-        "latency": f"{1e3 * (answer.answered_s - answer.asked_s):,.2f}",
-        "fallback": answer.fallback or "",
+        "number": decision.number,
+        "time": f"{decision.asked_s:,.2f}",
+        "subject": decision.subject,
+        "action": format_action(decision.action),
+        "latency": f"{1e3 * (decision.answered_s - decision.asked_s):,.2f}",
+        "fallback": decision.fallback or "",
     }
 
 
 def _grouped(run: RunFolder, failures: Sequence[Attempt]) -> list[dict[str, Any]]:
-    """Failures of the same kind that say the same, whatever their task is called; the most frequent first."""
+    """Failures grouped by kind and message, apart from the name of the task; the most frequent first."""
     groups: dict[tuple[str, str], list[Attempt]] = {}
     for attempt in failures:
         kind = attempt.failure.value if attempt.failure is not None else "will be repeated"
@@ -218,21 +218,21 @@ def _grouped(run: RunFolder, failures: Sequence[Attempt]) -> list[dict[str, Any]
             "count": f"{len(group):,}",
             "kind": kind,
             "message": group[0].message,
-            "first": _told(group[0]),
-            "last": _told(group[-1]) if len(group) > 1 else "",
+            "first": _attempt_text(group[0]),
+            "last": _attempt_text(group[-1]) if len(group) > 1 else "",
             "log": next(filter(None, (_log_of(run, attempt) for attempt in reversed(group[-20:]))), ""),
         }
         for (kind, _), group in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
 
 
-def _told(attempt: Attempt) -> str:
+def _attempt_text(attempt: Attempt) -> str:
     number = f", attempt {attempt.attempt}" if attempt.attempt > 1 else ""
     return f"{attempt.uid}{number} at {attempt.ended_s or 0.0:,.2f} s"
 
 
 def _log_of(run: RunFolder, attempt: Attempt) -> str:
-    """What its program wrote: its standard error, or, if that is empty, its standard output."""
+    """Path of its standard error, or of its standard output if that is empty."""
     folder, name = run.path / WORK / LOGS, file_name(attempt_key(attempt.uid, attempt.attempt))
     for end in ("err", "out"):
         with contextlib.suppress(OSError):
@@ -242,7 +242,7 @@ def _log_of(run: RunFolder, attempt: Attempt) -> str:
 
 
 def _commands(run: RunFolder, beside: RuleComparison) -> list[tuple[str, str]]:
-    """What can be done next; each of these lines runs as it stands."""
+    """Commands for the next steps, ready to run."""
     config, name = str(run.path / CONFIG), str(run.header.get("policy"))
     policy = str(run.header.get("policy_source") or name)
     instance = str(run.header.get("instance", 0))
@@ -250,18 +250,18 @@ def _commands(run: RunFolder, beside: RuleComparison) -> list[tuple[str, str]]:
     if _loads(run, policy):
         again = ["rlctl", "steer", config, "--policy", policy, "--instance", instance, "--run"]
         if run.timeline.summary is None:
-            commands.append(("go on with this campaign", shlex.join([*again, str(run.path), "--resume"])))
-        commands.append(("the same campaign again, in a new folder", shlex.join([*again, str(_free(run.path))])))
+            commands.append(("resume this campaign", shlex.join([*again, str(run.path), "--resume"])))
+        commands.append(("repeat this campaign in a new folder", shlex.join([*again, str(_free(run.path))])))
         against = [row.name for row in beside.rows if row.name not in (name, policy)]
         if against:
             evaluate = ["rlctl", "evaluate", config, "--policy", policy, "--against", *against]
-            commands.append(("the comparison that counts, on held-out instances", shlex.join(evaluate)))
-    commands.append(("this report", shlex.join(["rlctl", "report", str(run.path)])))
+            commands.append(("compare policies on held-out instances", shlex.join(evaluate)))
+    commands.append(("write this report", shlex.join(["rlctl", "report", str(run.path)])))
     return commands
 
 
 def _loads(run: RunFolder, policy: str) -> bool:
-    """Not one that was given from Python, or whose package or folder has gone."""
+    """Whether ``load_policy`` finds it; not if it was given from Python, or its package or folder is missing."""
     try:
         load_policy(run.config, policy)
     except RlctlError:
@@ -270,7 +270,7 @@ def _loads(run: RunFolder, policy: str) -> bool:
 
 
 def _free(run: Path) -> Path:
-    """A name beside the run that nothing has."""
+    """An unused path beside the run."""
     whole = run if run.name not in ("", "..") else run.resolve()
     names = (whole.with_name(f"{whole.name[:100]}-again{number}") for number in ("", *range(2, 10_000)))
     return next(path for path in names if not os.path.lexists(path))
@@ -285,7 +285,7 @@ def _versions(run: RunFolder) -> list[tuple[str, str]]:
         ("policy from", str(header.get("policy_source") or "given from Python")),
         ("seed", str(header.get("seed"))),
         ("configuration", f"SHA-256 {header.get('config_hash')}"),
-        ("commit", str(made.get("commit") or "installed without a repository")),
+        ("commit", str(made.get("commit") or "not a checkout")),
         ("Python", str(made.get("python"))),
         ("platform", str(made.get("platform"))),
     ]
@@ -293,7 +293,7 @@ def _versions(run: RunFolder) -> list[tuple[str, str]]:
 
 
 def _pictures(run: RunFolder) -> list[tuple[str, str]]:
-    """Name and data URI of each picture that the campaign offers."""
+    """Name and data URI of each picture of the campaign."""
     section = run.config.campaign
     try:
         factory = campaign_factory(section.name, section.options)
@@ -301,7 +301,7 @@ def _pictures(run: RunFolder) -> list[tuple[str, str]]:
         return []
     try:
         found = factory.pictures(run.path / WORK, run.records)
-    except Exception as error:  # another package's code; a report without pictures is better than none
+    except Exception as error:  # code of another package; the report is written without pictures
         log.warning("campaign %s could not draw its pictures: %r", section.name, error)
         return []
     return [(name, f"data:image/png;base64,{base64.b64encode(png).decode()}") for name, png in found.items()]

@@ -1,4 +1,4 @@
-"""The folder of a steered campaign, for those who only read it: reports, traces, status. Nothing here writes."""
+"""Reads the folder of a steered campaign, for reports, traces and status; writes nothing."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from rlctl.plugins.registry import executor_options
 
 JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
 MADE = (WORK, CONFIG, LOCK, JOURNAL)
-"""What a campaign begins with; the journal comes last, by which a run folder is known."""
+"""Entries of a new run folder; the journal, which identifies it, comes last."""
 
 _OF_TRAINING = ("checkpoints", "policy")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a run folder holds at one moment.
+    """Content of a run folder at one moment.
 
     Attributes:
-        header: what the campaign was begun with.
-        records: of the journal, so far.
+        header: header of the journal.
+        records: records of the journal so far.
     """
 
     path: Path
@@ -44,11 +44,11 @@ class RunFolder:
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """Who steers a run.
+    """The process that steers a run.
 
     Attributes:
-        alive: None: cannot be told from this machine.
-        holder: the last one, e.g. ``"4711 on node17"``; empty if there never was one.
+        alive: whether it runs; None: unknown, since it is on another machine.
+        holder: process id and host of the last one, e.g. ``"4711 on node17"``; empty if there was none.
     """
 
     alive: bool | None
@@ -56,16 +56,16 @@ class Controller:
 
 
 def read_run(path: Path) -> RunFolder:
-    """Read a run folder, whether or not its campaign has ended or is being steered.
+    """Read a run folder; its campaign may have ended or be running.
 
     Raises:
-        JournalError: it is no run folder, or its journal is damaged.
+        JournalError: ``path`` is not a run folder, or its journal is damaged.
         ConfigError: its configuration is missing or damaged.
     """
     try:
         _require_run(path)
     except OSError as error:
-        raise JournalError(f"{path}: cannot be read ({error.strerror}): give a run folder that you may read") from error
+        raise JournalError(f"{path}: cannot be read ({error.strerror}): give a readable run folder") from error
     config = load_config(path / CONFIG)
     with Journal.open(path / JOURNAL, read_only=True) as journal:
         header, records = journal.header, journal.records()
@@ -78,24 +78,22 @@ def read_run(path: Path) -> RunFolder:
 
 def _require_run(path: Path) -> None:
     if not path.exists():
-        raise JournalError(f"{path}: no such folder: give the folder that rlctl steer --run wrote")
+        raise JournalError(f"{path}: no such folder: give a run folder of rlctl steer --run")
     if not path.is_dir():
-        raise JournalError(f"{path} is a file: give the folder that rlctl steer --run wrote")
+        raise JournalError(f"{path} is a file: give a run folder of rlctl steer --run")
     if not (path / JOURNAL).exists():
         if any((path / name).exists() for name in _OF_TRAINING):
             raise JournalError(
-                f"{path} is the folder of a training: this needs the folder of a steered campaign, which has a "
-                f"{JOURNAL}; curves of a training: rlctl board {shlex.quote(str(path))}"
+                f"{path} is the folder of a training, not of a steered campaign, which has a {JOURNAL}; "
+                f"for curves of the training: rlctl board {shlex.quote(str(path))}"
             )
-        raise JournalError(
-            f"{path} is no run folder, it has no {JOURNAL}: give the folder that rlctl steer --run wrote"
-        )
+        raise JournalError(f"{path} is not a run folder, it has no {JOURNAL}: give a run folder of rlctl steer --run")
     if not (path / CONFIG).exists():
-        raise ConfigError(f"{path / CONFIG}: no such file: it belongs to the run; put a copy back")
+        raise ConfigError(f"{path / CONFIG}: no such file: the run needs it; restore a copy")
 
 
 def controller(path: Path) -> Controller:
-    """Who steers the run in ``path``, as the file of its owner says; see ``rlctl.executors.ownership``."""
+    """The controller of a run, from its owner file; see ``rlctl.executors.ownership``."""
     owner = read_owner(path)
     if owner is None:
         return Controller(False, "")
@@ -105,16 +103,16 @@ def controller(path: Path) -> Controller:
 
 
 def now_s(run: RunFolder) -> float:
-    """Where the clock of a run that is being steered stands: its last record's time, and what has passed since."""
+    """Current time on the clock of a run in progress: that of the last record plus the time since."""
     written = []
     for name in (JOURNAL, f"{JOURNAL}-wal"):
-        with contextlib.suppress(OSError):  # the log goes when its writer does
+        with contextlib.suppress(OSError):  # SQLite removes the log at the end
             written.append((run.path / name).stat().st_mtime)
     return run.timeline.end_s + max(time.time() - max(written, default=time.time()), 0.0)
 
 
 def portable(config: Config) -> Config:
-    """The same experiment wherever its file lies: rule files are written out, all other paths are absolute."""
+    """The configuration independent of its path: rule files are inlined, other paths made absolute."""
     entries: dict[str, Any] = {}
     for name, entry in config.policies.items():
         entries[name] = entry

@@ -1,4 +1,4 @@
-"""How a campaign stands at this moment, from its run folder alone: nothing is locked, nothing is written."""
+"""Reads the current state of a campaign from its run folder, without locking or writing anything."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from rlctl.executors.event_log import Journal, JournalInUseError
 from rlctl.executors.local.supervisor_client import unattended
 from rlctl.monitoring.formatting import format_action, format_cores, format_count, format_duration
 from rlctl.monitoring.ledger import allocation_ledger, ledger_line
-from rlctl.monitoring.timeline import AnsweredDecision, Attempt, Timeline
+from rlctl.monitoring.timeline import AnsweredDecision, Timeline
 from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.run_folder import WORK, Controller, RunFolder, controller, now_s, read_run
+from rlctl.system.files import write_atomically
 
 log = logging.getLogger(__name__)
 
 STATUS = "status.json"
-"""Only where the journal cannot be read meanwhile."""
+"""Written only where other processes cannot read the journal of a running campaign."""
 
 LAST = 10
 _MOST_RUNNING = 20
@@ -39,7 +40,7 @@ _MOST_RUNNING = 20
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """A task that holds cores now."""
+    """A task that holds cores."""
 
     uid: str
     attempt: int
@@ -50,20 +51,20 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class CampaignStatus:
-    """How a campaign stands.
+    """Current state of a campaign.
 
     Attributes:
-        successes: when it was last asked, or when it ended.
-        goal: successes that are wanted; None: the campaign does not tell, or is not installed.
+        successes: successes at the last decision or at the end.
+        goal: successes to reach; None: the campaign defines none, or is not installed.
         deadline_s: end of the allocation; None: it has none, or the campaign is not installed.
-        elapsed_s: charged so far.
-        left_s: time to the goal at the rate so far, if that can be told: an estimate of no more than that.
+        elapsed_s: charged time so far.
+        left_s: estimated time to the goal at the rate so far; None: unknown.
         last: the last decisions, newest last.
         failures: number of failed attempts by kind of failure.
-        last_failure: task and message of the last of them; empty: none has failed.
-        braked: why its controller stopped it, as long as it is not resumed; empty: it did not.
-        unattended: programs that go on on this machine though their controller has died.
-        lease_s: for how much longer they do.
+        last_failure: task and message of the last failure; empty: no attempt has failed.
+        braked: why the controller stopped the campaign, unless it was resumed since; empty: it did not.
+        unattended: number of programs that still run on this machine although their controller has died.
+        lease_s: remaining lease of these programs.
     """
 
     run: str
@@ -94,22 +95,22 @@ class CampaignStatus:
     lease_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """The status for JSON."""
         data: dict[str, Any] = plain(self)
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CampaignStatus:
-        """What ``to_json`` gave."""
+        """Make a status of what ``to_json`` returned."""
         nested = {
             "controller": Controller(**data["controller"]),
             "running": [TaskStatus(**{**task, "cores": tuple(task["cores"])}) for task in data["running"]],
-            "last": [AnsweredDecision(**answer) for answer in data["last"]],
+            "last": [AnsweredDecision(**decision) for decision in data["last"]],
         }
         return cls(**{**data, **nested})
 
     def show(self) -> Group:
-        """For a terminal of 80 columns or more."""
+        """Tables for terminals of 80 columns or more."""
         facts = Table.grid(padding=(0, 2))
         facts.add_column(no_wrap=True, style="bold")
         facts.add_column(overflow="fold")
@@ -157,17 +158,17 @@ class CampaignStatus:
         if who.alive:
             return f"being steered by process {who.holder}"
         if who.alive is None:
-            return f"last steered by process {who.holder}; whether it lives cannot be told from here"
+            return f"last steered by process {who.holder} on another machine, which may still run"
         if self.braked:
             return self.braked
-        return "interrupted, nobody steers it: go on with rlctl steer and --resume"
+        return "interrupted: resume it with rlctl steer and --resume"
 
     def _unattended(self) -> list[tuple[str, str]]:
         if not self.unattended:
             return []
         several = self.unattended > 1
-        text = f"{self.unattended} {'programs go' if several else 'program goes'} on alone; "
-        text += f"--resume within {format_duration(self.lease_s)} takes {'them' if several else 'it'} over"
+        text = f"{self.unattended} {'programs run' if several else 'program runs'} on without a controller; "
+        text += f"--resume within {format_duration(self.lease_s)} adopts {'them' if several else 'it'}"
         return [("", text)]
 
     def _running(self) -> Table:
@@ -185,25 +186,20 @@ class CampaignStatus:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("decision", justify="right")
         table.add_column("at", justify="right", no_wrap=True)
-        table.add_column("about", overflow="fold")
-        table.add_column("answer", overflow="fold")
-        for answer in self.last:
-            text = format_action(answer.action) + (f"  (fallback: {answer.fallback})" if answer.fallback else "")
-            table.add_row(str(answer.number), f"{answer.asked_s:,.1f} s", Text(answer.subject), Text(text))
+        table.add_column("subject", overflow="fold")
+        table.add_column("action", overflow="fold")
+        for decision in self.last:
+            text = format_action(decision.action) + (f"  (fallback: {decision.fallback})" if decision.fallback else "")
+            table.add_row(str(decision.number), f"{decision.asked_s:,.1f} s", Text(decision.subject), Text(text))
         return table
 
 
 def status(path: Path | str) -> CampaignStatus:
-    """How the campaign in a run folder stands.
-
-    Raises:
-        JournalError: it is no run folder, or its journal is damaged.
-        ConfigError: its configuration is missing or damaged.
-    """
+    """Current state of the campaign in a run folder; see ``rlctl.status``."""
     path = Path(path)
     try:
         return status_of(path)[1]
-    except JournalInUseError:  # its controller keeps the journal to itself, and tells in a file
+    except JournalInUseError:  # the controller writes a status file instead
         if not (path / STATUS).exists():
             raise
         try:
@@ -213,49 +209,45 @@ def status(path: Path | str) -> CampaignStatus:
 
 
 def status_of(path: Path) -> tuple[RunFolder, CampaignStatus]:
-    """The same, with the run as it was read."""
-    # Who steers is looked up first: what it writes until it ends is then in the records.
-    who = controller(path)
+    """Content of a run folder, and the state of its campaign."""
+    who = controller(path)  # first, so that a controller that has ended has written all its records
     run = read_run(path)
     return run, _status(run, who)
 
 
 class StatusFile:
-    """``status.json`` beside a journal that no other process can read while it is written.
+    """Keeps ``status.json`` up to date where other processes cannot read the journal.
 
-    It takes at most 2 % of the time, and nothing that goes wrong with it stops a campaign; it is said in the log, once.
+    It takes at most 2 % of the time, and logs errors once instead of stopping the campaign.
     """
 
     def __init__(self, run: Path, config: Config, journal: Journal) -> None:
         self._run, self._config, self._journal = run, config, journal
         self._due_s = 0.0
-        self._said = ""
+        self._problem = ""
 
     def show(self) -> None:
-        """Write it if it is needed, and due."""
+        """Write the file if it is needed and due."""
         began_s = time.monotonic()
         if not self._journal.exclusive or began_s < self._due_s:
             return
-        said = ""
+        problem = ""
         try:
             write_status(self._run, self._config, self._journal)
-        except Exception as error:  # a full disk, a campaign's own code: the next time
-            said = f"{self._run}: no {STATUS} for others: {error}"
-        if said and said != self._said:
-            log.warning("%s", said)
-        self._said = said
+        except Exception as error:  # a full disk, or code of the campaign; it is tried again
+            problem = f"{self._run}: {STATUS} cannot be written: {error}"
+        if problem and problem != self._problem:
+            log.warning("%s", problem)
+        self._problem = problem
         self._due_s = time.monotonic() + max(5.0, 49.0 * (time.monotonic() - began_s))
 
 
 def write_status(path: Path, config: Config, journal: Journal) -> None:
-    """How the run stands, for those who cannot read the journal: ``status.json`` beside it, whole or not at all."""
+    """Write ``status.json`` atomically."""
     records = journal.records()
     timeline = Timeline.read(records, config.machine.capacity())
     run = RunFolder(path, config, journal.header, records, timeline)
-    text = json_text(_status(run, controller(path)))
-    new = path / f".{STATUS}.new"
-    new.write_text(text + "\n")
-    new.replace(path / STATUS)
+    write_atomically(path / STATUS, json_text(_status(run, controller(path))) + "\n")
 
 
 def _status(run: RunFolder, who: Controller) -> CampaignStatus:
@@ -279,7 +271,8 @@ def _status(run: RunFolder, who: Controller) -> CampaignStatus:
         left_s = elapsed_s / successes * (goal - successes)
     nobody = summary is None and who.alive is False
     programs, lease_s = unattended(run.path / WORK) if nobody else (0, 0.0)
-    failed = sorted((a for a in timeline.attempts if a.failure is not None), key=_ended_s)
+    failed = [attempt for attempt in timeline.attempts if attempt.failure is not None]
+    failed.sort(key=lambda attempt: attempt.ended_s or 0.0)
     ledger = allocation_ledger(timeline, elapsed_s)
     return CampaignStatus(
         run=str(run.path),
@@ -311,13 +304,9 @@ def _status(run: RunFolder, who: Controller) -> CampaignStatus:
     )
 
 
-def _ended_s(attempt: Attempt) -> float:
-    return attempt.ended_s or 0.0
-
-
 def _campaign(run: RunFolder) -> Campaign | None:
     section = run.config.campaign
     try:
         return campaign_factory(section.name, section.options).campaign(int(run.header.get("instance", 0)))
-    except Exception:  # another package's code, or not installed: what the journal says can be told without it
+    except Exception:  # code of another package, or not installed: the journal suffices
         return None

@@ -1,13 +1,10 @@
-"""What came of a steered campaign, as it is kept in the run folder."""
+"""Summary of a steered campaign, ``summary.json`` in its run folder."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import JournalError
@@ -16,24 +13,24 @@ from rlctl.core.records import Record
 from rlctl.core.task import event_from_json
 
 SCHEMA = 2
-"""2 added ``core_seconds`` and ``gpu_seconds``; what schema 1 wrote is read, without them."""
+"""Schema 2 added ``core_seconds`` and ``gpu_seconds``; files of schema 1 are read without them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A campaign that has ended.
+    """Result of a campaign that has ended.
 
     Attributes:
-        policy: name of the policy that steered.
+        policy: name of the steering policy.
         reached: whether the goal was reached within the allocation.
-        node_seconds: allocated, whoever was busy, from the first start to the end of the last task.
-        utilisation: share of the allocated core-seconds that tasks occupied.
+        node_seconds: allocated from the first start of the controller to the end of the last task.
+        utilisation: share of the allocated core-seconds that tasks held.
         tasks: number of tasks by final state.
         failures: number of failed tasks by kind of failure.
-        fallbacks: number of decisions that the policy did not answer itself, by reason.
-        extra: the campaign's own figures.
-        core_seconds: of the allocation, by purpose (``rlctl.monitoring.ledger.Purpose``).
-        gpu_seconds: likewise.
+        fallbacks: number of decisions of the fallback, by reason.
+        extra: quantities of the campaign.
+        core_seconds: allocated core-seconds by purpose (``rlctl.monitoring.ledger.Purpose``).
+        gpu_seconds: allocated GPU-seconds by purpose.
     """
 
     campaign: str
@@ -57,10 +54,10 @@ class Summary:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Summary:
-        """What ``to_json`` gave, in this version or an earlier one.
+        """Make a summary of what ``to_json`` returned in this version or an earlier one.
 
         Raises:
-            JournalError: a later version wrote it, or it is no summary.
+            JournalError: the data are of a later version, or damaged.
         """
         schema = data.get("schema")
         if schema not in range(1, SCHEMA + 1):
@@ -73,23 +70,13 @@ class Summary:
             raise JournalError(f"summary of schema {schema} is damaged ({error})") from error
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """The summary for JSON."""
         data: dict[str, Any] = plain(self)
         return data
 
-    def write(self, path: Path) -> None:
-        """Write it so that a reader finds the whole file or none."""
-        part = path.with_name(path.name + ".part")
-        with part.open("w") as file:
-            json.dump(self.to_json(), file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-
 
 def task_counts(records: Iterable[Record]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """From a journal: final tasks by state, failed ones by kind, decisions of the fallback by reason."""
+    """Numbers of tasks by final state, of failed tasks by kind, and of fallback decisions by reason, from a journal."""
     states: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     reasons: dict[int, str] = {}
@@ -101,6 +88,6 @@ def task_counts(records: Iterable[Record]) -> tuple[dict[str, int], dict[str, in
                 if event.result.failure is not None:
                     failures[event.result.failure.value] += 1
         elif record.kind == "fallback":
-            # A kill between this record and the decision's makes the same decision fall back again.
+            # After a kill between this record and that of the decision, the same decision falls back again.
             reasons[record.data["number"]] = record.data["reason"]
     return dict(states), dict(failures), dict(Counter(reasons.values()))

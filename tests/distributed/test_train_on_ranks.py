@@ -108,7 +108,7 @@ def test_a_signal_asks_for_a_checkpoint_and_the_end(begin: Begin, tmp_path: Path
     code, out, err = ended(process)
     assert code == (75 if number == signal.SIGUSR1 else 130), err
     assert (tmp_path / "runs/first/checkpoints/1").is_dir()
-    assert err.splitlines()[-1].startswith("rlctl: stopped; to go on: rlctl train config.yaml")
+    assert err.splitlines()[-1].startswith("rlctl: stopped; to resume: rlctl train config.yaml")
     assert err.splitlines()[-1].endswith("--ranks=3 --resume")
     assert "Traceback" not in err
     assert out == ""
@@ -156,7 +156,7 @@ def test_a_killed_learner_ends_the_job_and_the_message_says_how_to_go_on(
     code, _, err = ended(begin("killed learner"))
     assert code == 75, err
     assert "the ranks died before the training was over" in err.splitlines()[-1]
-    assert err.splitlines()[-1].endswith("to go on: rlctl train config.yaml --out=runs/first --ranks=3 --resume")
+    assert err.splitlines()[-1].endswith("to resume: rlctl train config.yaml --out=runs/first --ranks=3 --resume")
     assert_nothing_stays(tmp_path, token)
 
 
@@ -206,5 +206,5 @@ def test_ranks_that_mpiexec_started_find_themselves(begin: Begin, tmp_path: Path
 def test_ranks_cannot_start_ranks(begin: Begin) -> None:
     code, _, err = ended(begin(ranks=2, before=mpiexec_command(2)))
     said = [line for line in err.splitlines() if line.startswith("rlctl: ")]
-    assert said == ["rlctl: --ranks: mpiexec or srun has started ranks already: leave --ranks out, or them"]
+    assert said == ["rlctl: --ranks: mpiexec or srun has started the ranks already: omit either"]
     assert code == 2

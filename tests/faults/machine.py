@@ -207,7 +207,7 @@ def printed_line(life: Life) -> list[str]:
     """The arguments of the command that an interrupted life says to go on with."""
     lines = life.errors.splitlines()
     assert len(lines) == 1, life.errors
-    command = shlex.split(lines[0].partition("to go on: ")[2])
+    command = shlex.split(lines[0].partition("to resume: ")[2])
     assert command[0] == "rlctl"
     return command[1:]
 

@@ -7,6 +7,7 @@ from rlctl.config.load import config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
 from rlctl.core.driver import Driver
+from rlctl.core.json_values import json_text
 from rlctl.core.records import Record, RecordList
 from rlctl.executors.event_log import Journal
 from rlctl.executors.simulated.backend import SimulatedExecutor
@@ -65,7 +66,7 @@ def simulated_run(
         if decision is None:
             summary = _summary(config, driver, records, header)
             journal.append("ended", executor.now(), summary.to_json())
-            summary.write(run / "summary.json")
+            (run / "summary.json").write_text(json_text(summary.to_json()))
     return run
 
 

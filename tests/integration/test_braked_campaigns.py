@@ -45,7 +45,7 @@ def test_an_application_that_is_gone_stops_the_campaign_and_its_repair_lets_it_r
     assert "(launch)" in braked[0].data["reason"]
     assert "nowhere: no virtual environment" in steering.rlctl("status", str(steering.run))
     steering.rlctl("report", str(steering.run), "--no-rules")
-    assert "Stopped, and not ended" in (steering.run / "report.html").read_text()
+    assert "Stopped before the end" in (steering.run / "report.html").read_text()
 
     # Put right in the configuration; killed in the middle; once more.
     (venv / "bin").mkdir(parents=True)

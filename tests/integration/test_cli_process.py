@@ -68,7 +68,7 @@ def test_an_interrupt_leaves_with_130_and_the_line_that_goes_on(tmp_path: Path, 
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == f"rlctl: stopped; to go on: rlctl {shlex.join(command[3:])} --resume\n"
+    assert err == f"rlctl: stopped; to resume: rlctl {shlex.join(command[3:])} --resume\n"
 
 
 def test_provenance_names_the_commit_of_a_checkout() -> None:

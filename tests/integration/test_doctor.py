@@ -32,7 +32,7 @@ def test_two_ranks_are_really_started() -> None:
     assert finding.ok, finding
     assert "2 ranks" in finding.detail
     survives = mpi.flavour(str(mpi.find_mpiexec())) is Launcher.OPENMPI
-    assert finding.detail.endswith("goes on when a rank dies" if survives else "a rank that dies ends the training")
+    assert finding.detail.endswith("continues when a rank dies" if survives else "a rank that dies ends the training")
 
 
 def test_missing_mpiexec_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_gpus_and_slurm_are_read_from_their_tools(tmp_path: Path, monkeypatch: p
     program(tmp_path, "sinfo", "echo 'debug* 4 nodes'")
     assert doctor.gpus() == doctor.Finding("GPUs", True, "GPU 0: NVIDIA H200")
     finding = doctor.slurm()
-    assert finding.detail == "debug* 4 nodes; outside any job"
+    assert finding.detail == "debug* 4 nodes; outside a job"
     assert "salloc" in finding.advice
     program(tmp_path, "nvidia-smi", "echo 'driver mismatch' >&2; exit 9")
     program(tmp_path, "sinfo", "echo 'unable to contact slurm controller' >&2; exit 1")

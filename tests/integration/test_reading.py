@@ -31,7 +31,7 @@ def test_a_campaign_can_be_watched_killed_resumed_and_reported(steering: Steerin
     assert (now["controller"]["alive"], now["running"], now["ended"]) == (False, [], False)
     steering.rlctl("report", run, "--no-rules")
     page = (steering.run / "report.html").read_text()
-    assert "Interrupted, and not ended" in page
+    assert "Interrupted before the end" in page
 
     (steering.run / "work" / "go").touch()
     # The run folder's own configuration is enough to go on with.

@@ -152,5 +152,5 @@ def test_whatever_goes_wrong_with_the_status_is_said_once_and_the_campaign_goes_
         for _ in range(3):
             file._due_s = 0.0
             file.show()
-    said = f"{tmp_path}: no status.json for others: odd"
+    said = f"{tmp_path}: status.json cannot be written: odd"
     assert [record.getMessage() for record in caplog.records] == [said] * 2

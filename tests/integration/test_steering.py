@@ -95,7 +95,7 @@ def test_status_tells_that_programs_go_on_when_the_controller_was_killed(steerin
     assert CampaignStatus.from_json(now.to_json()) == now
     text = io.StringIO()
     Console(file=text, width=80).print(now.show())
-    line = r"2 programs go on alone; --resume within [45]:\d\d min takes them over"
+    line = r"2 programs run on without a controller; --resume within [45]:\d\d min adopts them"
     assert re.search(line, text.getvalue()), text.getvalue()
     (steering.run / "work" / "go").touch()
     code, _, err = steering.finish("--resume")
@@ -157,7 +157,7 @@ def test_an_interrupt_stops_everything_and_the_line_it_prints_goes_on(
     assert last.time_s > before.time_s + 0.5
 
     (steering.run / "work" / "go").touch()
-    command = shlex.split(err.partition("to go on: ")[2])
+    command = shlex.split(err.partition("to resume: ")[2])
     assert command[0] == "rlctl"
     done = subprocess.run(
         [sys.executable, "-m", "rlctl.cli.main", *command[1:]],

@@ -13,9 +13,9 @@ import pytest
 
 from rlctl.api import train
 from rlctl.config.load import load_config
-from rlctl.evaluation.compare import evaluate
+from rlctl.evaluation.compare import compare_policies
 from rlctl.monitoring.progress import Silent
-from rlctl.plugins.registry import load_policy
+from rlctl.plugins.registry import campaign_factory, load_policy
 
 FULL = forms.full("LEARNING")
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -24,7 +24,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def ratio(config: Any, policy: str, against: str, instances: int) -> tuple[float, float]:
     """How many times dearer the second is, and the low end of its interval."""
     policies = {name: load_policy(config, name) for name in (policy, against)}
-    found = evaluate(config, policies, instances, config.evaluate.seed, Silent())
+    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    capacity = config.machine.capacity()
+    found = compare_policies(factory, capacity, policies, instances, config.evaluate.seed, Silent())
     value, (low, _) = found.ratio(against, policy)
     return value, low
 

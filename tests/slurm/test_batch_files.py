@@ -89,7 +89,7 @@ def test_annealing_goes_on_in_a_second_job_and_comes_to_its_end(
     summary = json.loads((run / "summary.json").read_text())
     assert summary["tasks"]["done"] > 2
     assert not summary["failures"], summary
-    assert "to go on: " in words(tmp_path)
+    assert "to resume: " in words(tmp_path)
 
 
 @pytest.mark.slurm

@@ -79,7 +79,7 @@ def test_kept_promises_pass(tmp_path: Path) -> None:
     assert rlctl.check(config, play=True) is not None
 
 
-@pytest.mark.parametrize(("rule", "said"), [(Unsaved, r"state\(\) should give"), (Mute, r"act\(\) returned None")])
+@pytest.mark.parametrize(("rule", "said"), [(Unsaved, r"state\(\) must return"), (Mute, r"act\(\) returned None")])
 def test_what_shows_in_one_answer_is_found_before_a_run_folder_is_made(tmp_path: Path, rule: type, said: str) -> None:
     config = queue_config(tmp_path)
     with pytest.raises(Exception, match=said) as caught:

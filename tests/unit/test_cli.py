@@ -64,7 +64,7 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
         (["tune", "fedback", "CONFIG", "--out", "x"], "did you mean 'feedback'"),
         (["evaluate", "CONFIG", "--policy", "fedback", "--against", "linear"], "did you mean 'feedback'"),
         (["evaluate", "CONFIG", "--policy", "missing", "--against", "linear"], "policies.missing"),
-        (["evaluate", "CONFIG", "--policy", "linear", "--against", "linear"], "name each one once"),
+        (["evaluate", "CONFIG", "--policy", "linear", "--against", "linear"], "two policies share that name"),
         (
             ["steer", "CONFIG", "--policy", "feedback", "--run", "x", "--set", "campaign.name=blocks"],
             "unknown campaign",

@@ -1,4 +1,4 @@
-"""Results that the twin thinks impossible are named in the report, and nothing else is."""
+"""Results that the twin Implausible results are named in the report, and nothing else is."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import Silent
 from rlctl.monitoring.timeline import Attempt
 from rlctl.plugins.registry import campaign_factory
-from rlctl.steering.plausibility import ImplausibleValue, Plausibility, beyond, plausibility
+from rlctl.steering.plausibility import ImplausibleValue, Plausibility, implausible_values, plausibility
 from rlctl.steering.run_folder import JOURNAL, read_run
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.material import Material
@@ -73,27 +73,27 @@ def test_the_twin_finds_nothing_impossible_in_what_it_has_computed_itself(tmp_pa
     """Nor was there any among 12,656 numbers of 16 campaigns of 100 s."""
     run = simulated_run(tmp_path / "run", annealing(tmp_path), "feedback")
     found = asked(run)
-    assert (len(found.impossible), found.complaint, found.repeated) == (0, "", True)
-    assert found.looked == found.results > 10
+    assert (len(found.implausible), found.problem, found.repeated) == (0, "", True)
+    assert found.checked == found.results > 10
     shown = page(run, instances=0)
-    assert shown.says(f"For all {found.results} results the twin was asked")
-    assert shown.says("with other chance")
-    assert not shown.says("hold such numbers")
+    assert shown.says(f"For all {found.results} results the twin repeated")
+    assert shown.says("with new random numbers")
+    assert not shown.says("contain implausible values")
 
 
 def test_a_false_film_is_named_with_what_the_twin_gives_instead(tmp_path: Path) -> None:
     run = edited(simulated_run(tmp_path / "run", annealing(tmp_path), "feedback"), false_film)
     found = asked(run)
-    assert {(row.uid, row.quantity) for row in found.impossible} >= {("film000-001", "amplitude")}
+    assert {(row.uid, row.quantity) for row in found.implausible} >= {("film000-001", "amplitude")}
     assert found.tasks == 1
-    amplitude = next(row for row in found.impossible if row.quantity == "amplitude")
+    amplitude = next(row for row in found.implausible if row.quantity == "amplitude")
     assert amplitude.value == 5e5
     assert 0.0 < amplitude.low < amplitude.high < 3.0
     shown = page(run, instances=0)
-    assert shown.says(f"1 of {found.results} results hold such numbers.")
+    assert shown.says(f"1 of {found.results} results contain implausible values.")
     assert shown.says("film000-001")
     assert shown.says("5e+05")
-    assert not page(run, rules=False).says("thinks impossible")
+    assert not page(run, rules=False).says("Implausible results")
 
 
 def test_order_that_a_frozen_film_cannot_have_is_impossible_by_itself() -> None:
@@ -107,8 +107,8 @@ def test_order_that_a_frozen_film_cannot_have_is_impossible_by_itself() -> None:
     answers = [told.values for told in factory.outcomes([(twin, launch) for twin in twins])]
     assert len({answer["q"] for answer in answers}) == 32
     right = attempt(answers[0])
-    assert beyond(right, answers[1:]) == []
-    (order,) = beyond(attempt({**answers[0], "q": 1.0}), answers[1:])
+    assert implausible_values(right, answers[1:]) == []
+    (order,) = implausible_values(attempt({**answers[0], "q": 1.0}), answers[1:])
     assert (order.quantity, order.value) == ("q", 1.0)
     assert order.high < 0.5
 
@@ -124,16 +124,16 @@ def test_numbers_far_beyond_all_answers_are_impossible_whatever_holds_them() -> 
     low, high = drawn.min(), drawn.max()
 
     def names(**values: Any) -> list[str]:
-        return [row.quantity for row in beyond(attempt(values), answers)]
+        return [row.quantity for row in implausible_values(attempt(values), answers)]
 
-    assert beyond(attempt({"x": 9}), answers) == [ImplausibleValue("a", "x", 9.0, low, high)]
+    assert implausible_values(attempt({"x": 9}), answers) == [ImplausibleValue("a", "x", 9.0, low, high)]
     assert names(x=high + 1.4 * (high - low), many=[low - 1.4 * (high - low)]) == []
     assert names(x=high + 1.6 * (high - low)) == ["x"]
     assert names(many=[low - 1.6 * (high - low), 7.0]) == ["many[0]"]
     assert names(x=math.nan) == names(x=-math.inf) == ["x"]
     assert names(deep={"x": 10**400}) == ["deep.x"]
     assert names(flat=4, yes=True, name="b", deep=99.0, unknown=5.0, x="9", many=None) == []
-    assert beyond(attempt({"x": 9.0}), answers[:7]) == []
+    assert implausible_values(attempt({"x": 9.0}), answers[:7]) == []
 
 
 def test_a_campaign_without_repetitions_is_compared_with_other_instances(
@@ -164,7 +164,7 @@ def test_a_twin_that_cannot_follow_leaves_the_answer_to_the_others(
     monkeypatch.setattr(BlockCopolymer, "repetitions", forgetful)
     found = asked(run)
     assert found.tasks == 1
-    assert found.looked == found.results
+    assert found.checked == found.results
 
 
 def test_a_result_of_a_repeated_attempt_is_looked_at_with_the_parameters_of_the_first(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_result_of_a_repeated_attempt_is_looked_at_with_the_parameters_of_the_
                 data |= again
             journal.append(record.kind, record.time_s, data)
     found = asked(edited(run, false_film))
-    assert found.looked == found.results > 8
+    assert found.checked == found.results > 8
     assert found.tasks == 1
 
 
@@ -191,8 +191,8 @@ def test_a_campaign_that_is_gone_is_complained_about(tmp_path: Path) -> None:
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal")
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("name: ensemble", "name: gone_queue"))
-    assert "unknown campaign 'gone_queue'" in asked(run).complaint
-    assert page(run).says("The twin could not be asked: ")
+    assert "unknown campaign 'gone_queue'" in asked(run).problem
+    assert page(run).says("The twin could not run: ")
 
 
 def test_results_of_unknown_tasks_are_passed_over(tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_results_of_unknown_tasks_are_passed_over(tmp_path: Path) -> None:
     plus = [Record(0, 0.0, "submitted", {"uid": "odd", "attempt": 1}), Record(0, 0.0, "event", data)]
     run = simulated_run(tmp_path / "run", annealing(tmp_path), "feedback", decisions=12, plus=plus)
     found = asked(edited(run, false_film))
-    assert {row.uid for row in found.impossible} == {"film000-001"}
-    assert found.looked == found.results - 1
-    assert page(run, instances=0).says(f"For {found.looked} of {found.results} results")
+    assert {row.uid for row in found.implausible} == {"film000-001"}
+    assert found.checked == found.results - 1
+    assert page(run, instances=0).says(f"For {found.checked} of {found.results} results")
 
 
 def test_chance_drawn_anew_leaves_the_hidden_quantities_as_they_are() -> None:

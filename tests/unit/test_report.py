@@ -83,7 +83,7 @@ def test_a_finished_campaign_is_reported_in_one_page_with_the_rules_beside_it(tm
     assert shown.says("GPU-seconds")
     assert shown.says(f"rlctl steer {run}/config.yaml --policy equal --instance 5 --run {run}-again")
     assert shown.says("--against")
-    assert shown.says("No attempt of a task has failed.")
+    assert shown.says("No attempt of a task failed.")
     assert shown.says("same_efficiency")
     assert shown.tags.count("svg") > 5
     percents = [int(p) for p in re.findall(r'data-label="%">(\d+)<', source)]
@@ -96,9 +96,9 @@ def test_a_finished_campaign_is_reported_in_one_page_with_the_rules_beside_it(tm
 def test_a_killed_campaign_is_reported_with_the_way_to_go_on(tmp_path: Path) -> None:
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), "equal", decisions=4)
     shown = page(run, rules=False)
-    assert shown.says("Interrupted, and not ended:")
+    assert shown.says("Interrupted before the end:")
     assert shown.says(f"rlctl steer {run}/config.yaml --policy equal --instance 5 --run {run} --resume")
-    assert shown.says("rules were left out on request")
+    assert shown.says("rules were omitted on request")
     assert not shown.says("the rules are not")
 
 
@@ -125,7 +125,7 @@ def test_a_campaign_that_is_not_installed_any_more_is_reported_without_rules(tmp
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("name: ensemble", "name: gone_queue"))
     shown = page(run)
-    assert shown.says("the rules could not play: ")
+    assert shown.says("the rules could not run: ")
     assert shown.says("unknown campaign 'gone_queue'")
     assert shown.says("Goal reached:")
 

@@ -55,10 +55,10 @@ def test_evaluate_records_the_comparison_and_keeps_earlier_ones(experiment: Path
 
 def test_only_a_saved_policy_takes_scores_and_nothing_is_played_otherwise(experiment: Path) -> None:
     config = load_config(experiment)
-    with pytest.raises(PolicyError, match="linear is no saved policy"):
+    with pytest.raises(PolicyError, match="linear is not a saved policy"):
         rlctl.evaluate(config, ["linear", "ppo"], instances=10**9, record=True)
     random = saved_policy.load(experiment.parent / "ppo", deterministic=False)
-    with pytest.raises(PolicyError, match="as it was saved"):
+    with pytest.raises(PolicyError, match="differs from the saved one"):
         rlctl.evaluate(config, [random, "linear"], instances=10**9, record=True)
 
 
@@ -75,7 +75,7 @@ def test_a_policy_that_was_exchanged_meanwhile_takes_no_scores(experiment: Path,
     del said["checksum"]
     (folder / "manifest.json").write_bytes(scores.to_bytes(said))
     whole = (folder / "manifest.json").read_bytes()
-    with pytest.raises(PolicyError, match="exchanged"):
+    with pytest.raises(PolicyError, match="replaced since"):
         scores.record(policy, "ppo", comparison(), "0" * 64)
     assert (folder / "manifest.json").read_bytes() == whole
 

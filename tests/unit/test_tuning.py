@@ -20,7 +20,7 @@ BEST = {"x": 2.0, "rate": 0.01, "age": 30}
 
 
 def tally(cost, episodes):
-    return CandidateCost(price=math.exp(cost) * 1.5, successes=1, episodes=episodes, decisions=10 * episodes)
+    return CandidateCost(cost=math.exp(cost) * 1.5, successes=1, episodes=episodes, decisions=10 * episodes)
 
 
 def quadratic(candidates, instances):
@@ -75,8 +75,8 @@ def test_each_generation_plays_fresh_instances_common_to_its_candidates():
 
 def test_a_film_less_candidate_has_a_finite_cost_above_those_with_films():
     none, one = CandidateCost(100.0, 0, 1, 1), CandidateCost(100.0, 1, 1, 1)
-    assert math.isfinite(none.cost)
-    assert none.cost > one.cost
+    assert math.isfinite(none.objective)
+    assert none.objective > one.objective
 
 
 def test_parameters_survive_the_unit_cube():
@@ -155,9 +155,12 @@ def test_parameters_that_are_not_searched_stay_as_the_file_says(tmp_path, monkey
     [
         (
             "rule: feedback\nparameters: {}",
-            r"start\.yaml:2: rule: 'feedback', but 'lpt' is to be tuned",
+            r"start\.yaml:2: rule: 'feedback' is not the tuned rule 'lpt'",
         ),
-        ("rule: lpt\nparameters: {most: 99}", r"start\.yaml.* parameters\.most: 99 is not within 0.02 to 1"),
+        (
+            "rule: lpt\nparameters: {most: 99}",
+            r"start\.yaml.* most: 99 is outside the search range 0.02 to 1",
+        ),
         ("rule: lpt\nparameters: {mots: 9}", r"start\.yaml.* unknown parameter 'mots'"),
         ("rule: lpt\nparameters: {most: few}", r"start\.yaml.* most must be a number"),
     ],

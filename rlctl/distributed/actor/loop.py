@@ -5,8 +5,6 @@ An actor never waits for another actor, and for its learner only while the chunk
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections import deque
@@ -83,9 +81,8 @@ class Actor:
     def run(self) -> None:
         """Greet the learner, then step until it says stop or is gone; the environments are closed then."""
         envs = self.envs
-        where = f"{socket.gethostname()}, process {os.getpid()}"
         spaces = describe(envs.observation_space, envs.action_space)
-        hello = ActorHello(self.number, envs.count, envs.transition_spec, spaces, where)
+        hello = ActorHello(self.number, envs.count, envs.transition_spec, spaces)
         self._transport.send(self.learner, MessageKind.HELLO, hello.encode())
         why = ""
         with Heartbeat(self._beat, self._lease.lease_s):

@@ -73,14 +73,12 @@ class ActorHello:
         count: environments that it steps together.
         transition_spec: of their observations and actions.
         spaces: observation and action space, see ``rlctl.bundle.spaces.describe``.
-        where: host and process, for messages to the user.
     """
 
     actor: int
     count: int
     transition_spec: TransitionSpec
     spaces: Mapping[str, Any]
-    where: str = ""
 
     def encode(self) -> Bytes:
         """As a message."""

@@ -17,8 +17,8 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import gymnasium
@@ -39,19 +39,8 @@ Maker = Callable[["Intracomm"], Environment]
 PATIENCE_S = 30.0
 """Within which the first rank must have failed as well when another one has."""
 _TAG = 301
+_FAILED, _LEAVE = "failed", "leave"
 _T = TypeVar("_T")
-
-
-class EnvCall(StrEnum):
-    """Calls that the first rank announces."""
-
-    MAKE = "make"
-    RESET = "reset"
-    STEP = "step"
-    CLOSE = "close"
-    FAILED = "failed"
-    """The call before raised an exception."""
-    LEAVE = "leave"
 
 
 class CollectiveGroup:
@@ -77,19 +66,19 @@ class CollectiveGroup:
         """
 
         def make(number: int) -> CollectiveEnv:
-            return CollectiveEnv(self.call(lambda: maker(self.comm), EnvCall.MAKE, number), self, number)
+            return CollectiveEnv(self.call("make", number, partial(maker, self.comm)), self, number)
 
         return [partial(make, number) for number in range(count)]
 
-    def call(self, action: Callable[[], _T], call: EnvCall, number: int, *arguments: Any) -> _T:
-        """Announce a call on environment ``number``, then make it by ``action``."""
+    def call(self, name: str, number: int, function: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+        """Announce a call on environment ``number``, then make it."""
         try:
-            self._announce(call, number, *arguments)
-            return action()
+            self._announce(name, number, args, kwargs)
+            return function(*args, **kwargs)
         except Exception as error:
             if rank_died(error):
                 self._die()
-            self._announce(EnvCall.FAILED, number)
+            self._announce(_FAILED, number)
             raise
 
     def dismiss(self) -> None:
@@ -97,16 +86,16 @@ class CollectiveGroup:
         from mpi4py import MPI
 
         try:
-            self._announce(EnvCall.LEAVE, 0)
+            self._announce(_LEAVE, 0)
         except MPI.Exception as error:
             if not rank_died(error):
                 raise
 
-    def _announce(self, call: EnvCall, number: int, *arguments: Any) -> None:
+    def _announce(self, name: str, number: int, args: Any = (), kwargs: Any = None) -> None:
         from mpi4py import MPI
 
         # Actions and options are whatever the environment takes.
-        data = encode([call, number], arguments=np.frombuffer(pickle.dumps(arguments), np.uint8))
+        data = encode([name, number], arguments=np.frombuffer(pickle.dumps((args, kwargs)), np.uint8))
         self._pending = [(request, sent) for request, sent in self._pending if not request.Test()]
         self._pending += [(self._own.Isend([data, MPI.BYTE], rank, _TAG), data) for rank in range(1, self._own.size)]
 
@@ -132,20 +121,17 @@ class CollectiveEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode on all ranks."""
-        return self._call(lambda: self.env.reset(seed=seed, options=options), EnvCall.RESET, seed, options)
+        return self._group.call("reset", self._number, self.env.reset, seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Make a step on all ranks."""
-        return self._call(lambda: self.env.step(action), EnvCall.STEP, action)
+        return self._group.call("step", self._number, self.env.step, action)
 
     def close(self) -> None:
         """Close the environment on all ranks; once."""
         if not self._closed:
             self._closed = True
-            self._call(self.env.close, EnvCall.CLOSE)
-
-    def _call(self, action: Callable[[], _T], call: EnvCall, *arguments: Any) -> _T:
-        return self._group.call(action, call, self._number, *arguments)
+            self._group.call("close", self._number, self.env.close)
 
 
 def follow_calls(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patience_s: float = PATIENCE_S) -> None:
@@ -167,13 +153,17 @@ def follow_calls(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patien
         while True:
             data = receive(own, 0, _TAG, limit_s, None if failed is None else patience_s)
             (name, number), arrays = (("", 0), {}) if data is None else decode(data)
-            if failed is not None and name != EnvCall.FAILED:
+            if failed is not None and name != _FAILED:
                 raise failed
             failed = None
-            if name == EnvCall.LEAVE:
+            if name == _LEAVE:
                 return
+            args, kwargs = pickle.loads(arrays["arguments"].tobytes())
             try:
-                _repeat(EnvCall(name), number, pickle.loads(arrays["arguments"].tobytes()), envs, partial(maker, comm))
+                if name == "make":
+                    envs[number] = maker(comm)
+                elif name != _FAILED:
+                    methodcaller(name, *args, **kwargs)(envs[number])
             except Exception as error:
                 if rank_died(error):
                     raise
@@ -183,21 +173,3 @@ def follow_calls(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patien
             raise
         log.warning("another rank of this environment has died: this one leaves")
         comm.Revoke()
-
-
-def _repeat(
-    call: EnvCall,
-    number: int,
-    arguments: tuple[Any, ...],
-    envs: dict[int, Environment],
-    maker: Callable[[], Environment],
-) -> None:
-    match call:
-        case EnvCall.MAKE:
-            envs[number] = maker()
-        case EnvCall.RESET:
-            envs[number].reset(seed=arguments[0], options=arguments[1])
-        case EnvCall.STEP:
-            envs[number].step(arguments[0])
-        case EnvCall.CLOSE:
-            envs.pop(number).close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 BEATS = 4
 """Beats per lease."""
@@ -14,7 +15,7 @@ class Heartbeat:
     """Calls ``beat`` four times per lease, and at least once per second; a context manager.
 
     Args:
-        beat: called from the thread; an exception from it ends the thread, and is kept in ``error``.
+        beat: called from the thread; an exception from it ends the thread.
         lease_s: duration of the lease.
     """
 
@@ -23,7 +24,6 @@ class Heartbeat:
         self._interval_s = min(lease_s / BEATS, 1.0)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self.error: BaseException | None = None
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()
@@ -34,12 +34,9 @@ class Heartbeat:
         self._thread.join(timeout=10.0)
 
     def _run(self) -> None:
-        while not self._over.wait(self._interval_s):
-            try:
+        with suppress(BaseException):
+            while not self._over.wait(self._interval_s):
                 self._beat()
-            except BaseException as error:
-                self.error = error
-                return
 
 
 class Lease:

@@ -113,12 +113,6 @@ class MpiTransport:
             found, self._new_losses = self._new_losses, set()
             return found
 
-    def drop(self, peer: Peer) -> None:
-        """Send nothing to this peer any more, and forget what is under way."""
-        with self._lock:
-            self._dead.add(peer)
-            self._pending.pop(peer, None)
-
     def add(self, comm: MPI.Comm) -> int:
         """Add a communicator; its number, for ``Peer``."""
         with self._lock:
@@ -165,6 +159,8 @@ class MpiTransport:
             self._mark((number, rank))
 
     def _mark(self, peer: Peer) -> None:
-        if peer not in self._dead:
-            self._new_losses.add(peer)
-            self.drop(peer)
+        with self._lock:
+            if peer not in self._dead:
+                self._new_losses.add(peer)
+                self._dead.add(peer)
+                self._pending.pop(peer, None)

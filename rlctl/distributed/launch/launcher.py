@@ -226,7 +226,7 @@ def _supervise(process: subprocess.Popen[bytes], asked: _Signals, status: Path) 
 def _exit_code(
     code: int | None, launcher_code: int, asked: Sequence[int], name: str, again: Sequence[str], resumable: bool
 ) -> int:
-    to_go_on = f"; to go on: {shlex.join(again)}" if resumable else ""
+    to_go_on = f"; to resume: {shlex.join(again)}" if resumable else ""
     if code is not None and code != INTERRUPTED:
         return code
     if asked or (code == INTERRUPTED and launcher_code == 0):  # or batch systems signal ranks themselves

@@ -13,7 +13,7 @@ from rlctl.distributed.comm.polling import RankGroup, limit_s
 from rlctl.distributed.launch import status_file
 from rlctl.distributed.launch.abort import aborting_job, survives
 from rlctl.distributed.launch.shutdown import finish_job
-from rlctl.distributed.launch.signals import StopRequest
+from rlctl.distributed.launch.signals import StopSignal
 from rlctl.distributed.launch.topology import RankAssignment, Role, TrainingShape, assign_roles
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class MpiContext:
     environment: Intracomm | None
     survives: bool
     limit_s: float
-    stop: StopRequest
+    stop: StopSignal
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def open_mpi_context(shape: TrainingShape) -> Iterator[MpiContext]:
         assignments = assign_roles(size, shape)
     own = assignments[MPI.COMM_WORLD.rank]
     with aborting_job(str(own), spared=own.role is not Role.LEARNER):
-        stop = StopRequest()
+        stop = StopSignal()
         stop.install_handlers(own.role is Role.LEARNER)
         RankGroup(MPI.COMM_WORLD, limit_s(size)).barrier()  # what follows keeps cores busy until all are here
         context = _context(own, assignments, stop)
@@ -82,7 +82,7 @@ def open_mpi_context(shape: TrainingShape) -> Iterator[MpiContext]:
             finish_job(control, learners, context.limit_s)
 
 
-def _context(own: RankAssignment, assignments: tuple[RankAssignment, ...], stop: StopRequest) -> MpiContext:
+def _context(own: RankAssignment, assignments: tuple[RankAssignment, ...], stop: StopSignal) -> MpiContext:
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD.Dup()

@@ -23,7 +23,7 @@ def block_stop_signal() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
 
-class StopRequest:
+class StopSignal:
     """Whether this rank was asked to end in order.
 
     Attributes:

@@ -14,7 +14,7 @@ VARIABLE = "RLCTL_STATUS_FILE"
 
 
 @dataclass(frozen=True, slots=True)
-class JobStatus:
+class RanksStatus:
     """Content of the file.
 
     Attributes:
@@ -26,14 +26,14 @@ class JobStatus:
     code: int | None
 
 
-def read(path: Path) -> JobStatus:
+def read(path: Path) -> RanksStatus:
     """What ranks have reported so far; the first exit code counts."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
         lines = []
     codes = [int(line.removeprefix("exit ")) for line in lines if line.startswith("exit ")]
-    return JobStatus("ready" in lines, codes[0] if codes else None)
+    return RanksStatus("ready" in lines, codes[0] if codes else None)
 
 
 def is_watched() -> bool:

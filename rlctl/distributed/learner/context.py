@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
     from rlctl.distributed.comm.polling import RankGroup
-    from rlctl.distributed.launch.signals import StopRequest
+    from rlctl.distributed.launch.signals import StopSignal
     from rlctl.distributed.learner.collector import Collector
 
 
@@ -22,8 +22,7 @@ class LearnerContext:
     Attributes:
         agent: number of the agent.
         learners: all of the agent; None: this one is alone.
-        actors: numbers of this learner's actors.
-        environments: how many they have together.
+        environments: of this learner's actors together.
         stop: whether the learner was asked to end.
         collector: of chunks; None in lock-step.
         comm: of the learners and actors of the agent, for lock-step.
@@ -34,9 +33,8 @@ class LearnerContext:
 
     agent: int
     learners: RankGroup | None
-    actors: list[int]
     environments: int
-    stop: StopRequest
+    stop: StopSignal
     collector: Collector | None
     comm: Intracomm
     workers: list[int]

@@ -45,7 +45,6 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
     learner_context = LearnerContext(
         agent=own.agent,
         learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
-        actors=list(peers),
         environments=len(peers) * distributed.envs_per_actor,
         stop=context.stop,
         collector=None,
@@ -53,7 +52,6 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
         workers=list(peers.values()),
         limit_s=context.limit_s,
     )
-
     with config.source.located(), storage_errors(out, "then go on with --resume"):
         learner = check_training(config, game_factory(config.campaign.name, config.campaign.options))
         if distributed.mode == "lockstep":
@@ -71,11 +69,9 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
         try:
             with Heartbeat(collector.beat, distributed.lease_s):
                 learner_context.spaces = collector.wait_for_actor(context.stop)
-                folder = (
-                    None
-                    if learner_context.spaces is None
-                    else learner.train_on_ranks(out, resume, progress, learner_context)
-                )
+                folder = None
+                if learner_context.spaces is not None:
+                    folder = learner.train_on_ranks(out, resume, progress, learner_context)
                 collector.stop()
                 return folder
         finally:

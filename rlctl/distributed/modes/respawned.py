@@ -9,7 +9,7 @@ from rlctl.config.yaml_source import Source
 from rlctl.distributed.comm.codec import decode
 from rlctl.distributed.comm.polling import receive
 from rlctl.distributed.launch.abort import aborting_job
-from rlctl.distributed.launch.signals import StopRequest, block_stop_signal
+from rlctl.distributed.launch.signals import StopSignal, block_stop_signal
 from rlctl.distributed.launch.topology import RankAssignment, Role
 from rlctl.distributed.modes.actor_rank import run_actor
 
@@ -20,7 +20,7 @@ def main() -> None:
 
     block_stop_signal()
     with aborting_job("a replaced actor", spared=True):
-        StopRequest().install_handlers(learner=False)
+        StopSignal().install_handlers(learner=False)
         parent, world = MPI.Comm.Get_parent(), MPI.COMM_WORLD
         data = receive(parent, 0, 0)
         assert data is not None

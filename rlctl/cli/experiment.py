@@ -1,0 +1,225 @@
+"""The commands that take a configuration: train, tune, evaluate, steer, check.
+
+Each calls the function of the same name in ``rlctl.api``, which it imports when it runs: ``--help`` and wrong options
+need none of the large imports.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from rlctl.cli.options import Json, Level, LogLevel, say, show_progress, stopped
+from rlctl.core.errors import AllocationEnds, StoppedError
+from rlctl.core.json_values import json_text
+from rlctl.distributed.comm.mpi_environment import under_mpi
+from rlctl.distributed.launch.launcher import LauncherName
+from rlctl.monitoring.ledger import ledger_line
+from rlctl.system.files import require_file, write_atomically
+
+_ALLOCATION_ENDS = 75
+"""Exit code if the batch job ends before the campaign: submit it again with ``--resume``."""
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration of the experiment, a YAML file.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the configuration; may be repeated.")
+]
+PolicyName = Annotated[
+    str,
+    typer.Option("--policy", metavar="P", help="A name in the configuration's policies, a rule, or a path."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume after an interruption.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the instances; by default that of the configuration.")]
+
+
+def train(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for checkpoints, curves and the saved policy.")],
+    ranks: Annotated[
+        int | None, typer.Option("--ranks", metavar="N", min=1, help="Number of MPI ranks; 1 needs no MPI.")
+    ] = None,
+    launcher: Annotated[
+        LauncherName,
+        typer.Option("--launcher", help="What starts the ranks; auto: srun inside a Slurm job, else mpiexec."),
+    ] = LauncherName.AUTO,
+    resume: Resume = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Train a policy on the campaign's twin, in one process or on MPI ranks; ``mpiexec -n N rlctl train`` works."""
+    if under_mpi():
+        from rlctl.cli.train_on_ranks import be_rank
+
+        folders = be_rank(config, out, ranks, resume=resume, sets=sets or (), quiet=as_json)
+        if not folders:
+            raise typer.Exit
+    else:
+        from rlctl import api
+        from rlctl.config.load import load_config
+
+        try:
+            loaded = load_config(config, sets or ())
+            if ranks is not None and ranks > 1:
+                from rlctl.cli.train_on_ranks import start_ranks
+
+                options = ["--json"] * as_json + [f"--log-level={log_level}"]
+                sys.exit(start_ranks(loaded, out, ranks, launcher, resume, sets or (), options))
+            folders = [api.train(loaded, out, resume=resume, progress=show_progress(as_json))]
+        except KeyboardInterrupt:
+            stopped(resume)
+    names = [str(folder) for folder in folders]
+    text = "\n".join(f"saved the policy in {name}" for name in names)
+    say(as_json, {"policies": names} if len(names) > 1 else {"policy": names[0]}, text)
+
+
+def tune(
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="A registered rule.")],
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The rule file to write.")],
+    generations: Annotated[int, typer.Option(min=1, help="Generations of the CMA-ES search.")] = 30,
+    instances: Annotated[int, typer.Option(min=1, help="Instances of each candidate per generation.")] = 24,
+    seed: Seed = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A rule file to start from; by default the rule's defaults.")
+    ] = None,
+    workers: Workers = 1,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Tune the parameters of a rule on the campaign's twin."""
+    from rlctl import api
+    from rlctl.config.load import load_config
+
+    tuned = api.tune(
+        load_config(config, sets or ()),
+        rule,
+        out,
+        generations=generations,
+        instances=instances,
+        seed=seed,
+        workers=workers,
+        start=start,
+        progress=show_progress(as_json),
+    )
+    found = ", ".join(f"{name} {value:.4g}" for name, value in tuned.parameters.items())
+    before = "untuned" if start is None else "at the start"
+    cost = f"{tuned.cost:,.4g} node-seconds per success on the twin, {tuned.start_cost:,.4g} {before}"
+    say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}\n{cost}")
+
+
+def evaluate(
+    config: ConfigFile,
+    policy: PolicyName,
+    against: Annotated[list[str], typer.Option(metavar="RULE...", help="Policies to compare with.")],
+    more: Annotated[list[str] | None, typer.Argument(metavar="RULE...", help="Further policies, as --against.")] = None,
+    instances: Annotated[
+        int | None, typer.Option(min=1, help="Number of held-out instances; by default that of the configuration.")
+    ] = None,
+    seed: Seed = None,
+    workers: Workers = 1,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the comparison to this file, as JSON.")
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add the comparison to the saved policy's manifest.")
+    ] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Compare a policy with others on the same held-out instances, with 95 % intervals."""
+    from rlctl import api
+    from rlctl.config.load import load_config
+
+    loaded = load_config(config, sets or ())
+    if out is not None:
+        require_file(out)
+    comparison = api.evaluate(
+        loaded,
+        [policy, *against, *(more or ())],
+        instances=instances,
+        seed=seed,
+        workers=workers,
+        record=record,
+        progress=show_progress(as_json),
+    )
+    # Printed before it is written: a full disk must not lose a result that took hours.
+    say(as_json, comparison.to_json(), comparison.table())
+    if out is not None:
+        write_atomically(out, json_text(comparison.to_json(), indent=2) + "\n")
+
+
+def steer(
+    config: ConfigFile,
+    policy: PolicyName,
+    run: Annotated[Path, typer.Option(metavar="RUN", help="The run folder, a new one unless with --resume.")],
+    instance: Annotated[int, typer.Option(min=0, help="Instance of the campaign.")] = 0,
+    resume: Resume = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Steer a real campaign: a policy decides, programs run, and a journal records both."""
+    from rlctl import api
+    from rlctl.config.load import load_config
+
+    try:
+        loaded = load_config(config, sets or ())
+        # The start of the interpreter and the imports are charged to the allocation too.
+        boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
+        shown = show_progress(as_json)
+        summary = api.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
+    except StoppedError as error:
+        stopped(resume, error.exit_code, str(error))
+    except AllocationEnds:
+        stopped(resume, _ALLOCATION_ENDS)
+    except KeyboardInterrupt:
+        stopped(resume or not (run / "journal.db").exists())
+    goal = "reached" if summary.reached else "not reached"
+    failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
+    failed = f"failed tasks: {failed}; for the last one: rlctl status {shlex.quote(str(run))}\n" if failed else ""
+    text = (
+        f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy\n"
+        f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
+        f"{failed}"
+        f"curves: rlctl board {shlex.quote(str(run))}\n"
+        f"report: rlctl report {shlex.quote(str(run))}\n"
+        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds"
+    )
+    say(as_json, summary.to_json(), text)
+
+
+def check(
+    config: ConfigFile,
+    play: Annotated[
+        bool,
+        typer.Option("--play", help="Also check the contracts of campaign and policies on the twin."),
+    ] = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Check a configuration: keys, values, policies, programs, and whether they fit together."""
+    from rlctl import api
+    from rlctl.config.load import load_config
+
+    checked = api.check(load_config(config, sets or ()), play=play)
+    data: dict[str, Any] = {"config": str(config), "ok": True}
+    text = f"{config}: ok"
+    if checked is not None:
+        data |= dataclasses.asdict(checked)
+        reached = ", ".join(f"{name} {count} of {checked.instances}" for name, count in checked.reached.items())
+        text += f"; contracts kept in {checked.decisions} decisions and {checked.tasks} tasks"
+        text += f"; goal reached by {reached}" if reached else ""
+        text += f"; {checked.cut} episodes reached evaluate.max_steps" if checked.cut else ""
+    say(as_json, data, text)
