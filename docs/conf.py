@@ -40,9 +40,10 @@ nitpick_ignore_regex = [
     # Names inside of the framework, and parts of annotations that Sphinx cuts in two.
     (
         "py:.*",
-        r"rlctl\.executors\.((base|pools)\._T|booked\.BookedExecutor|served\.ServedExecutor|recovery\.Past|sharing\.Share)",
+        r"rlctl\.executors\.(engine\._T|dispatch\.Dispatcher|futures\._Cancels|recovery\.History|event_log\.Journal)",
     ),
+    ("py:.*", r"rlctl\.core\.runner\.TaskRunner"),
     ("py:.*", r"rlctl\.config\.schema\.\w+Section"),
-    ("py:.*", r"(Intracomm|Journal|TaskRunner|Past|Share|BookedExecutor|tuple\[str)"),
+    ("py:.*", r"(Intracomm|Journal|TaskRunner|Allocation|tuple\[str)"),
     ("py:.*", r"(NDArray|ArrayLike|Path|Any|Protocol|BaseModel|Callable|Mapping|Sequence|.*\.NDArray)(\[.*)?"),
 ]

@@ -95,7 +95,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     open_closed_streams()
     out = Path(out)
     learner = check_train(config, out, resume)
-    with config.source.located(), storage_errors(out, "then go on with --resume"), _watching(config, signals=False):
+    with config.source.located(), storage_errors(out, "then resume with --resume"), _watching(config, signals=False):
         return learner.train(out, resume, progress or Silent())
 
 
@@ -274,7 +274,7 @@ def steer(
         with watching(config.steer.decision_timeout_s, "steer.decision_timeout_s"):
             preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
         require_folder(run)
-        with storage_errors(run, "then go on with --resume"):
+        with storage_errors(run, "then resume with --resume"):
             return control.steer(
                 config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
             )

@@ -42,8 +42,8 @@ def start_ranks(
         game = check_game(config)
         for one in agent_configs(config):
             check_training(one, game)
-    if (said := idle_ranks_warning(ranks, shape)) is not None:
-        log.warning("--ranks: %s", said)
+    if (warning := idle_ranks_warning(ranks, shape)) is not None:
+        log.warning("--ranks: %s", warning)
     program = [sys.executable, "-P", "-m", "rlctl", "train", str(config.source.path), f"--out={out}", *options]
     program += ["--resume"] * resume + [f"--set={text}" for text in sets]
     again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]

@@ -183,7 +183,7 @@ class TrainSection(Section):
             network.
         seed: seed of the learner; null: the seed of the experiment.
         checkpoint_decisions: decisions between two checkpoints, the most that a kill can lose.
-        validation_instances: instances that the policy and every rule play at each checkpoint, for the curves; 0: none.
+        validation_instances: instances of the policy and of every rule at each checkpoint, for the curves; 0: none.
         distributed: distribution over MPI ranks.
         options: options of the learner, which validates them.
     """

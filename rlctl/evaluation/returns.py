@@ -107,19 +107,19 @@ def evaluate(
         EnvironmentFault: the environment raised an exception, or returned an invalid reward or observation.
     """
     seeds = draw_instances(seed, EVALUATION, episodes)
-    played: dict[str, list[tuple[float, int, bool]]] = {}
+    episodes_of: dict[str, list[tuple[float, int, bool]]] = {}
     progress.start("comparing policies", len(seeds) * len(policies), "episodes")
     environment = factory.environment()
     try:
         for name, policy in policies.items():
-            played[name] = []
+            episodes_of[name] = []
             for instance in seeds:
-                played[name].append(run_episode(environment, name, copy.deepcopy(policy), instance, max_steps))
+                episodes_of[name].append(run_episode(environment, name, copy.deepcopy(policy), instance, max_steps))
                 progress.advance(1)
     finally:
         progress.stop()
         environment.close()
-    columns = np.array([[total for total, *_ in of] for of in played.values()]).T
+    columns = np.array([[total for total, *_ in of] for of in episodes_of.values()]).T
     sums = resampled_sums(np.hstack([columns, columns - columns[:, :1]]), seed=seed) / episodes
     tail = (1.0 - LEVEL) / 2.0
     lows, highs = np.quantile(sums, [tail, 1.0 - tail], axis=0).tolist()
@@ -132,10 +132,10 @@ def evaluate(
             interval=(lows[i], highs[i]),
             difference=means[i] - means[0],
             difference_interval=(lows[count + i], highs[count + i]),
-            length=float(np.mean([steps for _, steps, _ in played[name]])),
-            cut=sum(cut for *_, cut in played[name]),
+            length=float(np.mean([steps for _, steps, _ in episodes_of[name]])),
+            cut=sum(cut for *_, cut in episodes_of[name]),
         )
-        for i, name in enumerate(played)
+        for i, name in enumerate(episodes_of)
     ]
     return Returns(factory.name, rows, seed, max_steps)
 
@@ -154,14 +154,14 @@ def try_out(
     """
     environment = factory.environment()
     try:
-        played = [
+        episodes_of = [
             run_episode(environment, name, policy, seed + i, max_steps)
             for name, policy in {RANDOM: None, **policies}.items()
             for i in range(episodes)
         ]
     finally:
         environment.close()
-    return sum(steps for _, steps, _ in played), sum(cut for *_, cut in played)
+    return sum(steps for _, steps, _ in episodes_of), sum(cut for *_, cut in episodes_of)
 
 
 def run_episode(

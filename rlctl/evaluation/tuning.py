@@ -150,7 +150,7 @@ def search(
         seed=settings.seed % 2**32,
         population_size=settings.population,
     )
-    size, played, decisions = optimiser.population_size, 0, 0
+    size, episodes, decisions = optimiser.population_size, 0, 0
     best: list[tuple[float, Parameters]] = []
     last = (2 + min(settings.generations, FINALISTS - 1)) * settings.validation
     progress.start("tuning", settings.generations * size * settings.instances + last, "campaigns")
@@ -163,7 +163,7 @@ def search(
             optimiser.tell([(point, one.objective) for point, one in zip(points, costs, strict=True)])
             cost, winner = min((one.objective, i) for i, one in enumerate(costs))
             best.append((cost, candidates[winner]))
-            played += sum(one.episodes for one in costs)
+            episodes += sum(one.episodes for one in costs)
             decisions += sum(one.decisions for one in costs)
             progress.advance(0, f"generation {generation + 1}, {math.exp(cost):.4g} per success")
         leaders = [parameters for _, parameters in sorted(best, key=lambda entry: entry[0])[: FINALISTS - 1]]
@@ -179,7 +179,7 @@ def search(
         cost=math.exp(cost),
         start_cost=math.exp(costs[0].objective),
         population=size,
-        episodes=played + sum(one.episodes for one in costs),
+        episodes=episodes + sum(one.episodes for one in costs),
         decisions=decisions + sum(one.decisions for one in costs),
     )
 

@@ -58,7 +58,7 @@ def check(config: Config) -> None:
 
 
 def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
-    """The campaign, if it can be played on this machine.
+    """Make the factory of the campaign, and check it against the machine.
 
     Args:
         real: with real programs.
@@ -91,7 +91,7 @@ def check_programs(config: Config, factory: CampaignFactory) -> None:
             "give it walltime_s",
             endless.uid,
         )
-    asked = getattr(executors, "check_programs", None)
+    asked = executors.check_programs
     for note in [] if asked is None else asked(specs):
         log.warning("%s", note)
 

@@ -85,17 +85,17 @@ def compare(run: RunFolder, with_rules: bool, instances: int, progress: Progress
     own = _own(run, policies)
     capacity = run.config.machine.capacity()
     seeds = [curve.instance, *spread_instances(run.config.seed, instances)] if policies else []
-    played: dict[str, list[Curve]] = {}
+    curves_of: dict[str, list[Curve]] = {}
     try:
         if policies:
-            played = twin_curves(factory, capacity, policies, seeds, progress)
+            curves_of = twin_curves(factory, capacity, policies, seeds, progress)
         alone = twin_curves(factory, capacity, {own.name: own}, seeds[:1])[own.name][0] if own and policies else None
     except Exception as error:  # code of another package; the report is written without comparison
         problem = str(error) if isinstance(error, RlctlError) else repr(error)
         return _without_rules(curve, f"the rules could not run: {problem}")
-    rows = [_row(curve, name, curves, _LINES[n % len(_LINES)]) for n, (name, curves) in enumerate(played.items())]
+    rows = [_row(curve, name, curves, _LINES[n % len(_LINES)]) for n, (name, curves) in enumerate(curves_of.items())]
     rows.sort(key=lambda row: (row.more, row.cost))
-    first = {name: curves[0] for name, curves in played.items()}
+    first = {name: curves[0] for name, curves in curves_of.items()}
     many = len(seeds) > 1
     return RuleComparison(
         run=curve,
@@ -104,7 +104,7 @@ def compare(run: RunFolder, with_rules: bool, instances: int, progress: Progress
         instances=len(seeds) if many else 0,
         problems=problems,
         chart=_together(curve, first, alone, rows),
-        charts={row.name: _alone(curve, played[row.name], row) for row in rows} if many else {},
+        charts={row.name: _alone(curve, curves_of[row.name], row) for row in rows} if many else {},
     )
 
 

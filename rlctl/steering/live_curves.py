@@ -74,10 +74,10 @@ class LiveCurves:
         self._masked: list[float] = []
         self._count_s, self._look_s = 0.0, time.monotonic() + EVERY_S
         if not decisions:
-            who = {"run": "steer", "policy": identity["policy"], "instance": identity["instance"]}
+            run = {"run": "steer", "policy": identity["policy"], "instance": identity["instance"]}
             policy = shlex.quote(str(journal.header.get("policy_source") or identity["policy"]))
-            command = f"rlctl steer experiment.yaml --policy {policy} --run NEW-FOLDER --instance {who['instance']}"
-            write_run_metadata(self._board, config, factory, who, command)
+            command = f"rlctl steer experiment.yaml --policy {policy} --run NEW-FOLDER --instance {run['instance']}"
+            write_run_metadata(self._board, config, factory, run, command)
 
     def decided(self, decision: Decision, action: Action, latency_s: float) -> None:
         """Write the values of a decision."""

@@ -21,7 +21,7 @@ from rlctl.core.campaign import Campaign
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import json_text, plain
 from rlctl.executors.event_log import Journal, JournalInUseError
-from rlctl.executors.local.supervisor_client import unattended
+from rlctl.executors.local.pid_file import unattended
 from rlctl.monitoring.formatting import format_action, format_cores, format_count, format_duration
 from rlctl.monitoring.ledger import allocation_ledger, ledger_line
 from rlctl.monitoring.timeline import AnsweredDecision, Timeline
@@ -154,11 +154,10 @@ class CampaignStatus:
         return [*facts, ("ledger", ledger)] if ledger else facts
 
     def _steered(self) -> str:
-        who = self.controller
-        if who.alive:
-            return f"being steered by process {who.holder}"
-        if who.alive is None:
-            return f"last steered by process {who.holder} on another machine, which may still run"
+        if self.controller.alive:
+            return f"being steered by process {self.controller.holder}"
+        if self.controller.alive is None:
+            return f"last steered by process {self.controller.holder} on another machine, which may still run"
         if self.braked:
             return self.braked
         return "interrupted: resume it with rlctl steer and --resume"
@@ -167,7 +166,7 @@ class CampaignStatus:
         if not self.unattended:
             return []
         several = self.unattended > 1
-        text = f"{self.unattended} {'programs run' if several else 'program runs'} on without a controller; "
+        text = f"{self.unattended} {'programs' if several else 'program'} still running; "
         text += f"--resume within {format_duration(self.lease_s)} adopts {'them' if several else 'it'}"
         return [("", text)]
 
@@ -210,9 +209,9 @@ def status(path: Path | str) -> CampaignStatus:
 
 def status_of(path: Path) -> tuple[RunFolder, CampaignStatus]:
     """Content of a run folder, and the state of its campaign."""
-    who = controller(path)  # first, so that a controller that has ended has written all its records
+    steering = controller(path)  # first, so that a controller that has ended has written all its records
     run = read_run(path)
-    return run, _status(run, who)
+    return run, _status(run, steering)
 
 
 class StatusFile:
@@ -250,16 +249,16 @@ def write_status(path: Path, config: Config, journal: Journal) -> None:
     write_atomically(path / STATUS, json_text(_status(run, controller(path))) + "\n")
 
 
-def _status(run: RunFolder, who: Controller) -> CampaignStatus:
+def _status(run: RunFolder, steering: Controller) -> CampaignStatus:
     timeline, summary = run.timeline, run.timeline.summary
-    elapsed_s = now_s(run) if summary is None and who.alive else timeline.charged_s
+    elapsed_s = now_s(run) if summary is None and steering.alive else timeline.charged_s
     campaign = _campaign(run)
     goal = None if campaign is None else campaign.goal
     if summary is not None:
         successes = int(summary["successes"])
     else:
         successes = timeline.decisions[-1].successes if timeline.decisions else 0
-    alive = summary is None and who.alive is not False
+    alive = summary is None and steering.alive is not False
     open_ = [attempt for attempt in timeline.attempts if attempt.ended_s is None] if alive else []
     running = [
         TaskStatus(a.uid, a.attempt, max(elapsed_s - a.launched_s, 0.0), a.cores, a.gpus)
@@ -269,8 +268,8 @@ def _status(run: RunFolder, who: Controller) -> CampaignStatus:
     left_s = None
     if alive and goal is not None and 2 <= successes < goal:
         left_s = elapsed_s / successes * (goal - successes)
-    nobody = summary is None and who.alive is False
-    programs, lease_s = unattended(run.path / WORK) if nobody else (0, 0.0)
+    orphaned = summary is None and steering.alive is False
+    programs, lease_s = unattended(run.path / WORK) if orphaned else (0, 0.0)
     failed = [attempt for attempt in timeline.attempts if attempt.failure is not None]
     failed.sort(key=lambda attempt: attempt.ended_s or 0.0)
     ledger = allocation_ledger(timeline, elapsed_s)
@@ -281,7 +280,7 @@ def _status(run: RunFolder, who: Controller) -> CampaignStatus:
         policy=str(run.header.get("policy", "")),
         ended=summary is not None,
         reached=summary is not None and bool(summary["reached"]),
-        controller=who,
+        controller=steering,
         successes=successes,
         goal=goal,
         elapsed_s=elapsed_s,

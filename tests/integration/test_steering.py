@@ -95,7 +95,7 @@ def test_status_tells_that_programs_go_on_when_the_controller_was_killed(steerin
     assert CampaignStatus.from_json(now.to_json()) == now
     text = io.StringIO()
     Console(file=text, width=80).print(now.show())
-    line = r"2 programs run on without a controller; --resume within [45]:\d\d min adopts them"
+    line = r"2 programs still running; --resume within [45]:\d\d min adopts them"
     assert re.search(line, text.getvalue()), text.getvalue()
     (steering.run / "work" / "go").touch()
     code, _, err = steering.finish("--resume")
