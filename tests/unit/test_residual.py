@@ -8,6 +8,7 @@ import pytest
 from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import ConfigError
 from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualPolicy, residual_choices
 from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import make_rule
@@ -61,3 +62,19 @@ def test_a_rule_that_answers_with_indices_cannot_be_corrected():
     env.reset(options={"instance": 0})
     with pytest.raises(ConfigError, match="residual"):
         residual_choices(env.episode.decision, Centre())
+
+
+def test_the_discount_of_the_learner_shapes_the_rewards_of_campaigns_and_a_rule_wraps_them():
+    from types import SimpleNamespace
+
+    from rlctl_agents.env_setup import env_setup
+
+    factory = BlockCopolymer(OPTIONS)
+    spec = SimpleNamespace(options=SimpleNamespace(gamma=0.9), residual=None)
+    for env in (CampaignEnv(factory, factory.capacity), CampaignVectorEnv(factory, 2, 0, factory.capacity)):
+        assert env_setup(spec, env, "block_copolymer") is env
+        assert env.gamma == 0.9
+        around = env_setup(SimpleNamespace(options=spec.options, residual=RULE), env, "block_copolymer")
+        assert around.unwrapped is env
+        _, info = around.reset(seed=0)
+        np.testing.assert_array_equal(info["action_mask"], around.action_masks())
