@@ -130,7 +130,7 @@ class WorkloadOptions(OptionsSection):
         spread: of the logarithm of work within an instance; drawn for each instance.
         error: deviation of the logarithm of the estimates; drawn for each instance.
         serial: part of the work that does not scale, log-uniform, for each kind.
-        kappa: cost of communication, for each kind; see ``law.py``.
+        kappa: cost of communication, for each kind; see ``program/scaling_law.py``.
         spawn_probability: chance that a task that ends brings forth another.
         depend_probability: chance that a task waits for an earlier one.
         load: offered work over what the machine could do, if tasks arrive one by one; 0: all are there at first.

@@ -17,7 +17,7 @@ class ScalingEstimate:
     """The law of one kind, fitted to its tasks so far: least squares with what is expected beforehand.
 
     A task that took ``seconds`` on n ranks measures ``seconds n / estimate = loss(n, serial, kappa)``, which is linear
-    in both unknowns up to their product (see ``law.py``). That of a task on GPUs measures their gain as well.
+    in both unknowns up to their product (see ``scaling_law``). That of a task on GPUs measures their gain as well.
 
     Attributes:
         serial, kappa: the present belief.

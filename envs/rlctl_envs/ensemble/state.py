@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
@@ -275,12 +275,6 @@ class EnsembleState:
         start_up_s = self._start_up_s[task.shape.ranks]
         scaling = self.scalings[task.job.kind]
         scaling.learn(task.job.estimate_s, task.shape.ranks, task.shape.gpu, max(seconds - start_up_s, 1e-9))
-
-    def all_open(self) -> Iterable[ActiveTask]:
-        """Tasks that have arrived and are in no final state."""
-        yield from self.waiting.values()
-        yield from self.blocked.values()
-        yield from self.running.values()
 
     def _seconds(self, task: ActiveTask, shape: TaskShape, share: float) -> float:
         scaling = self.scalings[task.job.kind]

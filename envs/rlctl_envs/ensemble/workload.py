@@ -25,7 +25,7 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True, slots=True)
 class TaskKind:
-    """How tasks of a kind scale; see ``law.py``."""
+    """How tasks of a kind scale; see ``program/scaling_law.py``."""
 
     serial: float
     kappa: float

@@ -3,10 +3,10 @@
     python -m rlctl_envs.ensemble.program --jobs jobs.json --task 7 --kind compute --result task7.json
     mpiexec -n 2 python -m rlctl_envs.ensemble.program ... --progress task7.jsonl --checkpoint task7.npz
 
-An ordinary simulation: it knows nothing of rlctl. What the task is stands in ``jobs.json``: its work in seconds of one
-rank, how it scales, where it is stuck, what comes of it. ``--kind paced`` sleeps for as long as the law of ``law.py``
-says; the others compute. SIGTERM makes it write its checkpoint and end; begun again with the same checkpoint, on
-however many ranks, it goes on from there. Exit codes: 0 done, 1 cannot write, 2 wrong input, 75 stopped.
+An ordinary simulation: it knows nothing of rlctl. ``jobs.json`` describes the task: its work in seconds of one rank,
+how it scales, where it is stuck, what its result is worth. ``--kind paced`` sleeps for as long as ``scaling_law`` says;
+the others compute. SIGTERM makes it write its checkpoint and end; started again with the same checkpoint, on any
+number of ranks, it continues from there. Exit codes: 0 done, 1 cannot write, 2 wrong input, 75 stopped.
 
 For tests of executors, the variable RLCTL_ENSEMBLE_FAULT makes it misbehave when half of its work is done:
 ``hang``, ``die`` (by SIGKILL), ``exit`` (code 9), or ``garbage`` (a result that is no JSON).
