@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlctl.config.schema import RuleEntry
+from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.errors import ConfigError
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualPolicy, residual_choices
 from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import make_rule
+from rlctl_agents.ppo import ppo
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 
 OPTIONS = {"films": 1, "allocation_s": 15.0}
@@ -64,17 +65,11 @@ def test_a_rule_that_answers_with_indices_cannot_be_corrected():
         residual_choices(env.episode.decision, Centre())
 
 
-def test_the_discount_of_the_learner_shapes_the_rewards_of_campaigns_and_a_rule_wraps_them():
-    from types import SimpleNamespace
-
-    from rlctl_agents.env_setup import env_setup
-
+def test_the_learners_discount_shapes_the_rewards_of_campaigns():
+    section = {"decisions": 64, "options": {"gamma": 0.5}}
+    campaign = {"name": "block_copolymer", "options": OPTIONS}
+    learner = ppo(Config.model_validate({"schema": 1, "seed": 1, "campaign": campaign, "train": section}))
     factory = BlockCopolymer(OPTIONS)
-    spec = SimpleNamespace(options=SimpleNamespace(gamma=0.9), residual=None)
     for env in (CampaignEnv(factory, factory.capacity), CampaignVectorEnv(factory, 2, 0, factory.capacity)):
-        assert env_setup(spec, env, "block_copolymer") is env
-        assert env.gamma == 0.9
-        around = env_setup(SimpleNamespace(options=spec.options, residual=RULE), env, "block_copolymer")
-        assert around.unwrapped is env
-        _, info = around.reset(seed=0)
-        np.testing.assert_array_equal(info["action_mask"], around.action_masks())
+        assert learner.env_setup(env, factory.name) is env
+        assert env.gamma == 0.5
