@@ -204,8 +204,8 @@ def simulations(path: Path) -> list[tuple[float, float]]:
     One without a result (it diverged, or was stopped when the allocation ended) ended when the next one was submitted.
     """
     with contextlib.closing(Journal.open(path, read_only=True)) as journal:
-        records = journal.records(kinds=["submitted", "started"])
-    began = {record.data["uid"]: record.time_s for record in records if record.kind == "started"}
+        records = journal.records(kinds=["submitted", "event"])
+    began = {record.data["uid"]: record.time_s for record in records if record.data.get("state") == "running"}
     results = {uid: path.parent / "work" / f"{uid}.json" for uid in began}
     told = {uid: (file.stat().st_mtime, json.loads(file.read_text())) for uid, file in results.items() if file.exists()}
     origin_s = statistics.median(end - found["seconds"]["total"] - began[uid] for uid, (end, found) in told.items())

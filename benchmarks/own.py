@@ -134,10 +134,11 @@ def recovery(folder: Path, disk: Path, quick: bool) -> Iterator[Row]:
                     uid = {"uid": f"task-{i}", "attempt": 1}
                     journal.append("submitted", i * 1e-3, {**uid, "parameters": {"temperature": 1.5, "seed": i}})
                     journal.append("launching", i * 1e-3, {**uid, "cores": [0], "gpus": {}, "nodes": [0]})
-                    journal.append(
-                        "started", i * 1e-3, {**uid, "pid": 4711, "starttime": i, "host": "a", "boot_id": "b"}
-                    )
-                    journal.append("finished", i * 1e-3, {**uid, "state": "done", "values": {"energy": -1.0}})
+                    event = {**uid, "time_s": i * 1e-3}
+                    where = {"pid": 4711, "starttime": i, "host": "a", "boot_id": "b"}
+                    journal.append("event", i * 1e-3, {**event, "state": "running", **where})
+                    result = {"values": {"energy": -1.0}, "failure": None, "message": ""}
+                    journal.append("event", i * 1e-3, {**event, "state": "done", "result": result})
     values = []
     for number in range(1 if quick else 3):
         began = time.perf_counter()

@@ -26,10 +26,11 @@ from rows import Row, machine, parser, report, row
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskId, TaskSpec
-from rlctl.executors.local.backend import LocalExecutor, Settings
-from rlctl.executors.slurm import SlurmExecutor
-from rlctl.executors.slurm.allocation import Request
-from rlctl.executors.slurm.backend import SlurmSettings
+from rlctl.executors.engine import Executor
+from rlctl.executors.local.backend import LocalExecutor
+from rlctl.executors.local.options import LocalOptions
+from rlctl.executors.slurm.backend import SlurmBackend
+from rlctl.executors.slurm.options import SlurmOptions, SubmitOptions
 
 TESTBED = Path(__file__).parents[1] / "scripts" / "slurm-testbed.sh"
 SRUN = ["srun", "--overlap", "--cpu-bind=none", "--gres=none", "--nodes=1", "--ntasks=1", "true"]
@@ -58,8 +59,8 @@ def first_task(folder: Path, runs: int) -> Iterator[Row]:
     seconds = []
     for number in range(runs):
         began = time.perf_counter()
-        how = SlurmSettings(submit=Request("0:05:00"), poll_s=0.2)
-        executor = SlurmExecutor(Capacity(cores=2), folder / f"first-{number}", eager=True, slurm=how)
+        how = SlurmOptions(submit=SubmitOptions(time_limit="0:05:00"), poll_s=0.2, lease_s=0.0)
+        executor = Executor(SlurmBackend(Capacity(cores=2), folder / f"first-{number}", how), eager=True)
         try:
             executor.submit_task(TaskSpec(TaskId("first"), executable="true")).result(120)
             seconds.append(time.perf_counter() - began)
@@ -89,14 +90,15 @@ def programs(folder: Path, rounds: int, count: int) -> Iterator[Row]:
     walls: dict[str, list[float]] = {BARE: [], OURS: [], LOCAL: []}
     cpus: dict[str, list[float]] = {BARE: [], OURS: [], LOCAL: []}
     rates: dict[str, list[float]] = {BARE: [], OURS: []}
-    capacity, settings = Capacity(cores=4), Settings(memory=False, oversubscribe=True)
+    capacity = Capacity(cores=4)
+    here = LocalOptions(lease_s=0.0, enforce_memory=False, oversubscribe=True)
     with (
-        SlurmExecutor(capacity, folder / "programs", eager=True, settings=settings) as ours,
-        LocalExecutor(capacity, folder / "local", eager=True, settings=settings) as local,
+        Executor(SlurmBackend(capacity, folder / "programs", SlurmOptions(lease_s=0.0)), eager=True) as ours,
+        LocalExecutor(capacity, folder / "local", eager=True, options=here) as local,
         ThreadPoolExecutor(4) as threads,
     ):
 
-        def true(executor: LocalExecutor, name: str) -> object:
+        def true(executor: Executor, name: str) -> object:
             return executor.submit_task(TaskSpec(TaskId(name), executable="true"))
 
         for round_ in range(rounds):
@@ -132,7 +134,7 @@ def calls(folder: Path, rounds: int, count: int) -> Iterator[Row]:
     middle: dict[tuple[str, str], list[float]] = {}
     high: dict[tuple[str, str], list[float]] = {}
     with (
-        SlurmExecutor(Capacity(cores=2), folder / "calls", eager=True) as ours,
+        Executor(SlurmBackend(Capacity(cores=2), folder / "calls", SlurmOptions(lease_s=0.0)), eager=True) as ours,
         LocalExecutor(max_workers=2) as local,
     ):
         for executor in (ours, local):

@@ -36,13 +36,14 @@ add_module_names = False
 # Names of other projects; looking them up would need the network.
 nitpick_ignore_regex = [
     ("py:.*", r"(numpy|np|gymnasium|torch|stable_baselines3|pydantic|collections|typing|pathlib|enum|rich)\b.*"),
-    ("py:.*", r"(concurrent|contextlib)\..*"),
+    ("py:.*", r"(abc|concurrent|contextlib)\..*"),
     # Names inside of the framework, and parts of annotations that Sphinx cuts in two.
     (
         "py:.*",
-        r"rlctl\.executors\.((base|pools)\._T|booked\.BookedExecutor|served\.ServedExecutor|recovery\.Past|sharing\.Share)",
+        r"rlctl\.executors\.(engine\._T|dispatch\.Dispatcher|futures\._Cancels|recovery\.History|event_log\.Journal)",
     ),
-    ("py:.*", r"rlctl\.(core\.runner\.TaskRunner|config\.schema\.TrainSection)"),
-    ("py:.*", r"(Journal|TaskRunner|Past|Share|BookedExecutor|tuple\[str)"),
+    ("py:.*", r"rlctl\.core\.runner\.TaskRunner"),
+    ("py:.*", r"rlctl\.config\.schema\.\w+Section"),
+    ("py:.*", r"(Intracomm|Journal|TaskRunner|Allocation|tuple\[str)"),
     ("py:.*", r"(NDArray|ArrayLike|Path|Any|Protocol|BaseModel|Callable|Mapping|Sequence|.*\.NDArray)(\[.*)?"),
 ]

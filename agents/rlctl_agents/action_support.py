@@ -1,4 +1,4 @@
-"""Which actions which algorithm learns: asked by ``rlctl check`` and before every training, and shown in the docs."""
+"""Which action spaces each algorithm learns; ``rlctl check`` and each training ask, and the documentation shows it."""
 
 from __future__ import annotations
 

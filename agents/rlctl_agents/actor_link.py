@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.distributed.comm.chunk import Chunk
-from rlctl_agents.gradient_averaging import Reducer
 
 if TYPE_CHECKING:
+    from rlctl.distributed.comm.polling import RankGroup
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.distributed.learner.experience_source import ExperienceSource
 
@@ -33,26 +33,22 @@ class ActorLink:
 
     source: ExperienceSource
     asked_to_stop: Callable[[], bool] = lambda: False
-    learners: Reducer | None = None
+    learners: RankGroup | None = None
 
     @classmethod
     def of(cls, ranks: LearnerContext) -> ActorLink:
-        """Of a learner among MPI ranks."""
+        """The link of a learner among MPI ranks."""
         assert ranks.collector is not None
         return cls(ranks.collector, ranks.stop, ranks.learners)
 
     @property
     def count(self) -> int:
-        """Of learners."""
+        """Number of learners."""
         return 1 if self.learners is None else self.learners.size
 
     def total(self, number: int) -> int:
         """The sum of a number over all learners."""
-        if self.learners is None:
-            return number
-        array = np.array([number], np.int64)
-        self.learners.sum(array)
-        return int(array[0])
+        return number if self.learners is None else self.learners.total(number)
 
 
 def ended_infos(chunks: Sequence[Chunk]) -> tuple[list[dict[str, Any]], NDArray[np.bool_]]:

@@ -1,4 +1,4 @@
-"""What happens besides learning: figures for TensorBoard, progress, checkpoints, and stopping when asked to."""
+"""Stable-Baselines3 callback: figures for TensorBoard, progress, checkpoints, and stopping on request."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class TrainingCallback(BaseCallback):
 
     @property
     def _buffer(self) -> ReplayBuffer | None:
-        """Of an algorithm that learns from one."""
+        """The replay buffer of an off-policy algorithm."""
         return self.model.replay_buffer if isinstance(self.model, OffPolicyAlgorithm) else None
 
     def _on_training_start(self) -> None:

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-
-class Reducer(Protocol):
-    """All learners of an agent.
-
-    Attributes:
-        size: how many.
-        rank: which of them this is.
-    """
-
-    size: int
-    rank: int
-
-    def sum(self, array: NDArray[Any]) -> None:
-        """Replace the array by the sum over all learners."""
-
-    def max(self, array: NDArray[Any]) -> None:
-        """Replace the array by the elementwise maximum over all learners."""
+if TYPE_CHECKING:
+    from rlctl.distributed.comm.polling import RankGroup
 
 
-def same_weights(parameters: Iterable[torch.Tensor], reducer: Reducer) -> None:
+def same_weights(parameters: Iterable[torch.Tensor], learners: RankGroup) -> None:
     """Copy the first learner's weights to all."""
     parameters = list(parameters)
     flat = flattened(parameters)
-    if reducer.rank:
+    if learners.rank:
         flat[:] = 0.0
-    reducer.sum(flat)
+    learners.sum(flat)
     put(parameters, flat)
 
 
-def average_gradients(optimizer: torch.optim.Optimizer, reducer: Reducer) -> None:
+def average_gradients(optimizer: torch.optim.Optimizer, learners: RankGroup) -> None:
     """Make each step of this optimiser with the mean gradient of all learners.
 
     For algorithms whose ``train`` is not ours: learners must make as many steps with minibatches of one size.
@@ -48,8 +33,8 @@ def average_gradients(optimizer: torch.optim.Optimizer, reducer: Reducer) -> Non
     def average(optimizer: torch.optim.Optimizer, *arguments: Any) -> None:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         flat = flattened(gradients)
-        reducer.sum(flat)
-        put(gradients, flat / np.float32(reducer.size))
+        learners.sum(flat)
+        put(gradients, flat / np.float32(learners.size))
 
     optimizer.register_step_pre_hook(average)
 

@@ -71,13 +71,13 @@ def policy_spec(model: Any) -> dict[str, Any]:
 
 
 def policy_weights(model: Any) -> NDArray[np.float32]:
-    """The weights of what acts, flat, in the order of ``rlctl.distributed.actor.numpy_policies.ActorPolicy``."""
+    """The acting network's weights, flat, in the order of ``rlctl.distributed.actor.numpy_policies.ActorPolicy``."""
     with torch.no_grad():
         return torch.cat([tensor.reshape(-1) for _, tensors in parts(model) for tensor in tensors]).cpu().numpy()
 
 
 class PolicyPart(StrEnum):
-    """Of what acts."""
+    """Kinds of weights in an acting network."""
 
     LSTM = "lstm"
     ATTENTION = "attention"
@@ -86,7 +86,7 @@ class PolicyPart(StrEnum):
 
 
 def parts(model: Any) -> list[tuple[PolicyPart, tuple[torch.Tensor, ...]]]:
-    """Weights of what acts, in order: a recurrent layer's, matrix and bias of each layer, deviations of their own."""
+    """The acting network's weights in order: recurrent layer, matrix and bias of each layer, standard deviations."""
     found: list[tuple[PolicyPart, tuple[torch.Tensor, ...]]] = []
     policy = model.policy
     if isinstance(policy, RecurrentActorCriticPolicy):
@@ -108,18 +108,18 @@ def parts(model: Any) -> list[tuple[PolicyPart, tuple[torch.Tensor, ...]]]:
 
 
 def _attention(model: Any) -> AttentionActor | None:
-    """What acts, if it attends to sets."""
+    """The acting network, if it attends over sets."""
     towers = model.policy.mlp_extractor if isinstance(model, OnPolicyAlgorithm) else None
     return towers.actor if isinstance(towers, SetTowers) else None
 
 
 def _actor(model: Any) -> Any:
-    """The part that acts, where it is one of its own."""
+    """The module that acts."""
     return model.q_net if isinstance(model, DQN) else model.actor if isinstance(model, SAC | TD3) else model.policy
 
 
 def _layers(model: Any) -> Sequence[nn.Module]:
-    """Of what acts, the last one linear; TD3's ends with a hyperbolic tangent, which belongs to the head."""
+    """The acting network's layers, the last one linear; TD3's final hyperbolic tangent belongs to the head."""
     actor = _actor(model)
     if isinstance(model, DQN):
         return list(actor.q_net)

@@ -91,7 +91,7 @@ class RowTowers(nn.Module):
         return self._critic(self._observation(rows), rows[:, self.n_obs + self.n_mask :])
 
     def forward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of actor and critic."""
+        """Features of actor and critic."""
         return self.forward_actor(rows), self.forward_critic(rows)
 
     def _actor(self, observation: torch.Tensor) -> torch.Tensor:

@@ -31,10 +31,10 @@ class StableBaselinesLearner(Learner):
         self.chunk_steps = spec.chunk_steps
 
     def check(self, game: Game) -> None:
-        """Refuse what cannot be trained, or saved in the end.
+        """Check that the campaign can be trained, and the policy saved in the end.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: actions, options or sizes do not allow it.
         """
         observation, action = game_spaces(game, self.config.seed)
         require_learned(self.section.algorithm, action)

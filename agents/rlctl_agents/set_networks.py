@@ -61,7 +61,7 @@ class AttentionActor(nn.Module):
         self.favour = nn.Parameter(torch.full((1,), FAVOUR))
 
     def begin(self) -> None:
-        """Nothing is known yet: the rule decides, or chance."""
+        """Zero the scores: at first the rule decides, or chance without one."""
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 

@@ -1,4 +1,4 @@
-"""A training that goes on with the network of a saved policy, in a game and with options of its own."""
+"""Starts a training from the network of a saved policy (``train.start``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The board of a training: what Stable-Baselines3 logs, and how the policy does beside the rules, in one vocabulary."""
+"""TensorBoard files of a training: Stable-Baselines3's log, and validation of the policy beside the rules."""
 
 from __future__ import annotations
 

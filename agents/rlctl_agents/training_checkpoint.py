@@ -34,7 +34,7 @@ MODEL, STATE, RANDOM, ENVIRONMENTS, REPLAY = (
     "replay.npz",
 )
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "durations")
-"""Of a replay buffer."""
+"""Arrays of a replay buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Checkpoints:
         """Refuse weights that are not finite, before they are acted by or overwrite what was good.
 
         Raises:
-            LearningDiverged: so they are.
+            LearningDiverged: a weight is not finite.
         """
         numbers = [*model.policy.parameters()]
         if isinstance(model, SAC) and model.log_ent_coef is not None:

@@ -82,10 +82,10 @@ class RemoteEnvSpec(VecEnv):
         raise NotImplementedError("actors step the environments; here are only their spaces")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """No environment is held."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """Of the specification itself."""
+        """An attribute of the specification itself."""
         return [getattr(self, attr_name)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:

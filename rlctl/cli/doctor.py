@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.devices import visible
-from rlctl.executors.launchers import Launch, Launcher, launch
+from rlctl.executors.devices import visible_devices
+from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.cores import usable_cores
 from rlctl.executors.local.processes import send_signal, session_processes
-from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, library, scratch_environment
-from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.mpi import clean_environment, find_mpiexec, launcher_family, mpi_library, scratch_environment
+from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.executors.slurm.steps import PMI
 
 _PATIENCE_S = 60.0
@@ -95,9 +95,10 @@ def mpi() -> Finding:
         advice = f"{_INSTALL_MPI}, or load your site's MPI module; without it tasks of several ranks cannot run"
         return Finding("MPI", False, "no mpiexec", advice)
     try:
-        which = f"{path} ({flavour(path)})"
-        survive = flavour(path) is Launcher.OPENMPI
-        command = [*launch(flavour(path), Launch(2, program=path, survive=survive))[0], sys.executable, "-c", _ASK_MPI]
+        family = launcher_family(path)
+        which, survive = f"{path} ({family})", family is Launcher.OPENMPI
+        start = launch_command(family, LaunchRequest(2, program=path, survive=survive))[0]
+        command = [*start, sys.executable, "-c", _ASK_MPI]
     except LaunchError as error:
         return Finding("MPI", False, str(error), _INSTALL_MPI)
     with tempfile.TemporaryDirectory(prefix="rlctl-") as scratch:
@@ -126,7 +127,7 @@ def mpi() -> Finding:
 
 def gpus() -> Finding:
     """GPUs according to the tools of their vendors, and those that this process may use."""
-    found, seen = _gpus(), visible(os.environ)
+    found, seen = _gpus(), visible_devices(os.environ)
     if seen.names is None or not seen.source:
         return found
     return replace(found, detail=f"{found.detail}; {seen.source} allows {len(seen.names)}")
@@ -159,18 +160,18 @@ def slurm() -> Finding:
         )
         return Finding("Slurm", False if job else None, f"sinfo: {message}", where)
     where = f"{', '.join(out.strip().splitlines())}; {f'inside job {job}' if job else 'outside a job'}"
-    if (why := _cannot_gather()) is not None:
+    if (why := _pmi_problem()) is not None:
         what, _, cure = why.partition(": ")
         return Finding("Slurm", False, f"{where}; ranks of this Python's MPI do not connect: {what}", cure)
     advice = "" if job else "executor slurm: inside a job (salloc, sbatch), or with executor.options.submit"
     return Finding("Slurm", True, where, advice)
 
 
-def _cannot_gather() -> str | None:
+def _pmi_problem() -> str | None:
     """Why ranks of this Python's MPI do not connect under srun; None: they do, or it is unknown."""
-    family = library(sys.executable, clean_environment(os.environ))
+    family = mpi_library(sys.executable, clean_environment(os.environ))
     with contextlib.suppress(LaunchError):
-        return None if family is None else cannot_gather(PMI[family])
+        return None if family is None else pmi_problem(PMI[family])
     return None
 
 

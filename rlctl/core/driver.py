@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +28,7 @@ from rlctl.core.machine import Machine
 from rlctl.core.plugin_calls import asking
 from rlctl.core.records import Record, Recorder
 from rlctl.core.runner import TaskRunner
-from rlctl.core.task import Event, TaskId, TaskSpec, TaskState, event_from_json, event_to_json
+from rlctl.core.task import Event, TaskId, TaskSpec, TaskState, event_from_json
 
 
 class Ledger:
@@ -229,9 +228,6 @@ class Driver:
                     self.executor.update(command.uid, resources=command.resources)
 
     def _take(self, events: Sequence[Event]) -> None:
-        with nullcontext() if self.recorder is None or not events else self.recorder.batch():
-            for event in events:
-                self._record("event", event.time_s, event_to_json(event))
         for event in events:
             # As a replay does, which cannot know what came at one instant with the event that ended the campaign.
             if self.campaign.outcome().ended:
@@ -287,7 +283,6 @@ class Driver:
             if not events:
                 break
             for event in events:
-                self._record("event", event.time_s, event_to_json(event))
                 self._settle(event)
 
     def _record(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:

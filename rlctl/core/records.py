@@ -7,6 +7,24 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+EVENTS: Mapping[str, str] = {
+    # Written by the executor: ``rlctl.executors.task_log``.
+    "submitted": "A task is queued: uid, attempt, and parameters or function.",
+    "launching": "An attempt is about to be started: uid, attempt, cores, gpus, nodes; pool; job and hosts of Slurm.",
+    "event": "A task has another state, or progress: see ``event_to_json``; pid and host where a program runs.",
+    # Written by the driver: ``rlctl.core.driver``.
+    "decision": "A decision is answered: number, action, subject, asked_s, successes.",
+    "machine": "Nodes have come or gone: nodes, down, paid.",
+    "time": "The campaign is told the time.",
+    # Written by steering: ``rlctl.steering.control``.
+    "epoch": "A controller begins: what it runs on.",
+    "policy": "The policy's memory before a decision is answered: number, state.",
+    "fallback": "The fallback answers a decision: number, reason.",
+    "braked": "The campaign is stopped: reason.",
+    "ended": "The campaign has ended: its summary.",
+}
+"""The kinds of records, and what their data hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -15,8 +33,7 @@ class Record:
     Attributes:
         seq: 1, 2, 3 ... without gaps.
         time_s: seconds on the executor's clock.
-        kind: ``submitted``, ``launching``, ``started`` (by executors); ``decision``, ``event``, ``time``, ``machine``
-            (by the driver); ``epoch``, ``policy``, ``fallback``, ``braked``, ``ended`` (by steering).
+        kind: one of ``EVENTS``.
         data: JSON-ready.
     """
 

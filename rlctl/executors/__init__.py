@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlctl.core.machine import Capacity
-    from rlctl.executors.base import Executor
+    from rlctl.executors.engine import Executor
     from rlctl.executors.futures import ExecutorBroken, TaskFailed, TaskFuture, WorkerDied
     from rlctl.executors.local.backend import LocalExecutor
     from rlctl.executors.simulated.backend import SimulatedExecutor
@@ -25,7 +25,7 @@ __all__ = [
 
 _HOMES = {
     "Capacity": "rlctl.core.machine",
-    "Executor": "rlctl.executors.base",
+    "Executor": "rlctl.executors.engine",
     "ExecutorBroken": "rlctl.executors.futures",
     "LocalExecutor": "rlctl.executors.local.backend",
     "SimulatedExecutor": "rlctl.executors.simulated.backend",

@@ -1,10 +1,10 @@
-"""GPUs: which of them this process may use, and by which variables a program is told its own.
+"""GPU masks: which devices this process may use, and which variables restrict a program to its own.
 
-Each maker has masks of its own. NVIDIA's library reads ``CUDA_VISIBLE_DEVICES``. AMD's lowest layer reads
-``ROCR_VISIBLE_DEVICES``; above it HIP counts anew what that has left, and reads ``HIP_VISIBLE_DEVICES`` or, where this
-is not set, ``CUDA_VISIBLE_DEVICES``; OpenCL reads ``GPU_DEVICE_ORDINAL`` there. Intel's Level Zero reads
-``ZE_AFFINITY_MASK``, and SYCL counts anew what that has left for ``ONEAPI_DEVICE_SELECTOR``. So the same list in two
-masks of one maker means two things, and a program must be told its devices by one of them alone.
+Each vendor has its own masks. NVIDIA's library reads ``CUDA_VISIBLE_DEVICES``. AMD's lowest layer reads
+``ROCR_VISIBLE_DEVICES``; above it HIP numbers the remaining devices anew and reads ``HIP_VISIBLE_DEVICES`` or, if that
+is unset, ``CUDA_VISIBLE_DEVICES``; OpenCL reads ``GPU_DEVICE_ORDINAL`` there. Intel's Level Zero reads
+``ZE_AFFINITY_MASK``, and SYCL numbers the remaining devices anew for ``ONEAPI_DEVICE_SELECTOR``. The same list in two
+masks of one vendor therefore means two things: a program gets its devices through exactly one of them.
 """
 
 from __future__ import annotations
@@ -17,56 +17,52 @@ from pathlib import Path
 CUDA, ROCR, HIP = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"
 ORDINAL, ZE, SELECTOR = "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"
 MASKS = (CUDA, ROCR, HIP, ORDINAL, ZE)
-"""Variables that hide devices of a machine; ``ONEAPI_DEVICE_SELECTOR`` may do so too, or choose a library only."""
+"""Variables that hide devices; ``ONEAPI_DEVICE_SELECTOR`` may do so too, or only choose a library."""
 
-ANY_MAKER = (CUDA, ZE)
-"""Where the maker is unknown: NVIDIA's library obeys the first, AMD's too if there is none of its own, Intel's the
-second."""
+ANY_VENDOR = (CUDA, ZE)
+"""Masks for an unknown vendor: NVIDIA reads the first, AMD too where it has none of its own, Intel the second."""
 
 HIDDEN = {CUDA: "", ROCR: "", ZE: "-1"}
-"""What hides every device. An empty ``ZE_AFFINITY_MASK`` would show them all, an impossible device shows none."""
+"""Hides every device. An empty ``ZE_AFFINITY_MASK`` would show all of them, an impossible device shows none."""
 
 NVIDIA, AMD, INTEL = "NVIDIA", "AMD", "Intel"
-Makers = Mapping[str, int | None]
-"""How many devices of each maker are there; None: some."""
+VendorCounts = Mapping[str, int | None]
+"""Number of devices per vendor present; None: at least one."""
 
 _OWN: Mapping[str, tuple[str, ...]] = {NVIDIA: (CUDA,), AMD: (ROCR,), INTEL: (ZE,)}
-_BATCH = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")  # where a site has Slurm set no mask
+_BATCH = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")  # for sites whose Slurm sets no mask
 _NAME = re.compile(r"\d+(\.\d+)*|(GPU|MIG)-[\w/.:-]+", re.ASCII)
 _SELECTED = re.compile(r"[\d.,* ]*\d[\d.,* ]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Devices:
-    """GPUs that may be used, by this process or by a task.
+    """GPUs that a process or a task may use.
 
     Attributes:
-        names: as the variables have them; None: neither a mask nor a driver says, so they are numbered from 0.
-        variables: which tell a program its own: one of each maker whose devices they may be.
-        source: what says which these are, for messages.
+        names: as the masks spell them; None: neither a mask nor a driver names them, so they are numbered from 0.
+        variables: masks to pass on to programs, one for each vendor that the devices may belong to.
+        source: origin of the names, for messages.
     """
 
     names: tuple[str, ...] | None = None
-    variables: tuple[str, ...] = ANY_MAKER
+    variables: tuple[str, ...] = ANY_VENDOR
     source: str = ""
 
-    def chosen(self, numbers: Iterable[int]) -> tuple[str, ...]:
-        """Names of those with these numbers. Where there are fewer, some stand for several; none stands for others'."""
+    def variables_for(self, numbers: Iterable[int]) -> dict[str, str]:
+        """Variables that show a program the devices of these numbers only, modulo the number of devices."""
         if self.names is None:
-            return tuple(str(number) for number in numbers)
-        return tuple(dict.fromkeys(self.names[number % len(self.names)] for number in numbers if self.names))
-
-    def shown(self, numbers: Iterable[int]) -> dict[str, str]:
-        """The variables that show a program the devices of these numbers, and no others."""
-        return told(self.chosen(numbers), self.variables)
+            return mask_variables([str(number) for number in numbers], self.variables)
+        chosen = dict.fromkeys(self.names[number % len(self.names)] for number in numbers if self.names)
+        return mask_variables(list(chosen), self.variables)
 
 
-def told(names: Sequence[str], variables: Sequence[str] = ANY_MAKER) -> dict[str, str]:
-    """Variables that show a program these devices and no others, after ``without_masks``.
+def mask_variables(names: Sequence[str], variables: Sequence[str] = ANY_VENDOR) -> dict[str, str]:
+    """Variables that show a program these devices only, in an environment ``without_masks``.
 
-    >>> told(["4"], [ROCR])
+    >>> mask_variables(["4"], [ROCR])
     {'ROCR_VISIBLE_DEVICES': '4'}
-    >>> told([])
+    >>> mask_variables([])
     {'CUDA_VISIBLE_DEVICES': '', 'ROCR_VISIBLE_DEVICES': '', 'ZE_AFFINITY_MASK': '-1'}
     """
     if not names:
@@ -76,51 +72,51 @@ def told(names: Sequence[str], variables: Sequence[str] = ANY_MAKER) -> dict[str
 
 
 def without_masks(environment: Mapping[str, str]) -> dict[str, str]:
-    """A copy in which no device is hidden: what a program inherits would narrow what it is told."""
+    """A copy that hides no device, since an inherited mask would narrow a program's own."""
     kept = {name: value for name, value in environment.items() if name not in MASKS}
     if _selected(environment):
         del kept[SELECTOR]
     return kept
 
 
-def visible(environment: Mapping[str, str], makers: Makers | None = None) -> Devices:
+def visible_devices(environment: Mapping[str, str], vendors: VendorCounts | None = None) -> Devices:
     """The GPUs that a process with this environment may use.
 
     Args:
         environment: its variables.
-        makers: whose devices are there; None: look on this machine.
+        vendors: devices present; None: look on this machine.
 
-    >>> visible({"ROCR_VISIBLE_DEVICES": "4,5"}, {}).names
+    >>> visible_devices({"ROCR_VISIBLE_DEVICES": "4,5"}, {}).names
     ('4', '5')
-    >>> visible({"ROCR_VISIBLE_DEVICES": "4,5", "HIP_VISIBLE_DEVICES": "1"}, {}).names
+    >>> visible_devices({"ROCR_VISIBLE_DEVICES": "4,5", "HIP_VISIBLE_DEVICES": "1"}, {}).names
     ('5',)
-    >>> visible({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, {}).names
+    >>> visible_devices({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, {}).names
     ()
     """
-    makers = present() if makers is None else makers
-    found = _masked(environment, makers) or _unknown(environment)
+    vendors = present_vendors() if vendors is None else vendors
+    found = _masked(environment, vendors) or _of_unknown_vendor(environment)
     usable = [devices for devices in found if devices.names]
-    if usable:  # Slurm may have told each maker the same
+    if usable:  # Slurm may have set the same list for each vendor
         same = [devices.variables for devices in usable if devices.names == usable[0].names]
         return replace(usable[0], variables=tuple(dict.fromkeys(name for variables in same for name in variables)))
     if found:
         return found[0]
-    maker = next((maker for maker in _OWN if maker in makers), "")
-    variables, count = _OWN.get(maker, ANY_MAKER), makers.get(maker)
+    vendor = next((vendor for vendor in _OWN if vendor in vendors), "")
+    variables, count = _OWN.get(vendor, ANY_VENDOR), vendors.get(vendor)
     for name in _BATCH:
         if name in environment:
-            return Devices(names(environment[name]), variables, f"{name}={environment[name]!r}")
+            return Devices(parse_mask(environment[name]), variables, f"{name}={environment[name]!r}")
     if count is None:
         return Devices(None, variables)
-    return Devices(tuple(map(str, range(count))), variables, f"the driver of {maker}")
+    return Devices(tuple(map(str, range(count))), variables, f"the driver of {vendor}")
 
 
-def names(listed: str) -> tuple[str, ...]:
-    """The devices of a mask: each once, up to the first entry that is none, as CUDA reads it.
+def parse_mask(listed: str) -> tuple[str, ...]:
+    """Devices of a mask, each once, up to the first invalid entry, as CUDA reads it; parts of a listed device drop out.
 
-    >>> names("0, 0,GPU-8a2f,1,-1,2")
+    >>> parse_mask("0, 0,GPU-8a2f,1,-1,2")
     ('0', 'GPU-8a2f', '1')
-    >>> names("0.1,1.0,1")
+    >>> parse_mask("0.1,1.0,1")
     ('0.1', '1')
     """
     found: dict[str, None] = {}
@@ -128,64 +124,51 @@ def names(listed: str) -> tuple[str, ...]:
         if _NAME.fullmatch(entry) is None:
             break
         found[".".join(str(int(part)) for part in entry.split(".")) if entry[0].isdigit() else entry] = None
-    return tuple(name for name in found if not any(whole in found for whole in _wholes(name)))
+    parts = {name: name.split(".") for name in found}
+    return tuple(n for n, p in parts.items() if not any(".".join(p[:i]) in found for i in range(1, len(p))))
 
 
-def _wholes(name: str) -> list[str]:
-    """What a part of a device is a part of.
-
-    >>> _wholes("0.1.2")
-    ['0', '0.1']
-    """
-    parts = name.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _masked(environment: Mapping[str, str], makers: Collection[str]) -> list[Devices]:
-    """What the masks that these makers obey leave of their devices."""
-    read = {NVIDIA: _nvidia, AMD: _amd, INTEL: _intel}
-    found = (read[maker](environment) for maker in read if maker in makers)
+def _masked(environment: Mapping[str, str], vendors: Collection[str]) -> list[Devices]:
+    """What the masks of each of these vendors leave visible."""
+    read = {NVIDIA: lambda variables: _mask(variables, CUDA), AMD: _amd, INTEL: _intel}
+    found = (read[vendor](environment) for vendor in read if vendor in vendors)
     return [devices for devices in found if devices is not None]
 
 
-def _unknown(environment: Mapping[str, str]) -> list[Devices]:
-    """What masks leave where no driver tells whose they are.
+def _of_unknown_vendor(environment: Mapping[str, str]) -> list[Devices]:
+    """What masks leave visible where no driver names the vendor.
 
-    The same list in NVIDIA's and AMD's, as Slurm sets it, may be either's, and both obey that of CUDA alone. Two lists
-    are AMD's, whose layers obey all of them.
+    The same list in NVIDIA's and AMD's masks, as Slurm sets it, may belong to either, and both read CUDA's. Two
+    different lists belong to AMD, whose layers read all of them.
     """
-    others = [name for name in (ROCR, HIP) if names(environment.get(name, ""))]
+    others = [name for name in (ROCR, HIP) if parse_mask(environment.get(name, ""))]
     if not environment.get(CUDA) or not others:
         return _masked(environment, _OWN)
-    if len({names(environment[name]) for name in (CUDA, *others)}) > 1:
+    if len({parse_mask(environment[name]) for name in (CUDA, *others)}) > 1:
         return _masked(environment, (AMD, INTEL))
     return _masked({name: value for name, value in environment.items() if name not in (ROCR, HIP)}, _OWN)
 
 
-def _nvidia(environment: Mapping[str, str]) -> Devices | None:
-    return _by(environment, CUDA)
-
-
 def _amd(environment: Mapping[str, str]) -> Devices | None:
-    # HIP takes an empty mask for none. OpenCL's is told too, by those who do not know what will run.
-    above = next((name for name in (HIP, CUDA, ORDINAL) if environment.get(name)), None)
-    below = _by(environment, ROCR)
+    # HIP takes an empty mask for an unset one. Sites that do not know what will run set OpenCL's as well.
+    upper = next((name for name in (HIP, CUDA, ORDINAL) if environment.get(name)), None)
+    below = _mask(environment, ROCR)
     if below is None:
-        return _by(environment, above or next((name for name in (HIP, CUDA, ORDINAL) if name in environment), HIP))
-    if above is None or below.names == names(environment[above]):  # Slurm sets all masks, to the same list
+        return _mask(environment, upper or next((name for name in (HIP, CUDA, ORDINAL) if name in environment), HIP))
+    if upper is None or below.names == parse_mask(environment[upper]):  # Slurm sets all masks to the same list
         return below
-    return _within(below, _by(environment, above))
+    return _nested(below, _mask(environment, upper))
 
 
 def _intel(environment: Mapping[str, str]) -> Devices | None:
-    below, above = _by(environment, ZE), None
+    below, above = _mask(environment, ZE), None
     if listed := _selected(environment):
-        above = Devices(names(listed), (SELECTOR,), f"{SELECTOR}={environment[SELECTOR]!r}")
-    return above if below is None else _within(below, above)
+        above = Devices(parse_mask(listed), (SELECTOR,), f"{SELECTOR}={environment[SELECTOR]!r}")
+    return above if below is None else _nested(below, above)
 
 
 def _selected(environment: Mapping[str, str]) -> str:
-    """The devices that SYCL is told by their numbers; empty: all of them, or those of another library.
+    """Device numbers selected for SYCL; empty: all devices, or those of another library.
 
     >>> _selected({SELECTOR: "level_zero:0,1.*;opencl:cpu"}), _selected({SELECTOR: "level_zero:gpu"})
     ('0,1', '')
@@ -195,14 +178,14 @@ def _selected(environment: Mapping[str, str]) -> str:
     return listed.replace(".*", "") if _SELECTED.fullmatch(listed) else ""
 
 
-def _by(environment: Mapping[str, str], name: str) -> Devices | None:
+def _mask(environment: Mapping[str, str], name: str) -> Devices | None:
     if name not in environment:
         return None
-    return Devices(names(environment[name]), (name,), f"{name}={environment[name]!r}")
+    return Devices(parse_mask(environment[name]), (name,), f"{name}={environment[name]!r}")
 
 
-def _within(below: Devices, above: Devices | None) -> Devices:
-    """A mask that counts what another has left; the lower one can say both."""
+def _nested(below: Devices, above: Devices | None) -> Devices:
+    """A mask that numbers what a lower one has left, in terms of the lower one."""
     if above is None or below.names is None or above.names is None:
         return below
     left = []
@@ -214,17 +197,17 @@ def _within(below: Devices, above: Devices | None) -> Devices:
             left.append(name)
         else:
             break
-    return Devices(names(",".join(left)), below.variables, f"{above.source} within {below.source}")
+    return Devices(parse_mask(",".join(left)), below.variables, f"{above.source} within {below.source}")
 
 
-def present(root: Path = Path("/")) -> dict[str, int | None]:
-    """Whose GPUs the drivers of this machine show, and how many."""
+def present_vendors(root: Path = Path("/")) -> dict[str, int | None]:
+    """Vendors whose drivers show devices on this machine, and how many."""
     nvidia = len(list(root.glob("dev/nvidia[0-9]*")))
     cards = [_read(path) for path in root.glob("sys/class/kfd/kfd/topology/nodes/*/gpu_id")]
     amd = sum(card not in ("", "0") for card in cards) if (root / "dev/kfd").exists() else 0  # 0: a processor
-    found: dict[str, int | None] = {maker: count for maker, count in ((NVIDIA, nvidia), (AMD, amd)) if count}
-    vendors = root.glob("sys/class/drm/renderD*/device/vendor")
-    if not found and any(_read(path) == "0x8086" for path in vendors):  # beside others it is built into a processor
+    found: dict[str, int | None] = {vendor: count for vendor, count in ((NVIDIA, nvidia), (AMD, amd)) if count}
+    intel = root.glob("sys/class/drm/renderD*/device/vendor")
+    if not found and any(_read(path) == "0x8086" for path in intel):  # beside others it is built into a processor
         found[INTEL] = None  # each may count as several
     return found
 
@@ -232,5 +215,5 @@ def present(root: Path = Path("/")) -> dict[str, int | None]:
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
-    except OSError:  # of a device that this job may not use
+    except OSError:  # a device that this job may not use
         return ""

@@ -1,4 +1,4 @@
-"""The durable record of a campaign: one SQLite file, one writer, nothing acknowledged before it is on disk.
+"""The journal of a campaign: one SQLite file, one writer, nothing acknowledged before it is on disk.
 
 Records that are written while the disk is busy go together into the next transaction (group commit), so that the price
 of durability is paid once for all of them. SQLite runs in WAL mode with ``synchronous=FULL``: a commit returns when the
@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +21,11 @@ from typing import Any, Self
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import json_text
 from rlctl.core.records import Record
-from rlctl.core.task import TaskId
 from rlctl.executors.ownership import BEAT_S, Ownership, networked
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 _TABLES = """
 BEGIN;
 CREATE TABLE header (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -50,18 +49,21 @@ class Journal:
     Attributes:
         path: the file.
         header: what the campaign was begun with, and ``schema``.
-        exclusive: whether nobody else can read it meanwhile, since the file system is one that other hosts may see.
+        exclusive: whether no other process can read it meanwhile, since other hosts may see its file system.
     """
 
-    path: Path
-    header: Mapping[str, Any]
-    exclusive = False
-
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, ownership: Ownership | None, header: Mapping[str, Any]
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        ownership: Ownership | None,
+        header: Mapping[str, Any],
+        *,
+        exclusive: bool,
     ) -> None:
         self.path = path
         self.header = header
+        self.exclusive = exclusive
         self._connection: sqlite3.Connection | None = connection
         self._ownership = ownership
         self._lock = threading.RLock()
@@ -71,6 +73,8 @@ class Journal:
         self._writer: threading.Thread | None = None
         self._wanted = threading.Event()
         self._closed = False
+        if exclusive:
+            self._start_writer()
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Journal:
@@ -105,7 +109,7 @@ class Journal:
             if isinstance(error, sqlite3.Error):
                 raise JournalError(f"{path}: cannot be written ({error}): check space and rights") from error
             raise
-        return cls(path, connection, ownership, full)._begun(shared)
+        return cls(path, connection, ownership, full, exclusive=shared)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Journal:
@@ -138,13 +142,7 @@ class Journal:
                     f"{path}: damaged or not a journal ({error}): restore it from a copy, or start a new run"
                 ) from error
             raise
-        return cls(path, connection, ownership, header)._begun(shared and not read_only)
-
-    def _begun(self, exclusive: bool) -> Journal:
-        self.exclusive = exclusive
-        if exclusive:
-            self._start_writer()
-        return self
+        return cls(path, connection, ownership, header, exclusive=shared and not read_only)
 
     def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
         """Write one record; it is on disk when this returns, or at the end of ``batch``.
@@ -206,7 +204,12 @@ class Journal:
         with self._lock:
             if self._connection is None:
                 return
-            lost = self._lost_ownership()
+            lost: JournalError | None = None
+            try:
+                if self._ownership is not None:
+                    self._ownership.keep()
+            except JournalError as taken_over:
+                lost = taken_over
             if not self._pending:
                 return
             rows = []
@@ -236,18 +239,10 @@ class Journal:
                 try:
                     if done is not None:
                         done(error)
-                except BaseException as raised:  # all others are told all the same
+                except BaseException as raised:  # all others are called all the same
                     failed = failed or raised
             if failed is not None:
                 raise failed
-
-    def _lost_ownership(self) -> JournalError | None:
-        try:
-            if self._ownership is not None:
-                self._ownership.keep()
-        except JournalError as error:
-            return error
-        return None
 
     def _start_writer(self) -> None:
         self._writer = threading.Thread(target=self._write_on, name="rlctl-journal", daemon=True)
@@ -259,7 +254,7 @@ class Journal:
             self._wanted.clear()
             try:
                 self._flush()
-            except JournalError:  # the caller has been told; what follows will fail likewise
+            except JournalError:  # callbacks have it; what follows will fail likewise
                 pass
             except BaseException:
                 log.exception("%s: the callback of a record has failed", self.path)
@@ -303,20 +298,6 @@ class Journal:
         self.close()
 
 
-def last_attempts(records: Iterable[Record]) -> dict[TaskId, int]:
-    """For each task that was launched, its last attempt; what ``Driver.replay`` needs.
-
-    >>> last_attempts([Record(1, 0.0, "launching", {"uid": "a", "attempt": 2, "cores": [0]})])
-    {'a': 2}
-    """
-    attempts: dict[TaskId, int] = {}
-    for record in records:
-        if record.kind == "launching":
-            uid = TaskId(record.data["uid"])
-            attempts[uid] = max(attempts.get(uid, 0), int(record.data["attempt"]))
-    return attempts
-
-
 def _text(data: object) -> str:
     """As JSON. What a policy, campaign or program gives may hold anything; NaN stays, since a replay has to see it."""
     try:
@@ -328,7 +309,7 @@ def _text(data: object) -> str:
 def _connect(path: Path, *, read_only: bool = False, exclusive: bool = False) -> sqlite3.Connection:
     mode = "ro" if read_only else "rwc"
     if read_only and not Path(f"{path}-wal").exists():
-        # Nobody has it open. A reader who says so leaves no file beside it, and may read a folder it may not write to.
+        # It is not open. A reader that says so leaves no file beside it, and may read a folder it may not write to.
         mode += "&immutable=1"
     # isolation_level None: each statement is its own transaction, so an INSERT is durable when it returns.
     connection = sqlite3.connect(
@@ -353,9 +334,9 @@ def _check(path: Path, connection: sqlite3.Connection) -> dict[str, Any]:
         raise JournalError(
             f"{path}: journal of schema {schema}, this rlctl reads {SCHEMA}: use the rlctl version that wrote it"
         )
-    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise ValueError(verdict)
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise ValueError(found)
     count, last = connection.execute("SELECT count(*), coalesce(max(seq), 0) FROM record").fetchone()
     if count != last:
         raise ValueError(f"{last - count} of {last} records are missing")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 from rlctl.core.errors import LaunchError, RlctlError
 from rlctl.core.task import Failure, TaskId, TaskResult, TaskState
-
-if TYPE_CHECKING:
-    from rlctl.executors.base import Executor
 
 
 class TaskFailed(RlctlError):
@@ -35,6 +35,10 @@ class ExecutorBroken(LaunchError, BrokenExecutor):
     """The executor cannot go on and has ended; the message says why. Nothing of it runs on."""
 
 
+class _Cancels(Protocol):
+    def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None: ...
+
+
 class TaskFuture(Future[Any]):
     """The future of a task. The result of a call is what it returned, that of a ``TaskSpec`` its ``values``.
 
@@ -47,7 +51,7 @@ class TaskFuture(Future[Any]):
         attempt: likewise.
     """
 
-    def __init__(self, uid: TaskId, executor: Executor) -> None:
+    def __init__(self, uid: TaskId, executor: _Cancels) -> None:
         super().__init__()
         self.uid = uid
         self.state = TaskState.NEW
@@ -92,3 +96,45 @@ class TaskFuture(Future[Any]):
             self.set_exception(WorkerDied(result) if died else TaskFailed(result))
         else:
             self.set_result(value)
+
+
+def fail(future: TaskFuture, error: BaseException) -> None:
+    """Give a future its error, unless it was withdrawn meanwhile."""
+    with suppress(Exception):
+        future.set_exception(error)
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Module and name, as a ``TaskSpec`` would have it."""
+    return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def map_chunks(
+    map_items: Callable[..., Iterator[Any]],
+    function: Callable[..., Any],
+    iterables: Sequence[Iterable[Any]],
+    timeout: float | None,
+    chunksize: int,
+) -> Iterator[Any]:
+    """``Executor.map`` with so many items in each call, by one that has an item in each."""
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+    if chunksize == 1:
+        return map_items(function, *iterables, timeout=timeout)
+    chunks = map_items(_Chunk(function), _chunks(zip(*iterables, strict=False), chunksize), timeout=timeout)
+    return itertools.chain.from_iterable(chunks)
+
+
+class _Chunk:
+    """Calls a function for each item of a chunk; at module level, so that it can be pickled."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, items: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return [self.function(*item) for item in items]
+
+
+def _chunks(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
+    while chunk := tuple(itertools.islice(items, size)):
+        yield chunk

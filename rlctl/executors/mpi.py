@@ -1,8 +1,7 @@
-"""Starting MPI programs: which mpiexec there is, the flags it wants, and an environment that does it no harm."""
+"""MPI programs: find their mpiexec, check that it fits their library, and clean their environment."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import pwd
@@ -14,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
+from rlctl.executors.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
 
-# What a surrounding mpiexec or batch system leaves behind: a program that inherits it takes itself for one of
-# their ranks. The local executor uses this machine only, so the batch system's list of nodes must go too.
+# Variables of a surrounding mpiexec or batch system: a program that inherits them takes itself for one of its ranks.
+# The local executor uses this machine only, so the batch system's list of nodes must go too.
 _FOREIGN = ("OMPI_", "PRTE_", "PRRTE_", "PMI", "MPI_LOCAL", "HYDRA_", "HYDI_", "SLURM_", "PBS_", "LSB_", "FLUX_")
 _FOREIGN_NAMES = ("PE_HOSTFILE",)
-_KEPT = ("SLURM_CONF",)  # where the batch system is, not what it gave
+_KEPT = ("SLURM_CONF",)  # locates the batch system, describes no job
 
 _SETTINGS = {
     "OMP_NUM_THREADS": "1",
@@ -28,125 +27,124 @@ _SETTINGS = {
     # On one machine these start faster, and stay fast when there are more ranks than cores.
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl": "self,sm,tcp",
-    # A rank that waits lets the one that it waits for run: ranks share cores with whatever else runs there.
+    # A waiting rank yields its core to the others: ranks share cores with whatever else runs there.
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }
+
+_ASK_MPI4PY = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
 
 
 def mpiexec_command(ranks: int, launcher: str | None = None, variables: Mapping[str, str] | None = None) -> list[str]:
     """The launcher with its flags; the program and its arguments follow. Ranks keep the affinity of the caller.
 
     Args:
-        launcher: an application's own mpiexec; None: the one that is found.
-        variables: an application's environment, in which it is looked for.
+        launcher: an application's own mpiexec; None: search for one.
+        variables: an application's environment, whose PATH is searched.
 
     Raises:
         LaunchError: there is no launcher, or it is of no known family.
     """
-    own = variables is not None and variables.get("PATH") != os.environ.get("PATH")
-    path = shutil.which(launcher, path=(variables or os.environ).get("PATH")) if launcher else None
-    if path is None and launcher is None:
-        path = _first((variables or {}).get("PATH")) if own else find_mpiexec()
-    if path is None:
+    path = (variables or os.environ).get("PATH")
+    if launcher is not None:
+        found = shutil.which(launcher, path=path)
+    else:
+        found = find_mpiexec() if path == os.environ.get("PATH") else _first_on(path)
+    if found is None:
         where = launcher or "mpiexec"
         raise LaunchError(f"no {where} on this machine: install one with `pip install 'rlctl[mpi]'`, or load a module")
-    return launch(flavour(path), Launch(ranks, program=path))[0]
+    return launch_command(launcher_family(found), LaunchRequest(ranks, program=found))[0]
 
 
 def find_mpiexec() -> str | None:
-    """Path of the launcher: that of this Python environment, or else the first on PATH; None if there is none."""
+    """Path of the launcher of this Python environment, else of the first on PATH; None: there is none."""
     own = Path(sys.prefix) / "bin" / "mpiexec"
-    if os.access(own, os.X_OK):
-        return str(own)
-    return _first(None)
+    return str(own) if os.access(own, os.X_OK) else _first_on(os.environ.get("PATH"))
 
 
-def _first(path: str | None) -> str | None:
+def _first_on(path: str | None) -> str | None:
     return next((found for name in ("mpiexec", "mpirun", "orterun") if (found := shutil.which(name, path=path))), None)
 
 
 def check_same_mpi(task: str, launcher: str, command: Sequence[str], variables: Mapping[str, str]) -> None:
-    """Refuse a program of another MPI than its launcher's: each of its N ranks would run alone, N times the same.
+    """Raise LaunchError if a program uses another MPI than its launcher: each of its N ranks would run alone.
 
-    A program's MPI is seen from the libraries that it loads, Python's from mpi4py; where neither tells, nothing is
-    said.
-
-    Raises:
-        LaunchError: they differ.
+    The libraries that a program loads, or the mpi4py of a Python, name its MPI; where they do not, it passes.
     """
     program = shutil.which(command[0], path=variables.get("PATH"))
-    if program is None:
-        return
-    own = library(program, variables)
-    if own is not None and own is not flavour(launcher):
+    own = None if program is None else mpi_library(program, variables)
+    if own is not None and own is not (family := launcher_family(launcher)):
         raise LaunchError(
-            f"task {task}: {program} is built against {own}, but {launcher} is of {flavour(launcher)}: it would run as "
+            f"task {task}: {program} is built against {own}, but {launcher} is of {family}: it would run as "
             "independent programs of one rank each; name an application with the mpiexec of its own MPI"
         )
 
 
-def library(program: str, variables: Mapping[str, str]) -> Launcher | None:
-    """The MPI that a program uses, from the libraries that it loads, or from its mpi4py; None: it cannot be told."""
-    return _library(program, tuple(sorted(variables.items())))
+def mpi_library(program: str, variables: Mapping[str, str]) -> Launcher | None:
+    """The MPI that a program uses, by the libraries that it loads or by its mpi4py; None: unknown."""
+    return _mpi_library(program, tuple(sorted(variables.items())))
 
 
 @functools.lru_cache(maxsize=256)
-def _library(program: str, variables: tuple[tuple[str, str], ...]) -> Launcher | None:
-    environment = dict(variables)
-    if Path(program).name.startswith("python"):
-        ask = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
-        text = _said([program, "-c", ask], environment)
-        return Launcher.OPENMPI if "Open MPI" in text else Launcher.MPICH if re.search("MPICH|Intel", text) else None
-    with contextlib.suppress(OSError), open(program, "rb") as file:
-        if file.read(4) != b"\x7fELF":
-            return None
-    text = _said(["ldd", program], environment)
+def _mpi_library(program: str, variables: tuple[tuple[str, str], ...]) -> Launcher | None:
+    try:
+        if Path(program).name.startswith("python"):
+            return _family(_run([program, "-c", _ASK_MPI4PY], dict(variables)).stdout)
+        with open(program, "rb") as file:
+            if file.read(4) != b"\x7fELF":
+                return None
+        text = _run(["ldd", program], dict(variables)).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     if re.search(r"libmpi\.so\.[1-4]0\b", text):
         return Launcher.OPENMPI
     return Launcher.MPICH if re.search(r"libmpi(ch)?\.so\.12\b", text) else None
 
 
-def _said(command: Sequence[str], environment: Mapping[str, str]) -> str:
-    try:
-        done = subprocess.run(
-            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60.0
-        )
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
-        return ""
-    return done.stdout
-
-
 @functools.cache
-def flavour(path: str) -> Launcher:
-    """Which family a launcher belongs to, by what it says with ``--version``.
+def launcher_family(path: str) -> Launcher:
+    """The family of a launcher, by its ``--version``.
 
     Raises:
-        LaunchError: it does not run, or says nothing known.
+        LaunchError: it does not run, or prints nothing known.
     """
     try:
-        answer = subprocess.run(
-            [path, "--version"],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=60.0,
-            env=clean_environment(os.environ),
-        )
+        done = _run([path, "--version"], clean_environment(os.environ))
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LaunchError(f"{path}: does not run ({error}): reinstall it, or remove it from PATH") from error
-    text = answer.stdout + answer.stderr
-    if any(mark in text for mark in ("Open MPI", "OpenRTE", "PRRTE")):
-        return Launcher.OPENMPI
-    if any(mark in text for mark in ("HYDRA", "MPICH", "Intel(R) MPI")):
-        return Launcher.MPICH
+    text = done.stdout + done.stderr
+    if (family := _family(text)) is not None:
+        return family
     said = (text.strip().splitlines() or ["nothing"])[0]
     raise LaunchError(
         f"{path}: neither Open MPI nor MPICH (it says: {said}): install one with `pip install 'rlctl[mpi]'`"
     )
 
 
+def _family(text: str) -> Launcher | None:
+    """The MPI that a version text names.
+
+    >>> _family("HYDRA build details:"), _family("prterun (PRRTE) 3.0.5"), _family("1.2")
+    (<Launcher.MPICH: 'MPICH'>, <Launcher.OPENMPI: 'Open MPI'>, None)
+    """
+    if re.search("Open MPI|OpenRTE|PRRTE", text):
+        return Launcher.OPENMPI
+    return Launcher.MPICH if re.search(r"HYDRA|MPICH|Intel\(R\) MPI", text) else None
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=60.0,
+    )
+
+
 def without_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """A copy without traces of a surrounding MPI program or batch job.
+    """A copy without variables of a surrounding MPI program or batch job.
 
     >>> without_job({"SLURM_JOB_ID": "7", "SLURM_CONF": "/c"})
     {'SLURM_CONF': '/c'}
@@ -159,7 +157,7 @@ def without_job(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """A copy without traces of a surrounding MPI program or batch job, with settings for quick starts here.
+    """A copy without variables of a surrounding MPI program or batch job, with settings for quick starts here.
 
     >>> clean_environment({"HOME": "/h", "PMIX_RANK": "3"})["HOME"]
     '/h'
@@ -170,7 +168,7 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_home(environment: Mapping[str, str]) -> dict[str, str]:
-    """A copy that has a home folder, without which Open MPI does not start: services and containers may have none.
+    """A copy with a home folder: Open MPI needs one, and services and containers may have none.
 
     >>> with_home({"HOME": "/h"})
     {'HOME': '/h'}
@@ -179,15 +177,14 @@ def with_home(environment: Mapping[str, str]) -> dict[str, str]:
         return dict(environment)
     try:
         home = pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:  # a number without a name
+    except KeyError:  # this user id has no name
         home = ""
-    # Not a folder that others can write: Open MPI reads settings there.
+    # Not a folder that other users can write: Open MPI reads settings there.
     return {**environment, "HOME": home if os.path.isdir(home) else "/"}
 
 
 def scratch_environment(folder: Path) -> dict[str, str]:
-    """Variables that make Open MPI put its sockets and shared memory into one folder.
-
-    A killed mpiexec cannot clean up; whoever killed it removes the folder.
+    """Variables that put Open MPI's sockets and shared memory into one folder, for the caller to remove: a killed
+    mpiexec cannot clean up.
     """
     return {"OMPI_MCA_btl_sm_backing_directory": str(folder), "PRTE_MCA_prte_tmpdir_base": str(folder)}

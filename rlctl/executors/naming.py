@@ -1,4 +1,4 @@
-"""Names of files and folders for whatever users call their tasks. Nothing but the standard library is imported here."""
+"""File and folder names for arbitrary task names. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import re
 from pathlib import Path
 
 _SOCKET_BYTES = 103
-"""Most that the name of a socket may have: 107 on Linux, 103 on others."""
+"""Longest path of a socket: 107 bytes on Linux, 103 elsewhere."""
 _SHARED = Path("/dev/shm")
 
 LONGEST = 200
-"""Bytes; file systems allow 255, and there are endings such as ``.json.new``."""
+"""Longest file name in bytes; file systems allow 255, and suffixes such as ``.json.new`` follow."""
 
 
 def attempt_key(uid: str, attempt: int) -> str:
-    """By which an attempt of a task is known to whoever runs it."""
+    """Key of an attempt of a task, for backends, supervisors and files."""
     return f"{uid}.{attempt}"
 
 
 def file_name(key: str) -> str:
-    """The key where it can be the name of a file, else one that no other key has.
+    """A file name for a key, unique among keys; the key itself where it is a valid name.
 
     >>> file_name("run_7.1"), file_name("a/b.1"), file_name(".hidden"), file_name("50%")
     ('run_7.1', 'a%2Fb.1', '%2Ehidden', '50%25')
@@ -32,11 +32,11 @@ def file_name(key: str) -> str:
     import hashlib
 
     readable = whole[: LONGEST - 80].decode(errors="ignore")
-    return f"{readable}%~{hashlib.sha256(whole).hexdigest()}"  # no other name has a tilde after a percent sign
+    return f"{readable}%~{hashlib.sha256(whole).hexdigest()}"  # no escaped name has a tilde after a percent sign
 
 
 def scratch_folder(token: str) -> Path:
-    """In shared memory where there is such a thing; otherwise where the name of a socket in it is not too long."""
+    """A scratch folder in shared memory if possible, else where the path of a socket in it is short enough."""
     if os.access(_SHARED, os.W_OK):
         return _SHARED / f"rlctl-{token}"
     folder = _on_disk() / f"rlctl-{token}"
@@ -44,7 +44,7 @@ def scratch_folder(token: str) -> Path:
 
 
 def spare(scratch: Path) -> Path:
-    """Folder on disk for what has no room in shared memory; elsewhere it is the scratch folder itself."""
+    """Folder on disk for what does not fit in shared memory; the scratch folder itself if that is on disk."""
     return _on_disk() / scratch.name if scratch.parent == _SHARED else scratch
 
 

@@ -1,9 +1,9 @@
-"""Who may write a run: one controller at a time, also where several hosts see the folder and file locks do not work.
+"""Lock of a run folder: one controller at a time, also across hosts on file systems without working file locks.
 
-The file beside the journal names its owner: process, host, epoch, and a number that the owner raises every ``BEAT_S``.
-On one host the process itself is looked up, and the file is locked besides. The owner of another host is believed to
-be dead only when the number has stood still for ``LEASE_S``; whoever takes over raises the epoch. An owner that finds
-another epoch than its own in the file, because it was asleep for so long, writes nothing any more (fencing).
+The lock file beside the journal names its owner: process, host, epoch, and a heartbeat number that the owner raises
+every ``BEAT_S``. On the owner's host a successor looks up the process, and the file is locked as well. From another
+host the owner counts as dead only after its heartbeat has stood still for ``LEASE_S``. The successor raises the epoch;
+an owner that finds another epoch than its own, because it was asleep for so long, stops writing (fencing).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,34 +25,21 @@ from rlctl.core.errors import JournalError
 from rlctl.executors.local.processes import boot, start_time
 
 LOCK = "lock"
-"""Name of the file, beside the journal."""
+"""Name of the lock file, beside the journal."""
 
 BEAT_S = 5.0
 LEASE_S = 20.0
 _EXEC_S = 5.0
 _RELEASED = -1
-_WIDTH = 400  # the file is written in place, always as long, so that no reader sees half of it
+_WIDTH = 400  # written in place at a fixed length, so that no reader sees half of it
 
-_NETWORKED = (
-    "nfs",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "cifs",
-    "smb",
-    "ceph",
-    "gluster",
-    "pvfs",
-    "orangefs",
-    "panfs",
-    "wekafs",
-)
-"""Beginnings of the names of file systems that other hosts may see."""
+_NETWORKED = re.compile("nfs|lustre|gpfs|beegfs|cifs|smb|ceph|gluster|pvfs|orangefs|panfs|wekafs")
+"""Beginnings of the names of file systems that several hosts may share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What the file says."""
+    """Contents of the lock file."""
 
     pid: int
     host: str
@@ -62,7 +50,7 @@ class Owner:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Process and host, for messages."""
         return f"{self.pid} on {self.host}"
 
     def here(self) -> bool:
@@ -70,12 +58,12 @@ class Owner:
         return self.host == platform.node()
 
     def alive(self) -> bool:
-        """Whether that process lives; only for one of this host."""
+        """Whether a process of this host still lives."""
         return self.boot == boot() and self.start != 0 and start_time(self.pid) == self.start
 
 
 def read_owner(folder: Path) -> Owner | None:
-    """The last owner; None if there never was one."""
+    """The last owner; None: there was none."""
     try:
         return Owner(**json.loads((folder / LOCK).read_text()))
     except (OSError, ValueError, TypeError):
@@ -83,27 +71,28 @@ def read_owner(folder: Path) -> Owner | None:
 
 
 def networked(folder: Path) -> bool:
-    """Whether a folder is on a file system that other hosts may see, where locks and shared memory are not reliable."""
+    """Whether the folder's file system may be shared between hosts, so that locks and shared memory are unreliable."""
     best, kind = "", ""
     for partition in psutil.disk_partitions(all=True):
         inside = folder.resolve().is_relative_to(partition.mountpoint)
         if inside and len(partition.mountpoint) >= len(best):
             best, kind = partition.mountpoint, partition.fstype
-    return kind.removeprefix("fuse.").startswith(_NETWORKED)
+    return _NETWORKED.match(kind.removeprefix("fuse.")) is not None
 
 
 class Ownership:
-    """Of the run in a folder, by this process."""
+    """This process's lock on a run folder."""
 
     def __init__(self, folder: Path, shared: bool = False, lease_s: float = LEASE_S) -> None:
         """Become the owner.
 
         Args:
-            shared: other hosts may see the folder, so that a lock proves nothing.
-            lease_s: how long the number of an owner on another host must have stood still.
+            folder: of the run.
+            shared: other hosts may see the folder, so that a file lock proves nothing.
+            lease_s: how long the heartbeat of an owner on another host must have stood still.
 
         Raises:
-            JournalError: another controller is, or the folder cannot be written.
+            JournalError: another controller owns the run, or the folder is not writable.
         """
         self._folder = folder
         self._shared = shared
@@ -122,7 +111,7 @@ class Ownership:
         self._due = time.monotonic() + BEAT_S
 
     def keep(self) -> None:
-        """Show, now and then, that we are alive; find out whether we still are the owner.
+        """Raise the heartbeat if it is due; check that this process is still the owner.
 
         Raises:
             JournalError: another controller has taken over.
@@ -134,11 +123,11 @@ class Ownership:
         if not self._mine():
             raise JournalError(f"{self._folder}: another controller has taken over this run: this one stops")
         self._owner = Owner(**{**asdict(self._owner), "beat": self._owner.beat + 1})
-        with contextlib.suppress(OSError):  # a full disk: the next time
+        with contextlib.suppress(OSError):  # a full disk: retried at the next beat
             self._write()
 
     def close(self) -> None:
-        """Let it go; the name stays, and the next one need not wait."""
+        """Release the run, so that a successor need not wait; the file stays."""
         self._owner = Owner(**{**asdict(self._owner), "beat": _RELEASED})
         with contextlib.suppress(OSError, JournalError):
             if self._mine():
@@ -160,12 +149,12 @@ class Ownership:
                 gone = owner is not None and owner.here() and (owner.beat == _RELEASED or not owner.alive())
                 if not gone or time.monotonic() > end:
                     self._refuse(owner.name if owner else "unknown")
-                time.sleep(0.01)  # a process that it was about to start still has its files
+                time.sleep(0.01)  # a child that it was about to exec still holds its files
             except OSError:
-                return False  # this file system has no locks: the file itself has to do
+                return False  # a file system without locks: the contents of the file decide
 
     def _await_end(self, owner: Owner | None, locked: bool, lease_s: float) -> int:
-        """The next epoch, once the former owner is certain to have gone."""
+        """The next epoch, once the former owner is certainly dead."""
         if owner is None:
             return 1
         if locked or owner.beat == _RELEASED:

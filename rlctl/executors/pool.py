@@ -1,86 +1,32 @@
-"""The books of an allocation: which cores, GPUs and memory of each node are free, and where a task fits."""
+"""Nodes: which of their cores, GPUs and memory are free, and where a task fits."""
 
 from __future__ import annotations
 
-import functools
 import itertools
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 from rlctl.core.errors import LaunchError, described
 from rlctl.core.machine import Capacity, NodeGroup, NodeState, Scoring
 from rlctl.core.spec_values import number
 from rlctl.core.task import Resources, TaskSpec
-
-WHOLE = 1000
-"""Thousandths of a GPU: shares are whole numbers, so that what is given back is exactly what was taken."""
-
-
-class Part(NamedTuple):
-    """What a task has of one node: ``cores`` is a bit mask, ``gpus`` are (device, thousandths), memory is in MiB."""
-
-    node: int
-    ranks: int
-    cores: int
-    gpus: tuple[tuple[int, int], ...] = ()
-    memory_mb: int = 0
-
-
-Placement = tuple[Part, ...]
-"""One part for each node of the task, nodes rising."""
-
-
-def core_numbers(mask: int) -> list[int]:
-    """The numbers that a bit mask means.
-
-    >>> core_numbers(0b1011)
-    [0, 1, 3]
-    """
-    return [number for number in range(mask.bit_length()) if mask >> number & 1]
-
-
-class Demand(NamedTuple):
-    """Resources in the units of the books, for one rank."""
-
-    ranks: int
-    cores: int
-    share: int  # thousandths of one GPU, below WHOLE
-    devices: int  # whole GPUs
-    memory_mb: int
-    nodes: int | None
-
-    @classmethod
-    @functools.lru_cache(maxsize=4096)
-    def of(cls, need: Resources) -> Demand:
-        """Rounded up where a device cannot be cut: a rank that needs 1.5 GPUs gets two."""
-        gpus = need.gpus_per_rank
-        share = max(1, int(gpus * WHOLE + 1e-6)) if 0.0 < gpus < 1.0 else 0
-        devices = 0 if share else math.ceil(gpus - 1e-9)
-        return cls(need.ranks, need.cores_per_rank, share, devices, need.memory_per_rank_mb or 0, need.nodes)
-
-
-@functools.lru_cache(maxsize=1024)
-def demand(need: Resources) -> Demand:
-    """The same as ``Demand.of``, looked up: few different things are asked for, and each of them often."""
-    return Demand.of(need)
+from rlctl.executors.node_share import WHOLE, Allocation, Demand, NodeShare, demand
 
 
 def _same(node: int) -> int:
     return 0
 
 
-class Pool:
+class NodePool:
     """Nodes and what is free on them.
 
     Attributes:
         nodes: how many there are, those that are down included.
         version: rises whenever nodes come or go.
 
-    >>> pool = Pool(Capacity(nodes=2, cores=2, gpus=1))
-    >>> pool.take(Resources(ranks=3))
-    (Part(node=0, ranks=2, cores=3, gpus=(), memory_mb=0), Part(node=1, ranks=1, cores=1, gpus=(), memory_mb=0))
+    >>> pool = NodePool(Capacity(nodes=2, cores=2, gpus=1))
+    >>> [(share.node, share.ranks, share.cores) for share in pool.take(Resources(ranks=3))]
+    [(0, 2, 3), (1, 1, 1)]
     >>> pool.take(Resources(ranks=2)) is None
     True
     """
@@ -96,6 +42,7 @@ class Pool:
         self._memory: list[int] = []
         self._up: list[bool] = []
         self._kinds = [kind for kind in capacity.kinds for _ in range(kind.nodes)]
+        self._total_cores = self._total_devices = 0  # of ``_count`` and ``_devices``
         self.nodes = capacity.nodes
         self.version = 0
         self._absent: tuple[int, frozenset[int]] = (0, frozenset())
@@ -104,7 +51,7 @@ class Pool:
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if nothing were taken and no node were down."""
-        empty = Pool(replace(self.capacity, nodes=0), None)
+        empty = NodePool(replace(self.capacity, nodes=0), None)
         for _ in range(self.nodes):
             empty._add()
         empty.group = self.group
@@ -134,10 +81,10 @@ class Pool:
             f"{need.gpus_per_rank:g} GPUs{wide} never fit on nodes of {self.capacity.node()}: ask for less"
         )
 
-    def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
+    def take(self, need: Resources, avoid: Collection[int] = ()) -> Allocation | None:
         """Occupy what a task needs, on nodes that are not avoided; None if it is not free now."""
         want = demand(need)
-        if want.ranks * want.cores > sum(self._count) or want.ranks * want.devices > sum(self._devices):
+        if want.ranks * want.cores > self._total_cores or want.ranks * want.devices > self._total_devices:
             return None  # most of the time, and cheap to say
         if want.nodes is not None:
             ranks = self._spread(need, want, avoid)
@@ -148,43 +95,55 @@ class Pool:
             ranks = self._gang(need, want, avoid)
         if ranks is None:
             return None
-        return tuple(self._occupy(node, ranks[node], want) for node in sorted(ranks))
+        return tuple(self._take_share(node, ranks[node], want) for node in sorted(ranks))
 
-    def give(self, placement: Placement) -> None:
-        """Take back what ``take`` gave."""
-        for part in placement:
-            node = part.node
-            self._cores[node] |= part.cores
-            self._count[node] += part.cores.bit_count()
-            self._memory[node] += part.memory_mb
-            for device, share in part.gpus:
+    def release(self, allocation: Allocation) -> None:
+        """Free what ``take`` or ``occupy`` has occupied."""
+        for node, _, cores, gpus, memory_mb in allocation:
+            count = cores.bit_count()
+            self._cores[node] |= cores
+            self._count[node] += count
+            self._total_cores += count
+            self._memory[node] += memory_mb
+            for device, share in gpus:
                 free = self._gpus[node]
                 free[device] += share
-                self._devices[node] += free[device] == WHOLE
+                if free[device] == WHOLE:
+                    self._devices[node] += 1
+                    self._total_devices += 1
 
-    def occupy(self, placement: Placement) -> bool:
+    def occupy(self, allocation: Allocation) -> bool:
         """Occupy exactly this, for a task that a former controller has placed; False if it is not free."""
-        for part in placement:
-            if part.node >= len(self._up) or not self._up[part.node] or part.cores & ~self._cores[part.node]:
+        for node, _, cores, gpus, memory_mb in allocation:
+            if node >= len(self._up) or not self._up[node] or cores & ~self._cores[node]:
                 return False
-            free = self._gpus[part.node]
-            if any(device >= len(free) or free[device] < share for device, share in part.gpus):
+            free = self._gpus[node]
+            if any(device >= len(free) or free[device] < share for device, share in gpus):
                 return False
-            if self._memory[part.node] < part.memory_mb:
+            if self._memory[node] < memory_mb:
                 return False
-        for part in placement:
-            self._book(part)
+        for each in allocation:
+            self._occupy(each)
         return True
 
     def down(self, node: int) -> None:
-        """Nothing more is placed on this node; what it holds is given back by whoever ends it."""
+        """Place nothing more on this node; what is there is released when it ends."""
         self.version += self._up[node]
         self._up[node] = False
 
     def up(self, node: int) -> None:
-        """The node is there again."""
+        """Use this node again."""
         self.version += not self._up[node]
         self._up[node] = True
+
+    def change(self, down: Collection[int], workers: int | None = None) -> None:
+        """Use all nodes but these.
+
+        Args:
+            workers: how many are connected; for pools that count them.
+        """
+        for node in range(self.nodes):
+            (self.down if node in down else self.up)(node)
 
     def resize(self, nodes: int) -> list[int]:
         """Have so many nodes, the first ones; returns those that go."""
@@ -221,17 +180,19 @@ class Pool:
             for count, left, up in rows
         ]
 
-    def copy(self) -> Pool:
-        """The same books, to try what would be."""
-        other = Pool(replace(self.capacity, nodes=0), self.scoring)
+    def copy(self) -> NodePool:
+        """A copy, to try what would fit."""
+        other = object.__new__(NodePool)  # ``__init__`` would take most of the time
+        other.__dict__.update(self.__dict__)
         self._copy_into(other)
         return other
 
-    def _copy_into(self, other: Pool) -> None:
+    def _copy_into(self, other: NodePool) -> None:
         other.group = self.group
         other._cores, other._count = list(self._cores), list(self._count)
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
         other._memory, other._up, other.nodes = list(self._memory), list(self._up), self.nodes
+        other._total_cores, other._total_devices = self._total_cores, self._total_devices
 
     def kind(self, node: int) -> NodeGroup:
         """What a node has when nothing of it is taken; nodes beyond those of the capacity are like its last."""
@@ -241,6 +202,8 @@ class Pool:
         kind = self.kind(len(self._up))
         self._cores.append((1 << kind.cores) - 1)
         self._count.append(kind.cores)
+        self._total_cores += kind.cores
+        self._total_devices += kind.gpus
         self._gpus.append([WHOLE] * kind.gpus)
         self._devices.append(kind.gpus)
         self._memory.append(1 << 62 if kind.memory_mb is None else kind.memory_mb)
@@ -340,16 +303,16 @@ class Pool:
         except Exception as error:
             raise LaunchError(f"no node can be chosen: {type(scoring).__name__}.score(): {described(error)}") from error
 
-    def _occupy(self, node: int, ranks: int, want: Demand) -> Part:
+    def _take_share(self, node: int, ranks: int, want: Demand) -> NodeShare:
         free, mask = self._cores[node], 0
         for _ in range(ranks * want.cores):
             lowest = free & -free
             mask |= lowest
             free ^= lowest
         gpus = self._choose(node, ranks, want) if want.share or want.devices else ()
-        part = Part(node, ranks, mask, gpus, ranks * want.memory_mb)
-        self._book(part)
-        return part
+        taken = NodeShare(node, ranks, mask, gpus, ranks * want.memory_mb)
+        self._occupy(taken)
+        return taken
 
     def _choose(self, node: int, ranks: int, want: Demand) -> tuple[tuple[int, int], ...]:
         """Devices for the ranks of one node; shares go to the fullest device that has room."""
@@ -366,12 +329,16 @@ class Pool:
                 given[device] = given.get(device, 0) + share
         return tuple(sorted(given.items()))
 
-    def _book(self, part: Part) -> None:
-        node = part.node
-        self._cores[node] &= ~part.cores
-        self._count[node] -= part.cores.bit_count()
-        self._memory[node] -= part.memory_mb
-        for device, share in part.gpus:
+    def _occupy(self, taken: NodeShare) -> None:
+        node, _, cores, gpus, memory_mb = taken
+        count = cores.bit_count()
+        self._cores[node] &= ~cores
+        self._count[node] -= count
+        self._total_cores -= count
+        self._memory[node] -= memory_mb
+        for device, share in gpus:
             free = self._gpus[node]
-            self._devices[node] -= free[device] == WHOLE
+            if free[device] == WHOLE:
+                self._devices[node] -= 1
+                self._total_devices -= 1
             free[device] -= share

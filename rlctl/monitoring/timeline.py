@@ -146,10 +146,6 @@ class _Reader:
                 attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s, again=True)
                 attempt.launched_s, attempt.state = now_s, TaskState.RUNNING
                 attempt.cores, attempt.gpus = tuple(data["cores"]), dict(data.get("gpus", {}))
-            case "started":
-                attempt = self._attempt(TaskId(data["uid"]), int(data["attempt"]), now_s)
-                if attempt.started_s is None:  # else a later controller has adopted it
-                    attempt.started_s = now_s
             case "event":
                 # Records of events may be written late: the time of the record itself counts.
                 self._event(record, record.time_s)

@@ -91,7 +91,7 @@ def check_programs(config: Config, factory: CampaignFactory) -> None:
             "give it walltime_s",
             endless.uid,
         )
-    asked = getattr(executors, "check_programs", None)
+    asked = executors.check_programs
     for note in [] if asked is None else asked(specs):
         log.warning("%s", note)
 

@@ -20,7 +20,7 @@ from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualPolicy
 from rlctl.environments.reward_env import Game, RewardFactory, game_spaces, rewarded
-from rlctl.executors.base import ExecutorFactory
+from rlctl.executors.factory import BackendFactory
 from rlctl.plugins.entry_points import (
     CAMPAIGNS,
     EXECUTORS,
@@ -152,7 +152,7 @@ def make_vector_env(
     return CampaignVectorEnv(factory, num_envs, 0, capacity or factory.capacity, gamma)
 
 
-def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
+def executor_factory(name: str, options: Mapping[str, Any]) -> BackendFactory:
     """The executor ``name`` with the given options.
 
     Raises:
@@ -160,8 +160,8 @@ def executor_factory(name: str, options: Mapping[str, Any]) -> ExecutorFactory:
     """
     registered = load(EXECUTORS, name, ("executor", "name"))
     factory = registered.make(options)
-    registered.require(factory, ("check", "open"), "see rlctl.executors.base.ExecutorFactory")
-    return cast(ExecutorFactory, factory)
+    registered.require(factory, ("check", "pools"), "derive it from rlctl.executors.factory.BackendFactory")
+    return cast(BackendFactory, factory)
 
 
 def make_placement(entry: RuleEntry, where: Key) -> Scoring:
@@ -187,8 +187,8 @@ def executor_options(config: Config) -> dict[str, Any]:
         ConfigError: there is no such executor, or it refuses the options.
     """
     section = config.executor
-    said = getattr(load(EXECUTORS, section.name, ("executor", "name")).found, "portable", None)
-    return section.options if said is None else dict(said(section.options, config.resolve))
+    factory: type[BackendFactory] = load(EXECUTORS, section.name, ("executor", "name")).found
+    return dict(factory.portable(section.options, config.resolve))
 
 
 def policy_factory(name: str) -> Rule:

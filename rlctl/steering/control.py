@@ -22,8 +22,10 @@ from rlctl.core.json_values import json_text
 from rlctl.core.policy import Policy
 from rlctl.core.records import Record
 from rlctl.environments.residual import ResidualPolicy
-from rlctl.executors.base import Executor, ExecutorFactory
-from rlctl.executors.event_log import Journal, last_attempts
+from rlctl.executors.engine import Executor
+from rlctl.executors.event_log import Journal
+from rlctl.executors.factory import BackendFactory
+from rlctl.executors.recovery import History
 from rlctl.monitoring.ledger import allocation_ledger, utilisation
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
@@ -125,7 +127,7 @@ class _Loop:
         self,
         config: Config,
         factory: CampaignFactory,
-        executors: ExecutorFactory,
+        executors: BackendFactory,
         policy: Policy,
         fallback: Policy | None,
         run: Path,
@@ -149,10 +151,8 @@ class _Loop:
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
         with stop_requests() as stop:
-            executor = self._executors.open(capacity, self._run / WORK, self._journal, origin_s + boot_s)
-            if self._factory.scoring is not None:
-                assert isinstance(executor, Executor)
-                executor.place_by(self._factory.scoring)
+            scoring, start_s = self._factory.scoring, origin_s + boot_s
+            executor = Executor.open(self._executors, capacity, self._run / WORK, self._journal, start_s, scoring)
             self._executor = InterruptibleRunner(executor, stop, self._show, self._failures.note)
             self._driver = Driver(self._campaign, self._executor, self._journal)
             self._curves = LiveCurves(
@@ -210,7 +210,8 @@ class _Loop:
         states = [r for r in self._records if r.kind == "policy" and r.data["number"] < answered]
         if states:
             self._guard.restore(states[-1].data["state"])
-        decision = self._driver.replay(self._records, last_attempts(self._records))
+        launched = History.read(self._records).attempts
+        decision = self._driver.replay(self._records, {uid: attempt.number for uid, attempt in launched.items()})
         while decision is not None:
             stop.check()
             self._failures.check()

@@ -21,7 +21,7 @@ from rlctl.core.campaign import Campaign
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import json_text, plain
 from rlctl.executors.event_log import Journal, JournalInUseError
-from rlctl.executors.local.supervisor_client import unattended
+from rlctl.executors.local.pid_file import unattended
 from rlctl.monitoring.formatting import format_action, format_cores, format_count, format_duration
 from rlctl.monitoring.ledger import allocation_ledger, ledger_line
 from rlctl.monitoring.timeline import AnsweredDecision, Timeline

@@ -191,7 +191,7 @@ class PlayedCampaign:
         require_campaign(campaign)
         self.campaign = _CheckedCampaign(campaign, capacity, foreign_events)
         self.journal = _JsonRecords()
-        self.driver = Driver(self.campaign, twin(factory, capacity, instance, model=model), self.journal)
+        self.driver = Driver(self.campaign, twin(factory, capacity, instance, self.journal, model), self.journal)
         self.decisions: list[Any] = []
         self.masks: list[Mask] = []
         self.outcome = Outcome(False, False, 0)

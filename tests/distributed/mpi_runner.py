@@ -17,10 +17,10 @@ import pytest
 
 from rlctl.core.errors import LaunchError
 from rlctl.distributed.launch.launcher import stale_shm
-from rlctl.executors.launchers import Launch, Launcher, launch
+from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local import processes
 from rlctl.executors.mpi import clean_environment, scratch_environment
-from rlctl.executors.mpi import flavour as family_of
+from rlctl.executors.mpi import launcher_family as family_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def run_ranks(
         the exit code of mpiexec, and what the ranks wrote.
     """
     path, family = mpiexec()
-    before, variables = launch(family, Launch(ranks, program=path, survive=survive))
+    before, variables = launch_command(family, LaunchRequest(ranks, program=path, survive=survive))
     program = [str(script)] if isinstance(script, Path) else ["-c", script]
     folders = [str(ROOT), str(ROOT / "envs"), str(ROOT / "agents"), str(Path(__file__).parent)]
     mark = f"RLCTL_TEST_RANKS={secrets.token_hex(8)}"

@@ -23,7 +23,7 @@ LAYOUT = TransitionSpec(3, 0, 0, 1)
 
 
 class Meeting:
-    """Learners in threads of this process; ``of(rank)`` is a ``Reducer``."""
+    """Learners in threads of this process; ``of(rank)`` is like a ``RankGroup``."""
 
     def __init__(self, size):
         self.size, self.barrier, self.table = size, threading.Barrier(size, timeout=30), {}
@@ -41,6 +41,9 @@ class Seat:
         self.meeting.barrier.wait()
         array[...] = how([self.meeting.table[r] for r in range(self.size)], axis=0)
         self.meeting.barrier.wait()
+
+    def total(self, number):
+        return number * self.size
 
     def sum(self, array):
         self.reduce(array, np.sum)

@@ -18,7 +18,7 @@ import forms
 import numpy as np
 from evidence import Found, processes_in
 
-from rlctl.executors.local.supervisor import GRACE_S
+from rlctl.executors.local.processes import GRACE_S
 
 HERE = Path(__file__).parent
 FULL = forms.full("FAULTS")

@@ -33,10 +33,11 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import LocalExecutor, TaskFailed, WorkerDied
 from rlctl.executors.event_log import Journal
-from rlctl.executors.local.backend import Settings
+from rlctl.executors.local.backend import LocalBackend
+from rlctl.executors.local.options import LocalOptions
+from rlctl.executors.local.pid_file import LOCK, TASK
 from rlctl.executors.local.processes import boot, family, start_time
-from rlctl.executors.local.supervisor import TASK
-from rlctl.executors.local.supervisor_client import LOCK, Supervision
+from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import find_mpiexec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -110,6 +111,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def client_of(executor: LocalExecutor) -> SupervisorClient:
+    backend = executor._dispatch.pools[0].backend
+    assert isinstance(backend, LocalBackend)
+    return backend.programs.client
+
+
 class Opened:
     """An eager executor in a folder, and what is left of it when it is closed."""
 
@@ -120,9 +127,9 @@ class Opened:
             Capacity(cores=cores),
             folder,
             eager=True,
-            settings=Settings(pin=False, oversubscribe=True, **settings),
+            options=LocalOptions(**{"lease_s": 0.0, **settings}, pin=False, oversubscribe=True),
         )
-        self.token = self.executor._supervision.token
+        self.token = client_of(self.executor).token
 
     def close(self, row: Row) -> None:
         self.executor.close()
@@ -271,7 +278,7 @@ def test_a_stranger_with_the_number_of_a_program_is_left_alone(tmp_path: Path) -
             with subprocess.Popen(["sleep", "300"], start_new_session=True) as stranger:
                 began = start_time(stranger.pid)
                 (folder / LOCK).write_text(f"{'0' * 31}{number} {boot()}\n+{stranger.pid} {began - 1}\n")
-                supervision = Supervision(folder, dict(os.environ))
+                supervision = SupervisorClient(folder, dict(os.environ))
                 assert supervision._process is not None
                 supervision._process.kill()  # its successor is handed a number that was used again meanwhile
                 supervision.replace({"a.1": {"pid": stranger.pid, "start": began - 1}})
@@ -351,7 +358,7 @@ def test_a_killed_supervisor_is_replaced_and_nothing_runs_twice(tmp_path: Path) 
             futures = opened.executor.submit_tasks([logged(f"t{n}", evidence, 0.2) for n in range(6)])
             until(evidence.exists, "something runs")
             time.sleep(float(random.uniform(0.0, 0.4)))
-            process = opened.executor._supervision._process
+            process = client_of(opened.executor)._process
             assert process is not None
             process.kill()
             killed_s = time.monotonic()
@@ -377,9 +384,9 @@ from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
 from logged_programs import ONCE, logged, shell
 from rlctl.executors import LocalExecutor, TaskFailed
-from rlctl.executors.base import Capacity
+from rlctl.core.machine import Capacity
 from rlctl.executors.event_log import Journal
-from rlctl.executors.local.backend import Settings
+from rlctl.executors.local.options import LocalOptions
 
 folder, point, evidence, count = Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), 0
 
@@ -402,8 +409,8 @@ journal = Journal.open(path) if path.exists() else Journal.create(path, {})
 for name in ("append", "write", "_flush"):
     setattr(Journal, name, counted(getattr(Journal, name)))
 with journal:
-    settings = Settings(pin=False, oversubscribe=True, lease_s=20.0)
-    executor = LocalExecutor(Capacity(cores=2), folder / "work", eager=True, settings=settings)
+    settings = LocalOptions(pin=False, oversubscribe=True, lease_s=20.0)
+    executor = LocalExecutor(Capacity(cores=2), folder / "work", eager=True, options=settings)
     executor.attach(journal)
     specs = [logged(f"t{n}", evidence, 0.05 * (n % 3)) for n in range(6)]
     specs.insert(2, shell("once", ONCE, str(evidence), retries=1, result_file="once.json"))
@@ -443,7 +450,7 @@ class Controlled:
         """Uids of recorded final results, and how often their programs have begun by then."""
         with Journal.open(self.folder / "journal.db") as journal:
             records = journal.records()
-        final = {r.data["uid"] for r in records if r.kind == "finished" and TaskState(r.data["state"]).final}
+        final = {r.data["uid"] for r in records if "result" in r.data}
         count = begun(self.evidence)
         return {uid: count[uid] for uid in final}
 
@@ -527,10 +534,10 @@ def test_what_runs_is_adopted_and_what_the_lease_ended_is_not_taken_for_done(tmp
         code = (
             "import sys, time; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; folder = Path(sys.argv[2])\n"
             "from logged_programs import logged; from rlctl.executors import LocalExecutor, Capacity\n"
-            "from rlctl.executors.event_log import Journal; from rlctl.executors.local.backend import Settings\n"
+            "from rlctl.executors.event_log import Journal; from rlctl.executors.local.options import LocalOptions\n"
             "journal = Journal.create(folder / 'journal.db', {})\n"
-            "settings = Settings(lease_s=0.1, pin=False, oversubscribe=True)\n"
-            "executor = LocalExecutor(Capacity(), folder / 'work', eager=True, settings=settings)\n"
+            "settings = LocalOptions(lease_s=0.1, pin=False, oversubscribe=True)\n"
+            "executor = LocalExecutor(Capacity(), folder / 'work', eager=True, options=settings)\n"
             "executor.attach(journal); executor.submit_task(logged('a', folder / 'evidence', 300)); time.sleep(300)"
         )
         command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
@@ -556,10 +563,10 @@ def test_what_ends_before_a_later_controller_asks_for_it_again_is_not_lost(tmp_p
     code = (
         "import sys, time; from pathlib import Path; sys.path[:0] = [sys.argv[1]]; folder = Path(sys.argv[2])\n"
         "from logged_programs import waiting; from rlctl.executors import LocalExecutor, Capacity\n"
-        "from rlctl.executors.event_log import Journal; from rlctl.executors.local.backend import Settings\n"
+        "from rlctl.executors.event_log import Journal; from rlctl.executors.local.options import LocalOptions\n"
         "journal = Journal.create(folder / 'journal.db', {})\n"
-        "settings = Settings(lease_s=60.0, pin=False, oversubscribe=True)\n"
-        "executor = LocalExecutor(Capacity(), folder / 'work', eager=True, settings=settings)\n"
+        "settings = LocalOptions(lease_s=60.0, pin=False, oversubscribe=True)\n"
+        "executor = LocalExecutor(Capacity(), folder / 'work', eager=True, options=settings)\n"
         "executor.attach(journal); executor.submit_task(waiting('a')); time.sleep(300)"
     )
     command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
@@ -567,11 +574,11 @@ def test_what_ends_before_a_later_controller_asks_for_it_again_is_not_lost(tmp_p
         until((work / "begun").exists, "it runs")
         controller.kill()
     with Journal.open(tmp_path / "journal.db") as journal:
-        settings = Settings(lease_s=60.0, pin=False, oversubscribe=True)
-        executor = LocalExecutor(Capacity(), work, settings=settings)  # nothing starts before ``wait``
+        settings = LocalOptions(lease_s=60.0, pin=False, oversubscribe=True)
+        executor = LocalExecutor(Capacity(), work, options=settings)  # nothing starts before ``wait``
         executor.attach(journal)
         (work / "go").touch()
-        until(lambda: executor._supervision.left.ended, "its end is told")
+        until(lambda: client_of(executor).left.ended, "its end is told")
         executor.submit_task(waiting("a"))
         states = [event.state for event in executor.wait(PATIENCE_S)]
         while states[-1] is not TaskState.DONE and (more := executor.wait(PATIENCE_S)):

@@ -16,7 +16,8 @@ from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId, TaskSpec
 from rlctl.executors.application import Application
-from rlctl.executors.local.backend import LocalExecutor, Settings
+from rlctl.executors.local.backend import LocalExecutor
+from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.mpi import find_mpiexec
 
 SIZE = (
@@ -29,8 +30,8 @@ needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="needs mpiexec")
 
 
 def executor(workdir: Path, **applications: Application) -> LocalExecutor:
-    settings = Settings(oversubscribe=True, pin=False, applications=applications)
-    return LocalExecutor(Capacity(cores=4), workdir, eager=True, settings=settings)
+    settings = LocalOptions(lease_s=0.0, oversubscribe=True, pin=False, applications=applications)
+    return LocalExecutor(Capacity(cores=4), workdir, eager=True, options=settings)
 
 
 def program(path: Path, text: str) -> Path:
@@ -209,7 +210,7 @@ def test_nothing_but_the_books_says_which_gpus_a_program_has(
         Capacity(cores=2, gpus=2),
         tmp_path,
         eager=True,
-        settings=Settings(applications={"a": Application(environment=mine)}, oversubscribe=True),
+        options=LocalOptions(lease_s=0.0, applications={"a": Application(environment=mine)}, oversubscribe=True),
     ) as one:
         for uid, gpus in {"first": 1.0, "second": 1.0, "none": 0.0}.items():
             spec = TaskSpec(
@@ -231,8 +232,8 @@ def test_nothing_but_the_books_says_which_gpus_a_program_has(
 
 
 def test_every_kind_of_gpu_is_told_and_the_shape_of_a_cluster_can_be_rehearsed(tmp_path: Path) -> None:
-    settings = Settings(oversubscribe=True)
-    with LocalExecutor(Capacity(nodes=4, cores=8, gpus=2), tmp_path, eager=True, settings=settings) as one:
+    settings = LocalOptions(lease_s=0.0, oversubscribe=True)
+    with LocalExecutor(Capacity(nodes=4, cores=8, gpus=2), tmp_path, eager=True, options=settings) as one:
         need = Resources(ranks=2, cores_per_rank=8, gpus_per_rank=2.0, nodes=2)
         spec = TaskSpec(TaskId("a"), executable=sys.executable, arguments=("-c", TELL))
         told = values(one, spec)

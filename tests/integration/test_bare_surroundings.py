@@ -47,10 +47,11 @@ def test_tasks_and_trainings_of_several_ranks_need_no_home(tmp_path: Path, bare:
 
     code = (
         "from pathlib import Path\nfrom rlctl.executors import Capacity, LocalExecutor\n"
-        "from rlctl.executors.local.backend import Settings\nfrom rlctl.core.task import Resources, TaskId, TaskSpec\n"
+        "from rlctl.executors.local.options import LocalOptions\n"
+        "from rlctl.core.task import Resources, TaskId, TaskSpec\n"
         "tell = 'from mpi4py import MPI; print(MPI.COMM_WORLD.size)'\n"
-        "rehearsal = Settings(oversubscribe=True)\n"
-        "with LocalExecutor(Capacity(cores=2), Path('work'), settings=rehearsal, eager=True) as one:\n"
+        "rehearsal = LocalOptions(lease_s=0.0, oversubscribe=True)\n"
+        "with LocalExecutor(Capacity(cores=2), Path('work'), options=rehearsal, eager=True) as one:\n"
         "    spec = TaskSpec(TaskId('a'), 'python', ('-c', tell), resources=Resources(ranks=2))\n"
         "    one.submit_task(spec).result(200)\n"
     )

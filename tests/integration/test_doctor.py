@@ -31,7 +31,7 @@ def test_two_ranks_are_really_started() -> None:
     finding = doctor.mpi()
     assert finding.ok, finding
     assert "2 ranks" in finding.detail
-    survives = mpi.flavour(str(mpi.find_mpiexec())) is Launcher.OPENMPI
+    survives = mpi.launcher_family(str(mpi.find_mpiexec())) is Launcher.OPENMPI
     assert finding.detail.endswith("continues when a rank dies" if survives else "a rank that dies ends the training")
 
 

@@ -20,7 +20,7 @@ import threading
 import time
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,13 @@ from rlctl.core.errors import JournalError, LaunchError, RequestError
 from rlctl.core.machine import Capacity, NodeState
 from rlctl.core.simulation import Launch, Simulated
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
-from rlctl.executors import LocalExecutor, SimulatedExecutor, TaskFailed, TaskFuture
-from rlctl.executors.base import Executor
+from rlctl.executors import LocalExecutor, TaskFailed, TaskFuture
+from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal
+from rlctl.executors.factory import PoolPlan
 from rlctl.executors.functions.large_results import fetch
-from rlctl.executors.local.backend import Settings
-from rlctl.executors.pools import Plan, PooledExecutor
-from rlctl.executors.sharing import Share
-from rlctl.executors.slurm import SlurmExecutor
-from rlctl.executors.slurm.backend import SlurmSettings
+from rlctl.executors.local.backend import LocalBackend
+from rlctl.executors.local.options import LocalOptions
 
 S = TaskState
 PATIENCE_S = 120.0
@@ -92,33 +90,57 @@ def task(uid: str, does: str = "ends", **options: Any) -> TaskSpec:
 
 
 def local(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
-    settings = Settings(pin=False, oversubscribe=True)
-    return LocalExecutor(capacity, folder / "work", eager=eager, backfill=eager, settings=settings, **options)
+    how = LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
+    return LocalExecutor(capacity, folder / "work", eager=eager, backfill=eager, options=how, **options)
 
 
-def pools(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+def pools(
+    folder: Path,
+    capacity: Capacity,
+    eager: bool,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Executor:
     """Two on this machine; where there is one node only, the second pool has none."""
-    settings = Settings(pin=False, oversubscribe=True)
-
-    def opened(own: Capacity, share: Share) -> LocalExecutor:
-        work = folder / "work"
-        return LocalExecutor(own, work, eager=eager, backfill=eager, settings=settings, share=share, **options)
-
     second = capacity.nodes // 2
-    plans = [Plan("first", capacity.nodes - second, "local", opened), Plan("second", second, "local", opened)]
-    return PooledExecutor(capacity, plans, eager=eager)
+    how = LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
+
+    initial = None if initializer is None else (initializer, initargs)
+
+    def plan(name: str, nodes: int) -> PoolPlan:
+        own = replace(capacity, nodes=nodes)
+        backend = LocalBackend(own, folder / "work", how, pool=name, initializer=initial)
+        return PoolPlan(backend, name, backfill=eager)
+
+    return Executor([plan("first", capacity.nodes - second), plan("second", second)], eager=eager)
 
 
 def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
+    from rlctl.executors import SimulatedExecutor
+
     return SimulatedExecutor(capacity, Says(), eager=eager, backfill=eager)
 
 
 def parsl(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
     """As many workers per node as it has cores, of the six that all tests share."""
-    from rlctl.executors.parsl.backend import ParslExecutor, Settings
+    from rlctl.executors.parsl import ParslExecutor, ParslOptions
 
-    settings = Settings(workers_per_node=capacity.cores)
-    return ParslExecutor(shared.executor, capacity, folder / "work", eager=eager, settings=settings, **options)
+    own = ParslOptions(workers_per_node=capacity.cores)
+    return ParslExecutor(shared.executor, capacity, folder / "work", eager=eager, options=own, **options)
+
+
+def own(
+    folder: Path,
+    capacity: Capacity,
+    eager: bool,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Executor:
+    """The backend of ``docs/guides/own-backend.md``."""
+    from child_processes.backend import ChildBackend
+
+    initial = None if initializer is None else (initializer, initargs)
+    return Executor(ChildBackend(capacity, folder / "work", initial), eager=eager)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,12 +149,21 @@ def workers_of_parsl() -> Iterator[None]:
     shared.stop()
 
 
-def slurm(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+def slurm(
+    folder: Path,
+    capacity: Capacity,
+    eager: bool,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Executor:
     os.environ.update(slurm_bed.inside(slurm_bed.whole()))
-    settings, how = Settings(memory=False), SlurmSettings(poll_s=1.0)
-    return SlurmExecutor(
-        capacity, folder / "work", eager=eager, backfill=eager, settings=settings, slurm=how, **options
-    )
+    from rlctl.executors.slurm.backend import SlurmBackend
+    from rlctl.executors.slurm.options import SlurmOptions
+
+    how = SlurmOptions(lease_s=0.0, poll_s=1.0)
+    initial = None if initializer is None else (initializer, initargs)
+    backend = SlurmBackend(capacity, folder / "work", how, initializer=initial)
+    return Executor([PoolPlan(backend, backfill=eager)], eager=eager)
 
 
 @dataclass(frozen=True)
@@ -155,6 +186,7 @@ ENGINES = [
     Engine("simulated, in wait", simulated, eager=False, processes=False, marks=(pytest.mark.quick,)),
     Engine("slurm", slurm, eager=True, processes=True, marks=(pytest.mark.slurm,)),
     Engine("slurm, in wait", slurm, eager=False, processes=True, marks=(pytest.mark.slurm,)),
+    Engine("own", own, eager=True, processes=True),
     Engine("parsl", parsl, eager=True, processes=True, marks=(needs_parsl,)),
     Engine("parsl, in wait", parsl, eager=False, processes=True, marks=(needs_parsl,)),
 ]
@@ -656,7 +688,7 @@ def test_a_task_that_is_held_while_it_starts_is_suspended_when_it_runs(
         executor = bench.open()
         if recorded:
             executor.attach(journal)
-        with executor._mutex:
+        with executor._lock:
             future = executor.submit_task(task("a", "hangs"))
             executor.hold(TaskId("a"))
         until(lambda: future.state in (S.HELD, S.SUSPENDED), lambda: future.state)
@@ -869,19 +901,19 @@ def test_everything_is_written_before_it_takes_effect(bench: Bench, tmp_path: Pa
         executor.submit_task(task("b", "fails once", retries=1)).result(PATIENCE_S)
         executor.submit(pow, 2, 3).result(PATIENCE_S)
         executor.shutdown()
-        kinds = ("submitted", "launching", "finished")
-        records = [record for record in journal.records() if record.kind in kinds]
+        records = [record for record in journal.records() if record.data.get("state") != "running"]
     told = [(r.kind, r.data["attempt"], r.data.get("state")) for r in records if r.data["uid"] == "a"]
-    assert told == [("submitted", 1, None), ("launching", 1, None), ("finished", 1, "done")]
+    assert told == [("submitted", 1, None), ("launching", 1, None), ("event", 1, "done")]
     told = [(r.kind, r.data["attempt"], r.data.get("state")) for r in records if r.data["uid"] == "b"]
     assert told == [
         ("submitted", 1, None),
         ("launching", 1, None),
-        ("finished", 1, "queued"),
+        ("event", 2, "queued"),
         ("launching", 2, None),
-        ("finished", 2, "done"),
+        ("event", 2, "done"),
     ]
-    assert next(r.data for r in records if r.data["uid"] == "a" and r.kind == "finished")["values"] == {"told": "a"}
+    ended = next(r.data for r in records if r.data["uid"] == "a" and r.kind == "event")
+    assert ended["result"]["values"] == {"told": "a"}
 
 
 def test_what_a_journal_knows_as_ended_is_not_run_again(bench: Bench, tmp_path: Path) -> None:

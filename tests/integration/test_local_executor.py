@@ -21,13 +21,13 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskResult, TaskSpec, TaskState
 from rlctl.executors.event_log import Journal
 from rlctl.executors.functions.large_results import fetch
-from rlctl.executors.local.backend import LocalExecutor
+from rlctl.executors.local.backend import LocalBackend, LocalExecutor
 from rlctl.executors.local.inventory import available_cores
-from rlctl.executors.local.processes import session_processes, start_time
-from rlctl.executors.local.supervisor import GRACE_S
+from rlctl.executors.local.processes import GRACE_S, session_processes, start_time
+from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.naming import scratch_folder
-from rlctl.executors.recovery import KINDS, Past
+from rlctl.executors.recovery import KINDS, History
 
 two_cores = pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores")
 needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="needs mpiexec")
@@ -57,7 +57,13 @@ def make(tmp_path: Path) -> Iterator[Callable[..., LocalExecutor]]:
     yield executor
     for one in made:
         one.close()
-        assert not one._supervision.scratch.exists()
+        assert not client_of(one).scratch.exists()
+
+
+def client_of(executor: LocalExecutor) -> SupervisorClient:
+    backend = executor._dispatch.pools[0].backend
+    assert isinstance(backend, LocalBackend)
+    return backend.programs.client
 
 
 def script(uid: str, code: str, *arguments: str, **options: Any) -> TaskSpec:
@@ -352,9 +358,10 @@ def test_waiting_honours_its_timeout_and_looks_seldom(
     executor.wait()
     rests: list[float | None] = []
     looks: list[float | None] = []
-    rest, select = executor._rest, executor._selector.select
-    monkeypatch.setattr(executor, "_rest", lambda *given: rests.append(given[0]) or rest(*given))
-    monkeypatch.setattr(executor._selector, "select", lambda given_s: looks.append(given_s) or select(given_s))
+    backend, sleep = executor._dispatch.pools[0].backend, executor._dispatch.news.wait
+    poll = backend.poll
+    monkeypatch.setattr(executor._dispatch.news, "wait", lambda left_s: rests.append(left_s) or sleep(left_s))
+    monkeypatch.setattr(backend, "poll", lambda given_s: looks.append(given_s) or poll(given_s))
     began_s = time.monotonic()
     assert executor.wait(0.5) == []
     assert time.monotonic() - began_s > 0.4
@@ -365,7 +372,7 @@ def test_waiting_honours_its_timeout_and_looks_seldom(
 def test_interrupt_inside_wait_leaves_nothing_after_shutdown(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from rlctl.executors.base import Capacity; from rlctl.executors.local.backend import LocalExecutor\n"
+        "from rlctl.core.machine import Capacity; from rlctl.executors.local.backend import LocalExecutor\n"
         "from rlctl.core.task import TaskSpec\n"
         "executor = LocalExecutor(Capacity(cores=1), Path(sys.argv[1]))\n"
         "executor.submit_task(TaskSpec('a', executable='python', arguments=('-c', sys.argv[2])))\n"
@@ -487,7 +494,7 @@ def test_a_worker_that_stands_still_does_not_hold_up_the_executor(make: Callable
     assert future.result(60.0) == 8_000_000
     values = {"x": "x" * 1_000_000}
     assert executor.submit_task(call("a", "builtins:dict", values)).result(60.0).keys() == values.keys()
-    left = {path.name for path in executor._supervision.scratch.iterdir()}
+    left = {path.name for path in client_of(executor).scratch.iterdir()}
     assert left <= {"socket"}, left  # which the supervisor may not have come to yet
 
 
@@ -506,7 +513,7 @@ def test_worker_that_was_killed_between_two_calls_is_replaced(
 def test_script_without_main_guard_is_not_run_again_by_its_workers(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "from pathlib import Path\n"
-        "from rlctl.executors.base import Capacity; from rlctl.executors.local.backend import LocalExecutor\n"
+        "from rlctl.core.machine import Capacity; from rlctl.executors.local.backend import LocalExecutor\n"
         "from rlctl.core.task import TaskSpec\n"
         "print('main')\n"
         "executor = LocalExecutor(Capacity(cores=1), Path('work'))\n"
@@ -558,19 +565,21 @@ def test_what_was_asked_and_started_is_written_ahead(make: Callable[..., LocalEx
         finish(executor)
         executor.close()
         records = journal.records()
-    assert [record.kind for record in records] == ["submitted", "launching", "started"]
+    assert [record.kind for record in records] == ["submitted", "launching", "event", "event", "event"]
     assert records[1].data == {"uid": "a", "attempt": 3, "cores": [0], "gpus": {}, "nodes": [0]}
-    assert set(records[2].data) == {"uid", "attempt", "pid", "starttime", "boot_id", "host"}
+    assert set(records[3].data) == {"uid", "attempt", "time_s", "state", "pid", "starttime", "boot_id", "host"}
+    assert [record.data["state"] for record in records[2:]] == ["queued", "running", "done"]
     assert all(record.time_s >= 100.0 for record in records)
 
 
 ONCE = "import json; open('begun', 'a').write('x'); json.dump({'x': 1}, open('a.json', 'w'))"
 
 
-def lives_once(executor: LocalExecutor, work: Path) -> None:
-    """A later controller learns how the task ended, and does not run it again."""
+def lives_once(executor: LocalExecutor, work: Path, told_again: bool = True) -> None:
+    """A later controller learns how the task ended, by the supervisor or the journal, and does not run it again."""
     events = finish(executor)
-    assert [(event.state, event.attempt) for event in events] == [(TaskState.RUNNING, 1), (TaskState.DONE, 1)]
+    began = [(TaskState.RUNNING, 1)] if told_again else []
+    assert [(event.state, event.attempt) for event in events] == [*began, (TaskState.DONE, 1)]
     assert events[-1].result is not None
     assert events[-1].result.values == {"x": 1}
     assert (work / "begun").read_text() == "x"
@@ -579,27 +588,31 @@ def lives_once(executor: LocalExecutor, work: Path) -> None:
 
 
 @on_linux
-def test_an_end_that_a_killed_controller_was_told_and_had_not_recorded_is_found_again(
-    make: Callable[..., LocalExecutor], tmp_path: Path
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_end_that_a_killed_controller_was_told_is_found_again(
+    make: Callable[..., LocalExecutor], tmp_path: Path, recorded: bool
 ) -> None:
     spec = script("a", ONCE, result_file="a.json")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from rlctl.executors.base import Capacity; from rlctl.executors.event_log import Journal\n"
+        "from rlctl.core.machine import Capacity; from rlctl.executors.event_log import Journal\n"
         "from rlctl.executors.local.backend import LocalExecutor; from rlctl.core.task import TaskSpec\n"
         "folder = Path(sys.argv[1]); journal = Journal.create(folder / 'journal.db', {})\n"
         "executor = LocalExecutor(Capacity(cores=1), folder / 'work', journal)\n"
         "spec = TaskSpec('a', executable='python', arguments=('-c', sys.argv[2]), result_file='a.json')\n"
         "executor.submit_task(spec)\n"
-        "while not executor.wait()[-1].state.final: pass\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
+        "die = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "assert executor.wait()[-1].state == 'running'\n"
+        "if sys.argv[3] == 'False': journal.batch = die\n"
+        "executor.wait()\n"
+        "die()"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), ONCE], timeout=60.0)
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), ONCE, str(recorded)], timeout=60.0)
     assert killed.returncode == -signal.SIGKILL
     with Journal.open(tmp_path / "journal.db") as journal:
-        executor = make(journal=journal, past=Past.read(journal.records(kinds=KINDS)))
+        executor = make(journal=journal, history=History.read(journal.records(kinds=KINDS)))
         executor.submit_task(spec)
-        lives_once(executor, tmp_path / "work")
+        lives_once(executor, tmp_path / "work", told_again=not recorded)
 
 
 @on_linux
@@ -613,7 +626,7 @@ def test_an_end_that_could_not_be_recorded_is_found_again(
         write = journal.write
 
         def fails(kind: str, time_s: float, data: Mapping[str, Any], done: Any = None) -> None:
-            if kind == "finished":
+            if "result" in data:
                 done(JournalError("no space left"))
             else:
                 write(kind, time_s, data, done)
@@ -632,7 +645,7 @@ def test_an_end_that_could_not_be_recorded_is_found_again(
 CONTROLLER = """
 import os, signal, sys
 from pathlib import Path
-from rlctl.executors.base import Capacity
+from rlctl.core.machine import Capacity
 from rlctl.executors.local.backend import LocalExecutor
 from rlctl.core.task import Resources, TaskSpec
 sys.path.append(sys.argv[2])
@@ -682,7 +695,7 @@ def test_when_the_controller_is_killed_its_tasks_are_dead_after_the_lease(
 
 
 def kill_supervisor(executor: LocalExecutor) -> int:
-    process = executor._supervision._process
+    process = client_of(executor)._process
     assert process is not None
     process.kill()
     return process.pid
@@ -704,8 +717,8 @@ def test_killed_supervisor_is_replaced_and_what_runs_goes_on(
         ("b", TaskState.RUNNING, 1),
         ("b", TaskState.DONE, 1),
     ]
-    assert executor._supervision._process is not None
-    assert executor._supervision._process.pid != first
+    assert client_of(executor)._process is not None
+    assert client_of(executor)._process.pid != first
 
 
 @on_linux

@@ -14,13 +14,13 @@ from rlctl.core.errors import RequestError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskId
 from rlctl.executors import LocalExecutor
-from rlctl.executors.local.backend import Settings
+from rlctl.executors.local.options import LocalOptions
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder, how = tmp_path_factory.mktemp("odd") / "a" / "b", Settings(pin=False, oversubscribe=True)
-    with LocalExecutor(Capacity(cores=4), folder, eager=True, settings=how) as executor:
+    folder, how = tmp_path_factory.mktemp("odd") / "a" / "b", LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
+    with LocalExecutor(Capacity(cores=4), folder, eager=True, options=how) as executor:
         yield executor
 
 

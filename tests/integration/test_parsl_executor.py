@@ -23,8 +23,9 @@ from parsl_workers import needs_parsl
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
-from rlctl.executors import WorkerDied
+from rlctl.executors import Executor, WorkerDied
 from rlctl.executors.event_log import Journal
+from rlctl.executors.factory import PoolPlan
 from rlctl.executors.local.processes import family
 from rlctl.executors.mpi import find_mpiexec
 
@@ -46,14 +47,13 @@ class Site:
         self._opened: list[Any] = []
 
     def open(self, workers: int = 1, capacity: Capacity | None = None, **options: Any) -> Any:
-        from rlctl.executors.parsl.backend import ParslExecutor, Settings
+        from rlctl.executors.parsl import ParslExecutor, ParslOptions
 
-        settings = Settings(**options.pop("settings", {"lease_s": 5.0}))
         opened = ParslExecutor(
             options.pop("executor", None) or workers_of_parsl(workers),
             capacity or Capacity(nodes=workers, cores=1),
             self.folder / "work",
-            settings=settings,
+            options=ParslOptions(lease_s=options.pop("lease_s", 5.0)),
             **options,
         )
         self._opened.append(opened)
@@ -217,6 +217,24 @@ def test_a_program_of_several_ranks_is_started_within_its_worker(common: Site) -
     assert common.executor.submit_task(spec).result(PATIENCE_S) == {"ranks": [0, 1]}
 
 
+def test_two_pools_of_workers_serve_one_executor(site: Site) -> None:
+    from rlctl.executors.parsl.backend import ParslBackend
+    from rlctl.executors.parsl.options import ParslOptions
+
+    work = site.folder / "work"
+    with Executor(
+        [
+            PoolPlan(ParslBackend(workers_of_parsl(1), Capacity(), work, ParslOptions(lease_s=5.0), pool=name), name)
+            for name in ("first", "second")
+        ]
+    ) as executor:
+        futures = [
+            executor.submit_task(shell(pool, f"echo '{{}}' > {pool}.json", pool=pool)) for pool in ("first", "second")
+        ]
+        assert [future.result(PATIENCE_S) for future in futures] == [{}, {}]
+    assert {path.name for path in work.glob("parsl*")} == {"parsl-first", "parsl-second"}
+
+
 # Deaths.
 
 
@@ -297,7 +315,7 @@ def test_without_its_interchange_an_executor_says_so_and_leaves_nothing(site: Si
     (interchange,) = keeper.children()
     interchange.kill()
     site.relics = True  # for the next controller
-    until(lambda: executor._broken is not None, "it is noticed")
+    until(lambda: executor._dispatch.broken is not None, "it is noticed")
     with pytest.raises(LaunchError, match="interchange"):
         executor.wait(PATIENCE_S)
     executor.close()
@@ -325,15 +343,15 @@ CONTROLLER = """
 import os, sys, time
 from pathlib import Path
 from parsl_workers import executor as workers_of_parsl
-from rlctl.executors.base import Capacity
+from rlctl.core.machine import Capacity
 from rlctl.executors.event_log import Journal
-from rlctl.executors.parsl.backend import ParslExecutor, Settings
+from rlctl.executors.parsl import ParslExecutor, ParslOptions
 from rlctl.core.task import TaskId, TaskSpec
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     journal = Journal.create(folder / "journal.db", {})
-    executor = ParslExecutor(workers_of_parsl(2), Capacity(nodes=2), folder / "work", settings=Settings(lease_s=5.0))
+    executor = ParslExecutor(workers_of_parsl(2), Capacity(nodes=2), folder / "work", options=ParslOptions(lease_s=5.0))
     executor.attach(journal)
     for uid in ("ends", "stays"):
         script = "test -e go" if uid == "ends" else "test $(wc -l < stays.pids) -gt 1"
@@ -388,11 +406,11 @@ def test_the_next_controller_finds_what_ended_and_runs_again_what_was_stopped(ki
 def test_a_controller_that_was_away_for_longer_than_its_lease_runs_again_what_was_stopped(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = site.open(1, settings={"lease_s": 2.0})
+    executor = site.open(1, lease_s=5.0)
     future = executor.submit_task(stubborn("a"))
     until(lambda: begun(site, "a"), "it has begun")
     with monkeypatch.context() as away:
-        away.setattr(executor._control, "_write", lambda: None)
+        away.setattr(executor._dispatch.pools[0].backend._control, "_write", lambda: None)
         until(lambda: not alive(begun(site, "a")[0]), "its lease is over")
     assert future.result(PATIENCE_S) == {}
     assert len(begun(site, "a")) == 2

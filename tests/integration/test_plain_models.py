@@ -19,6 +19,7 @@ import rlctl
 from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import to_bytes
 from rlctl.config.schema import Config
+from rlctl.environments.residual import ResidualPolicy
 from rlctl_agents import plain_model
 
 HERE = Path(__file__).parent
@@ -199,7 +200,7 @@ def test_a_campaigns_actor_alone_is_plain_too(
     assert {"model.zip", "model_plain.zip"} <= {path.name for path in folder.iterdir()}
     (told,) = golden([folder])
     policy = rlctl.load_policy(config, str(folder))
-    network = getattr(policy, "network", policy)
+    network = policy.network if isinstance(policy, ResidualPolicy) else policy
     assert told["same"]
     assert told["policy"] in OWN
     assert told["observation"] == list(network.observation_space.shape)

@@ -14,7 +14,7 @@ from rlctl.core.simulation import Launch, Outage, Simulated
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState, event_from_json, event_to_json
 from rlctl.executors.local.backend import LocalExecutor
 from rlctl.executors.local.factory import Local
-from rlctl.executors.local.progress_files import Reports
+from rlctl.executors.local.progress_files import ProgressFiles
 from rlctl.executors.simulated.backend import SimulatedExecutor
 
 PROGRAM = """
@@ -47,7 +47,7 @@ def test_what_a_running_program_reports_is_told_once_and_torn_lines_are_not(tmp_
 
 
 def test_only_the_newest_whole_line_counts(tmp_path: Path) -> None:
-    reports, file = Reports(tmp_path), tmp_path / "p"
+    reports, file = ProgressFiles(tmp_path), tmp_path / "p"
     spec = TaskSpec(TaskId("a"), executable="true", progress_file="p")
     assert reports.newest(spec) is None
     file.write_text('{"x": 1')

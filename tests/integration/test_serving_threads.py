@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from child_processes.backend import ChildBackend
 from parsl_workers import needs_parsl, shared
 from steering_process import Steering
 
@@ -24,22 +25,28 @@ from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Launch, Simulated
 from rlctl.core.task import TaskId, TaskSpec, TaskState
 from rlctl.executors import LocalExecutor, SimulatedExecutor
-from rlctl.executors.base import Executor
+from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal
+from rlctl.executors.factory import PoolPlan
 from rlctl.executors.futures import ExecutorBroken
-from rlctl.executors.local.backend import Settings
-from rlctl.executors.local.supervisor_client import Supervision
-from rlctl.executors.pools import Plan, PooledExecutor
-from rlctl.executors.sharing import Share
+from rlctl.executors.local.backend import LocalBackend
+from rlctl.executors.local.options import LocalOptions
+from rlctl.executors.local.supervisor_client import SupervisorClient
 
 PATIENCE_S = 120.0
-SETTINGS = Settings(pin=False, oversubscribe=True)
+SETTINGS = LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
 SLEEP = str(7 * 10**4 + os.getpid() % 10**4)
 """Seconds; no other process sleeps as long."""
 
 
 def boom(*arguments: object) -> None:
     raise ZeroDivisionError("boom")
+
+
+def backend_of(executor: Executor) -> LocalBackend:
+    backend = executor._dispatch.pools[0].backend
+    assert isinstance(backend, LocalBackend)
+    return backend
 
 
 def hanging(uid: str = "hangs") -> TaskSpec:
@@ -59,7 +66,7 @@ def sleeping() -> list[psutil.Process]:
 
 @pytest.fixture
 def executor(tmp_path: Path) -> Iterator[LocalExecutor]:
-    executor = LocalExecutor(Capacity(cores=2), tmp_path, eager=True, settings=SETTINGS)
+    executor = LocalExecutor(Capacity(cores=2), tmp_path, eager=True, options=SETTINGS)
     yield executor
     executor.close()
 
@@ -87,8 +94,8 @@ def is_broken(executor: Executor, futures: Sequence[cf.Future[Any]], why: str) -
 def test_what_the_thread_did_not_expect_ends_the_executor(executor: LocalExecutor) -> None:
     futures = [executor.submit_task(hanging()), executor.submit(time.sleep, 600), executor.submit(pow, 2, 3)]
     until(sleeping)
-    executor._attend = boom  # type: ignore[method-assign]
-    executor._wake()
+    backend_of(executor).poll = boom  # type: ignore[method-assign, assignment]
+    backend_of(executor).wake()
     is_broken(executor, futures, "ZeroDivisionError: boom")
     assert not sleeping(), "nothing of it runs on"
 
@@ -98,7 +105,7 @@ def test_what_is_done_when_a_record_is_written_ends_the_executor_and_not_the_jou
 ) -> None:
     with Journal.create(tmp_path / "journal.db", {}) as journal:
         executor.attach(journal)
-        executor._go_on = boom  # type: ignore[method-assign]
+        executor._dispatch._launch_recorded = boom  # type: ignore[method-assign]
         is_broken(executor, [executor.submit_task(hanging())], "ZeroDivisionError: boom")
         journal.write("time", 0.0, {}, boom)
         told: list[Any] = []
@@ -145,31 +152,48 @@ def test_a_model_says_how_long_things_take(seconds: float) -> None:
 
 
 def test_a_pool_that_breaks_ends_the_campaign_with_the_reason(tmp_path: Path) -> None:
-    def opened(own: Capacity, share: Share) -> LocalExecutor:
-        return LocalExecutor(own, tmp_path, eager=True, settings=SETTINGS, share=share)
-
-    plans = [Plan("first", 1, "local", opened), Plan("second", 1, "local", opened)]
-    with closing(PooledExecutor(Capacity(nodes=2, cores=1), plans, eager=True)) as executor:
+    backends = {name: LocalBackend(Capacity(cores=1), tmp_path, SETTINGS, pool=name) for name in ("first", "second")}
+    with closing(Executor([PoolPlan(backend, name) for name, backend in backends.items()])) as executor:
         future = executor.submit_task(hanging())
         until(sleeping)
-        pool = executor.pools["first"]
-        assert isinstance(pool, LocalExecutor)
-        pool._attend = boom  # type: ignore[method-assign]
-        pool._wake()
+        backends["first"].poll = boom  # type: ignore[method-assign, assignment]
+        backends["first"].wake()
         assert isinstance(future.exception(PATIENCE_S), ExecutorBroken)
         with pytest.raises(ExecutorBroken, match="boom"):
             executor.wait()
 
 
+def test_wait_and_the_thread_of_the_journal_do_not_block_each_other(tmp_path: Path) -> None:
+    """Attempts run as soon as ``start`` returns, so that one is reported while the next is still being recorded."""
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        backend = ChildBackend(Capacity(cores=4), tmp_path / "work")
+        executor = Executor(backend, journal, eager=False)
+        done: list[str] = []
+
+        def wait() -> None:
+            while len(done) < 40:
+                done.extend(event.uid for event in executor.wait() if event.result is not None)
+
+        executor.submit_tasks(TaskSpec(TaskId(str(number)), "true") for number in range(40))
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+        executor.close()
+
+
 @needs_parsl
 def test_threads_of_the_parsl_executor_are_guarded_too(tmp_path: Path) -> None:
-    from rlctl.executors.parsl.backend import ParslExecutor
+    from rlctl.executors.parsl import ParslExecutor
+    from rlctl.executors.parsl.backend import ParslBackend
 
     executor = ParslExecutor(shared.executor, Capacity(cores=1), tmp_path)
     try:
         future = executor.submit_task(hanging())
         until(sleeping)
-        executor._orders.beat = boom  # type: ignore[method-assign, assignment]
+        backend = executor._dispatch.pools[0].backend
+        assert isinstance(backend, ParslBackend)
+        backend._control.beat = boom  # type: ignore[method-assign, assignment]
         is_broken(executor, [future], "ZeroDivisionError: boom")
     finally:
         executor.close()
@@ -181,7 +205,7 @@ def test_threads_of_the_parsl_executor_are_guarded_too(tmp_path: Path) -> None:
 
 def test_a_supervisor_that_cannot_start_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/nowhere")  # then no Python starts
-    executor = LocalExecutor(Capacity(cores=1), tmp_path, eager=True, settings=SETTINGS)
+    executor = LocalExecutor(Capacity(cores=1), tmp_path, eager=True, options=SETTINGS)
     error = executor.submit_task(hanging()).exception(PATIENCE_S)
     assert isinstance(error, ExecutorBroken)
     assert "dies again and again: ModuleNotFoundError: No module named 'encodings'" in str(error)
@@ -192,23 +216,23 @@ def test_a_supervisor_that_is_killed_again_and_again_is_not_replaced_for_ever(ex
     future = executor.submit_task(hanging())
     until(lambda: future.state is TaskState.RUNNING)
     while not future.done():
-        process = executor._supervision._process
+        process = backend_of(executor).programs.client._process
         assert process is not None
         process.send_signal(signal.SIGKILL)
-        until(lambda process=process: future.done() or executor._supervision._process is not process)  # type: ignore[misc]
+        until(lambda process=process: future.done() or backend_of(executor).programs.client._process is not process)  # type: ignore[misc]
     is_broken(executor, [future], "dies again and again: killed by SIGKILL")
 
 
 def test_a_bug_of_the_supervisor_is_told_by_its_last_line(executor: LocalExecutor) -> None:
     future = executor.submit_task(hanging())
     while not future.done():
-        executor._supervision.send("no such thing")
+        backend_of(executor).programs.client.send("no such thing")
         time.sleep(0.01)
     is_broken(executor, [future], "dies again and again: KeyError: 'no such thing'")
 
 
 def test_a_program_that_the_supervisor_cannot_start_fails_alone(tmp_path: Path) -> None:
-    supervision = Supervision(tmp_path, dict(os.environ))
+    supervision = SupervisorClient(tmp_path, dict(os.environ))
     heard: list[Any] = []
 
     def hear() -> list[Any]:

@@ -40,33 +40,33 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    commands.cannot_gather.cache_clear()
+    commands.pmi_problem.cache_clear()
     yield
-    commands.cannot_gather.cache_clear()
+    commands.pmi_problem.cache_clear()
 
 
 def test_what_is_listed_and_cannot_be_loaded_is_told_apart_from_what_is_not_there(slurm: None) -> None:
-    assert commands.cannot_gather("pmi2") is None  # whether nodes are free is another matter
-    assert "srun cannot load pmix here: have the library libpmix.so installed" in str(commands.cannot_gather("pmix"))
-    assert commands.cannot_gather("cray_shasta") == (
+    assert commands.pmi_problem("pmi2") is None  # whether nodes are free is another matter
+    assert "srun cannot load pmix here: have the library libpmix.so installed" in str(commands.pmi_problem("pmix"))
+    assert commands.pmi_problem("cray_shasta") == (
         "srun has no cray_shasta here (it has pmix, none, pmi2): have the plugin installed"
     )
 
 
 def test_doctor_says_so_with_the_cure(slurm: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "library", lambda program, variables: Launcher.OPENMPI)
+    monkeypatch.setattr(doctor, "mpi_library", lambda program, variables: Launcher.OPENMPI)
     finding = doctor.slurm()
     assert finding.ok is False
     assert finding.detail.startswith("main* 4 nodes; inside job 7; ")
     assert "srun cannot load pmix here" in finding.detail
     assert "libpmix-dev" in finding.advice
-    monkeypatch.setattr(doctor, "library", lambda program, variables: Launcher.MPICH)
+    monkeypatch.setattr(doctor, "mpi_library", lambda program, variables: Launcher.MPICH)
     assert doctor.slurm() == doctor.Finding("Slurm", True, "main* 4 nodes; inside job 7")
 
 
 def test_a_training_on_ranks_says_so_before_it_starts_any(
     slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlctl.distributed.launch.launcher.library", lambda program, variables: Launcher.OPENMPI)
+    monkeypatch.setattr("rlctl.distributed.launch.launcher.mpi_library", lambda program, variables: Launcher.OPENMPI)
     with pytest.raises(LaunchError, match="--ranks: srun cannot load pmix here: have the library"):
         prepare(2, LauncherName.AUTO, tmp_path)

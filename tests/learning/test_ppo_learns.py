@@ -39,7 +39,6 @@ class Colours(gymnasium.vector.VectorEnv):
 
     def __init__(self, num_envs, seed):
         self.num_envs = num_envs
-        self.gamma = None
         self.random = np.random.default_rng(seed)
         self.nuisance = self.random.normal(size=(num_envs, 1)).astype(np.float32)
         self.age = self.random.integers(LENGTH, size=num_envs)
@@ -123,7 +122,6 @@ def test_it_learns_what_chance_cannot_and_leaves_a_whole_run(factory, tmp_path):
     assert folder == tmp_path / "run" / "policy"
     assert PPO.load(folder / "model.zip").num_timesteps == 20_480
     assert any((tmp_path / "run" / "tensorboard").iterdir())
-    assert factory.made[0].gamma == 0.99
     assert torch.get_num_threads() == 1
     with pytest.raises(ConfigError, match="already holds a training"):
         ppo(config()).train(tmp_path / "run", False, Silent())

@@ -12,8 +12,8 @@ import pytest
 import slurm_bed
 from slurm_bed import Bed
 
-from rlctl.executors.mpi import library
-from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.mpi import mpi_library
+from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.executors.slurm.steps import PMI
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -38,10 +38,10 @@ def job(bed: Bed) -> Iterator[int]:
 def gathers(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """``srun`` brings ranks of this environment's MPI together; the test is skipped where it cannot."""
     monkeypatch.setenv("SLURM_CONF", bed.environment["SLURM_CONF"])
-    family = library(sys.executable, os.environ)
+    family = mpi_library(sys.executable, os.environ)
     if family is None:
         pytest.skip("no mpi4py in this environment: pip install 'rlctl[mpi]'")
-    if (why := cannot_gather(PMI[family])) is not None:
+    if (why := pmi_problem(PMI[family])) is not None:
         pytest.skip(why)
 
 

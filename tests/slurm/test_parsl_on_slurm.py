@@ -64,11 +64,11 @@ def test_tasks_run_on_all_nodes_of_a_block_and_again_when_their_job_is_cancelled
 ) -> None:
     from parsl.launchers import SrunLauncher
 
-    from rlctl.executors.parsl import ParslExecutor, Settings
+    from rlctl.executors.parsl import ParslExecutor, ParslOptions
 
     htex = workers(SrunLauncher())
     htex.provider.__class__ = type("Impatient", (type(htex.provider),), {"status_polling_interval": 1})
-    with ParslExecutor(htex, Capacity(nodes=2), tmp_path / "work", settings=Settings(lease_s=5.0)) as executor:
+    with ParslExecutor(htex, Capacity(nodes=2), tmp_path / "work", options=ParslOptions(lease_s=5.0)) as executor:
         script = "echo $SLURMD_NODENAME >> {0}.nodes; test $(wc -l < {0}.nodes) -gt 1 || exec sleep 300"
         futures = executor.submit_tasks([shell(uid, script.format(uid)) for uid in "ab"])
         files = [tmp_path / "work" / f"{uid}.nodes" for uid in "ab"]

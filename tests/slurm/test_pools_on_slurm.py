@@ -14,9 +14,9 @@ from slurm_bed import Bed
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState
+from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal
-from rlctl.executors.pools import PooledExecutor
-from rlctl.executors.pools_entry import Pools
+from rlctl.plugins.pools import Pools
 
 pytestmark = pytest.mark.slurm
 
@@ -27,13 +27,13 @@ SUBMIT = {"poll_s": 0.5, "submit": {"time_limit": "0:05:00"}}
 
 
 @contextlib.contextmanager
-def opened(folder: Path, cores: int, *pools: dict[str, Any]) -> Iterator[tuple[PooledExecutor, Journal]]:
+def opened(folder: Path, cores: int, *pools: dict[str, Any]) -> Iterator[tuple[Executor, Journal]]:
     """As a configuration has it, with a journal."""
     factory = Pools({"pools": list(pools)})
     capacity = Capacity(nodes=sum(pool.get("nodes", 1) for pool in pools), cores=cores)
     factory.check(capacity)
     with Journal.create(folder / "journal.db", {}) as journal:
-        executor = factory.open(capacity, folder / "work", journal, 0.0)
+        executor = Executor.open(factory, capacity, folder / "work", journal, 0.0)
         try:
             yield executor, journal
         finally:
@@ -44,7 +44,7 @@ def shell(uid: str, script: str = TELL, need: Resources = ONE, pool: str | None 
     return TaskSpec(TaskId(uid), executable="sh", arguments=("-c", script), resources=need, pool=pool)
 
 
-def run(executor: PooledExecutor, done: Callable[[], bool]) -> list[Event]:
+def run(executor: Executor, done: Callable[[], bool]) -> list[Event]:
     """Wait for events until it is so."""
     events: list[Event] = []
     end_s = time.monotonic() + PATIENCE_S

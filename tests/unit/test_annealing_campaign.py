@@ -12,7 +12,7 @@ from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.records import RecordList
 from rlctl.core.task import Event, Failure, TaskId, TaskResult, TaskState, event_from_json, event_to_json
-from rlctl.environments.campaign_env import CampaignEnv, Episode
+from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl_envs.block_copolymer.campaign import CHANGES, AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
@@ -193,7 +193,7 @@ def test_a_result_that_cannot_be_read_counts_as_garbage(values):
 def test_replaying_events_and_actions_gives_the_same_state():
     factory = BlockCopolymer({**EASY, "amplitude_good": 5.0})
     records = RecordList()
-    driver = Driver(factory.campaign(9), SimulatedExecutor(factory.capacity, factory.task_model(9)), records)
+    driver = Driver(factory.campaign(9), SimulatedExecutor(factory.capacity, factory.task_model(9), records), records)
     decision = driver.begin()
     while decision is not None and decision.number < 25:
         decision = driver.step(GO)
@@ -239,11 +239,3 @@ def test_observation_is_finite_and_bounded_through_a_whole_campaign():
         assert seen in e.observation_space
         if terminated or truncated:
             break
-
-
-def test_an_episode_on_a_real_executor_says_that_it_is_not_deterministic():
-    from rlctl.executors.local.backend import LocalExecutor
-
-    assert SimulatedExecutor.deterministic
-    assert not LocalExecutor.deterministic
-    assert Episode.__doc__

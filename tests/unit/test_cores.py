@@ -12,7 +12,7 @@ from rlctl.core.errors import LaunchError
 from rlctl.executors import Capacity
 from rlctl.executors.local import cores
 from rlctl.executors.local.inventory import Layout
-from rlctl.executors.pool import Part
+from rlctl.executors.node_share import NodeShare
 
 
 def tree(folder: Path, groups: str, mounts: Mapping[str, str], files: Mapping[str, str]) -> Path:
@@ -103,7 +103,7 @@ def test_what_limits_is_named_and_obeyed_everywhere(four: pytest.MonkeyPatch) ->
 
 
 def test_a_quota_says_how_much_and_not_which_cores(four: pytest.MonkeyPatch) -> None:
-    second = (Part(0, 1, 0b10),)
+    second = (NodeShare(0, 1, 0b10),)
     four.setattr(cores, "quota", lambda: None)
     assert Layout(Capacity(cores=2)).cores(second) == [2]
     four.setattr(cores, "quota", lambda: 2.0)

@@ -23,17 +23,17 @@ from rlctl.executors.devices import (
     ROCR,
     SELECTOR,
     ZE,
-    Makers,
-    names,
-    present,
-    told,
-    visible,
+    VendorCounts,
+    mask_variables,
+    parse_mask,
+    present_vendors,
+    visible_devices,
     without_masks,
 )
 from rlctl.executors.local.inventory import Layout
 
 EVERY = 16
-UNKNOWN: Makers = {}
+UNKNOWN: VendorCounts = {}
 
 
 def seen_by(maker: str, environment: Mapping[str, str]) -> list[int]:
@@ -100,7 +100,7 @@ def seen_by(maker: str, environment: Mapping[str, str]) -> list[int]:
     ],
 )
 def test_what_masks_leave_and_by_which_variable_a_task_is_told(masks: dict[str, str], left: str, by: str) -> None:
-    found = visible(masks, UNKNOWN)
+    found = visible_devices(masks, UNKNOWN)
     assert found.names == tuple(left.split())
     assert found.variables == tuple(by.split())
 
@@ -109,14 +109,16 @@ def test_what_masks_leave_and_by_which_variable_a_task_is_told(masks: dict[str, 
     ("makers", "left", "by"),
     [({NVIDIA: 2}, ("0", "1"), (CUDA,)), ({AMD: 3}, ("0", "1", "2"), (ROCR,)), ({INTEL: None}, None, (ZE,))],
 )
-def test_without_masks_the_driver_tells(makers: Makers, left: tuple[str, ...] | None, by: tuple[str, ...]) -> None:
-    found = visible({}, makers)
+def test_without_masks_the_driver_tells(
+    makers: VendorCounts, left: tuple[str, ...] | None, by: tuple[str, ...]
+) -> None:
+    found = visible_devices({}, makers)
     assert (found.names, found.variables) == (left, by)
 
 
 @pytest.mark.parametrize(("maker", "by"), [(NVIDIA, CUDA), (AMD, ROCR), (INTEL, ZE)])
 def test_what_slurm_sets_for_all_makers_is_told_to_the_one_whose_devices_they_are(maker: str, by: str) -> None:
-    found = visible(dict.fromkeys(MASKS, "2,3"), {maker: None})
+    found = visible_devices(dict.fromkeys(MASKS, "2,3"), {maker: None})
     assert (found.names, found.variables) == (("2", "3"), (by,))
 
 
@@ -126,33 +128,33 @@ lists = st.lists(st.integers(-1, 5).map(str), max_size=4).map(",".join)
 def test_a_selector_of_sycl_is_kept_where_it_names_no_device() -> None:
     assert without_masks({SELECTOR: "level_zero:gpu", ZE: "4"}) == {SELECTOR: "level_zero:gpu"}
     assert without_masks({SELECTOR: "level_zero:1", "PATH": "/bin"}) == {"PATH": "/bin"}
-    assert visible({SELECTOR: "level_zero:4,5"}, UNKNOWN).shown([1]) == {SELECTOR: "level_zero:5"}
+    assert visible_devices({SELECTOR: "level_zero:4,5"}, UNKNOWN).variables_for([1]) == {SELECTOR: "level_zero:5"}
 
 
 @given(
     masks=st.dictionaries(st.sampled_from([CUDA, ROCR, HIP, ZE]), lists), maker=st.sampled_from([NVIDIA, AMD, INTEL])
 )
 def test_each_task_sees_one_device_of_the_allocation_and_no_other_task_does(masks: dict[str, str], maker: str) -> None:
-    found = visible(masks, {maker: None})
+    found = visible_devices(masks, {maker: None})
     allowed = seen_by(maker, masks)
     own = {NVIDIA: (CUDA,), AMD: (ROCR, HIP, CUDA), INTEL: (ZE,)}[maker]
     if found.names is None or not any(name in masks for name in own):
         return
-    each = [seen_by(maker, without_masks(masks) | found.shown([number])) for number in range(len(found.names))]
+    each = [seen_by(maker, without_masks(masks) | found.variables_for([number])) for number in range(len(found.names))]
     assert all(len(devices) == 1 for devices in each)
     above = masks.get(HIP) or masks.get(CUDA)
-    if maker != AMD or ROCR not in masks or not above or names(masks[ROCR]) != names(above):
+    if maker != AMD or ROCR not in masks or not above or parse_mask(masks[ROCR]) != parse_mask(above):
         # The same list in both of AMD's layers is Slurm's way to say it, though not AMD's to read it.
         assert {device for devices in each for device in devices} <= set(allowed)
     assert len({device for devices in each for device in devices}) == len(each)
-    assert seen_by(maker, without_masks(masks) | found.shown([])) == []
+    assert seen_by(maker, without_masks(masks) | found.variables_for([])) == []
 
 
 @pytest.mark.parametrize("maker", [NVIDIA, AMD, INTEL])
 def test_where_nothing_tells_a_task_sees_its_device_whoever_made_it(maker: str) -> None:
     for number in range(4):
-        assert seen_by(maker, visible({}, UNKNOWN).shown([number])) == [number]
-    assert seen_by(maker, told([])) == []
+        assert seen_by(maker, visible_devices({}, UNKNOWN).variables_for([number])) == [number]
+    assert seen_by(maker, mask_variables([])) == []
 
 
 def test_gpus_are_found_by_their_drivers(tmp_path: Path) -> None:
@@ -161,17 +163,17 @@ def test_gpus_are_found_by_their_drivers(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    assert present(tmp_path) == {}
+    assert present_vendors(tmp_path) == {}
     file("sys/class/drm/renderD128/device/vendor", "0x8086\n")
-    assert present(tmp_path) == {INTEL: None}
+    assert present_vendors(tmp_path) == {INTEL: None}
     for node, gpu in enumerate((0, 0, 4711, 4712)):  # processors come first
         file(f"sys/class/kfd/kfd/topology/nodes/{node}/gpu_id", f"{gpu}\n")
-    assert present(tmp_path) == {INTEL: None}  # no driver
+    assert present_vendors(tmp_path) == {INTEL: None}  # no driver
     file("dev/kfd")
-    assert present(tmp_path) == {AMD: 2}
+    assert present_vendors(tmp_path) == {AMD: 2}
     for name in ("nvidia0", "nvidia3", "nvidiactl", "nvidia-uvm"):
         file(f"dev/{name}")
-    assert present(tmp_path) == {NVIDIA: 2, AMD: 2}
+    assert present_vendors(tmp_path) == {NVIDIA: 2, AMD: 2}
 
 
 @pytest.mark.parametrize("value", ["-1", "NoDevFiles", "", "0,0"])
@@ -189,6 +191,6 @@ def test_more_gpus_than_a_mask_leaves_are_refused_in_one_line(
 def test_a_rehearsal_of_more_gpus_than_there_are_takes_none_of_other_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CUDA, "4,5")
     layout = Layout(Capacity(cores=1, gpus=4), oversubscribe=True)
-    assert layout._gpus.shown([2, 3]) == {CUDA: "4,5"}
+    assert layout._gpus.variables_for([2, 3]) == {CUDA: "4,5"}
     monkeypatch.setenv(CUDA, "-1")
-    assert Layout(Capacity(cores=1, gpus=4), oversubscribe=True)._gpus.shown([2]) == HIDDEN
+    assert Layout(Capacity(cores=1, gpus=4), oversubscribe=True)._gpus.variables_for([2]) == HIDDEN

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rlctl
 from rlctl.core.errors import JournalError
-from rlctl.core.records import Record
-from rlctl.executors.event_log import SCHEMA, Journal, last_attempts
+from rlctl.core.records import EVENTS, Record
+from rlctl.executors.event_log import SCHEMA, Journal
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -68,7 +70,7 @@ def test_unknown_schema_is_refused(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE header SET value = '99' WHERE key = 'schema'")
     connection.close()
-    with pytest.raises(JournalError, match=r"schema 99, this rlctl reads 1: use the rlctl version"):
+    with pytest.raises(JournalError, match=rf"schema 99, this rlctl reads {SCHEMA}: use the rlctl version"):
         Journal.open(path)
 
 
@@ -102,7 +104,11 @@ def test_journal_with_a_missing_record_is_refused(path: Path) -> None:
         Journal.open(path)
 
 
-def test_last_attempts_are_those_that_were_launched() -> None:
-    kinds = [("submitted", "a", 1), ("launching", "a", 1), ("launching", "a", 2), ("submitted", "b", 1)]
-    records = [Record(i, 0.0, kind, {"uid": uid, "attempt": n}) for i, (kind, uid, n) in enumerate(kinds, 1)]
-    assert last_attempts(records) == {"a": 2}
+def test_every_kind_of_record_stands_in_the_table_and_is_written_in_one_place() -> None:
+    found: dict[str, set[str]] = {}
+    for path in Path(rlctl.__file__).parent.glob("[cse]*/*.py"):  # core, executors, steering
+        for kind in re.findall(r'(?:append|write|_record)\(\s*"([a-z]+)"', re.sub(r">>> .*", "", path.read_text())):
+            found.setdefault(kind, set()).add(path.name)
+    assert found.pop("time") == {"driver.py", "control.py"}  # the second, where a controller stops
+    assert found.keys() == EVENTS.keys() - {"time"}
+    assert all(len(places) == 1 for places in found.values()), found

@@ -32,10 +32,10 @@ def written() -> RecordList:
     records.append("submitted", 1.5, {"uid": "a", "attempt": 1})
     records.append("submitted", 1.5, {"uid": "b", "attempt": 1})
     records.append("launching", 2.0, {"uid": "a", "attempt": 1, "cores": [0], "gpus": {"0": 0.5}})
-    records.append("started", 2.5, {"uid": "a", "attempt": 1})
+    records.append("event", 2.5, {"time_s": 2.5, "uid": "a", "attempt": 1, "state": "running"})
     records.append("event", 5.0, final("a", 1, "done", 5.0))
     records.append("launching", 5.25, {"uid": "b", "attempt": 1, "cores": [0, 1], "gpus": {}})
-    records.append("started", 5.5, {"uid": "b", "attempt": 1})
+    records.append("event", 5.5, {"time_s": 5.5, "uid": "b", "attempt": 1, "state": "running"})
     records.append("event", 7.0, final("b", 1, "failed", 7.0, "exit"))
     records.append("time", 8.0, {})
     return records
@@ -51,8 +51,8 @@ def test_each_second_is_booked_where_it_belongs() -> None:
     ledger = allocation_ledger(Timeline.read(written(), ONE_NODE))
     assert ledger.cores == {
         Purpose.BOOT: pytest.approx(2 * 1.0 + 0.5 + 2 * 0.25),
-        Purpose.CONTROLLER: pytest.approx(2 * 1.0 + 0.5 + 2 * 0.25),
-        Purpose.QUEUE: pytest.approx(2.5),
+        Purpose.CONTROLLER: pytest.approx(2 * 1.0 + 2 * 0.25),
+        Purpose.QUEUE: pytest.approx(3.0),
         Purpose.USEFUL: pytest.approx(2.5),
         Purpose.WASTED: pytest.approx(2 * 1.5),
         Purpose.IDLE: pytest.approx(2 * 1.0),

@@ -31,7 +31,7 @@ def test_a_program_is_shown_devices_of_its_worker(
         monkeypatch.delenv(name, raising=False)
     for name, value in masks.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("rlctl.executors.devices.present", dict)
+    monkeypatch.setattr("rlctl.executors.devices.present_vendors", dict)
     assert gpu_variables(numbers) == shown
 
 

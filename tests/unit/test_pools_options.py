@@ -11,7 +11,7 @@ from rlctl.config.load import load_config
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.executors.local.inventory import available_cores
-from rlctl.executors.pools_entry import Pools
+from rlctl.plugins.pools import Pools
 from rlctl.plugins.registry import executor_factory, executor_options
 
 HERE = {"name": "here", "options": {"oversubscribe": True}}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlctl.config.schema import RuleEntry
+from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.errors import ConfigError
 from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualPolicy, residual_choices
 from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import make_rule
+from rlctl_agents.ppo import ppo
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 
 OPTIONS = {"films": 1, "allocation_s": 15.0}
@@ -61,3 +63,13 @@ def test_a_rule_that_answers_with_indices_cannot_be_corrected():
     env.reset(options={"instance": 0})
     with pytest.raises(ConfigError, match="residual"):
         residual_choices(env.episode.decision, Centre())
+
+
+def test_the_learners_discount_shapes_the_rewards_of_campaigns():
+    section = {"decisions": 64, "options": {"gamma": 0.5}}
+    campaign = {"name": "block_copolymer", "options": OPTIONS}
+    learner = ppo(Config.model_validate({"schema": 1, "seed": 1, "campaign": campaign, "train": section}))
+    factory = BlockCopolymer(OPTIONS)
+    for env in (CampaignEnv(factory, factory.capacity), CampaignVectorEnv(factory, 2, 0, factory.capacity)):
+        assert learner.env_setup(env, factory.name) is env
+        assert env.gamma == 0.5

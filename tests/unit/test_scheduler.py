@@ -7,6 +7,7 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlctl.core.errors import LaunchError
-from rlctl.core.machine import Capacity, NodeState
+from rlctl.core.machine import Capacity, NodeState, Scoring
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
-from rlctl.executors.pool import Pool, core_numbers
-from rlctl.executors.scheduler import LOSSES, Ending, Scheduler, Task
+from rlctl.executors.backend import AttemptOutcome
+from rlctl.executors.node_share import core_numbers
+from rlctl.executors.pool import NodePool
+from rlctl.executors.scheduler import Scheduler
+from rlctl.executors.task_state import NODE_FAILURES, Task
 
 S = TaskState
 WAITING = {S.QUEUED, S.HELD}
@@ -39,18 +43,33 @@ FOLLOWS = {
 class World:
     """A scheduler, what it has said, and an engine that does at once what it is told."""
 
-    def __init__(self, capacity: Capacity, **options: Any) -> None:
+    def __init__(self, capacity: Capacity, backfill: bool = True, scoring: Scoring | None = None) -> None:
         self.capacity = capacity
         self.time_s = 0.0
         self.events: list[Event] = []
-        self.books = Scheduler(Pool(capacity), lambda task, event, ending: self.events.append(event), **options)
+        self.pool = NodePool(capacity, scoring)
+        chosen = None if backfill else ()
+        self.books = Scheduler([self.pool], lambda task, event, outcome: self.events.append(event), chosen)
 
     def submit(self, uid: str, need: Resources = Resources(), **options: Any) -> Task:  # noqa: B008
         spec = TaskSpec(TaskId(uid), executable="true", resources=need, **options)
-        self.books.check(spec)
-        task = self.books.new(spec)
+        self.pool.check(spec)
+        task = self.books.new(spec, self.books.pools)
         self.books.submit(task, self.time_s)
         return task
+
+    def update(self, uid: TaskId, priority: float | None, need: Resources | None) -> Task | None:
+        task = self.books.tasks.get(uid)
+        if task is None:
+            return None
+        if need is not None:
+            self.pool.check(replace(task.spec, resources=need))
+        return self.books.update(task, priority, need, task.pools)
+
+    def lose(self, node: int) -> list[Task]:
+        """A node has gone; the tasks on it."""
+        self.pool.down(node)
+        return [t for t in self.books.running.values() if any(share.node == node for share in t.allocation)]
 
     def start(self) -> list[str]:
         placed = self.books.schedule(self.time_s)
@@ -59,8 +78,8 @@ class World:
             self.books.enter(task, S.RUNNING, self.time_s)
         return [task.uid for task in placed]
 
-    def end(self, task: Task, ending: Ending | None = None) -> None:
-        self.books.ended(task, ending or Ending(), self.time_s)
+    def end(self, task: Task, outcome: AttemptOutcome | None = None) -> None:
+        self.books.ended(task, outcome or AttemptOutcome(), self.time_s)
 
     def states(self, uid: str) -> list[TaskState]:
         return [event.state for event in self.events if event.uid == uid]
@@ -69,13 +88,13 @@ class World:
         """What must hold at every moment."""
         used: dict[int, list[int]] = defaultdict(list)
         for task in self.books.running.values():
-            for part in task.placement:
-                used[part.node] += core_numbers(part.cores)
+            for share in task.allocation:
+                used[share.node] += core_numbers(share.cores)
         for cores in used.values():
             assert len(cores) == len(set(cores)) <= self.capacity.cores
         assert sum(task.state is S.HELD for task in self.books.tasks.values()) == self.books.held
         assert sum(task.state is S.QUEUED for task in self.books.tasks.values()) == self.books.waiting
-        assert {task.uid for task in self.books.queued()} == {
+        assert {task.uid for task in self.books._queue} == {
             task.uid for task in self.books.tasks.values() if task.state is S.QUEUED
         }
 
@@ -141,19 +160,19 @@ def test_whatever_is_asked_the_books_are_right_and_every_task_ends_once(
                     walltime_s=data.draw(st.none() | st.floats(0.5, 9.0)),
                 )
             except LaunchError:
-                assert not Pool(Capacity(books.pool.nodes, 4, 1)).take(need)
+                assert not NodePool(Capacity(world.pool.nodes, 4, 1)).take(need)
         elif operation == "start":
             world.start()
         elif operation == "resize":
-            for task in books.resize(data.draw(st.integers(1, 3))):
+            for task in books.resize(world.pool, data.draw(st.integers(1, 3))):
                 to_stop(task)
             world.capacity = Capacity(nodes=3, cores=4, gpus=1)
         elif operation == "end" and running:
             failure = data.draw(failures)
-            world.end(data.draw(st.sampled_from(running)), Ending(failure=failure, message=str(failure or "")))
+            world.end(data.draw(st.sampled_from(running)), AttemptOutcome(failure=failure, message=str(failure or "")))
         elif operation == "die" and stopping:
             task = stopping.pop(data.draw(st.sampled_from(sorted(stopping))))
-            world.end(task, Ending(stopped=data.draw(st.booleans()), failure=data.draw(failures)))
+            world.end(task, AttemptOutcome(stopped=data.draw(st.booleans()), failure=data.draw(failures)))
         elif world.events and operation == "cancel":
             to_stop(books.cancel(some(), world.time_s))
         elif world.events and operation == "hold":
@@ -161,27 +180,27 @@ def test_whatever_is_asked_the_books_are_right_and_every_task_ends_once(
             if task is not None:
                 books.enter(task, S.SUSPENDED, world.time_s)
         elif world.events and operation == "release":
-            task = books.release(some(), world.time_s)
+            task = books.unhold(some(), world.time_s)
             if task is not None:
                 books.enter(task, S.RUNNING, world.time_s)
         elif world.events and operation == "update":
             need = data.draw(st.none() | resources)
             try:
-                to_stop(books.update(some(), world.time_s, data.draw(st.none() | st.integers(0, 9)), need))
+                to_stop(world.update(some(), data.draw(st.none() | st.integers(0, 9)), need))
             except LaunchError:
                 assert need is not None
         world.check()
 
-    for task in books.resize(2):
+    for task in books.resize(world.pool, 2):
         to_stop(task)
     for uid in list(books.tasks):
         task = books.cancel(uid, world.time_s)
         to_stop(task)
     for task in stopping.values():
-        world.end(task, Ending(stopped=True))
+        world.end(task, AttemptOutcome(stopped=True))
     assert not books.tasks
     assert (books.waiting, books.held, len(books.running)) == (0, 0, 0)
-    assert list(books.pool.states()) == list(Pool(Capacity(nodes=2, cores=4, gpus=1)).states())
+    assert list(world.pool.states()) == list(NodePool(Capacity(nodes=2, cores=4, gpus=1)).states())
     world.judge()
     for uid in {event.uid for event in world.events}:
         assert sum(state.final for state in world.states(uid)) == 1
@@ -204,8 +223,8 @@ def test_a_task_released_or_updated_keeps_its_place_in_the_order_of_submission()
     for uid in "abc":
         world.submit(uid)
     world.books.hold(TaskId("a"), 0.0)
-    world.books.release(TaskId("a"), 0.0)
-    world.books.update(TaskId("b"), 0.0, None, Resources(cores_per_rank=1, memory_per_rank_mb=1))
+    world.books.unhold(TaskId("a"), 0.0)
+    world.update(TaskId("b"), None, Resources(cores_per_rank=1, memory_per_rank_mb=1))
     assert world.start() == ["a"]
     world.end(world.books.tasks[TaskId("a")])
     assert world.start() == ["b"]
@@ -264,7 +283,7 @@ def test_backfill_never_delays_the_first_beyond_its_reservation_when_walltimes_a
         while arrivals and arrivals[0][0] <= world.time_s:
             _, number = arrivals.pop(0)
             ranks, walltime_s, _, _ = wanted[number]
-            if Pool(world.capacity).take(Resources(ranks=ranks)):
+            if NodePool(world.capacity).take(Resources(ranks=ranks)):
                 world.submit(str(number), Resources(ranks=ranks), walltime_s=walltime_s)
         for uid in [uid for uid, end_s in ends.items() if end_s <= world.time_s]:
             del ends[uid]
@@ -274,15 +293,15 @@ def test_backfill_never_delays_the_first_beyond_its_reservation_when_walltimes_a
             ends[TaskId(uid)] = world.time_s + walltime_s * share
             if uid in promised:
                 assert world.time_s <= promised[TaskId(uid)] + 1e-9, f"{uid} is late"
-        first = min(books.queued(), key=lambda task: task.order, default=None)
+        first = min(books._queue, key=lambda task: task.order, default=None)
         if first is not None and first.uid not in promised:
             # Promised is when it would start if nobody else were let in: all that runs comes to its walltime.
-            free, at_s = Pool(world.capacity), math.inf
+            free, at_s = NodePool(world.capacity), math.inf
             for task in books.running.values():
-                assert free.occupy(task.placement)
+                assert free.occupy(task.allocation)
             by_end = sorted(books.running.values(), key=lambda task: task.started_s + (task.spec.walltime_s or 0.0))
             for task in by_end:
-                free.give(task.placement)
+                free.release(task.allocation)
                 if free.copy().take(first.need) is not None:
                     at_s = task.started_s + (task.spec.walltime_s or 0.0)
                     break
@@ -306,12 +325,11 @@ def test_the_first_starts_although_others_come_for_ever(
     for second in range(120):
         world.time_s = float(second)
         if second == 6 and down is not None and down < nodes:
-            books.pool.down(down)
-            for task in books.on_nodes([down]):
+            for task in world.lose(down):
                 ends.pop(task.uid)
-                world.end(task, Ending(failure=Failure.LOST))
+                world.end(task, AttemptOutcome(failure=Failure.LOST))
         if second == 30 and down is not None and down < nodes:
-            books.pool.up(down)
+            world.pool.up(down)
             books.touch()
         if second == 5:
             world.submit("wide", Resources(ranks=wide), priority=1.0)
@@ -361,7 +379,7 @@ def test_what_fits_after_the_allocation_has_grown_is_not_refused_any_more() -> N
     world = World(Capacity(nodes=1, cores=2))
     with pytest.raises(LaunchError):
         world.submit("a", Resources(ranks=4))
-    world.books.resize(2)
+    world.books.resize(world.pool, 2)
     world.submit("b", Resources(ranks=4))
     assert world.start() == ["b"]
 
@@ -369,11 +387,11 @@ def test_what_fits_after_the_allocation_has_grown_is_not_refused_any_more() -> N
 def test_what_fits_on_nodes_that_are_away_waits_for_them() -> None:
     world = World(Capacity(nodes=2, cores=2))
     for node in (0, 1):
-        world.books.pool.down(node)
+        world.pool.down(node)
     world.submit("a", Resources(ranks=4))
     assert world.start() == []
     for node in (0, 1):
-        world.books.pool.up(node)
+        world.pool.up(node)
     world.books.touch()
     assert world.start() == ["a"]
 
@@ -382,7 +400,7 @@ def test_an_update_that_can_never_run_changes_nothing() -> None:
     world = World(Capacity(nodes=1, cores=2))
     task = world.submit("a")
     with pytest.raises(LaunchError):
-        world.books.update(TaskId("a"), 0.0, 5.0, Resources(ranks=3))
+        world.update(TaskId("a"), 5.0, Resources(ranks=3))
     assert (task.priority, task.need) == (0.0, Resources())
 
 
@@ -392,7 +410,7 @@ def test_a_task_that_is_canceled_while_it_fails_by_itself_is_not_tried_again() -
         task = world.submit(failure.value, retries=3)
         world.start()
         assert world.books.cancel(task.uid, 0.0) is task
-        world.end(task, Ending(failure=failure, message="at the same time"))
+        world.end(task, AttemptOutcome(failure=failure, message="at the same time"))
         assert world.states(failure.value)[-1] is S.CANCELED
     assert world.start() == []
 
@@ -402,7 +420,7 @@ def test_a_task_that_was_stopped_without_anybody_asking_here_is_not_taken_for_do
     world = World(Capacity(nodes=1, cores=1))
     task = world.submit("a")
     world.start()
-    world.end(task, Ending(stopped=True))
+    world.end(task, AttemptOutcome(stopped=True))
     assert world.states("a")[-2:] == [S.PREEMPTED, S.QUEUED]
 
 
@@ -411,7 +429,7 @@ def test_failed_attempts_are_repeated_as_often_as_asked_for_and_lost_ones_do_not
     task = world.submit("a", retries=1)
     for failure in (Failure.LOST, Failure.EXIT, Failure.LOST, Failure.EXIT):
         assert world.start() == ["a"]
-        world.end(task, Ending(failure=failure, message="x"))
+        world.end(task, AttemptOutcome(failure=failure, message="x"))
     assert world.states("a")[-1] is S.FAILED
     assert world.events[-1].attempt == 4
 
@@ -419,18 +437,18 @@ def test_failed_attempts_are_repeated_as_often_as_asked_for_and_lost_ones_do_not
 def test_a_task_that_loses_its_machine_again_and_again_is_failed() -> None:
     world = World(Capacity(nodes=1, cores=1))
     task = world.submit("a")
-    for _ in range(LOSSES):
+    for _ in range(NODE_FAILURES):
         assert world.start() == ["a"]
-        world.end(task, Ending(failure=Failure.LOST, message="gone"))
+        world.end(task, AttemptOutcome(failure=Failure.LOST, message="gone"))
     assert world.states("a")[-1] is S.FAILED
-    assert world.states("a").count(S.PREEMPTED) == LOSSES - 1
+    assert world.states("a").count(S.PREEMPTED) == NODE_FAILURES - 1
 
 
 def test_a_result_tells_the_cores_that_were_occupied_not_those_asked_for_meanwhile() -> None:
     world = World(Capacity(nodes=1, cores=4))
     task = world.submit("a", Resources(ranks=1))
     world.start()
-    assert world.books.update(TaskId("a"), 0.0, None, Resources(ranks=4)) is task
+    assert world.update(TaskId("a"), None, Resources(ranks=4)) is task
     world.end(task)  # it came to its end before it could be stopped
     result = world.events[-1].result
     assert result is not None
@@ -441,10 +459,10 @@ def test_a_running_task_with_other_resources_runs_again_with_these() -> None:
     world = World(Capacity(nodes=1, cores=4))
     task = world.submit("a")
     world.start()
-    world.books.update(TaskId("a"), 0.0, None, Resources(ranks=3))
-    world.end(task, Ending(stopped=True))
+    world.update(TaskId("a"), None, Resources(ranks=3))
+    world.end(task, AttemptOutcome(stopped=True))
     assert world.start() == ["a"]
-    assert sum(part.cores.bit_count() for part in task.placement) == 3
+    assert sum(share.cores.bit_count() for share in task.allocation) == 3
     assert [s for s in world.states("a") if s not in (S.SCHEDULED, S.LAUNCHING)] == [
         S.QUEUED,
         S.RUNNING,
@@ -458,11 +476,11 @@ def test_nodes_that_go_take_their_tasks_along_and_only_those() -> None:
     world = World(Capacity(nodes=3, cores=1))
     tasks = [world.submit(str(i)) for i in range(3)]
     assert world.start() == ["0", "1", "2"]
-    going = world.books.resize(2)
+    going = world.books.resize(world.pool, 2)
     assert going == [tasks[2]]
-    assert world.books.resize(1) == [tasks[1]]
+    assert world.books.resize(world.pool, 1) == [tasks[1]]
     for task in (tasks[1], tasks[2]):
-        world.end(task, Ending(stopped=True))
+        world.end(task, AttemptOutcome(stopped=True))
     assert world.start() == []
     world.end(tasks[0])
     assert world.start() == ["1"], "in order of submission"
@@ -474,25 +492,23 @@ class Last:
 
 
 def test_the_scoring_decides_where_a_task_runs() -> None:
-    world = World(Capacity(nodes=3, cores=2))
-    world.books = Scheduler(Pool(world.capacity, Last()), lambda task, event, ending: world.events.append(event))
+    world = World(Capacity(nodes=3, cores=2), scoring=Last())
     task = world.submit("a", Resources(ranks=2))
     world.start()
-    assert [part.node for part in task.placement] == [2]
+    assert [share.node for share in task.allocation] == [2]
 
 
-@pytest.mark.parametrize("free", [True, False])
-def test_a_task_that_runs_already_is_taken_in_where_it_runs_if_that_is_free(free: bool) -> None:
+def test_a_task_that_runs_already_is_taken_in_where_it_runs() -> None:
     world = World(Capacity(nodes=1, cores=2))
-    placement = Pool(world.capacity).take(Resources(ranks=2))
-    assert placement is not None
-    if not free:
-        world.submit("other")
-        world.start()
-    task = world.books.new(TaskSpec(TaskId("a"), executable="true", resources=Resources(ranks=2)), 3)
-    assert world.books.adopt(task, placement, 1.0, 0.5) is free
-    assert (TaskId("a") in world.books.running) is free
-    assert [(e.state, e.attempt) for e in world.events if e.uid == "a"] == ([(S.LAUNCHING, 3)] if free else [])
+    allocation = world.pool.take(Resources(ranks=2))
+    assert allocation is not None
+    spec = TaskSpec(TaskId("a"), executable="true", resources=Resources(ranks=2))
+    task = world.books.new(spec, world.books.pools, 3)
+    world.books.adopt(task, world.pool, allocation, 1.0, 0.5)
+    assert TaskId("a") in world.books.running
+    assert [(e.state, e.attempt) for e in world.events] == [(S.LAUNCHING, 3)]
+    world.end(task)
+    assert world.pool.free_cores == 2
 
 
 def test_what_is_withdrawn_leaves_nothing_behind_and_the_queue_is_not_sorted_again_for_each(
@@ -506,8 +522,8 @@ def test_what_is_withdrawn_leaves_nothing_behind_and_the_queue_is_not_sorted_aga
         world.books.cancel(task.uid, 0.0)
     assert sum(sorted_again) < 2 * len(tasks)
     for priority in range(100):
-        world.books.update(tasks[0].uid, 0.0, float(priority), None)
-    assert sum(len(queue) for queues in world.books._queues.values() for queue in queues.values()) <= 2
+        world.update(tasks[0].uid, float(priority), None)
+    assert sum(len(heap) for heaps in world.books._queue._heaps.values() for heap in heaps.values()) <= 2
     assert world.start() == ["0"]
 
 

@@ -110,8 +110,8 @@ def test_an_arrow_leads_from_a_decision_to_what_it_started() -> None:
 def good() -> list[dict[str, Any]]:
     records = RecordList()
     records.append("decision", 1.0, {"number": 0, "action": {"size": 2}, "subject": "a", "asked_s": 0.5})
-    for at, kind in ((1.0, "submitted"), (1.5, "launching"), (2.0, "started")):
-        records.append(kind, at, {"uid": "a", "attempt": 1, "cores": [0]})
+    for at, kind in ((1.0, "submitted"), (1.5, "launching"), (2.0, "event")):
+        records.append(kind, at, {"uid": "a", "attempt": 1, "cores": [0], "time_s": at, "state": "running"})
     records.append("time", 4.0, {})
     return trace_events(Timeline.read(records, Capacity(1, 1)))
 

@@ -1,4 +1,4 @@
-"""The books of workers: never more tasks than workers, none on a node that is not there, nothing lost or gained."""
+"""Slots of workers: never more tasks than workers, none on a node that is not there, nothing lost or gained."""
 
 from collections import Counter
 
@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources
-from rlctl.executors.parsl.worker_slots import WorkerPool
-from rlctl.executors.pool import Placement
+from rlctl.executors.node_share import Allocation
+from rlctl.executors.parsl.worker_slots import WorkerSlots
 
 
-def up(pool: WorkerPool) -> int:
+def up(pool: WorkerSlots) -> int:
     return len(list(pool.states()))
 
 
@@ -22,9 +22,9 @@ STEPS = st.lists(
 
 
 @given(per_node=st.integers(1, 3), steps=STEPS)
-def test_whatever_comes_and_goes_the_books_are_right(per_node: int, steps: list[tuple[str, int]]) -> None:
-    pool = WorkerPool(Capacity(nodes=3, cores=4), None, per_node)
-    held: list[Placement] = []
+def test_whatever_comes_and_goes_the_slots_are_right(per_node: int, steps: list[tuple[str, int]]) -> None:
+    pool = WorkerSlots(Capacity(nodes=3, cores=4), None, per_node)
+    held: list[Allocation] = []
     workers, wanted = 0, 3
     for what, number in steps:
         if what == "take":
@@ -38,10 +38,10 @@ def test_whatever_comes_and_goes_the_books_are_right(per_node: int, steps: list[
                 assert len(found) == 1
                 assert found[0].node < wanted
         elif what == "give" and held:
-            pool.give(held.pop(number % len(held)))
+            pool.release(held.pop(number % len(held)))
         elif what == "connect":
             workers = number
-            pool.connected(workers)
+            pool.change((), workers)
         elif what == "resize":
             wanted = number % 5
             pool.resize(wanted)
@@ -49,13 +49,13 @@ def test_whatever_comes_and_goes_the_books_are_right(per_node: int, steps: list[
         busy = {part.node for place in held for part in place}
         assert up(pool) <= max(min(wanted, -(-workers // per_node)), len(busy))
     for placement in held:
-        pool.give(placement)
+        pool.release(placement)
     assert up(pool) == min(wanted, -(-workers // per_node))
     assert all(node.free_cores == 4 for node in pool.states())
 
 
 def test_what_would_fit_if_all_workers_were_there_is_not_refused() -> None:
-    pool = WorkerPool(Capacity(nodes=2, cores=4, gpus=1))
+    pool = WorkerSlots(Capacity(nodes=2, cores=4, gpus=1))
     assert pool.ever(Resources(ranks=4))
     assert not pool.ever(Resources(ranks=5))
     assert not pool.ever(Resources(ranks=2, nodes=2))
@@ -63,15 +63,15 @@ def test_what_would_fit_if_all_workers_were_there_is_not_refused() -> None:
 
 
 def test_a_busy_node_stays_until_its_task_has_ended() -> None:
-    pool = WorkerPool(Capacity(nodes=2, cores=1))
-    pool.connected(2)
+    pool = WorkerSlots(Capacity(nodes=2, cores=1))
+    pool.change((), 2)
     first, second = pool.take(Resources()), pool.take(Resources())
     assert first is not None
     assert second is not None
-    pool.connected(1)
+    pool.change((), 1)
     assert up(pool) == 2
-    pool.give(first)
+    pool.release(first)
     assert up(pool) == 1
     assert pool.take(Resources()) is None
-    pool.give(second)
+    pool.release(second)
     assert pool.take(Resources()) is not None

@@ -28,10 +28,10 @@ class DQNConfig(LearnerOptions, ReplayOptions):
     max_grad_norm: float = Field(default=10.0, gt=0, le=1e6)
 
     def check_exploration(self) -> None:
-        """Refuse an exploration that grows.
+        """Check that the exploration does not grow.
 
         Raises:
-            ConfigError: it does.
+            ConfigError: it ends above where it begins.
         """
         if self.exploration_final > self.exploration_initial:
             raise ConfigError("must not be larger than exploration_initial", (*OPTIONS, "exploration_final"))

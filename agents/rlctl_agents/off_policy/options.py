@@ -33,5 +33,5 @@ class ReplayOptions(BaseModel):
     net_arch: list[Width] = Field(default_factory=lambda: [256, 256], max_length=16)
 
     def manifest_network(self, output: str) -> dict[str, Any]:
-        """What acts, as the manifest of a saved policy describes it."""
+        """The acting network, as the manifest of a saved policy describes it."""
         return {"hidden": self.net_arch, "activation": "relu", "output": output}

@@ -5,7 +5,7 @@ Gradients are averaged by the number of samples.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from torch.nn import functional
 
 from rlctl.core.errors import RlctlError
 from rlctl_agents.actor_link import ActorLink
-from rlctl_agents.gradient_averaging import Reducer, flattened, put
+from rlctl_agents.gradient_averaging import flattened, put
+
+if TYPE_CHECKING:
+    from rlctl.distributed.comm.polling import RankGroup
 
 COMPARED_EVERY = 100
 """Gradient steps after which the learners' weights are compared."""
@@ -35,21 +38,21 @@ class AveragedUpdate:
 
     def train(self, model: Any, link: ActorLink) -> None:
         """One update."""
-        reducer = link.learners
-        assert reducer is not None
+        learners = link.learners
+        assert learners is not None
         model.policy.set_training_mode(True)
         model._update_learning_rate(model.policy.optimizer)
         clip = model.clip_range(model._current_progress_remaining)
         clip_vf = None if model.clip_range_vf is None else model.clip_range_vf(model._current_progress_remaining)
         buffer = model.rollout_buffer
         parts = np.array([buffer.parts(model.batch_size)])
-        reducer.max(parts)
+        learners.max(parts)
         buffer.minibatches = int(parts[0])
         sums = np.zeros(7)
         goes_on = True
         for _ in range(model.n_epochs):
             for data in buffer.get(model.batch_size):
-                goes_on = self._one_step(model, reducer, data, clip, clip_vf, sums)
+                goes_on = self._one_step(model, learners, data, clip, clip_vf, sums)
                 if not goes_on:
                     break
             model._n_updates += 1
@@ -59,7 +62,7 @@ class AveragedUpdate:
         _log(model, sums, clip, clip_vf)
 
     def _one_step(
-        self, model: Any, reducer: Reducer, data: Any, clip: float, clip_vf: float | None, sums: NDArray[np.float64]
+        self, model: Any, learners: RankGroup, data: Any, clip: float, clip_vf: float | None, sums: NDArray[np.float64]
     ) -> bool:
         """A minibatch; False if the policy has gone too far for another one."""
         actions = data.actions
@@ -71,7 +74,7 @@ class AveragedUpdate:
         moments = np.array(
             [len(advantages), advantages.double().sum().item(), advantages.double().square().sum().item()]
         )
-        reducer.sum(moments)
+        learners.sum(moments)
         everyone, total, squares = moments
         if model.normalize_advantage and everyone > 1:
             mean = total / everyone
@@ -98,7 +101,7 @@ class AveragedUpdate:
             [policy_loss.item(), value_loss.item(), entropy_loss.item(), loss.item(), kl, clipped], np.float64
         )
         everything = np.concatenate([gradient, figures.astype(np.float32)])
-        reducer.sum(everything)
+        learners.sum(everything)
         figures = everything[len(gradient) :].astype(np.float64)
         sums[:6] += figures
         sums[6] += 1
@@ -109,19 +112,19 @@ class AveragedUpdate:
         model.policy.optimizer.step()
         self._steps += 1
         if self._steps % COMPARED_EVERY == 0:
-            require_same_weights(model, reducer)
+            require_same_weights(model, learners)
         return True
 
 
-def require_same_weights(model: Any, reducer: Reducer) -> None:
-    """Refuse learners whose weights have come to differ.
+def require_same_weights(model: Any, learners: RankGroup) -> None:
+    """Compare the weights of all learners.
 
     Raises:
-        OutOfStepError: they have.
+        OutOfStepError: they differ.
     """
     flat = flattened(model.policy.parameters())
     both = np.concatenate([flat, -flat])
-    reducer.max(both)
+    learners.max(both)
     if not np.array_equal(both[: len(flat)], -both[len(flat) :]):
         raise OutOfStepError("the learners' weights differ: do all run the same versions on the same processors?")
 

@@ -65,10 +65,10 @@ class OnPolicyOptions(BaseModel):
         return max(1, self.n_steps // 8)
 
     def check_memory(self, config: Config) -> None:
-        """Refuse more decisions between two updates than memory holds.
+        """Check that memory holds the decisions between two updates.
 
         Raises:
-            ConfigError: there are.
+            ConfigError: there are too many.
         """
         count = config.train.num_envs if config.train else 1
         if self.n_steps * count > MOST_DECISIONS:
@@ -112,15 +112,15 @@ class ChoiceOptions(BaseModel):
         return spec
 
     def manifest_network(self, hidden: list[int], game: Game, seed: int) -> dict[str, Any]:
-        """What acts, as the manifest of a saved policy describes it."""
+        """The acting network, as the manifest of a saved policy describes it."""
         spec = self.attention_spec(set_layout(game, seed))
         return {"hidden": hidden} if spec is None else {"hidden": [], "attention": spec}
 
     def check_choices(self, config: Config, game: Game) -> None:
-        """Refuse attention where there are no sets, and a rule that cannot be corrected.
+        """Check that network and rule suit the campaign.
 
         Raises:
-            ConfigError: so it is, or the numbers do not go together.
+            ConfigError: attention finds no sets of the right size, or the rule cannot be corrected.
         """
         if self.network == "attention":
             self._check_sets(game, config.seed)
@@ -143,7 +143,7 @@ class ChoiceOptions(BaseModel):
 
 
 def set_layout(game: Game, seed: int) -> SetLayout | None:
-    """Of the campaign's observations; None where they are not made of sets."""
+    """The layout of observations that are made of sets; None for others."""
     if rewarded(game):
         return None
     return cast(CampaignFactory, game).campaign(seed).layout

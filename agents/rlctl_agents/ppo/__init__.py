@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from gymnasium.spaces import Discrete, MultiDiscrete
+from typing import TYPE_CHECKING
 
-from rlctl.bundle.actions import action_heads
-from rlctl.config.schema import Config
-from rlctl.environments.reward_env import Game, game_spaces
-from rlctl_agents.algorithm import AlgorithmSpec, Builder, parse_options
-from rlctl_agents.ppo.config import PPOConfig
-from rlctl_agents.sb3_learner import StableBaselinesLearner
+if TYPE_CHECKING:
+    from rlctl.config.schema import Config
+    from rlctl.environments.reward_env import Game
+    from rlctl_agents.algorithm import Builder
+    from rlctl_agents.sb3_learner import StableBaselinesLearner
 
 
 def ppo(config: Config) -> StableBaselinesLearner:
     """The learner ``ppo``."""
+    # Here, so that Stable-Baselines3 loads the policy class from this package without rlctl.
+    from gymnasium.spaces import Discrete, MultiDiscrete
+
+    from rlctl.bundle.actions import action_heads
+    from rlctl.environments.reward_env import game_spaces
+    from rlctl_agents.algorithm import AlgorithmSpec, parse_options
+    from rlctl_agents.ppo.config import PPOConfig
+    from rlctl_agents.sb3_learner import StableBaselinesLearner
+
     options = parse_options(PPOConfig, config)
 
     def check(game: Game) -> None:

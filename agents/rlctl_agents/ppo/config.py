@@ -25,10 +25,10 @@ class PPOConfig(LearnerOptions, OnPolicyOptions, ChoiceOptions):
     observation_clip: float | None = Field(default=None, gt=0, le=1e6)
 
     def check_bias(self, choices: int) -> None:
-        """Refuse initial biases that are not one for each choice, or of a network that has none.
+        """Check that there is an initial bias for each choice, or none.
 
         Raises:
-            ConfigError: so they are.
+            ConfigError: there are more or fewer, or the network has no biases.
         """
         where = (*OPTIONS, "logit_bias")
         if self.logit_bias and self.network == "attention":

@@ -1,7 +1,7 @@
 """PPO's network: an actor that sees what a real campaign shows, a critic that also sees what only the twin knows.
 
 The mask and the privileged quantities travel inside the observation, so that Stable-Baselines3's own PPO trains this
-policy, and its own ``PPO.load`` reads it wherever this package can be imported.
+policy, and its own ``PPO.load`` reads it wherever this package can be imported, without ``rlctl`` unless it attends.
 Asymmetric actor and critic: Pinto et al., arXiv:1710.06542.
 """
 
@@ -17,9 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
-from rlctl.bundle.attention import AttentionSpec
 from rlctl_agents.row_networks import MaskedHeads, RowTowers
-from rlctl_agents.set_networks import SetTowers, take_logits
 
 
 class Towers(RowTowers):
@@ -129,6 +127,9 @@ class PrivilegedPolicy(ActorCriticPolicy):
         if self.attention is None:
             towers = Towers(*sizes, cast(list[int], self.net_arch), clip)
         else:
+            from rlctl.bundle.attention import AttentionSpec
+            from rlctl_agents.set_networks import SetTowers
+
             towers = SetTowers(*sizes, AttentionSpec.model_validate(self.attention), clip)
         self.mlp_extractor = cast(Any, towers)
 
@@ -136,6 +137,8 @@ class PrivilegedPolicy(ActorCriticPolicy):
         """Build as Stable-Baselines3 does (orthogonal, small action head), then exchange the distribution."""
         super()._build(lr_schedule)
         if self.attention is not None:
+            from rlctl_agents.set_networks import take_logits
+
             take_logits(self, lr_schedule)
         if self.n_mask:
             heads = cast(spaces.MultiDiscrete, self.action_space).nvec

@@ -33,13 +33,13 @@ class EnsembleView(Protocol):
         """A score that orders waiting tasks."""
 
     def efficiency(self, task: Any, shape: Any) -> float:
-        """As far as is known."""
+        """The task's parallel efficiency on a shape, estimated from reports so far."""
 
     def true_efficiency(self, task: Any, shape: Any) -> float:
-        """As it is."""
+        """The same as the twin has it, which only a clairvoyant one shows."""
 
     def seconds(self, task: Any, shape: Any) -> float:
-        """That are left of a task, as far as is known."""
+        """Estimated seconds that are left of a task on a shape."""
 
     def fits(self, task: Any, shape: Any) -> bool:
         """Whether it can start so now."""

@@ -21,10 +21,10 @@ class SACConfig(LearnerOptions, ReplayOptions):
     ent_coef: float | str = Field(default="auto")
 
     def check_entropy(self) -> None:
-        """Refuse a weight that is no number.
+        """Check the weight of the entropy.
 
         Raises:
-            ConfigError: so it is.
+            ConfigError: it is neither a number nor ``auto``.
         """
         if isinstance(self.ent_coef, str) and self.ent_coef != "auto":
             raise ConfigError(f"must be a number or auto, got {self.ent_coef!r}", (*OPTIONS, "ent_coef"))

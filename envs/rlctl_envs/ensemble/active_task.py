@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rlctl.core.task import TaskId
-from rlctl.executors.pool import Placement
+from rlctl.executors.node_share import Allocation
 from rlctl_envs.ensemble.job_request import ONE, JobRequest, TaskShape
 
 
@@ -71,7 +71,7 @@ class ActiveTask:
     status: TaskPhase = TaskPhase.WAITING
     uid: TaskId | None = None
     shape: TaskShape = ONE
-    placement: Placement = ()
+    placement: Allocation = ()
     started_s: float = 0.0
     expected_s: float = 0.0
     begun: float = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
-from rlctl.executors.pool import Pool
+from rlctl.executors.pool import NodePool
 from rlctl_envs.ensemble.active_task import ORDERS, ActiveTask, TaskPhase
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
 from rlctl_envs.ensemble.options import EnsembleOptions
@@ -74,7 +74,7 @@ class EnsembleState:
         self.counts = dict.fromkeys((TaskPhase.DONE, TaskPhase.FAILED, TaskPhase.STOPPED), 0)
         self.reported: ActiveTask | None = None
         self.scalings: dict[int, ScalingEstimate] = {}
-        self.pool = Pool(capacity, scoring)
+        self.pool = NodePool(capacity, scoring)
         self.groups = [NodeGroupState(kind) for kind in capacity.kinds]
         self._group_of = [group for group in self.groups for _ in range(group.kind.nodes)]
         self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
@@ -244,7 +244,7 @@ class EnsembleState:
 
     def release(self, task: ActiveTask) -> None:
         """Give back what a task had, as far as its nodes are there."""
-        self.pool.give(task.placement)
+        self.pool.release(task.placement)
         self._count(task, 1)
         task.placement = ()
 

@@ -13,16 +13,14 @@ from rlctl.core.machine import Machine
 from rlctl.core.runner import TaskRunner
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
 from rlctl.environments.campaign_env import CampaignEnv
-from rlctl.executors.base import ExecutorFactory
+from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal
+from rlctl.executors.factory import BackendFactory
 from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.run_folder import JOURNAL, WORK
 
-_ALONE = {"lease_s": 0.0, "pin": False}
-"""Nobody takes over the tasks of a dead actor, and actors of one host do not know of each other's cores."""
 
-
-def executors_of_actors(config: Config) -> ExecutorFactory:
+def executors_of_actors(config: Config) -> BackendFactory:
     """The executor of the configuration, with what else actors need unless it says otherwise.
 
     Raises:
@@ -30,9 +28,8 @@ def executors_of_actors(config: Config) -> ExecutorFactory:
     """
     options = executor_options(config)
     executors = executor_factory(config.executor.name, options)
-    known: dict[str, Any] = getattr(type(getattr(executors, "options", None)), "model_fields", {})
-    more = {key: value for key, value in _ALONE.items() if key in known and key not in options}
-    return executor_factory(config.executor.name, {**options, **more}) if more else executors
+    more = executors.actor_options
+    return executor_factory(config.executor.name, {**more, **options}) if more else executors
 
 
 class RealCampaigns:
@@ -64,7 +61,7 @@ class RealCampaigns:
         header = {"campaign": self._config.campaign.name, "instance": instance, "provenance": provenance()}
         journal = Journal.create(folder / JOURNAL, header)
         try:
-            executor = self._executors.open(self._config.machine.capacity(), work, journal, 0.0)
+            executor = Executor.open(self._executors, self._config.machine.capacity(), work, journal, 0.0)
         except BaseException:
             journal.close()
             raise

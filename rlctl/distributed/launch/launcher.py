@@ -22,10 +22,17 @@ from rlctl.core.errors import LaunchError
 from rlctl.distributed.launch import stale_shm, status_file
 from rlctl.distributed.launch.abort import RESUMABLE
 from rlctl.distributed.launch.signals import end_with_parent
-from rlctl.executors.launchers import AS_ROOT, Launch, Launcher, launch
+from rlctl.executors.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.processes import reap, send_signal
-from rlctl.executors.mpi import clean_environment, find_mpiexec, flavour, library, scratch_environment, with_home
-from rlctl.executors.slurm.commands import cannot_gather
+from rlctl.executors.mpi import (
+    clean_environment,
+    find_mpiexec,
+    launcher_family,
+    mpi_library,
+    scratch_environment,
+    with_home,
+)
+from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.system.crash_report import EXIT_CODE
 
 INTERRUPTED = 130
@@ -81,9 +88,9 @@ def prepare(
     path = find_mpiexec()
     if path is None:
         raise LaunchError("--ranks: no mpiexec on this machine: pip install 'rlctl[mpi]', or load your site's module")
-    family, clean = flavour(path), clean_environment(environment)
+    family, clean = launcher_family(path), clean_environment(environment)
     _check_same(family, f"{path} is of {family}", clean)
-    command, own = launch(family, Launch(ranks, program=path, survive=family is Launcher.OPENMPI))
+    command, own = launch_command(family, LaunchRequest(ranks, program=path, survive=family is Launcher.OPENMPI))
     asked = {name: environment[name] for name in ("OMP_NUM_THREADS",) if name in environment}  # as under srun
     return LauncherCommand(command, clean | own | scratch_environment(scratch) | asked, f"mpiexec of {family}")
 
@@ -93,12 +100,12 @@ def _srun(ranks: int, environment: Mapping[str, str]) -> LauncherCommand:
     if path is None:
         raise LaunchError("--launcher srun: no srun on this machine: leave --launcher out, or run in a Slurm job")
     environment = with_home(environment)
-    family = library(sys.executable, environment)
+    family = mpi_library(sys.executable, environment)
     if family is None:
         raise LaunchError("--ranks: mpi4py does not load its MPI: load your site's module, and see rlctl doctor")
     openmpi = family is Launcher.OPENMPI
     gather = "pmix" if openmpi else "pmi2"
-    if (why := cannot_gather(gather)) is not None:
+    if (why := pmi_problem(gather)) is not None:
         raise LaunchError(f"--ranks: {why}, or use --launcher mpiexec")
     command = [path, "--overlap", "--cpu-bind=none", f"--mpi={gather}"]
     command += ["--kill-on-bad-exit=0", "--no-kill"] if openmpi else ["--kill-on-bad-exit=1"]
@@ -109,7 +116,7 @@ def _srun(ranks: int, environment: Mapping[str, str]) -> LauncherCommand:
 
 
 def _check_same(family: Launcher, found: str, environment: Mapping[str, str]) -> None:
-    own = library(sys.executable, environment)
+    own = mpi_library(sys.executable, environment)
     if own is not None and own is not family:
         raise LaunchError(
             f"--ranks: {found}, but mpi4py uses {own}: each rank would run alone; install one MPI only, see "

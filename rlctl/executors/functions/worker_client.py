@@ -9,15 +9,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from rlctl.core.errors import described
+from rlctl.core.errors import LaunchError, described
 from rlctl.core.task import Failure
+from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.functions import serialization, worker
 from rlctl.executors.functions.large_results import read_object
 from rlctl.executors.local.processes import ask_to_end, family, send_signal, signal_name
-from rlctl.executors.scheduler import Ending, Task
+
+Initializer = tuple[Callable[..., object], tuple[Any, ...]]
+"""Called, with these arguments, in each worker before its first function."""
 
 
 class RemoteTraceback(Exception):
@@ -35,7 +39,8 @@ class Worker:
 
     Attributes:
         pid: its number, and that of its session.
-        task: what it works at; None: it is idle.
+        attempt: what it works at; None: it is idle.
+        stop_at: when it is to be stopped, at its walltime, on the monotonic clock.
         kill_at: when it is to be killed, on the monotonic clock.
         stopped: why it was told to stop; None: it was not.
         closed: whether it was let go of.
@@ -71,7 +76,7 @@ class Worker:
         Raises:
             OSError: it cannot be started.
         """
-        self.task: Task | None = None
+        self.attempt: Attempt | None = None
         self.kill_at = float("inf")
         self.stop_at = float("inf")
         self.stopped: str | None = None
@@ -132,24 +137,26 @@ class Worker:
             env=dict(environment),
         )
 
-    def call(self, task: Task, cores: list[int]) -> Ending | None:
-        """Hand over a call; an ending if that is impossible."""
-        try:
-            message = serialization.posted(call_message(task, cores, self._scratch), self._scratch, self.most)
-        except Exception as error:
-            if task.work is None:
-                return Ending(failure=Failure.LAUNCH, message=f"cannot be handed over: {described(error)}")
-            return Ending(failure=Failure.LAUNCH, message=f"cannot be pickled: {described(error)}", error=error)
-        self.hand_over(task, message)
-        return None
+    def call(self, attempt: Attempt, cores: list[int]) -> None:
+        """Hand over a call.
 
-    def hand_over(self, task: Task, message: bytes) -> None:
+        Raises:
+            LaunchError: that is impossible.
+        """
+        try:
+            message = serialization.posted(call_message(attempt, cores, self._scratch), self._scratch, self.most)
+        except Exception as error:
+            what = "handed over" if attempt.call is None else "pickled"
+            raise LaunchError(f"cannot be {what}: {described(error)}") from error
+        self.hand_over(attempt, message)
+
+    def hand_over(self, attempt: Attempt, message: bytes) -> None:
         """Hand over a call that has been posted already."""
-        self.task = task
+        self.attempt = attempt
         try:
             self._send(message)
         except BaseException:  # an interrupt: half of the message may be on its way, so that no other can follow
-            self.task = None
+            self.attempt = None
             self.kill()
             raise
 
@@ -192,15 +199,15 @@ class Worker:
         """Whether the process has ended."""
         return self._process.poll() is not None
 
-    def death(self) -> Ending:
+    def death(self) -> AttemptOutcome:
         """How it died."""
         code = self._process.wait()
         self.receive()
         if self.unread:
-            return Ending(failure=Failure.LOST, message="its worker died before it took the call")
+            return AttemptOutcome(failure=Failure.LOST, message="its worker died before it took the call")
         if code < 0:
-            return Ending(failure=Failure.SIGNAL, message=f"the worker was killed by {signal_name(-code)}")
-        return Ending(failure=Failure.EXIT, message=f"the worker ended with code {code}")
+            return AttemptOutcome(failure=Failure.SIGNAL, message=f"the worker was killed by {signal_name(-code)}")
+        return AttemptOutcome(failure=Failure.EXIT, message=f"the worker ended with code {code}")
 
     def close(self) -> None:
         """Let go of a process that has ended, or end one that is idle."""
@@ -209,7 +216,7 @@ class Worker:
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
-        if not self.ended and self.task is None:
+        if not self.ended and self.attempt is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(1.0)  # an idle one ends by itself
         while self.kill() or not self.ended:
@@ -224,39 +231,52 @@ class Worker:
             self.unread = True
 
 
-def call_message(task: Task, cores: list[int], scratch: Path | None) -> bytes:
+def initializer_message(initializer: Initializer | None) -> bytes | None:
+    """An initializer as workers are given it.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if initializer is None:
+        return None
+    if not callable(initializer[0]):
+        raise TypeError("initializer must be a callable")
+    return serialization.dump((*initializer, {}), None)
+
+
+def call_message(attempt: Attempt, cores: list[int], scratch: Path | None) -> bytes:
     """A call as workers are given it.
 
     Raises:
         Exception: of pickle, for what cannot be pickled.
     """
-    if task.work is not None:
-        return worker.CALL + serialization.dump(task.work, scratch)
-    spec, attempt = task.spec, task.key
-    message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt]
+    if attempt.call is not None:
+        return worker.CALL + serialization.dump(attempt.call, scratch)
+    spec = attempt.spec
+    message = [spec.function, dict(spec.parameters), cores, dict(spec.environment), attempt.key]
     return worker.NAMED + json.dumps(message).encode()
 
 
-def ending(message: bytes) -> Ending:
+def read_answer(message: bytes) -> AttemptOutcome:
     """What a worker's answer says."""
     try:
         message = serialization.opened(message)
-    except OSError as error:
-        return Ending(failure=Failure.GARBAGE, message=f"its result cannot be read: {error}", error=error)
-    kind, data = message[:1], message[1:]
-    if kind == worker.JSON:
-        return Ending(read_object(data))
-    if kind == worker.FAILURE:
-        failure, text = json.loads(data)
-        return Ending(failure=Failure(failure), message=text)
+        kind, data = message[:1], message[1:]
+        if kind == worker.JSON:
+            return AttemptOutcome(read_object(data))
+        if kind == worker.FAILURE:
+            failure, text = json.loads(data)
+            return AttemptOutcome(failure=Failure(failure), message=text)
+    except Exception as error:
+        text = f"its result cannot be read: {described(error)}"
+        return AttemptOutcome(failure=Failure.GARBAGE, message=text, error=error)
     try:
         value = serialization.load(data)
     except BaseException as error:
-        return Ending(
-            failure=Failure.GARBAGE, message=f"its result cannot be unpickled: {described(error)}", error=error
-        )
+        text = f"its result cannot be unpickled: {described(error)}"
+        return AttemptOutcome(failure=Failure.GARBAGE, message=text, error=error)
     if kind == worker.VALUE:
-        return Ending(value=value)
+        return AttemptOutcome(value=value)
     raised, text = value
     raised.__cause__ = RemoteTraceback(text)
-    return Ending(failure=Failure.EXIT, message=described(raised), error=raised)
+    return AttemptOutcome(failure=Failure.EXIT, message=described(raised), error=raised)

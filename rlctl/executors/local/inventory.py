@@ -7,18 +7,18 @@ from typing import Protocol
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
-from rlctl.executors.devices import visible
+from rlctl.executors.devices import visible_devices
 from rlctl.executors.local.cores import affinity, usable_cores
-from rlctl.executors.pool import Placement, core_numbers
+from rlctl.executors.node_share import Allocation, core_numbers
 
 
 class Places(Protocol):
     """What a placement means on machines."""
 
-    def cores(self, placement: Placement) -> list[int]:
+    def cores(self, placement: Allocation) -> list[int]:
         """Numbers of its cores, as the system has them."""
 
-    def gpus(self, placement: Placement) -> dict[str, str]:
+    def gpus(self, placement: Allocation) -> dict[str, str]:
         """Variables that show a program its GPUs."""
 
 
@@ -37,7 +37,7 @@ class Layout:
 
     def __init__(self, capacity: Capacity, oversubscribe: bool = False, first: int = 0) -> None:
         self._capacity, self._first = capacity, first
-        self._cores, self._gpus = affinity(), visible(os.environ)
+        self._cores, self._gpus = affinity(), visible_devices(os.environ)
         usable, why = usable_cores()
         self._which = usable == len(self._cores)
         if oversubscribe:
@@ -57,7 +57,7 @@ class Layout:
                 ("machine", "gpus"),
             )
 
-    def cores(self, placement: Placement) -> list[int]:
+    def cores(self, placement: Allocation) -> list[int]:
         """Numbers of the cores of a placement; where there are fewer than booked, some stand for several."""
         width, here = self._capacity.cores, self._cores
         if not self._which:
@@ -65,10 +65,10 @@ class Layout:
         numbers = [(self._first + part.node) * width + core for part in placement for core in core_numbers(part.cores)]
         return sorted({here[number % len(here)] for number in numbers})
 
-    def gpus(self, placement: Placement) -> dict[str, str]:
+    def gpus(self, placement: Allocation) -> dict[str, str]:
         """Variables that show a program the GPUs of a placement."""
         width = self._capacity.gpus
-        return self._gpus.shown(
+        return self._gpus.variables_for(
             (self._first + part.node) * width + device for part in placement for device, _ in part.gpus
         )
 

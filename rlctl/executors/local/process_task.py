@@ -1,4 +1,4 @@
-"""An exec: the command and the environment of a program, and what came of it."""
+"""Programs: the command and the environment of an attempt, and what came of it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlctl.core.errors import LaunchError
+from rlctl.core.errors import LaunchError, described
 from rlctl.core.task import Failure, TaskSpec
 from rlctl.executors.application import Application
+from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.devices import without_masks
 from rlctl.executors.functions.large_results import INLINE_BYTES, by_reference, read_object
 from rlctl.executors.local.processes import signal_name
 from rlctl.executors.mpi import check_same_mpi, clean_environment, mpiexec_command, scratch_environment
 from rlctl.executors.naming import file_name
-from rlctl.executors.scheduler import Ending, Task
 
 LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""
@@ -90,15 +90,16 @@ def _check_installed(spec: TaskSpec, applications: Mapping[str, Application], ba
             )
 
 
-class Program:
-    """One attempt of an exec: what is asked of the supervisor for it, and how its end is read.
+class ProcessTask:
+    """One attempt of a program: what the supervisor is asked to start, and how its end is read.
 
     Attributes:
-        task: whose attempt it is.
+        attempt: the attempt.
         pid, start: its first process (mpiexec, where there are several ranks) and that one's start time; 0: unknown.
+        began: when it began to run, on the monotonic clock.
+        stopping: whether it is being stopped by request.
         command: as ``prepare`` has made it.
         control: command that signals it where it runs on other machines; names of signals follow.
-        name: of the attempt.
         errors: file of its standard error.
     """
 
@@ -106,25 +107,26 @@ class Program:
 
     def __init__(
         self,
-        task: Task,
+        attempt: Attempt,
         workdir: Path,
         scratch: Path,
         applications: Mapping[str, Application],
         bare: Mapping[str, str],
     ) -> None:
-        self.task = task
+        self.attempt = attempt
         self.pid, self.start = 0, 0
+        self.began = time.monotonic() - attempt.ran_s
+        self.stopping = False
         self.control: list[str] | None = None
-        self.command: list[str] = [str(task.spec.executable)]
-        self._spec = task.spec
-        self._need = task.need
+        self.command: list[str] = [str(attempt.spec.executable)]
+        self._spec, self._need = attempt.spec, attempt.need
         self._workdir = workdir
         self._applications = applications
         self._bare = bare
-        self.name = task.key
-        self.errors = str(workdir / LOGS / f"{file_name(self.name)}.err")
+        name = file_name(attempt.key)
+        self.errors = str(workdir / LOGS / f"{name}.err")
         self._lease_scratch = scratch
-        self._scratch = scratch / file_name(self.name)
+        self._scratch = scratch / name
 
     def prepare(self, gpus: Mapping[str, str]) -> dict[str, Any]:
         """Make the files that it needs; returns ``command``, ``environment`` and ``outputs`` for the supervisor.
@@ -175,51 +177,52 @@ class Program:
         outputs = (f"{self.errors[:-3]}out", self.errors)
         return {"command": self.command, "environment": environment, "outputs": outputs}
 
-    def ending(self, ended: Mapping[str, Any]) -> Ending:
-        """What the supervisor's message about its end says."""
+    def outcome(self, ended: Mapping[str, Any]) -> AttemptOutcome:
+        """What the supervisor's message about its end says; what cannot be read is ``Failure.GARBAGE``."""
         self.clean()
-        why, code = ended["why"], ended["code"]
-        ending = self.read(why, code)
-        return replace(ending, usage=ended.get("usage", {}))
+        try:
+            return self.read(ended["why"], ended["code"])._replace(usage=ended.get("usage", {}))
+        except Exception as error:
+            return AttemptOutcome(failure=Failure.GARBAGE, message=f"its end cannot be read: {described(error)}")
 
     def clean(self) -> None:
         """Remove what only a running program needs."""
         if self._need.ranks > 1:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def read(self, why: str | None, code: int | None) -> Ending:
+    def read(self, why: str | None, code: int | None) -> AttemptOutcome:
         """From why it was stopped, and its exit code, where these are known."""
         spec = self._spec
-        if why == "stopped" and self.task.stop is None:
-            return Ending(failure=Failure.LOST, message="it was stopped when there was no controller")
+        if why == "stopped" and not self.stopping:
+            return AttemptOutcome(failure=Failure.LOST, message="it was stopped when there was no controller")
         if why == "stopped":
-            return Ending(stopped=True)
+            return AttemptOutcome(stopped=True)
         if why == "walltime":
-            return Ending(failure=Failure.TIMEOUT, message=f"stopped at its walltime of {spec.walltime_s:g} s")
+            return AttemptOutcome(failure=Failure.TIMEOUT, message=f"stopped at its walltime of {spec.walltime_s:g} s")
         if why == "memory":
             limit = (self._need.memory_per_rank_mb or 0) * self._need.ranks
-            return Ending(failure=Failure.MEMORY, message=f"used more than its {limit} MiB of memory")
+            return AttemptOutcome(failure=Failure.MEMORY, message=f"used more than its {limit} MiB of memory")
         if why == "output":
-            return Ending(failure=Failure.OUTPUT, message="wrote more to its output than is kept")
+            return AttemptOutcome(failure=Failure.OUTPUT, message="wrote more to its output than is kept")
         if code is None:  # its supervisor was killed: only a result tells that it came to its end
             result = self._result()
-            told = spec.result_file is not None and result.failure is None
-            return result if told else Ending(failure=Failure.LOST, message="how it ended was not seen by anybody")
+            complete = spec.result_file is not None and result.failure is None
+            return result if complete else AttemptOutcome(failure=Failure.LOST, message="how it ended was not observed")
         declared = dict(spec.failure_codes).get(code)
         if code == 0:
             return self._result()
         if declared is not None:
-            return Ending(failure=declared, message=self._last_line() or f"exit code {code}")
+            return AttemptOutcome(failure=declared, message=self._last_line() or f"exit code {code}")
         number = -code
         if (self.under_launcher or self._need.ranks > 1) and code > 128:
             number = code - 128  # how launchers tell that a rank was killed
         if number in signal.valid_signals():
-            return Ending(failure=Failure.SIGNAL, message=f"killed by {signal_name(number)}")
-        return Ending(failure=Failure.EXIT, message=self._last_line() or f"exit code {code}")
+            return AttemptOutcome(failure=Failure.SIGNAL, message=f"killed by {signal_name(number)}")
+        return AttemptOutcome(failure=Failure.EXIT, message=self._last_line() or f"exit code {code}")
 
-    def _result(self) -> Ending:
+    def _result(self) -> AttemptOutcome:
         if self._spec.result_file is None:
-            return Ending()
+            return AttemptOutcome()
         path = self._workdir / self._spec.result_file
         try:
             if path.exists() and not path.is_file():  # a pipe would hold up everything
@@ -227,10 +230,10 @@ class Program:
             data = path.read_bytes()
             values = read_object(data)
             if len(data) > INLINE_BYTES:
-                values = by_reference(values, self._workdir, f"{self.task.uid}.{self.task.attempt}")
+                values = by_reference(values, self._workdir, self.attempt.key)
         except (OSError, ValueError) as error:
-            return Ending(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: {error}")
-        return Ending(values=values)
+            return AttemptOutcome(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: {error}")
+        return AttemptOutcome(values=values)
 
     def _last_line(self) -> str:
         try:

@@ -11,6 +11,9 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+GRACE_S = 2.0
+"""Seconds between SIGTERM and SIGKILL where the user names none."""
+
 _PROC = Path("/proc")
 _LONGEST_S = 86_400.0
 _LAUNCHERS = frozenset(

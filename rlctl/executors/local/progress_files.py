@@ -15,7 +15,7 @@ MOST_BYTES = 1 << 16
 """Of a file's end are looked at, at a time."""
 
 
-class Reports:
+class ProgressFiles:
     """Reads the newest report of each task. Where nothing was written nothing is read.
 
     Args:

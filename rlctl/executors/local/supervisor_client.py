@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,22 +18,22 @@ from pathlib import Path
 from typing import IO, Any
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.local.processes import boot, reap, signal_name, start_time
-from rlctl.executors.local.supervisor import EXITS, GRACE_S, TASK, exit_file
-from rlctl.executors.naming import scratch_folder, spare
+from rlctl.executors.local import pid_file as pid_files
+from rlctl.executors.local.pid_file import EXITS, LOCK, TASK, PidFile, exit_file, of_pool
+from rlctl.executors.local.processes import GRACE_S, signal_name
+from rlctl.executors.naming import scratch_folder
 
-LOCK = ".lease"
 _PATIENCE_S = GRACE_S + 8.0
 
 
 @dataclass(slots=True)
-class Left:
+class LeftAttempts:
     """What a former controller has left.
 
     Attributes:
         running: process number and its start time, by key of the attempt.
         ended: the supervisor's message, by key.
-        gone_s: how long nobody was there while something ran.
+        gone_s: for how long attempts ran without a controller.
     """
 
     running: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -43,7 +41,7 @@ class Left:
     gone_s: float = 0.0
 
 
-class Supervision:
+class SupervisorClient:
     """A connection to a supervisor of our own. Sending needs a lock of the caller's; so does receiving.
 
     Attributes:
@@ -56,9 +54,9 @@ class Supervision:
         self,
         workdir: Path,
         environment: Mapping[str, str],
-        epoch: int = 0,
+        incarnation: int = 0,
         lease_s: float = 0.0,
-        note: Path | None = None,
+        pid_file: Path | None = None,
         name: str = "",
     ) -> None:
         """Connect.
@@ -66,25 +64,25 @@ class Supervision:
         Args:
             workdir: where programs run.
             environment: of every program.
-            epoch: of this controller; a later one supersedes an earlier one.
+            incarnation: of this controller; a later one supersedes an earlier one.
             lease_s: how long programs may go on without a controller.
-            note: file that is locked, and tells where the supervisor is; None: that of the only one in this folder.
+            pid_file: of the supervisor; None: the one of this folder, whose exit files belong to it too.
             name: of the pool, where several work in this folder; goes into the names of their files.
 
         Raises:
             LaunchError: another controller works in this folder.
         """
         self._workdir = workdir
-        self._alone = note is None
-        self._note = note or workdir / own(LOCK, name)
-        self._exits = workdir / own(EXITS, name)
-        self._hello = {"epoch": epoch, "lease_s": lease_s, "environment": dict(environment)}
+        self._alone = pid_file is None
+        self._pid_file = pid_file or workdir / of_pool(LOCK, name)
+        self._exits = workdir / of_pool(EXITS, name)
+        self._hello = {"epoch": incarnation, "lease_s": lease_s, "environment": dict(environment)}
         self._input = bytearray()
         self._heard: list[dict[str, Any]] = []
         self._found: set[str] = set()  # keys of exit files
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None  # what the supervisor says before it dies
-        self.left = Left()
+        self.left = LeftAttempts()
         workdir.mkdir(parents=True, exist_ok=True)
         self._connect()
         if self._alone:  # otherwise the files of others are there too
@@ -140,7 +138,7 @@ class Supervision:
             self._process.wait()
         self._input.clear()
         old = self.token
-        self._start(_take_lock(self._note), old, running)
+        self._start(self._lock_again(), old, running)
 
     def close(self, keep: bool = False) -> None:
         """Stop whatever is left and wait until it is gone; may be called twice.
@@ -160,23 +158,20 @@ class Supervision:
             self._process.wait()
         if self._errors is not None:
             self._errors.close()
-        remove_scratch(self.scratch)
-        if not self._alone:
-            self._note.unlink(missing_ok=True)
-            return
-        for half in self._exits.glob(".*.new"):  # a supervisor was killed while it wrote this
-            half.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._exits.rmdir()
+        pid_files.remove_folders(self.scratch)
+        if self._alone:
+            pid_files.remove_incomplete(self._exits)
+        else:
+            self._pid_file.unlink(missing_ok=True)
 
     def _connect(self) -> None:
         end = time.monotonic() + _PATIENCE_S
         while True:
             if self._take_over():
                 return
-            lock = _try_lock(self._note)
+            lock = pid_files.try_lock(self._pid_file)
             if lock is not None:
-                clear(self._note)
+                pid_files.clear(self._pid_file)
                 self._start(lock, uuid.uuid4().hex)
                 return
             if time.monotonic() > end:
@@ -186,20 +181,29 @@ class Supervision:
                 )
             time.sleep(0.05)
 
+    def _lock_again(self) -> int:
+        """Lock the pid file in place of a supervisor that was killed."""
+        end = time.monotonic() + _PATIENCE_S
+        while (lock := pid_files.try_lock(self._pid_file)) is None:
+            if time.monotonic() > end:
+                raise LaunchError(f"{self._workdir}: another controller works here: stop it first")
+            time.sleep(0.02)
+        return lock
+
     def _take_over(self) -> bool:
         """Connect to a supervisor that lives; False if there is none, or it is about to end.
 
         Raises:
             LaunchError: it has a controller.
         """
-        token, *_ = _read_note(self._note)
-        if token is None:
+        found = PidFile.read(self._pid_file)
+        if found is None:
             return False
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(10.0)
         try:
-            connection.connect(str(scratch_folder(token) / "socket"))
-            self._begin(connection, token)
+            connection.connect(str(scratch_folder(found.token) / "socket"))
+            self._begin(connection, found.token)
         except OSError:
             connection.close()
             return False
@@ -280,77 +284,3 @@ class Supervision:
         self.send("acknowledge", key=key)
         if key in self._found:  # otherwise it is the supervisor's, if there is one
             (self._exits / exit_file(key)).unlink(missing_ok=True)
-
-
-def own(file: str, name: str) -> str:
-    """Name of a pool's own file, where several pools work in one folder.
-
-    >>> own(".lease", "gpus"), own(".lease", "")
-    ('.lease-gpus', '.lease')
-    """
-    return f"{file}-{name}" if name else file
-
-
-def remove_scratch(folder: Path) -> None:
-    """Also what had no room in it."""
-    for each in {folder, spare(folder)}:
-        shutil.rmtree(each, ignore_errors=True)
-
-
-def unattended(workdir: Path) -> tuple[int, float]:
-    """How many programs go on without a controller on this machine, and for how many seconds more all of them do."""
-    programs, ends = 0, []
-    for note in sorted(workdir.glob(f"{LOCK}*")):  # one, or one of each pool
-        _, sessions, end = _read_note(note)
-        alive = sum(start_time(pid) == start for pid, start in sessions.items())
-        if end is not None and alive:
-            programs += alive
-            ends.append(end)
-    return programs, max(min(ends, default=0.0) - time.monotonic(), 0.0)
-
-
-def _read_note(path: Path) -> tuple[str | None, dict[int, int], float | None]:
-    """What the last supervisor has written down, if that belongs to this life of this machine.
-
-    Token, sessions (pid, start time), and the end of the lease on the monotonic clock if there is no controller.
-    """
-    try:
-        first, *lines = path.read_text().splitlines() or [""]
-    except OSError:
-        return None, {}, None
-    token, _, booted = first.partition(" ")
-    if re.fullmatch("[0-9a-f]{32}", token) is None or booted != boot():
-        return None, {}, None
-    held = [line[1:].split() for line in lines if re.fullmatch(r"\+\d+ \d+", line)]
-    ends = [float(line[1:]) for line in lines if re.fullmatch(r"-\d+\.\d+", line)]
-    return token, {int(pid): int(start) for pid, start in held}, ends[0] if ends else None
-
-
-def clear(note: Path) -> None:
-    """Stop what a supervisor that was killed has left on this machine, and remove its scratch folder."""
-    token, sessions, _ = _read_note(note)
-    if token is None:
-        return
-    # The note may be old: a number whose first process has gone may be a stranger's by now; the mark finds the rest.
-    ours = [pid for pid, start in sessions.items() if start and start_time(pid) == start]
-    reap(ours, f"{TASK}={token}:".encode(), GRACE_S)
-    remove_scratch(scratch_folder(token))
-
-
-def _try_lock(note: Path) -> int | None:
-    lock = os.open(note, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return lock
-    except OSError:
-        os.close(lock)
-        return None
-
-
-def _take_lock(note: Path) -> int:
-    end = time.monotonic() + _PATIENCE_S
-    while (lock := _try_lock(note)) is None:
-        if time.monotonic() > end:
-            raise LaunchError(f"{note.parent}: another controller works here: stop it first")
-        time.sleep(0.02)
-    return lock

@@ -15,10 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlctl.executors.local.processes import boot, start_time
-from rlctl.executors.local.supervisor import EXITS, GRACE_S, exit_file
-from rlctl.executors.local.supervisor_client import clear
-from rlctl.executors.parsl.control_file import FOLDER
+from rlctl.executors.local.pid_file import EXITS, clear, exit_file
+from rlctl.executors.local.processes import GRACE_S, boot, start_time
 
 PATIENCE_S = GRACE_S + 4.0
 """How long a program on a host that responds can take to end."""
@@ -31,10 +29,10 @@ _KILLED = {-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.
 
 
 class AttemptFiles:
-    """Reads and writes these files; keys are those of attempts."""
+    """Reads and writes these files; keys are those of attempts, ``folder`` is that of the backend."""
 
-    def __init__(self, workdir: Path) -> None:
-        self._folder = workdir / FOLDER
+    def __init__(self, workdir: Path, folder: Path) -> None:
+        self._folder = folder
         self._running = self._folder / _RUNNING
         self._exits = workdir / EXITS
 

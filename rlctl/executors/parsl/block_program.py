@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.launchers import Launch, launch
-from rlctl.executors.local.process_task import Program, application_of
-from rlctl.executors.mpi import flavour, mpiexec_command, without_job
+from rlctl.executors.launchers import LaunchRequest, launch_command
+from rlctl.executors.local.process_task import ProcessTask, application_of
+from rlctl.executors.mpi import launcher_family, mpiexec_command, without_job
 
 _FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE")
 """Variables of batch systems that name a file with a host in each line."""
@@ -40,26 +40,28 @@ def hosts_of_block(environment: Mapping[str, str]) -> list[str]:
         raise LaunchError(f"the hosts of this block cannot be found out: {error}") from error
 
 
-class BlockProgram(Program):
+class BlockProgram(ProcessTask):
     """A program in a worker that is the master of its block: its ranks are spread evenly over all hosts."""
 
     def launch(
         self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Mapping[str, str]
     ) -> dict[str, Any]:
         """Start the command by the mpiexec of its application, with the hosts on its command line."""
-        need, job = self.task.need, dict(os.environ)
+        need, job = self.attempt.need, dict(os.environ)
         hosts = hosts_of_block(job) if need.ranks > 1 else []
         if len(hosts) < 2:
             return super().launch(command, environment, variables, gpus)
-        application = application_of(self.task.spec, self._applications)
+        application = application_of(self.attempt.spec, self._applications)
         program = mpiexec_command(need.ranks, application.mpiexec if application else None, variables)[0]
         few, more = divmod(need.ranks, len(hosts))
         ranks = {host: few + (number < more) for number, host in enumerate(hosts) if few + (number < more)}
-        start, told = launch(flavour(program), Launch(ranks, cores_per_rank=need.cores_per_rank, program=program))
+        start, added = launch_command(
+            launcher_family(program), LaunchRequest(ranks, cores_per_rank=need.cores_per_rank, program=program)
+        )
         kept = without_job(job)
         given = {name: value for name, value in job.items() if name not in kept}
         unset = [word for name in _HERE_ONLY if name not in environment for word in ("-u", name)]
         self.command = ["/usr/bin/env", *unset, *start, *command]
         outputs = (f"{self.errors[:-3]}out", self.errors)
-        environment = {**given, **told, **environment, **gpus}
+        environment = {**given, **added, **environment, **gpus}
         return {"command": self.command, "environment": environment, "outputs": outputs}

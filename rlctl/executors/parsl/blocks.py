@@ -14,7 +14,6 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError, RlctlError
 from rlctl.executors.local.processes import family, send_signal
-from rlctl.executors.parsl.control_file import FOLDER
 
 FAILURES = 3
 """Blocks that may end one after another without a worker; more are not started."""
@@ -45,10 +44,11 @@ class Blocks:
         self._connected: set[str] = set()  # blocks that had a worker
         self._leaving = False
 
-    def start(self, workdir: Path, token: str, lease_s: float) -> None:
+    def start(self, folder: Path, token: str, lease_s: float) -> None:
         """Start the interchange, and the first blocks.
 
         Args:
+            folder: of the backend.
             token: of this controller, for ``block_watchdog``.
 
         Raises:
@@ -56,7 +56,7 @@ class Blocks:
         """
         if not self.ours:
             return
-        executor, folder = self._executor, workdir / FOLDER
+        executor = self._executor
         runs = folder / f"runinfo-{token}"
         (runs / executor.label).mkdir(parents=True)
         executor.run_dir = str(runs)

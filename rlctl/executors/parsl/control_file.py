@@ -15,9 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-FOLDER = "parsl"
-"""Folder in the working folder for all files of this backend."""
-
 BEAT_S = 1.0
 CONTROL = "control.json"
 

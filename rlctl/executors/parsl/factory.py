@@ -1,68 +1,40 @@
-"""The executor on Parsl's workers as configurations know it."""
+"""The Parsl executor as configurations name it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from rlctl.config.validation import check_options
-from rlctl.core.errors import LaunchError
+from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
-from rlctl.executors.event_log import Journal
-from rlctl.executors.local.factory import CommonOptions
-from rlctl.executors.parsl.backend import ParslExecutor, Settings
+from rlctl.executors.factory import BackendFactory
+from rlctl.executors.parsl.backend import ParslBackend
 from rlctl.executors.parsl.blocks import Blocks
+from rlctl.executors.parsl.options import ParslOptions
 from rlctl.executors.parsl.parsl_config import load_executor, warn_if_slow
-from rlctl.executors.recovery import KINDS, Past
 
 
-class Options(CommonOptions):
-    """``executor.options`` of the executor on Parsl's workers.
-
-    Attributes:
-        config: ``path/to/file.py``, ``path/to/file.py:name`` or ``package.module:name``: a ``parsl.Config`` or one of
-            Parsl's executors. Paths begin at the configuration file. In a file the name is ``config`` if none is given.
-        label: which executor of several.
-        workers_per_node: how many workers share what ``machine`` calls a node. With 1 a node is a worker, and a task
-            has it for itself.
-        lease_s: how long tasks go on when the controller has died.
-        enforce_memory: whether a program that uses more memory than it asked for is stopped.
-    """
-
-    config: str
-    label: str | None = None
-    workers_per_node: int = Field(default=1, ge=1, le=100_000)
-    lease_s: float = Field(default=60.0, ge=5.0, le=1e7)
-    enforce_memory: bool = True
-
-    @classmethod
-    def portable(cls, options: Mapping[str, Any], resolve: Callable[[str], Path]) -> Mapping[str, Any]:
-        """The options with absolute paths."""
-        path, dot, name = str(options.get("config", "")).partition(".py")
-        if not dot or (name and not name.startswith(":")):  # a module
-            return super().portable(options, resolve)
-        config = f"{resolve(f'{path}.py').absolute()}{name}"
-        return super().portable({**options, "config": config}, resolve)
-
-
-class Parsl:
-    """Tasks on workers of Parsl; see ``rlctl.executors.base.ExecutorFactory``.
-
-    Raises:
-        ConfigError: unknown options.
-    """
+class Parsl(BackendFactory):
+    """Tasks on workers of Parsl; see ``BackendFactory``."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = check_options(Options, options, "executor.options")
+        """Parse the options.
 
-    portable = Options.portable
+        Raises:
+            ConfigError: one is unknown, or has a value that cannot be used.
+        """
+        self.options = check_options(ParslOptions, options, "executor.options")
+        if not self.options.config:
+            raise ConfigError("required", ("executor", "options", "config"))
+        self.backfill = self.options.backfill
+
+    portable = ParslOptions.portable
 
     def check(self, capacity: Capacity) -> None:
-        """Refuse what is certainly less than is asked for.
+        """Check that Parsl can have enough workers.
 
         Raises:
             ConfigError: there is no such executor of Parsl.
@@ -81,28 +53,11 @@ class Parsl:
                 ("machine", "nodes"),
             )
 
-    def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
-        """What is not on this machine; the nodes may have it."""
-        return self.options.check_elsewhere(specs)
+    def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> ParslBackend:
+        """See ``BackendFactory``."""
+        executor = load_executor(self.options.config, self.options.label)
+        return ParslBackend(executor, capacity, workdir, self.options, pool=pool)
 
-    def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> ParslExecutor:
-        """Start Parsl, and find out what a former controller's workers have brought to its end."""
-        options = self.options
-        settings = Settings(
-            workers_per_node=options.workers_per_node,
-            lease_s=options.lease_s,
-            memory=options.enforce_memory,
-            output_mb=options.output_mb,
-            applications=options.described(),
-        )
-        return ParslExecutor(
-            load_executor(options.config, options.label),
-            capacity,
-            workdir,
-            journal,
-            start_s,
-            eager=False,
-            backfill=options.backfill,
-            settings=settings,
-            past=Past.read(journal.records(kinds=KINDS)),
-        )
+    def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
+        """See ``BackendFactory``."""
+        return self.options.check_elsewhere(specs)

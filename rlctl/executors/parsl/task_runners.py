@@ -6,25 +6,27 @@ import json
 import os
 import platform
 import select
+import selectors
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import LaunchError, RlctlError
-from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
-from rlctl.executors.devices import HIDDEN, visible, without_masks
+from rlctl.core.task import Failure
+from rlctl.executors.backend import Attempt, AttemptOutcome
+from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
 from rlctl.executors.functions import serialization
+from rlctl.executors.functions.warm_workers import WarmWorkers
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.local.process_task import LOGS, Program, check_program
-from rlctl.executors.local.processes import reap, start_time
-from rlctl.executors.local.supervisor import GRACE_S, TASK
-from rlctl.executors.local.supervisor_client import Supervision
+from rlctl.executors.local.pid_file import TASK
+from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
+from rlctl.executors.local.processes import GRACE_S, reap, start_time
+from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import clean_environment
+from rlctl.executors.node_share import NodeShare
 from rlctl.executors.parsl.attempt_files import AttemptFiles, was_killed
 from rlctl.executors.parsl.block_program import BlockProgram
-from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, CallRequest, ProgramRequest, Session, failure
-from rlctl.executors.scheduler import Task
+from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, failure
 
 NewRequests = Callable[[], list[tuple[str, Any]]]
 """Returns requests to the running attempt that were not returned before: ``("stop", grace_s)``, ``("signal", n)``."""
@@ -32,76 +34,64 @@ NewRequests = Callable[[], list[tuple[str, Any]]]
 _AFTERMATH_S = 0.5
 """A batch system that ends a job kills tasks and workers; if the worker lives on, only the task was meant."""
 
-_CALL = Task(TaskId("call"), TaskSpec(TaskId("call"), function=":"), Resources(), 0.0, 0)
+
+_PLACE = (NodeShare(node=0, ranks=1, cores=1),)
 
 
 class CallRunner:
     """Runs calls in one warm worker, started on demand."""
 
-    def __init__(self, workdir: Path, session: Session) -> None:
-        self._workdir, self._session = workdir, session
-        self._worker: Worker | None = None
-        self._started = 0
+    def __init__(self, session: Session) -> None:
+        self._workdir, self._session = session.workdir, session
+        self._selector = selectors.DefaultSelector()
+        self._workers = WarmWorkers(
+            self._selector,
+            self._start,
+            self._report,
+            watch=lambda worker, begins: None,
+            read=lambda answer: AttemptOutcome(value=answer),
+        )
+        self._outcome: AttemptOutcome | None = None
 
-    def run(self, request: CallRequest, new_requests: NewRequests) -> bytes:
+    def run(self, attempt: Attempt, new_requests: NewRequests) -> bytes:
         """Call a function; returns the worker's answer, or how it failed."""
-        if self._worker is not None and self._worker.ended:  # killed while it was idle
-            self.close()
+        self._outcome, signalled = None, False
         try:
-            warm = self._worker = self._worker or self._start()
-        except OSError as error:
-            return failure(Failure.LAUNCH, f"no worker can be started: {error}")
-        warm.stopped, warm.kill_at = None, float("inf")
-        warm.stop_at = float("inf") if request.walltime_s is None else time.monotonic() + request.walltime_s
-        warm.hand_over(_CALL, serialization.frame(request.message))
-        signalled = False
-        look_at = time.monotonic() + self._session.poll_s
-        poll = select.poll()
-        poll.register(warm.socket, select.POLLIN)
-        if warm.pidfd is not None:
-            poll.register(warm.pidfd, select.POLLIN)
-        while True:
-            now = time.monotonic()
-            due = min(look_at, warm.kill_at if warm.stopped else warm.stop_at)
-            poll.poll(max(0.0, (due - now) * 1e3) if now < warm.kill_at else 20)
-            answers = warm.receive()
-            if answers is None and not warm.ended:  # about to exit
-                time.sleep(0.001)
-            if answers:
-                if warm.stopped:  # it finished before it could be stopped; the worker dies all the same
-                    self.close()
-                warm.task = None
-                return answers[0]
-            if warm.ended and not warm.kill():
-                return self._death(warm, request, signalled)
-            now = time.monotonic()
-            if now >= warm.kill_at:
-                warm.kill()
-            elif warm.stopped is None and now >= warm.stop_at:
-                warm.stopped = "walltime"
-                warm.terminate(now + GRACE_S)
-            if now >= look_at:
-                look_at = now + self._session.poll_s
-                for verb, value in new_requests():
-                    if verb == "signal":
-                        signalled = True
-                        warm.signal(value)
-                    elif warm.stopped is None:
-                        warm.stopped = "stopped"
-                        warm.terminate(now + value)
+            self._workers.call(attempt._replace(allocation=_PLACE), [])
+        except LaunchError as error:
+            return failure(Failure.LAUNCH, str(error))
+        while self._outcome is None:
+            due_s = self._workers.due_s()
+            poll_s = self._session.poll_s
+            for ready, _ in self._selector.select(poll_s if due_s is None else min(due_s, poll_s)):
+                ready.data()
+            self._workers.look()
+            for verb, value in new_requests():
+                if verb == "signal":
+                    signalled = True
+                    self._workers.signal(attempt.key, value)
+                else:
+                    self._workers.stop(attempt.key, value)
+        if self._outcome.stopped:
+            return STOPPED
+        if self._outcome.failure is None:
+            answer: bytes = self._outcome.value
+            return answer
+        if self._outcome.failure is Failure.SIGNAL and not signalled:
+            time.sleep(_AFTERMATH_S)
+        return failure(self._outcome.failure, self._outcome.message)
 
     def close(self) -> None:
         """End the worker."""
-        if self._worker is not None:
-            self._worker.task = None
-            self._worker.close()
-            self._worker = None
+        self._workers.close()
 
-    def _start(self) -> Worker:
+    def _report(self, key: str, read: Callable[[], AttemptOutcome]) -> None:
+        self._outcome = read()
+
+    def _start(self, node: int, number: int) -> Worker:
         (self._workdir / LOGS).mkdir(parents=True, exist_ok=True)
-        self._started += 1
-        mark = f"{self._session.token}:calls.{platform.node()}.{os.getpid()}.{self._started}"
-        return Worker(
+        mark = f"{self._session.token}:calls.{platform.node()}.{os.getpid()}.{number}"
+        return _ForwardingWorker(
             {**_environment(), **HIDDEN, TASK: mark},
             None,
             f"{TASK}={mark}",
@@ -111,52 +101,50 @@ class CallRunner:
             self._session.paths,
         )
 
-    def _death(self, warm: Worker, request: CallRequest, signalled: bool) -> bytes:
-        stopped, ending = warm.stopped, warm.death()
-        self.close()
-        if stopped == "stopped":
-            return STOPPED
-        if stopped == "walltime":
-            return failure(Failure.TIMEOUT, f"stopped at its walltime of {request.walltime_s:g} s")
-        if ending.failure is Failure.SIGNAL and not signalled:
-            time.sleep(_AFTERMATH_S)
-        assert ending.failure is not None
-        return failure(ending.failure, ending.message)
+
+class _ForwardingWorker(Worker):
+    """A worker that gets its calls as the controller has pickled them."""
+
+    def call(self, attempt: Attempt, cores: list[int]) -> None:
+        """Hand over a call."""
+        message: Any = attempt.call
+        self.hand_over(attempt, serialization.frame(message))
 
 
 class ProgramRunner:
     """Runs programs under one supervisor, started on demand."""
 
-    def __init__(self, workdir: Path, session: Session) -> None:
-        self._workdir, self._session = workdir, session
-        self._files = AttemptFiles(workdir)
+    def __init__(self, session: Session) -> None:
+        self._workdir, self._session = session.workdir, session
+        self._files = AttemptFiles(session.workdir, session.folder)
         self._bare = _environment()
-        self._supervision: Supervision | None = None
+        self._supervisor: SupervisorClient | None = None
 
-    def run(self, request: ProgramRequest, new_requests: NewRequests, silent_s: Callable[[], float]) -> bytes:
+    def run(self, attempt: Attempt, new_requests: NewRequests, silent_s: Callable[[], float]) -> bytes:
         """Run a program; returns how it ended.
 
         Args:
             silent_s: how long the controller has been silent, for the exit file.
         """
-        key, applications = request.key, self._session.applications
-        task = Task(TaskId(request.spec.uid), request.spec, request.need, 0.0, 0, request.attempt)
+        key, spec, applications = attempt.key, attempt.spec, self._session.options.applications
         try:
-            if self._supervision is None:
-                self._supervision = Supervision(self._workdir, self._bare, note=self._files.lease(self._session.token))
-            supervision = self._supervision
-            check_program(request.spec, applications, self._bare)
-            kind = BlockProgram if self._session.masters else Program
-            program = kind(task, self._workdir, supervision.scratch, applications, self._bare)
-            command = program.prepare(gpu_variables(request.gpus))
+            if self._supervisor is None:
+                lease = self._files.lease(self._session.token)
+                self._supervisor = SupervisorClient(self._workdir, self._bare, pid_file=lease)
+            supervisor = self._supervisor
+            check_program(spec, applications, self._bare)
+            kind = BlockProgram if self._session.masters else ProcessTask
+            program = kind(attempt, self._workdir, supervisor.scratch, applications, self._bare)
+            gpus = [device for share in attempt.allocation for device, _ in share.gpus]
+            command = program.prepare(gpu_variables(gpus))
             self._files.begin(key)
         except (OSError, RlctlError) as error:
             return failure(Failure.LAUNCH, str(error))
-        supervision.send("run", key=key, cores=None, **command, **request.limits)
+        supervisor.send("run", key=key, cores=None, **command, **self._limits(attempt))
         ended, signalled = None, False
         while ended is None:
-            select.select([supervision], [], [], self._session.poll_s)
-            messages = supervision.receive()
+            select.select([supervisor], [], [], self._session.poll_s)
+            messages = supervisor.receive()
             if messages is None:
                 ended = self._supervisor_died(key, program)
                 break
@@ -172,28 +160,37 @@ class ProgramRunner:
             for verb, value in new_requests():
                 if verb == "signal":
                     signalled = True
-                    supervision.send("signal", key=key, number=value)
+                    supervisor.send("signal", key=key, number=value)
                 else:
-                    supervision.send("stop", key=key, grace_s=value)
+                    supervisor.send("stop", key=key, grace_s=value)
         program.clean()
         gone_s = silent_s()
-        self._files.end(key, {**ended, "gone_s": gone_s if gone_s > min(10.0, self._session.lease_s) else 0.0})
-        if self._supervision is not None:
-            self._supervision.leave_exit(key)
+        self._files.end(key, {**ended, "gone_s": gone_s if gone_s > min(10.0, self._session.options.lease_s) else 0.0})
+        if self._supervisor is not None:
+            self._supervisor.leave_exit(key)
         if was_killed(ended) and not signalled:
             time.sleep(_AFTERMATH_S)
         return ENDED + json.dumps(ended).encode()
 
     def close(self) -> None:
         """End the supervisor."""
-        if self._supervision is not None:
-            self._supervision.close(keep=True)
-            self._supervision = None
+        if self._supervisor is not None:
+            self._supervisor.close(keep=True)
+            self._supervisor = None
 
-    def _supervisor_died(self, key: str, program: Program) -> Mapping[str, Any]:
+    def _limits(self, attempt: Attempt) -> dict[str, float | None]:
+        options, need = self._session.options, attempt.need
+        memory_mb = need.memory_per_rank_mb if options.enforce_memory else None
+        return {
+            "walltime_s": attempt.spec.walltime_s,
+            "memory_mb": None if memory_mb is None else memory_mb * need.ranks,
+            "output_mb": options.output_mb,
+        }
+
+    def _supervisor_died(self, key: str, program: ProcessTask) -> Mapping[str, Any]:
         """Stop what it left; the next program gets another one."""
-        assert self._supervision is not None
-        mark = f"{TASK}={self._supervision.token}:{key}\0".encode()
+        assert self._supervisor is not None
+        mark = f"{TASK}={self._supervisor.token}:{key}\0".encode()
         known = program.pid > 0 and start_time(program.pid) == program.start
         reap([program.pid] if known else [], mark, GRACE_S)
         self.close()
@@ -206,7 +203,7 @@ def gpu_variables(numbers: Sequence[int]) -> dict[str, str]:
     Raises:
         LaunchError: the worker has fewer.
     """
-    gpus = visible(os.environ)
+    gpus = visible_devices(os.environ)
     if gpus.names is not None and len(numbers) > len(gpus.names):
         raise LaunchError(
             f"{len(numbers)} GPUs are asked for, {gpus.source} allows this worker of Parsl {len(gpus.names)}: "
@@ -214,7 +211,7 @@ def gpu_variables(numbers: Sequence[int]) -> dict[str, str]:
         )
     if gpus.names is not None and any(number >= len(gpus.names) for number in numbers):
         numbers = range(len(numbers))  # the worker has its own, fewer than the node
-    return gpus.shown(numbers)
+    return gpus.variables_for(numbers)
 
 
 def _environment() -> dict[str, str]:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.task import Failure
-from rlctl.executors.local.processes import children_of, send_signal, start_time
-from rlctl.executors.local.supervisor import GRACE_S
-from rlctl.executors.parsl.control_file import FOLDER, ControlReader
+from rlctl.executors.backend import Attempt
+from rlctl.executors.local.processes import GRACE_S, children_of, send_signal, start_time
+from rlctl.executors.parsl.control_file import ControlReader
 from rlctl.executors.parsl.task_runners import CallRunner, ProgramRunner
-from rlctl.executors.parsl.worker_messages import STOPPED, CallRequest, ProgramRequest, Session, failure, session_file
+from rlctl.executors.parsl.worker_messages import STOPPED, Session, failure, session_file
 
 log = logging.getLogger(__name__)
 
@@ -36,26 +36,27 @@ _agents: list[WorkerAgent] = []  # of this process: that of the last controller 
 
 
 def perform(buffer: bytes) -> bytes:
-    """Run one task; what Parsl calls in its worker.
+    """Run one attempt; what Parsl calls in its worker.
 
     Args:
-        buffer: working folder, token of the controller, and a ``CallRequest`` or a ``ProgramRequest``, pickled.
+        buffer: folder of the backend, token of the controller, and an ``Attempt``, pickled; its ``call`` is the message
+            for a warm worker.
     """
-    workdir, token, request = pickle.loads(buffer)
+    folder, token, attempt = pickle.loads(buffer)
     agent = _agents[0] if _agents else None
     if agent is None or agent.session.token != token:
         if agent is not None:
             with agent.busy:
                 agent.close()
         try:
-            session = pickle.loads(session_file(workdir, token).read_bytes())
+            session = pickle.loads(session_file(folder, token).read_bytes())
         except OSError as error:
             where = f"{platform.node()} does not see the run folder ({error})"
             return failure(Failure.LAUNCH, f"{where}: put it on a file system that all workers share")
-        agent = WorkerAgent(workdir, session)
+        agent = WorkerAgent(session)
         _agents[:] = [agent]
     with agent.busy:
-        return STOPPED if agent.closed else agent.run(request)
+        return STOPPED if agent.closed else agent.run(attempt)
 
 
 class WorkerAgent:
@@ -66,14 +67,13 @@ class WorkerAgent:
         closed: whether all was released.
     """
 
-    def __init__(self, workdir: Path, session: Session) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
         self.busy = threading.Lock()
         self.closed = False
-        self._workdir = workdir
-        self._control = ControlReader(workdir / FOLDER, session.token, session.lease_s)
-        self._calls = CallRunner(workdir, session)
-        self._programs = ProgramRunner(workdir, session)
+        self._control = ControlReader(session.folder, session.token, session.options.lease_s)
+        self._calls = CallRunner(session)
+        self._programs = ProgramRunner(session)
         manager = os.getppid()
         self._manager = manager
         # Managers start a server process of their own, which survives when they are killed.
@@ -81,16 +81,16 @@ class WorkerAgent:
         self._kin[manager] = start_time(manager)
         threading.Thread(target=self._watch_idle, name="rlctl-worker-agent", daemon=True).start()
 
-    def run(self, request: CallRequest | ProgramRequest) -> bytes:
-        """Run one task; the caller holds ``busy``."""
-        requests = self._requests(request.key)
-        if isinstance(request, CallRequest):
-            return self._calls.run(request, requests)
+    def run(self, attempt: Attempt) -> bytes:
+        """Run one attempt; the caller holds ``busy``."""
+        new_requests = self._requests(attempt.key)
+        if attempt.spec.function is not None:
+            return self._calls.run(attempt, new_requests)
         self._control.read()
         if self._control.over:  # the controller has gone since it sent this, or is just coming back
             time.sleep(self.session.poll_s)
             return STOPPED
-        return self._programs.run(request, requests, lambda: self._control.silent_s)
+        return self._programs.run(attempt, new_requests, lambda: self._control.silent_s)
 
     def close(self) -> None:
         """Release all; the caller holds ``busy``."""
@@ -141,7 +141,7 @@ class WorkerAgent:
                     if self.session.ours and self._control.over != "closed":
                         self._exit()
             except Exception:  # without this thread the worker would stay for ever
-                log.exception("%s: between two tasks", self._workdir)
+                log.exception("%s: between two tasks", self.session.folder)
             finally:
                 self.busy.release()
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rlctl.core.task import Failure, Resources, TaskSpec
-from rlctl.executors.application import Application
+from rlctl.core.task import Failure
 from rlctl.executors.functions import worker
-from rlctl.executors.parsl.control_file import FOLDER
+from rlctl.executors.parsl.options import ParslOptions
 
 STOPPED, ENDED = b"S", b"X"
 """Answers besides those of ``rlctl.executors.functions.worker``: stopped on request; how a program ended, in JSON."""
@@ -18,10 +17,11 @@ STOPPED, ENDED = b"S", b"X"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What all tasks of one controller have in common; workers read it from a file.
+    """What all attempts of one controller have in common; workers read it from a file.
 
     Attributes:
-        lease_s: how long tasks go on when the controller is silent.
+        workdir: working folder of programs and workers.
+        folder: of the backend, within it.
         poll_s: how often a busy worker reads the control file.
         ours: whether the managers were started for this controller, and end with it.
         masters: whether each worker is the master of a block of several hosts.
@@ -30,46 +30,21 @@ class Session:
     """
 
     token: str
-    lease_s: float
+    workdir: Path
+    folder: Path
     poll_s: float
     ours: bool
     masters: bool
     paths: Sequence[str]
     initializer: bytes | None
-    applications: Mapping[str, Application]
+    options: ParslOptions
 
 
-@dataclass(frozen=True, slots=True)
-class CallRequest:
-    """A function to call; ``message`` is for a warm worker."""
-
-    key: str
-    message: bytes
-    walltime_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramRequest:
-    """A program to run.
-
-    Attributes:
-        gpus: numbers of devices of the node.
-        limits: ``walltime_s``, ``memory_mb`` and ``output_mb``, as the supervisor enforces them.
-    """
-
-    key: str
-    spec: TaskSpec
-    need: Resources
-    attempt: int
-    gpus: Sequence[int] = ()
-    limits: Mapping[str, float | None] = field(default_factory=dict)
-
-
-def session_file(workdir: Path, token: str) -> Path:
+def session_file(folder: Path, token: str) -> Path:
     """Where a controller leaves its ``Session``."""
-    return workdir / FOLDER / f"session-{token}"
+    return folder / f"session-{token}"
 
 
 def failure(kind: Failure, message: str) -> bytes:
-    """The answer of a task that failed."""
+    """The answer of an attempt that failed."""
     return worker.FAILURE + json.dumps([kind.value, message]).encode()

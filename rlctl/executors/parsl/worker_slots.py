@@ -1,4 +1,4 @@
-"""The books of workers that come and go: a task has one, and never do more run than are connected."""
+"""A pool of nodes whose workers come and go: a task takes one worker, and never more run than are connected."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from dataclasses import replace
 
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.task import Resources
-from rlctl.executors.pool import Placement, Pool
+from rlctl.executors.node_share import Allocation
+from rlctl.executors.pool import NodePool
 
 
-class WorkerPool(Pool):
+class WorkerSlots(NodePool):
     """Nodes that consist of workers. A task takes one worker, so all of its ranks are on one node.
 
-    Which worker a task gets is Parsl's choice; a node of the books is any of those that are alike.
+    Parsl chooses the worker of a task; a node of this pool is any of those that are alike.
 
-    >>> pool = WorkerPool(Capacity(nodes=2, cores=4))
+    >>> pool = WorkerSlots(Capacity(nodes=2, cores=4))
     >>> pool.take(Resources()) is None
     True
-    >>> pool.connected(1)
+    >>> pool.change((), workers=1)
     >>> pool.take(Resources())
-    (Part(node=0, ranks=1, cores=1, gpus=(), memory_mb=0),)
+    (NodeShare(node=0, ranks=1, cores=1, gpus=(), memory_mb=0),)
     >>> pool.take(Resources()) is None
     True
 
@@ -29,7 +30,7 @@ class WorkerPool(Pool):
     """
 
     def __init__(self, capacity: Capacity, scoring: Scoring | None = None, per_node: int = 1) -> None:
-        """Books without workers.
+        """Make a pool without workers.
 
         Args:
             per_node: workers of each node.
@@ -39,69 +40,70 @@ class WorkerPool(Pool):
         self._free = [per_node] * capacity.nodes
         self._busy = 0
         self.workers = 0
-        self.connected(0)
+        self._adjust()
 
-    def connected(self, workers: int) -> None:
-        """So many workers are there now. A node whose tasks have not ended yet goes when they have."""
-        self.workers = workers
-        wanted = min(self.nodes, -(-workers // self._per_node))
+    def change(self, down: Collection[int] = (), workers: int | None = None) -> None:
+        """Set the number of connected workers. A node that is lost but busy goes when its tasks have ended."""
+        self.workers = self.workers if workers is None else workers
+        self._adjust()
+
+    def ever(self, need: Resources) -> bool:
+        """Whether a task would fit if all workers were there and free."""
+        pool = WorkerSlots(replace(self.capacity, nodes=self.nodes), None, self._per_node)
+        pool.change(workers=self.nodes * self._per_node)
+        return pool.take(need) is not None
+
+    def take(self, need: Resources, avoid: Collection[int] = ()) -> Allocation | None:
+        """As ``NodePool.take``, within one node that has a free worker."""
+        if self._busy >= self.workers or need.nodes not in (None, 1):
+            return None
+        full = {node for node, free in enumerate(self._free) if not free}
+        need = need if need.ranks == 1 else replace(need, nodes=1)
+        allocation = super().take(need, full | set(avoid) if full else avoid)
+        self._occupy_slots(allocation or (), 1)
+        return allocation
+
+    def release(self, allocation: Allocation) -> None:
+        """Free what ``take`` or ``occupy`` has occupied."""
+        super().release(allocation)
+        self._occupy_slots(allocation, -1)
+        self._adjust()
+
+    def occupy(self, allocation: Allocation) -> bool:
+        """As ``NodePool.occupy``."""
+        if any(share.node >= len(self._free) or not self._free[share.node] for share in allocation):
+            return False
+        if not super().occupy(allocation):
+            return False
+        self._occupy_slots(allocation, 1)
+        return True
+
+    def resize(self, nodes: int) -> list[int]:
+        """Have at most so many nodes; as many are up as have workers."""
+        gone = super().resize(nodes)
+        self._free += [self._per_node] * (len(self._up) - len(self._free))
+        self._adjust()
+        return gone
+
+    def copy(self) -> WorkerSlots:
+        """A copy, to try what would fit."""
+        other = WorkerSlots(replace(self.capacity, nodes=0), self.scoring, self._per_node)
+        self._copy_into(other)
+        other._free, other._busy = list(self._free), self._busy
+        other.workers = self.workers
+        return other
+
+    def _occupy_slots(self, allocation: Allocation, tasks: int) -> None:
+        for share in allocation:
+            self._free[share.node] -= tasks
+            self._busy += tasks
+
+    def _adjust(self) -> None:
+        """Have as many nodes up as the workers make, but for busy ones."""
+        wanted = min(self.nodes, -(-self.workers // self._per_node))
         for node in range(self.nodes):
             if not self._up[node] and sum(self._up) < wanted:
                 self.up(node)
         for node in reversed(range(self.nodes)):
             if self._up[node] and sum(self._up) > wanted and self._free[node] == self._per_node:
                 self.down(node)
-
-    def ever(self, need: Resources) -> bool:
-        """Whether a task would fit if all workers were there and free."""
-        pool = WorkerPool(replace(self.capacity, nodes=self.nodes), None, self._per_node)
-        pool.connected(self.nodes * self._per_node)
-        return pool.take(need) is not None
-
-    def take(self, need: Resources, avoid: Collection[int] = ()) -> Placement | None:
-        """As ``Pool.take``, within one node that has a free worker."""
-        if self._busy >= self.workers or need.nodes not in (None, 1):
-            return None
-        full = {node for node, free in enumerate(self._free) if not free}
-        whole = need if need.ranks == 1 else replace(need, nodes=1)
-        placement = super().take(whole, full | set(avoid) if full else avoid)
-        self._count_in(placement or ())
-        return placement
-
-    def give(self, placement: Placement) -> None:
-        """Take back what ``take`` gave."""
-        super().give(placement)
-        for part in placement:
-            self._free[part.node] += 1
-            self._busy -= 1
-        if placement:
-            self.connected(self.workers)
-
-    def occupy(self, placement: Placement) -> bool:
-        """As ``Pool.occupy``."""
-        if any(part.node >= len(self._free) or not self._free[part.node] for part in placement):
-            return False
-        if not super().occupy(placement):
-            return False
-        self._count_in(placement)
-        return True
-
-    def resize(self, nodes: int) -> list[int]:
-        """Have at most so many nodes; as many are there as have workers."""
-        gone = super().resize(nodes)
-        self._free += [self._per_node] * (len(self._up) - len(self._free))
-        self.connected(self.workers)
-        return gone
-
-    def copy(self) -> WorkerPool:
-        """The same books, to try what would be."""
-        other = WorkerPool(replace(self.capacity, nodes=0), self.scoring, self._per_node)
-        self._copy_into(other)
-        other._free, other._busy = list(self._free), self._busy
-        other.workers = self.workers
-        return other
-
-    def _count_in(self, placement: Placement) -> None:
-        for part in placement:
-            self._free[part.node] -= 1
-            self._busy += 1

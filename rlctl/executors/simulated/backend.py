@@ -1,38 +1,281 @@
-"""The simulated executor: a virtual clock, an event heap, and a model of what tasks do."""
+"""The simulated backend: a virtual clock, a heap of future events, and a model of what tasks do."""
 
 from __future__ import annotations
 
 import heapq
 import math
 import signal
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rlctl.core.errors import described
-from rlctl.core.machine import Capacity, Machine, Scoring
+from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.plugin_calls import asking
+from rlctl.core.records import Recorder
 from rlctl.core.simulation import Checkpointing, Launch, Outage, Simulated, TaskModel
-from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
-from rlctl.executors.engine import BookedExecutor, function_name
-from rlctl.executors.scheduler import Ending, Task
+from rlctl.core.task import Event, Failure
+from rlctl.executors.backend import (
+    Attempt,
+    AttemptOutcome,
+    Backend,
+    BackendEvent,
+    Call,
+    Exited,
+    NodesChanged,
+    ProgressReported,
+)
+from rlctl.executors.engine import Executor
+from rlctl.executors.factory import PoolPlan
+from rlctl.executors.futures import function_name
 
-if TYPE_CHECKING:
-    from rlctl.core.records import Recorder
+_NODES, _PROGRESS, _END = range(3)
+"""Kinds of entries of the heap, in their order at one instant."""
+
+_FATAL = frozenset({signal.SIGTERM, signal.SIGKILL, signal.SIGINT})
 
 
-class SimulatedExecutor(BookedExecutor):
-    """An executor under a virtual clock; see ``rlctl.executors.base.Executor`` for the contract.
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A running attempt.
 
-    What a task will do is asked of the model once for each attempt, when it is first needed, and delivered when the
-    virtual clock reaches its end. A driver of many campaigns may ask for all of them together: ``uncomputed`` lists the
-    launches, ``deliver`` takes the answers. A function that was given to ``submit`` really runs, at its virtual end.
+    Attributes:
+        end_s: when it ends, unless it is suspended.
+        entry: number of the heap entry for its end.
+        reported: how many of its reports of progress have been made.
+        left_s: seconds that a suspended attempt still has to run; None: it is not suspended.
+        outcome: of an attempt that a signal has ended; None: the model's.
     """
 
-    deterministic = True
+    attempt: Attempt
+    launch: Launch
+    simulated: Simulated
+    since_s: float
+    end_s: float = math.inf
+    entry: int = -1
+    reported: int = 0
+    left_s: float | None = None
+    outcome: AttemptOutcome | None = None
+
+
+_Entry = tuple[float, int, int, Any]
+"""Of the heap: time, kind, number, and a ``_Run`` or (node, whether it comes, whether it is paid for)."""
+
+
+class SimulatedBackend(Backend):
+    """Runs attempts on a virtual clock that only ``poll`` moves.
+
+    The model is asked once for each attempt, together for all that are announced, at the latest when the first of them
+    starts. A function that was given to ``Executor.submit`` really runs, at its virtual end.
+
+    Args:
+        capacity: nodes, cores and GPUs.
+        model: predicts what tasks do.
+        outages: when nodes are down; attempts on them are lost.
+    """
+
+    def __init__(self, capacity: Capacity, model: TaskModel, outages: Sequence[Outage] = ()) -> None:
+        self.capacity = capacity
+        self.model = model
+        self._checkpoints = model if isinstance(model, Checkpointing) else None
+        self._now = 0.0
+        self._uncomputed: dict[str, Launch] = {}
+        self._computed: dict[str, tuple[Launch, Simulated]] = {}
+        self._runs: dict[str, _Run] = {}
+        self._down: set[int] = set()
+        self._unpaid = 0
+        changes = sorted(
+            [(o.from_s, o.node, False, o.paid) for o in outages]
+            + [(o.to_s, o.node, True, o.paid) for o in outages if o.to_s < math.inf]
+        )
+        self._heap: list[_Entry] = [(change[0], _NODES, order, change[1:]) for order, change in enumerate(changes)]
+        self._order = len(changes)
+        self._advance(0.0)
+
+    def clock(self) -> float:
+        """Virtual seconds since the campaign began."""
+        return self._now
+
+    @property
+    def uncomputed(self) -> list[Launch]:
+        """Announced attempts of which the model has not been asked yet."""
+        return list(self._uncomputed.values())
+
+    def deliver(self, simulated: Sequence[Simulated]) -> None:
+        """The model's answers for ``uncomputed``, in its order."""
+        for (key, launch), answer in zip(self._uncomputed.items(), simulated, strict=True):
+            self._computed[key] = launch, answer
+        self._uncomputed.clear()
+
+    def compute(self) -> None:
+        """Ask the model what all announced attempts would do."""
+        if count := len(self._uncomputed):
+            with asking("the task model", f"outcomes() of {count} tasks", count):
+                self.deliver(self.model.outcomes(list(self._uncomputed.values())))
+
+    def nodes(self) -> NodesChanged:
+        """Nodes that are down now."""
+        return NodesChanged(frozenset(self._down), self._unpaid)
+
+    def announce(self, attempt: Attempt) -> None:
+        """Note an attempt for the next call of the model."""
+        spec, call = attempt.spec, attempt.call
+        if call is not None:
+            spec = replace(spec, uid=attempt.uid, function=function_name(call[0]))
+        elif attempt.need is not spec.resources:
+            spec = replace(spec, resources=attempt.need)
+        self._uncomputed[attempt.key] = Launch(spec, attempt.number)
+
+    def withdraw(self, key: str) -> None:
+        """Forget an announced attempt; a model that keeps checkpoints learns that it does not run."""
+        self._uncomputed.pop(key, None)
+        computed = self._computed.pop(key, None)
+        if computed is not None and self._checkpoints is not None:
+            self._checkpoints.withdrawn(computed[0].spec.uid)
+
+    def start(self, attempt: Attempt) -> bool:
+        """Start an attempt; it runs at once."""
+        key = attempt.key
+        if key not in self._computed:
+            self.compute()
+        launch, simulated = self._computed.pop(key)
+        run = self._runs[key] = _Run(attempt, launch, simulated, self._now)
+        self._push_end(run, self._now + min(simulated.duration_s, attempt.spec.walltime_s or math.inf))
+        self._push_report(run)
+        return True
+
+    def stop(self, key: str, grace_s: float) -> bool:
+        """Stop a running attempt at once."""
+        run = self._runs.pop(key, None)
+        if run is not None and run.outcome is None:
+            self._interrupted(run, True)
+        return run is not None
+
+    def signal(self, key: str, number: int) -> None:
+        """End an attempt by SIGTERM, SIGKILL or SIGINT; others have no effect."""
+        run = self._runs.get(key)
+        if run is not None and run.outcome is None and number in _FATAL:
+            self._interrupted(run, number != signal.SIGKILL)
+            name = signal.Signals(number).name
+            run.outcome = AttemptOutcome(failure=Failure.SIGNAL, message=f"killed by {name}")
+            self._push_end(run, self._now)
+
+    def suspend(self, key: str) -> None:
+        """Halt an attempt: its remaining time stands still."""
+        run = self._runs.get(key)
+        if run is not None and run.outcome is None and run.left_s is None:
+            run.left_s, run.entry = run.end_s - self._now, -1
+
+    def resume(self, key: str) -> None:
+        """Continue a suspended attempt."""
+        run = self._runs.get(key)
+        if run is not None and run.outcome is None and run.left_s is not None:
+            self._push_end(run, self._now + run.left_s)
+            run.left_s = None
+
+    def poll(self, timeout_s: float | None) -> Sequence[BackendEvent]:
+        """Move the clock to the next event, or by ``timeout_s`` if none comes before; see ``Backend``."""
+        limit_s = math.inf if timeout_s is None else self._now + timeout_s
+        events = self._advance(limit_s)
+        if not events and limit_s < math.inf:
+            self._now = limit_s
+        return events
+
+    def _advance(self, limit_s: float) -> list[Any]:
+        """Move the clock to the next instant that has events, at most to the limit, and return these."""
+        events: list[BackendEvent] = []
+        heap = self._heap
+        while heap and not events:
+            if not self._valid(heap[0]):
+                heapq.heappop(heap)
+                continue
+            if heap[0][0] > limit_s:
+                break
+            now_s = self._now = max(heap[0][0], self._now)
+            while heap and heap[0][0] <= now_s:
+                entry = heapq.heappop(heap)
+                if entry[1] == _NODES:
+                    self._change_node(entry[3], events)
+                elif self._valid(entry):
+                    (self._report if entry[1] == _PROGRESS else self._end)(entry[3], events)
+        return events
+
+    def _valid(self, entry: _Entry) -> bool:
+        """Whether an entry of the heap still counts: its attempt has not been stopped or suspended."""
+        if entry[1] == _NODES:
+            return True
+        run = entry[3]
+        return run.attempt.key in self._runs and (entry[1] == _PROGRESS or entry[2] == run.entry)
+
+    def _change_node(self, change: tuple[int, bool, bool], events: list[BackendEvent]) -> None:
+        node, comes, paid = change
+        self._unpaid += 0 if paid else -1 if comes else 1
+        (self._down.discard if comes else self._down.add)(node)
+        events.append(self.nodes())
+        for run in [] if comes else list(self._runs.values()):
+            if any(share.node == node for share in run.attempt.allocation):
+                self._interrupted(run, False)
+                self._exit(run, AttemptOutcome(failure=Failure.LOST, message=f"node {node} was lost"), events)
+
+    def _report(self, run: _Run, events: list[BackendEvent]) -> None:
+        if run.left_s is None:  # a suspended attempt reports no more
+            events.append(ProgressReported(run.attempt.key, run.simulated.progress[run.reported][1]))
+            run.reported += 1
+            self._push_report(run)
+
+    def _end(self, run: _Run, events: list[BackendEvent]) -> None:
+        simulated, spec = run.simulated, run.attempt.spec
+        outcome = run.outcome
+        if outcome is not None:
+            pass  # a signal has ended it
+        elif spec.walltime_s is not None and simulated.duration_s > spec.walltime_s:
+            self._interrupted(run, True)
+            message = f"stopped at its walltime of {spec.walltime_s:g} s"
+            outcome = AttemptOutcome(failure=Failure.TIMEOUT, message=message)
+        elif simulated.failure is not None:
+            outcome = AttemptOutcome(failure=simulated.failure, message=simulated.message)
+        elif run.attempt.call is None:
+            outcome = AttemptOutcome(simulated.values)
+        else:
+            outcome = _call(run.attempt.call)
+        self._exit(run, outcome, events)
+
+    def _exit(self, run: _Run, outcome: AttemptOutcome, events: list[BackendEvent]) -> None:
+        del self._runs[run.attempt.key]
+        events.append(Exited(run.attempt.key, outcome))
+
+    def _interrupted(self, run: _Run, asked: bool) -> None:
+        """Tell a model that keeps checkpoints how far an attempt came that does not reach its end."""
+        if self._checkpoints is not None:
+            self._checkpoints.stopped(run.launch, self._now - run.since_s, asked)
+
+    def _push_end(self, run: _Run, end_s: float) -> None:
+        self._order += 1
+        run.end_s, run.entry = end_s, self._order
+        if end_s < math.inf:
+            heapq.heappush(self._heap, (end_s, _END, self._order, run))
+
+    def _push_report(self, run: _Run) -> None:
+        if run.reported < len(run.simulated.progress):
+            self._order += 1
+            due_s = run.since_s + run.simulated.progress[run.reported][0]
+            heapq.heappush(self._heap, (due_s, _PROGRESS, self._order, run))
+
+
+def _call(call: Call) -> AttemptOutcome:
+    function, arguments, keywords = call
+    try:
+        return AttemptOutcome(value=function(*arguments, **keywords))
+    except BaseException as error:
+        return AttemptOutcome(failure=Failure.EXIT, message=described(error), error=error)
+
+
+class SimulatedExecutor(Executor):
+    """An executor on a virtual clock; see ``Executor`` for its methods.
+
+    A driver of many campaigns may ask for the tasks of all of them together: ``uncomputed`` lists the launches,
+    ``deliver`` takes the answers. Otherwise ``wait`` asks the model.
+    """
 
     def __init__(
         self,
@@ -45,294 +288,37 @@ class SimulatedExecutor(BookedExecutor):
         scoring: Scoring | None = None,
         backfill: bool = False,
     ) -> None:
-        """Make a machine of which nothing is occupied.
+        """Make a machine on which nothing runs yet; see ``Executor`` and ``SimulatedBackend`` for the arguments.
 
         Args:
-            capacity: the allocation.
-            model: what the tasks do.
-            journal: is told of submissions and launches, as by a real executor.
-            outages: when nodes are not there; what runs on them is lost, and queued again.
-            eager: let a thread move the clock whenever a task runs, for those who wait for futures; otherwise the clock
-                moves inside ``wait`` only.
-            scoring: chooses nodes; None: where the least is left for others.
-            backfill: whether tasks may overtake one that does not fit yet; not where a policy decides what starts.
+            eager: a thread moves the clock whenever a task runs, for callers that wait for futures; otherwise the
+                clock moves inside ``wait`` only.
+            backfill: tasks may overtake one that does not fit yet; not where a policy decides what starts.
         """
-        super().__init__(capacity, eager=eager, journal=journal, scoring=scoring, backfill=backfill)
-        self.model = model
-        self._now = 0.0
-        self._uncomputed: dict[TaskId, Launch] = {}
-        self._computed: dict[TaskId, Simulated] = {}
-        self._does: dict[TaskId, Simulated] = {}
-        self._heap: list[tuple[float, int, TaskId, int]] = []  # (end, order, uid, attempt)
-        self._left: dict[TaskId, float] = {}  # seconds that suspended tasks still have to run
-        self._pushed = 0
-        self._checkpoints = model if isinstance(model, Checkpointing) else None
-        self._reports: list[tuple[float, int, TaskId, int, int]] = []  # (time, order, uid, attempt, number)
-        self._launched_s: dict[TaskId, float] = {}
-        self._ran_on: dict[TaskId, Resources] = {}
-        self._unpaid = 0
-        self._changes = sorted(
-            [(o.from_s, o.node, False, o.paid) for o in outages]
-            + [(o.to_s, o.node, True, o.paid) for o in outages if o.to_s < math.inf]
-        )
-        self._thread: threading.Thread | None = None
-        self._change()
-        self.note_machine()
+        self._simulated = SimulatedBackend(capacity, model, outages)
+        super().__init__([PoolPlan(self._simulated, backfill=backfill)], journal, eager=eager, scoring=scoring)
 
-    def now(self) -> float:
-        """Virtual seconds since the campaign began."""
-        return self._now
+    @property
+    def model(self) -> TaskModel:
+        """What predicts the tasks."""
+        return self._simulated.model
 
     @property
     def uncomputed(self) -> list[Launch]:
         """Launches of which the model has not been asked yet."""
-        return list(self._uncomputed.values())
+        return self._simulated.uncomputed
 
     def deliver(self, simulated: Sequence[Simulated]) -> None:
         """The model's answers for ``uncomputed``, in its order."""
-        self._computed.update(zip(self._uncomputed, simulated, strict=True))
-        self._uncomputed.clear()
-
-    def look_at_progress(self) -> bool:
-        """There are no files: tasks report on the virtual clock."""
-        return False
-
-    def machine(self) -> Machine:
-        """Which nodes are there now; see ``Executor``."""
-        pool = self._books.pool
-        return Machine(pool.nodes, pool.absent, pool.nodes - self._unpaid)
+        self._simulated.deliver(simulated)
 
     def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
-        """Start what fits and move the clock to the next events, or by the timeout if none comes before."""
-        with self._mutex:
-            if self._uncomputed:
-                self._compute()
+        """Start what fits and move the clock to the next events, or by the timeout if none comes before.
+
+        Raises:
+            Exception: the model fails.
+        """
+        if self._simulated.uncomputed:
+            with self._lock:
+                self._simulated.compute()
         return super().wait(timeout_s, idle=idle)
-
-    def _compute(self) -> None:
-        launches = self.uncomputed
-        with asking("the task model", f"outcomes() of {len(launches)} tasks", len(launches)):
-            self.deliver(self.model.outcomes(launches))
-
-    def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
-        """Change what a task asks for; what it will do is asked again."""
-        with self._mutex:
-            task = self._books.tasks.get(uid)
-            super().update(uid, priority=priority, resources=resources)
-            if task is not None and task.state in (TaskState.QUEUED, TaskState.HELD) and resources is not None:
-                self._forget(uid)
-                self._ask(task)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let what there is come to its virtual end; see ``Executor``."""
-        with self._mutex:
-            self._close_up(cancel_futures)
-        if not wait:
-            return
-        if self._eager:
-            with self._mutex.lock:
-                while self._books.tasks and self._broken is None:
-                    self._news.wait()
-        else:
-            before = -1
-            while self._books.tasks and self._books.seq != before:  # otherwise what is left hangs, or never fits
-                before = self._books.seq
-                self.wait()
-        self._end_thread()
-
-    def close(self) -> None:
-        """Forget everything."""
-        with self._mutex:
-            self._closing = True
-            for uid in list(self._books.tasks):
-                self.cancel(uid)
-        end_s = time.monotonic() + 10.0
-        with self._mutex.lock:  # what is still being written to the journal
-            while self._books.tasks and self._journal is not None and self._broken is None and time.monotonic() < end_s:
-                self._news.wait(0.02)
-        self._end_thread()
-
-    def _accept(self, spec: TaskSpec) -> None:
-        pass
-
-    def _launch(self, task: Task) -> None:
-        simulated = self._computed.pop(task.uid, None)
-        if simulated is None:
-            self._compute()
-            simulated = self._computed.pop(task.uid)
-        self._does[task.uid] = simulated
-        self._launched_s[task.uid] = self._now
-        if self._checkpoints is not None:
-            self._ran_on[task.uid] = task.need
-        self._push(task, min(simulated.duration_s, task.spec.walltime_s or math.inf))
-        self._push_report(task, 0)
-        self._started(task)
-
-    def _push(self, task: Task, seconds: float) -> None:
-        if seconds < math.inf:
-            self._pushed += 1
-            heapq.heappush(self._heap, (self._now + seconds, self._pushed, task.uid, task.attempt))
-
-    def _push_report(self, task: Task, number: int) -> None:
-        """The next thing that a running task says of itself."""
-        reports = self._does[task.uid].progress
-        if number < len(reports):
-            self._pushed += 1
-            due_s = self._launched_s[task.uid] + reports[number][0]
-            heapq.heappush(self._reports, (due_s, self._pushed, task.uid, task.attempt, number))
-
-    def _interrupted(self, task: Task, asked: bool) -> None:
-        """It does not come to its end; a model with checkpoints wants to know how far it came."""
-        if self._does.pop(task.uid, None) is not None and self._checkpoints is not None:
-            # Not the resources that it may be going to have.
-            spec = replace(task.spec, resources=self._ran_on.get(task.uid, task.spec.resources))
-            self._checkpoints.stopped(Launch(spec, task.attempt), self._now - self._launched_s[task.uid], asked)
-
-    def _halt(self, task: Task, grace_s: float) -> None:
-        self._interrupted(task, True)
-        self._left.pop(task.uid, None)
-        self._ended(task, Ending(stopped=True))
-
-    def _send(self, task: Task, number: int) -> None:
-        if number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
-            self._interrupted(task, number != signal.SIGKILL)
-            name = signal.Signals(number).name
-            self._ended(task, Ending(failure=Failure.SIGNAL, message=f"killed by {name}"))
-
-    def _suspend(self, task: Task, suspended: bool) -> None:
-        if suspended:
-            ends = [end for end, _, uid, attempt in self._heap if (uid, attempt) == (task.uid, task.attempt)]
-            self._left[task.uid] = ends[0] - self._now if ends else math.inf
-            self._heap = [entry for entry in self._heap if entry[2] != task.uid]
-            heapq.heapify(self._heap)
-        else:
-            self._push(task, self._left.pop(task.uid))
-
-    def _rest(self, timeout_s: float | None, idle: bool = False) -> bool:
-        """Move the clock to whatever comes first."""
-        with self._mutex:
-            limit = math.inf if timeout_s is None else self._now + timeout_s
-            while self._heap and not self._stands(self._heap[0]):
-                heapq.heappop(self._heap)
-            end = self._heap[0][0] if self._heap else math.inf
-            while self._reports and not self._stands(self._reports[0]):
-                heapq.heappop(self._reports)
-            report = self._reports[0][0] if self._reports else math.inf
-            change = self._changes[0][0] if self._changes else math.inf
-            first = min(end, change, report)
-            if first > limit or first == math.inf:
-                self._now = self._now if limit == math.inf else limit
-                return False
-            self._now = max(first, self._now)
-            self._change()
-            while self._reports and self._reports[0][0] <= self._now:
-                _, _, uid, attempt, number = heapq.heappop(self._reports)
-                task = self._books.running.get(uid)
-                if task is not None and task.attempt == attempt and uid in self._does:
-                    if task.state is not TaskState.RUNNING:
-                        continue  # what is suspended says no more
-                    self._reported(task, self._does[uid].progress[number][1])
-                    self._push_report(task, number + 1)
-            while self._heap and self._heap[0][0] <= self._now:
-                entry = heapq.heappop(self._heap)
-                if self._stands(entry):
-                    self._arrive(self._books.tasks[entry[2]])
-            return True
-
-    def _stands(self, entry: tuple[Any, ...]) -> bool:
-        task = self._books.running.get(entry[2])
-        return task is not None and task.attempt == entry[3] and entry[2] in self._does
-
-    def _change(self) -> None:
-        """Nodes go and come."""
-        while self._changes and self._changes[0][0] <= self._now:
-            _, node, up, paid = self._changes.pop(0)
-            self._unpaid += 0 if paid else -1 if up else 1
-            if up:
-                self._books.pool.up(node)
-                self._books.touch()
-                self._pump()
-                continue
-            self._books.pool.down(node)
-            for task in self._books.on_nodes([node]):
-                self._interrupted(task, False)
-                self._ended(task, Ending(failure=Failure.LOST, message=f"node {node} was lost"))
-
-    def _arrive(self, task: Task) -> None:
-        """A task comes to its end."""
-        simulated, walltime_s = self._does[task.uid], task.spec.walltime_s
-        late = walltime_s is not None and simulated.duration_s > walltime_s
-        if late:
-            self._interrupted(task, True)
-        else:
-            del self._does[task.uid]
-        if late:
-            message = f"stopped at its walltime of {walltime_s:g} s"
-            self._ended(task, Ending(failure=Failure.TIMEOUT, message=message))
-        elif simulated.failure is not None:
-            self._ended(task, Ending(failure=simulated.failure, message=simulated.message))
-        elif task.work is None:
-            self._ended(task, Ending(simulated.values))
-        else:
-            self._ended(task, _run(task))
-        self._pump()
-
-    def _report(self, task: Task, event: Event, ending: Ending | None) -> None:
-        if event.state is TaskState.QUEUED:
-            self._ask(task)
-        elif event.state.final:
-            self._forget(task.uid)
-        super()._report(task, event, ending)
-        if self._eager and self._thread is None and not event.state.final:
-            work = partial(self._guarded, self._run_on)
-            self._thread = threading.Thread(target=work, name="rlctl-clock", daemon=True)
-            self._thread.start()
-        if self._eager:
-            self._news.notify_all()
-
-    def _ask(self, task: Task) -> None:
-        """What this attempt will do has to be known before it starts."""
-        if task.uid not in self._uncomputed and task.uid not in self._computed:
-            self._uncomputed[task.uid] = self._launch_of(task)
-
-    def _launch_of(self, task: Task) -> Launch:
-        spec = task.spec
-        if task.work is not None:
-            spec = replace(spec, uid=task.uid, function=function_name(task.work[0]))
-        elif task.need is not spec.resources:
-            spec = replace(spec, resources=task.need)
-        return Launch(spec, task.attempt)
-
-    def _forget(self, uid: TaskId) -> None:
-        self._launched_s.pop(uid, None)
-        self._ran_on.pop(uid, None)
-        if self._computed.pop(uid, None) is not None and self._checkpoints is not None:
-            self._checkpoints.withdrawn(uid)
-        self._uncomputed.pop(uid, None)
-
-    def _run_on(self) -> None:
-        """The thread of an eager executor."""
-        while True:
-            with self._mutex.lock:
-                while not self._books.running or self._broken is not None:
-                    if self._broken is not None or (self._closing and not self._books.tasks):
-                        return
-                    self._news.wait()
-            if not self._rest(None):  # everything that runs, hangs: until somebody stops it
-                with self._mutex.lock:
-                    self._news.wait(0.05)
-
-    def _end_thread(self) -> None:
-        with self._mutex.lock:
-            self._news.notify_all()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-
-
-def _run(task: Task) -> Ending:
-    assert task.work is not None
-    function, arguments, keywords = task.work
-    try:
-        return Ending(value=function(*arguments, **keywords))
-    except BaseException as error:
-        return Ending(failure=Failure.EXIT, message=described(error), error=error)

@@ -1,36 +1,37 @@
-"""Slurm's commands, as far as an executor needs them: what they are asked, and how their answers are read."""
+"""Slurm's commands that the executor needs, and how it reads their output."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from rlctl.core.errors import LaunchError
 
-_LOST = ("down", "fail", "unk", "no_respond", "power", "reboot")
+_FAILED = ("down", "fail", "unk", "no_respond", "power", "reboot")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A job as Slurm tells of it.
+class SlurmJob:
+    """A job as ``squeue`` lists it.
 
     Attributes:
         state: ``PENDING``, ``RUNNING``, ...
         hosts: its nodes, once it runs.
-        left_s: until its time limit; infinite: it has none, or has not begun.
-        reason: why it waits.
+        left_s: time to its limit; infinite: it has none, or has not begun.
     """
 
     number: int
     state: str
     hosts: tuple[str, ...] = ()
     left_s: float = float("inf")
-    reason: str = ""
 
     @property
     def waits(self) -> bool:
@@ -39,19 +40,22 @@ class Job:
 
     @property
     def runs(self) -> bool:
-        """Whether its nodes are ours now."""
+        """Whether its nodes can be used now."""
         return self.state == "RUNNING" and bool(self.hosts)
 
 
-def ask(*command: str, timeout_s: float = 60.0) -> str:
+def run_command(*command: str, script: str = "", workdir: Path | None = None) -> str:
     """What a command prints.
 
+    Args:
+        script: its input.
+
     Raises:
-        LaunchError: there is none, it fails, or it does not answer; its own words.
+        LaunchError: it is not installed, fails, or does not answer; with its last line of output.
     """
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, errors="replace"
+            command, input=script, capture_output=True, text=True, timeout=60.0, errors="replace", cwd=workdir
         )
     except FileNotFoundError as error:
         raise LaunchError(f"there is no {command[0]}: run where Slurm is, or choose another executor") from error
@@ -63,14 +67,40 @@ def ask(*command: str, timeout_s: float = 60.0) -> str:
     return done.stdout
 
 
-def job(number: int) -> Job | None:
+def submit_job(flags: Sequence[str], script: str, workdir: Path) -> int:
+    """Submit a job by ``sbatch``; returns its number.
+
+    Raises:
+        LaunchError: Slurm refuses it.
+    """
+    command = ["sbatch", "--parsable", "--no-requeue", "--output=/dev/null", *flags]
+    try:
+        text = run_command(*command, script=f"#!/bin/sh\n{script}\n", workdir=workdir)
+    except LaunchError as error:
+        raise LaunchError(f"{error}: correct executor.options.submit") from error
+    return int(text.strip().partition(";")[0])
+
+
+def cancel(number: int | str) -> None:
+    """End a job or a step, unless it has ended."""
+    with contextlib.suppress(LaunchError):
+        run_command("scancel", str(number))
+
+
+def current_job() -> int | None:
+    """Number of the job that this process runs in."""
+    number = os.environ.get("SLURM_JOB_ID", "")
+    return int(number) if number.isdigit() else None
+
+
+def query_job(number: int) -> SlurmJob | None:
     """A job; None: Slurm does not know it any more.
 
     Raises:
-        LaunchError: Slurm does not answer; as it may be for minutes without harm to what runs.
+        LaunchError: Slurm does not answer. This may last for minutes and harms no running task.
     """
     try:
-        text = ask("squeue", "--noheader", "--jobs", str(number), "--states=all", "--format=%i|%T|%N|%e|%r")
+        text = run_command("squeue", "--noheader", "--jobs", str(number), "--states=all", "--format=%i|%T|%N|%e")
     except LaunchError as error:
         if "Invalid job id" in str(error):
             return None
@@ -78,64 +108,60 @@ def job(number: int) -> Job | None:
     return next(_jobs(text), None)
 
 
-def jobs_named(name: str) -> list[Job]:
-    """One's own jobs of this name that wait or run."""
-    text = ask("squeue", "--noheader", "--me", f"--name={name}", "--format=%i|%T|%N|%e|%r")
+def query_jobs(name: str) -> list[SlurmJob]:
+    """The user's jobs of this name that wait or run."""
+    text = run_command("squeue", "--noheader", "--me", f"--name={name}", "--format=%i|%T|%N|%e")
     return sorted(_jobs(text), key=lambda found: found.number)
 
 
-def _jobs(text: str) -> Iterator[Job]:
+def _jobs(text: str) -> Iterator[SlurmJob]:
     for line in text.splitlines():
-        number, state, nodes, end, reason = line.strip().split("|", 4)
+        number, state, nodes, end = line.strip().split("|")
         left_s = float("inf")
         if state == "RUNNING" and end[:1].isdigit():
             left_s = datetime.fromisoformat(end).timestamp() - time.time()
-        yield Job(int(number), state, hostnames(nodes) if nodes else (), left_s, reason)
+        yield SlurmJob(int(number), state, hostnames(nodes) if nodes else (), left_s)
 
 
 def hostnames(nodes: str) -> tuple[str, ...]:
-    """Names out of Slurm's short form, ``n[1-3,7]``."""
+    """The hosts of a node list such as ``n[1-3,7]``."""
     if not set("[,") & set(nodes):
         return (nodes,)
-    return tuple(ask("scontrol", "show", "hostnames", nodes).split())
+    return tuple(run_command("scontrol", "show", "hostnames", nodes).split())
 
 
-def lost(hosts: Sequence[str]) -> set[str]:
-    """Those of these nodes that Slurm takes for dead."""
-    text = ask("sinfo", "--noheader", "--Node", f"--nodes={','.join(hosts)}", "--format=%N|%T")
-    found = set()
-    for line in text.splitlines():
-        host, state = line.strip().split("|")
-        if state.endswith("*") or state.lower().startswith(_LOST):
-            found.add(host)
-    return found
+def failed_hosts(hosts: Sequence[str]) -> set[str]:
+    """Those of these hosts that Slurm reports as down or unresponsive."""
+    text = run_command("sinfo", "--noheader", "--Node", f"--nodes={','.join(hosts)}", "--format=%N|%T")
+    states = (line.strip().split("|") for line in text.splitlines())
+    return {host for host, state in states if state.endswith("*") or state.lower().startswith(_FAILED)}
 
 
 @functools.cache
-def cannot_gather(kind: str) -> str | None:
+def pmi_problem(kind: str) -> str | None:
     """Why ranks do not find each other under ``srun --mpi=KIND`` here, and what to do; None: they do.
 
     Raises:
-        LaunchError: there is no ``srun``, or it does not answer.
+        LaunchError: ``srun`` is missing or does not answer.
     """
-    text = ask("srun", "--mpi=list")
+    text = run_command("srun", "--mpi=list")
     there = [line.strip() for line in text.splitlines() if re.fullmatch(r"\s*[a-z]\w*\s*", line)]
     if kind not in there:
         return f"srun has no {kind} here (it has {', '.join(there)}): have the plugin installed"
-    try:  # what is listed may lack its library; nothing is started
-        ask("srun", f"--mpi={kind}", "--test-only", "--nodes=1", "--ntasks=1", "true")
+    try:  # a listed plugin may lack its library; this starts nothing
+        run_command("srun", f"--mpi={kind}", "--test-only", "--nodes=1", "--ntasks=1", "true")
     except LaunchError as error:
         if "Invalid MPI type" in str(error):
-            return f"srun cannot load {kind} here: {_CURES.get(kind, 'have its library installed')}"
+            return f"srun cannot load {kind} here: {_REMEDIES.get(kind, 'have its library installed')}"
     return None
 
 
-_CURES = {"pmix": "have the library libpmix.so installed, by `apt-get install libpmix-dev` on Debian"}
+_REMEDIES = {"pmix": "have the library libpmix.so installed, by `apt-get install libpmix-dev` on Debian"}
 
 
-def steps(number: int) -> dict[str, str]:
-    """Numbers (``JOB.STEP``) of a job's steps, by name."""
-    text = ask("squeue", "--noheader", "--steps", f"--jobs={number}", "--format=%i|%j")
+def steps_of(number: int) -> dict[str, str]:
+    """Ids (``JOB.STEP``) of a job's steps, by name."""
+    text = run_command("squeue", "--noheader", "--steps", f"--jobs={number}", "--format=%i|%j")
     return {name: step for step, _, name in (line.strip().partition("|") for line in text.splitlines())}
 
 
@@ -150,8 +176,8 @@ done
 case ${found#*|} in 0:00|0:01) sleep 0.3 ;; esac
 for signal; do [ -z "$found" ] || scancel --signal="$signal" "${found%|*}" 2>/dev/null; done
 """
-"""Shell script: number of a job, name of a step, names of signals for all processes of that step.
+"""Shell script that signals all processes of a step; arguments: number of the job, name of the step, signal names.
 
-A step that has been asked for appears within moments, and its processes some moments later: a signal to one that is a
-second old waits for them.
+A new step appears within moments, and its processes some moments later: a signal to a step that is at most a second old
+waits for them.
 """

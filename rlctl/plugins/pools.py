@@ -1,14 +1,12 @@
-"""The executor of several pools as configurations know it."""
+"""Several pools as configurations know them: each is a backend of one executor."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -16,14 +14,11 @@ from rlctl.config.validation import check_options
 from rlctl.core.errors import ConfigError, Key, LaunchError, RlctlError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
-from rlctl.executors.engine import BookedExecutor
-from rlctl.executors.event_log import Journal
-from rlctl.executors.pools import Plan, PooledExecutor
-from rlctl.executors.recovery import KINDS, Past
-from rlctl.executors.sharing import Share
+from rlctl.executors.backend import Backend
+from rlctl.executors.factory import BackendFactory, PoolPlan
 from rlctl.plugins.entry_points import EXECUTORS, load
 
-_HERE: Key = ("executor", "options", "pools")
+_POOLS: Key = ("executor", "options", "pools")
 
 
 class PoolOptions(BaseModel):
@@ -44,11 +39,11 @@ class PoolOptions(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class Options(BaseModel):
+class PoolsOptions(BaseModel):
     """``executor.options`` of an executor of several pools.
 
     Attributes:
-        pools: the pools; tasks that name none go to the first that can start them.
+        pools: the pools; tasks that name none go to the first that has room for them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,43 +60,30 @@ class Options(BaseModel):
         return pools
 
 
-class SharingFactory(Protocol):
-    """An executor factory whose executors can be pools among others; see ``rlctl.executors.base.ExecutorFactory``."""
-
-    def check(self, capacity: Capacity) -> None:
-        """Refuse what cannot be had."""
-
-    def open(
-        self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float, share: Share | None = None
-    ) -> BookedExecutor:
-        """Take the allocation."""
-
-
-class Pools:
-    """Tasks in several pools, each with an executor of its own; see ``rlctl.executors.base.ExecutorFactory``.
+class Pools(BackendFactory):
+    """Tasks in several pools, each with a backend of its own; see ``BackendFactory``.
 
     Raises:
         ConfigError: unknown options, or an executor that cannot be one of several.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = check_options(Options, options, "executor.options")
+        self.options = check_options(PoolsOptions, options, "executor.options")
         self._factories = [_factory(number, pool) for number, pool in enumerate(self.options.pools)]
 
-    @staticmethod
-    def portable(options: Mapping[str, Any], resolve: Callable[[str], Path]) -> Mapping[str, Any]:
+    @classmethod
+    def portable(cls, options: Mapping[str, Any], resolve: Callable[[str], Path]) -> Mapping[str, Any]:
         """The options with absolute paths, as the executor of each pool has them."""
         pools = []
-        for number, pool in enumerate(check_options(Options, options, "executor.options").pools):
-            registered = load(EXECUTORS, pool.executor, (*_HERE, str(number), "executor"))
-            said = getattr(registered.found, "portable", None)
+        for number, pool in enumerate(check_options(PoolsOptions, options, "executor.options").pools):
+            registered = load(EXECUTORS, pool.executor, (*_POOLS, str(number), "executor"))
             with _of_pool(number):
-                own = pool.options if said is None else dict(said(pool.options, resolve))
+                own = dict(registered.found.portable(pool.options, resolve))
             pools.append({**options["pools"][number], "options": own})
         return {**options, "pools": pools}
 
     def check(self, capacity: Capacity) -> None:
-        """Refuse what cannot be had, pool by pool.
+        """Check what each pool wants.
 
         Raises:
             ConfigError: the pools have another number of nodes than the machine.
@@ -110,7 +92,7 @@ class Pools:
         capacity.require_equal("each pool")
         nodes = sum(pool.nodes for pool in self.options.pools)
         if nodes != capacity.nodes:
-            raise ConfigError(f"they have {nodes} nodes, machine.nodes is {capacity.nodes}: make these equal", _HERE)
+            raise ConfigError(f"they have {nodes} nodes, machine.nodes is {capacity.nodes}: make these equal", _POOLS)
         wanted: dict[str, int] = {}
         for number, (pool, factory) in enumerate(zip(self.options.pools, self._factories, strict=True)):
             wanted[pool.executor] = wanted.get(pool.executor, 0) + pool.nodes
@@ -118,7 +100,7 @@ class Pools:
                 factory.check(replace(capacity, nodes=wanted[pool.executor]))
 
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
-        """Find out whether what tasks name is in the pools; one that names no pool needs one that has it.
+        """Check that what tasks name is in the pools; one that names no pool needs one that has it.
 
         Raises:
             LaunchError: it is not.
@@ -126,57 +108,51 @@ class Pools:
         notes: list[str] = []
         refusals: list[LaunchError] = []
         for number, (pool, factory) in enumerate(zip(self.options.pools, self._factories, strict=True)):
-            check = getattr(factory, "check_programs", None)
             with _of_pool(number):
-                notes += [] if check is None else check([spec for spec in specs if spec.pool == pool.name])
+                notes += factory.check_programs([spec for spec in specs if spec.pool == pool.name])
             try:
                 with _of_pool(number):
-                    notes += [] if check is None else check([spec for spec in specs if spec.pool is None])
+                    notes += factory.check_programs([spec for spec in specs if spec.pool is None])
             except LaunchError as error:
                 refusals.append(error)
         if len(refusals) == len(self.options.pools):
             raise refusals[0]
         return notes + [str(error) for error in refusals]
 
-    def open(self, capacity: Capacity, workdir: Path, journal: Journal, start_s: float) -> PooledExecutor:
-        """Open all pools."""
-        plans = [
-            Plan(pool.name, pool.nodes, pool.executor, partial(_open, number, factory, workdir, journal, start_s))
-            for number, (pool, factory) in enumerate(zip(self.options.pools, self._factories, strict=True))
-        ]
-        return PooledExecutor(capacity, plans, start_s, past=Past.read(journal.records(kinds=KINDS)))
+    def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> Backend:
+        """Raise ConfigError: pools have no pools."""
+        raise ConfigError("an executor of several pools is no pool: name its pools here", ("executor", "name"))
+
+    def pools(self, capacity: Capacity, workdir: Path) -> Sequence[PoolPlan]:
+        """One for each pool."""
+        plans, first = list[PoolPlan](), dict[str, int]()
+        for number, (pool, factory) in enumerate(zip(self.options.pools, self._factories, strict=True)):
+            with _of_pool(number):
+                own = replace(capacity, nodes=pool.nodes)
+                backend = factory.backend(own, workdir, pool.name, first.get(pool.executor, 0))
+            plans.append(PoolPlan(backend, pool.name, factory.backfill))
+            first[pool.executor] = first.get(pool.executor, 0) + pool.nodes
+        return plans
 
 
-def _factory(number: int, pool: PoolOptions) -> SharingFactory:
-    key = (*_HERE, str(number), "executor")
+def _factory(number: int, pool: PoolOptions) -> BackendFactory:
+    key = (*_POOLS, str(number), "executor")
     registered = load(EXECUTORS, pool.executor, key)
     with _of_pool(number):
         factory = registered.make(pool.options)
-    registered.require(factory, ("check", "open"), "see rlctl.executors.base.ExecutorFactory")
-    if "share" not in inspect.signature(factory.open).parameters:
-        raise ConfigError(f"{registered} cannot be one of several pools: its open takes no 'share'", key)
-    return cast(SharingFactory, factory)
-
-
-def _open(
-    number: int,
-    factory: SharingFactory,
-    workdir: Path,
-    journal: Journal,
-    start_s: float,
-    capacity: Capacity,
-    share: Share,
-) -> BookedExecutor:
-    with _of_pool(number):
-        return factory.open(capacity, workdir, journal, start_s, share=share)
+    registered.require(factory, ("check", "pools"), "derive it from rlctl.executors.factory.BackendFactory")
+    if isinstance(factory, Pools):
+        raise ConfigError(f"{registered} cannot be one of several pools", key)
+    found: BackendFactory = factory
+    return found
 
 
 @contextmanager
 def _of_pool(number: int) -> Iterator[None]:
-    """Complaints about ``executor.options`` that come up inside are about the options of this pool."""
+    """What is said of ``executor.options`` inside is said of the options of this pool."""
     try:
         yield
     except RlctlError as error:
-        if error.key is None or error.key[:2] != _HERE[:2]:
+        if error.key is None or error.key[:2] != _POOLS[:2]:
             raise
-        raise type(error)(error.problem, (*_HERE, str(number), *error.key[1:])) from error
+        raise type(error)(error.problem, (*_POOLS, str(number), *error.key[1:])) from error

@@ -1,0 +1,1 @@
+"""A small backend for rlctl: programs as child processes of the controller."""

@@ -1,0 +1,346 @@
+"""Drives the backends: starts what the scheduler has placed, handles what they report, and resolves futures.
+
+Everything here happens with one lock held, except ``Backend.poll`` in the threads of the backends, and callbacks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from rlctl.core.errors import LaunchError, RlctlError, described
+from rlctl.core.task import Event, Failure, TaskResult, TaskState
+from rlctl.executors.backend import (
+    AllocationExpires,
+    Attempt,
+    AttemptOutcome,
+    Backend,
+    BackendEvent,
+    Exited,
+    NodesChanged,
+    ProgressReported,
+    Started,
+)
+from rlctl.executors.breaker import Breaker
+from rlctl.executors.callback_lock import CallbackLock, NewsCondition
+from rlctl.executors.driven_pool import DrivenPool, open_pools
+from rlctl.executors.factory import PoolPlan
+from rlctl.executors.futures import fail
+from rlctl.executors.recovery import History
+from rlctl.executors.scheduler import Scheduler
+from rlctl.executors.task_log import TaskLog
+from rlctl.executors.task_state import Task, event_after, next_state
+
+KEPT = 65_536
+"""Events that ``Executor.events`` can still return."""
+
+_SILENT = {TaskState.NEW, TaskState.QUEUED, TaskState.HELD, TaskState.SCHEDULED, TaskState.LAUNCHING}
+_RETURNED = frozenset(TaskState) - _SILENT
+"""States that ``Executor.wait`` reports."""
+
+
+class Dispatcher:
+    """See the module.
+
+    Attributes:
+        lock, news: news is notified of whatever ``Executor.wait`` waits for.
+        log: the last events.
+        pending: events that no ``wait`` has returned yet.
+        eager: whether tasks start as soon as they fit; otherwise only while ``gate`` is open.
+        clock: of a backend with a virtual one; None: time is real.
+        now: seconds since the campaign began.
+        closing: whether no more tasks are taken.
+        attempts: tasks whose present attempt a backend has, by key.
+        expires: whether the batch job of this process is about to end.
+    """
+
+    def __init__(
+        self, plans: Sequence[PoolPlan], *, eager: bool, task_log: TaskLog | None, history: History, start_s: float
+    ) -> None:
+        """Open the backends.
+
+        Raises:
+            LaunchError: one of them cannot be had; none stays open.
+        """
+        self.lock = CallbackLock()
+        self.news = NewsCondition(self.lock)
+        self.eager = self.gate = eager
+        self.log: deque[Event] = deque(maxlen=KEPT)
+        self.pending: deque[Event] = deque(maxlen=KEPT if eager else None)
+        self.task_log, self.history = task_log, history
+        self.closing = self.expires = False
+        self.breaker = Breaker(self._fail_all)
+        self.clock = plans[0].backend.clock
+        self.now: Callable[[], float] = self.clock or self._real_time
+        self.attempts: dict[str, Task] = {}
+        self._unacknowledged: list[tuple[Backend, str]] = []
+        self.pools, unattended_s = open_pools(plans, history.incarnation)
+        self._origin = time.monotonic() - start_s - unattended_s  # programs went on for so long without a controller
+        self._of = {pool.nodes: pool for pool in self.pools}
+        self._announces = any(pool.announces for pool in self.pools)
+        backfill = [pool.nodes for pool, plan in zip(self.pools, plans, strict=True) if plan.backfill]
+        self.scheduler = Scheduler(list(self._of), self._report, backfill)
+        self.keep_places()
+
+    def _real_time(self) -> float:
+        return time.monotonic() - self._origin
+
+    def keep_places(self) -> None:
+        """What still runs keeps its place until it is asked for again, whatever is submitted before."""
+        if not self.eager:  # nothing starts before everything has been asked for
+            for pool in self.pools:
+                pool.keep_places(self.history)
+
+    # Starting.
+
+    def pump(self) -> None:
+        """Give places to what fits, and start it."""
+        if self.gate and self.broken is None:
+            while placed := self.scheduler.schedule(now_s := self.now()):  # again, where a start has failed at once
+                for task in placed:
+                    self._start(task, now_s)
+        if self.closing:
+            self.wake()
+
+    def start_what_fits(self) -> None:
+        """Start what fits, though tasks start inside ``wait`` only."""
+        self.gate = True
+        self.pump()
+        self.gate = self.eager
+
+    def _start(self, task: Task, now_s: float) -> None:
+        log = self.task_log
+        if task.trouble is not None:
+            self.ended(task, AttemptOutcome(failure=Failure.LAUNCH, message=task.trouble))
+        elif log is None or task.call is not None:  # such a call cannot be asked for again
+            self._launch(task)
+        else:
+            assert task.pool is not None
+            where = self._of[task.pool].describe(task.allocation)
+            if task.spec.function is not None:  # dies with its controller: there is nothing to wait for
+                log.launching(task.uid, task.attempt, now_s, where)
+                self._launch(task)
+            else:
+                then = partial(self._written, partial(self._launch_recorded, task))
+                log.launching(task.uid, task.attempt, now_s, where, then)
+
+    def _launch_recorded(self, task: Task) -> None:
+        self._launch(task)
+        self.pump()
+
+    def _launch(self, task: Task) -> None:
+        assert task.pool is not None
+        try:
+            if not self._begin(task):
+                self.ended(task, AttemptOutcome(stopped=True))
+                return
+            self.scheduler.enter(task, TaskState.LAUNCHING, self.now())
+            key = task.key
+            self.attempts[key] = task
+            if self._of[task.pool].backend.start(self._attempt(task, key)):
+                self._started(task)
+        except BaseException as error:
+            self.attempts.pop(task.key, None)
+            message = str(error) if isinstance(error, RlctlError | OSError) else described(error)
+            cause = error.__cause__ if isinstance(error, LaunchError) and error.__cause__ is not None else error
+            self.ended(task, AttemptOutcome(failure=Failure.LAUNCH, message=message, error=cause))
+            if not isinstance(error, Exception):  # an interrupt, while arguments are pickled in the user's thread
+                raise
+
+    def _attempt(self, task: Task, key: str) -> Attempt:
+        return Attempt(key, task.uid, task.attempt, task.spec, task.need, task.allocation, task.call)
+
+    def _begin(self, task: Task) -> bool:
+        """Mark the future as running; False if the task was withdrawn before."""
+        future = task.future
+        if future is not None and future.done() and not future.cancelled():
+            future = task.future = None  # its owner has given it a result
+        first = task.attempt == 1 or (future is not None and not future.running())
+        if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
+            task.stop = TaskState.CANCELED
+        return task.stop is None
+
+    # Stopping.
+
+    def stop(self, task: Task, grace_s: float) -> None:
+        """Stop a task that holds resources."""
+        if task.state is TaskState.SCHEDULED or task.pool is None:  # ``_launch`` finds out
+            return
+        key, pool = task.key, self._of[task.pool]
+        if not pool.closed and pool.backend.stop(key, grace_s):
+            self.attempts.pop(key, None)
+            self.ended(task, AttemptOutcome(stopped=True))
+
+    def suspend(self, task: Task) -> None:
+        """Suspend a running task."""
+        if (backend := self.backend_of(task)) is not None:
+            backend.suspend(task.key)
+        self.scheduler.enter(task, TaskState.SUSPENDED, self.now())
+
+    def backend_of(self, task: Task) -> Backend | None:
+        """The backend of a task that has a place; None: it is closed."""
+        assert task.pool is not None
+        pool = self._of[task.pool]
+        return None if pool.closed else pool.backend
+
+    # What backends report.
+
+    def handle(self, pool: DrivenPool, events: Iterable[BackendEvent]) -> None:
+        """Take in what has happened."""
+        for event in events:
+            if isinstance(event, Exited):
+                task = self.attempts.pop(event.key, None)
+                if task is not None and event.outcome is not None:
+                    self.ended(task, event.outcome)
+                else:
+                    pool.exited(event.key)
+                    self.scheduler.touch()
+            elif isinstance(event, NodesChanged):
+                pool.change(event)
+                self.scheduler.touch()
+                self.news.notify_all()  # ``wait`` may start something now
+            elif isinstance(event, AllocationExpires):
+                self.expires = True
+                self.news.notify_all()
+            elif (task := self.attempts.get(event.key)) is not None:
+                if isinstance(event, Started):
+                    self._started(task, event)
+                elif isinstance(event, ProgressReported) and task.state is TaskState.RUNNING:
+                    self._progress(task, event)
+
+    def _started(self, task: Task, started: Started | None = None) -> None:
+        if task.state is not TaskState.LAUNCHING:
+            return
+        self.scheduler.enter(task, TaskState.RUNNING, self.now())
+        if self.task_log is not None and started is not None:
+            self.task_log.started(self.log[-1], started.details)
+        if task.hold and task.stop is None:
+            self.suspend(task)
+
+    def _progress(self, task: Task, progress: ProgressReported) -> None:
+        """Report progress; what has been reported and not returned before is out of date."""
+        before = next((e for e in self.pending if e.uid == task.uid and e.progress is not None), None)
+        if before is not None and self.clock is None:
+            self.pending.remove(before)
+        event = self.scheduler.progress(task, self.now(), progress.data)
+        self.log.append(event)
+        self.pending.append(event)
+        self.news.notify_all()
+
+    def ended(self, task: Task, outcome: AttemptOutcome) -> None:
+        """All processes of an attempt have exited: record it if need be, then report it."""
+        now_s, log = self.now(), self.task_log
+        if log is None or not log.at_once:
+            if task.pool is not None and task.spec.function is None and self.clock is None:
+                self._unacknowledged.append((self._of[task.pool].backend, task.key))
+            self.scheduler.ended(task, outcome, now_s)
+            if log is None and self._unacknowledged:
+                self.acknowledge()
+            return
+        self.scheduler.free(task)
+        then = partial(self._written, partial(self._end_recorded, task, outcome, next_state(task, outcome)))
+        log.event(event_after(task, outcome, now_s), then=then)
+
+    def _end_recorded(self, task: Task, outcome: AttemptOutcome, state: TaskState) -> None:
+        if next_state(task, outcome) is not state:  # canceled meanwhile
+            self.ended(task, outcome)
+            return
+        if task.pool is not None and task.spec.function is None and (backend := self.backend_of(task)) is not None:
+            backend.acknowledge(task.key)
+        self.scheduler.ended(task, outcome, self.now())
+        self.pump()
+
+    def withdrawn(self, task: Task) -> None:
+        """Record that a waiting task is about to be canceled."""
+        if self.task_log is not None and self.task_log.at_once:
+            task.stop = TaskState.CANCELED
+            self.task_log.event(event_after(task, AttemptOutcome(stopped=True), self.now()))
+
+    def take(self) -> tuple[list[Event], list[tuple[Backend, str]]]:
+        """The pending events, and what may be acknowledged when they are recorded."""
+        taken = list(self.pending), self._unacknowledged
+        self.pending.clear()
+        self._unacknowledged = []
+        return taken
+
+    def acknowledge(self) -> None:
+        """Backends may forget what has ended."""
+        for backend, key in self._unacknowledged:
+            backend.acknowledge(key)
+        self._unacknowledged.clear()
+
+    def _report(self, task: Task, event: Event, outcome: AttemptOutcome | None) -> None:
+        """Of the scheduler: a task has another state."""
+        self.log.append(event)
+        state, future = event.state, task.future
+        queued, final = state is TaskState.QUEUED, event.result is not None
+        returned = task.call is None and (state in _RETURNED or (queued and event.attempt > 1))
+        if returned:
+            self.pending.append(event)
+        if self._announces and (queued or (final and task.pool is None)):
+            self.announce(task, queued)
+        if future is not None:
+            future.state, future.attempt = state, event.attempt
+            if event.result is not None:
+                self._resolve(task, event.result, outcome)
+        if self.clock is not None:
+            if self.eager:  # room for others, or something to do for the clock
+                self.news.notify_all()
+        elif returned or (final and not self.eager):
+            self.news.notify_all()
+
+    def announce(self, task: Task, waits: bool) -> None:
+        """Tell backends that want to know of an attempt that waits, or waits no more."""
+        for nodes in task.pools:
+            if (pool := self._of[nodes]).announces:
+                key = task.key
+                if waits:
+                    pool.backend.announce(self._attempt(task, key))
+                else:
+                    pool.backend.withdraw(key)
+
+    def _resolve(self, task: Task, result: TaskResult, outcome: AttemptOutcome | None) -> None:
+        future, task.future = task.future, None
+        if outcome is not None and task.call is not None:
+            value, error = outcome.value, outcome.error
+        else:
+            value, error = result.values, None
+        self.lock.after(partial(future.resolve, result, value, error))
+
+    # Errors, and the end.
+
+    @property
+    def broken(self) -> RlctlError | None:
+        """What has ended the executor; None: nothing has."""
+        return self.breaker.error
+
+    def _fail_all(self, error: RlctlError) -> None:
+        with self.lock:
+            for task in list(self.scheduler.tasks.values()):
+                future = task.future
+                if future is not None and not future.done():
+                    self.lock.after(partial(fail, future, type(error)(str(error))))
+                    task.future = None
+            self.wake()
+
+    def wake(self) -> None:
+        """End the sleep of the threads."""
+        self.news.notify_all()
+        for pool in self.pools:
+            if pool.thread is not threading.current_thread():
+                pool.backend.wake()
+
+    def _written(self, then: Callable[[], object], error: RlctlError | None) -> None:
+        """In the journal's thread: a record is on disk, or cannot be written."""
+
+        def go_on() -> None:
+            with self.lock:
+                if error is not None:
+                    self.breaker.end_with(error)
+                else:
+                    then()
+
+        self.breaker.guarded(go_on)

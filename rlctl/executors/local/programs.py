@@ -1,0 +1,179 @@
+"""Programs under a supervisor: started, adopted, stopped, signalled, and what becomes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rlctl.core.errors import LaunchError
+from rlctl.core.task import Failure
+from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, Exited, ProgressReported, Recovered, Started
+from rlctl.executors.functions.warm_workers import Report
+from rlctl.executors.local.process_task import ProcessTask
+from rlctl.executors.local.processes import GRACE_S, boot
+from rlctl.executors.local.progress_files import ProgressFiles
+from rlctl.executors.local.supervisor_client import SupervisorClient
+
+REPLACEMENTS = 5
+"""Supervisors that die so often, one after the other, before they are of use are not replaced any more."""
+
+LONG_S = 60.0
+"""A supervisor that lives so long is of use, though it may have had nothing to report."""
+
+
+class Programs:
+    """See the module; every method needs the lock of its owner, except ``close``.
+
+    Attributes:
+        client: the connection to the supervisor.
+        running: programs that were started or adopted and have not exited, by key.
+        reporting: those of them that have a file for their progress.
+
+    Args:
+        emit: is given events.
+        report: is told of ends; see ``Report``.
+    """
+
+    def __init__(
+        self,
+        client: SupervisorClient,
+        workdir: Path,
+        emit: Callable[[BackendEvent], None],
+        report: Report,
+        *,
+        enforce_memory: bool,
+        output_mb: float | None,
+    ) -> None:
+        self.client = client
+        self.running: dict[str, ProcessTask] = {}
+        self.reporting: dict[str, ProcessTask] = {}
+        self._workdir = workdir
+        self._emit, self._report = emit, report
+        self._enforce_memory, self._output_mb = enforce_memory, output_mb
+        self._files = ProgressFiles(workdir)
+        self._deaths = 0  # of supervisors that were of no use, one after the other
+        self._supervised_since = time.monotonic()
+
+    @property
+    def recovered(self) -> Recovered:
+        """What a former controller has left."""
+        left = self.client.left
+        return Recovered(set(left.running), set(left.ended), left.gone_s)
+
+    def start(self, program: ProcessTask, request: Mapping[str, Any], cores: Sequence[int] | None) -> None:
+        """Start a program that has been prepared."""
+        limits = self._limits(program, program.attempt.spec.walltime_s)
+        self.client.send("run", **{"key": program.attempt.key, "cores": cores, **request, **limits})
+        self._add(program)
+
+    def adopt(self, attempt: Attempt, make: Callable[[], ProcessTask]) -> bool:
+        """Go on with an attempt that still runs, or has ended unseen; False: nothing is known of it."""
+        key, left = attempt.key, self.client.left
+        if left.ended.get(key, {}).get("why") == "stopped":  # at the end of the lease: it did not come to its end
+            del left.ended[key]
+            self.client.forget_exit(key)
+        if key not in left.running and key not in left.ended:
+            return False
+        program = make()
+        if key in left.ended:
+            self._emit(Started(key))
+            self._report(key, partial(program.outcome, left.ended.pop(key)))
+        else:
+            self._add(program)
+            self._started(program, *left.running.pop(key))
+        return True
+
+    def stop(self, key: str, grace_s: float) -> None:
+        """Stop a program by request, or one that a former controller has left."""
+        if key in self.running:
+            self.running[key].stopping = True
+        self.client.send("stop", key=key, grace_s=grace_s)
+
+    def signal(self, key: str, number: int) -> None:
+        """Send a signal to all processes of a program."""
+        self.client.send("signal", key=key, number=number)
+
+    def acknowledge(self, key: str) -> None:
+        """Forget the end of a program."""
+        self.client.left.ended.pop(key, None)
+        self.client.forget_exit(key)
+
+    def progress(self) -> list[ProgressReported]:
+        """What running programs have reported of themselves since the last call."""
+        found = ((key, self._files.newest(program.attempt.spec)) for key, program in self.reporting.items())
+        return [ProgressReported(key, data) for key, data in found if data is not None]
+
+    def receive(self) -> bool:
+        """Take in what the supervisor says; False: it has died."""
+        messages = self.client.receive()
+        for message in messages or ():
+            event, key = message["event"], message.get("key", "")
+            self._deaths = 0 if event in ("started", "ended") else self._deaths
+            program = self.running.get(key)
+            if event == "started" and program is not None:
+                self._started(program, message["pid"], message["start"])
+            elif event == "failed" and program is not None:
+                self._remove(key)
+                program.clean()
+                text = f"{program.command[0]}: {message['error']}"
+                self._emit(Exited(key, AttemptOutcome(failure=Failure.LAUNCH, message=text)))
+            elif event == "ended" and program is not None:
+                self._remove(key)
+                self._report(key, partial(program.outcome, message))
+            elif event == "ended" and key in self.client.left.running:  # not asked for again yet
+                del self.client.left.running[key]
+                self.client.left.ended[key] = message
+                self._emit(Exited(key, None))
+        return messages is not None
+
+    def replace_supervisor(self) -> None:
+        """Start another supervisor. What runs, runs on; what was about to be started is started again.
+
+        Raises:
+            LaunchError: they die again and again.
+        """
+        now = time.monotonic()
+        self._deaths = 1 if now - self._supervised_since > LONG_S else self._deaths + 1
+        self._supervised_since = now
+        if self._deaths == REPLACEMENTS:
+            why = self.client.last_words()
+            raise LaunchError(f"{self._workdir}: the supervisor of its programs dies again and again: {why}")
+        running = {}
+        for key, program in self.running.items():
+            walltime_s = program.attempt.spec.walltime_s
+            left_s = None if walltime_s is None else program.began + walltime_s - now
+            # Whether one without a number has begun is not known: its mark tells; it is LOST when all is gone.
+            limits = self._limits(program, left_s)
+            running[key] = {"pid": program.pid or -1, "start": program.start, "control": program.control, **limits}
+        self.client.replace(running)
+        for key, program in self.running.items():
+            if program.stopping:  # the former one may not have heard of it
+                self.client.send("stop", key=key, grace_s=GRACE_S)
+
+    def _started(self, program: ProcessTask, pid: int, start: int) -> None:
+        program.pid, program.start = pid, start
+        program.began = time.monotonic() - program.attempt.ran_s
+        host, _, boot_id = boot().partition(" ")
+        details = {"pid": pid, "starttime": start, "host": host, "boot_id": boot_id}
+        self._emit(Started(program.attempt.key, details))
+
+    def _add(self, program: ProcessTask) -> None:
+        self.running[program.attempt.key] = program
+        if program.attempt.spec.progress_file is not None:
+            self.reporting[program.attempt.key] = program
+
+    def _remove(self, key: str) -> None:
+        del self.running[key]
+        self.reporting.pop(key, None)
+
+    def _limits(self, program: ProcessTask, walltime_s: float | None) -> dict[str, float | None]:
+        need = program.attempt.need
+        memory_mb = need.memory_per_rank_mb if self._enforce_memory else None
+        return {
+            "walltime_s": walltime_s,
+            "memory_mb": None if memory_mb is None else memory_mb * need.ranks,
+            "output_mb": self._output_mb,
+        }
