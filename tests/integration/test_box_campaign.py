@@ -123,7 +123,7 @@ def test_the_journal_keeps_the_numbers_exactly() -> None:
         campaign = factory.campaign(7)
         taken = campaign.apply
         campaign.apply = lambda action: (applied.append(action), taken(action))[1]  # type: ignore[method-assign]
-        return Driver(campaign, twin(factory, capacity, 7), records)
+        return Driver(campaign, twin(factory, capacity, 7, records), records)
 
     live = driver()
     live.begin()
