@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rlctl.monitoring.formatting import format_cores, ranges
 from rlctl.monitoring.palette import STATE_COLOURS, css_variable
 from rlctl.monitoring.svg import Frame, axes, figure
-from rlctl.monitoring.timeline import Attempt, Timeline
+from rlctl.monitoring.timeline import TaskAttempt, Timeline
 
 MOST_BARS = 2000
 """With more bars the chart shows the predominant state of each slot of time."""
@@ -49,12 +49,12 @@ def _rows(timeline: Timeline) -> dict[int, int]:
     return {core: at // together for at, core in enumerate(cores)}
 
 
-def _blocks(attempt: Attempt, rows: Mapping[int, int]) -> list[tuple[int, int]]:
+def _blocks(attempt: TaskAttempt, rows: Mapping[int, int]) -> list[tuple[int, int]]:
     """Ranges (first, last) of adjacent rows that an attempt holds."""
     return ranges({rows[core] for core in attempt.cores})
 
 
-def _bars(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: float, end_s: float) -> str:
+def _bars(held: list[TaskAttempt], rows: Mapping[int, int], frame: Frame, height: float, end_s: float) -> str:
     parts = []
     for attempt in held:
         launched_s, ended_s = attempt.launched_s or 0.0, end_s if attempt.ended_s is None else attempt.ended_s
@@ -77,7 +77,7 @@ def _bar(frame: Frame, from_s: float, to_s: float, y: float, tall: float, state:
     return f'<rect x="{x:.2f}" y="{y:.1f}" width="{wide:.2f}" height="{tall:.1f}" style="fill:var({colour})"/>'
 
 
-def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
+def _summed(held: list[TaskAttempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
     """The predominant state of each row and slot of time; free if it was free for more than half."""
     states = list(STATE_COLOURS)
     seconds: NDArray[np.float64] = np.zeros((len(states), max(rows.values()) + 1, _SLOTS))
@@ -109,7 +109,7 @@ def _summed(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: 
     )
 
 
-def _failures(held: list[Attempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
+def _failures(held: list[TaskAttempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
     """A cross at the end of each failed attempt."""
     path = []
     for attempt in [attempt for attempt in held if attempt.failure is not None or attempt.state.value == "failed"]:

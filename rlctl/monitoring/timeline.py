@@ -19,7 +19,7 @@ _WAITED = frozenset({"event", "time"})
 
 
 @dataclass(slots=True)
-class Attempt:
+class TaskAttempt:
     """One attempt of a task. Times are seconds on the executor's clock.
 
     Attributes:
@@ -91,7 +91,7 @@ class Timeline:
     """
 
     capacity: Capacity
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[TaskAttempt] = field(default_factory=list)
     decisions: list[AnsweredDecision] = field(default_factory=list)
     working: list[tuple[float, float]] = field(default_factory=list)
     booting: list[tuple[float, float]] = field(default_factory=list)
@@ -113,7 +113,7 @@ class Timeline:
 class _Reader:
     def __init__(self, capacity: Capacity) -> None:
         self.timeline = Timeline(capacity)
-        self._open: dict[tuple[TaskId, int], Attempt] = {}
+        self._open: dict[tuple[TaskId, int], TaskAttempt] = {}
         self._fallbacks: dict[int, str] = {}
         self._begun = False
 
@@ -184,7 +184,7 @@ class _Reader:
             if (ended := self._open.get((event.uid, event.attempt))) is not None:
                 ended.message, ended.values = result.message, result.values
 
-    def _attempt(self, uid: TaskId, number: int, now_s: float, *, again: bool = False) -> Attempt:
+    def _attempt(self, uid: TaskId, number: int, now_s: float, *, again: bool = False) -> TaskAttempt:
         """The attempt of that number.
 
         Args:
@@ -193,7 +193,7 @@ class _Reader:
         """
         found = self._open.get((uid, number))
         if found is None or (again and found.ended_s is not None):
-            found = self._open[uid, number] = Attempt(uid, number, now_s)
+            found = self._open[uid, number] = TaskAttempt(uid, number, now_s)
             self.timeline.attempts.append(found)
         return found
 

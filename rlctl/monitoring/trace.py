@@ -14,7 +14,7 @@ from typing import Any
 
 from rlctl.core.json_values import json_text
 from rlctl.monitoring.formatting import format_action
-from rlctl.monitoring.timeline import AnsweredDecision, Attempt, Timeline
+from rlctl.monitoring.timeline import AnsweredDecision, TaskAttempt, Timeline
 
 MARK = '"generator": "rlctl trace"'
 
@@ -141,11 +141,11 @@ def _flows(timeline: Timeline) -> list[Event]:
     return events
 
 
-def started_by(timeline: Timeline) -> list[tuple[AnsweredDecision, list[Attempt]]]:
+def started_by(timeline: Timeline) -> list[tuple[AnsweredDecision, list[TaskAttempt]]]:
     """Each decision with the tasks that were submitted after it and before the next one, as their first attempts."""
     first = [attempt for attempt in timeline.attempts if attempt.attempt == 1]
     answered_s = [decision.answered_s for decision in timeline.decisions]
-    started: list[list[Attempt]] = [[] for _ in answered_s]
+    started: list[list[TaskAttempt]] = [[] for _ in answered_s]
     for attempt in first:
         number = bisect.bisect_right(answered_s, attempt.queued_s) - 1
         if number >= 0:
@@ -170,7 +170,7 @@ def _node(timeline: Timeline, core: int) -> int:
     return CONTROLLER + 1 + min(core // timeline.capacity.cores, timeline.capacity.nodes - 1)
 
 
-def _end_s(timeline: Timeline, attempt: Attempt) -> float:
+def _end_s(timeline: Timeline, attempt: TaskAttempt) -> float:
     return max(timeline.end_s, attempt.queued_s) if attempt.ended_s is None else attempt.ended_s
 
 

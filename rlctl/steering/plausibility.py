@@ -19,7 +19,7 @@ from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Resources, TaskSpec, TaskState
 from rlctl.evaluation.success_curves import spread_instances
 from rlctl.monitoring.progress import Progress
-from rlctl.monitoring.timeline import Attempt
+from rlctl.monitoring.timeline import TaskAttempt
 from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.run_folder import RunFolder
 
@@ -103,7 +103,7 @@ def plausibility(run: RunFolder, progress: Progress) -> Plausibility:
     return Plausibility(checked, len(done), repeated, found)
 
 
-def implausible_values(attempt: Attempt, twin: Sequence[Mapping[str, Any]]) -> list[ImplausibleValue]:
+def implausible_values(attempt: TaskAttempt, twin: Sequence[Mapping[str, Any]]) -> list[ImplausibleValue]:
     """Numbers in the result of an attempt that lie far outside the range of the twin's results.
 
     Booleans are ignored, and so are quantities for which all results of the twin are equal.
@@ -126,7 +126,7 @@ def implausible_values(attempt: Attempt, twin: Sequence[Mapping[str, Any]]) -> l
 
 
 def twin_results(
-    factory: CampaignFactory, models: Sequence[TaskModel], attempt: Attempt, parameters: Mapping[str, Any]
+    factory: CampaignFactory, models: Sequence[TaskModel], attempt: TaskAttempt, parameters: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
     """Values of the task of an attempt according to the task models that can run it and do not fail."""
     resources = Resources(ranks=max(len(attempt.cores), 1))

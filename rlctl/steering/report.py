@@ -34,7 +34,7 @@ from rlctl.monitoring.generated_file import check_replaceable, write_generated
 from rlctl.monitoring.ledger import SHOWN, AllocationLedger, Purpose, allocation_ledger, percentages
 from rlctl.monitoring.palette import PURPOSE_COLOURS, STATE_COLOURS, css_declarations, css_variable
 from rlctl.monitoring.progress import Progress
-from rlctl.monitoring.timeline import AnsweredDecision, Attempt
+from rlctl.monitoring.timeline import AnsweredDecision, TaskAttempt
 from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.comparison import RuleComparison, compare
 from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
@@ -127,7 +127,7 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
     )
 
 
-def _failed(attempt: Attempt) -> bool:
+def _failed(attempt: TaskAttempt) -> bool:
     return attempt.state.value == "failed"
 
 
@@ -207,9 +207,9 @@ def _decision(decision: AnsweredDecision) -> dict[str, Any]:
     }
 
 
-def _grouped(run: RunFolder, failures: Sequence[Attempt]) -> list[dict[str, Any]]:
+def _grouped(run: RunFolder, failures: Sequence[TaskAttempt]) -> list[dict[str, Any]]:
     """Failures grouped by kind and message, apart from the name of the task; the most frequent first."""
-    groups: dict[tuple[str, str], list[Attempt]] = {}
+    groups: dict[tuple[str, str], list[TaskAttempt]] = {}
     for attempt in failures:
         kind = attempt.failure.value if attempt.failure is not None else "will be repeated"
         groups.setdefault((kind, attempt.message.replace(attempt.uid, "...")), []).append(attempt)
@@ -226,12 +226,12 @@ def _grouped(run: RunFolder, failures: Sequence[Attempt]) -> list[dict[str, Any]
     ]
 
 
-def _attempt_text(attempt: Attempt) -> str:
+def _attempt_text(attempt: TaskAttempt) -> str:
     number = f", attempt {attempt.attempt}" if attempt.attempt > 1 else ""
     return f"{attempt.uid}{number} at {attempt.ended_s or 0.0:,.2f} s"
 
 
-def _log_of(run: RunFolder, attempt: Attempt) -> str:
+def _log_of(run: RunFolder, attempt: TaskAttempt) -> str:
     """Path of its standard error, or of its standard output if that is empty."""
     folder, name = run.path / WORK / LOGS, file_name(attempt_key(attempt.uid, attempt.attempt))
     for end in ("err", "out"):

@@ -13,7 +13,7 @@ from rlctl.core.records import RecordList
 from rlctl.core.task import Failure, TaskState
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.ledger import Purpose, allocation_ledger
-from rlctl.monitoring.timeline import Attempt, Timeline
+from rlctl.monitoring.timeline import TaskAttempt, Timeline
 from rlctl.plugins.registry import campaign_factory, policy_factory
 
 ONE_NODE = Capacity(nodes=1, cores=2, gpus=1)
@@ -41,7 +41,7 @@ def written() -> RecordList:
     return records
 
 
-def holding(timeline: Timeline, time_s: float) -> list[Attempt]:
+def holding(timeline: Timeline, time_s: float) -> list[TaskAttempt]:
     """The attempts that hold cores at a time."""
     held = [attempt for attempt in timeline.attempts if attempt.launched_s is not None]
     return [a for a in held if (a.launched_s or 0.0) <= time_s and (a.ended_s is None or a.ended_s > time_s)]

@@ -10,7 +10,7 @@ from rlctl.core.task import TaskId, TaskState
 from rlctl.monitoring.ledger import Purpose
 from rlctl.monitoring.occupancy import allocation, allocation_png
 from rlctl.monitoring.palette import PURPOSE_COLOURS, rgb
-from rlctl.monitoring.timeline import Attempt, Timeline
+from rlctl.monitoring.timeline import TaskAttempt, Timeline
 
 PURPOSES = list(Purpose)
 
@@ -20,8 +20,8 @@ def timeline(capacity: Capacity) -> Timeline:
     return Timeline(
         capacity,
         attempts=[
-            Attempt(TaskId("a"), 1, 10.0, 10.0, 15.0, 40.0, TaskState.DONE, cores=(0,)),
-            Attempt(TaskId("b"), 1, 10.0, 20.0, 20.0, 60.0, TaskState.FAILED, cores=(last,)),
+            TaskAttempt(TaskId("a"), 1, 10.0, 10.0, 15.0, 40.0, TaskState.DONE, cores=(0,)),
+            TaskAttempt(TaskId("b"), 1, 10.0, 20.0, 20.0, 60.0, TaskState.FAILED, cores=(last,)),
         ],
         booting=[(0.0, 5.0)],
         working=[(5.0, 10.0)],

@@ -20,7 +20,7 @@ from rlctl.core.simulation import Launch
 from rlctl.core.task import TaskId, TaskSpec
 from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import Silent
-from rlctl.monitoring.timeline import Attempt
+from rlctl.monitoring.timeline import TaskAttempt
 from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.plausibility import ImplausibleValue, Plausibility, implausible_values, plausibility
 from rlctl.steering.run_folder import JOURNAL, read_run
@@ -113,8 +113,8 @@ def test_order_that_a_frozen_film_cannot_have_is_impossible_by_itself() -> None:
     assert order.high < 0.5
 
 
-def attempt(values: dict[str, Any]) -> Attempt:
-    return Attempt(TaskId("a"), 1, 0.0, values=values)
+def attempt(values: dict[str, Any]) -> TaskAttempt:
+    return TaskAttempt(TaskId("a"), 1, 0.0, values=values)
 
 
 def test_numbers_far_beyond_all_answers_are_impossible_whatever_holds_them() -> None:
