@@ -70,7 +70,7 @@ def origin(error: BaseException, packages: Collection[str] = ()) -> Origin:
         module = _module(frame)
         package = module.partition(".")[0]
         owner, file = plug_ins.get(package), frame.f_code.co_filename
-        if module == "rlctl.system.watchdog":
+        if frame.f_locals.get("__tracebackhide__"):
             continue  # its handler interrupted the code above
         if package == "rlctl" or owner == "rlctl":
             constructing |= not found.rlctl and frame.f_code.co_name in ("__init__", "__post_init__")

@@ -115,6 +115,7 @@ class Watch:
 
     def on_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Signal handler: raise in the call that is overdue, unless it has just returned."""
+        __tracebackhide__ = True  # the code above has not called this: see ``crash_report.origin``
         if self.overdue is not None and self.call is self.overdue:
             raise NoAnswer
 

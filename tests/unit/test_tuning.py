@@ -159,7 +159,7 @@ def test_parameters_that_are_not_searched_stay_as_the_file_says(tmp_path, monkey
         ),
         (
             "rule: lpt\nparameters: {most: 99}",
-            r"start\.yaml.* most: 99 is outside the search range 0.02 to 1",
+            r"start\.yaml.*most: 99 is outside the search range 0.02 to 1",
         ),
         ("rule: lpt\nparameters: {mots: 9}", r"start\.yaml.* unknown parameter 'mots'"),
         ("rule: lpt\nparameters: {most: few}", r"start\.yaml.* most must be a number"),
