@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
+import weakref
+from collections.abc import Callable
 from functools import partial
 
 from rlctl.executors.dispatch import Dispatcher
@@ -16,6 +20,18 @@ def serve(dispatch: Dispatcher) -> None:
             work = partial(_serve, dispatch, pool)
             pool.thread = threading.Thread(target=work, name=f"rlctl-executor-{number}", daemon=True)
             pool.thread.start()
+
+
+def call_at_exit(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
+    """Call a method when the interpreter ends, but not in a forked process; returns what ``atexit`` can unregister."""
+    pid = os.getpid()
+
+    def call() -> None:
+        if (alive := method()) is not None and os.getpid() == pid:
+            alive()
+
+    atexit.register(call)
+    return call
 
 
 def join(dispatch: Dispatcher) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
-import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from rlctl.core.records import Recorder
 from rlctl.core.spec_values import asked, count, number, seconds, signal_number
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
 from rlctl.executors.backend import Backend
-from rlctl.executors.backend_threads import join, serve
+from rlctl.executors.backend_threads import call_at_exit, join, serve
 from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.driven_pool import possible_pools
 from rlctl.executors.event_log import Journal
@@ -108,8 +107,7 @@ class Executor(concurrent.futures.Executor):
         if scoring is not None:
             self.place_by(scoring)
         if self._dispatch.clock is None:
-            self._at_exit = partial(_finish, weakref.ref(self), os.getpid())  # its own: others stay registered
-            atexit.register(self._at_exit)
+            self._at_exit = call_at_exit(weakref.WeakMethod(self._finish))
         serve(self._dispatch)
 
     @classmethod
@@ -137,8 +135,6 @@ class Executor(concurrent.futures.Executor):
     def now(self) -> float:
         """Seconds since the campaign began (virtual or real, a resumed run goes on where it stood)."""
         return self._dispatch.now()
-
-    # Submission.
 
     def submit(self, fn: Callable[..., _T], /, *args: Any, **kwargs: Any) -> TaskFuture:
         """Run a function on one core; what it returns, or raises, is the future's."""
@@ -202,17 +198,6 @@ class Executor(concurrent.futures.Executor):
     def submit_tasks(self, specs: Iterable[TaskSpec]) -> list[TaskFuture]:
         """Queue many tasks."""
         return [self.submit_task(spec) for spec in specs]
-
-    def check(self, spec: TaskSpec) -> None:
-        """Check a task without submitting it.
-
-        Raises:
-            LaunchError: it can never run here.
-        """
-        with self._lock:
-            possible_pools(self._dispatch.pools, spec)
-
-    # Control.
 
     def cancel(self, uid: TaskId, grace_s: float = STOP_S) -> None:
         """Stop a task: SIGTERM, and SIGKILL after ``grace_s``. It is CANCELED when it is confirmed dead."""
@@ -282,8 +267,6 @@ class Executor(concurrent.futures.Executor):
             for pool in self._scheduler.pools:
                 pool.scoring = scoring
 
-    # Observation.
-
     def events(self, since: int = 0) -> list[Event]:
         """Every change of state with a larger ``seq``; only the last 65,536 are kept."""
         with self._lock:
@@ -310,8 +293,6 @@ class Executor(concurrent.futures.Executor):
         """
         timeout_s = None if timeout_s is None else asked("timeout_s", timeout_s, number)
         return self._waiting.wait(timeout_s, idle)
-
-    # The end.
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``: take no more tasks; let those there are come to their end, then release all.
@@ -354,17 +335,11 @@ class Executor(concurrent.futures.Executor):
             dispatch.wake()
         join(dispatch)
 
+    def _finish(self) -> None:
+        """Complete what an eager executor has, as ``concurrent.futures`` do; tasks of a campaign are stopped."""
+        (self.shutdown if self._dispatch.eager else self.close)()
+
     def _require_open(self) -> None:
         self._dispatch.breaker.check()
         if self._dispatch.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
-
-
-def _finish(reference: weakref.ref[Executor], pid: int) -> None:
-    """At the end of the interpreter an eager executor completes what it has, as ``concurrent.futures`` do.
-
-    Nothing waits for the tasks of a campaign any more: they are stopped.
-    """
-    executor = reference()
-    if executor is not None and os.getpid() == pid:
-        (executor.shutdown if executor._dispatch.eager else executor.close)()

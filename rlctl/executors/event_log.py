@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rlctl.core.errors import JournalError
+from rlctl.core.errors import JournalError, RlctlError
 from rlctl.core.json_values import json_text
 from rlctl.core.records import Record
 from rlctl.executors.ownership import BEAT_S, Ownership, networked
@@ -36,8 +36,8 @@ CREATE TABLE record (seq INTEGER PRIMARY KEY, time_s REAL NOT NULL, kind TEXT NO
 _Pending = tuple[str, float, str, Callable[[JournalError | None], None] | None]
 
 
-class JournalInUseError(JournalError):
-    """The journal can be read by its controller only, at present."""
+class JournalInUseError(RlctlError):
+    """Only its controller can read the journal at present."""
 
 
 class Journal:

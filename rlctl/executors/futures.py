@@ -10,7 +10,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from contextlib import suppress
 from typing import Any, Protocol
 
-from rlctl.core.errors import LaunchError, RlctlError
+from rlctl.core.errors import RlctlError
 from rlctl.core.task import Failure, TaskId, TaskResult, TaskState
 
 
@@ -27,12 +27,20 @@ class TaskFailed(RlctlError):
         self.result = result
 
 
-class WorkerDied(TaskFailed, BrokenExecutor):
-    """The worker process of a call died; the executor has another one and goes on."""
+class WorkerDied(RlctlError, BrokenExecutor):
+    """The worker process of a call died; the next call gets a new worker.
+
+    Attributes:
+        result: how the task ended.
+    """
+
+    def __init__(self, result: TaskResult) -> None:
+        super().__init__(f"task {result.uid}: {result.message}")
+        self.result = result
 
 
-class ExecutorBroken(LaunchError, BrokenExecutor):
-    """The executor cannot go on and has ended; the message says why. Nothing of it runs on."""
+class ExecutorBroken(RlctlError, BrokenExecutor):
+    """The executor could not continue and has ended; the message says why. None of its tasks runs on."""
 
 
 class _Cancels(Protocol):
