@@ -116,7 +116,7 @@ def steer(
             quiet = progress or Silent()
             loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
             summary = loop.run(boot_s)
-        write_atomically(run / SUMMARY, json_text(summary.to_json(), indent=2) + "\n")
+        write_atomically(run / SUMMARY, json_text(summary.to_json(), indent=2) + "\n", only_writer=True)
     return summary
 
 

@@ -246,7 +246,7 @@ def write_status(path: Path, config: Config, journal: Journal) -> None:
     records = journal.records()
     timeline = Timeline.read(records, config.machine.capacity())
     run = RunFolder(path, config, journal.header, records, timeline)
-    write_atomically(path / STATUS, json_text(_status(run, controller(path))) + "\n")
+    write_atomically(path / STATUS, json_text(_status(run, controller(path))) + "\n", only_writer=True)
 
 
 def _status(run: RunFolder, steering: Controller) -> CampaignStatus:

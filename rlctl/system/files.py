@@ -164,8 +164,11 @@ def require_file(file: Path) -> None:
         _require_rights(file.parent)
 
 
-def write_atomically(file: Path, text: str) -> None:
+def write_atomically(file: Path, text: str, *, only_writer: bool = False) -> None:
     """Write a text so that readers find all of it or what was there before; follows links.
+
+    Args:
+        only_writer: no other process writes this file; the next write then replaces what a kill leaves of this one.
 
     Raises:
         StorageError: it cannot be written.
@@ -177,7 +180,11 @@ def write_atomically(file: Path, text: str) -> None:
                 stream.write(text)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".rlctl-", dir=file.parent)
+        if only_writer:
+            temporary = str(file.with_name(f".{file.name}.part"))
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        else:
+            handle, temporary = tempfile.mkstemp(prefix=".rlctl-", dir=file.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
                 stream.write(text)
