@@ -112,7 +112,7 @@ def ensemble(tmp_path: Path) -> Iterator[Ensemble]:
 def test_the_controller_is_killed_again_and_again(ensemble: Ensemble, number: int) -> None:
     random = np.random.default_rng([1, number])
     for _ in range(3):
-        life = ensemble.active_task()
+        life = ensemble.live()
         ensemble.until("decision", 1)
         time.sleep(random.uniform(0.2, 3.0))
         life.kill()
@@ -123,7 +123,7 @@ def test_the_controller_is_killed_again_and_again(ensemble: Ensemble, number: in
 @pytest.mark.parametrize("what", ["preempted", "canceled"])
 def test_killed_in_the_middle_of_resizing_and_stopping(ensemble: Ensemble, what: str) -> None:
     for count in range(1, 4 if FULL else 2):
-        life = ensemble.active_task()
+        life = ensemble.live()
         ensemble.until(what, count)
         life.kill()
         life.communicate()
@@ -135,7 +135,7 @@ def test_killed_in_the_middle_of_resizing_and_stopping(ensemble: Ensemble, what:
 @pytest.mark.skipif(not FULL, reason="a part of RLCTL_FAULTS=full")
 def test_programs_go_on_and_are_taken_over(tmp_path: Path) -> None:
     ensemble = Ensemble(tmp_path, lease_s=30.0)
-    life = ensemble.active_task()
+    life = ensemble.live()
     ensemble.until("running", 2)
     life.kill()
     life.communicate()
@@ -143,7 +143,7 @@ def test_programs_go_on_and_are_taken_over(tmp_path: Path) -> None:
 
 
 def test_everything_dies_at_once(ensemble: Ensemble) -> None:
-    life = ensemble.active_task()
+    life = ensemble.live()
     ensemble.until("preempted")
     kill_all(ensemble.folder)
     life.communicate()
@@ -152,7 +152,7 @@ def test_everything_dies_at_once(ensemble: Ensemble) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if FULL else [signal.SIGTERM])
 def test_interrupted_and_resumed(ensemble: Ensemble, number: signal.Signals) -> None:
-    life = ensemble.active_task()
+    life = ensemble.live()
     ensemble.until("decision", 6)
     life.send_signal(number)
     _, errors = life.communicate(timeout=60)
@@ -165,7 +165,7 @@ def test_interrupted_and_resumed(ensemble: Ensemble, number: signal.Signals) -> 
     "who", [*(["rlctl.executors.local.supervisor"] if FULL else []), "rlctl_envs.ensemble.program"]
 )
 def test_a_supervisor_or_a_rank_dies(ensemble: Ensemble, who: str) -> None:
-    life = ensemble.active_task()
+    life = ensemble.live()
     ensemble.until("running", 2)
     killed = 0
     while life.poll() is None and not killed:
