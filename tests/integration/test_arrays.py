@@ -80,7 +80,7 @@ def test_what_has_no_room_leaves_no_part_of_it(tmp_path: Path) -> None:
     script = f"""
 import numpy as np, resource, signal
 from pathlib import Path
-from rlctl.executors.functions import serialization as exchange
+from rlctl.executors.functions import serialization
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, {before[1]}))
 for _ in range(2):
