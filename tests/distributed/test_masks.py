@@ -176,7 +176,7 @@ def test_rules_are_told_the_mask_and_held_to_it() -> None:
     asked = config("ppo", told="method")
     (row,) = rlctl.evaluate(asked, [Always(True)], instances=4).rows
     assert row.mean == 15.0
-    with pytest.raises(ConfigError, match=r"policy rule answers .* at step \d of an episode, which .* mask forbids"):
+    with pytest.raises(ConfigError, match=r"policy rule chose .* at step \d of an episode, which .* mask forbids"):
         rlctl.evaluate(asked, [Always(False)], instances=4)
 
 
