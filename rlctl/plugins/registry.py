@@ -158,10 +158,14 @@ def executor_factory(name: str, options: Mapping[str, Any]) -> BackendFactory:
     Raises:
         ConfigError: there is no such executor, or it refuses the options.
     """
+    return cast(BackendFactory, _executor(name).make(options))
+
+
+def _executor(name: str) -> Registered:
     registered = load(EXECUTORS, name, ("executor", "name"))
-    factory = registered.make(options)
-    registered.require(factory, ("check", "pools"), "derive it from rlctl.executors.factory.BackendFactory")
-    return cast(BackendFactory, factory)
+    needed = ("check", "pools", "portable")
+    registered.require(registered.found, needed, "derive it from rlctl.executors.factory.BackendFactory")
+    return registered
 
 
 def make_placement(entry: RuleEntry, where: Key) -> Scoring:
@@ -187,7 +191,7 @@ def executor_options(config: Config) -> dict[str, Any]:
         ConfigError: there is no such executor, or it refuses the options.
     """
     section = config.executor
-    factory: type[BackendFactory] = load(EXECUTORS, section.name, ("executor", "name")).found
+    factory: type[BackendFactory] = _executor(section.name).found
     return dict(factory.portable(section.options, config.resolve))
 
 

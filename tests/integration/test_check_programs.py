@@ -149,6 +149,6 @@ def test_a_module_command_that_hangs_is_told_of(
     bash.write_text("#!/bin/sh\nexec sleep 100\n")
     bash.chmod(0o755)
     monkeypatch.setenv("PATH", f"{bash.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(application, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(application, "_LOGIN_SHELL_S", 0.2)
     with pytest.raises(LaunchError, match="module load quantum does not come to its end"):
         application.Application(modules=("quantum",)).check(dict(os.environ))
