@@ -48,7 +48,7 @@ def test_a_killed_run_an_ended_one_and_the_same_again(steering: Steering, policy
     (steering.run / "work" / "go").touch()
     await_(lambda: not steering.alive())
     killed = printed(steering.run, steering.environment)
-    assert list(killed) == ["go on with this campaign", "the same campaign again, in a new folder", "this report"]
+    assert list(killed) == ["resume this campaign", "the same campaign again, in a new folder", "this report"]
     again = killed.pop("the same campaign again, in a new folder")
     run_all(killed, steering.environment)
     assert again[-1] == f"{steering.run}-again"
