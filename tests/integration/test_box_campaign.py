@@ -97,7 +97,7 @@ def test_ppo_learns_it_too(project: Project, algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["maskable_ppo", "dqn"])
 def test_what_knows_choices_only_is_refused_in_one_line(project: Project, algorithm: str) -> None:
-    done = project.run("check", "--set", f"train.algorithm={algorithm}")
+    done = project.run("check", "--set", f"train.algorithm={algorithm}", "--set", "train.options={}")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "does not learn actions of Box" in done.stderr
     assert "sac or td3" in done.stderr

@@ -298,7 +298,7 @@ class Supervisor:
     # What stays.
 
     def _keep(self, program: SupervisedProgram) -> None:
-        """Write how it ended into a file: whoever was told may not have recorded it."""
+        """Write how the program ended into a file, since the controller may not have recorded the message."""
         if program.ended is None:
             return
         path = self._exits / exit_file(program.key)
