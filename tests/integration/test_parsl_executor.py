@@ -26,6 +26,7 @@ from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import Executor, WorkerDied
 from rlctl.executors.event_log import Journal
 from rlctl.executors.factory import PoolPlan
+from rlctl.executors.futures import ExecutorBroken
 from rlctl.executors.local.processes import family
 from rlctl.executors.mpi import find_mpiexec
 
@@ -316,7 +317,7 @@ def test_without_its_interchange_an_executor_says_so_and_leaves_nothing(site: Si
     interchange.kill()
     site.relics = True  # for the next controller
     until(lambda: executor._dispatch.broken is not None, "it is noticed")
-    with pytest.raises(LaunchError, match="interchange"):
+    with pytest.raises(ExecutorBroken, match="interchange"):
         executor.wait(PATIENCE_S)
     executor.close()
     assert not alive(pid)
@@ -329,7 +330,7 @@ def test_blocks_that_never_start_a_worker_are_told_of(site: Site) -> None:
     executor = site.open(executor=parsl_executor)
     future = executor.submit(pow, 2, 3)
     assert "blocks of Parsl have ended without a worker" in str(future.exception(PATIENCE_S))
-    with pytest.raises(LaunchError, match="submit_scripts"):
+    with pytest.raises(ExecutorBroken, match="submit_scripts"):
         executor.submit(pow, 2, 3)
 
 
