@@ -20,7 +20,6 @@ from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.evaluation.comparison_curves import results_table, summary_scalars, write_rules
 from rlctl.evaluation.success_curves import load_rules, run_curve, twin_curves
 from rlctl.executors.event_log import Journal
-from rlctl.monitoring.ledger import utilisation
 from rlctl.monitoring.occupancy import write_occupancy
 from rlctl.monitoring.run_metadata import write_run_metadata
 from rlctl.monitoring.summary_writer import SummaryWriter
@@ -37,8 +36,6 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
 """Least time between two pictures of the machine."""
-COUNT_S = 1.0
-"""Time between two counts of busy cores and queued tasks."""
 SHARE = 0.01
 """Largest share of the controller's time for pictures."""
 LATENCIES = 1000
@@ -72,7 +69,7 @@ class LiveCurves:
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
         self._actions: list[list[int]] = []
         self._masked: list[float] = []
-        self._count_s, self._look_s = 0.0, time.monotonic() + EVERY_S
+        self._look_s = time.monotonic() + EVERY_S
         if not decisions:
             run = {"run": "steer", "policy": identity["policy"], "instance": identity["instance"]}
             policy = shlex.quote(str(journal.header.get("policy_source") or identity["policy"]))
@@ -99,13 +96,14 @@ class LiveCurves:
         self._board.scalars(values, decision.number)
         self._policy.scalars({"winning/successes": successes}, round(ledger.node_seconds))
 
-    def update(self, busy_cores: int, queued_tasks: int) -> None:
-        """Count busy cores and queued tasks, and draw the machine, when it is time."""
+    def count(self, busy_cores: int, queued_tasks: int) -> None:
+        """Write the numbers of busy cores and queued tasks."""
+        counts = {"machine/busy_cores": busy_cores, "machine/queued_tasks": queued_tasks}
+        self._board.scalars(counts, self._driver.decisions)
+
+    def update(self) -> None:
+        """Draw the machine when it is time."""
         began_s = time.monotonic()
-        if began_s >= self._count_s:
-            self._count_s = began_s + COUNT_S
-            counts = {"machine/busy_cores": busy_cores, "machine/queued_tasks": queued_tasks}
-            self._board.scalars(counts, self._driver.decisions)
         if began_s >= self._look_s:
             with _only_curves("picture of the machine"):
                 self._machine()
@@ -145,8 +143,8 @@ class LiveCurves:
     def _machine(self) -> Timeline:
         step, board = self._driver.decisions, self._board
         timeline = Timeline.read(self._newest(), self._config.machine.capacity())
-        write_occupancy(board, timeline, step)
-        board.scalars({"machine/utilisation": utilisation(timeline)}, step)
+        ledger = write_occupancy(board, timeline, step)
+        board.scalars({"machine/utilisation": ledger.utilisation}, step)
         if self._latencies_ms:
             p50, p99 = np.quantile(self._latencies_ms, (0.5, 0.99), method="higher")
             board.scalars({"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}, step)
