@@ -30,9 +30,8 @@ from rlctl.executors.naming import attempt_key, file_name
 from rlctl.monitoring import svg
 from rlctl.monitoring.formatting import format_action, format_count, format_duration, format_value
 from rlctl.monitoring.gantt import gantt
-from rlctl.monitoring.generated_file import check_replaceable, write_generated
 from rlctl.monitoring.ledger import SHOWN, AllocationLedger, Purpose, allocation_ledger, percentages
-from rlctl.monitoring.palette import PURPOSE_COLOURS, STATE_COLOURS, css_declarations, css_variable
+from rlctl.monitoring.palette import PURPOSE_COLOURS, STATE_COLOURS, css_declarations
 from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import AnsweredDecision, TaskAttempt
 from rlctl.plugins.registry import campaign_factory, load_policy
@@ -40,6 +39,7 @@ from rlctl.steering.comparison import RuleComparison, compare
 from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
 from rlctl.steering.run_folder import CONFIG, WORK, RunFolder
 from rlctl.steering.status import CampaignStatus, status_of
+from rlctl.system.files import check_replaceable, write_generated
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
         ledger_bar=Markup(_bar(ledger)),
         gantt=Markup(chart),
         summed=summed,
-        states=[(css_variable(STATE_COLOURS[state]), text) for state, text in _STATES.items()],
+        states=[(f"--{STATE_COLOURS[state]}", text) for state, text in _STATES.items()],
         decisions_first=decisions[:_VISIBLE],
         decisions_last=decisions[_VISIBLE:][-_VISIBLE:],
         decisions_all=decisions if len(decisions) <= _MOST_DECISIONS else decisions[-_MOST_DECISIONS:],
@@ -179,7 +179,7 @@ def _ledger(ledger: AllocationLedger) -> list[dict[str, Any]]:
     return [
         {
             "purpose": purpose.value,
-            "colour": css_variable(PURPOSE_COLOURS[purpose]),
+            "colour": f"--{PURPOSE_COLOURS[purpose]}",
             "meaning": _MEANINGS[purpose],
             "cores": ledger.cores[purpose],
             "cores_percent": cores[purpose],
@@ -192,7 +192,7 @@ def _ledger(ledger: AllocationLedger) -> list[dict[str, Any]]:
 
 def _bar(ledger: AllocationLedger) -> str:
     shares = ledger.shares()
-    colours = {purpose.value: css_variable(colour) for purpose, colour in PURPOSE_COLOURS.items()}
+    colours = {purpose.value: f"--{colour}" for purpose, colour in PURPOSE_COLOURS.items()}
     return svg.stacked({p.value: shares[p] for p in SHOWN}, colours, "what the allocated core-seconds were for")
 
 

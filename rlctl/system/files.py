@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlctl.core.errors import StorageError, reason
+from rlctl.core.errors import ConfigError, StorageError, reason
 from rlctl.system.crash_report import origin
 
 _NEW = ".rlctl-new"
 """Name of an unfinished folder: inside its target if that exists, else beside it, with a hash of its name."""
+
+_HEAD = 512
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -194,6 +196,35 @@ def write_atomically(file: Path, text: str, *, only_writer: bool = False) -> Non
             Path(temporary).replace(file)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def write_generated(file: Path, text: str, mark: str) -> None:
+    """Write a text atomically; the file may replace an earlier one with the same mark, but no file of the user.
+
+    Args:
+        mark: is within the first 512 characters of ``text``.
+
+    Raises:
+        ConfigError: the file exists without the mark.
+        StorageError: it cannot be written.
+    """
+    assert mark in text[:_HEAD]
+    check_replaceable(file, mark)
+    write_atomically(file, text)
+
+
+def check_replaceable(file: Path, mark: str) -> None:
+    """Raise ConfigError if the file exists without the mark."""
+    require_file(file)
+    if not file.is_file():  # new, or a pipe or a device
+        return
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD).decode("utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}): choose another file with --out") from error
+    if mark not in head:
+        raise ConfigError(f"{file} exists, and rlctl did not write it: choose another file with --out, or remove it")
 
 
 def _lock(handle: int, folder: Path) -> None:
