@@ -166,17 +166,13 @@ class Driver:
         return self.ledger.node_seconds - self._charged
 
     def replay(self, records: Iterable[Record], attempts: Mapping[TaskId, int]) -> Decision | None:
-        """Rebuild a campaign from its journal, submit again what has no recorded end, and go on.
+        """Rebuild a campaign from its journal, and go on to the first decision without a recorded answer.
+
+        Tasks without a recorded end are submitted again. JournalError: the records do not fit the campaign.
 
         Args:
             records: what this driver's recorder has received so far, in order.
             attempts: for each task that was launched, its last attempt.
-
-        Returns:
-            The first decision without a recorded answer, or None if the campaign had ended.
-
-        Raises:
-            JournalError: the records do not fit the campaign.
         """
         self.campaign.begin(self.executor.capacity)
         for record in records:

@@ -42,12 +42,7 @@ LATENCIES = 1000
 
 
 class LiveCurves:
-    """Curves of one steering process. Errors are logged and never stop the campaign.
-
-    Args:
-        records: records of earlier processes.
-        identity: identity of the run, as in the header of the journal.
-    """
+    """Curves of one steering process; ``records`` are those of earlier ones. Errors never stop the campaign."""
 
     def __init__(
         self,

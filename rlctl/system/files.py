@@ -1,4 +1,4 @@
-"""Writes files and folders atomically, and says in one line why a path cannot be written."""
+"""Writes files and folders atomically, and says in one line why a path cannot be written, by ``StorageError``."""
 
 from __future__ import annotations
 
@@ -92,9 +92,6 @@ def require_folder(folder: Path, made: Sequence[str] | None = None) -> None:
     Args:
         made: requires a new folder: missing or empty. Leftovers of a killed ``atomic_folder`` with these entries do not
             count, nor does what a file system has in its root. None: the folder may contain anything.
-
-    Raises:
-        StorageError: it cannot be written, or is not new.
     """
     _require_place(folder, "folder")
     with storage_errors(folder):
@@ -120,9 +117,6 @@ def atomic_folder(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
 
     Args:
         entries: names of what the caller makes in the temporary folder.
-
-    Raises:
-        StorageError: another process is making the same folder.
     """
     folder = folder.absolute()  # does not resolve links, nor ".." behind them
     exists = folder.exists()
@@ -154,11 +148,7 @@ def atomic_folder(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
 
 
 def require_file(file: Path) -> None:
-    """Check that a file can be written, before any work is done for it.
-
-    Raises:
-        StorageError: it cannot.
-    """
+    """Check that a file can be written, before any work is done for it."""
     _require_place(file, "file")
     with storage_errors(file):
         if file.is_dir():
@@ -171,9 +161,6 @@ def write_atomically(file: Path, text: str, *, only_writer: bool = False) -> Non
 
     Args:
         only_writer: no other process writes this file; the next write then replaces what a kill leaves of this one.
-
-    Raises:
-        StorageError: it cannot be written.
     """
     with storage_errors(file):
         file = Path(os.path.realpath(file))  # links, and ".." behind them
@@ -199,14 +186,10 @@ def write_atomically(file: Path, text: str, *, only_writer: bool = False) -> Non
 
 
 def write_generated(file: Path, text: str, mark: str) -> None:
-    """Write a text atomically; the file may replace an earlier one with the same mark, but no file of the user.
+    """Write a text atomically in place of one with the same mark; ConfigError for a file of the user.
 
     Args:
         mark: is within the first 512 characters of ``text``.
-
-    Raises:
-        ConfigError: the file exists without the mark.
-        StorageError: it cannot be written.
     """
     assert mark in text[:_HEAD]
     check_replaceable(file, mark)
