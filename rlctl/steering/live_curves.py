@@ -79,9 +79,7 @@ class LiveCurves:
         self._masked.append(1.0 - float(np.mean(decision.mask)) if decision.mask.size else 0.0)
         ledger, successes = self._driver.ledger, self._driver.outcome().successes
         values = {f"campaign/{name}": value for name, value in decision.fields.items()}
-        values |= {
-            "machine/node_seconds": ledger.node_seconds,
-        }
+        values["machine/node_seconds"] = ledger.node_seconds
         values |= {f"machine/answers/{command}": n for command, n in self._driver.commands.items()}
         cost = self._driver.outcome().cost
         if successes:
