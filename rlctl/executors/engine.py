@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,18 +18,16 @@ from rlctl.core.records import Recorder
 from rlctl.core.spec_values import asked, count, number, seconds, signal_number
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
 from rlctl.executors.backend import Backend
-from rlctl.executors.backend_threads import call_at_exit, join, serve
+from rlctl.executors.backend_polling import join, serve, wait_for_events
 from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.driven_pool import possible_pools
 from rlctl.executors.event_log import Journal
-from rlctl.executors.event_wait import EventWait
 from rlctl.executors.executor_status import ExecutorStatus, machine_of, status_of
 from rlctl.executors.factory import BackendFactory, PoolPlan
 from rlctl.executors.futures import TaskFuture, fail, function_name, map_chunks
 from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.pool import NodePool
 from rlctl.executors.recovery import KINDS, History
-from rlctl.executors.resumption import resume
 from rlctl.executors.task_control import (
     STOP_S,
     cancel_task,
@@ -36,6 +35,7 @@ from rlctl.executors.task_control import (
     hold_task,
     release_task,
     resize_pools,
+    resume,
     signal_task,
     update_task,
 )
@@ -103,11 +103,11 @@ class Executor(concurrent.futures.Executor):
         self._futures: dict[TaskId, TaskFuture] = {}
         self._calls = 0
         self._call_pools: tuple[NodePool, ...] | None = None
-        self._waiting = EventWait(self._dispatch)
         if scoring is not None:
             self.place_by(scoring)
         if self._dispatch.clock is None:
-            self._at_exit = call_at_exit(weakref.WeakMethod(self._finish))
+            self._at_exit = partial(_finish, weakref.ref(self), os.getpid())
+            atexit.register(self._at_exit)
         serve(self._dispatch)
 
     @classmethod
@@ -254,10 +254,11 @@ class Executor(concurrent.futures.Executor):
 
         Tasks that the journal knows as ended are not run again: ``submit_task`` returns their result.
         """
-        dispatch = self._dispatch
+        dispatch, history = self._dispatch, None
+        if isinstance(journal, Journal):  # without the lock, which what is being written may need
+            history = History.read(journal.records(kinds=KINDS))
         with self._lock:
-            if isinstance(journal, Journal):
-                dispatch.history = History.read(journal.records(kinds=KINDS))
+            dispatch.history = history or dispatch.history
             dispatch.task_log = TaskLog(journal, at_once=True)
             dispatch.keep_places()
 
@@ -292,7 +293,7 @@ class Executor(concurrent.futures.Executor):
             idle: wait also where nothing is queued or running, but return when nodes come or go.
         """
         timeout_s = None if timeout_s is None else asked("timeout_s", timeout_s, number)
-        return self._waiting.wait(timeout_s, idle)
+        return wait_for_events(self._dispatch, timeout_s, idle)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``: take no more tasks; let those there are come to their end, then release all.
@@ -329,17 +330,21 @@ class Executor(concurrent.futures.Executor):
             self.shutdown()
             return
         end_s = time.monotonic() + _CLOSE_S
-        with self._lock.lock:  # what is still being written to the journal
+        with self._lock.news:  # what is still being written to the journal
             while self._scheduler.tasks and dispatch.broken is None and time.monotonic() < end_s:
-                dispatch.news.wait(0.02)
+                self._lock.news.wait(0.02)
             dispatch.wake()
         join(dispatch)
 
-    def _finish(self) -> None:
-        """Complete what an eager executor has, as ``concurrent.futures`` do; tasks of a campaign are stopped."""
-        (self.shutdown if self._dispatch.eager else self.close)()
-
     def _require_open(self) -> None:
-        self._dispatch.breaker.check()
+        if self._dispatch.broken is not None:
+            raise self._dispatch.broken
         if self._dispatch.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def _finish(reference: weakref.ref[Executor], pid: int) -> None:
+    """At exit: complete what an eager executor has, as ``concurrent.futures`` do; tasks of a campaign are stopped."""
+    executor = reference()
+    if executor is not None and os.getpid() == pid:  # not in a forked process
+        (executor.shutdown if executor._dispatch.eager else executor.close)()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from rlctl.core.errors import RlctlError
@@ -124,25 +125,15 @@ def map_chunks(
     timeout: float | None,
     chunksize: int,
 ) -> Iterator[Any]:
-    """``Executor.map`` with so many items in each call, by one that has an item in each."""
+    """``Executor.map`` with ``chunksize`` items in each call; ``map_items`` has one in each."""
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
     if chunksize == 1:
         return map_items(function, *iterables, timeout=timeout)
-    chunks = map_items(_Chunk(function), _chunks(zip(*iterables, strict=False), chunksize), timeout=timeout)
-    return itertools.chain.from_iterable(chunks)
+    items = zip(*iterables, strict=False)
+    chunks = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
+    return itertools.chain.from_iterable(map_items(partial(_call_each, function), chunks, timeout=timeout))
 
 
-class _Chunk:
-    """Calls a function for each item of a chunk; at module level, so that it can be pickled."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, items: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return [self.function(*item) for item in items]
-
-
-def _chunks(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    while chunk := tuple(itertools.islice(items, size)):
-        yield chunk
+def _call_each(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    return [function(*item) for item in items]

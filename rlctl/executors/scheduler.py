@@ -251,24 +251,21 @@ class Scheduler:
         task.need, task.pools = task.need if need is None else need, pools
         if queued:
             self._push(task)
-        elif changed and task.state is not TaskState.HELD:
-            return self.preempt(task)
+        elif changed and task.state is not TaskState.HELD and task.stop is None:
+            task.stop = TaskState.PREEMPTED
+            return task
         return None
-
-    def preempt(self, task: Task) -> Task | None:
-        """Have a task that holds resources stopped and queued again; None if it is being stopped already."""
-        if task.stop is not None:
-            return None
-        task.stop = TaskState.PREEMPTED
-        return task
 
     def resize(self, pool: NodePool, nodes: int) -> list[Task]:
         """Give a pool so many nodes; tasks on those that go are returned, to be stopped and queued again."""
         gone = set(pool.resize(nodes))
         self._reservations.pop(pool, None)
         self.touch()
-        on_them = [t for t in self.running.values() if t.pool is pool and any(s.node in gone for s in t.allocation)]
-        return [task for task in on_them if self.preempt(task)]
+        running = [task for task in self.running.values() if task.pool is pool and task.stop is None]
+        stopped = [task for task in running if any(share.node in gone for share in task.allocation)]
+        for task in stopped:
+            task.stop = TaskState.PREEMPTED
+        return stopped
 
     def touch(self) -> None:
         """Look for what fits at the next ``schedule``: nodes have come."""

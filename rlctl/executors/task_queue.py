@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from collections.abc import Iterator
 
 from rlctl.core.task import Resources
 from rlctl.executors.pool import NodePool
@@ -63,10 +62,6 @@ class TaskQueue:
         """Remove all."""
         self._heaps.clear()
         self.waiting = self._withdrawn = 0
-
-    def __iter__(self) -> Iterator[Task]:
-        """All tasks, in no particular order."""
-        return (e[2] for heaps in self._heaps.values() for heap in heaps.values() for e in heap if _counts(e))
 
     def heads(self) -> list[Head]:
         """The heaps by their first task, for one pass over the tasks, best first; empty ones are removed."""

@@ -59,6 +59,16 @@ class Task:
         """Names the present attempt."""
         return f"{self.uid}.{self.attempt}"  # ``attempt_key``, without a call
 
+    def begin(self) -> bool:
+        """Mark the future as running; False if the task was withdrawn before."""
+        future = self.future
+        if future is not None and future.done() and not future.cancelled():
+            future = self.future = None  # its owner has given it a result
+        first = self.attempt == 1 or (future is not None and not future.running())
+        if self.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
+            self.stop = TaskState.CANCELED
+        return self.stop is None
+
 
 def next_state(task: Task, outcome: AttemptOutcome) -> TaskState:
     """What an attempt with this outcome makes of its task: a final state, PREEMPTED, or QUEUED for another attempt."""
