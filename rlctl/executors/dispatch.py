@@ -46,12 +46,9 @@ class Dispatcher:
     """See the module.
 
     Attributes:
-        log: the last events.
         pending: events that no ``wait`` has returned yet.
         eager: whether tasks start as soon as they fit; otherwise only while ``gate`` is open.
         clock: of a backend with a virtual one; None: time is real.
-        now: seconds since the campaign began.
-        closing: whether no more tasks are taken.
         attempts: tasks whose present attempt a backend has, by key.
         expires: whether the batch job of this process is about to end.
         broken: what has ended the executor; None: nothing has.
@@ -60,11 +57,7 @@ class Dispatcher:
     def __init__(
         self, plans: Sequence[PoolPlan], *, eager: bool, task_log: TaskLog | None, history: History, start_s: float
     ) -> None:
-        """Open the backends.
-
-        Raises:
-            LaunchError: one of them cannot be had; none stays open.
-        """
+        """Open the backends; see ``open_pools``."""
         self.lock = CallbackLock()
         self.eager = self.gate = eager
         self.log: deque[Event] = deque(maxlen=KEPT)
@@ -76,8 +69,8 @@ class Dispatcher:
         self.now: Callable[[], float] = self.clock or self._real_time
         self.attempts: dict[str, Task] = {}
         self._unacknowledged: list[tuple[Backend, str]] = []
-        self.pools, unattended_s = open_pools(plans, history.incarnation)
-        self._origin = time.monotonic() - start_s - unattended_s  # programs went on for so long without a controller
+        self.pools = open_pools(plans, history.incarnation)
+        self._origin = time.monotonic() - start_s - max(pool.unattended_s for pool in self.pools)
         self._of = {pool.nodes: pool for pool in self.pools}
         self._announces = any(pool.announces for pool in self.pools)
         backfill = [pool.nodes for pool, plan in zip(self.pools, plans, strict=True) if plan.backfill]

@@ -147,7 +147,7 @@ class Executor(concurrent.futures.Executor):
                 self._call_pools = possible_pools(dispatch.pools, _CALL)
             task = self._scheduler.new(_CALL, self._call_pools)
             task.uid, task.call = uid, (fn, args, kwargs)
-            future = task.future = TaskFuture(uid, self)
+            future = task.future = TaskFuture(uid, self.cancel)
             now_s = dispatch.now()
             self._scheduler.submit(task, now_s)
             if dispatch.task_log is not None and dispatch.task_log.at_once:
@@ -178,7 +178,7 @@ class Executor(concurrent.futures.Executor):
             if known is not None:
                 return known
             task = self._scheduler.new(spec, possible_pools(dispatch.pools, spec), attempt)
-            future = task.future = self._futures[spec.uid] = TaskFuture(spec.uid, self)
+            future = task.future = self._futures[spec.uid] = TaskFuture(spec.uid, self.cancel)
             if resume(dispatch, task):
                 return future
         try:

@@ -20,14 +20,14 @@ class Launched:
     Attributes:
         cores: numbers over all nodes of all pools.
         gpus: shares by name, as ``launching`` records have them.
-        pool: where, if there were several.
+        pool: its name; empty: there was only one.
         since_s: when it began to run, or, unless ``began``, was about to be started.
     """
 
     number: int
     cores: tuple[int, ...] = ()
     gpus: tuple[tuple[str, float], ...] = ()
-    pool: str | None = None
+    pool: str = ""
     since_s: float = 0.0
     began: bool = False
 
@@ -42,8 +42,7 @@ class History:
 
     Attributes:
         incarnation: number of controllers so far; the next one's.
-        attempts: last launched attempt of each task.
-        finished: how tasks ended.
+        attempts: the last launched one of each task.
         failures: attempts that failed and were followed by others.
     """
 
@@ -62,7 +61,7 @@ class History:
             elif record.kind == "launching":
                 data = record.data
                 cores, gpus = tuple(data["cores"]), tuple(data.get("gpus", {}).items())
-                launched = Launched(int(data["attempt"]), cores, gpus, data.get("pool"), record.time_s)
+                launched = Launched(int(data["attempt"]), cores, gpus, data.get("pool", ""), record.time_s)
                 history.attempts[TaskId(data["uid"])] = launched
             elif record.kind == "event":
                 history._add(record.data)

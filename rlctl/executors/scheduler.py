@@ -38,13 +38,11 @@ class Scheduler:
     """Tasks from their submission to their final state; every method takes the time at which it is called.
 
     Attributes:
-        tasks: all that are not final, by uid.
-        running: those that hold resources.
+        tasks: all that are not final, by uid; ``running`` are those that hold resources.
         held: number of tasks that are HELD.
         seq: number of the last event.
 
     Args:
-        pools: where tasks can run.
         report: is called with every event, and the outcome where there is one.
         backfill: pools in which tasks may overtake one that does not fit; None: all.
     """

@@ -54,11 +54,7 @@ def release_task(dispatch: Dispatcher, uid: TaskId) -> None:
 
 
 def update_task(dispatch: Dispatcher, uid: TaskId, priority: float | None, resources: Resources | None) -> None:
-    """Change what a task asks for.
-
-    Raises:
-        LaunchError: it can never run with these resources; nothing is changed.
-    """
+    """Change what a task asks for; nothing is changed where it can never run (``LaunchError``)."""
     task = dispatch.scheduler.tasks.get(uid)
     if task is None:
         return
@@ -74,11 +70,7 @@ def update_task(dispatch: Dispatcher, uid: TaskId, priority: float | None, resou
 
 
 def resize_pools(dispatch: Dispatcher, nodes: int) -> None:
-    """Have so many nodes, those with the lowest numbers; more than there were are the last pool's.
-
-    Raises:
-        LaunchError: so many cannot be had.
-    """
+    """Have so many nodes, those with the lowest numbers; more than there were are the last pool's."""
     for pool in dispatch.pools:
         size = nodes if pool is dispatch.pools[-1] else min(nodes, pool.planned)
         nodes -= size
@@ -117,7 +109,7 @@ def resume(dispatch: Dispatcher, task: Task) -> bool:
 
 
 def _adopt(dispatch: Dispatcher, task: Task, launched: Launched) -> bool:
-    pool = next((pool for pool in dispatch.pools if pool.has_run(launched)), None)
+    pool = next((pool for pool in dispatch.pools if pool.name == launched.pool), None)
     if pool is None:
         return False
     now_s, allocation = dispatch.now(), pool.claim(task.spec, launched)

@@ -31,11 +31,7 @@ class TaskLog:
         self._details: dict[int, Mapping[str, Any]] = {}  # of events that were not returned yet, by their number
 
     def submitted(self, uid: TaskId, attempt: int, time_s: float, parameters: Mapping[str, Any]) -> None:
-        """A task is about to be queued; it is on disk when this returns.
-
-        Raises:
-            JournalError: it cannot be written.
-        """
+        """A task is about to be queued; it is on disk when this returns."""
         self.recorder.append("submitted", time_s, {"uid": uid, "attempt": attempt, "parameters": dict(parameters)})
 
     def submitted_call(self, uid: TaskId, time_s: float, function: str) -> None:
@@ -60,11 +56,7 @@ class TaskLog:
         self.recorder.write("event", event.time_s, {**event_to_json(event), **(details or {})}, then)
 
     def returned(self, events: Sequence[Event]) -> None:
-        """Write events that ``Executor.wait`` is about to return; they are on disk when this returns.
-
-        Raises:
-            JournalError: they cannot be written.
-        """
+        """Write events that ``Executor.wait`` is about to return; they are on disk when this returns."""
         if self.at_once or not events:
             return
         with self.recorder.batch():

@@ -18,20 +18,15 @@ _Heap = list[_Entry]
 _Kind = tuple[Resources, tuple[NodePool, ...]]
 """Tasks of one kind fit in the same places; those in one heap have walltimes within a factor of two besides."""
 
-
 Head = tuple[float, int, _Heap, int]
 """Of a heap: what its first entry is sorted by, the heap, and a number for its kind."""
 
 
 class TaskQueue:
-    """See the module.
-
-    Attributes:
-        waiting: number of tasks.
-    """
+    """See the module."""
 
     def __init__(self) -> None:
-        self.waiting = 0
+        self.waiting = 0  # number of tasks
         self._heaps: dict[_Kind, dict[int | None, _Heap]] = {}
         self._withdrawn = 0  # entries that do not count any more
         self._tickets = 0

@@ -23,7 +23,6 @@ class Task:
     Attributes:
         pools: those in which it can run, in the order in which they are tried.
         failures, node_failures: attempts that failed, and that were lost with their node or worker.
-        pool: where it has its allocation.
         stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
         hold: whether it is to be suspended whenever it runs, and held when it waits again.
         adopted: a former controller has started this attempt; ``started_s`` tells when.

@@ -40,7 +40,6 @@ class _Run:
     """A running attempt.
 
     Attributes:
-        end_s: when it ends, unless it is suspended.
         entry: number of the heap entry for its end.
         reported: how many of its reports of progress have been made.
         left_s: seconds that a suspended attempt still has to run; None: it is not suspended.
