@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import itertools
 import os
 import time
 import weakref
@@ -17,6 +18,7 @@ from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.spec_values import asked, count, number, seconds, signal_number
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
+from rlctl.executors import task_control
 from rlctl.executors.backend import Backend
 from rlctl.executors.backend_polling import join, serve, wait_for_events
 from rlctl.executors.dispatch import Dispatcher
@@ -24,21 +26,10 @@ from rlctl.executors.driven_pool import possible_pools
 from rlctl.executors.event_log import Journal
 from rlctl.executors.executor_status import ExecutorStatus, machine_of, status_of
 from rlctl.executors.factory import BackendFactory, PoolPlan
-from rlctl.executors.futures import TaskFuture, fail, function_name, map_chunks
+from rlctl.executors.futures import TaskFuture, call_each, fail, function_name
 from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.pool import NodePool
 from rlctl.executors.recovery import KINDS, History
-from rlctl.executors.task_control import (
-    STOP_S,
-    cancel_task,
-    close_up,
-    hold_task,
-    release_task,
-    resize_pools,
-    resume,
-    signal_task,
-    update_task,
-)
 from rlctl.executors.task_log import TaskLog
 
 _T = TypeVar("_T")
@@ -159,7 +150,13 @@ class Executor(concurrent.futures.Executor):
         self, fn: Callable[..., _T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[_T]:
         """As ``concurrent.futures.Executor.map``; with ``chunksize`` so many items go to a worker at a time."""
-        return map_chunks(super().map, fn, iterables, timeout, chunksize)
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout)
+        items = zip(*iterables, strict=False)
+        chunks = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
+        return itertools.chain.from_iterable(super().map(partial(call_each, fn), chunks, timeout=timeout))
 
     def submit_task(self, spec: TaskSpec, attempt: int = 1) -> TaskFuture:
         """Queue a task. A uid that is already known is ignored, and its future returned.
@@ -179,7 +176,7 @@ class Executor(concurrent.futures.Executor):
                 return known
             task = self._scheduler.new(spec, possible_pools(dispatch.pools, spec), attempt)
             future = task.future = self._futures[spec.uid] = TaskFuture(spec.uid, self.cancel)
-            if resume(dispatch, task):
+            if task_control.resume(dispatch, task):
                 return future
         try:
             if dispatch.task_log is not None:
@@ -199,18 +196,18 @@ class Executor(concurrent.futures.Executor):
         """Queue many tasks."""
         return [self.submit_task(spec) for spec in specs]
 
-    def cancel(self, uid: TaskId, grace_s: float = STOP_S) -> None:
+    def cancel(self, uid: TaskId, grace_s: float = task_control.STOP_S) -> None:
         """Stop a task: SIGTERM, and SIGKILL after ``grace_s``. It is CANCELED when it is confirmed dead."""
         grace_s = asked("grace_s", grace_s, seconds)
         with self._lock:
-            cancel_task(self._dispatch, uid, grace_s)
+            task_control.cancel(self._dispatch, uid, grace_s)
             self._dispatch.pump()
 
     def signal(self, uid: TaskId, number: int) -> None:
         """Send a signal to every process of a running task."""
         number = asked("signal", number, signal_number)
         with self._lock:
-            signal_task(self._dispatch, uid, number)
+            task_control.signal(self._dispatch, uid, number)
             self._dispatch.pump()
 
     def hold(self, uid: TaskId) -> None:
@@ -219,12 +216,12 @@ class Executor(concurrent.futures.Executor):
         One that is being started is suspended as soon as it runs. One that has to run again is held until then.
         """
         with self._lock:
-            hold_task(self._dispatch, uid)
+            task_control.hold(self._dispatch, uid)
 
     def release(self, uid: TaskId) -> None:
         """Undo ``hold``."""
         with self._lock:
-            release_task(self._dispatch, uid)
+            task_control.release(self._dispatch, uid)
             self._dispatch.pump()
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
@@ -235,7 +232,7 @@ class Executor(concurrent.futures.Executor):
         """
         priority = None if priority is None else asked("priority", priority, number)
         with self._lock:
-            update_task(self._dispatch, uid, priority, resources)
+            task_control.update(self._dispatch, uid, priority, resources)
             self._dispatch.pump()
 
     def resize(self, nodes: int) -> None:
@@ -246,7 +243,7 @@ class Executor(concurrent.futures.Executor):
         nodes = asked("nodes", nodes, count)
         with self._lock:
             self._call_pools = None
-            resize_pools(self._dispatch, nodes)
+            task_control.resize(self._dispatch, nodes)
             self._dispatch.pump()
 
     def attach(self, journal: Recorder) -> None:
@@ -302,7 +299,7 @@ class Executor(concurrent.futures.Executor):
         """
         dispatch = self._dispatch
         with self._lock:
-            close_up(dispatch, cancel_futures)
+            task_control.close_up(dispatch, cancel_futures)
             if dispatch.clock is None:
                 dispatch.gate = dispatch.eager = True  # ``wait`` is not called any more
             dispatch.pump()
@@ -324,7 +321,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             dispatch.closing = True
             for uid in list(self._scheduler.tasks):
-                cancel_task(dispatch, uid, GRACE_S)
+                task_control.cancel(dispatch, uid, GRACE_S)
             dispatch.pump()
         if dispatch.clock is None:
             self.shutdown()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from rlctl.core.errors import RlctlError
@@ -108,22 +106,6 @@ def function_name(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
 
-def map_chunks(
-    map_items: Callable[..., Iterator[Any]],
-    function: Callable[..., Any],
-    iterables: Sequence[Iterable[Any]],
-    timeout: float | None,
-    chunksize: int,
-) -> Iterator[Any]:
-    """``Executor.map`` with ``chunksize`` items in each call; ``map_items`` has one in each."""
-    if chunksize < 1:
-        raise ValueError("chunksize must be >= 1.")
-    if chunksize == 1:
-        return map_items(function, *iterables, timeout=timeout)
-    items = zip(*iterables, strict=False)
-    chunks = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
-    return itertools.chain.from_iterable(map_items(partial(_call_each, function), chunks, timeout=timeout))
-
-
-def _call_each(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+def call_each(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Call a function for each item of a chunk; at module level, so that workers can import it."""
     return [function(*item) for item in items]

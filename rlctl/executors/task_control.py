@@ -17,7 +17,7 @@ STOP_S = 5.0
 """Seconds between SIGTERM and SIGKILL for a task that is canceled, or preempted by its owner."""
 
 
-def cancel_task(dispatch: Dispatcher, uid: TaskId, grace_s: float) -> None:
+def cancel(dispatch: Dispatcher, uid: TaskId, grace_s: float) -> None:
     """Stop a task, or withdraw it."""
     task, log, now_s = dispatch.scheduler.tasks.get(uid), dispatch.task_log, dispatch.now()
     if task is not None and task.state in WAITING and log is not None and log.at_once:
@@ -27,7 +27,7 @@ def cancel_task(dispatch: Dispatcher, uid: TaskId, grace_s: float) -> None:
         dispatch.stop(running, grace_s)
 
 
-def signal_task(dispatch: Dispatcher, uid: TaskId, number: int) -> None:
+def signal(dispatch: Dispatcher, uid: TaskId, number: int) -> None:
     """Send a signal to a running task."""
     task = dispatch.scheduler.running.get(uid)
     if task is not None and task.state in (TaskState.RUNNING, TaskState.SUSPENDED):
@@ -36,14 +36,14 @@ def signal_task(dispatch: Dispatcher, uid: TaskId, number: int) -> None:
             backend.signal(task.key, number)
 
 
-def hold_task(dispatch: Dispatcher, uid: TaskId) -> None:
+def hold(dispatch: Dispatcher, uid: TaskId) -> None:
     """Keep a task from starting, or suspend it."""
     task = dispatch.scheduler.hold(uid, dispatch.now())
     if task is not None:
         dispatch.suspend(task)
 
 
-def release_task(dispatch: Dispatcher, uid: TaskId) -> None:
+def release(dispatch: Dispatcher, uid: TaskId) -> None:
     """Undo ``hold``."""
     task = dispatch.scheduler.unhold(uid, dispatch.now())
     if task is not None:
@@ -53,7 +53,7 @@ def release_task(dispatch: Dispatcher, uid: TaskId) -> None:
         dispatch.scheduler.enter(task, TaskState.RUNNING, dispatch.now())
 
 
-def update_task(dispatch: Dispatcher, uid: TaskId, priority: float | None, resources: Resources | None) -> None:
+def update(dispatch: Dispatcher, uid: TaskId, priority: float | None, resources: Resources | None) -> None:
     """Change what a task asks for; nothing is changed where it can never run (``LaunchError``)."""
     task = dispatch.scheduler.tasks.get(uid)
     if task is None:
@@ -69,7 +69,7 @@ def update_task(dispatch: Dispatcher, uid: TaskId, priority: float | None, resou
         dispatch.announce(task, waits=True)
 
 
-def resize_pools(dispatch: Dispatcher, nodes: int) -> None:
+def resize(dispatch: Dispatcher, nodes: int) -> None:
     """Have so many nodes, those with the lowest numbers; more than there were are the last pool's."""
     for pool in dispatch.pools:
         size = nodes if pool is dispatch.pools[-1] else min(nodes, pool.planned)
@@ -87,9 +87,9 @@ def close_up(dispatch: Dispatcher, cancel_futures: bool) -> None:
     dispatch.closing = True
     for task in list(dispatch.scheduler.tasks.values()):
         if cancel_futures and task.state in WAITING:
-            cancel_task(dispatch, task.uid, 0.0)
+            cancel(dispatch, task.uid, 0.0)
         elif task.state in (TaskState.HELD, TaskState.SUSPENDED) or task.hold:
-            release_task(dispatch, task.uid)
+            release(dispatch, task.uid)
 
 
 def resume(dispatch: Dispatcher, task: Task) -> bool:
