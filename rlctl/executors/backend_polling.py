@@ -79,7 +79,7 @@ def _await(dispatch: Dispatcher, timeout_s: float | None, idle: bool) -> tuple[l
 
 
 def _serve(dispatch: Dispatcher, pool: DrivenPool) -> None:
-    """Poll a backend; whatever comes, close it in the end."""
+    """Poll a backend until all has ended, or an error ends the executor; then close it."""
     dispatch.guarded(partial(_run_clock if dispatch.clock is not None else _poll, dispatch, pool))
     dispatch.guarded(partial(_close, dispatch, pool))
 

@@ -16,7 +16,7 @@ class CallbackLock:
     """A reentrant lock; what is passed to ``after`` is called by the thread that releases it.
 
     Attributes:
-        news: the lock itself, as a condition: notified of whatever ``Executor.wait`` waits for.
+        news: the lock itself, as a condition: notified of what ``Executor.wait`` waits for.
     """
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ class Dispatcher:
         return time.monotonic() - self._origin
 
     def keep_places(self) -> None:
-        """What still runs keeps its place until it is asked for again, whatever is submitted before."""
+        """Keep the places of attempts that still run until their tasks are submitted again."""
         if not self.eager:  # nothing starts before everything has been asked for
             for pool in self.pools:
                 pool.keep_places(self.history)
@@ -172,7 +172,7 @@ class Dispatcher:
     # What backends report.
 
     def handle(self, pool: DrivenPool, events: Iterable[BackendEvent]) -> None:
-        """Take in what has happened."""
+        """Handle what a backend has reported."""
         for event in events:
             if isinstance(event, Exited):
                 task = self.attempts.pop(event.key, None)
@@ -263,7 +263,7 @@ class Dispatcher:
         self._unacknowledged.clear()
 
     def _report(self, task: Task, event: Event, outcome: AttemptOutcome | None) -> None:
-        """Of the scheduler: a task has another state."""
+        """The scheduler reports that a task has another state."""
         self.log.append(event)
         state, future = event.state, task.future
         queued, final = state is TaskState.QUEUED, event.result is not None
@@ -283,7 +283,7 @@ class Dispatcher:
             self.lock.news.notify_all()
 
     def announce(self, task: Task, waits: bool) -> None:
-        """Tell backends that want to know of an attempt that waits, or waits no more."""
+        """Inform backends that want to know of an attempt that waits, or waits no more."""
         for pool in [self._of[nodes] for nodes in task.pools if self._of[nodes].announces]:
             if waits:
                 pool.backend.announce(self._attempt(task, task.key))
@@ -310,7 +310,7 @@ class Dispatcher:
             self._break(ExecutorBroken(str(error) if isinstance(error, RlctlError) else crash_report.report(error)))
 
     def _break(self, error: RlctlError) -> None:
-        """Nothing can be recorded, or started, any more."""
+        """End the executor: fail all futures, and let the threads close the backends."""
         if self.broken is not None:
             return
         self.broken = error
@@ -330,7 +330,7 @@ class Dispatcher:
                 pool.backend.wake()
 
     def _written(self, then: Callable[[], object], error: RlctlError | None) -> None:
-        """In the journal's thread: a record is on disk, or cannot be written."""
+        """Called by the journal's thread when a record is on disk, or cannot be written."""
 
         def go_on() -> None:
             with self.lock:

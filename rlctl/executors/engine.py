@@ -111,7 +111,7 @@ class Executor(concurrent.futures.Executor):
         start_s: float,
         scoring: Scoring | None = None,
     ) -> Executor:
-        """Open the executor of a campaign, which goes on with what its journal tells of.
+        """Open the executor of a campaign, which continues the tasks in its journal.
 
         Args:
             factory: of the backends, as a configuration describes them.

@@ -33,7 +33,7 @@ class Launched:
 
 
 KINDS = ("epoch", "launching", "event")
-"""The records that tell of it."""
+"""The records that are read."""
 
 
 @dataclass(slots=True)

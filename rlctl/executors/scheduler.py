@@ -294,7 +294,7 @@ class Scheduler:
                 reserved[pool] = reservation
 
     def _reserve(self, task: Task, pool: NodePool, now_s: float) -> _Reservation | None:
-        """Nodes for a task that does not fit, and from when on it will fit there; None if nothing tells."""
+        """Nodes for a task that does not fit, and from when on it will fit there; None if that is unknown."""
         before = self._reservations.get(pool)
         if before is not None and before.task is task and now_s < before.at_s < math.inf:
             return before

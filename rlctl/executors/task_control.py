@@ -83,7 +83,7 @@ def resize(dispatch: Dispatcher, nodes: int) -> None:
 
 
 def close_up(dispatch: Dispatcher, cancel_futures: bool) -> None:
-    """Take no more tasks; withdraw what waits, or let go of what is held: nothing else may be left to do so."""
+    """Take no more tasks; withdraw those that wait, or release those that are held."""
     dispatch.closing = True
     for task in list(dispatch.scheduler.tasks.values()):
         if cancel_futures and task.state in WAITING:

@@ -1,7 +1,7 @@
 """Writes what happens to tasks into a journal; nothing else writes these records.
 
 ``submitted`` is written before a task is acknowledged, ``launching`` before its process is started, and the ``event``
-of its end before anyone is told of it. In a campaign events are written when ``Executor.wait`` returns them: what a
+of its end before it is reported. In a campaign events are written when ``Executor.wait`` returns them: what a
 policy had not seen when it decided must not stand before its decision. Otherwise they are written when they happen.
 """
 
@@ -45,7 +45,7 @@ class TaskLog:
         self.recorder.write("launching", time_s, {"uid": uid, "attempt": attempt, **where}, then)
 
     def started(self, event: Event, details: Mapping[str, Any]) -> None:
-        """An attempt runs; ``details`` tell by which process."""
+        """An attempt runs; ``details`` name its process."""
         if not self.at_once:
             self._details[event.seq] = details
         elif details:

@@ -25,7 +25,7 @@ class Task:
         failures, node_failures: attempts that failed, and that were lost with their node or worker.
         stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
         hold: whether it is to be suspended whenever it runs, and held when it waits again.
-        adopted: a former controller has started this attempt; ``started_s`` tells when.
+        adopted: a former controller has started this attempt; ``started_s`` says when.
         ticket: number of its entry in a queue; an entry with another number was withdrawn.
         call: a function that was given to ``submit``; None: ``spec`` says what to run.
         future: a ``TaskFuture``; None: it is resolved.
