@@ -85,10 +85,7 @@ class History:
 def allocation_of(
     launched: Launched, capacity: Capacity, need: Resources | None = None, first_node: int = 0
 ) -> Allocation | None:
-    """Where an attempt runs; None if the pool has another shape by now, or it is in another pool.
-
-    Args:
-        first_node: number of the first node of this pool.
+    """Where an attempt runs, in the pool whose nodes begin at ``first_node``; None: its shape is another by now.
 
     >>> allocation_of(Launched(1, (0, 1)), Capacity(nodes=2, cores=2))
     (NodeShare(node=0, ranks=0, cores=3, gpus=(), memory_mb=0),)
