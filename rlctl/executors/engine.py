@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import rlctl.executors.task_control as commands
 from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.spec_values import asked, count, number, seconds, signal_number
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
-from rlctl.executors import task_control
 from rlctl.executors.backend import Backend
 from rlctl.executors.backend_polling import join, serve, wait_for_events
 from rlctl.executors.dispatch import Dispatcher
@@ -176,7 +176,7 @@ class Executor(concurrent.futures.Executor):
                 return known
             task = self._scheduler.new(spec, possible_pools(dispatch.pools, spec), attempt)
             future = task.future = self._futures[spec.uid] = TaskFuture(spec.uid, self.cancel)
-            if task_control.resume(dispatch, task):
+            if commands.resume(dispatch, task):
                 return future
         try:
             if dispatch.task_log is not None:
@@ -196,18 +196,18 @@ class Executor(concurrent.futures.Executor):
         """Queue many tasks."""
         return [self.submit_task(spec) for spec in specs]
 
-    def cancel(self, uid: TaskId, grace_s: float = task_control.STOP_S) -> None:
+    def cancel(self, uid: TaskId, grace_s: float = commands.STOP_S) -> None:
         """Stop a task: SIGTERM, and SIGKILL after ``grace_s``. It is CANCELED when it is confirmed dead."""
         grace_s = asked("grace_s", grace_s, seconds)
         with self._lock:
-            task_control.cancel(self._dispatch, uid, grace_s)
+            commands.cancel(self._dispatch, uid, grace_s)
             self._dispatch.pump()
 
     def signal(self, uid: TaskId, number: int) -> None:
         """Send a signal to every process of a running task."""
         number = asked("signal", number, signal_number)
         with self._lock:
-            task_control.signal(self._dispatch, uid, number)
+            commands.signal(self._dispatch, uid, number)
             self._dispatch.pump()
 
     def hold(self, uid: TaskId) -> None:
@@ -216,12 +216,12 @@ class Executor(concurrent.futures.Executor):
         One that is being started is suspended as soon as it runs. One that has to run again is held until then.
         """
         with self._lock:
-            task_control.hold(self._dispatch, uid)
+            commands.hold(self._dispatch, uid)
 
     def release(self, uid: TaskId) -> None:
         """Undo ``hold``."""
         with self._lock:
-            task_control.release(self._dispatch, uid)
+            commands.release(self._dispatch, uid)
             self._dispatch.pump()
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
@@ -232,7 +232,7 @@ class Executor(concurrent.futures.Executor):
         """
         priority = None if priority is None else asked("priority", priority, number)
         with self._lock:
-            task_control.update(self._dispatch, uid, priority, resources)
+            commands.update(self._dispatch, uid, priority, resources)
             self._dispatch.pump()
 
     def resize(self, nodes: int) -> None:
@@ -243,7 +243,7 @@ class Executor(concurrent.futures.Executor):
         nodes = asked("nodes", nodes, count)
         with self._lock:
             self._call_pools = None
-            task_control.resize(self._dispatch, nodes)
+            commands.resize(self._dispatch, nodes)
             self._dispatch.pump()
 
     def attach(self, journal: Recorder) -> None:
@@ -299,7 +299,7 @@ class Executor(concurrent.futures.Executor):
         """
         dispatch = self._dispatch
         with self._lock:
-            task_control.close_up(dispatch, cancel_futures)
+            commands.close_up(dispatch, cancel_futures)
             if dispatch.clock is None:
                 dispatch.gate = dispatch.eager = True  # ``wait`` is not called any more
             dispatch.pump()
@@ -321,7 +321,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             dispatch.closing = True
             for uid in list(self._scheduler.tasks):
-                task_control.cancel(dispatch, uid, GRACE_S)
+                commands.cancel(dispatch, uid, GRACE_S)
             dispatch.pump()
         if dispatch.clock is None:
             self.shutdown()
