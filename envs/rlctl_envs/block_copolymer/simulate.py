@@ -67,6 +67,7 @@ def _run(options: argparse.Namespace, comm: Any) -> int:
     import numpy as np
 
     from rlctl_envs.block_copolymer import field as film
+    from rlctl_envs.block_copolymer.slab import Slab
 
     rank, ranks = (comm.rank, comm.size) if comm is not None else (0, 1)
     noise_rng, measure_rng, initial_rng = film.generators(options.seed)
@@ -87,14 +88,10 @@ def _run(options: argparse.Namespace, comm: Any) -> int:
     c_hat = film.initial(material, options.grid, initial_rng) if start is None else film.to_spectrum(start)
     read_at = time.perf_counter()
     with np.errstate(all="ignore"):
-        segment = (material, options.temperature, options.steps, noise_rng, options.noise)
-        if comm is None:
-            c_hat = film.advance(c_hat, *segment)
-        else:
-            from rlctl_envs.block_copolymer.slab import Slab
-
-            slab = Slab(comm, options.grid)
-            c_hat = slab.gather(slab.advance(slab.scatter(c_hat), *segment))
+        slab = Slab(comm, options.grid)
+        part = slab.scatter(c_hat)
+        part = slab.advance(part, material, options.temperature, options.steps, noise_rng, options.noise)
+        c_hat = slab.gather(part)
         if options.fault == "diverge":
             c_hat[0, 1] = np.nan
         field = film.to_field(c_hat)

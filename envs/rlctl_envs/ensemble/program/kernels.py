@@ -121,19 +121,14 @@ class FilmKernel:
     def __init__(self, seed: int, comm: Any, start: KernelState) -> None:
         from rlctl_envs.block_copolymer import field as film
         from rlctl_envs.block_copolymer.material import Material
+        from rlctl_envs.block_copolymer.slab import Slab
 
-        self._film, self._comm = film, comm
+        self._comm, self._slab = comm, Slab(comm, self.GRID)
         self._material = Material.draw(seed)
         self._noise, _, initial = film.generators(seed)
         c_hat = film.initial(self._material, self.GRID, initial) if start is None else film.to_spectrum(start)
         self._owed = 0.0
-        self._slab: Any = None
-        if comm is not None:
-            from rlctl_envs.block_copolymer.slab import Slab
-
-            self._slab = Slab(comm, self.GRID)
-            c_hat = self._slab.scatter(c_hat)
-        self._c_hat = c_hat
+        self._part = self._slab.scatter(c_hat)
 
     def run(self, units: float) -> None:
         """So many time steps at the highest temperature, where no solution blows up."""
@@ -141,13 +136,14 @@ class FilmKernel:
         steps = int(self._owed)
         if steps:
             self._owed -= steps
-            advance = self._film.advance if self._slab is None else self._slab.advance
-            self._c_hat = advance(self._c_hat, self._material, 2.0, steps, self._noise)
+            self._part = self._slab.advance(self._part, self._material, 2.0, steps, self._noise)
 
     def gather(self) -> KernelState:
         """The field."""
-        c_hat = self._c_hat if self._slab is None else self._slab.gather(self._c_hat)
-        return self._film.to_field(c_hat) if self._comm is None or self._comm.rank == 0 else None
+        from rlctl_envs.block_copolymer.field import to_field
+
+        c_hat = self._slab.gather(self._part)
+        return to_field(c_hat) if self._comm is None or self._comm.rank == 0 else None
 
 
 def kernel(kind: str, serial: float, memory_mb: float, seed: int, comm: Any, start: KernelState) -> Kernel:
