@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlctl.config.load import config_hash, game_hash, load_rule_file
 from rlctl.config.schema import Config
-from rlctl.config.validation import key_prefix, short_repr
-from rlctl.core.errors import ConfigError, ContractError
+from rlctl.config.validation import key_prefix
+from rlctl.core.errors import ConfigError, ContractError, brief
 from rlctl.environments.reward_env import rewarded
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
@@ -158,7 +158,7 @@ def _start(path: Path, rule: str) -> dict[str, Any]:
     with file.source.located():
         if file.rule != rule:
             raise ConfigError(
-                f"{short_repr(file.rule)} is not the tuned rule {short_repr(rule)}: give a file of that rule", ("rule",)
+                f"{brief(file.rule)} is not the tuned rule {brief(rule)}: give a file of that rule", ("rule",)
             )
         make = policy_factory(rule)
         make(file.parameters)
@@ -234,7 +234,7 @@ def _loaded(config: Config, policies: Sequence[str | Policy]) -> dict[str, Polic
         if name in loaded and isinstance(given, str):
             name = given
         if name in loaded:
-            raise ConfigError(f"policy {short_repr(name)} is given twice, or two policies share that name")
+            raise ConfigError(f"policy {brief(name)} is given twice, or two policies share that name")
         loaded[name] = policy
     return loaded
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rlctl.core.errors import ConfigError, Key, RlctlError
+from rlctl.core.errors import ConfigError, Key, RlctlError, brief
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -26,16 +26,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     alike = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word[:100].lower(), alike, n=1)
     return f"known: {', '.join(names) or 'none'}" + (f"; did you mean {alike[close[0]]!r}?" if close else "")
-
-
-def short_repr(value: Any) -> str:
-    """``repr`` of a value, cut to 60 characters.
-
-    >>> short_repr("x" * 100)[-6:]
-    'xxx...'
-    """
-    text = repr(value)
-    return text if len(text) < 60 else text[:57] + "..."
 
 
 @contextmanager
@@ -102,12 +92,12 @@ def _problem(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
     if kind == "missing":
         return "is missing"
     if key and key[-1] == "schema":
-        return f"schema {short_repr(error['input'])} is not known to this rlctl, which reads schema 1"
+        return f"schema {brief(error['input'])} is not known to this rlctl, which reads schema 1"
     if kind == "value_error":  # from a validator of the model
         return message.removeprefix("Value error, ")
     if kind in ("dict_type", "model_type", "mapping_type"):
         message = "should be a mapping of keys to values"
-    return f"{message.replace('Input should', 'should')}, got {short_repr(error['input'])}"
+    return f"{message.replace('Input should', 'should')}, got {brief(error['input'])}"
 
 
 def _known(annotation: Any, key: Key) -> set[str]:

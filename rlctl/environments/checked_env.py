@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlctl.core.errors import EnvironmentFault, RlctlError, SimulationDiverged, brief, described, one_line
+from rlctl.core.errors import EnvironmentFault, RlctlError, SimulationDiverged, brief, reason
 from rlctl.system import crash_report
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             super().close()
         except (Exception, SystemExit) as error:
-            log.warning("environment %s: close() raised %s: ignored", self.name, _said(error))
+            log.warning("environment %s: close() raised %s: ignored", self.name, reason(error, _LONGEST))
 
     def _call(self, call: Callable[[], Any]) -> Any:
         try:
@@ -91,7 +91,9 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise
         except BaseException as error:  # SystemExit too: an environment does not end a training
             place = crash_report.origin(error, {type(self.unwrapped).__module__.partition(".")[0]}).place
-            raise EnvironmentFault(f"{self._where}: {_said(error)}{f' ({place})' if place else ''}") from error
+            raise EnvironmentFault(
+                f"{self._where}: {reason(error, _LONGEST)}{f' ({place})' if place else ''}"
+            ) from error
 
     @property
     def _where(self) -> str:
@@ -119,10 +121,8 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             try:
                 row = np.asarray(spaces.flatten(self.env.observation_space, observation)).reshape(-1)
             except Exception as error:  # whatever a space's own functions do with what is not in it
-                raise EnvironmentFault(
-                    f"the observation {brief(observation)} is not in {self.env.observation_space}: {_said(error)}",
-                    "wrong_shape",
-                ) from error
+                problem = f"is not in {self.env.observation_space}: {reason(error, _LONGEST)}"
+                raise EnvironmentFault(f"the observation {brief(observation)} {problem}", "wrong_shape") from error
             if len(row) != self._length:
                 raise EnvironmentFault(
                     f"the observation has {len(row)} numbers, its space {self._length}", "wrong_shape"
@@ -263,7 +263,3 @@ def _counts(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, 
     except (TypeError, ValueError):
         return False
     return bool(((numbers >= 0) & (numbers < count) & (numbers == np.floor(numbers))).all())
-
-
-def _said(error: BaseException) -> str:
-    return one_line(described(error), _LONGEST).removesuffix(":")
