@@ -89,11 +89,7 @@ class GymnasiumId(RewardFactory):
         _require_known(self.observation_space, self.action_space)
 
     def environment(self, comm: Intracomm | None = None) -> gymnasium.Wrapper[Any, Any, Any, Any]:
-        """One environment, its observations in a row and its answers checked.
-
-        Args:
-            comm: of the ranks that it spans, for the argument that ``communicator`` names.
-        """
+        """One environment, observations in a row and answers checked; ``comm`` is of the ranks that it spans."""
         return self._make(self.options.id, comm)
 
     def vector_env(self, num_envs: int, seed: int, capacity: Capacity) -> gymnasium.vector.VectorEnv[Any, Any, Any]:

@@ -43,11 +43,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_rule_file(path: Path) -> RuleFile:
-    """Read a rule file, which ``rlctl tune`` writes.
-
-    Raises:
-        ConfigError: one line that names the file, the line and the key.
-    """
+    """Read a rule file, which ``rlctl tune`` writes; errors are as in ``load_config``."""
     data, lines = read_mapping(path)
     source = Source(path, lines)
     with source.located():

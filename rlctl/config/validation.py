@@ -40,26 +40,12 @@ def key_prefix(where: Key | None) -> Iterator[None]:
 
 
 def check_options(model: type[_Model], options: Mapping[str, Any] | None, where: str) -> _Model:
-    """Validate the options of a plug-in with the pydantic model that it declares.
-
-    Args:
-        where: section of the configuration that holds the options, e.g. ``"campaign.options"``.
-
-    Raises:
-        ConfigError: an option is wrong; one line that names its key.
-    """
+    """Validate the options of a plug-in, in the section ``where``, e.g. ``"campaign.options"``; else ConfigError."""
     return validated(model, dict(options or {}), tuple(where.split(".")))
 
 
 def validated(model: type[_Model], data: Any, where: Key = ()) -> _Model:
-    """Validate ``data`` with a pydantic model.
-
-    Args:
-        where: key of ``data`` in its file.
-
-    Raises:
-        ConfigError: the first error, with its key.
-    """
+    """Validate ``data``, at the key ``where`` of its file, with a pydantic model; ConfigError for the first error."""
     try:
         with key_prefix(where):  # validators of the model may raise ConfigError with a key of the model
             return model.model_validate(data)

@@ -68,14 +68,7 @@ class Source:
 
 
 def read_mapping(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
-    """Read a YAML file that holds a mapping.
-
-    Returns:
-        the mapping, and the line number of each of its keys.
-
-    Raises:
-        ConfigError: the file is missing, unreadable or holds no mapping; one line.
-    """
+    """The mapping in a YAML file, and the line number of each of its keys; ConfigError if there is none."""
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a YAML file")
     lines: dict[Key, int] = {}
@@ -92,11 +85,8 @@ def parse(text: str, where: str, lines: dict[Key, int] | None = None) -> Any:
     """Parse a YAML text.
 
     Args:
-        where: begins the error message.
+        where: begins the message of the ConfigError if it is not YAML, or exceeds what a configuration may contain.
         lines: receives the line number of each key.
-
-    Raises:
-        ConfigError: the text is not YAML, or exceeds what a configuration may contain.
     """
     try:
         loader = _Loader(text, {} if lines is None else lines)

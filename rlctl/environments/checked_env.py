@@ -158,11 +158,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def finite_reward(reward: Any) -> float:
-    """A reward as a number: of any numeric type, or an array of one.
-
-    Raises:
-        EnvironmentFault: it is none, is not finite, or too large for float32; the message lacks the place.
-    """
+    """A reward as a number: of any numeric type, or an array of one; EnvironmentFault if it is no finite float32."""
     number = _number(reward)
     if number is None:
         raise EnvironmentFault(f"the reward is {brief(reward)}, not a number", "wrong_shape")
@@ -172,11 +168,7 @@ def finite_reward(reward: Any) -> float:
 
 
 def truth(what: str, value: Any) -> bool:
-    """Whether an episode is over: a truth value of any type, or an array of one.
-
-    Raises:
-        EnvironmentFault: it is something else; the message lacks the place.
-    """
+    """Whether an episode is over: a truth value of any type, or an array of one; else EnvironmentFault."""
     number = _number(value)
     if number not in (0.0, 1.0):
         raise EnvironmentFault(f"{what} is {brief(value)}, not true or false", "wrong_shape")
@@ -184,11 +176,7 @@ def truth(what: str, value: Any) -> bool:
 
 
 def require_finite(what: str, numbers: NDArray[Any]) -> None:
-    """Refuse numbers that are not finite as float32.
-
-    Raises:
-        EnvironmentFault: one is not; the message lacks the place.
-    """
+    """Raise EnvironmentFault for numbers that are not finite as float32."""
     with np.errstate(over="ignore", invalid="ignore"):
         fine = np.isfinite(numbers.astype(np.float32, copy=False))
     if not fine.all():

@@ -179,17 +179,7 @@ def compare_policies(
     progress: Progress,
     workers: int = 1,
 ) -> Comparison:
-    """Run every policy on the same held-out instances.
-
-    Args:
-        policies: by name; the first is the reference.
-        instances: number of instances.
-        seed: seed of the instances.
-        workers: number of processes.
-
-    Raises:
-        ConfigError: there are no policies or instances.
-    """
+    """Run every policy on the same held-out instances, in ``workers`` processes; the first is the reference."""
     if not policies or instances < 1:
         raise ConfigError("a comparison needs at least one policy and one instance")
     seeds = draw_instances(seed, EVALUATION, instances)

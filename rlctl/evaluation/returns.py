@@ -95,12 +95,7 @@ def evaluate(
     progress: Progress,
     max_steps: int,
 ) -> Returns:
-    """Run every policy on the same held-out episodes.
-
-    Args:
-        policies: by name; the first is the reference.
-        seed: seed of the episodes.
-        max_steps: step limit of an episode.
+    """Run every policy on the same held-out episodes; the first is the reference.
 
     Raises:
         ConfigError: a policy does not fit the environment.
@@ -143,14 +138,10 @@ def evaluate(
 def try_out(
     factory: RewardFactory, policies: Mapping[str, Policy], seed: int, max_steps: int, episodes: int = 4
 ) -> tuple[int, int]:
-    """Run a few episodes with random actions and with each policy, to check environment and policies.
+    """Run a few episodes with random actions and with each policy, to check environment and policies as ``evaluate``.
 
     Returns:
         the number of steps, and of episodes that reached ``max_steps``.
-
-    Raises:
-        ConfigError: a policy does not fit the environment.
-        EnvironmentFault: the environment raised an exception, or returned an invalid reward or observation.
     """
     environment = factory.environment()
     try:
@@ -167,14 +158,7 @@ def try_out(
 def run_episode(
     environment: gymnasium.Env[Any, Any], name: str, policy: Policy, instance: int, max_steps: int
 ) -> tuple[float, int, bool]:
-    """Run one episode.
-
-    Returns:
-        its return, its length, and whether it reached ``max_steps``.
-
-    Raises:
-        ConfigError: the policy does not fit the environment.
-    """
+    """Run one episode; returns its return, its length, and whether it reached ``max_steps``."""
     observation, info = environment.reset(seed=instance)
     space = environment.action_space
     policy.reset(instance)

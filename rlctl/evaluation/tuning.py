@@ -197,7 +197,6 @@ def tune(
 
     Args:
         settings: size of the search; None: the defaults with the configuration's seed.
-        workers: number of processes.
         start: initial parameters; those outside the search space keep their values. None: the rule's defaults.
 
     Raises:

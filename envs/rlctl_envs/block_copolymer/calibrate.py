@@ -68,11 +68,7 @@ class Duration:
 
 
 def run_once(folder: Path, grid: int, ranks: int, steps: int, timeout_s: float = 300.0) -> Timing:
-    """Time one segment that goes on from a restart file.
-
-    Raises:
-        LaunchError: the program or its launcher failed.
-    """
+    """Time one segment that goes on from a restart file; LaunchError if the program or its launcher fails."""
     before, after, result = folder / f"start-{grid}.npz", folder / "film.npz", folder / "result.json"
     material = folder / "material.json"
     if not material.exists():

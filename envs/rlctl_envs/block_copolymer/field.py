@@ -48,12 +48,7 @@ def to_field(c_hat: Spectrum) -> Array:
 
 
 def mirrored(c_hat: Spectrum, kx0: int = 0) -> Spectrum:
-    """The columns kx = 0 and kx = G/2, as far as they are there, [G, 0 to 2]: a view.
-
-    Args:
-        c_hat: [G, columns] of a half spectrum.
-        kx0: number of its first column in the half spectrum.
-    """
+    """The columns kx = 0 and kx = G/2, as far as they are among the columns from ``kx0`` on, [G, 0 to 2]: a view."""
     half = c_hat.shape[0] // 2
     return c_hat[:, -kx0 % half :: half]
 

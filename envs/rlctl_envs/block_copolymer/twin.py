@@ -104,14 +104,7 @@ def advance_films(
     seeds: Sequence[int],
     noise: bool = True,
 ) -> Floats:
-    """Advance films of many materials, each at its own temperature for its own number of steps.
-
-    Args:
-        fields: [film, 32, 32].
-
-    Returns:
-        the fields afterwards, [film, 32, 32].
-    """
+    """The fields [film, 32, 32] of many materials, each after its own steps at its own temperature."""
     count = len(materials)
     # Films of like length share a block, so that few rest.
     order = np.argsort(np.asarray(steps), kind="stable")

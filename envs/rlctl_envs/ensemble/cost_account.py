@@ -20,8 +20,6 @@ class CostAccount:
     """Adds up costs, and holds what the potential is made of.
 
     Args:
-        objective: what costs what.
-        state: of the ensemble.
         areas: node-seconds that each task of the workload, by number, is thought to need at best.
         gpu_s: GPU-seconds likewise, on as few GPUs as can be.
 

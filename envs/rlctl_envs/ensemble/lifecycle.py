@@ -153,7 +153,7 @@ class TaskLifecycle:
         self.place_again()
 
     def start(self, task: ActiveTask, shape: TaskShape) -> bool:
-        """A waiting task is to run; False if there is no place."""
+        """Start a waiting task; False if there is no place."""
         if not self._state.place(task, shape):
             return False
         self.account.unqueued(task)
@@ -166,7 +166,7 @@ class TaskLifecycle:
         return True
 
     def resize(self, task: ActiveTask, shape: TaskShape) -> bool:
-        """A running task is to go on elsewhere; False if there is no place, and it stays."""
+        """Restart a running task on another shape; False if there is no place, and it stays."""
         state = self._state
         done, before = max(task.done, state.believed(task)), task.shape
         self._lost(task)
@@ -181,7 +181,7 @@ class TaskLifecycle:
         return placed
 
     def runs(self, task: ActiveTask, event: Event) -> None:
-        """It runs now; what it does until its end is expected from here on."""
+        """The executor has started an attempt; its expected end moves accordingly."""
         again = task.waits_again
         if not again:
             self.account.count(task, -1)
@@ -194,19 +194,19 @@ class TaskLifecycle:
             self.account.count(task, 1)
 
     def displaced(self, task: ActiveTask) -> None:
-        """It was lost with its node; the executor runs it again where it fits."""
+        """The task was lost with its node; the executor runs it again where it fits."""
         if not task.waits_again:
             self._lost(task)
         self._begins_at(task, task.done if task.job.resizable else 0.0)
         self._place(task)
 
     def place_again(self) -> None:
-        """There may be room for those that have no place."""
+        """Place tasks that lost their node, as far as there is room."""
         for task in sorted(self.again, key=lambda task: (task.started_s, task.job.number)):
             self._place(task)
 
     def _leave(self, task: ActiveTask) -> None:
-        """It does not run any more."""
+        """Note that a task does not run any more."""
         if not task.waits_again:
             self._lost(task)
         task.waits_again = task.resizing = task.stopping = False
@@ -214,13 +214,13 @@ class TaskLifecycle:
         del self._state.running[task.job.number]
 
     def _lost(self, task: ActiveTask) -> None:
-        """What it had of the machine it has no longer."""
+        """Release what a task had of the machine, and charge it."""
         self.account.count(task, -1)
         task.spent += (self._state.now_s - task.started_s) * task.charge
         self._state.release(task)
 
     def _begins_at(self, task: ActiveTask, done: float) -> None:
-        """A new attempt, which has said nothing yet."""
+        """Begin a new attempt, without reports."""
         task.reports.clear()
         task.attempt = 0
         task.begun = task.done = done

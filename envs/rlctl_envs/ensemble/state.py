@@ -120,11 +120,7 @@ class EnsembleState:
         return 1.0 / self.scalings[task.job.kind].loss(shape.ranks)
 
     def true_efficiency(self, task: ActiveTask, shape: TaskShape) -> float:
-        """The same as it really is; for comparison only.
-
-        Raises:
-            ValueError: it is hidden.
-        """
+        """The same as it really is, for comparison only; ValueError if it is hidden."""
         if self.truth is None:
             raise ValueError("only a twin whose options say 'clairvoyant: true' knows how tasks really scale")
         number = task.job.number

@@ -22,12 +22,7 @@ from rlctl_envs.ensemble.program.kernels import units_per_second
 
 
 def start_up(ranks: Sequence[int], kind: str = "paced", times: int = 5) -> dict[int, float]:
-    """Seconds that a program takes which has nothing to do, by its ranks.
-
-    Raises:
-        LaunchError: several ranks, and no mpiexec.
-        subprocess.CalledProcessError: the program failed.
-    """
+    """Seconds that a program takes which has nothing to do, by its ranks."""
     took: dict[int, list[float]] = {number: [] for number in ranks}
     environment = clean_environment(os.environ) | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="rlctl-calibrate-") as folder:

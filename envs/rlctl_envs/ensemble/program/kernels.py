@@ -27,12 +27,11 @@ class Kernel(Protocol):
 
 
 class Alone:
-    """A part that every rank computes for itself; ``unit`` does one unit.
+    """A part that every rank computes for itself.
 
     Args:
-        unit: takes about a millisecond or two.
+        unit: does one unit, in about a millisecond or two.
         serial: part of the units that the first rank does while the others wait.
-        comm: of all ranks; None: there is one.
     """
 
     def __init__(self, unit: Callable[[], None], serial: float, comm: Any) -> None:
@@ -147,11 +146,7 @@ class FilmKernel:
 
 
 def kernel(kind: str, serial: float, memory_mb: float, seed: int, comm: Any, start: KernelState) -> Kernel:
-    """The kernel of a kind of tasks.
-
-    Args:
-        start: what ``gather`` gave.
-    """
+    """The kernel of a kind of tasks; it starts from what ``gather`` gave."""
     ranks = comm.size if comm is not None else 1
     if kind == "compute":
         return Alone(compute(), serial, comm)
