@@ -101,8 +101,6 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
 def check_train(config: Config, out: Path, resume: bool) -> Learner:
     """Check that a training can start; returns the learner, or raises like ``train``."""
     with config.source.located():
-        if config.train is None:
-            raise ConfigError(f"{config.source.path}: the section train is missing: add it")
         learner = preflight.check_training(config, preflight.check_game(config))
         require_folder(out, made=None if resume else ())
         return learner

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 KernelState = NDArray[np.float64] | None
-
-
-class Kernel(Protocol):
-    """Work that can be stopped between two units.
-
-    Attributes:
-        state: what has to be saved to go on later, gathered on the first rank by ``gather``; None: nothing.
-    """
-
-    def run(self, units: float) -> None:
-        """Do so many units, of all ranks together; what is left of one is done with the next."""
-
-    def gather(self) -> KernelState:
-        """What is needed to go on; on the first rank."""
+"""What a kernel needs to go on later, on the first rank; None: nothing."""
 
 
 class Alone:
@@ -143,6 +130,10 @@ class FilmKernel:
 
         c_hat = self._slab.gather(self._part)
         return to_field(c_hat) if self._comm is None or self._comm.rank == 0 else None
+
+
+Kernel = Alone | FilmKernel
+"""Work that can be stopped between two units: ``run`` does units of all ranks together, ``gather`` gives the state."""
 
 
 def kernel(kind: str, serial: float, memory_mb: float, seed: int, comm: Any, start: KernelState) -> Kernel:
