@@ -27,7 +27,7 @@ from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
-from rlctl.executors.local.inventory import available_cores
+from rlctl.executors.local.cores import available_cores
 from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.processes import capped

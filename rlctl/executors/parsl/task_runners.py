@@ -13,13 +13,14 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError, RlctlError
 from rlctl.core.task import Failure
+from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.warm_workers import WarmWorkers
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.pid_file import TASK
-from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
+from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import GRACE_S, reap, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import clean_environment
@@ -117,7 +118,7 @@ class ProgramRunner:
     def __init__(self, session: Session) -> None:
         self._workdir, self._session = session.workdir, session
         self._files = AttemptFiles(session.workdir, session.folder)
-        self._bare = _environment()
+        self._environments = ProgramEnvironments(_environment(), session.options.applications)
         self._supervisor: SupervisorClient | None = None
 
     def run(self, attempt: Attempt, new_requests: NewRequests, silent_s: Callable[[], float]) -> bytes:
@@ -126,15 +127,15 @@ class ProgramRunner:
         Args:
             silent_s: how long the controller has been silent, for the exit file.
         """
-        key, spec, applications = attempt.key, attempt.spec, self._session.options.applications
+        key = attempt.key
         try:
             if self._supervisor is None:
                 lease = self._files.lease(self._session.token)
-                self._supervisor = SupervisorClient(self._workdir, self._bare, pid_file=lease)
+                self._supervisor = SupervisorClient(self._workdir, self._environments.bare, pid_file=lease)
             supervisor = self._supervisor
-            check_program(spec, applications, self._bare)
+            self._environments.check(attempt.spec)
             kind = BlockProgram if self._session.masters else ProcessTask
-            program = kind(attempt, self._workdir, supervisor.scratch, applications, self._bare)
+            program = kind(attempt, self._workdir, supervisor.scratch, self._environments)
             gpus = [device for share in attempt.allocation for device, _ in share.gpus]
             command = program.prepare(gpu_variables(gpus))
             self._files.begin(key)
