@@ -98,6 +98,15 @@ class ProcessTask:
     def _scratch(self) -> Path:
         return self._lease_scratch / self._name
 
+    def limits(self, enforce_memory: bool, output_mb: float | None) -> dict[str, float | None]:
+        """What it may use, for the supervisor."""
+        memory_mb = self._need.memory_per_rank_mb if enforce_memory else None
+        return {
+            "walltime_s": self._spec.walltime_s,
+            "memory_mb": None if memory_mb is None else memory_mb * self._need.ranks,
+            "output_mb": output_mb,
+        }
+
     def outcome(self, ended: Mapping[str, Any]) -> AttemptOutcome:
         """What the supervisor's message about its end says; what cannot be read is ``Failure.GARBAGE``."""
         self.clean()
@@ -156,13 +165,17 @@ class ProcessTask:
             return AttemptOutcome(failure=Failure.GARBAGE, message=f"{self._spec.result_file}: {error}")
         return AttemptOutcome(values=values)
 
-    def _last_line(self) -> str:
+    def last_errors(self, most: int = 1 << 16) -> str:
+        """The last bytes of its standard error, at most so many."""
         try:
             with open(self.errors, "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
-                lines = file.read().decode(errors="replace").strip().splitlines()
+                file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+                return file.read().decode(errors="replace")
         except OSError:
             return ""
+
+    def _last_line(self) -> str:
+        lines = self.last_errors(4096).strip().splitlines()
         # Under mpiexec the program's own words come first, then mpiexec's boxed explanation; srun's stand among them.
         own = lines[: next((i for i, line in enumerate(lines) if line.startswith("-----")), None)]
         words = [line.strip() for line in own or lines if line.strip() and not line.startswith(_LAUNCHERS)]

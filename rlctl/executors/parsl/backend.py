@@ -39,7 +39,7 @@ from rlctl.executors.functions.warm_workers import check_call
 from rlctl.executors.functions.worker_client import Initializer, call_message, initializer_message, read_answer
 from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.local.process_task import ProcessTask
-from rlctl.executors.local.progress_files import ProgressFiles
+from rlctl.executors.local.programs import ProgressFiles
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.ownership import networked
 from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_killed

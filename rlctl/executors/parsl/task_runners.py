@@ -141,7 +141,9 @@ class ProgramRunner:
             self._files.begin(key)
         except (OSError, RlctlError) as error:
             return failure(Failure.LAUNCH, str(error))
-        supervisor.send("run", key=key, cores=None, **command, **self._limits(attempt))
+        options = self._session.options
+        limits = program.limits(options.enforce_memory, options.output_mb)
+        supervisor.send("run", key=key, cores=None, **command, **limits)
         ended, signalled = None, False
         while ended is None:
             select.select([supervisor], [], [], self._session.poll_s)
@@ -166,7 +168,7 @@ class ProgramRunner:
                     supervisor.send("stop", key=key, grace_s=value)
         program.clean()
         gone_s = silent_s()
-        self._files.end(key, {**ended, "gone_s": gone_s if gone_s > min(10.0, self._session.options.lease_s) else 0.0})
+        self._files.end(key, {**ended, "gone_s": gone_s if gone_s > min(10.0, options.lease_s) else 0.0})
         if self._supervisor is not None:
             self._supervisor.leave_exit(key)
         if was_killed(ended) and not signalled:
@@ -178,15 +180,6 @@ class ProgramRunner:
         if self._supervisor is not None:
             self._supervisor.close(keep=True)
             self._supervisor = None
-
-    def _limits(self, attempt: Attempt) -> dict[str, float | None]:
-        options, need = self._session.options, attempt.need
-        memory_mb = need.memory_per_rank_mb if options.enforce_memory else None
-        return {
-            "walltime_s": attempt.spec.walltime_s,
-            "memory_mb": None if memory_mb is None else memory_mb * need.ranks,
-            "output_mb": options.output_mb,
-        }
 
     def _supervisor_died(self, key: str, program: ProcessTask) -> Mapping[str, Any]:
         """Stop what it left; the next program gets another one."""

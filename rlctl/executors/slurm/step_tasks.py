@@ -86,7 +86,7 @@ class StepTask(ProcessTask):
 
     def read(self, why: str | None, code: int | None) -> AttemptOutcome:
         """How it ended; ``srun`` may have lost it, and returns the highest of the ranks' exit codes."""
-        errors = self._last_errors()
+        errors = self.last_errors()
         if why is None and not self.stopping and (lost := machine_failure(errors, self.signalled)):
             return AttemptOutcome(failure=Failure.LOST, message=lost)
         code = rank_exit_code(errors, code) if code else code
@@ -94,14 +94,6 @@ class StepTask(ProcessTask):
         if code in (126, 127) and outcome.message.startswith("step: "):  # the script could not start the program
             return AttemptOutcome(failure=Failure.LAUNCH, message=outcome.message.rpartition("exec: ")[2])
         return outcome
-
-    def _last_errors(self) -> str:
-        try:
-            with open(self.errors, "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""
 
 
 class StepWorker(Worker):

@@ -20,7 +20,7 @@ from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
 from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import GRACE_S, ask_to_end, capped, family, reap, send_signal
-from rlctl.executors.local.progress_files import ProgressFiles
+from rlctl.executors.local.programs import ProgressFiles
 from rlctl.executors.mpi import clean_environment
 
 NEVER = float("inf")
