@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.application import Application, ProgramEnvironments
-from rlctl.executors.backend import Attempt
+from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, NodesChanged
 from rlctl.executors.devices import visible_devices, without_masks
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.cores import affinity, usable_cores
@@ -21,13 +21,51 @@ from rlctl.executors.node_share import Allocation, core_numbers
 
 
 class Site(Protocol):
-    """Where a ``LocalBackend`` starts processes.
+    """Where a ``LocalBackend`` starts processes. Subclass it: what has a default here need not be written.
 
     Attributes:
         bare: the environment of all programs, before that of their application.
+        group: see ``Backend``.
     """
 
     bare: Mapping[str, str]
+    group: Callable[[int], int] | None = None
+
+    def open(self) -> None:
+        """Take the machine.
+
+        Raises:
+            LaunchError: it cannot be had.
+        """
+        return
+
+    def begin(self, running: Collection[str]) -> None:
+        """Begin to watch the machine, after ``open``; the attempts with these keys were found running."""
+        return
+
+    def close(self) -> None:
+        """Release the machine; all attempts have exited."""
+        return
+
+    def nodes(self) -> NodesChanged:
+        """See ``Backend``."""
+        return NodesChanged()
+
+    def resize(self, nodes: int) -> None:
+        """See ``Backend``."""
+        return
+
+    def describe(self, allocation: Allocation) -> Mapping[str, Any]:
+        """See ``Backend``."""
+        return {}
+
+    def accepts(self, allocation: Allocation) -> bool:
+        """Whether all nodes of an allocation can be used now; otherwise the attempt is reported as stopped."""
+        return True
+
+    def exited(self, attempt: Attempt, outcome: AttemptOutcome) -> Sequence[BackendEvent]:
+        """Called when an attempt has exited; what it returns is reported before."""
+        return ()
 
     def check(self, spec: TaskSpec) -> None:
         """Accept a program at submission.
@@ -56,7 +94,7 @@ class Site(Protocol):
         """
 
 
-class ThisMachine:
+class ThisMachine(Site):
     """Processes on this machine.
 
     Core i of node n is the core n * cores + i of those that this process may use; GPUs likewise. Where it may use fewer

@@ -28,12 +28,10 @@ _PATIENCE_S = GRACE_S + 8.0
 
 @dataclass(slots=True)
 class LeftAttempts:
-    """What a former controller has left.
+    """Attempts of a former controller, by key: process number and start time, or the message about the end.
 
     Attributes:
-        running: process number and its start time, by key of the attempt.
-        ended: the supervisor's message, by key.
-        gone_s: for how long attempts ran without a controller.
+        gone_s: for how long they ran without a controller.
     """
 
     running: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -42,12 +40,11 @@ class LeftAttempts:
 
 
 class SupervisorClient:
-    """A connection to a supervisor of our own. Sending needs a lock of the caller's; so does receiving.
+    """A connection to a supervisor. Sending needs a lock of the caller's; so does receiving.
 
     Attributes:
         token: what every process under it has in its environment, in the variable ``TASK``.
         scratch: folder in shared memory for short-lived files; the supervisor removes it at its end.
-        left: what was found.
     """
 
     def __init__(
@@ -62,12 +59,9 @@ class SupervisorClient:
         """Connect.
 
         Args:
-            workdir: where programs run.
             environment: of every program.
-            incarnation: of this controller; a later one supersedes an earlier one.
-            lease_s: how long programs may go on without a controller.
             pid_file: of the supervisor; None: the one of this folder, whose exit files belong to it too.
-            name: of the pool, where several work in this folder; goes into the names of their files.
+            name: of the pool, where several work in this folder.
 
         Raises:
             LaunchError: another controller works in this folder.
@@ -135,11 +129,7 @@ class SupervisorClient:
         return "nothing tells why" if code is None else f"it has ended with code {code}"
 
     def replace(self, running: Mapping[str, Mapping[str, Any]]) -> None:
-        """Start another supervisor in place of one that was killed, and hand over what runs.
-
-        Args:
-            running: by key, what ``adopt`` needs: ``pid``, ``start`` and limits.
-        """
+        """Start another supervisor in place of one that was killed; it adopts what runs: number, start, limits."""
         self._socket.close()
         if self._process is not None:
             self._process.wait()
@@ -150,8 +140,7 @@ class SupervisorClient:
     def close(self, keep: bool = False) -> None:
         """Stop whatever is left and wait until it is gone; may be called twice.
 
-        Args:
-            keep: whether ends that have not been acknowledged stay in files, for a later controller.
+        With ``keep``, ends that have not been acknowledged stay in files, for a later controller.
         """
         if self._socket.fileno() < 0:
             return
@@ -201,11 +190,7 @@ class SupervisorClient:
         return lock
 
     def _take_over(self) -> bool:
-        """Connect to a supervisor that lives; False if there is none, or it is about to end.
-
-        Raises:
-            LaunchError: it has a controller.
-        """
+        """Connect to a supervisor that lives and has no controller; False if there is none, or it is about to end."""
         found = PidFile.read(self._pid_file)
         if found is None:
             return False
@@ -232,7 +217,6 @@ class SupervisorClient:
         return True
 
     def _start(self, lock: int, token: str, running: Mapping[str, Any] | None = None) -> None:
-        """Start a supervisor; with ``running`` it takes the place of one that was killed."""
         with contextlib.suppress(OSError):
             # Not a pipe: what has the other end of one would end with this process.
             self._errors = tempfile.TemporaryFile(prefix="rlctl-")  # noqa: SIM115
