@@ -85,11 +85,7 @@ class WarmWorkers:
         return [(w.attempt, w.stopped is not None) for w in self._workers.values() if w.attempt is not None]
 
     def stop(self, key: str, grace_s: float, lost: bool = False) -> bool:
-        """Stop a call, and with it its worker; False: no call has this key.
-
-        Args:
-            lost: whether its node has gone, so that the call is lost unless it is stopped by request as well.
-        """
+        """Stop a call, and with it its worker; False: no call has this key. ``lost``: see ``LocalBackend.stop``."""
         worker = self._worker_of(key)
         if worker is not None:
             if worker.stopped is None or (worker.stopped == "lost" and not lost):

@@ -66,8 +66,7 @@ class Worker:
         Args:
             scratch: folder for large arrays; None: they go over the socket.
             mark: by which it, and what it starts, is found.
-            workdir, log, paths: its folder, the file for what it prints, its module search path; None: those of this
-                process.
+            workdir, log, paths: its folder, file for what it prints, and module path; None: those of this process.
             initializer: message to begin with.
 
         Raises:

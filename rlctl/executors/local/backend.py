@@ -176,20 +176,14 @@ class LocalBackend(Backend):
             self.wake()
             return adopted
 
-    def stop(self, key: str, grace_s: float) -> bool:
-        """See ``Backend``."""
+    def stop(self, key: str, grace_s: float, lost: bool = False) -> bool:
+        """See ``Backend``; with ``lost``, its node is lost, and it is too unless it is stopped by request as well."""
         with self.lock:
-            if self.workers.stop(key, grace_s):
+            if self.workers.stop(key, grace_s, lost):
                 self.wake()
             else:
-                self.programs.stop(key, grace_s)
+                self.programs.stop(key, grace_s, lost)
         return False
-
-    def lose(self, key: str) -> None:
-        """Stop an attempt whose node is lost; it is lost too, unless it is being stopped by request."""
-        with self.lock:
-            if not self.workers.stop(key, 0.0, lost=True):
-                self.programs.stop(key, 0.0, lost=True)
 
     def attempts(self) -> list[tuple[Attempt, bool]]:
         """Attempts that run, and whether they are being stopped."""

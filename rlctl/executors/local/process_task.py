@@ -181,11 +181,7 @@ class ProcessTask:
 
 @functools.lru_cache(maxsize=256)  # the search is a dozen system calls, and the same for thousands of tasks
 def _found(program: str, path: str | None, workdir: str) -> str:
-    """Where a program is; a relative path is one in the working folder.
-
-    Raises:
-        LaunchError: there is none on PATH.
-    """
+    """Where a program is: on PATH, or relative to the working folder; raises LaunchError if PATH has none."""
     if os.sep in program:
         return os.path.join(workdir, program)
     found = shutil.which(program, path=path)

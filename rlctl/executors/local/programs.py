@@ -94,7 +94,7 @@ class Programs:
         return [(program.attempt, program.stopping) for program in self.running.values()]
 
     def stop(self, key: str, grace_s: float, lost: bool = False) -> None:
-        """Stop a program by request, one whose node is lost, or one that a former controller has left."""
+        """Stop a program, also one that a former controller has left; ``lost``: see ``LocalBackend.stop``."""
         if (program := self.running.get(key)) is not None:
             program.lost = program.lost or lost
             program.stopping = program.stopping or not lost

@@ -32,11 +32,7 @@ class Site(Protocol):
     group: Callable[[int], int] | None = None
 
     def open(self) -> None:
-        """Take the machine.
-
-        Raises:
-            LaunchError: it cannot be had.
-        """
+        """Take the machine; raises LaunchError if it cannot be had."""
         return
 
     def begin(self, running: Collection[str]) -> None:
@@ -68,11 +64,7 @@ class Site(Protocol):
         return ()
 
     def check(self, spec: TaskSpec) -> None:
-        """Accept a program at submission.
-
-        Raises:
-            LaunchError: it can never run here.
-        """
+        """Accept a program at submission; raises LaunchError if it can never run here."""
 
     def cores(self, allocation: Allocation) -> list[int]:
         """Numbers of the cores of an allocation, as the system has them."""
@@ -84,14 +76,7 @@ class Site(Protocol):
         """An attempt of a program, not started yet."""
 
     def worker(self, node: int, mark: str, environment: Mapping[str, str], scratch: Path) -> Worker:
-        """Start a worker on a node.
-
-        Args:
-            mark: by which it, and what it starts, is found; it is in the environment too.
-
-        Raises:
-            OSError: it cannot be started.
-        """
+        """Start a worker on a node, or raise OSError; ``mark``, by which it is found, is in its environment too."""
 
 
 class ThisMachine(Site):
@@ -102,7 +87,6 @@ class ThisMachine(Site):
     take the first ones too.
 
     Args:
-        workdir: working folder of all tasks.
         in_place: workers share the folder, the streams and the environment of this process.
         initializer: message that each worker begins with.
         first_node: nodes that other pools have of this machine, before the first one here.
@@ -164,14 +148,7 @@ class ThisMachine(Site):
 
 
 def require_machine(capacity: Capacity, first_node: int = 0) -> None:
-    """Check that this process may use as many cores and GPUs.
-
-    Args:
-        first_node: nodes that other pools have of this machine.
-
-    Raises:
-        LaunchError: it may not.
-    """
+    """Raise LaunchError if this process may not use as many cores and GPUs, beside ``first_node`` nodes of others."""
     nodes, (usable, why), gpus = first_node + capacity.nodes, usable_cores(), visible_devices(os.environ)
     if nodes * capacity.cores > usable:
         raise LaunchError(

@@ -134,8 +134,10 @@ class SupervisorClient:
         if self._process is not None:
             self._process.wait()
         self._input.clear()
-        old = self.token
-        self._start(self._lock_again(), old, running)
+        end = time.monotonic() + _PATIENCE_S
+        while (lock := self._lock(end)) is None:
+            pass
+        self._start(lock, self.token, running)
 
     def close(self, keep: bool = False) -> None:
         """Stop whatever is left and wait until it is gone; may be called twice.
@@ -165,27 +167,21 @@ class SupervisorClient:
 
     def _connect(self) -> None:
         end = time.monotonic() + _PATIENCE_S
-        while True:
-            if self._take_over():
-                return
-            lock = pid_files.try_lock(self._pid_file)
-            if lock is not None:
+        while not self._take_over():
+            if (lock := self._lock(end)) is not None:
                 pid_files.clear(self._pid_file)
                 self._start(lock, uuid.uuid4().hex)
                 return
+
+    def _lock(self, end: float) -> int | None:
+        """Lock the pid file, or wait a moment; raises LaunchError at the end of patience."""
+        lock = pid_files.try_lock(self._pid_file)
+        if lock is None:
             if time.monotonic() > end:
                 raise LaunchError(
                     f"{self._workdir}: another controller works here, or its processes are still being stopped: "
                     "stop it, or wait a moment and try again"
                 )
-            time.sleep(0.05)
-
-    def _lock_again(self) -> int:
-        """Lock the pid file in place of a supervisor that was killed."""
-        end = time.monotonic() + _PATIENCE_S
-        while (lock := pid_files.try_lock(self._pid_file)) is None:
-            if time.monotonic() > end:
-                raise LaunchError(f"{self._workdir}: another controller works here: stop it first")
             time.sleep(0.02)
         return lock
 

@@ -213,7 +213,7 @@ class SlurmSite(Site):
                     self.backend.post(self._reported)
                 for attempt, _ in self._on_nodes(lost):
                     log.warning("a node is lost, and with it task %s", attempt.uid)
-                    self.backend.lose(attempt.key)
+                    self.backend.stop(attempt.key, 0.0, lost=True)
                 for key in ending:
                     self.backend.stop(key, GRACE_S)
 

@@ -19,11 +19,7 @@ from rlctl.executors.slurm.options import SlurmOptions
 
 
 class Slurm(BackendFactory):
-    """Tasks as steps of a Slurm job; see ``BackendFactory``.
-
-    Raises:
-        ConfigError: unknown options.
-    """
+    """Tasks as steps of a Slurm job; see ``BackendFactory``."""
 
     portable = SlurmOptions.portable
     actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0}
