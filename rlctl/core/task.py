@@ -124,7 +124,7 @@ class TaskSpec:
         application: name of the environment that an exec needs, as the executor's configuration describes it (see
             ``rlctl.executors.application``); None: that of rlctl itself.
         pool: where it is to run, if the executor has several pools; None: where there is room. An executor that has
-            none takes no notice.
+            none ignores it.
 
     What can only mean one thing is converted: numbers of NumPy, paths, numbers among arguments and variables (a program
     gets their text), arrays among parameters (lists), other sequences where a tuple belongs, an infinite walltime.
