@@ -42,7 +42,7 @@ class RealCampaigns:
         self._config, self._factory, self._folder = config, factory, folder
         self._executors = executors_of_actors(config)
         self._executors.check(config.machine.capacity())
-        self._keep = config.train is not None and config.train.distributed.keep_simulations
+        self._keep = config.training.distributed.keep_simulations
         self._number = 0
 
     def environment(self) -> CampaignEnv:

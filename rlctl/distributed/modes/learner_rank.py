@@ -20,7 +20,6 @@ from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.chunk_log import ChunkLog
 from rlctl.distributed.learner.collector import Collector
 from rlctl.distributed.learner.context import LearnerContext
-from rlctl.distributed.modes.multi_agent import train_section
 from rlctl.plugins.preflight import check_training
 from rlctl.plugins.registry import game_factory
 from rlctl.system.files import storage_errors
@@ -28,13 +27,14 @@ from rlctl.system.files import storage_errors
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
 
-REPLACEMENT = "rlctl.distributed.modes.respawned"
+REPLACEMENT = "rlctl.distributed.modes.rank"
 
 
-def run_learner(config: Config, out: Path, resume: bool, progress: Progress, context: MpiContext) -> Path | None:
+def run_learner(
+    config: Config, out: Path, resume: bool, progress: Progress, context: MpiContext, window: WeightsWindow | None
+) -> Path | None:
     """Learn from this learner's actors until the training ends, see ``rlctl.distributed.modes.rank.run_rank``."""
-    section = train_section(config)
-    distributed, own, comm = section.distributed, context.assignment, context.agent
+    distributed, own, comm = config.training.distributed, context.assignment, context.agent
     assert comm is not None
     peers = {
         one.actor: distributed.learners + one.actor
@@ -62,7 +62,6 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
         registry = ActorRegistry(actors, distributed.lease_s, replace, distributed.respawn)
         out.mkdir(parents=True, exist_ok=True)
         chunk_log = ChunkLog(out / "chunks" / str(own.learner))
-        window = WeightsWindow(comm, comm.Get_rank()) if distributed.weights == "window" else None
         put = None if window is None else window.put
         collector = Collector(transport, registry, distributed.lease_s, chunk_log, put)
         learner_context.collector = collector
@@ -80,7 +79,7 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
 
 def _replacer(config: Config, out: Path, own: RankAssignment, transport: MpiTransport) -> Callable[[int], Peer]:
     """A function that starts an actor in place of a lost one."""
-    ranks = train_section(config).distributed.ranks_per_env
+    ranks = config.training.distributed.ranks_per_env
     note = {
         "config": config_data(config),
         "file": str(config.source.path),
