@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutReturn
 from torch.optim import Optimizer
 
-from rlctl.distributed.learner.metrics import lag_metrics
+from rlctl.distributed.comm.chunk import lag_metrics
 from rlctl_agents.actor_link import ATTACHED, ActorLink, ended_infos
 from rlctl_agents.gradient_averaging import average_gradients, same_weights
 from rlctl_agents.off_policy.options import ReplayOptions

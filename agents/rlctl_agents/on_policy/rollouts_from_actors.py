@@ -16,7 +16,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlctl.distributed.learner.metrics import lag_metrics
+from rlctl.distributed.comm.chunk import lag_metrics
 from rlctl_agents.actor_link import ATTACHED, ActorLink, ended_infos
 from rlctl_agents.gradient_averaging import same_weights
 from rlctl_agents.on_policy.averaged_update import AveragedUpdate
