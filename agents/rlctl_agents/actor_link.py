@@ -14,8 +14,8 @@ from rlctl.distributed.comm.chunk import Chunk
 
 if TYPE_CHECKING:
     from rlctl.distributed.comm.polling import RankGroup
+    from rlctl.distributed.learner.collector import Collector
     from rlctl.distributed.learner.context import LearnerContext
-    from rlctl.distributed.learner.experience_source import ExperienceSource
 
 ATTACHED = ("link", "bootstrap", "_spec", "_memory", "_update")
 """Attributes of a model that are not saved with it."""
@@ -31,7 +31,7 @@ class ActorLink:
         learners: of the same policy, this one among them; None: it is alone.
     """
 
-    source: ExperienceSource
+    source: Collector
     asked_to_stop: Callable[[], bool] = lambda: False
     learners: RankGroup | None = None
 

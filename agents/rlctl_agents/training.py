@@ -21,7 +21,6 @@ from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
-from rlctl.distributed.modes.lockstep import LockstepVectorEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualVectorActions
 from rlctl.plugins.registry import game_factory, load_policy
@@ -186,9 +185,9 @@ def _environments(
         parts = {"with_mask": spec.with_mask, "with_privileged": spec.with_privileged}
         environments = GymnasiumVectorEnv(vector, name=f"campaign {factory.name}", **parts)
         return TrainingVecEnv(environments, spec.bootstrap, spec.mask_in_row), centre
-    if ranks.collector is None:
-        remote = LockstepVectorEnv(ranks.comm, ranks.workers, ranks.limit_s)
-        return TrainingVecEnv(remote, spec.bootstrap, spec.mask_in_row), centre
+    if ranks.lockstep is not None:
+        return TrainingVecEnv(ranks.lockstep, spec.bootstrap, spec.mask_in_row), centre
+    assert ranks.collector is not None
     assert ranks.spaces is not None
     return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, spec.mask_in_row), centre
 

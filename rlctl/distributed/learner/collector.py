@@ -23,7 +23,7 @@ from rlctl.distributed.learner.chunk_log import ChunkLog
 
 
 class Collector:
-    """An ``rlctl.distributed.learner.experience_source.ExperienceSource`` over a transport.
+    """The connection of a learner with its actors: chunks in, policies out.
 
     Args:
         registry: the actors.
@@ -31,6 +31,9 @@ class Collector:
         chunk_log: chunks are written to it before they are acknowledged; None: nowhere.
         window: puts a policy where actors read it by themselves; None: policies are sent.
         clock, sleep: replaced in tests and simulations of actors.
+
+    Attributes:
+        version: of the newest published policy; 0 before the first.
     """
 
     def __init__(
@@ -86,7 +89,14 @@ class Collector:
     def publish(
         self, policy_spec: Mapping[str, Any], weights: Float32, exploration: float = 0.0, at_random: bool = False
     ) -> None:
-        """See ``ExperienceSource``."""
+        """Publish a policy, which every actor uses as soon as it receives it.
+
+        Args:
+            policy_spec: meaning of the weights, see ``numpy_policies``; constant within a training.
+            weights: flat; copied.
+            exploration: a probability of a random action or a standard deviation, depending on the kind of policy.
+            at_random: whether to act at random instead.
+        """
         self.version += 1
         self._weights = PolicyWeights(self.version, exploration, at_random, weights).encode()
         if self._window is not None and not self._window(self.version, self._weights):
@@ -98,7 +108,14 @@ class Collector:
                     self._welcome(handle, peer)
 
     def next_batch(self, transitions: int, stop_requested: Callable[[], bool]) -> list[Chunk]:
-        """See ``ExperienceSource``."""
+        """Wait, asleep, for chunks of at least so many transitions together, in the order in which they came.
+
+        Each is acknowledged: its actor may send the next one. Nothing is dropped for its age. Fewer come back when
+        ``stop_requested``.
+
+        Raises:
+            RanksLostError: there is no actor any more, and none can be started.
+        """
         taken: list[Chunk] = []
         count = 0
         backoff = Backoff(sleep=self._sleep)

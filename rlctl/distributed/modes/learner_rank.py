@@ -20,6 +20,7 @@ from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.chunk_log import ChunkLog
 from rlctl.distributed.learner.collector import Collector
 from rlctl.distributed.learner.context import LearnerContext
+from rlctl.distributed.modes.lockstep import LockstepVectorEnv
 from rlctl.plugins.preflight import check_training
 from rlctl.plugins.registry import game_factory
 from rlctl.system.files import storage_errors
@@ -27,7 +28,7 @@ from rlctl.system.files import storage_errors
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
 
-REPLACEMENT = "rlctl.distributed.modes.rank"
+REPLACEMENT = "rlctl.distributed.modes.actor_rank"
 
 
 def run_learner(
@@ -43,18 +44,15 @@ def run_learner(
     }
     alone = distributed.learners == 1 or context.learners is None
     learner_context = LearnerContext(
-        agent=own.agent,
-        learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
-        environments=len(peers) * distributed.envs_per_actor,
         stop=context.stop,
-        collector=None,
-        comm=comm,
-        workers=list(peers.values()),
-        limit_s=context.limit_s,
+        learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
+        agent=own.agent,
+        environments=len(peers) * distributed.envs_per_actor,
     )
     with config.source.located(), storage_errors(out, "then go on with --resume"):
         learner = check_training(config, game_factory(config.campaign.name, config.campaign.options))
         if distributed.mode == "lockstep":
+            learner_context.lockstep = LockstepVectorEnv(comm, list(peers.values()), context.limit_s)
             return learner.train_on_ranks(out, resume, progress, learner_context)
         transport = MpiTransport(comm)
         replace = _replacer(config, out, own, transport) if context.survives else None
