@@ -83,7 +83,7 @@ class Actor:
         envs = self.envs
         spaces = describe(envs.observation_space, envs.action_space)
         hello = ActorHello(self.number, envs.count, envs.transition_spec, spaces)
-        self._transport.send(self.learner, MessageKind.HELLO, hello.encode())
+        self._transport.send(self.learner, MessageKind.HELLO, encode(hello))
         why = ""
         with Heartbeat(self._beat, self._lease_s):
             try:
@@ -161,11 +161,11 @@ class Actor:
     def _on_message(self, message: Message) -> None:
         match message.kind:
             case MessageKind.WELCOME:
-                self._welcome = Welcome.decode(message.data)
+                self._welcome = decode(message.data)
             case MessageKind.WEIGHTS:
-                self._use(PolicyWeights.decode(message.data))
+                self._use(decode(message.data))
             case MessageKind.ACK:
-                self._acknowledged = decode(message.data)[0]
+                self._acknowledged = decode(message.data)
             case _:
                 pass  # a beat
 

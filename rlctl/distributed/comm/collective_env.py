@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 import sys
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import gymnasium
-import numpy as np
 
 from rlctl.distributed.comm.codec import Bytes, decode, encode
 from rlctl.distributed.comm.polling import LIMIT_S, receive
@@ -94,8 +92,7 @@ class CollectiveGroup:
     def _announce(self, name: str, number: int, args: Any = (), kwargs: Any = None) -> None:
         from mpi4py import MPI
 
-        # Actions and options are whatever the environment takes.
-        data = encode([name, number], arguments=np.frombuffer(pickle.dumps((args, kwargs)), np.uint8))
+        data = encode((name, number, args, kwargs))
         self._pending = [(request, sent) for request, sent in self._pending if not request.Test()]
         self._pending += [(self._own.Isend([data, MPI.BYTE], rank, _TAG), data) for rank in range(1, self._own.size)]
 
@@ -152,13 +149,12 @@ def follow_calls(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patien
     try:
         while True:
             data = receive(own, 0, _TAG, limit_s, None if failed is None else patience_s)
-            (name, number), arrays = (("", 0), {}) if data is None else decode(data)
+            name, number, args, kwargs = ("", 0, (), {}) if data is None else decode(data)
             if failed is not None and name != _FAILED:
                 raise failed
             failed = None
             if name == _LEAVE:
                 return
-            args, kwargs = pickle.loads(arrays["arguments"].tobytes())
             try:
                 if name == "make":
                     envs[number] = maker(comm)

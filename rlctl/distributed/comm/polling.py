@@ -139,17 +139,17 @@ class RankGroup:
         return int(array[0])
 
     def broadcast(self, note: Any) -> Any:
-        """The first rank's note, which JSON can hold, on all."""
-        data = encode(note).copy() if self.rank == 0 else EMPTY
+        """The first rank's note, which is pickled, on all."""
+        data = encode(note) if self.rank == 0 else EMPTY
         size = np.array([len(data)], np.int64)
         wait(self._comm.Ibcast(size, 0), self._limit_s)
         if self.rank:
             data = np.zeros(int(size[0]), np.uint8)
         wait(self._comm.Ibcast(data, 0), self._limit_s)
-        return decode(data)[0]
+        return decode(data)
 
     def gather(self, note: Any) -> list[Any] | None:
-        """The notes of all ranks, which JSON can hold, on the first one; None elsewhere."""
+        """The notes of all ranks, which are pickled, on the first one; None elsewhere."""
         from mpi4py import MPI
 
         data, first = encode(note), self.rank == 0
@@ -160,4 +160,4 @@ class RankGroup:
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         target = [everything, sizes.tolist(), starts[:-1].tolist(), MPI.BYTE] if first else None
         wait(self._comm.Igatherv(data, target, 0), self._limit_s)
-        return [decode(everything[a:b])[0] for a, b in itertools.pairwise(starts)] if first else None
+        return [decode(everything[a:b]) for a, b in itertools.pairwise(starts)] if first else None

@@ -112,7 +112,7 @@ def _run_replacement() -> None:
         parent, world = MPI.Comm.Get_parent(), MPI.COMM_WORLD
         data = receive(parent, 0, 0)
         assert data is not None
-        note = decode(data)[0]
+        note = decode(data)
         config = Config.model_validate(note["config"])
         config._source = Source(Path(note["file"]), {})
         role = Role.ENVIRONMENT if world.rank else Role.ACTOR
