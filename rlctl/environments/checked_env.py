@@ -163,7 +163,7 @@ def finite_reward(reward: Any) -> float:
     Raises:
         EnvironmentFault: it is none, is not finite, or too large for float32; the message lacks the place.
     """
-    number = _number(reward)
+    number = float(reward) if isinstance(reward, float) else _number(reward)
     if number is None:
         raise EnvironmentFault(f"the reward is {brief(reward)}, not a number", "wrong_shape")
     if not abs(number) <= LARGEST:  # NaN, too

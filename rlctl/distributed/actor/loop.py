@@ -44,9 +44,6 @@ class Actor:
     """One actor; ``run`` returns when it must leave.
 
     Args:
-        number: of the actor, among the agent's.
-        learner: peer that it sends to.
-        limits: when to send.
         lease_s: a learner from which nothing was received for so long is gone.
         entropy: seeds the randomness of its actions.
         interrupt: called from another thread to get the main thread out of a step; None: steps are not interrupted.

@@ -88,12 +88,6 @@ def lag_metrics(chunks: Sequence[Chunk], version: int) -> dict[str, float]:
 class ChunkRecorder:
     """Collects an actor's steps in one array, which is reused, until they are sent as a chunk.
 
-    Args:
-        actor: its number.
-        count: environments that are stepped together.
-        capacity: most steps in a chunk.
-        state_size: of a recurrent policy's state, for each environment.
-
     Attributes:
         number: of the next chunk.
         steps: recorded since ``start``.

@@ -42,14 +42,7 @@ _T = TypeVar("_T")
 
 
 class CollectiveGroup:
-    """The first rank's side of a group.
-
-    Args:
-        comm: of the group; making this is collective with ``follow_calls`` on the other ranks.
-
-    Attributes:
-        comm: for the environments; calls are announced over a copy of it.
-    """
+    """The first rank's side of a group, which announces calls over a copy of its communicator."""
 
     def __init__(self, comm: Intracomm) -> None:
         self.comm = comm
@@ -57,11 +50,7 @@ class CollectiveGroup:
         self._pending: list[tuple[Request, Bytes]] = []
 
     def makers(self, maker: Maker, count: int = 1) -> list[Callable[[], CollectiveEnv]]:
-        """Makers of ``count`` environments whose calls are repeated on all ranks.
-
-        Args:
-            maker: called with ``comm``.
-        """
+        """Makers of ``count`` environments whose calls are repeated on all ranks; ``maker`` is called with ``comm``."""
 
         def make(number: int) -> CollectiveEnv:
             return CollectiveEnv(self.call("make", number, partial(maker, self.comm)), self, number)
@@ -134,11 +123,7 @@ class CollectiveEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 def follow_calls(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patience_s: float = PATIENCE_S) -> None:
     """Repeat the first rank's calls on this rank's environments, until it dismisses the group or is dead.
 
-    Args:
-        maker: as the first rank's.
-        comm: of the group; collective with ``CollectiveGroup``.
-        limit_s: the longest nap of a wait.
-        patience_s: see ``PATIENCE_S``.
+    Making a ``CollectiveGroup`` on the first rank is collective with this.
 
     Raises:
         Exception: raised by an environment on this rank and not on the first one.

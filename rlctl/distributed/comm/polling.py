@@ -36,12 +36,7 @@ def limit_s(ranks: int) -> float:
 
 
 class Backoff:
-    """Growing naps, one after each look that found nothing.
-
-    Args:
-        limit_s: the longest nap.
-        sleep: replaces ``time.sleep``, for tests under a virtual clock.
-    """
+    """Growing naps of up to ``limit_s``, one after each look that found nothing."""
 
     def __init__(self, limit_s: float = LIMIT_S, sleep: Callable[[float], None] | None = None) -> None:
         self.limit_s = limit_s
@@ -63,7 +58,6 @@ def wait(request: Request, limit_s: float = LIMIT_S, until_s: float | None = Non
     """Sleep until a request is done; whether it is.
 
     Args:
-        limit_s: the longest nap.
         until_s: give up after so many seconds; the request stays open. None: never.
 
     Raises:
@@ -82,7 +76,6 @@ def receive(comm: Comm, source: int, tag: int, limit_s: float = LIMIT_S, until_s
     """Sleep until a message arrives, and return it.
 
     Args:
-        limit_s: the longest nap.
         until_s: give up after so many seconds, and return None. None: never.
 
     Raises:
@@ -104,12 +97,7 @@ def receive(comm: Comm, source: int, tag: int, limit_s: float = LIMIT_S, until_s
 class RankGroup:
     """Collectives over the ranks of a communicator, which sleep while they wait for each other.
 
-    Args:
-        comm: all its ranks call the same, in the same order.
-        limit_s: the longest nap.
-
-    Attributes:
-        size, rank: of the communicator.
+    All ranks call the same, in the same order.
     """
 
     def __init__(self, comm: Comm, limit_s: float = LIMIT_S) -> None:

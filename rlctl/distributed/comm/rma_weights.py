@@ -24,8 +24,7 @@ _HEAD = struct.Struct("<qq")
 class WeightsWindow:
     """Room for one ``PolicyWeights`` message in the memory of each learner; collective over ``comm``.
 
-    Args:
-        learner: rank in whose memory this rank reads or, if it is its own rank, writes.
+    This rank reads in the memory of ``learner`` or, if it is its own rank, writes there.
     """
 
     def __init__(self, comm: Intracomm, learner: int) -> None:

@@ -26,12 +26,7 @@ _REQUEST, _REPLY = 201, 202
 
 
 class LockstepConnection:
-    """One end of the connection between a learner and a worker, which sleeps while it waits.
-
-    Args:
-        peer: rank of the other end in ``comm``.
-        asks: whether this is the learner's end.
-    """
+    """One end of the connection between a learner, which ``asks``, and a worker; it sleeps while it waits."""
 
     def __init__(self, comm: Comm, peer: int, asks: bool, limit_s: float = LIMIT_S) -> None:
         self.peer = peer
