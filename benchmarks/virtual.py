@@ -29,7 +29,7 @@ from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.collector import Collector
 from rlctl_agents.actor_link import ActorLink
 from rlctl_agents.on_policy.options import OnPolicyOptions
-from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.on_policy.rollouts_from_actors import ActorPPO
 from rlctl_agents.vec_env import RemoteEnvSpec
 
 LAYOUT = TransitionSpec(4, 0, 0, 1)

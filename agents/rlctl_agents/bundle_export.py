@@ -20,7 +20,7 @@ from rlctl.config.provenance import provenance
 from rlctl.core.errors import EnvironmentFault
 from rlctl.environments.reward_env import rewarded
 from rlctl_agents import plain_model
-from rlctl_agents.algorithm import AlgorithmSpec
+from rlctl_agents.algorithm import LearnerOptions
 from rlctl_agents.policy_export import PolicyPart, parts, policy_spec
 from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
@@ -37,7 +37,7 @@ _OUTPUTS = {"squashed_gaussian": "squashed_gaussian", "deterministic": "squashed
 
 def export_policy(
     model: Any,
-    spec: AlgorithmSpec,
+    options: LearnerOptions,
     folder: Path,
     factory: Game,
     env: RemoteEnvSpec,
@@ -56,15 +56,15 @@ def export_policy(
         "campaign": {"name": factory.name, "version": factory.version},
         "spaces": saved_policy.describe(*env.env_spaces),
         "network": actor_network(model),
-        "deterministic": spec.options.deterministic,
+        "deterministic": options.deterministic,
         "decisions": model.num_timesteps,
         "seed": config.seed,
         "config_hash": config_hash(config),
         "game_hash": game_hash(config, factory),
         **provenance(),
     }
-    if spec.residual is not None:
-        manifest["residual"] = spec.residual.model_dump()
+    if options.rule is not None:
+        manifest["residual"] = options.rule.model_dump()
     if before is not None:
         manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
     own, action = env.env_spaces
@@ -82,8 +82,8 @@ def export_policy(
                 model.save(files[1], exclude=plain_model.UNFINISHED)
             if rows is None:
                 assert isinstance(env, TrainingVecEnv)
-                rows = played_rows(model, env, spec.options.deterministic)
-            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if spec.mask_in_row and env.n_mask else None
+                rows = played_rows(model, env, options.deterministic)
+            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if options.mask_in_row and env.n_mask else None
             saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=files)
     except KeyboardInterrupt:
         _remove_unfinished(folder)  # it may have struck while that was being removed

@@ -26,10 +26,10 @@ from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualVectorActions
 from rlctl.plugins.registry import game_factory, load_policy
 from rlctl_agents.actor_link import ActorLink
-from rlctl_agents.algorithm import OPTIONS, AlgorithmSpec, Setting
+from rlctl_agents.algorithm import OPTIONS, LearnerOptions
+from rlctl_agents.builders import Setting, make_model, model_class
 from rlctl_agents.bundle_export import export_policy
 from rlctl_agents.callback import StopSignals, TrainingCallback
-from rlctl_agents.env_setup import env_setup
 from rlctl_agents.on_policy.options import set_layout
 from rlctl_agents.starting_policy import begin_as, starting_policy
 from rlctl_agents.training_board import TrainingBoard
@@ -51,7 +51,7 @@ ROWS = 2048
 
 def train(
     config: Config,
-    spec: AlgorithmSpec,
+    options: LearnerOptions,
     out: Path,
     resume: bool,
     progress: Progress,
@@ -64,7 +64,7 @@ def train(
     write a checkpoint first.
 
     Args:
-        spec: of the algorithm, with its options.
+        options: of the algorithm.
         resume: go on from the newest checkpoint in ``out``, if there is one, up to the same total of decisions.
         ranks: where a learner's rank calls this; None: everything happens in this process.
 
@@ -75,9 +75,9 @@ def train(
         ConfigError: the configuration cannot be used, or does not fit the checkpoint.
         KeyboardInterrupt: it was stopped; the checkpoint is written. Not raised on ranks.
     """
-    section, options, builder = _section(config), spec.options, spec.builder()
+    section = _section(config)
     _require_device(options.device)
-    before = starting_policy(config, spec.residual)
+    before = starting_policy(config, options.rule)
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -90,9 +90,9 @@ def train(
     # Where environments cannot be saved, a resumed training goes on in new ones.
     entropy = [seed, done] if ranks is None else [seed, done, ranks.agent, ranks.number]
     sequence = np.random.SeedSequence(entropy).generate_state(2)
-    env, centre = _environments(spec, config, factory, int(sequence[0]), ranks)
+    env, centre = _environments(options, config, factory, int(sequence[0]), ranks)
     from_actors = ranks is not None and ranks.collector is not None
-    kind = builder.model_class(from_actors)
+    kind = model_class(options, from_actors)
     try:
         set_random_seed(int(sequence[1]))
         if start:
@@ -100,8 +100,8 @@ def train(
         else:
             environments = env.num_envs if ranks is None else ranks.environments
             learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
-            sets = set_layout(factory, config.seed) if spec.attends else None
-            model = builder.make(kind, Setting(env, from_actors, centre, environments, learners, sets))
+            sets = set_layout(factory, config.seed)
+            model = make_model(options, Setting(env, from_actors, centre, environments, learners, sets))
             model.action_space.seed(int(sequence[1]))
             if before is not None:
                 begin_as(model, before)
@@ -120,7 +120,7 @@ def train(
             seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
             with tempfile.TemporaryDirectory(prefix=".policy-", dir=out.resolve()) as folder:
-                saved = export_policy(model, spec, Path(folder) / "policy", factory, env, config, rows, before)
+                saved = export_policy(model, options, Path(folder) / "policy", factory, env, config, rows, before)
                 return load_policy(config, str(saved))
 
         callback = TrainingCallback(
@@ -154,7 +154,7 @@ def train(
         if asked or not first:
             return None
         rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
-        return export_policy(model, spec, out / "policy", factory, env, config, rows, before)
+        return export_policy(model, options, out / "policy", factory, env, config, rows, before)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
@@ -167,30 +167,30 @@ def _section(config: Config) -> TrainSection:
 
 
 def _environments(
-    spec: AlgorithmSpec, config: Config, factory: Game, seed: int, ranks: LearnerContext | None
+    options: LearnerOptions, config: Config, factory: Game, seed: int, ranks: LearnerContext | None
 ) -> tuple[RemoteEnvSpec, tuple[int, ...]]:
     """What the algorithm learns from, and the choices that mean "as the rule says"; none without a rule."""
     vector: Any = None
     centre: tuple[int, ...] = ()
-    if ranks is None or spec.residual is not None:
+    if ranks is None or options.rule is not None:
         count, capacity = _section(config).num_envs if ranks is None else 1, config.machine.capacity()
         if isinstance(factory, CampaignFactory):
             vector = CampaignVectorEnv(factory, count, seed, capacity)
         else:
             vector = factory.vector_env(count, seed, capacity)
-        vector = env_setup(spec, vector, factory.name)
+        vector = options.env_setup(vector, factory.name)
     if isinstance(vector, ResidualVectorActions):
         vector.reset()  # only a decision tells
         centre = vector.centre
     if ranks is None:
-        parts = {"with_mask": spec.with_mask, "with_privileged": spec.with_privileged}
+        parts = {"with_mask": options.with_mask, "with_privileged": options.with_privileged}
         environments = GymnasiumVectorEnv(vector, name=f"campaign {factory.name}", **parts)
-        return TrainingVecEnv(environments, spec.bootstrap, spec.mask_in_row), centre
+        return TrainingVecEnv(environments, options.values_truncated, options.mask_in_row), centre
     if ranks.collector is None:
         remote = LockstepVectorEnv(ranks.comm, ranks.workers, ranks.limit_s)
-        return TrainingVecEnv(remote, spec.bootstrap, spec.mask_in_row), centre
+        return TrainingVecEnv(remote, options.values_truncated, options.mask_in_row), centre
     assert ranks.spaces is not None
-    return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, spec.mask_in_row), centre
+    return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, options.mask_in_row), centre
 
 
 def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec) -> None:

@@ -15,17 +15,15 @@ from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.distributed.comm.chunk import ChunkRecorder, decode_chunk
 from rlctl.distributed.comm.transition_spec import Seeds, TransitionSpec
 from rlctl_agents.actor_link import ActorLink
-from rlctl_agents.dqn.learner import ActorDQN
 from rlctl_agents.maskable_ppo.learner import ActorMaskablePPO
 from rlctl_agents.off_policy.options import ReplayOptions
 from rlctl_agents.off_policy.replay_buffer import TimedReplayBuffer
+from rlctl_agents.off_policy.replay_from_actors import ActorDQN, ActorSAC, ActorTD3
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
 from rlctl_agents.on_policy.options import OnPolicyOptions
-from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.on_policy.rollouts_from_actors import ActorPPO
 from rlctl_agents.recurrent_ppo.learner import ActorRecurrentPPO
 from rlctl_agents.recurrent_ppo.networks import CriticMemory, run_along
-from rlctl_agents.sac.learner import ActorSAC
-from rlctl_agents.td3.learner import ActorTD3
 from rlctl_agents.vec_env import RemoteEnvSpec
 
 torch.set_num_threads(1)

@@ -15,7 +15,7 @@ from rlctl.distributed.comm.transition_spec import TransitionSpec
 from rlctl_agents.actor_link import ActorLink
 from rlctl_agents.on_policy.averaged_update import OutOfStepError, require_same_weights
 from rlctl_agents.on_policy.options import OnPolicyOptions
-from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.on_policy.rollouts_from_actors import ActorPPO
 from rlctl_agents.vec_env import RemoteEnvSpec
 
 SEEN = spaces.Box(-np.inf, np.inf, (3,), np.float32)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
+from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutReturn
 from torch.optim import Optimizer
@@ -112,3 +114,32 @@ class OffPolicyFromActors:
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *ATTACHED]  # type: ignore[misc]
+
+
+class ActorSAC(OffPolicyFromActors, SAC):
+    """SAC from the chunks of actors."""
+
+    def optimizers(self) -> Sequence[Optimizer]:
+        """That of the entropy's weight too, where it is learned."""
+        entropy = self.ent_coef_optimizer
+        return [*super().optimizers(), *([] if entropy is None else [entropy])]
+
+
+class ActorTD3(OffPolicyFromActors, TD3):
+    """TD3 from the chunks of actors."""
+
+    def exploration(self) -> float:
+        """The standard deviation of the noise."""
+        return 0.0 if self.action_noise is None else float(np.mean(cast(Any, self.action_noise)._sigma))
+
+
+class ActorDQN(OffPolicyFromActors, DQN):
+    """DQN from the chunks of actors."""
+
+    def optimizers(self) -> Sequence[Optimizer]:
+        """That of the one network."""
+        return [self.policy.optimizer]
+
+    def exploration(self) -> float:
+        """The probability of a random action."""
+        return float(self.exploration_rate)

@@ -64,6 +64,11 @@ class OnPolicyOptions(BaseModel):
         """
         return max(1, self.n_steps // 8)
 
+    @property
+    def values_truncated(self) -> bool:
+        """As ``bootstrap`` says."""
+        return self.bootstrap
+
     def check_memory(self, config: Config) -> None:
         """Check that memory holds the decisions between two updates.
 
@@ -94,6 +99,11 @@ class ChoiceOptions(BaseModel):
     attention: AttentionSize = AttentionSize()
     residual: RuleEntry | None = None
 
+    @property
+    def rule(self) -> RuleEntry | None:
+        """As ``residual`` says."""
+        return self.residual
+
     def attention_spec(self, sets: SetLayout | None) -> dict[str, Any] | None:
         """``rlctl.bundle.attention.AttentionSpec`` as a mapping; None: a perceptron.
 
@@ -111,9 +121,9 @@ class ChoiceOptions(BaseModel):
             raise ConfigError(problem, (*OPTIONS, "attention"))
         return spec
 
-    def manifest_network(self, hidden: list[int], game: Game, seed: int) -> dict[str, Any]:
-        """The acting network, as the manifest of a saved policy describes it."""
-        spec = self.attention_spec(set_layout(game, seed))
+    def choosing_network(self, hidden: list[int], sets: SetLayout | None) -> dict[str, Any]:
+        """The acting network; see ``LearnerOptions.manifest_network``."""
+        spec = self.attention_spec(sets)
         return {"hidden": hidden} if spec is None else {"hidden": [], "attention": spec}
 
     def check_choices(self, config: Config, game: Game) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rlctl.distributed.learner.metrics import lag_metrics
@@ -22,6 +23,7 @@ from rlctl_agents.gradient_averaging import same_weights
 from rlctl_agents.on_policy.averaged_update import AveragedUpdate
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
 from rlctl_agents.on_policy.options import OnPolicyOptions
+from rlctl_agents.on_policy.rollout_buffers import FilledRolloutBuffer
 from rlctl_agents.on_policy.vtrace import vtrace
 from rlctl_agents.policy_export import policy_spec, policy_weights
 
@@ -159,3 +161,11 @@ class OnPolicyFromActors:
     def _actions(self, batch: ChunkBatch) -> torch.Tensor:
         actions = self._tensor(batch.actions)
         return actions.long().flatten() if isinstance(cast(Any, self).action_space, spaces.Discrete) else actions
+
+
+class ActorPPO(OnPolicyFromActors, PPO):
+    """PPO from the chunks of actors."""
+
+    def _setup_model(self) -> None:
+        self.rollout_buffer_class = FilledRolloutBuffer
+        super()._setup_model()
