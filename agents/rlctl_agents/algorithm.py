@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.errors import ConfigError
-from rlctl.core.sets import SetLayout
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualActions, ResidualVectorActions
@@ -61,12 +60,8 @@ class LearnerOptions(BaseModel):
     def check(self, config: Config, game: Game) -> None:
         """Raise ConfigError if a campaign or environment does not suit these options."""
 
-    def manifest_network(self, sets: SetLayout | None) -> dict[str, Any]:
-        """The acting network, as ``rlctl.bundle.manifest.Network`` describes it.
-
-        Args:
-            sets: that the observation is made of; None: it is not.
-        """
+    def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:
+        """The acting network for a campaign, as ``rlctl.bundle.manifest.Network`` describes it."""
         raise NotImplementedError
 
     def env_setup(self, environment: Any, campaign: str) -> Any:

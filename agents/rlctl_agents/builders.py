@@ -11,7 +11,7 @@ from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 
-from rlctl.core.sets import SetLayout
+from rlctl.environments.reward_env import Game
 from rlctl_agents.algorithm import LearnerOptions
 from rlctl_agents.dqn.config import DQNConfig
 from rlctl_agents.maskable_ppo.config import MaskablePPOConfig
@@ -62,7 +62,7 @@ class Setting:
         centre: choices that mean "as the rule says"; empty without a rule.
         environments: how many, of this learner.
         learners: of this policy; each has its share of a minibatch.
-        layout: of observations that are made of sets; None: they are not.
+        game, seed: of the configuration.
     """
 
     env: RemoteEnvSpec
@@ -70,7 +70,8 @@ class Setting:
     centre: tuple[int, ...]
     environments: int
     learners: int
-    layout: SetLayout | None = None
+    game: Game
+    seed: int
 
 
 def model_class(options: LearnerOptions, from_actors: bool) -> type[Any]:
@@ -114,7 +115,7 @@ def _on_policy_network(options: OnPolicyOptions, setting: Setting) -> tuple[Any,
     if isinstance(options, RecurrentPPOConfig):
         return "MlpLstmPolicy", {"net_arch": options.net_arch, "lstm_hidden_size": options.lstm_units}
     assert isinstance(options, MaskablePPOConfig)
-    attention = options.attention_spec(setting.layout)
+    attention = options.attention_spec(setting.game, setting.seed)
     if attention is None:
         return "MlpPolicy", {"net_arch": options.net_arch}
     return AttentiveMaskablePolicy, {"attention": attention}
@@ -125,7 +126,7 @@ def _make_ppo(kind: type[Any], options: PPOConfig, setting: Setting, arguments: 
     env = setting.env
     options.check_bias(sum(env.heads))
     bias = options.logit_bias or initial_logit_bias(env.heads, setting.centre) or None
-    attention = options.attention_spec(setting.layout)
+    attention = options.attention_spec(setting.game, setting.seed)
     kwargs: dict[str, Any] = {"net_arch": options.net_arch, "optimizer_kwargs": {"eps": 1e-5, "fused": True}}
     if env.n_mask or env.n_privileged or attention or options.observation_clip is not None:
         kwargs |= {"n_obs": env.n_obs, "n_mask": env.n_mask, "logit_bias": bias, "attention": attention}

@@ -17,7 +17,6 @@ from rlctl_agents.action_support import require_learned
 from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.dqn.config import DQNConfig
 from rlctl_agents.maskable_ppo.config import MaskablePPOConfig
-from rlctl_agents.on_policy.options import set_layout
 from rlctl_agents.ppo.config import PPOConfig
 from rlctl_agents.recurrent_ppo.config import RecurrentPPOConfig
 from rlctl_agents.sac.config import SACConfig
@@ -60,7 +59,7 @@ class StableBaselinesLearner(Learner):
                     "name": self.section.algorithm,
                     "campaign": {"name": game.name, "version": game.version},
                     "spaces": describe(observation, action),
-                    "network": self.options.manifest_network(set_layout(game, self.config.seed)),
+                    "network": self.options.manifest_network(game, self.config.seed),
                     "deterministic": True,
                 }
             )

@@ -30,7 +30,6 @@ from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.builders import Setting, make_model, model_class
 from rlctl_agents.bundle_export import export_policy
 from rlctl_agents.callback import StopSignals, TrainingCallback
-from rlctl_agents.on_policy.options import set_layout
 from rlctl_agents.starting_policy import begin_as, starting_policy
 from rlctl_agents.training_board import TrainingBoard
 from rlctl_agents.training_checkpoint import Checkpoint, Checkpoints
@@ -100,8 +99,8 @@ def train(
         else:
             environments = env.num_envs if ranks is None else ranks.environments
             learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
-            sets = set_layout(factory, config.seed)
-            model = make_model(options, Setting(env, from_actors, centre, environments, learners, sets))
+            setting = Setting(env, from_actors, centre, environments, learners, factory, config.seed)
+            model = make_model(options, setting)
             model.action_space.seed(int(sequence[1]))
             if before is not None:
                 begin_as(model, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,19 +84,21 @@ class RemoteEnvSpec(VecEnv):
         """No environment is held."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of the specification itself."""
-        return [getattr(self, attr_name)]
+        """An attribute of this object, once per environment."""
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """There is no environment that could use it."""
+        """Set an attribute of this object."""
+        setattr(self, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """There is no environment that could be asked."""
-        raise NotImplementedError(f"actors hold the environments, {method_name} cannot be called here")
+        """Call a method of this object that gives a row per environment, as ``action_masks`` does."""
+        rows = getattr(self, method_name)(*args, **kwargs)
+        return [rows[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Never."""
-        return [False]
+        """Never: there are no single environments to wrap."""
+        return [False for _ in self._get_indices(indices)]
 
 
 class TrainingVecEnv(RemoteEnvSpec):
@@ -163,36 +164,6 @@ class TrainingVecEnv(RemoteEnvSpec):
     def close(self) -> None:
         """Close the environments."""
         self.environments.close()
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The attribute of all environments together, once per environment."""
-        owner = self if attr_name == "action_masks" else self._owner
-        found = getattr(owner, attr_name, None) if attr_name == "render_mode" else getattr(owner, attr_name)
-        return [found] * len(self._chosen(indices))
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute of all environments together."""
-        setattr(self._owner, attr_name, value)
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Call a method; ``action_masks`` gives a row per environment, any other is called once for all."""
-        chosen = self._chosen(indices)
-        if method_name == "action_masks":
-            return [self._masks[i] for i in chosen]
-        return [getattr(self._owner, method_name)(*args, **kwargs)] * len(chosen)
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Never: there are no single environments to wrap."""
-        return [False] * len(self._chosen(indices))
-
-    @property
-    def _owner(self) -> Any:
-        return self.environments.env if isinstance(self.environments, GymnasiumVectorEnv) else self.environments
-
-    def _chosen(self, indices: int | Iterable[int] | None) -> Sequence[int]:
-        if indices is None:
-            return range(self.num_envs)
-        return [indices] if isinstance(indices, int) else list(indices)
 
     def _seen(self, rows: Float32) -> Float32:
         if self.n_mask:

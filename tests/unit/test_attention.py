@@ -131,7 +131,7 @@ def test_a_policy_begins_as_the_rule_says() -> None:
     choices[np.arange(16), 0, 3] = 1.0
     seen = np.concatenate([x, np.ones((16, 5)), np.zeros((16, 2))], axis=1, dtype=np.float32)
     policy: Any = model().policy
-    logits = policy.towers.forward_actor(torch.from_numpy(seen)).detach().numpy()
+    logits = policy.mlp_extractor.forward_actor(torch.from_numpy(seen)).detach().numpy()
     assert logits[:, 0] == pytest.approx(FAVOUR)
     assert logits[:, 1:] == pytest.approx(0.0)
     assert model().predict(seen, deterministic=True)[0].ravel().tolist() == [0] * 16

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rlctl.config.schema import Config
-from rlctl.core.sets import SetLayout
 from rlctl.environments.reward_env import Game
 from rlctl_agents.algorithm import LearnerOptions
 from rlctl_agents.on_policy.options import ChoiceOptions, OnPolicyOptions
@@ -21,6 +20,6 @@ class MaskablePPOConfig(OnPolicyOptions, ChoiceOptions, LearnerOptions):
         self.check_memory(config)
         self.check_choices(config, game)
 
-    def manifest_network(self, sets: SetLayout | None) -> dict[str, Any]:
+    def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:
         """See ``LearnerOptions.manifest_network``."""
-        return self.choosing_network(self.net_arch, sets)
+        return self.choosing_network(self.net_arch, game, seed)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.core.sets import SetLayout
+from rlctl.environments.reward_env import Game
 from rlctl_agents.algorithm import Width
 
 
@@ -36,6 +36,6 @@ class ReplayOptions(BaseModel):
     updates_per_decision: float = Field(default=1.0, gt=0, le=1000)
     net_arch: list[Width] = Field(default_factory=lambda: [256, 256], max_length=16)
 
-    def manifest_network(self, sets: SetLayout | None) -> dict[str, Any]:
+    def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:
         """See ``LearnerOptions.manifest_network``."""
         return {"hidden": self.net_arch, "activation": "relu", "output": self.output}

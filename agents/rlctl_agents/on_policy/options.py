@@ -104,7 +104,7 @@ class ChoiceOptions(BaseModel):
         """As ``residual`` says."""
         return self.residual
 
-    def attention_spec(self, sets: SetLayout | None) -> dict[str, Any] | None:
+    def attention_spec(self, game: Game, seed: int) -> dict[str, Any] | None:
         """``rlctl.bundle.attention.AttentionSpec`` as a mapping; None: a perceptron.
 
         Raises:
@@ -112,6 +112,7 @@ class ChoiceOptions(BaseModel):
         """
         if self.network == "perceptron":
             return None
+        sets = _set_layout(game, seed)
         if sets is None:
             raise ConfigError("this campaign's observation is not made of sets: use perceptron", (*OPTIONS, "network"))
         data = {"once": sets.once, "sets": [list(shape) for shape in sets.sets], "prior": sets.prior}
@@ -121,9 +122,9 @@ class ChoiceOptions(BaseModel):
             raise ConfigError(problem, (*OPTIONS, "attention"))
         return spec
 
-    def choosing_network(self, hidden: list[int], sets: SetLayout | None) -> dict[str, Any]:
+    def choosing_network(self, hidden: list[int], game: Game, seed: int) -> dict[str, Any]:
         """The acting network; see ``LearnerOptions.manifest_network``."""
-        spec = self.attention_spec(sets)
+        spec = self.attention_spec(game, seed)
         return {"hidden": hidden} if spec is None else {"hidden": [], "attention": spec}
 
     def check_choices(self, config: Config, game: Game) -> None:
@@ -138,8 +139,8 @@ class ChoiceOptions(BaseModel):
             _check_rule(self.residual, config, game)
 
     def _check_sets(self, game: Game, seed: int) -> None:
-        sets = set_layout(game, seed)
-        self.attention_spec(sets)
+        self.attention_spec(game, seed)
+        sets = _set_layout(game, seed)
         assert sets is not None
         observation, actions = game_spaces(game, seed)
         numbers = flatdim(observation)
@@ -152,7 +153,7 @@ class ChoiceOptions(BaseModel):
             )
 
 
-def set_layout(game: Game, seed: int) -> SetLayout | None:
+def _set_layout(game: Game, seed: int) -> SetLayout | None:
     """The layout of observations that are made of sets; None for others."""
     if rewarded(game):
         return None

@@ -10,7 +10,6 @@ from pydantic import Field
 from rlctl.bundle.actions import action_heads
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError
-from rlctl.core.sets import SetLayout
 from rlctl.environments.reward_env import Game, game_spaces
 from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.on_policy.options import ChoiceOptions, OnPolicyOptions
@@ -40,9 +39,9 @@ class PPOConfig(OnPolicyOptions, ChoiceOptions, LearnerOptions):
         self.check_bias(sum(action_heads(actions)) if isinstance(actions, Discrete | MultiDiscrete) else 0)
         self.check_choices(config, game)
 
-    def manifest_network(self, sets: SetLayout | None) -> dict[str, Any]:
+    def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:
         """See ``LearnerOptions.manifest_network``."""
-        return self.choosing_network(self.net_arch, sets) | {"observation_clip": self.observation_clip}
+        return self.choosing_network(self.net_arch, game, seed) | {"observation_clip": self.observation_clip}
 
     def check_bias(self, choices: int) -> None:
         """Check that there is an initial bias for each choice, or none.

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError
-from rlctl.core.sets import SetLayout
 from rlctl.environments.reward_env import Game
 from rlctl_agents.algorithm import LearnerOptions
 from rlctl_agents.on_policy.options import OnPolicyOptions
@@ -29,6 +28,6 @@ class RecurrentPPOConfig(OnPolicyOptions, LearnerOptions):
         if config.train is not None and config.train.distributed.learners > 1:
             raise ConfigError("recurrent_ppo learns on one learner: set it to 1", ("train", "distributed", "learners"))
 
-    def manifest_network(self, sets: SetLayout | None) -> dict[str, Any]:
+    def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:
         """See ``LearnerOptions.manifest_network``."""
         return {"hidden": self.net_arch, "lstm": self.lstm_units}
