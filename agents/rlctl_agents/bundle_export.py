@@ -14,14 +14,14 @@ from sb3_contrib import MaskablePPO
 
 from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.bundle.network import ATTENTION, NumpyPolicy
+from rlctl.bundle.network import NumpyPolicy
 from rlctl.config.load import config_hash, game_hash
 from rlctl.config.provenance import provenance
 from rlctl.core.errors import EnvironmentFault
 from rlctl.environments.reward_env import rewarded
 from rlctl_agents import plain_model
 from rlctl_agents.algorithm import LearnerOptions
-from rlctl_agents.policy_export import PolicyPart, parts, policy_spec
+from rlctl_agents.policy_export import actor_network, actor_weights
 from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 MOST_NUMBERS = 1 << 24
 """In the rows that a saved policy is checked with."""
-_OUTPUTS = {"squashed_gaussian": "squashed_gaussian", "deterministic": "squashed"}
 
 
 def export_policy(
@@ -93,39 +92,6 @@ def export_policy(
     check_same_answers(model, policy, rows)
     plain_model.check_plain_answers(made, policy, own, rows[:, : env.n_obs])
     return folder
-
-
-def actor_network(model: Any) -> dict[str, Any]:
-    """What the actor computes, as the manifest of a saved policy tells it.
-
-    Raises:
-        ConfigError: no saved policy can compute that.
-    """
-    spec = policy_spec(model)
-    network = {name: spec[name] for name in ("hidden", "activation")} | {"observation_clip": spec["clip"]}
-    if spec["kind"] in _OUTPUTS:
-        network["output"] = _OUTPUTS[spec["kind"]]
-    network |= {name: spec[name] for name in ("lstm", "attention") if name in spec}
-    return network
-
-
-def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
-    """The actor's weights, as ``rlctl.bundle.saved_policy.save`` takes them."""
-    weights: dict[str, NDArray[np.float32]] = {}
-    layer = 0
-    for part, tensors in parts(model):
-        arrays = [tensor.detach().cpu().numpy().astype(np.float32) for tensor in tensors]
-        if part is PolicyPart.LSTM:
-            weights |= dict(zip(("lstm.input", "lstm.recurrent", "lstm.bias"), arrays, strict=True))
-        elif part is PolicyPart.ATTENTION:
-            names = model.policy.mlp_extractor.actor.spec.shapes()
-            weights |= {f"{ATTENTION}{name}": array for name, array in zip(names, arrays, strict=True)}
-        elif part is PolicyPart.LOG_STD:
-            weights["log_std"] = arrays[0]
-        else:
-            weights |= {f"{layer}.weight": arrays[0], f"{layer}.bias": arrays[1]}
-            layer += 1
-    return weights
 
 
 def most_rows(numbers: int) -> int:

@@ -52,7 +52,7 @@ def begin_as(model: Any, policy: NumpyPolicy) -> None:
     """
     from stable_baselines3.common.save_util import load_from_zip_file
 
-    from rlctl_agents.bundle_export import actor_network
+    from rlctl_agents.policy_export import actor_network
 
     assert policy.folder is not None
     theirs, ours = policy.manifest.network, Network.model_validate(actor_network(model))
