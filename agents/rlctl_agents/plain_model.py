@@ -7,8 +7,6 @@ left here: Stable-Baselines3 and the environment, without rlctl, are enough to l
 from __future__ import annotations
 
 import io
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +15,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from sb3_contrib import MaskablePPO
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
-from rlctl.bundle import saved_policy
 from rlctl.bundle.network import NumpyPolicy
 from rlctl_agents import plain_extractors, set_networks
 from rlctl_agents.row_networks import MASKED_LOGIT
@@ -225,27 +220,3 @@ def _take_actor(made: Any, model: Any, attends: bool) -> None:
                 tensor = torch.cat([torch.full((more, *tensor.shape[1:]), fill), tensor.cpu()])
             weights[name] = tensor
         made.policy.load_state_dict(weights)
-
-
-def add(folder: Path) -> None:
-    """Write ``model_plain.zip`` into a saved policy whose ``model.zip`` needs rlctl's classes, from that file.
-
-    For policies that were saved before there was such a file, or by another version of Stable-Baselines3. Only open
-    a ``model.zip`` that you trust: it holds pickles.
-
-    Raises:
-        RuntimeError: it does not answer as the saved policy does.
-    """
-    policy = saved_policy.load(folder, deterministic=True)
-    kind: Any = {"maskable_ppo": MaskablePPO}.get(policy.name, PPO)
-    made = plain(kind.load(folder / MODEL, device="cpu"), policy.observation_space, policy.action_space)
-    with np.load(folder / saved_policy.GOLDEN) as pairs:
-        check_plain_answers(made, policy, policy.observation_space, pairs["observations"])
-    with tempfile.TemporaryDirectory() as temporary:
-        save(made, Path(temporary) / PLAIN)
-        saved_policy.add_file(folder, Path(temporary) / PLAIN)
-
-
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        add(Path(name))
