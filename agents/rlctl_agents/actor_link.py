@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.distributed.learner.experience_source import ExperienceSource
 
-ATTACHED = ("link", "bootstrap", "_spec", "_memory", "_update")
+ATTACHED = ("link", "bootstrap", "_spec", "_memory")
 """Attributes of a model that are not saved with it."""
 
 

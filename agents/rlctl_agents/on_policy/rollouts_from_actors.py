@@ -19,8 +19,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from rlctl.distributed.learner.metrics import lag_metrics
 from rlctl_agents.actor_link import ATTACHED, ActorLink, ended_infos
-from rlctl_agents.gradient_averaging import same_weights
-from rlctl_agents.on_policy.averaged_update import AveragedUpdate
+from rlctl_agents.gradient_averaging import average_gradients, same_weights
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
 from rlctl_agents.on_policy.options import OnPolicyOptions
 from rlctl_agents.on_policy.rollout_buffers import FilledRolloutBuffer
@@ -28,6 +27,11 @@ from rlctl_agents.on_policy.vtrace import vtrace
 from rlctl_agents.policy_export import policy_spec, policy_weights
 
 Arrays = dict[str, NDArray[Any]]
+FIGURES = (
+    *("train/policy_gradient_loss", "train/value_loss", "train/entropy_loss", "train/loss", "train/approx_kl"),
+    "train/clip_fraction",
+)
+"""Of an update, which several learners log the mean of."""
 
 
 @dataclass(slots=True)
@@ -66,9 +70,12 @@ class OnPolicyFromActors:
         """
         self.link, self.bootstrap = link, options.bootstrap
         self._spec = policy_spec(self)
-        self._update = AveragedUpdate()
-        if link.learners is not None:
-            same_weights(cast(Any, self).policy.parameters(), link.learners)
+        model = cast(Any, self)
+        if link.learners is not None and link.learners.size > 1:
+            same_weights(model.policy.parameters(), link.learners)
+            buffer = model.rollout_buffer
+            buffer.learners = link.learners
+            average_gradients(model.policy.optimizer, link.learners, lambda: buffer.share, model.max_grad_norm)
 
     def publish(self) -> None:
         """Send actors the policy as it is now."""
@@ -102,15 +109,21 @@ class OnPolicyFromActors:
         return True
 
     def train(self) -> None:
-        """One update; of several learners, that of all together."""
-        if self.link.count == 1:
+        """One update; several learners normalise advantages, average gradients and clip them together."""
+        model, learners = cast(Any, self), self.link.learners
+        if learners is None or learners.size == 1:
             super().train()  # type: ignore[misc]
-        else:
-            self._update.train(self, self.link)
-
-    def evaluate_minibatch(self, data: Any, actions: torch.Tensor) -> Any:
-        """Values, log-probabilities and entropies of a minibatch."""
-        return cast(Any, self).policy.evaluate_actions(data.observations, actions)
+            return
+        clip = model.max_grad_norm
+        model.max_grad_norm, model.normalize_advantage = np.inf, False
+        try:
+            super().train()  # type: ignore[misc]
+        finally:
+            model.max_grad_norm, model.normalize_advantage = clip, True
+        figures = np.array([model.logger.name_to_value[name] for name in FIGURES], np.float64)
+        learners.sum(figures)
+        for name, figure in zip(FIGURES, figures / learners.size, strict=True):
+            model.logger.record(name, figure)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *ATTACHED]  # type: ignore[misc]
