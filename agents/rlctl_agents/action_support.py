@@ -47,11 +47,7 @@ def problem(algorithm: str, space: spaces.Space[Any]) -> str | None:
 
 
 def require_learned(algorithm: str, space: spaces.Space[Any]) -> None:
-    """Refuse actions that an algorithm does not learn.
-
-    Raises:
-        ConfigError: it does not; the message says which algorithms do, or what to do where none does.
-    """
+    """Raise ConfigError if an algorithm does not learn such actions; the message says which do, or what to do."""
     why = problem(algorithm, space)
     if why is None:
         return

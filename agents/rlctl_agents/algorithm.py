@@ -65,14 +65,7 @@ class LearnerOptions(BaseModel):
         raise NotImplementedError
 
     def env_setup(self, environment: Any, campaign: str) -> Any:
-        """Give an environment the discount that shapes rewards, and wrap it around the rule that the policy corrects.
-
-        Args:
-            environment: or a vector of them.
-            campaign: its name, for the message.
-
-        Returns:
-            what is used in its place.
+        """Give an environment, or a vector of them, the discount that shapes rewards, and wrap it around the rule.
 
         Raises:
             ConfigError: the environment knows no choices around a rule.

@@ -48,7 +48,7 @@ def export_policy(
 
     Args:
         rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
-        before: the saved policy that the learning went on with.
+        before: the policy that the training started from.
     """
     manifest: dict[str, Any] = {
         "name": config.train.algorithm if config.train else "ppo",
@@ -126,9 +126,6 @@ def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32
 
     Args:
         rows: as the model reads them; None: random ones.
-
-    Raises:
-        RuntimeError: an answer differs.
     """
     width = int(np.prod(model.observation_space.shape))
     n_obs = policy.observation_length

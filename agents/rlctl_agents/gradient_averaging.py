@@ -34,11 +34,7 @@ def same_weights(parameters: Iterable[torch.Tensor], learners: RankGroup) -> Non
 
 
 def require_same_weights(parameters: Iterable[torch.Tensor], learners: RankGroup) -> None:
-    """Compare the weights of all learners.
-
-    Raises:
-        OutOfStepError: they differ.
-    """
+    """Raise OutOfStepError if the weights of the learners differ."""
     flat = flattened(parameters)
     both = np.concatenate([flat, -flat])
     learners.max(both)

@@ -88,8 +88,7 @@ def plain(model: Any, observation: spaces.Space[Any], action: spaces.Space[Any])
     Observations that cannot be read are in a row, as ``gymnasium.wrappers.FlattenObservation`` gives them. Pictures
     are read in a row and not divided by 255, which is how the model was trained.
 
-    Args:
-        observation, action: of the environment.
+    ``observation`` and ``action`` are the environment's spaces.
     """
     kind: Any = next(k for k in type(model).__mro__ if k.__module__.partition(".")[0] in _LIBRARIES)
     lstm = "Lstm" if "MlpLstmPolicy" in kind.policy_aliases else ""
@@ -160,9 +159,6 @@ def check_plain_answers(made: Any, policy: NumpyPolicy, own: spaces.Space[Any], 
     Args:
         own: the environment's observation space.
         rows: flat observations; of spaces that are no Box, samples are taken.
-
-    Raises:
-        RuntimeError: an answer differs.
     """
     if not isinstance(own, spaces.Box):
         own.seed(0)
@@ -183,15 +179,10 @@ def require_same(
     masks: NDArray[np.bool_] | None = None,
     first: int = 0,
 ) -> None:
-    """Compare answers of a model with those of a deterministic policy.
+    """Raise RuntimeError if a model answers otherwise than a deterministic policy.
 
-    Where rounding by ``NEAR_TIE`` may exchange two choices, either counts as right.
-
-    Args:
-        first: the policy's choice 0 in the model's counting.
-
-    Raises:
-        RuntimeError: an answer differs.
+    Where rounding by ``NEAR_TIE`` may exchange two choices, either counts as right. ``first`` is the policy's choice 0
+    in the model's counting.
     """
     for i, (observation, answer) in enumerate(zip(observations, expected, strict=True)):
         mask, outputs = None if masks is None else masks[i], policy.logits(observation)

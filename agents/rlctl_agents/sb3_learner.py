@@ -29,14 +29,7 @@ if TYPE_CHECKING:
 
 
 class StableBaselinesLearner(Learner):
-    """An algorithm of Stable-Baselines3 or sb3-contrib.
-
-    Args:
-        kind: its options.
-
-    Raises:
-        ConfigError: ``train.options`` are no such options.
-    """
+    """An algorithm of Stable-Baselines3 or sb3-contrib; ``kind`` are its options."""
 
     def __init__(self, kind: type[LearnerOptions], config: Config) -> None:
         super().__init__(config)
@@ -45,11 +38,7 @@ class StableBaselinesLearner(Learner):
         self.chunk_steps = self.options.chunk_steps
 
     def check(self, game: Game) -> None:
-        """Check that the campaign can be trained, and the policy saved in the end.
-
-        Raises:
-            ConfigError: actions, options or sizes do not allow it.
-        """
+        """Raise ConfigError if the campaign cannot be trained, or the policy not saved in the end."""
         observation, action = game_spaces(game, self.config.seed)
         require_learned(self.section.algorithm, action)
         self.options.check(self.config, game)

@@ -19,11 +19,8 @@ KEY = ("train", "start")
 def starting_policy(config: Config, residual: RuleEntry | None) -> NumpyPolicy | None:
     """The saved policy that ``train.start`` names; None: it names none. PyTorch is not loaded.
 
-    Args:
-        residual: the rule that the policy is to correct.
-
     Raises:
-        ConfigError: it is no saved policy, has no ``model.zip``, or corrects another rule.
+        ConfigError: it is no saved policy, has no ``model.zip``, or corrects another rule than ``residual``.
         PolicyError: it cannot be used in this game.
     """
     name = None if config.train is None else config.train.start

@@ -113,11 +113,9 @@ class TrainingBoard(KVWriter):
     def validate(
         self, make_policy: Callable[[], Policy], decisions: int, required: bool, asked: Callable[[], bool]
     ) -> None:
-        """Let the policy as it stands play the instances that the rules play.
+        """Let the policy as it stands after ``decisions`` play the instances that the rules play.
 
         Args:
-            make_policy: the policy, as it would be deployed.
-            decisions: learned from until now.
             required: do so even if validations have taken their share of the time already.
             asked: whether the training is to stop; then this does, too.
         """

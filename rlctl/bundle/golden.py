@@ -42,11 +42,7 @@ def statistics(observations: NDArray[Any]) -> dict[str, Any]:
 
 
 def require_usable(observations: NDArray[Any], masks: NDArray[Any] | None) -> None:
-    """Refuse what no pairs can be made of.
-
-    Raises:
-        PolicyError: there are too few observations, or some are not finite.
-    """
+    """Raise PolicyError if there are too few observations, or some are not finite."""
     if observations.ndim != 2 or len(observations) < MIN_PAIRS or not np.isfinite(observations).all():
         raise PolicyError(f"a policy is saved with at least {MIN_PAIRS} rows of finite observations")
     if masks is not None and len(masks) != len(observations):
@@ -68,11 +64,7 @@ def make(policy: NumpyPolicy, observations: NDArray[np.float32], masks: NDArray[
 
 
 def most_pairs(numbers: int, outputs: int) -> int:
-    """How many pairs there may be with observations of so many numbers.
-
-    Raises:
-        PolicyError: not even as few as there must be.
-    """
+    """How many pairs there may be with so many numbers; raise PolicyError if fewer than there must be."""
     most = MAX_PARAMETERS // (numbers + 2 * outputs)
     if most < MIN_PAIRS:
         raise PolicyError(f"{MIN_PAIRS} golden pairs have more than {MAX_PARAMETERS:,} numbers")
@@ -80,11 +72,7 @@ def most_pairs(numbers: int, outputs: int) -> int:
 
 
 def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
-    """Names, shapes and types of the arrays that the manifest declares.
-
-    Raises:
-        PolicyError: they would be too large.
-    """
+    """Names, shapes and types of the arrays that the manifest declares; raise PolicyError if they are too large."""
     pairs, outputs, attention = manifest.golden_pairs, policy.distribution.outputs, manifest.network.attention
     if pairs > most_pairs(policy.observation_length, outputs):
         raise PolicyError(f"the golden pairs have more than {MAX_PARAMETERS:,} numbers")
@@ -103,11 +91,7 @@ def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
 
 
 def check(policy: NumpyPolicy, pairs: Pairs) -> None:
-    """Answer all pairs and compare: logits within rounding, actions wherever rounding cannot exchange them.
-
-    Raises:
-        PolicyError: an answer differs.
-    """
+    """Raise PolicyError if logits differ by more than rounding, or actions where rounding cannot exchange them."""
     allowed = tolerance(policy, pairs["observations"])
     masks = pairs.get("masks")
     for row, observation in enumerate(pairs["observations"]):

@@ -136,11 +136,7 @@ class Manifest(_Part):
 
 
 def parse(text: bytes, path: Path) -> Manifest:
-    """The manifest in ``text``.
-
-    Raises:
-        PolicyError: it is damaged, of another schema, or says what cannot be; one line.
-    """
+    """The manifest in ``text``; raise PolicyError if it is damaged, of another schema, or says what cannot be."""
     try:
         data = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
         _require_shallow(data)
@@ -157,11 +153,7 @@ def parse(text: bytes, path: Path) -> Manifest:
 
 
 def validate(data: dict[str, Any], path: Path) -> Manifest:
-    """The manifest that ``data`` is.
-
-    Raises:
-        PolicyError: it says what cannot be; one line.
-    """
+    """The manifest that ``data`` is; raise PolicyError, of one line, if it says what cannot be."""
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:

@@ -176,11 +176,7 @@ class NumpyPolicy:
 
 
 def declared_weights(manifest: Manifest) -> Declared:
-    """Names, shapes and type of the weights that spaces and network call for, first layer first.
-
-    Raises:
-        PolicyError: they would be too many, or do not fit the spaces.
-    """
+    """Names, shapes and type of the weights; raise PolicyError if they are too many or do not fit the spaces."""
     network, action = manifest.network, manifest.spaces.action
     inputs, outputs = length(manifest.spaces.observation), length(action)
     if network.attention is not None:

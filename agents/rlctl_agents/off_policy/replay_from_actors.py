@@ -37,10 +37,7 @@ class OffPolicyFromActors:
     _owed = 0.0
 
     def attach(self, link: ActorLink, options: ReplayOptions) -> None:
-        """Learn from these actors; needed after construction and after ``load``.
-
-        Several learners begin with the weights of the first one.
-        """
+        """Learn from these actors, with the weights of the first learner; after construction and after ``load``."""
         model = cast(Any, self)
         self.link, self.updates_per_transition = link, options.updates_per_decision
         model.gradient_steps = -1

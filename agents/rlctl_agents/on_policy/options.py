@@ -70,11 +70,7 @@ class OnPolicyOptions(BaseModel):
         return self.bootstrap
 
     def check_memory(self, config: Config) -> None:
-        """Check that memory holds the decisions between two updates.
-
-        Raises:
-            ConfigError: there are too many.
-        """
+        """Raise ConfigError if memory cannot hold the decisions between two updates."""
         count = config.train.num_envs if config.train else 1
         if self.n_steps * count > MOST_DECISIONS:
             raise ConfigError(
@@ -105,11 +101,7 @@ class ChoiceOptions(BaseModel):
         return self.residual
 
     def attention_spec(self, game: Game, seed: int) -> dict[str, Any] | None:
-        """``rlctl.bundle.attention.AttentionSpec`` as a mapping; None: a perceptron.
-
-        Raises:
-            ConfigError: there can be no such network.
-        """
+        """``AttentionSpec`` as a mapping, None for a perceptron; raise ConfigError if there can be no such network."""
         if self.network == "perceptron":
             return None
         sets = _set_layout(game, seed)
@@ -128,11 +120,7 @@ class ChoiceOptions(BaseModel):
         return {"hidden": hidden} if spec is None else {"hidden": [], "attention": spec}
 
     def check_choices(self, config: Config, game: Game) -> None:
-        """Check that network and rule suit the campaign.
-
-        Raises:
-            ConfigError: attention finds no sets of the right size, or the rule cannot be corrected.
-        """
+        """Raise ConfigError if attention finds no sets of the right size, or the rule cannot be corrected."""
         if self.network == "attention":
             self._check_sets(game, config.seed)
         if self.residual is not None:

@@ -64,10 +64,7 @@ class OnPolicyFromActors:
     bootstrap = True
 
     def attach(self, link: ActorLink, options: OnPolicyOptions) -> None:
-        """Learn from these actors; needed after construction and after ``load``.
-
-        Several learners begin with the weights of the first one.
-        """
+        """Learn from these actors, with the weights of the first learner; after construction and after ``load``."""
         self.link, self.bootstrap = link, options.bootstrap
         self._spec = policy_spec(self)
         model = cast(Any, self)

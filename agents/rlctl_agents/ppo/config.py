@@ -44,11 +44,7 @@ class PPOConfig(OnPolicyOptions, ChoiceOptions, LearnerOptions):
         return self.choosing_network(self.net_arch, game, seed) | {"observation_clip": self.observation_clip}
 
     def check_bias(self, choices: int) -> None:
-        """Check that there is an initial bias for each choice, or none.
-
-        Raises:
-            ConfigError: there are more or fewer, or the network has no biases.
-        """
+        """Raise ConfigError if there are other than no biases or one for each choice, or the network has none."""
         where = (*OPTIONS, "logit_bias")
         if self.logit_bias and self.network == "attention":
             raise ConfigError("attention gives all choices one bias: leave it out", where)

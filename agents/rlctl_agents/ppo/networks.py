@@ -117,11 +117,7 @@ class PrivilegedPolicy(ActorCriticPolicy):
 
 
 def set_bias(layer: nn.Module, bias: list[float]) -> None:
-    """Begin with these logits.
-
-    Raises:
-        ValueError: there are not so many.
-    """
+    """Begin with these logits; raise ValueError if they are more or fewer."""
     linear = cast(nn.Linear, layer)
     if len(bias) != linear.out_features:
         raise ValueError(f"logit_bias has {len(bias)} numbers for {linear.out_features} choices")
