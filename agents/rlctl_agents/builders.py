@@ -18,7 +18,7 @@ from rlctl_agents.maskable_ppo.config import MaskablePPOConfig
 from rlctl_agents.maskable_ppo.learner import ActorMaskablePPO
 from rlctl_agents.maskable_ppo.networks import AttentiveMaskablePolicy
 from rlctl_agents.off_policy.replay_buffer import TimedReplayBuffer
-from rlctl_agents.off_policy.replay_from_actors import ActorDQN, ActorSAC, ActorTD3
+from rlctl_agents.off_policy.replay_from_actors import ActorDQN, ActorSAC, ActorTD3, OffPolicyFromActors
 from rlctl_agents.on_policy.options import OnPolicyOptions
 from rlctl_agents.on_policy.rollouts_from_actors import ActorPPO
 from rlctl_agents.ppo.config import PPOConfig
@@ -58,7 +58,6 @@ class Setting:
 
     Attributes:
         env: what it learns from.
-        from_actors: data come from asynchronous actors; otherwise from ``env``, step by step.
         centre: choices that mean "as the rule says"; empty without a rule.
         environments: how many, of this learner.
         learners: of this policy; each has its share of a minibatch.
@@ -66,7 +65,6 @@ class Setting:
     """
 
     env: RemoteEnvSpec
-    from_actors: bool
     centre: tuple[int, ...]
     environments: int
     learners: int
@@ -79,9 +77,9 @@ def model_class(options: LearnerOptions, from_actors: bool) -> type[Any]:
     return _CLASSES[type(options)][from_actors]
 
 
-def make_model(options: LearnerOptions, setting: Setting) -> Any:
-    """A new model."""
-    kind, data = model_class(options, setting.from_actors), options.model_dump(include=_SAME | _RENAMED.keys())
+def make_model(kind: type[Any], options: LearnerOptions, setting: Setting) -> Any:
+    """A new model of a class of ``model_class``."""
+    data = options.model_dump(include=_SAME | _RENAMED.keys())
     arguments = {_RENAMED.get(name, name): value for name, value in data.items()}
     if isinstance(options, OnPolicyOptions):
         arguments |= _on_policy_arguments(options, setting)
@@ -90,7 +88,7 @@ def make_model(options: LearnerOptions, setting: Setting) -> Any:
         policy, kwargs = _on_policy_network(options, setting)
         return kind(policy, setting.env, policy_kwargs=kwargs, **arguments)
     assert isinstance(options, SACConfig | TD3Config | DQNConfig)
-    arguments |= _off_policy_arguments(options, setting)
+    arguments |= _off_policy_arguments(kind, options, setting)
     return kind("MlpPolicy", setting.env, policy_kwargs={"net_arch": options.net_arch}, **arguments)
 
 
@@ -138,12 +136,14 @@ def _make_ppo(kind: type[Any], options: PPOConfig, setting: Setting, arguments: 
     return model
 
 
-def _off_policy_arguments(options: SACConfig | TD3Config | DQNConfig, setting: Setting) -> dict[str, Any]:
+def _off_policy_arguments(
+    kind: type[Any], options: SACConfig | TD3Config | DQNConfig, setting: Setting
+) -> dict[str, Any]:
     arguments: dict[str, Any] = {"batch_size": max(2, options.batch_size // setting.learners)}
     if isinstance(options, TD3Config):
         shape: Any = setting.env.action_space.shape
         arguments["action_noise"] = NormalActionNoise(np.zeros(shape), np.full(shape, options.noise))
-    if setting.from_actors:
+    if issubclass(kind, OffPolicyFromActors):
         buffer = {"replay_buffer_class": TimedReplayBuffer, "replay_buffer_kwargs": {"gamma": options.gamma}}
         return arguments | buffer | {"train_freq": options.train_freq}
     # Stable-Baselines3 counts steps of all environments together.

@@ -51,7 +51,7 @@ def export_policy(
         before: the policy that the training started from.
     """
     manifest: dict[str, Any] = {
-        "name": config.train.algorithm if config.train else "ppo",
+        "name": config.training.algorithm,
         "campaign": {"name": factory.name, "version": factory.version},
         "spaces": saved_policy.describe(*env.env_spaces),
         "network": actor_network(model),

@@ -33,7 +33,7 @@ class StableBaselinesLearner(Learner):
 
     def __init__(self, kind: type[LearnerOptions], config: Config) -> None:
         super().__init__(config)
-        self.options = check_options(kind, config.train.options if config.train else {}, ".".join(OPTIONS))
+        self.options = check_options(kind, config.training.options, ".".join(OPTIONS))
         self.with_mask, self.with_privileged = kind.with_mask, kind.with_privileged
         self.chunk_steps = self.options.chunk_steps
 

@@ -23,7 +23,7 @@ def starting_policy(config: Config, residual: RuleEntry | None) -> NumpyPolicy |
         ConfigError: it is no saved policy, has no ``model.zip``, or corrects another rule than ``residual``.
         PolicyError: it cannot be used in this game.
     """
-    name = None if config.train is None else config.train.start
+    name = config.training.start
     if name is None:
         return None
     found = load_policy(config, name)

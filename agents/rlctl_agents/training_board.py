@@ -90,14 +90,14 @@ class TrainingBoard(KVWriter):
     def __init__(self, folder: Path, config: Config, factory: Game, done: int) -> None:
         self._folder, self._config = folder, config
         self._factory = None if rewarded(factory) else cast("CampaignFactory", factory)
-        self._count = config.train.validation_instances if config.train else 0
+        self._count = config.training.validation_instances
         self._rules: dict[str, list[Curve]] = {}
         self._began_s = time.monotonic()
         self._spent_s = 0.0
         self._validated = -1
         self.board = SummaryWriter(folder, since=done + 1 if done else 0)
         if not done:
-            name = config.train.algorithm if config.train else ""
+            name = config.training.algorithm
             command = "rlctl train experiment.yaml --out NEW-FOLDER"
             write_run_metadata(self.board, config, factory, {"run": "train", "policy": name}, command)
 

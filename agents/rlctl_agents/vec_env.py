@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlctl.bundle.actions import action_heads
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
+from rlctl.distributed.comm.chunk import Chunk
 from rlctl.distributed.comm.transition_spec import EpisodeEnd, TransitionSpec, VectorEnvironment
 
 Float32 = NDArray[np.float32]
@@ -34,14 +36,16 @@ def learner_spaces(
     return row, spaces.Discrete(int(action.n)) if isinstance(action, spaces.Discrete) else action
 
 
-def end_info(ended: EpisodeEnd, truncated: bool, began_s: float, seen: Float32) -> dict[str, Any]:
-    """The info of an episode's last step."""
-    return {
-        "terminal_observation": seen,
-        "TimeLimit.truncated": truncated,
-        "episode": {"r": ended.episode_return, "l": ended.length, "t": time.monotonic() - began_s},
-        "campaign": dict(ended.metrics),
-    }
+def end_info(ended: EpisodeEnd, began_s: float = 0.0) -> dict[str, Any]:
+    """The info of an ended episode as Stable-Baselines3's callbacks read it."""
+    episode = {"r": ended.episode_return, "l": ended.length, "t": round(time.monotonic() - began_s, 6)}
+    return {"episode": episode, "campaign": dict(ended.metrics)}
+
+
+def ended_infos(chunks: Sequence[Chunk]) -> tuple[list[dict[str, Any]], NDArray[np.bool_]]:
+    """An info for each episode that ended, and as many times True; one empty info and False if none did."""
+    infos = [end_info(ended) for chunk in chunks for _, ended in chunk.episode_ends]
+    return (infos, np.ones(len(infos), np.bool_)) if infos else ([{}], np.zeros(1, np.bool_))
 
 
 class RemoteEnvSpec(VecEnv):
@@ -154,7 +158,11 @@ class TrainingVecEnv(RemoteEnvSpec):
                 i = ended.environment
                 cut = bool(self._bootstrap and step.truncated[i] and not step.terminated[i])
                 seen = ended.observation if self._whole else ended.observation[: self.n_obs]
-                out[i] = end_info(ended, cut, self._began_s, seen)
+                out[i] = {
+                    "terminal_observation": seen,
+                    "TimeLimit.truncated": cut,
+                    **end_info(ended, self._began_s),
+                }
         return self._seen(step.observations), step.rewards, dones, out
 
     def action_masks(self) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""An ``ExperienceSource`` without ranks: it steps environments itself, with policies as late as is asked for."""
+"""Actors without ranks, as a collector shows them: they step environments, with policies as late as is asked for."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 
 from rlctl.distributed.comm.transition_spec import TransitionSpec
-from rlctl_agents.actor_link import ActorLink
+from rlctl.distributed.learner.context import LearnerContext
 from rlctl_agents.gradient_averaging import OutOfStepError, require_same_weights
 from rlctl_agents.on_policy.options import OnPolicyOptions
 from rlctl_agents.on_policy.rollouts_from_actors import ActorPPO
@@ -84,7 +84,7 @@ def ppo(learners=None, **options):
 
 
 def attach(model, learners):
-    model.attach(ActorLink(NoActors(), learners=learners), OnPolicyOptions())
+    model.attach(LearnerContext(NoActors(), learners=learners), OnPolicyOptions())
 
 
 def in_given_order(model, minibatches):
@@ -164,7 +164,7 @@ def test_those_out_of_step_are_told():
         if model is models[1]:
             with torch.no_grad():
                 next(model.policy.parameters()).add_(1e-6)
-        require_same_weights(model.policy.parameters(), model.link.learners)
+        require_same_weights(model.policy.parameters(), model.context.learners)
 
     with pytest.raises(OutOfStepError):
         side_by_side(models, Meeting(2), work)

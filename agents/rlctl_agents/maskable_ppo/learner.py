@@ -34,7 +34,7 @@ class ActorMaskablePPO(OnPolicyFromActors, MaskablePPO):
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def _evaluate(self, batch: ChunkBatch) -> Evaluation:
-        spec = self.link.source.transition_spec
+        spec = self.collector.transition_spec
         n_obs, n_mask = spec.n_obs, spec.n_mask
         rows = np.concatenate([batch.observations, batch.last_observations, batch.cut_observations])[:, :n_obs]
         masks = batch.observations[:, n_obs : n_obs + n_mask]

@@ -71,7 +71,7 @@ class OnPolicyOptions(BaseModel):
 
     def check_memory(self, config: Config) -> None:
         """Raise ConfigError if memory cannot hold the decisions between two updates."""
-        count = config.train.num_envs if config.train else 1
+        count = config.training.num_envs
         if self.n_steps * count > MOST_DECISIONS:
             raise ConfigError(
                 f"n_steps of {self.n_steps} times train.num_envs of {count} are more than {MOST_DECISIONS} "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,16 +17,22 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlctl.distributed.learner.metrics import lag_metrics
-from rlctl_agents.actor_link import ATTACHED, ActorLink, ended_infos
+from rlctl.distributed.comm.chunk import lag_metrics
 from rlctl_agents.gradient_averaging import average_gradients, same_weights
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
 from rlctl_agents.on_policy.options import OnPolicyOptions
 from rlctl_agents.on_policy.rollout_buffers import FilledRolloutBuffer
 from rlctl_agents.on_policy.vtrace import vtrace
 from rlctl_agents.policy_export import policy_spec, policy_weights
+from rlctl_agents.vec_env import ended_infos
+
+if TYPE_CHECKING:
+    from rlctl.distributed.learner.collector import Collector
+    from rlctl.distributed.learner.context import LearnerContext
 
 Arrays = dict[str, NDArray[Any]]
+_ATTACHED = ("context", "collector", "bootstrap", "_spec", "_memory")
+"""Attributes that are not saved with a model."""
 FIGURES = (
     *("train/policy_gradient_loss", "train/value_loss", "train/entropy_loss", "train/loss", "train/approx_kl"),
     "train/clip_fraction",
@@ -55,59 +61,61 @@ class OnPolicyFromActors:
     """Mixed into an on-policy algorithm of Stable-Baselines3, whose buffer is one of ``rollout_buffers``.
 
     Attributes:
-        link: to actors and fellow learners.
+        context: of actors and fellow learners.
         waited_s: for chunks, in the last rollout.
     """
 
-    link: ActorLink
+    context: LearnerContext
+    collector: Collector
     waited_s = 0.0
     bootstrap = True
 
-    def attach(self, link: ActorLink, options: OnPolicyOptions) -> None:
+    def attach(self, context: LearnerContext, options: OnPolicyOptions) -> None:
         """Learn from these actors, with the weights of the first learner; after construction and after ``load``."""
-        self.link, self.bootstrap = link, options.bootstrap
+        assert context.collector is not None
+        self.context, self.collector, self.bootstrap = context, context.collector, options.bootstrap
         self._spec = policy_spec(self)
         model = cast(Any, self)
-        if link.learners is not None and link.learners.size > 1:
-            same_weights(model.policy.parameters(), link.learners)
+        if context.learners is not None and context.count > 1:
+            same_weights(model.policy.parameters(), context.learners)
             buffer = model.rollout_buffer
-            buffer.learners = link.learners
-            average_gradients(model.policy.optimizer, link.learners, lambda: buffer.share, model.max_grad_norm)
+            buffer.learners = context.learners
+            average_gradients(model.policy.optimizer, context.learners, lambda: buffer.share, model.max_grad_norm)
 
     def publish(self) -> None:
         """Send actors the policy as it is now."""
-        self.link.source.publish(self._spec, policy_weights(self))
+        self.collector.publish(self._spec, policy_weights(self))
 
     def collect_rollouts(self, env: Any, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int) -> bool:
         """Fill the buffer from chunks; False ends the training, and what has come is not learned from."""
-        model, link = cast(Any, self), self.link
+        model, context = cast(Any, self), self.context
         model.policy.set_training_mode(False)
         callback.on_rollout_start()
-        if link.total(int(link.asked_to_stop())):
+        if context.total(int(context.stop.asked)):
             return False
         self.publish()
         began_s = time.monotonic()
-        chunks = link.source.next_batch(n_rollout_steps, link.asked_to_stop)
+        chunks = self.collector.next_batch(n_rollout_steps, context.stop)
         self.waited_s = time.monotonic() - began_s
         short = sum(chunk.size for chunk in chunks) < n_rollout_steps
-        if link.total(int(short)):
+        if context.total(int(short)):
             return False
         batch = ChunkBatch(chunks)
-        model.num_timesteps += link.total(len(batch))
+        model.num_timesteps += context.total(len(batch))
         infos, dones = ended_infos(chunks)
         model._update_info_buffer(infos, dones)
         callback.update_locals(locals())
         if not callback.on_step():
             return False
         rollout_buffer.fill(self._arrays(batch))
-        for name, value in lag_metrics(chunks, link.source.version).items():
+        for name, value in lag_metrics(chunks, self.collector.version).items():
             model.logger.record(name, value)
         callback.on_rollout_end()
         return True
 
     def train(self) -> None:
         """One update; several learners normalise advantages, average gradients and clip them together."""
-        model, learners = cast(Any, self), self.link.learners
+        model, learners = cast(Any, self), self.context.learners
         if learners is None or learners.size == 1:
             super().train()  # type: ignore[misc]
             return
@@ -123,7 +131,7 @@ class OnPolicyFromActors:
             model.logger.record(name, figure)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), *ATTACHED]  # type: ignore[misc]
+        return [*super()._excluded_save_params(), *_ATTACHED]  # type: ignore[misc]
 
     def _arrays(self, batch: ChunkBatch) -> Arrays:
         model = cast(Any, self)

@@ -25,7 +25,7 @@ class RecurrentPPOConfig(OnPolicyOptions, LearnerOptions):
     def check(self, config: Config, game: Game) -> None:
         """Raise ConfigError if there are several learners, or too many decisions between two updates."""
         self.check_memory(config)
-        if config.train is not None and config.train.distributed.learners > 1:
+        if config.training.distributed.learners > 1:
             raise ConfigError("recurrent_ppo learns on one learner: set it to 1", ("train", "distributed", "learners"))
 
     def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:

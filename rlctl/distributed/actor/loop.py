@@ -18,7 +18,7 @@ from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.numpy_policies import ActorPolicy
 from rlctl.distributed.comm.chunk import ChunkRecorder
 from rlctl.distributed.comm.codec import ActorHello, PolicyWeights, Welcome, decode, encode
-from rlctl.distributed.comm.heartbeat import Heartbeat, Lease
+from rlctl.distributed.comm.heartbeat import Heartbeat
 from rlctl.distributed.comm.polling import Backoff
 from rlctl.distributed.comm.transition_spec import VectorEnvironment
 from rlctl.distributed.comm.transport import Message, MessageKind, Peer, Transport
@@ -69,7 +69,7 @@ class Actor:
         self.stopped = False
         self.reason = ""
         self._transport, self._entropy, self._interrupt, self._newer = transport, entropy, interrupt, newer
-        self._lease = Lease(lease_s)
+        self._lease_s, self._received_s = lease_s, time.monotonic()
         self._inbox: deque[Message] = deque()
         self._draining = threading.Lock()
         self._policy: ActorPolicy | None = None
@@ -85,7 +85,7 @@ class Actor:
         hello = ActorHello(self.number, envs.count, envs.transition_spec, spaces)
         self._transport.send(self.learner, MessageKind.HELLO, hello.encode())
         why = ""
-        with Heartbeat(self._beat, self._lease.lease_s):
+        with Heartbeat(self._beat, self._lease_s):
             try:
                 self._act()
             except LeaveError:
@@ -179,7 +179,7 @@ class Actor:
         # Both threads do this; what they take must stay in order.
         with self._draining:
             for message in self._transport.poll():
-                self._lease.renew(time.monotonic())
+                self._received_s = time.monotonic()
                 if message.kind is MessageKind.STOP:
                     self._leave("the learner says stop")
                     self.stopped = True
@@ -196,7 +196,7 @@ class Actor:
         self._transport.send(self.learner, MessageKind.BEAT)
         self._drain()
         now_s = time.monotonic()
-        if self._lease.expired(now_s):
-            self._leave(f"the learner was silent for {self._lease.silent_s(now_s):.0f} s")
+        if now_s - self._received_s > self._lease_s:
+            self._leave(f"the learner was silent for {now_s - self._received_s:.0f} s")
         if self._leaving_s is not None and now_s - self._leaving_s > PATIENCE_S and self._interrupt is not None:
             self._interrupt()

@@ -88,7 +88,7 @@ class ActorPolicy:
         Args:
             observations: [n, width], see ``rlctl.distributed.comm.transition_spec.TransitionSpec``.
             state: [n, state_size]; 0 where an episode begins.
-            exploration, at_random: see ``rlctl.distributed.learner.experience_source.ExperienceSource.publish``.
+            exploration, at_random: see ``rlctl.distributed.learner.collector.Collector.publish``.
         """
         masks = observations[:, self.n_obs : self.n_obs + self.n_mask] > 0.5 if self.n_mask else None
         if not at_random:

@@ -121,7 +121,7 @@ class PolicyWeights:
 
     Attributes:
         version: counts from 1.
-        exploration: see ``rlctl.distributed.learner.experience_source.ExperienceSource.publish``.
+        exploration: see ``rlctl.distributed.learner.collector.Collector.publish``.
         at_random: whether to act at random instead.
         flat: all weights.
     """

@@ -8,24 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from rlctl.config.load import config_data
-from rlctl.config.schema import Config, TrainSection
-from rlctl.core.errors import ConfigError
-
-
-def train_section(config: Config) -> TrainSection:
-    """The section ``train``.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if config.train is None:
-        raise ConfigError("the configuration has no section 'train'")
-    return config.train
+from rlctl.config.schema import Config
 
 
 def agent_config(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
     """Configuration and folder of one of several agents; those given, for the only one."""
-    section = train_section(config)
+    section = config.training
     entries = section.distributed.agents
     if not entries or agent < 0:
         return config, out
@@ -41,5 +29,5 @@ def agent_config(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
 
 def agent_configs(config: Config) -> Iterator[Config]:
     """The configuration of each agent."""
-    for agent in range(max(1, len(train_section(config).distributed.agents))):
+    for agent in range(max(1, len(config.training.distributed.agents))):
         yield agent_config(config, Path(), agent)[0]
