@@ -24,7 +24,7 @@ from rlctl.distributed.learner.checkpoint_folder import CheckpointFolder
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
 
-SCHEMA = 4
+SCHEMA = 5
 KEPT = 2
 MODEL, STATE, RANDOM, ENVIRONMENTS, REPLAY = (
     "model.zip",

@@ -122,12 +122,10 @@ class TrainingVecEnv(RemoteEnvSpec):
         self._bootstrap, self._whole = bootstrap, mask_in_row
         layout, action = environments.transition_spec, environments.action_space
         super().__init__(layout, environments.observation_space, action, mask_in_row, environments.count)
-        self._goes_on: dict[str, Any] = {}
-        self._infos = [self._goes_on] * environments.count
+        self._infos: list[dict[str, Any]] = [{}] * environments.count
         self._actions: NDArray[Any] = np.zeros((environments.count, layout.n_action), dtype=np.int64)
         self._masks: NDArray[np.bool_] = np.ones((environments.count, sum(self.heads)), np.bool_)
         self._began_s = time.monotonic()
-        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(environments.count)]
 
     def reset(self) -> Float32:
         """Start all campaigns anew."""
