@@ -1,4 +1,4 @@
-"""Which action spaces each algorithm learns; ``rlctl check`` and each training ask, and the documentation shows it."""
+"""The action spaces that each algorithm learns, for ``rlctl check``, trainings and the documentation."""
 
 from __future__ import annotations
 

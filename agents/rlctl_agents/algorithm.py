@@ -1,4 +1,4 @@
-"""The options of an algorithm, which say all that checks, actors and the training must know; loads no PyTorch."""
+"""The options that all algorithms share, and what they answer to checks, actors and the training; loads no PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several learners of one policy: each learns from its own actors, and every step is that of all of them."""
+"""Averages the gradients of several learners of one policy, each of which learns from its own actors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model as Stable-Baselines3 itself would have it: its own classes, and the environment's own spaces.
+"""Converts a trained model to Stable-Baselines3's own classes and the environment's own spaces.
 
 Rows of [observation, mask, privileged], actors on ranks and learners side by side are how rlctl trains. None of it is
 left here: Stable-Baselines3 and the environment, without rlctl, are enough to load the file and go on.
@@ -50,7 +50,7 @@ def own_policy(model: Any) -> bool:
 
 
 def readable(space: spaces.Space[Any], recurrent: bool = False) -> bool:
-    """Whether Stable-Baselines3 makes the same row of numbers of such observations as ``gymnasium.spaces.flatten``.
+    """Whether Stable-Baselines3 flattens such observations as ``gymnasium.spaces.flatten`` does.
 
     It counts choices from 0, knows no parts within parts, and reads a picture among other parts by a network of its
     own. Before a recurrent layer sb3-contrib knows no MultiDiscrete.
@@ -146,7 +146,7 @@ def save(made: BaseAlgorithm, path: Path) -> None:
 
 
 def batch(space: spaces.Space[Any], rows: NDArray[np.float32]) -> Any:
-    """Flat observations of a space as it has them, all together, as ``model.predict`` takes them."""
+    """A batch of a space's observations, as ``model.predict`` takes it, from flat rows."""
     made = [cast(Any, spaces.unflatten(space, row)) for row in rows]
     if isinstance(space, spaces.Dict):
         return {key: np.stack([one[key] for one in made]) for key in space.spaces}
@@ -194,7 +194,7 @@ def require_same(
 
 
 def _take_actor(made: Any, model: Any, attends: bool) -> None:
-    """The weights of what acts."""
+    """Copy the actor's weights."""
     with torch.no_grad():
         if attends:
             made.policy.features_extractor.actor.load_state_dict(model.policy.mlp_extractor.actor.state_dict())

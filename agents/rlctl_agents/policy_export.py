@@ -1,4 +1,4 @@
-"""From a model of Stable-Baselines3 to what an actor, or a saved policy, computes in NumPy."""
+"""Describes the acting network of a Stable-Baselines3 model, and its weights, for actors and saved policies in NumPy."""
 
 from __future__ import annotations
 

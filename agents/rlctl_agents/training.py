@@ -183,7 +183,7 @@ def _environments(
 
 
 def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec) -> None:
-    """Take up what the checkpoint holds besides the model."""
+    """Restore what the checkpoint holds besides the model."""
     if isinstance(env, TrainingVecEnv):
         saved = start.environments()
         rows = None if saved is None else env.restore(saved)
@@ -196,7 +196,7 @@ def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec) -> None:
 
 
 def _seen(model: Any) -> NDArray[np.float32]:
-    """Some rows that the model has seen; none yet: random ones."""
+    """Rows that the model has seen; random ones if there are none yet."""
     buffer: Any = model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else model.rollout_buffer
     env = model.get_env()
     if isinstance(env, TrainingVecEnv) and isinstance(env.environments, GymnasiumVectorEnv):

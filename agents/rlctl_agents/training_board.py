@@ -74,7 +74,7 @@ class _UntilAsked(Silent):
         self._asked = asked
 
     def advance(self, amount: float, note: str = "") -> None:
-        """Go on, or not."""
+        """Raise ``_StoppedError`` if the training is asked to stop."""
         if self._asked():
             raise _StoppedError
 

@@ -1,4 +1,4 @@
-"""Reads the files of a folder that a stranger may have made: plain files of bounded size, and no other."""
+"""Reads a folder without trust: plain files of bounded size only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Golden pairs: real observations with their actions, which the policy must give again wherever it is loaded.
+"""Golden pairs: real observations with their actions, which a policy must repeat wherever it is loaded.
 
 Checksums show that the files are what was saved; the pairs show that this machine, this NumPy and this rlctl compute
 the same policy from them.

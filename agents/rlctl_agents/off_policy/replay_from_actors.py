@@ -1,4 +1,4 @@
-"""SAC, TD3 and DQN from asynchronous actors: what they send goes into the replay buffer, however old.
+"""SAC, TD3 and DQN from the chunks of asynchronous actors, which all go into the replay buffer, however old.
 
 Only the collection is exchanged. As many updates follow as transitions came, times the configured ratio: the learner
 never runs ahead of its data.

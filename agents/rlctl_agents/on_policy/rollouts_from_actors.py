@@ -1,4 +1,4 @@
-"""PPO from asynchronous actors: what they did under an older policy counts as much as V-trace lets it.
+"""PPO from the chunks of asynchronous actors; V-trace corrects for the older policies that they acted by.
 
 Only the collection of rollouts is exchanged. The update is Stable-Baselines3's own, on the current policy's
 probabilities: the proximal policy is not the one that acted (Hilton et al., arXiv:2110.00641).
