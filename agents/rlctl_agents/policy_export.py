@@ -1,4 +1,4 @@
-"""Describes the acting network of a Stable-Baselines3 model, and its weights, for actors and saved policies in NumPy."""
+"""Describes the acting network of a Stable-Baselines3 model, with its weights, for actors and saved policies."""
 
 from __future__ import annotations
 
