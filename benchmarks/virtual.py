@@ -22,7 +22,7 @@ from gymnasium import spaces
 
 from rlctl.bundle.spaces import describe
 from rlctl.distributed.comm.chunk import ChunkRecorder
-from rlctl.distributed.comm.codec import EMPTY, ActorHello, Bytes, PolicyWeights
+from rlctl.distributed.comm.codec import EMPTY, ActorHello, Bytes, decode, encode
 from rlctl.distributed.comm.transition_spec import EpisodeEnd, Step, TransitionSpec
 from rlctl.distributed.comm.transport import Message, MessageKind, Peer
 from rlctl.distributed.learner.actor_registry import ActorRegistry
@@ -79,14 +79,14 @@ class VirtualActors:
         self._at = [0] * count
         for number in range(count):
             hello = ActorHello(number, 1, LAYOUT, describe(OBSERVATION, ACTION))
-            self._inbox.append(Message((0, number), MessageKind.HELLO, hello.encode()))
+            self._inbox.append(Message((0, number), MessageKind.HELLO, encode(hello)))
 
     def send(self, peer: Peer, kind: MessageKind, data: Bytes = EMPTY) -> None:
         """The learner says something."""
         number = peer[1]
         if kind is MessageKind.WEIGHTS:
             begins = self._versions[number] == 0
-            self._versions[number] = PolicyWeights.decode(data).version
+            self._versions[number] = decode(data).version
             if begins:
                 self._play(number)
         elif kind is MessageKind.ACK:

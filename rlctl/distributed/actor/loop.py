@@ -44,9 +44,6 @@ class Actor:
     """One actor; ``run`` returns when it must leave.
 
     Args:
-        number: of the actor, among the agent's.
-        learner: peer that it sends to.
-        limits: when to send.
         lease_s: a learner from which nothing was received for so long is gone.
         entropy: seeds the randomness of its actions.
         interrupt: called from another thread to get the main thread out of a step; None: steps are not interrupted.
@@ -83,7 +80,7 @@ class Actor:
         envs = self.envs
         spaces = describe(envs.observation_space, envs.action_space)
         hello = ActorHello(self.number, envs.count, envs.transition_spec, spaces)
-        self._transport.send(self.learner, MessageKind.HELLO, hello.encode())
+        self._transport.send(self.learner, MessageKind.HELLO, encode(hello))
         why = ""
         with Heartbeat(self._beat, self._lease_s):
             try:
@@ -162,11 +159,11 @@ class Actor:
     def _on_message(self, message: Message) -> None:
         match message.kind:
             case MessageKind.WELCOME:
-                self._welcome = Welcome.decode(message.data)
+                self._welcome = decode(message.data)
             case MessageKind.WEIGHTS:
-                self._use(PolicyWeights.decode(message.data))
+                self._use(decode(message.data))
             case MessageKind.ACK:
-                self._acknowledged = decode(message.data)[0]
+                self._acknowledged = decode(message.data)
             case _:
                 pass  # a beat
 

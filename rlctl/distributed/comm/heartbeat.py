@@ -11,12 +11,7 @@ BEATS = 4
 
 
 class Heartbeat:
-    """Calls ``beat`` four times per lease, and at least once per second; a context manager.
-
-    Args:
-        beat: called from the thread; an exception from it ends the thread.
-        lease_s: duration of the lease.
-    """
+    """Calls ``beat`` four times per lease, and at least once per second, until it raises; a context manager."""
 
     def __init__(self, beat: Callable[[], None], lease_s: float) -> None:
         self._beat = beat

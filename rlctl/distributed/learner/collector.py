@@ -52,8 +52,8 @@ class Collector:
         self._transition_spec: TransitionSpec | None = None
         self._policy_spec: Mapping[str, Any] | None = None
         self._weights: Bytes | None = None
-        self._backlog: deque[tuple[Bytes, Chunk]] = deque()
-        self._restored: deque[tuple[Bytes, Chunk]] = deque()
+        self._backlog: deque[Chunk] = deque()
+        self._restored: deque[Chunk] = deque()
         self._inbox: deque[Message] = deque()
         self._unknown: list[Message] = []
         self._draining = threading.Lock()
@@ -98,7 +98,7 @@ class Collector:
             at_random: whether to act at random instead.
         """
         self.version += 1
-        self._weights = PolicyWeights(self.version, exploration, at_random, weights).encode()
+        self._weights = encode(PolicyWeights(self.version, exploration, at_random, weights))
         if self._window is not None and not self._window(self.version, self._weights):
             self._window = None  # too large: it is sent
         if self._policy_spec is None:
@@ -166,7 +166,7 @@ class Collector:
         """For a checkpoint: progress of each actor, and the segment of the log that follows; JSON-ready."""
         segment = None
         if self._log is not None:
-            segment = self._log.begin_segment([data for data, _ in [*self._restored, *self._backlog]])
+            segment = self._log.begin_segment(chunk.encode() for chunk in [*self._restored, *self._backlog])
         actors = {str(number): handle.state() for number, handle in self.registry.handles.items()}
         return {"version": self.version, "segment": segment, "actors": actors}
 
@@ -188,15 +188,15 @@ class Collector:
                 handle = self.registry.handles.get(chunk.actor)
                 if handle is not None and chunk.number >= handle.number:
                     handle.update(chunk)
-                self._restored.append((data, chunk))
+                self._restored.append(chunk)
         return len(self._restored)
 
     def _next(self) -> Chunk | None:
         """The next chunk to learn from, acknowledged."""
         if self._restored:
-            chunk = self._restored.popleft()[1]
+            chunk = self._restored.popleft()
         elif self._backlog:
-            chunk = self._backlog.popleft()[1]
+            chunk = self._backlog.popleft()
             self._acknowledge(chunk)
         else:
             return None
@@ -235,7 +235,8 @@ class Collector:
             return False
         match message.kind:
             case MessageKind.HELLO:
-                handle.hello = hello = ActorHello.decode(message.data)
+                hello: ActorHello = decode(message.data)
+                handle.hello = hello
                 self._transition_spec = self._transition_spec or hello.transition_spec
                 handle.episodes = handle.episodes or [0] * hello.count
                 if self._policy_spec is not None:
@@ -247,10 +248,10 @@ class Collector:
                 if self._log is not None:
                     self._log.append(message.data)
                 handle.update(chunk)
-                self._backlog.append((message.data, chunk))
+                self._backlog.append(chunk)
                 return True
             case MessageKind.BYE:
-                self.registry.leave(message.peer, decode(message.data)[0])
+                self.registry.leave(message.peer, decode(message.data))
             case _:
                 pass  # a beat
         return False
@@ -258,7 +259,7 @@ class Collector:
     def _welcome(self, handle: ActorHandle, peer: Peer) -> None:
         assert self._policy_spec is not None
         welcome = Welcome(self._policy_spec, handle.number, handle.episodes)
-        self._transport.send(peer, MessageKind.WELCOME, welcome.encode())
+        self._transport.send(peer, MessageKind.WELCOME, encode(welcome))
         self._send_weights(handle, peer)
 
     def _send_weights(self, handle: ActorHandle, peer: Peer) -> None:

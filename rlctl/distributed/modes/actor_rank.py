@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlctl.config.schema import Config
-from rlctl.config.yaml_source import Source
 from rlctl.distributed.actor.loop import Actor, ChunkLimits
 from rlctl.distributed.actor.vector_env import make_vector_env
 from rlctl.distributed.comm.codec import decode
@@ -112,12 +111,10 @@ def _run_replacement() -> None:
         parent, world = MPI.Comm.Get_parent(), MPI.COMM_WORLD
         data = receive(parent, 0, 0)
         assert data is not None
-        note = decode(data)[0]
-        config = Config.model_validate(note["config"])
-        config._source = Source(Path(note["file"]), {})
+        config, out, agent, learner, actor = decode(data)
         role = Role.ENVIRONMENT if world.rank else Role.ACTOR
-        assignment = RankAssignment(-1, role, note["agent"], note["learner"], note["actor"], world.rank)
-        run_actor(config, Path(note["out"]), assignment, parent if world.rank == 0 else None, 0, world)
+        assignment = RankAssignment(-1, role, agent, learner, actor, world.rank)
+        run_actor(config, out, assignment, parent if world.rank == 0 else None, 0, world)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlctl.config.load import config_data
 from rlctl.config.schema import Config
 from rlctl.distributed.comm.codec import encode
 from rlctl.distributed.comm.heartbeat import Heartbeat
@@ -78,19 +77,12 @@ def run_learner(
 def _replacer(config: Config, out: Path, own: RankAssignment, transport: MpiTransport) -> Callable[[int], Peer]:
     """A function that starts an actor in place of a lost one."""
     ranks = config.training.distributed.ranks_per_env
-    note = {
-        "config": config_data(config),
-        "file": str(config.source.path),
-        "out": str(out),
-        "agent": own.agent,
-        "learner": own.learner,
-    }
 
     def replace(actor: int) -> Peer:
         from mpi4py import MPI
 
         comm = MPI.COMM_SELF.Spawn(sys.executable, ["-m", REPLACEMENT], ranks)
-        data = encode({**note, "actor": actor})
+        data = encode((config, out, own.agent, own.learner, actor))
         for rank in range(ranks):
             comm.Send([data, MPI.BYTE], rank, 0)
         return transport.add(comm), 0

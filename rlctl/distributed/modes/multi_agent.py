@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rlctl.config.load import config_data
 from rlctl.config.schema import Config
 
 
@@ -20,11 +19,8 @@ def agent_config(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
     entry = entries[agent]
     seed = config.seed if section.seed is None else section.seed
     own = int(np.random.SeedSequence([seed, agent]).generate_state(1)[0]) if entry.seed is None else entry.seed
-    data = config_data(config)
-    data["train"] |= {"seed": own, "options": {**section.options, **entry.options}}
-    made = Config.model_validate(data)
-    made._source = config.source
-    return made, out / f"agent-{agent}"
+    train = section.model_copy(update={"seed": own, "options": {**section.options, **entry.options}})
+    return config.model_copy(update={"train": train}), out / f"agent-{agent}"
 
 
 def agent_configs(config: Config) -> Iterator[Config]:
