@@ -27,9 +27,9 @@ from rlctl.distributed.comm.transition_spec import EpisodeEnd, Step, TransitionS
 from rlctl.distributed.comm.transport import Message, MessageKind, Peer
 from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.collector import Collector
-from rlctl_agents.actor_link import ActorLink
+from rlctl.distributed.learner.context import LearnerContext
 from rlctl_agents.on_policy.options import OnPolicyOptions
-from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.on_policy.rollouts_from_actors import ActorPPO
 from rlctl_agents.vec_env import RemoteEnvSpec
 
 LAYOUT = TransitionSpec(4, 0, 0, 1)
@@ -150,7 +150,7 @@ def learn(count: int, mean_s: float, transitions: int) -> dict[str, float]:
     collector.wait_for_actor(lambda: False)
     env = RemoteEnvSpec(LAYOUT, OBSERVATION, ACTION)
     model = ActorPPO("MlpPolicy", env, n_steps=ROLLOUT, batch_size=BATCH, n_epochs=EPOCHS, seed=1)
-    model.attach(ActorLink(collector), OnPolicyOptions())
+    model.attach(LearnerContext(collector), OnPolicyOptions())
     spent_s = {"update": 0.0}
     train = model.train
 

@@ -117,7 +117,8 @@ class Actor:
         while self._welcome is None or self._weights is None:
             backoff.nap()
             self.process_messages()
-        policy, envs, limits = ActorPolicy(self._welcome.policy_spec), self.envs, self.limits
+        envs, limits = self.envs, self.limits
+        policy = ActorPolicy(self._welcome.policy_spec, envs.transition_spec, envs.action_space)
         recorder = ChunkRecorder(envs.transition_spec, self.number, envs.count, limits.steps, policy.state_size)
         recorder.number = self._welcome.number
         self._acknowledged = recorder.number - 1
