@@ -43,9 +43,9 @@ from rlctl.executors.mpi import clean_environment
 from rlctl.executors.ownership import networked
 from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_killed
 from rlctl.executors.parsl.blocks import Blocks
-from rlctl.executors.parsl.control_file import ControlWriter
+from rlctl.executors.parsl.control_file import ControlWriter, Session, session_file
 from rlctl.executors.parsl.options import ParslOptions
-from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, session_file
+from rlctl.executors.parsl.task_runners import ENDED, STOPPED
 from rlctl.executors.parsl.worker_slots import WorkerSlots
 
 _LOOK_S = 0.25
