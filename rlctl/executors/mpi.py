@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rlctl.core.errors import LaunchError
+from rlctl.core.errors import Key, LaunchError
 from rlctl.executors.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
 
 # Variables of a surrounding mpiexec or batch system: a program that inherits them takes itself for one of its ranks.
@@ -53,6 +53,14 @@ def mpiexec_command(ranks: int, launcher: str | None = None, variables: Mapping[
         where = launcher or "mpiexec"
         raise LaunchError(f"no {where} on this machine: install one with `pip install 'rlctl[mpi]'`, or load a module")
     return launch_command(launcher_family(found), LaunchRequest(ranks, program=found))[0]
+
+
+def require_mpiexec(ranks: int, key: Key) -> None:
+    """Raise LaunchError at a configuration's ``key``, which asks for several ranks, if there is no launcher."""
+    try:
+        mpiexec_command(ranks)
+    except LaunchError as error:
+        raise LaunchError(f"{ranks} ranks want MPI: {error}; or set it to [1]", key) from error
 
 
 def find_mpiexec() -> str | None:

@@ -40,11 +40,7 @@ class Registered:
         return f"{_WHAT[self.group]} {self.name!r} of package {self.package} ({self.value})"
 
     def make(self, options: Any) -> Any:
-        """Call the class or function with its options; a learner with the whole configuration.
-
-        Raises:
-            ConfigError: it rejects the options or fails; the message names the package.
-        """
+        """Call the class or function with its options; a learner with the whole configuration."""
         try:
             return self.found(options)
         except RlctlError:
