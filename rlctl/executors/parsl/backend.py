@@ -57,7 +57,7 @@ _LOST = ("WorkerLost", "ManagerLost", "BadStateException")
 
 
 _Answer = Future[bytes] | Mapping[str, Any] | AttemptOutcome
-"""Of a worker; or how an adopted program ended; or an outcome."""
+"""A worker's answer, the exit file of an adopted program, or an outcome."""
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class ParslBackend(Backend):
         initializer: Initializer | None = None,
         pool: str = "",
     ) -> None:
-        """Prepare it; ``open`` starts Parsl.
+        """Prepare the backend; ``open`` starts Parsl.
 
         Args:
             executor: Parsl's; one that runs already is used, and not shut down here.
@@ -123,11 +123,7 @@ class ParslBackend(Backend):
         return NodesChanged(workers=self._workers)
 
     def open(self, incarnation: int) -> Recovered:
-        """Stop what a former controller's workers run, and start Parsl.
-
-        Raises:
-            LaunchError: Parsl cannot be started.
-        """
+        """Stop what a former controller's workers run, and start Parsl."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._control = ControlWriter(self._folder, self._token)  # former controllers' workers stop when they read it
         unattended_s = self._files.take_over(self._options.lease_s)

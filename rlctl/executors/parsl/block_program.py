@@ -21,11 +21,7 @@ _HERE_ONLY = ("OMPI_MCA_pml", "OMPI_MCA_btl")
 
 
 def hosts_of_block(environment: Mapping[str, str]) -> list[str]:
-    """Hosts of the batch job that this process runs in, in the order of the batch system; empty if it names none.
-
-    Raises:
-        LaunchError: the batch system cannot be asked.
-    """
+    """Hosts of the batch job that this process runs in, in the order of the batch system; empty if it names none."""
     listed = environment.get("SLURM_JOB_NODELIST")
     try:
         if listed is not None:

@@ -59,14 +59,7 @@ class ControlWriter:
     """The controller's end; may be used from several threads."""
 
     def __init__(self, folder: Path, token: str) -> None:
-        """Become the controller.
-
-        Args:
-            token: name of this controller.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+        """Become the controller, which ``token`` names."""
         self._path = folder / CONTROL
         self._lock = threading.Lock()
         self._beat_at = 0.0

@@ -30,11 +30,6 @@ class Parsl(BackendFactory):
     """Tasks on workers of Parsl; see ``BackendFactory``."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """Parse the options.
-
-        Raises:
-            ConfigError: one is unknown, or has a value that cannot be used.
-        """
         self.options = check_options(ParslOptions, options, "executor.options")
         if not self.options.config:
             raise ConfigError("required", ("executor", "options", "config"))
@@ -43,12 +38,7 @@ class Parsl(BackendFactory):
     portable = ParslOptions.portable
 
     def check(self, capacity: Capacity) -> None:
-        """Check that Parsl can have enough workers.
-
-        Raises:
-            ConfigError: there is no such executor of Parsl.
-            LaunchError: it can never have so many workers.
-        """
+        """Check that there is such an executor of Parsl, and that it can have enough workers."""
         capacity.require_equal("the parsl executor")
         executor = load_executor(self.options.config, self.options.label)
         warn_if_slow(executor)
@@ -73,15 +63,9 @@ class Parsl(BackendFactory):
 
 
 def load_executor(config: str, label: str | None) -> Any:
-    """Load the ``HighThroughputExecutor`` that ``config`` names; it is not started.
+    """Load the ``HighThroughputExecutor`` that ``ParslOptions`` describe; it is not started.
 
-    Args:
-        config: ``path/to/file.py``, ``path/to/file.py:name`` or ``package.module:name``; in a file the name is
-            ``config`` if none is given. It is a ``parsl.Config``, an executor, or a function that returns one of them.
-        label: which executor of several.
-
-    Raises:
-        ConfigError: Parsl is not installed, there is no such thing, or it is something else.
+    The object in the file or module may also be a function that returns an executor or a ``parsl.Config``.
     """
     try:
         from parsl.executors import HighThroughputExecutor

@@ -124,11 +124,7 @@ class ProgramRunner:
         self._supervisor: SupervisorClient | None = None
 
     def run(self, attempt: Attempt, new_requests: NewRequests, silent_s: Callable[[], float]) -> bytes:
-        """Run a program; returns how it ended.
-
-        Args:
-            silent_s: how long the controller has been silent, for the exit file.
-        """
+        """Run a program; returns how it ended. ``silent_s`` is how long the controller has been silent."""
         key, spec, applications = attempt.key, attempt.spec, self._session.options.applications
         try:
             if self._supervisor is None:
@@ -206,11 +202,7 @@ def failure(kind: Failure, message: str) -> bytes:
 
 
 def gpu_variables(numbers: Sequence[int]) -> dict[str, str]:
-    """Environment variables that show a program its GPUs, out of those that the worker may use.
-
-    Raises:
-        LaunchError: the worker has fewer.
-    """
+    """Environment variables that show a program its GPUs, out of those that the worker may use."""
     gpus = visible_devices(os.environ)
     if gpus.names is not None and len(numbers) > len(gpus.names):
         raise LaunchError(

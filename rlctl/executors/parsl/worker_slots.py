@@ -30,11 +30,7 @@ class WorkerSlots(NodePool):
     """
 
     def __init__(self, capacity: Capacity, scoring: Scoring | None = None, per_node: int = 1) -> None:
-        """Make a pool without workers.
-
-        Args:
-            per_node: workers of each node.
-        """
+        """Make a pool without workers; each node is to have ``per_node`` of them."""
         super().__init__(capacity, scoring)
         self._per_node = per_node
         self._free = [per_node] * capacity.nodes
