@@ -84,22 +84,20 @@ class WarmWorkers:
             worker.stop_at = time.monotonic() + walltime_s
         return started or walltime_s is not None
 
-    def has(self, key: str) -> bool:
-        """Whether an attempt is a call that runs here."""
-        return self._worker_of(key) is not None
-
-    def stop(self, key: str, grace_s: float, why: str = "stopped") -> None:
-        """Stop a call, and with it its worker."""
+    def stop(self, key: str, grace_s: float) -> bool:
+        """Stop a call, and with it its worker; False: no call has this key."""
         worker = self._worker_of(key)
         if worker is not None:
-            worker.stopped = worker.stopped or why
+            worker.stopped = worker.stopped or "stopped"
             worker.terminate(time.monotonic() + grace_s)
+        return worker is not None
 
-    def signal(self, key: str, number: int) -> None:
-        """Send a signal to the processes of a call."""
+    def signal(self, key: str, number: int) -> bool:
+        """Send a signal to the processes of a call; False: no call has this key."""
         worker = self._worker_of(key)
         if worker is not None:
             worker.signal(number)
+        return worker is not None
 
     def due_s(self) -> float | None:
         """In how many seconds ``look`` has something to do; None: not by itself."""
@@ -168,8 +166,6 @@ class WarmWorkers:
             return
         if worker.stopped == "stopped":
             outcome = AttemptOutcome(stopped=True)
-        elif worker.stopped == "lost":
-            outcome = AttemptOutcome(failure=Failure.LOST, message="its node was lost")
         elif worker.stopped == "walltime":
             message = f"stopped at its walltime of {attempt.spec.walltime_s:g} s"
             outcome = AttemptOutcome(failure=Failure.TIMEOUT, message=message)

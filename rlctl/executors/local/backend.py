@@ -27,7 +27,7 @@ from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
-from rlctl.executors.local.inventory import available_cores
+from rlctl.executors.local.cores import available_cores
 from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.processes import capped
@@ -158,8 +158,7 @@ class LocalBackend(Backend):
     def stop(self, key: str, grace_s: float) -> bool:
         """See ``Backend``."""
         with self._lock:
-            if self.workers.has(key):
-                self.workers.stop(key, grace_s)
+            if self.workers.stop(key, grace_s):
                 self.wake()
             else:
                 self.programs.stop(key, grace_s)
@@ -168,9 +167,7 @@ class LocalBackend(Backend):
     def signal(self, key: str, number: int) -> None:
         """See ``Backend``."""
         with self._lock:
-            if self.workers.has(key):
-                self.workers.signal(key, number)
-            else:
+            if not self.workers.signal(key, number):
                 self.programs.signal(key, number)
 
     def acknowledge(self, key: str) -> None:
@@ -181,6 +178,7 @@ class LocalBackend(Backend):
     def poll(self, timeout_s: float | None) -> Sequence[BackendEvent]:
         """See ``Backend``."""
         with self._lock:
+            self._client.flush()
             waits = [self.workers.due_s(), timeout_s, PROGRESS_S if self.programs.reporting else None]
             timeout_s = min((seconds for seconds in waits if seconds is not None), default=None)
         for key, _ in self._selector.select(0.0 if self._events else capped(timeout_s)):

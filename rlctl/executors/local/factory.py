@@ -11,9 +11,8 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.factory import BackendFactory
 from rlctl.executors.local.backend import LocalBackend
-from rlctl.executors.local.inventory import Layout
 from rlctl.executors.local.options import LocalOptions
-from rlctl.executors.local.process_task import check_installed
+from rlctl.executors.local.site import require_machine
 
 
 class Local(BackendFactory):
@@ -33,7 +32,8 @@ class Local(BackendFactory):
             LaunchError: this machine has less.
         """
         capacity.require_equal("the local executor")
-        Layout(capacity, oversubscribe=self.options.oversubscribe)
+        if not self.options.oversubscribe:
+            require_machine(capacity)
 
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
         """Check that what tasks name is on this machine.
@@ -41,7 +41,7 @@ class Local(BackendFactory):
         Raises:
             LaunchError: something is not.
         """
-        check_installed(specs, self.options.applications)
+        self.options.check_installed(specs)
         return []
 
     def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> LocalBackend:

@@ -175,7 +175,7 @@ def _name(pid: int) -> str:
 def _stat(pid: int) -> list[str]:
     """Fields of /proc/PID/stat from the state on (state, parent, group, session ...); empty if it has gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].decode().split()  # the name before may hold spaces
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(4096).rpartition(b")")[2].decode().split()  # the name before may hold spaces
     except OSError:
         return []

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
-from rlctl.executors.application import Application
+from rlctl.executors.application import Application, ProgramEnvironments
 from rlctl.executors.backend import Attempt
-from rlctl.executors.devices import without_masks
+from rlctl.executors.devices import visible_devices, without_masks
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.local.inventory import Layout
-from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
+from rlctl.executors.local.cores import affinity, usable_cores
+from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.mpi import clean_environment
-from rlctl.executors.node_share import Allocation
+from rlctl.executors.node_share import Allocation, core_numbers
 
 
 class Site(Protocol):
@@ -58,6 +59,10 @@ class Site(Protocol):
 class ThisMachine:
     """Processes on this machine.
 
+    Core i of node n is the core n * cores + i of those that this process may use; GPUs likewise. Where it may use fewer
+    cores than it may run on, as under a quota, which ones is the system's choice: others who have a quota here would
+    take the first ones too.
+
     Args:
         workdir: working folder of all tasks.
         in_place: workers share the folder, the streams and the environment of this process.
@@ -72,26 +77,44 @@ class ThisMachine:
         self,
         capacity: Capacity,
         workdir: Path,
-        applications: Mapping[str, Application],
+        applications: Mapping[str, Application] | None = None,
         *,
-        oversubscribe: bool,
+        oversubscribe: bool = False,
         in_place: bool = False,
         initializer: bytes | None = None,
         first_node: int = 0,
     ) -> None:
+        if not oversubscribe:
+            require_machine(capacity, first_node)
         self.bare: Mapping[str, str] = without_masks(clean_environment(os.environ))
-        self._workdir, self._applications = workdir, applications
-        self._in_place, self._initializer = in_place, initializer
-        layout = Layout(capacity, oversubscribe=oversubscribe, first=first_node)
-        self.cores, self.gpus = layout.cores, layout.gpus
+        self._environments = ProgramEnvironments(self.bare, applications)
+        self._capacity, self._first_node = capacity, first_node
+        self._workdir, self._in_place, self._initializer = workdir, in_place, initializer
+        self._cores, self._gpus = affinity(), visible_devices(os.environ)
+        self._pins = usable_cores()[0] == len(self._cores)
 
     def check(self, spec: TaskSpec) -> None:
         """See ``Site``."""
-        check_program(spec, self._applications, self.bare)
+        self._environments.check(spec)
+
+    def cores(self, allocation: Allocation) -> list[int]:
+        """See ``Site``; where there are fewer than were allocated, some stand for several."""
+        if not self._pins:
+            return self._cores
+        first, width, here = self._first_node, self._capacity.cores, self._cores
+        numbers = [(first + share.node) * width + core for share in allocation for core in core_numbers(share.cores)]
+        return sorted({here[number % len(here)] for number in numbers})
+
+    def gpus(self, allocation: Allocation) -> Mapping[str, str]:
+        """See ``Site``."""
+        first, width = self._first_node, self._capacity.gpus
+        return self._gpus.variables_for(
+            (first + share.node) * width + device for share in allocation for device, _ in share.gpus
+        )
 
     def program(self, attempt: Attempt, scratch: Path) -> ProcessTask:
         """See ``Site``."""
-        return ProcessTask(attempt, self._workdir, scratch, self._applications, self.bare)
+        return ProcessTask(attempt, self._workdir, scratch, self._environments)
 
     def worker(self, node: int, mark: str, environment: Mapping[str, str], scratch: Path) -> Worker:
         """See ``Site``."""
@@ -100,3 +123,27 @@ class ThisMachine:
             (self._workdir / LOGS).mkdir(exist_ok=True)
             workdir, log = self._workdir, self._workdir / LOGS / "calls.out"
         return Worker(environment, scratch, mark, workdir, log, self._initializer)
+
+
+def require_machine(capacity: Capacity, first_node: int = 0) -> None:
+    """Check that this process may use as many cores and GPUs.
+
+    Args:
+        first_node: nodes that other pools have of this machine.
+
+    Raises:
+        LaunchError: it may not.
+    """
+    nodes, (usable, why), gpus = first_node + capacity.nodes, usable_cores(), visible_devices(os.environ)
+    if nodes * capacity.cores > usable:
+        raise LaunchError(
+            f"{nodes * capacity.cores} cores are asked for, this process may use {usable}{why and f' ({why})'}: "
+            "lower machine.cores, or run where there are more",
+            ("machine", "cores"),
+        )
+    if gpus.names is not None and nodes * capacity.gpus > len(gpus.names):
+        raise LaunchError(
+            f"{nodes * capacity.gpus} GPUs are asked for, {gpus.source} allows {len(gpus.names)}: "
+            "lower machine.gpus, or make more visible",
+            ("machine", "gpus"),
+        )

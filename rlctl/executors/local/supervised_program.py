@@ -46,6 +46,7 @@ class SupervisedProgram:
         why: it was stopped so: "stopped", "walltime", "memory", "output".
         settling: whether its first process has ended.
         ended: the message about its end, when nothing of it is alive.
+        kept: whether there may be an exit file.
         pidfd: of a first process that is no child.
     """
 
@@ -65,12 +66,25 @@ class SupervisedProgram:
     usage: dict[str, float] = field(default_factory=dict)
     pidfd: int | None = None
     ended: dict[str, Any] | None = None
+    kept: bool = False
     _told_at: float = _FOREVER  # when its launcher was first told to end it
     _again_at: float = 0.0
 
     def known(self) -> dict[str, Any]:
         """What a new controller learns of it."""
         return {"key": self.key, "pid": self.pid, "start": self.began, "ended": self.ended}
+
+    def limit(
+        self,
+        walltime_s: float | None = None,
+        memory_mb: float | None = None,
+        output_mb: float | None = None,
+        control: list[str] | None = None,
+    ) -> None:
+        """Set what it may use from now on, and how it is signalled."""
+        self.memory_mb, self.output_mb, self.control = memory_mb, output_mb, control
+        if walltime_s is not None:
+            self.stop_at = time.monotonic() + walltime_s
 
     def settle(self, first_processes: Collection[int]) -> bool:
         """Its first process has ended: stop what it has left; whether nothing is left."""

@@ -135,10 +135,7 @@ class Supervisor:
         environment: dict[str, str],
         outputs: list[str],
         cores: list[int] | None,
-        walltime_s: float | None = None,
-        memory_mb: float | None = None,
-        output_mb: float | None = None,
-        control: list[str] | None = None,
+        **limits: Any,
     ) -> None:
         full = {**self._environment, **environment, TASK: f"{self._token}:{key}"}
         try:
@@ -147,28 +144,15 @@ class Supervisor:
             self._link.say(event="failed", key=key, error=str(error))
             return
         program = SupervisedProgram(key, pid, start_time(pid), mark(self._token, key), tuple(outputs))
-        program.memory_mb, program.output_mb, program.control = memory_mb, output_mb, control
         self._programs[key] = self._by_pid[pid] = program
         self._write_pid_file()
         self._link.say(event="started", key=key, pid=pid, start=program.began)
-        if walltime_s is not None:  # as the controller counts, from when it is told
-            program.stop_at = time.monotonic() + walltime_s
+        program.limit(**limits)  # the walltime as the controller counts it, from when it is told
 
-    def _adopt(
-        self,
-        key: str,
-        pid: int,
-        start: int,
-        walltime_s: float | None = None,
-        memory_mb: float | None = None,
-        output_mb: float | None = None,
-        control: list[str] | None = None,
-    ) -> None:
+    def _adopt(self, key: str, pid: int, start: int, **limits: Any) -> None:
         """A program of a supervisor that has died: no child of ours, so its exit code will not be known."""
         program = SupervisedProgram(key, pid, start, mark(self._token, key))
-        program.memory_mb, program.output_mb, program.control = memory_mb, output_mb, control
-        if walltime_s is not None:
-            program.stop_at = time.monotonic() + walltime_s
+        program.limit(**limits)
         self._programs[key] = program
         self._write_pid_file()
         try:
@@ -198,7 +182,8 @@ class Supervisor:
             program.signal(number)
 
     def _acknowledge(self, key: str, keep: bool = False) -> None:
-        if self._programs.pop(key, None) is not None and not keep:
+        program = self._programs.pop(key, None)
+        if program is not None and program.kept and not keep:
             (self._exits / exit_file(key)).unlink(missing_ok=True)
 
     def _watch(self, pid: int, number: int = signal.SIGKILL) -> None:
@@ -301,6 +286,7 @@ class Supervisor:
         """Write how the program ended into a file, since the controller may not have recorded the message."""
         if program.ended is None:
             return
+        program.kept = True
         path = self._exits / exit_file(program.key)
         gone_s = 0.0 if self._gone_at is None else time.monotonic() - self._gone_at
         with contextlib.suppress(OSError):  # a full disk: then it will be run again

@@ -77,7 +77,7 @@ class SupervisorClient:
         self._pid_file = pid_file or workdir / of_pool(LOCK, name)
         self._exits = workdir / of_pool(EXITS, name)
         self._hello = {"epoch": incarnation, "lease_s": lease_s, "environment": dict(environment)}
-        self._input = bytearray()
+        self._input, self._output = bytearray(), bytearray()
         self._heard: list[dict[str, Any]] = []
         self._found: set[str] = set()  # keys of exit files
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,8 +94,15 @@ class SupervisorClient:
 
     def send(self, do: str, **message: Any) -> None:
         """Ask for something; what comes of it is heard. A supervisor that has died is noticed by ``receive``."""
-        with contextlib.suppress(OSError):  # also of a connection that has been let go of
-            self._socket.sendall(json.dumps({"do": do, **message}).encode() + b"\n")
+        self._later(do, **message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits for the next message."""
+        if self._output:
+            with contextlib.suppress(OSError):  # also of a connection that has been let go of
+                self._socket.sendall(self._output)
+            self._output.clear()
 
     def receive(self) -> list[dict[str, Any]] | None:
         """Messages that have come; None: the supervisor has died."""
@@ -163,6 +170,9 @@ class SupervisorClient:
             pid_files.remove_incomplete(self._exits)
         else:
             self._pid_file.unlink(missing_ok=True)
+
+    def _later(self, do: str, **message: Any) -> None:
+        self._output += json.dumps({"do": do, **message}).encode() + b"\n"
 
     def _connect(self) -> None:
         end = time.monotonic() + _PATIENCE_S
@@ -280,7 +290,7 @@ class SupervisorClient:
         self.send("acknowledge", key=key, keep=True)
 
     def forget_exit(self, key: str) -> None:
-        """The end of this attempt is recorded."""
-        self.send("acknowledge", key=key)
+        """The end of this attempt is recorded; the supervisor is told with the next message, or by ``flush``."""
+        self._later("acknowledge", key=key)
         if key in self._found:  # otherwise it is the supervisor's, if there is one
             (self._exits / exit_file(key)).unlink(missing_ok=True)

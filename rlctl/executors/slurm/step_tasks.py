@@ -15,10 +15,11 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.task import Failure, TaskSpec
+from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.local.process_task import LOGS, ProcessTask, application_of, own_command, variables_of
+from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.local.supervised_program import AGAIN_S, LAUNCHER_S
 from rlctl.executors.mpi import with_home, without_job
@@ -48,20 +49,18 @@ class StepTask(ProcessTask):
     under_launcher = True
 
     def __init__(self, site: SlurmSite, attempt: Attempt, scratch: Path) -> None:
-        super().__init__(attempt, site.workdir, scratch, site.options.applications, site.bare)
+        super().__init__(attempt, site.workdir, scratch, site.environments)
         self._site = site
         self.signalled = False
 
-    def launch(
-        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Mapping[str, str]
-    ) -> dict[str, Any]:
+    def launch(self, command: list[str], environment: dict[str, str], gpus: Mapping[str, str]) -> dict[str, Any]:
         """The request that starts a command by ``srun`` on the nodes of its allocation."""
         need, allocation = self.attempt.need, self.attempt.allocation
         nodes, options = self._site.nodes, self._site.options
         name = step_name(nodes, self.attempt.key)
         mpi = options.mpi
         if mpi is None and need.ranks > 1:
-            mpi = pmi_of(command, variables)
+            mpi = pmi_of(command, self._environments.variables(self.attempt.spec))
         outputs = (f"{self.errors[:-3]}out", self.errors)
         step = srun_command(
             nodes,
@@ -87,7 +86,7 @@ class StepTask(ProcessTask):
 
     def read(self, why: str | None, code: int | None) -> AttemptOutcome:
         """How it ended; ``srun`` may have lost it, and returns the highest of the ranks' exit codes."""
-        errors = self._last_errors()
+        errors = self.last_errors()
         if why is None and not self.stopping and (lost := machine_failure(errors, self.signalled)):
             return AttemptOutcome(failure=Failure.LOST, message=lost)
         code = rank_exit_code(errors, code) if code else code
@@ -95,14 +94,6 @@ class StepTask(ProcessTask):
         if code in (126, 127) and outcome.message.startswith("step: "):  # the script could not start the program
             return AttemptOutcome(failure=Failure.LAUNCH, message=outcome.message.rpartition("exec: ")[2])
         return outcome
-
-    def _last_errors(self) -> str:
-        try:
-            with open(self.errors, "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
-                return file.read().decode(errors="replace")
-        except OSError:
-            return ""
 
 
 class StepWorker(Worker):
@@ -179,16 +170,16 @@ class SlurmSite:
         self.bare: Mapping[str, str] = with_home(without_job(os.environ))
         self.nodes, self.workdir, self.letters = nodes, workdir, letters
         self.options, self.node_gpus, self.initializer = options, node_gpus, initializer
+        self.environments = ProgramEnvironments(self.bare, options.applications)
 
     def check(self, spec: TaskSpec) -> None:
         """Raise LaunchError if the ranks of a program would not find each other under ``srun``."""
         if spec.resources.ranks == 1 or self.options.mpi is not None:
             return
-        application = application_of(spec, self.options.applications)
+        application = self.environments.application(spec)
         if application is not None and application.container:  # the programs inside are not visible here
             return
-        variables = variables_of(application, self.bare)
-        wanted = pmi_of(own_command(spec, application, variables), variables)
+        wanted = pmi_of(self.environments.command(spec), self.environments.variables(spec))
         if wanted is not None and (why := pmi_problem(wanted)) is not None:
             raise LaunchError(
                 f"task {spec.uid}: the ranks of {spec.executable} find each other by {wanted}, and each would run "

@@ -13,13 +13,14 @@ from typing import Any
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
+from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, ProgressReported, Recovered
 from rlctl.executors.devices import visible_devices, without_masks
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
-from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
+from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import GRACE_S, ask_to_end, capped, family, reap, send_signal
-from rlctl.executors.local.progress_files import ProgressFiles
+from rlctl.executors.local.programs import ProgressFiles
 from rlctl.executors.mpi import clean_environment
 
 NEVER = float("inf")
@@ -61,6 +62,7 @@ class ChildBackend(Backend):
         self.capacity = capacity
         self._workdir = workdir.absolute()
         self._environment = without_masks(clean_environment(os.environ))
+        self._programs = ProgramEnvironments(self._environment)
         self._initializer = initializer_message(initializer)
         self._lock = threading.RLock()  # poll has a thread of its own
         self._children: dict[str, Child] = {}
@@ -87,7 +89,7 @@ class ChildBackend(Backend):
         """Refuse what can never run here, for another reason than its size."""
         check_call(spec)
         if spec.function is None:
-            check_program(spec, {}, self._environment)
+            self._programs.check(spec)
 
     def start(self, attempt: Attempt) -> bool:
         """Start an attempt; it runs when this returns, so no ``Started`` will follow."""
@@ -95,7 +97,7 @@ class ChildBackend(Backend):
             if attempt.spec.function is not None:
                 self._calls.call(attempt, [])
             else:
-                task = ProcessTask(attempt, self._workdir, self._workdir / "scratch", {}, self._environment)
+                task = ProcessTask(attempt, self._workdir, self._workdir / "scratch", self._programs)
                 child = self._children[attempt.key] = Child(task, self._workdir, self._environment)
                 self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._exited, child))
         self.wake()  # poll may have to wait less long
