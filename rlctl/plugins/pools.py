@@ -63,8 +63,11 @@ class PoolsOptions(BaseModel):
 class Pools(BackendFactory):
     """Tasks in several pools, each with a backend of its own; see ``BackendFactory``."""
 
+    Options = PoolsOptions
+    options: PoolsOptions
+
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = check_options(PoolsOptions, options, "executor.options")
+        super().__init__(options)
         self._factories = [_factory(number, pool) for number, pool in enumerate(self.options.pools)]
 
     @classmethod
@@ -117,7 +120,7 @@ class Pools(BackendFactory):
             with _of_pool(number):
                 own = replace(capacity, nodes=pool.nodes)
                 backend = factory.backend(own, workdir, pool.name, first.get(pool.executor, 0))
-            plans.append(PoolPlan(backend, pool.name, factory.backfill))
+            plans.append(PoolPlan(backend, pool.name, factory.options.backfill))
             first[pool.executor] = first.get(pool.executor, 0) + pool.nodes
         return plans
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlctl.config.validation import check_options
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.factory import BackendFactory
@@ -18,29 +17,19 @@ from rlctl.executors.local.site import require_machine
 class Local(BackendFactory):
     """Tasks as processes on this machine; see ``BackendFactory``."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = check_options(LocalOptions, options, "executor.options")
-        self.backfill = self.options.backfill
-
+    Options = LocalOptions
+    options: LocalOptions
     portable = LocalOptions.portable
     actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0, "pin": False}
 
     def check(self, capacity: Capacity) -> None:
-        """Check that this process may use as many cores and GPUs.
-
-        Raises:
-            LaunchError: this machine has less.
-        """
+        """Check that this process may use as many cores and GPUs."""
         capacity.require_equal("the local executor")
         if not self.options.oversubscribe:
             require_machine(capacity)
 
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
-        """Check that what tasks name is on this machine.
-
-        Raises:
-            LaunchError: something is not.
-        """
+        """Check that what tasks name is on this machine."""
         self.options.check_installed(specs)
         return []
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlctl.config.validation import check_options
 from rlctl.core.errors import ConfigError, LaunchError, described
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
@@ -29,13 +28,14 @@ log = logging.getLogger(__name__)
 class Parsl(BackendFactory):
     """Tasks on workers of Parsl; see ``BackendFactory``."""
 
+    Options = ParslOptions
+    options: ParslOptions
+    portable = ParslOptions.portable
+
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = check_options(ParslOptions, options, "executor.options")
+        super().__init__(options)
         if not self.options.config:
             raise ConfigError("required", ("executor", "options", "config"))
-        self.backfill = self.options.backfill
-
-    portable = ParslOptions.portable
 
     def check(self, capacity: Capacity) -> None:
         """Check that there is such an executor of Parsl, and that it can have enough workers."""
