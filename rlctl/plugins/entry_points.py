@@ -61,14 +61,7 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, name: str, key: Key | None = None) -> Registered:
-    """Load an entry point.
-
-    Args:
-        key: key of the name in the configuration, for messages.
-
-    Raises:
-        ConfigError: the name is unknown, registered by two packages, or cannot be loaded.
-    """
+    """Load an entry point; ``key`` is that of its name in the configuration."""
     what = _WHAT[group]
     points = sorted(importlib.metadata.entry_points(group=group, name=name), key=_package)
     if not points:
