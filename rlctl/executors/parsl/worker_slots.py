@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Self
 
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.task import Resources
@@ -45,9 +46,7 @@ class WorkerSlots(NodePool):
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if all workers were there and free."""
-        pool = WorkerSlots(replace(self.capacity, nodes=self.nodes), None, self._per_node)
-        pool.change(workers=self.nodes * self._per_node)
-        return pool.take(need) is not None
+        return need.nodes in (None, 1) and super().ever(replace(need, nodes=1))
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Allocation | None:
         """As ``NodePool.take``, within one node that has a free worker."""
@@ -81,12 +80,10 @@ class WorkerSlots(NodePool):
         self._adjust()
         return gone
 
-    def copy(self) -> WorkerSlots:
+    def copy(self) -> Self:
         """A copy, to try what would fit."""
-        other = WorkerSlots(replace(self.capacity, nodes=0), self.scoring, self._per_node)
-        self._copy_into(other)
-        other._free, other._busy = list(self._free), self._busy
-        other.workers = self.workers
+        other = super().copy()
+        other._free = list(self._free)
         return other
 
     def _occupy_slots(self, allocation: Allocation, tasks: int) -> None:
