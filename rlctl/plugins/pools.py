@@ -137,7 +137,7 @@ def _factory(number: int, pool: PoolOptions) -> BackendFactory:
 
 @contextmanager
 def _of_pool(number: int) -> Iterator[None]:
-    """What is said of ``executor.options`` inside is said of the options of this pool."""
+    """Have errors about ``executor.options`` name the options of this pool."""
     try:
         yield
     except RlctlError as error:
