@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +13,7 @@ from rlctl.config.schema import Config, RuleFile
 from rlctl.config.validation import short_repr, validated
 from rlctl.config.yaml_source import Source, parse, read_mapping
 from rlctl.core.errors import ConfigError, Key
-from rlctl.core.json_values import plain
+from rlctl.core.json_values import digest, plain
 
 
 @runtime_checkable
@@ -60,7 +58,7 @@ def load_rule_file(path: Path) -> RuleFile:
 
 def config_hash(config: Config) -> str:
     """SHA-256 of the configuration's content; independent of path, layout and order of keys."""
-    return hashlib.sha256(json.dumps(config_data(config), sort_keys=True).encode()).hexdigest()
+    return digest(config_data(config))
 
 
 def game_hash(config: Config, factory: Any) -> str:
@@ -76,7 +74,7 @@ def game_hash(config: Config, factory: Any) -> str:
         options = factory.options.model_dump(mode="json")
     game = {"campaign": factory.name, "version": factory.version, "options": options}
     game["machine"] = config.machine.model_dump(mode="json")
-    return hashlib.sha256(json.dumps(game, sort_keys=True).encode()).hexdigest()
+    return digest(game)
 
 
 def config_data(config: Config) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -23,6 +24,29 @@ def json_text(value: Any, *, indent: int | None = None, finite: bool = True) -> 
     '{"q": null, "1": [true, "ok"]}'
     """
     return json.dumps(plain(value, finite=finite), indent=indent)
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of values of JSON, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def leaves(value: Any, path: tuple[Any, ...] = (), *, lists: bool = True) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The values inside mappings (and lists, tuples and arrays, if ``lists``), each with its keys and indices.
+
+    >>> dict(leaves({"a": {"b": 1}, "c": [2, "three"]}))
+    {('a', 'b'): 1, ('c', 0): 2, ('c', 1): 'three'}
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves(item, (*path, str(key)), lists=lists)
+        return
+    listed = value.tolist() if hasattr(value, "tolist") else value
+    if lists and isinstance(listed, list | tuple):
+        for index, item in enumerate(listed):
+            yield from leaves(item, (*path, index), lists=lists)
+    else:
+        yield path, listed
 
 
 def plain(value: Any, *, finite: bool = True) -> Any:

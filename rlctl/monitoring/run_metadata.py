@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from rlctl.config.load import config_data
 from rlctl.config.provenance import provenance
+from rlctl.core.json_values import leaves
 from rlctl.monitoring.summary_writer import Leaf, SummaryWriter
 
 if TYPE_CHECKING:
@@ -37,22 +38,16 @@ def write_run_metadata(
     writer.text("about/configuration", _code(yaml.safe_dump(data, sort_keys=False)))
     writer.text("about/versions", _code(json.dumps(provenance(), indent=2)))
     writer.text("about/reproduce", "with the configuration above as `experiment.yaml`:\n\n" + _code(command))
-    writer.begin_session({**run, **dict(flatten(data))})
+    writer.begin_session({**run, **_flat(data)})
 
 
-def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Values of a configuration by dotted key, without those that are None.
-
-    >>> dict(flatten({"train": {"seed": None, "net": [8, 8]}, "seed": 1}))
-    {'train.net': '[8, 8]', 'seed': 1}
-    """
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, bool | int | float | str):
-            yield f"{prefix}{key}", value
-        elif value is not None:
-            yield f"{prefix}{key}", json.dumps(value)
+def _flat(data: Mapping[str, Any]) -> dict[str, Leaf]:
+    """Values of a configuration by dotted key, without those that are None; lists as text."""
+    return {
+        ".".join(path): value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for path, value in leaves(data, lists=False)
+        if value is not None
+    }
 
 
 def _code(text: str) -> str:

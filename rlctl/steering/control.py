@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +16,7 @@ from rlctl.config.schema import Config
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
-from rlctl.core.json_values import json_text
+from rlctl.core.json_values import digest, json_text
 from rlctl.core.policy import Policy
 from rlctl.core.records import Record
 from rlctl.environments.residual import ResidualPolicy
@@ -94,13 +92,13 @@ def steer(
     executors = executor_factory(config.executor.name, executor_options(config))
     executors.check(config.machine.capacity())  # before the run folder is made
     if not resume:
-        again = {"policy_source": source, "game_hash": _game_hash(config)}
+        again = {"policy_source": source, "game_hash": digest(_game(config))}
         _create(run, config, factory, {**identity, **again})
     elif not (run / JOURNAL).exists():
         raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to start a campaign, omit --resume")
     with closing(Journal.open(run / JOURNAL)) as journal:
         repaired = identity["config_hash"] != journal.header.get("config_hash")
-        if repaired and _game_hash(config) == journal.header.get("game_hash"):
+        if repaired and digest(_game(config)) == journal.header.get("game_hash"):
             identity["config_hash"] = journal.header["config_hash"]
         _check(run, journal.header, identity, config)
         records = list(journal.records())
@@ -294,10 +292,6 @@ def _game(config: Config) -> dict[str, Any]:
     data = config_data(portable(config))
     del data["steer"], data["executor"]["options"]
     return data
-
-
-def _game_hash(config: Config) -> str:
-    return hashlib.sha256(json.dumps(_game(config), sort_keys=True).encode()).hexdigest()
 
 
 def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

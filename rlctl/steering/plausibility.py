@@ -15,6 +15,7 @@ from typing import Any
 
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import RlctlError
+from rlctl.core.json_values import leaves
 from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Resources, TaskSpec, TaskState
 from rlctl.evaluation.success_curves import spread_instances
@@ -148,12 +149,9 @@ def _outcomes(factory: CampaignFactory, launches: Sequence[tuple[TaskModel, Laun
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Numbers with their names, also those in lists and mappings."""
-    for name, value in values.items():
-        if isinstance(value, list | tuple):
-            yield from _numbers({f"{name}[{i}]": one for i, one in enumerate(value)})
-        elif isinstance(value, Mapping):
-            yield from _numbers({f"{name}.{key}": one for key, one in value.items()})
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+    for path, value in leaves(values):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
             try:
                 yield name, float(value)
             except OverflowError:  # an integer of more than 308 digits

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rlctl.core.campaign import Decision
 from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.json_values import leaves
 from rlctl.core.machine import Capacity
 
 INSTANCES = 24
@@ -29,9 +30,7 @@ def find_leak(factory: CampaignFactory, capacity: Capacity, instances: int = INS
         campaign.begin(capacity)
         decision = campaign.decision()
         if decision is not None:
-            shown.append(
-                dict(_numbers("fields", decision.fields)) | dict(_numbers("observation", decision.observation))
-            )
+            shown.append(_numbers(decision))
             hidden.append(np.ravel(factory.privileged(instance)))
     if not shown or not hidden[0].size:
         return None
@@ -50,13 +49,11 @@ def _order(column: Any) -> tuple[int, ...] | None:
     return tuple(np.argsort(column).tolist()) if len(set(column.tolist())) == len(column) else None
 
 
-def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    """The numbers inside plain values, by what they are called."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _numbers(f"{name}[{key!r}]", part)
-    elif isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
-        for i, part in enumerate(value):
-            yield from _numbers(f"{name}[{i}]", part)
-    elif isinstance(value, int | float | np.number):
-        yield name, float(value)
+def _numbers(decision: Decision) -> dict[str, float]:
+    """The numbers that a decision shows, by what they are called."""
+    shown = [*leaves(decision.fields, ("fields",)), *leaves(decision.observation, ("observation",))]
+    return {
+        path[0] + "".join(f"[{key!r}]" for key in path[1:]): float(value)
+        for path, value in shown
+        if isinstance(value, int | float)
+    }

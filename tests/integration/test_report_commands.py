@@ -48,8 +48,8 @@ def test_a_killed_run_an_ended_one_and_the_same_again(steering: Steering, policy
     (steering.run / "work" / "go").touch()
     await_(lambda: not steering.alive())
     killed = printed(steering.run, steering.environment)
-    assert list(killed) == ["resume this campaign", "the same campaign again, in a new folder", "this report"]
-    again = killed.pop("the same campaign again, in a new folder")
+    assert list(killed) == ["resume this campaign", "repeat this campaign in a new folder", "write this report"]
+    again = killed.pop("repeat this campaign in a new folder")
     run_all(killed, steering.environment)
     assert again[-1] == f"{steering.run}-again"
     steering.configure(parts=2)
@@ -57,7 +57,7 @@ def test_a_killed_run_an_ended_one_and_the_same_again(steering: Steering, policy
     assert steering.finish(policy=policy)[0] == 0
     for _ in range(2):  # the folder of the first time is there then
         ended = printed(steering.run, steering.environment)
-        assert list(ended) == ["the same campaign again, in a new folder", "this report"]
+        assert list(ended) == ["repeat this campaign in a new folder", "write this report"]
         run_all(ended, steering.environment)
     assert (tmp_path / "ended-again" / "summary.json").exists()
     assert (tmp_path / "ended-again2" / "summary.json").exists()
@@ -73,7 +73,7 @@ def test_the_comparison_leaves_out_the_policy_itself(tmp_path: Path) -> None:
         {"equal": ["wide"], "lpt": ["wide", "equal"], str(rule): ["wide", "equal"]}.items()
     ):
         commands = printed(simulated_run(tmp_path / f"run{number}", config, policy), more="--instances=1")
-        compared = commands["the comparison that counts, on held-out instances"]
+        compared = commands["compare policies on held-out instances"]
         assert compared[3:] == ["--policy", policy, "--against", *against]
         run_all({"compared": compared})
 
@@ -83,5 +83,5 @@ def test_what_cannot_be_done_again_is_not_advised(tmp_path: Path) -> None:
     rule.write_text("schema: 1\nrule: lpt\nparameters: {most: 0.1}\n")
     run = simulated_run(tmp_path / "run", queue_config(tmp_path), str(rule), decisions=2)
     rule.unlink()
-    assert list(printed(run)) == ["this report"]
+    assert list(printed(run)) == ["write this report"]
     run_all(printed(run))
