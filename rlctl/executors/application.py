@@ -103,11 +103,7 @@ class ProgramEnvironments:
         self._made: dict[str | None, tuple[Mapping[str, str], Mapping[str, str]]] = {}
 
     def application(self, spec: TaskSpec) -> Application | None:
-        """The application of a task's program.
-
-        Raises:
-            LaunchError: it is not described.
-        """
+        """The application of a program; raises LaunchError if it is not described."""
         if spec.application is None:
             return None
         if spec.application not in self._applications:
@@ -138,11 +134,7 @@ class ProgramEnvironments:
         return [own or shutil.which(executable, path=path) or executable, *spec.arguments]
 
     def mpiexec(self, spec: TaskSpec, ranks: int) -> list[str]:
-        """The launcher of a program with several ranks, and its flags.
-
-        Raises:
-            LaunchError: there is none.
-        """
+        """The launcher of a program, and its flags; raises LaunchError if there is none."""
         application = self.application(spec)
         return mpiexec_command(ranks, application.mpiexec if application else None, self.variables(spec))
 
@@ -160,11 +152,7 @@ class ProgramEnvironments:
                 check_same_mpi(str(spec.uid), launcher[0], self.command(spec), self.variables(spec))
 
     def check_installed(self, specs: Iterable[TaskSpec]) -> None:
-        """Find out whether what tasks name is here: applications, programs, launchers, modules of functions.
-
-        Raises:
-            LaunchError: something is not.
-        """
+        """Raise LaunchError if something that tasks name is not here: applications, programs, launchers, modules."""
         for name, application in self._applications.items():
             try:
                 application.check(self.bare)

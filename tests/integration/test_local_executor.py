@@ -23,7 +23,7 @@ from rlctl.executors.event_log import Journal
 from rlctl.executors.functions.large_results import fetch
 from rlctl.executors.local.backend import LocalBackend, LocalExecutor
 from rlctl.executors.local.cores import available_cores
-from rlctl.executors.local.processes import GRACE_S, session_processes, start_time
+from rlctl.executors.local.processes import GRACE_S, family, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.naming import scratch_folder
@@ -766,11 +766,11 @@ def test_a_strange_note_in_the_lock_file_stops_nobody(
 @on_linux
 def test_session_and_start_time_name_the_living_only() -> None:
     with subprocess.Popen(["sleep", "300"], start_new_session=True) as process:
-        assert session_processes(process.pid) == [process.pid]
+        assert family([process.pid]) == [process.pid]
         assert start_time(process.pid) > start_time(os.getpid())
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert session_processes(process.pid) == []  # a zombie
+        assert family([process.pid]) == []  # a zombie
     assert start_time(process.pid) == 0
 
 

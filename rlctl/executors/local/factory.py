@@ -23,13 +23,13 @@ class Local(BackendFactory):
     actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0, "pin": False}
 
     def check(self, capacity: Capacity) -> None:
-        """Check that this process may use as many cores and GPUs."""
+        """Raise LaunchError if this process may not use as many cores and GPUs."""
         capacity.require_equal("the local executor")
         if not self.options.oversubscribe:
             require_machine(capacity)
 
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
-        """Check that what tasks name is on this machine."""
+        """Raise LaunchError if something that tasks name is not on this machine."""
         self.options.check_installed(specs)
         return []
 

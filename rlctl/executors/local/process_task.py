@@ -31,11 +31,10 @@ class ProcessTask:
     """One attempt of a program: what the supervisor is asked to start, and how its end is read.
 
     Attributes:
-        attempt: the attempt.
         pid, start: its first process (mpiexec, where there are several ranks) and that one's start time; 0: unknown.
         began: when it began to run, on the monotonic clock.
         stopping: whether it is being stopped by request.
-        command: as ``prepare`` has made it.
+        lost: whether a node that it ran on has gone.
         control: command that signals it where it runs on other machines; names of signals follow.
         errors: file of its standard error.
     """
@@ -46,7 +45,7 @@ class ProcessTask:
         self.attempt = attempt
         self.pid, self.start = 0, 0
         self.began = time.monotonic() - attempt.ran_s
-        self.stopping = False
+        self.stopping = self.signalled = self.lost = False
         self.control: list[str] | None = None
         self.command: list[str] = [str(attempt.spec.executable)]
         self._spec, self._need = attempt.spec, attempt.need
@@ -58,9 +57,6 @@ class ProcessTask:
 
     def prepare(self, gpus: Mapping[str, str]) -> dict[str, Any]:
         """Make the files that it needs; returns ``command``, ``environment`` and ``outputs`` for the supervisor.
-
-        Args:
-            gpus: variables that show it the GPUs that it may use.
 
         Raises:
             OSError: its files cannot be made.
@@ -77,12 +73,11 @@ class ProcessTask:
         return self.launch(command, without_masks(environment), gpus)
 
     def launch(self, command: list[str], environment: dict[str, str], gpus: Mapping[str, str]) -> dict[str, Any]:
-        """How this command is started here: as it is, or under mpiexec.
+        """The request that starts this command, under mpiexec where there are several ranks.
 
         Args:
-            command: program and arguments.
             environment: what its resources, its application and the task add, in this order.
-            gpus: variables that show it the GPUs that it may use.
+            gpus: variables that show it its GPUs.
         """
         if self._need.ranks > 1:
             command = [*self._environments.mpiexec(self._spec, self._need.ranks), *command]
@@ -123,6 +118,8 @@ class ProcessTask:
     def read(self, why: str | None, code: int | None) -> AttemptOutcome:
         """From why it was stopped, and its exit code, where these are known."""
         spec = self._spec
+        if self.lost and not self.stopping:  # whatever its launcher says
+            return AttemptOutcome(failure=Failure.LOST, message="a node that it ran on was lost")
         if why == "stopped" and not self.stopping:
             return AttemptOutcome(failure=Failure.LOST, message="it was stopped when there was no controller")
         if why == "stopped":
@@ -184,11 +181,7 @@ class ProcessTask:
 
 @functools.lru_cache(maxsize=256)  # the search is a dozen system calls, and the same for thousands of tasks
 def _found(program: str, path: str | None, workdir: str) -> str:
-    """Where a program is; a relative path is one in the working folder.
-
-    Raises:
-        LaunchError: there is none on PATH.
-    """
+    """Where a program is: on PATH, or relative to the working folder; raises LaunchError if PATH has none."""
     if os.sep in program:
         return os.path.join(workdir, program)
     found = shutil.which(program, path=path)

@@ -30,16 +30,14 @@ _PROGRESS_BYTES = 1 << 16
 
 
 class Programs:
-    """See the module; every method needs the lock of its owner, except ``close``.
+    """See the module; every method needs the lock of its owner.
 
     Attributes:
-        client: the connection to the supervisor.
         running: programs that were started or adopted and have not exited, by key.
         reporting: those of them that have a file for their progress.
 
     Args:
-        emit: is given events.
-        report: is told of ends; see ``Report``.
+        emit: takes events other than ends, which ``report`` takes.
     """
 
     def __init__(
@@ -85,20 +83,27 @@ class Programs:
         program = make()
         if key in left.ended:
             self._emit(Started(key))
-            self._report(key, partial(program.outcome, left.ended.pop(key)))
+            self._report(attempt, partial(program.outcome, left.ended.pop(key)))
         else:
             self._add(program)
             self._started(program, *left.running.pop(key))
         return True
 
-    def stop(self, key: str, grace_s: float) -> None:
-        """Stop a program by request, or one that a former controller has left."""
-        if key in self.running:
-            self.running[key].stopping = True
+    def attempts(self) -> list[tuple[Attempt, bool]]:
+        """Programs that run, and whether they are being stopped by request."""
+        return [(program.attempt, program.stopping) for program in self.running.values()]
+
+    def stop(self, key: str, grace_s: float, lost: bool = False) -> None:
+        """Stop a program, also one that a former controller has left; ``lost``: see ``LocalBackend.stop``."""
+        if (program := self.running.get(key)) is not None:
+            program.lost = program.lost or lost
+            program.stopping = program.stopping or not lost
         self.client.send("stop", key=key, grace_s=grace_s)
 
     def signal(self, key: str, number: int) -> None:
         """Send a signal to all processes of a program."""
+        if key in self.running:
+            self.running[key].signalled = True
         self.client.send("signal", key=key, number=number)
 
     def acknowledge(self, key: str) -> None:
@@ -127,7 +132,7 @@ class Programs:
                 self._emit(Exited(key, AttemptOutcome(failure=Failure.LAUNCH, message=text)))
             elif event == "ended" and program is not None:
                 self._remove(key)
-                self._report(key, partial(program.outcome, message))
+                self._report(program.attempt, partial(program.outcome, message))
             elif event == "ended" and key in self.client.left.running:  # not asked for again yet
                 del self.client.left.running[key]
                 self.client.left.ended[key] = message
@@ -135,11 +140,7 @@ class Programs:
         return messages is not None
 
     def replace_supervisor(self) -> None:
-        """Start another supervisor. What runs, runs on; what was about to be started is started again.
-
-        Raises:
-            LaunchError: they die again and again.
-        """
+        """Start another supervisor, which adopts what runs; raises LaunchError if they die again and again."""
         now = time.monotonic()
         self._deaths = 1 if now - self._supervised_since > LONG_S else self._deaths + 1
         self._supervised_since = now
@@ -155,7 +156,7 @@ class Programs:
             running[key] = {"pid": program.pid or -1, "start": program.start, "control": program.control, **limits}
         self.client.replace(running)
         for key, program in self.running.items():
-            if program.stopping:  # the former one may not have heard of it
+            if program.stopping or program.lost:  # the former one may not have heard of it
                 self.client.send("stop", key=key, grace_s=GRACE_S)
 
     def _started(self, program: ProcessTask, pid: int, start: int) -> None:
@@ -176,11 +177,7 @@ class Programs:
 
 
 class ProgressFiles:
-    """Reads the newest report of each task from the file that its program appends lines of JSON to.
-
-    Args:
-        workdir: working directory of the programs.
-    """
+    """Reads the newest report of each task from the file that its program appends lines of JSON to."""
 
     def __init__(self, workdir: Path) -> None:
         self._workdir = workdir

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.application import Application, ProgramEnvironments
-from rlctl.executors.backend import Attempt
+from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, NodesChanged
 from rlctl.executors.devices import visible_devices, without_masks
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.cores import affinity, usable_cores
@@ -21,20 +21,50 @@ from rlctl.executors.node_share import Allocation, core_numbers
 
 
 class Site(Protocol):
-    """Where a ``LocalBackend`` starts processes.
+    """Where a ``LocalBackend`` starts processes. Subclass it: what has a default here need not be written.
 
     Attributes:
         bare: the environment of all programs, before that of their application.
+        group: see ``Backend``.
     """
 
     bare: Mapping[str, str]
+    group: Callable[[int], int] | None = None
+
+    def open(self) -> None:
+        """Take the machine; raises LaunchError if it cannot be had."""
+        return
+
+    def begin(self, running: Collection[str]) -> None:
+        """Begin to watch the machine, after ``open``; the attempts with these keys were found running."""
+        return
+
+    def close(self) -> None:
+        """Release the machine; all attempts have exited."""
+        return
+
+    def nodes(self) -> NodesChanged:
+        """See ``Backend``."""
+        return NodesChanged()
+
+    def resize(self, nodes: int) -> None:
+        """See ``Backend``."""
+        return
+
+    def describe(self, allocation: Allocation) -> Mapping[str, Any]:
+        """See ``Backend``."""
+        return {}
+
+    def accepts(self, allocation: Allocation) -> bool:
+        """Whether all nodes of an allocation can be used now; otherwise the attempt is reported as stopped."""
+        return True
+
+    def exited(self, attempt: Attempt, outcome: AttemptOutcome) -> Sequence[BackendEvent]:
+        """Called when an attempt has exited; what it returns is reported before."""
+        return ()
 
     def check(self, spec: TaskSpec) -> None:
-        """Accept a program at submission.
-
-        Raises:
-            LaunchError: it can never run here.
-        """
+        """Accept a program at submission; raises LaunchError if it can never run here."""
 
     def cores(self, allocation: Allocation) -> list[int]:
         """Numbers of the cores of an allocation, as the system has them."""
@@ -46,17 +76,10 @@ class Site(Protocol):
         """An attempt of a program, not started yet."""
 
     def worker(self, node: int, mark: str, environment: Mapping[str, str], scratch: Path) -> Worker:
-        """Start a worker on a node.
-
-        Args:
-            mark: by which it, and what it starts, is found; it is in the environment too.
-
-        Raises:
-            OSError: it cannot be started.
-        """
+        """Start a worker on a node, or raise OSError; ``mark``, by which it is found, is in its environment too."""
 
 
-class ThisMachine:
+class ThisMachine(Site):
     """Processes on this machine.
 
     Core i of node n is the core n * cores + i of those that this process may use; GPUs likewise. Where it may use fewer
@@ -64,7 +87,6 @@ class ThisMachine:
     take the first ones too.
 
     Args:
-        workdir: working folder of all tasks.
         in_place: workers share the folder, the streams and the environment of this process.
         initializer: message that each worker begins with.
         first_node: nodes that other pools have of this machine, before the first one here.
@@ -126,14 +148,7 @@ class ThisMachine:
 
 
 def require_machine(capacity: Capacity, first_node: int = 0) -> None:
-    """Check that this process may use as many cores and GPUs.
-
-    Args:
-        first_node: nodes that other pools have of this machine.
-
-    Raises:
-        LaunchError: it may not.
-    """
+    """Raise LaunchError if this process may not use as many cores and GPUs, beside ``first_node`` nodes of others."""
     nodes, (usable, why), gpus = first_node + capacity.nodes, usable_cores(), visible_devices(os.environ)
     if nodes * capacity.cores > usable:
         raise LaunchError(

@@ -41,13 +41,13 @@ class SupervisedProgram:
     Attributes:
         began: start time of its first process.
         mark: what its processes have in their environment.
-        stop_at: when its walltime is over, on the monotonic clock.
+        stop_at: when its walltime is over, on the monotonic clock, as ``kill_at``.
         control: command that signals it where it runs on other machines; names of signals follow.
         why: it was stopped so: "stopped", "walltime", "memory", "output".
         settling: whether its first process has ended.
+        pidfd: of a first process that is no child.
         ended: the message about its end, when nothing of it is alive.
         kept: whether there may be an exit file.
-        pidfd: of a first process that is no child.
     """
 
     key: str
@@ -161,10 +161,7 @@ class SupervisedProgram:
 def spawn(
     command: list[str], environment: Mapping[str, str], outputs: Sequence[str], cores: Sequence[int] | None
 ) -> int:
-    """Start a program in a session of its own; its process number.
-
-    Args:
-        cores: it may use these only; None: those of this process.
+    """Start a program in a session of its own, on these cores only; returns its process number.
 
     Raises:
         OSError, ValueError: it cannot be started.

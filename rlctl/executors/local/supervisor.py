@@ -49,7 +49,7 @@ class Supervisor:
         self._by_pid: dict[int, SupervisedProgram] = {}
         self._watched: dict[int, tuple[int, int]] = {}  # workers, which die with their controller, by what signal
         self._selector = selectors.DefaultSelector()
-        self._link = ControllerLink(self._selector, token, self)
+        self._link = ControllerLink(self._selector, token, self._refusal, self._welcome, self._obey, self._abandoned)
         self._environment: dict[str, str] = {}
         self._lease_s = 0.0
         self._gone_at: float | None = None  # since when there is no controller
@@ -80,30 +80,26 @@ class Supervisor:
         self._link.finish()
         remove_folders(self._scratch)
 
-    # The controller; see ``Served``.
+    # The controller; see ``ControllerLink``.
 
-    def refusal(self, hello: Mapping[str, Any]) -> str | None:
-        """Why a controller is not accepted."""
+    def _refusal(self, hello: Mapping[str, Any]) -> str | None:
         if self._over or (self._replacement and hello["adopt"] is None):
             return "it stops what has been left behind"
         return None
 
-    def welcome(self, hello: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Serve a controller from now on."""
+    def _welcome(self, hello: Mapping[str, Any]) -> None:
+        """Serve a controller; its hello tells what a supervisor has run that was killed."""
         self._lease_s, self._environment = hello["lease_s"], hello["environment"]
         gone_s = None if self._gone_at is None else time.monotonic() - self._gone_at
         self._gone_at = None
         self._write_pid_file()
-        return {"tasks": [e.known() for e in self._programs.values()], "gone_s": gone_s}
-
-    def welcomed(self, hello: Mapping[str, Any]) -> None:
-        """Adopt what a supervisor has run that was killed."""
+        self._link.say(event="welcome", tasks=[e.known() for e in self._programs.values()], gone_s=gone_s)
         if self._replacement:
             self._replacement = False
             for key, about in hello["adopt"].items():
                 self._adopt(key, **about)
 
-    def abandoned(self, before_hello: bool) -> None:
+    def _abandoned(self, before_hello: bool) -> None:
         """Go on without a controller."""
         self._gone_at = time.monotonic()
         if before_hello:
@@ -117,8 +113,7 @@ class Supervisor:
         for program in self._programs.values():
             self._keep(program)
 
-    def obey(self, do: str, message: dict[str, Any]) -> None:
-        """Do what the controller asks for."""
+    def _obey(self, do: str, message: dict[str, Any]) -> None:
         try:
             self._OPERATIONS[do](self, **message)
         except Exception as error:

@@ -89,7 +89,7 @@ class CallRunner:
         """End the worker."""
         self._workers.close()
 
-    def _report(self, key: str, read: Callable[[], AttemptOutcome]) -> None:
+    def _report(self, attempt: Attempt, read: Callable[[], AttemptOutcome]) -> None:
         self._outcome = read()
 
     def _start(self, node: int, number: int) -> Worker:

@@ -66,7 +66,7 @@ class ChildBackend(Backend):
         self._initializer = initializer_message(initializer)
         self._lock = threading.RLock()  # poll has a thread of its own
         self._children: dict[str, Child] = {}
-        self._exits: list[tuple[str, Callable[[], AttemptOutcome]]] = []
+        self._exits: list[tuple[Attempt, Callable[[], AttemptOutcome]]] = []
         self._progress = ProgressFiles(self._workdir)
         self._selector = selectors.DefaultSelector()
         self._woken = os.eventfd(0)
@@ -139,7 +139,10 @@ class ChildBackend(Backend):
             exits, self._exits = self._exits, []
         reports = [(attempt.key, self._progress.newest(attempt.spec)) for attempt in reporting]
         progress = [ProgressReported(key, data) for key, data in reports if data is not None]
-        return [*progress, *(Exited(key, read()) for key, read in exits)]  # may run user code: without the lock
+        return [
+            *progress,
+            *(Exited(attempt.key, read()) for attempt, read in exits),
+        ]  # may run user code: without the lock
 
     def wake(self) -> None:
         """End a ``poll`` that waits."""
@@ -151,10 +154,10 @@ class ChildBackend(Backend):
         reap([child.process.pid], b"", 0.0)  # an attempt has exited when nothing that it started is alive
         del self._children[child.task.attempt.key]
         ended = {"why": child.why, "code": child.process.wait()}
-        self._report(child.task.attempt.key, lambda: child.task.outcome(ended))
+        self._report(child.task.attempt, lambda: child.task.outcome(ended))
 
-    def _report(self, key: str, read: Callable[[], AttemptOutcome]) -> None:
-        self._exits.append((key, read))
+    def _report(self, attempt: Attempt, read: Callable[[], AttemptOutcome]) -> None:
+        self._exits.append((attempt, read))
 
     def _start_worker(self, node: int, number: int) -> Worker:
         name = f"{os.getpid()}.{number}"
