@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rlctl.config.load import config_hash, game_hash, load_rule_file
 from rlctl.config.schema import Config
-from rlctl.config.validation import key_prefix, short_repr
-from rlctl.core.errors import ConfigError, ContractError
-from rlctl.core.random_policy import RANDOM
-from rlctl.environments.reward_env import RewardFactory, rewarded
+from rlctl.config.validation import key_prefix
+from rlctl.core.errors import ConfigError, ContractError, brief
+from rlctl.environments.reward_env import rewarded
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
 from rlctl.plugins.learner import Learner
@@ -102,8 +101,6 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
 def check_train(config: Config, out: Path, resume: bool) -> Learner:
     """Check that a training can start; returns the learner, or raises like ``train``."""
     with config.source.located():
-        if config.train is None:
-            raise ConfigError(f"{config.source.path}: the section train is missing: add it")
         learner = preflight.check_training(config, preflight.check_game(config))
         require_folder(out, made=None if resume else ())
         return learner
@@ -159,7 +156,7 @@ def _start(path: Path, rule: str) -> dict[str, Any]:
     with file.source.located():
         if file.rule != rule:
             raise ConfigError(
-                f"{short_repr(file.rule)} is not the tuned rule {short_repr(rule)}: give a file of that rule", ("rule",)
+                f"{brief(file.rule)} is not the tuned rule {brief(rule)}: give a file of that rule", ("rule",)
             )
         make = policy_factory(rule)
         make(file.parameters)
@@ -203,12 +200,12 @@ def evaluate(
     if rewarded(game):
         if record:
             raise ConfigError("--record: only costs of campaigns are recorded, not returns of a Gymnasium environment")
+        from rlctl.evaluation import returns
+
         with _watching(config):
-            return _returns(config, game, policies, instances, seed, progress or Silent())
-    loaded: dict[str, Policy] = {}
-    for given in policies:
-        policy = load_policy(config, given) if isinstance(given, str) else given
-        _add(loaded, given, policy.name, policy)
+            loaded, steps = _loaded(config, policies), config.evaluate.max_steps
+            return returns.evaluate(game, loaded, instances, seed, progress or Silent(), steps)
+    loaded = _loaded(config, policies)
     with config.source.located(), _watching(config):
         factory = preflight.check_campaign(config)
         for policy in loaded.values():
@@ -226,30 +223,18 @@ def evaluate(
         return comparison
 
 
-_P = TypeVar("_P", "Policy", "Policy | None")
-
-
-def _add(loaded: dict[str, _P], given: str | Policy, name: str, policy: _P) -> None:
-    """Add a policy under its name, or, if that is taken, under the path in ``given``."""
-    if name in loaded and isinstance(given, str):
-        name = given
-    if name in loaded:
-        raise ConfigError(f"policy {short_repr(name)} is given twice, or two policies share that name")
-    loaded[name] = policy
-
-
-def _returns(
-    config: Config, game: RewardFactory, policies: Sequence[str | Policy], episodes: int, seed: int, progress: Progress
-) -> Returns:
-    from rlctl.evaluation import returns
-
-    loaded: dict[str, Policy | None] = {}
+def _loaded(config: Config, policies: Sequence[str | Policy]) -> dict[str, Policy]:
+    """The policies by name; one whose name is taken, by the path that was given."""
+    loaded: dict[str, Policy] = {}
     for given in policies:
-        policy = None
-        if given != RANDOM:
-            policy = load_policy(config, given) if isinstance(given, str) else given
-        _add(loaded, given, RANDOM if policy is None else policy.name, policy)
-    return returns.evaluate(game, loaded, episodes, seed, progress, config.evaluate.max_steps)
+        policy = load_policy(config, given) if isinstance(given, str) else given
+        name = policy.name
+        if name in loaded and isinstance(given, str):
+            name = given
+        if name in loaded:
+            raise ConfigError(f"policy {brief(name)} is given twice, or two policies share that name")
+        loaded[name] = policy
+    return loaded
 
 
 def steer(

@@ -16,14 +16,16 @@ from rlctl.core.driver import Driver
 from rlctl.core.plugin_calls import asking
 from rlctl.core.records import RecordList
 from rlctl.environments.reward_env import rewarded
-from rlctl.evaluation.comparison_curves import (
+from rlctl.evaluation.success_curves import (
+    load_rules,
     replacing_writer,
     results_table,
+    spread_instances,
     summary_scalars,
+    twin_curves,
     write_rules,
     write_success_curve,
 )
-from rlctl.evaluation.success_curves import load_rules, spread_instances, twin_curves
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.occupancy import write_occupancy
 from rlctl.monitoring.progress import Silent

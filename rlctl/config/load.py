@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 from rlctl.config.schema import Config, RuleFile
-from rlctl.config.validation import short_repr, validated
+from rlctl.config.validation import validated
 from rlctl.config.yaml_source import Source, parse, read_mapping
-from rlctl.core.errors import ConfigError, Key
+from rlctl.core.errors import ConfigError, Key, brief
 from rlctl.core.json_values import digest, plain
 
 
@@ -43,11 +43,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_rule_file(path: Path) -> RuleFile:
-    """Read a rule file, which ``rlctl tune`` writes.
-
-    Raises:
-        ConfigError: one line that names the file, the line and the key.
-    """
+    """Read a rule file, which ``rlctl tune`` writes; errors are as in ``load_config``."""
     data, lines = read_mapping(path)
     source = Source(path, lines)
     with source.located():
@@ -98,6 +94,6 @@ def _override(data: dict[str, Any], override: str) -> Key:
             data[part] = {}
         data = data[part]
         if not isinstance(data, dict):
-            raise ConfigError(f"--set {override}: {part} is not a section, its value is {short_repr(data)}")
+            raise ConfigError(f"--set {override}: {part} is not a section, its value is {brief(data)}")
     data[parts[-1]] = parse(text, f"--set {override}")
     return tuple(parts)

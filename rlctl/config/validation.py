@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rlctl.core.errors import ConfigError, Key, RlctlError
+from rlctl.core.errors import ConfigError, Key, RlctlError, brief
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -28,16 +28,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names) or 'none'}" + (f"; did you mean {alike[close[0]]!r}?" if close else "")
 
 
-def short_repr(value: Any) -> str:
-    """``repr`` of a value, cut to 60 characters.
-
-    >>> short_repr("x" * 100)[-6:]
-    'xxx...'
-    """
-    text = repr(value)
-    return text if len(text) < 60 else text[:57] + "..."
-
-
 @contextmanager
 def key_prefix(where: Key | None) -> Iterator[None]:
     """Prefix the key of errors raised inside with the section ``where``; None removes the key."""
@@ -50,26 +40,12 @@ def key_prefix(where: Key | None) -> Iterator[None]:
 
 
 def check_options(model: type[_Model], options: Mapping[str, Any] | None, where: str) -> _Model:
-    """Validate the options of a plug-in with the pydantic model that it declares.
-
-    Args:
-        where: section of the configuration that holds the options, e.g. ``"campaign.options"``.
-
-    Raises:
-        ConfigError: an option is wrong; one line that names its key.
-    """
+    """Validate the options of a plug-in, in the section ``where``, e.g. ``"campaign.options"``; else ConfigError."""
     return validated(model, dict(options or {}), tuple(where.split(".")))
 
 
 def validated(model: type[_Model], data: Any, where: Key = ()) -> _Model:
-    """Validate ``data`` with a pydantic model.
-
-    Args:
-        where: key of ``data`` in its file.
-
-    Raises:
-        ConfigError: the first error, with its key.
-    """
+    """Validate ``data``, at the key ``where`` of its file, with a pydantic model; ConfigError for the first error."""
     try:
         with key_prefix(where):  # validators of the model may raise ConfigError with a key of the model
             return model.model_validate(data)
@@ -102,12 +78,12 @@ def _problem(error: ErrorDetails, model: type[BaseModel], key: Key) -> str:
     if kind == "missing":
         return "is missing"
     if key and key[-1] == "schema":
-        return f"schema {short_repr(error['input'])} is not known to this rlctl, which reads schema 1"
+        return f"schema {brief(error['input'])} is not known to this rlctl, which reads schema 1"
     if kind == "value_error":  # from a validator of the model
         return message.removeprefix("Value error, ")
     if kind in ("dict_type", "model_type", "mapping_type"):
         message = "should be a mapping of keys to values"
-    return f"{message.replace('Input should', 'should')}, got {short_repr(error['input'])}"
+    return f"{message.replace('Input should', 'should')}, got {brief(error['input'])}"
 
 
 def _known(annotation: Any, key: Key) -> set[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from rlctl.core.errors import ConfigError, Key, RlctlError
+from rlctl.core.errors import ConfigError, Key, RlctlError, brief
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 20_000
@@ -68,14 +68,7 @@ class Source:
 
 
 def read_mapping(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
-    """Read a YAML file that holds a mapping.
-
-    Returns:
-        the mapping, and the line number of each of its keys.
-
-    Raises:
-        ConfigError: the file is missing, unreadable or holds no mapping; one line.
-    """
+    """The mapping in a YAML file, and the line number of each of its keys; ConfigError if there is none."""
     if path.is_dir():
         raise ConfigError(f"{path} is a folder; give a YAML file")
     lines: dict[Key, int] = {}
@@ -92,17 +85,14 @@ def parse(text: str, where: str, lines: dict[Key, int] | None = None) -> Any:
     """Parse a YAML text.
 
     Args:
-        where: begins the error message.
+        where: begins the message of the ConfigError if it is not YAML, or exceeds what a configuration may contain.
         lines: receives the line number of each key.
-
-    Raises:
-        ConfigError: the text is not YAML, or exceeds what a configuration may contain.
     """
     try:
-        loader = _Loader(text)
+        loader = _Loader(text, {} if lines is None else lines)
         try:
             node = loader.get_single_node()
-            return None if node is None else _Builder({} if lines is None else lines).build(node, ())
+            return None if node is None else loader.build(node, ())
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -144,13 +134,19 @@ def _text(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes YAML nodes within the limits of number and depth."""
+    """Composes YAML nodes within the limits of number and depth, and converts them to Python values.
+
+    Args:
+        lines: receives the line number of each key.
+    """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML reads it from the class; filled below
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, lines: dict[Key, int]) -> None:
         super().__init__(text)
-        self._depth = self._count = 0
+        self._lines = lines
+        self._depth = self._count = self._expanded = 0
+        self._open: set[int] = set()
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node and its children."""
@@ -166,29 +162,9 @@ class _Loader(yaml.SafeLoader):
         finally:
             self._depth -= 1
 
-
-for _kind, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"(?:{_pattern})$"), list(_first))
-
-
-class _Builder:
-    """Converts nodes to Python values."""
-
-    def __init__(self, lines: dict[Key, int]) -> None:
-        self._lines = lines
-        self._open: set[int] = set()
-        self._count = 0
-
     def build(self, node: yaml.Node, key: Key) -> Any:
         """Convert a node; notes the lines of its keys."""
-        self._add_to_count(node)
+        self._count_expanded(node)
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
         with self._entered(node):
@@ -228,13 +204,13 @@ class _Builder:
         for other in merged:
             if not isinstance(other, yaml.MappingNode):
                 raise _refusal("<< takes a mapping, or a list of mappings", other.start_mark)
-            self._add_to_count(other)
+            self._count_expanded(other)
             with self._entered(other):
                 yield from self._items(other, key)
 
-    def _add_to_count(self, node: yaml.Node) -> None:
-        self._count += 1
-        if self._count > MOST_VALUES:
+    def _count_expanded(self, node: yaml.Node) -> None:
+        self._expanded += 1
+        if self._expanded > MOST_VALUES:
             raise _refusal(f"more than {MOST_VALUES} values after its aliases (*) are expanded", node.start_mark)
 
     @contextmanager
@@ -246,6 +222,17 @@ class _Builder:
             yield
         finally:
             self._open.discard(id(node))
+
+
+for _kind, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F_]+|0o[0-7_]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(rf"(?:{_pattern})$"), list(_first))
 
 
 def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
@@ -264,20 +251,20 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
             number = int(text.replace("_", ""), {"0x": 16, "0o": 8}.get(text[:2], 10))
             if -(2**63) <= number < 2**63:
                 return number
-            raise _refusal(f"{_short(text)} is too large for a 64-bit integer", node.start_mark)
+            raise _refusal(f"{brief(text)} is too large for a 64-bit integer", node.start_mark)
         if node.tag == f"{_TAG}float":
             value = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
             if math.isfinite(value):
                 return value
-            raise _refusal(f"{_short(text)} is not a finite number", node.start_mark)
+            raise _refusal(f"{brief(text)} is not a finite number", node.start_mark)
     except ValueError:
-        raise _refusal(f"{_short(text)} is not a valid number", node.start_mark) from None
+        raise _refusal(f"{brief(text)} is not a valid number", node.start_mark) from None
     raise _unknown_tag(node)
 
 
 def _unknown_tag(node: yaml.Node) -> yaml.MarkedYAMLError:
     tag = str(node.tag).replace(_TAG, "!!")
-    return _refusal(f"the YAML tag {_short(tag)} is not supported: write a plain value", node.start_mark)
+    return _refusal(f"the YAML tag {brief(tag)} is not supported: write a plain value", node.start_mark)
 
 
 def _refusal(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
@@ -296,7 +283,3 @@ def _plain_problem(problem: str) -> str:
     if "'\\t'" in problem:
         return "not YAML: a tab in the indentation: indent with spaces"
     return f"not YAML: {problem}"
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

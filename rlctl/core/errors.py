@@ -109,9 +109,9 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def reason(error: BaseException) -> str:
-    """Type and text of an exception, in one line."""
-    return " ".join(described(error).split()).removesuffix(":")
+def reason(error: BaseException, most: int = 1_000_000) -> str:
+    """Type and text of an exception, in one line of at most so many characters."""
+    return one_line(described(error), most).removesuffix(":")
 
 
 def brief(value: object) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlctl.core.errors import EnvironmentFault, RlctlError, SimulationDiverged, brief, described, one_line
+from rlctl.core.errors import EnvironmentFault, RlctlError, SimulationDiverged, brief, reason
 from rlctl.system import crash_report
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             super().close()
         except (Exception, SystemExit) as error:
-            log.warning("environment %s: close() raised %s: ignored", self.name, _said(error))
+            log.warning("environment %s: close() raised %s: ignored", self.name, reason(error, _LONGEST))
 
     def _call(self, call: Callable[[], Any]) -> Any:
         try:
@@ -91,7 +91,9 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise
         except BaseException as error:  # SystemExit too: an environment does not end a training
             place = crash_report.origin(error, {type(self.unwrapped).__module__.partition(".")[0]}).place
-            raise EnvironmentFault(f"{self._where}: {_said(error)}{f' ({place})' if place else ''}") from error
+            raise EnvironmentFault(
+                f"{self._where}: {reason(error, _LONGEST)}{f' ({place})' if place else ''}"
+            ) from error
 
     @property
     def _where(self) -> str:
@@ -119,10 +121,8 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
             try:
                 row = np.asarray(spaces.flatten(self.env.observation_space, observation)).reshape(-1)
             except Exception as error:  # whatever a space's own functions do with what is not in it
-                raise EnvironmentFault(
-                    f"the observation {brief(observation)} is not in {self.env.observation_space}: {_said(error)}",
-                    "wrong_shape",
-                ) from error
+                problem = f"is not in {self.env.observation_space}: {reason(error, _LONGEST)}"
+                raise EnvironmentFault(f"the observation {brief(observation)} {problem}", "wrong_shape") from error
             if len(row) != self._length:
                 raise EnvironmentFault(
                     f"the observation has {len(row)} numbers, its space {self._length}", "wrong_shape"
@@ -158,11 +158,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def finite_reward(reward: Any) -> float:
-    """A reward as a number: of any numeric type, or an array of one.
-
-    Raises:
-        EnvironmentFault: it is none, is not finite, or too large for float32; the message lacks the place.
-    """
+    """A reward as a number: of any numeric type, or an array of one; EnvironmentFault if it is no finite float32."""
     number = _number(reward)
     if number is None:
         raise EnvironmentFault(f"the reward is {brief(reward)}, not a number", "wrong_shape")
@@ -172,11 +168,7 @@ def finite_reward(reward: Any) -> float:
 
 
 def truth(what: str, value: Any) -> bool:
-    """Whether an episode is over: a truth value of any type, or an array of one.
-
-    Raises:
-        EnvironmentFault: it is something else; the message lacks the place.
-    """
+    """Whether an episode is over: a truth value of any type, or an array of one; else EnvironmentFault."""
     number = _number(value)
     if number not in (0.0, 1.0):
         raise EnvironmentFault(f"{what} is {brief(value)}, not true or false", "wrong_shape")
@@ -184,11 +176,7 @@ def truth(what: str, value: Any) -> bool:
 
 
 def require_finite(what: str, numbers: NDArray[Any]) -> None:
-    """Refuse numbers that are not finite as float32.
-
-    Raises:
-        EnvironmentFault: one is not; the message lacks the place.
-    """
+    """Raise EnvironmentFault for numbers that are not finite as float32."""
     with np.errstate(over="ignore", invalid="ignore"):
         fine = np.isfinite(numbers.astype(np.float32, copy=False))
     if not fine.all():
@@ -263,7 +251,3 @@ def _counts(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, 
     except (TypeError, ValueError):
         return False
     return bool(((numbers >= 0) & (numbers < count) & (numbers == np.floor(numbers))).all())
-
-
-def _said(error: BaseException) -> str:
-    return one_line(described(error), _LONGEST).removesuffix(":")

@@ -65,35 +65,6 @@ def late(env: gymnasium.Env[Any, Any], step: int) -> EnvironmentFault:
     return _wrong(env, step, "is the first one: give one at the reset, too")
 
 
-class ToldMasks(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The environment with its masks in ``info["action_mask"]``, of one form, as vectors of environments want them."""
-
-    _steps = 0
-    _tells: bool | None = None
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._steps = 0
-        return observation, self._told(info)
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Go on; what an episode ends with forbids nothing."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._steps += 1
-        over = terminated or truncated
-        told = {key: value for key, value in info.items() if key != "action_mask"} if over else self._told(info)
-        return observation, reward, terminated, truncated, told
-
-    def _told(self, info: dict[str, Any]) -> dict[str, Any]:
-        mask = action_mask(self.env, info, self._steps)
-        if self._tells is None:
-            self._tells = mask is not None
-        if mask is not None and not self._tells:
-            raise late(self.env, self._steps)
-        return info if mask is None else {**info, "action_mask": mask}
-
-
 def _wrong(env: gymnasium.Env[Any, Any], step: int, problem: str) -> EnvironmentFault:
     name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     return EnvironmentFault(f"environment {name}, step {step} of an episode: its action mask {problem}", "wrong_shape")

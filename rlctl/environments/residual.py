@@ -21,11 +21,7 @@ from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 
 
 def residual_choices(decision: Decision, rule: Policy) -> ResidualChoices:
-    """The choices around a rule's answer.
-
-    Raises:
-        ConfigError: the campaign offers none, or the rule does not answer with named quantities.
-    """
+    """The choices around a rule's answer; ConfigError if the campaign offers none, or the answer is not named."""
     proposal = rule.act(decision)
     if decision.residual is None or not isinstance(proposal, Mapping):
         raise ConfigError("residual: this campaign, or this rule, does not know choices around a rule's answer")

@@ -17,7 +17,7 @@ from rlctl.core.errors import ConfigError
 from rlctl.core.json_values import plain
 from rlctl.core.policy import Policy
 from rlctl.evaluation.rollout import EVALUATION, Rollout, RolloutPool, draw_instances
-from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio
+from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio, with_interval
 
 if TYPE_CHECKING:
     from rlctl.core.campaign_factory import CampaignFactory
@@ -130,8 +130,8 @@ class Comparison:
             table.add_row(
                 row.policy,
                 str(row.successes),
-                _with_interval(row.ert, row.ert_interval, ".1f"),
-                "1" if row.policy == self.reference else _with_interval(row.ratio, row.ratio_interval, ".2f"),
+                with_interval(row.ert, row.ert_interval, ".1f"),
+                "1" if row.policy == self.reference else with_interval(row.ratio, row.ratio_interval, ".2f"),
                 f"{row.no_success:.0%}",
                 f"{row.reached:.0%}",
                 f"{row.utilisation:.0%}",
@@ -179,17 +179,7 @@ def compare_policies(
     progress: Progress,
     workers: int = 1,
 ) -> Comparison:
-    """Run every policy on the same held-out instances.
-
-    Args:
-        policies: by name; the first is the reference.
-        instances: number of instances.
-        seed: seed of the instances.
-        workers: number of processes.
-
-    Raises:
-        ConfigError: there are no policies or instances.
-    """
+    """Run every policy on the same held-out instances, in ``workers`` processes; the first is the reference."""
     if not policies or instances < 1:
         raise ConfigError("a comparison needs at least one policy and one instance")
     seeds = draw_instances(seed, EVALUATION, instances)
@@ -207,7 +197,3 @@ def compare_policies(
     ordered = {name: [done[i] for i in range(n, len(pairs), len(policies))] for n, name in enumerate(policies)}
     cores = capacity.total_cores / capacity.nodes
     return Comparison(rollouts=ordered, reference=next(iter(policies)), cores=cores, seed=seed)
-
-
-def _with_interval(value: float, interval: Interval, form: str) -> str:
-    return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"

@@ -19,11 +19,11 @@ from rlctl.core.campaign import Action, Decision, Mask
 from rlctl.core.errors import ConfigError
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
-from rlctl.core.random_policy import RANDOM, choose
+from rlctl.core.random_policy import RANDOM, Chance
 from rlctl.environments.masks import action_mask
 from rlctl.environments.reward_env import RewardFactory
 from rlctl.evaluation.rollout import EVALUATION, draw_instances
-from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums
+from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums, with_interval
 from rlctl.monitoring.progress import Progress
 
 SCHEMA = 1
@@ -82,25 +82,20 @@ class Returns:
         for heading in ("mean return", f"minus {reference}", "steps"):
             table.add_column(heading, justify="right")
         for row in self.rows:
-            less = "" if row.policy == reference else _text(row.difference, row.difference_interval)
-            table.add_row(row.policy, _text(row.mean, row.interval), less, f"{row.length:.1f}")
+            less = "" if row.policy == reference else with_interval(row.difference, row.difference_interval)
+            table.add_row(row.policy, with_interval(row.mean, row.interval), less, f"{row.length:.1f}")
         return table
 
 
 def evaluate(
     factory: RewardFactory,
-    policies: Mapping[str, Policy | None],
+    policies: Mapping[str, Policy],
     episodes: int,
     seed: int,
     progress: Progress,
     max_steps: int,
 ) -> Returns:
-    """Run every policy on the same held-out episodes.
-
-    Args:
-        policies: by name; None: random actions. The first is the reference.
-        seed: seed of the episodes.
-        max_steps: step limit of an episode.
+    """Run every policy on the same held-out episodes; the first is the reference.
 
     Raises:
         ConfigError: a policy does not fit the environment.
@@ -143,20 +138,16 @@ def evaluate(
 def try_out(
     factory: RewardFactory, policies: Mapping[str, Policy], seed: int, max_steps: int, episodes: int = 4
 ) -> tuple[int, int]:
-    """Run a few episodes with random actions and with each policy, to check environment and policies.
+    """Run a few episodes with random actions and with each policy, to check environment and policies as ``evaluate``.
 
     Returns:
         the number of steps, and of episodes that reached ``max_steps``.
-
-    Raises:
-        ConfigError: a policy does not fit the environment.
-        EnvironmentFault: the environment raised an exception, or returned an invalid reward or observation.
     """
     environment = factory.environment()
     try:
         episodes_of = [
             run_episode(environment, name, policy, seed + i, max_steps)
-            for name, policy in {RANDOM: None, **policies}.items()
+            for name, policy in {RANDOM: Chance(factory.action_space), **policies}.items()
             for i in range(episodes)
         ]
     finally:
@@ -165,28 +156,16 @@ def try_out(
 
 
 def run_episode(
-    environment: gymnasium.Env[Any, Any], name: str, policy: Policy | None, instance: int, max_steps: int
+    environment: gymnasium.Env[Any, Any], name: str, policy: Policy, instance: int, max_steps: int
 ) -> tuple[float, int, bool]:
-    """Run one episode.
-
-    Returns:
-        its return, its length, and whether it reached ``max_steps``.
-
-    Raises:
-        ConfigError: the policy does not fit the environment.
-    """
+    """Run one episode; returns its return, its length, and whether it reached ``max_steps``."""
     observation, info = environment.reset(seed=instance)
     space = environment.action_space
-    space.seed(instance % 2**32)
-    if policy is not None:
-        policy.reset(instance)
+    policy.reset(instance)
     total, steps, over = 0.0, 0, False
     while not over and steps < max_steps:
         mask = action_mask(environment, info, steps) if _choices(space) else None
-        if policy is None:
-            action = space.sample() if mask is None else draw_allowed(space, mask)
-        else:
-            action = _act(space, policy, name, steps, observation, mask)
+        action = _act(space, policy, name, steps, observation, mask)
         observation, reward, terminated, truncated, info = environment.step(action)
         total, steps, over = total + float(reward), steps + 1, bool(terminated or truncated)
     return total, steps, not over
@@ -216,11 +195,6 @@ def _act(
     return action
 
 
-def draw_allowed(space: spaces.Space[Any], mask: Mask) -> Any:
-    """Draw one of the allowed actions, all equally likely."""
-    return _in_space(space, choose(space.np_random, mask, _choices(space)))
-
-
 def _allowed(space: spaces.Space[Any], mask: Mask, action: Any) -> bool:
     heads = np.array(_choices(space))
     indices = np.ravel(action) - (space.start if isinstance(space, spaces.Discrete) else 0)
@@ -240,7 +214,3 @@ def _in_space(space: spaces.Space[Any], answer: Action) -> Any:
 def _choices(space: spaces.Space[Any]) -> tuple[int, ...]:
     """Number of choices of each head; empty for action spaces without choices."""
     return action_heads(space) if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else ()
-
-
-def _text(value: float, interval: Interval) -> str:
-    return f"{value:.1f} [{interval[0]:.1f}, {interval[1]:.1f}]"

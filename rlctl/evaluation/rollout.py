@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from rlctl.core.errors import NoAnswerError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
 from rlctl.environments import twin_rollouts
+from rlctl.environments.campaign_env import Episode
 from rlctl.system import watchdog
 from rlctl.system.crash_report import remember_origin
 
@@ -32,6 +33,8 @@ TOGETHER = 128
 
 Entry = tuple[Policy, int]
 """A policy and an instance."""
+
+Watch = Callable[[int, Episode], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,17 @@ def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[
     return [held_out + int(sequence.generate_state(1)[0]) for sequence in sequences]
 
 
-def roll_out(factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry]) -> list[Rollout]:
-    """Run all entries in step, each with a copy of its policy, which may have a memory."""
+def roll_out(
+    factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry], watch: Watch | None = None
+) -> list[Rollout]:
+    """Run all entries in step, each with a copy of its policy, which may have a memory.
+
+    Args:
+        watch: called with each campaign, by its position, at a decision and at its end.
+    """
     timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
     instances = [instance for _, instance in entries]
-    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)))
+    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)), watch)
     return [_result(i, capacity, of, t) for i, of, t in zip(instances, figures, timed, strict=True)]
 
 

@@ -19,11 +19,7 @@ from rlctl.environments.residual import ResidualPolicy
 
 
 def recordable(policy: Policy) -> NumpyPolicy:
-    """The saved policy behind ``policy``, if its manifest can record scores.
-
-    Raises:
-        PolicyError: ``policy`` is not a saved one, differs from it in ``deterministic``, or its folder is read-only.
-    """
+    """The saved policy behind ``policy``; PolicyError if its manifest cannot record scores."""
     saved = policy.network if isinstance(policy, ResidualPolicy) else policy
     if not isinstance(saved, NumpyPolicy) or saved.folder is None:
         raise PolicyError(f"policy {policy.name} is not a saved policy: only trained policies record scores")
@@ -40,12 +36,8 @@ def record(saved: NumpyPolicy, name: str, comparison: Mapping[str, Any], config_
     """Add a comparison, with the date, to the manifest, atomically.
 
     Args:
-        saved: from ``recordable``.
+        saved: from ``recordable``; PolicyError if its folder now contains another policy, or cannot be written.
         name: name of the policy in the comparison.
-        comparison: from ``Comparison.to_json``.
-
-    Raises:
-        PolicyError: the folder now contains another policy, or cannot be written.
     """
     folder = saved.folder
     assert folder is not None

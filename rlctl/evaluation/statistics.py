@@ -60,6 +60,15 @@ def ert_ratio(
     return float(value), _interval(_divide(*_cross(sums)))
 
 
+def with_interval(value: float, interval: Interval, form: str = ".1f") -> str:
+    """The text of a value with its interval.
+
+    >>> with_interval(2.0, (1.0, 3.5))
+    '2.0 [1.0, 3.5]'
+    """
+    return f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+
 def _cross(sums: Array) -> tuple[Array, Array]:
     """Numerator and denominator of the ratio of two cost-per-success quotients."""
     return sums[:, 0] * sums[:, 3], sums[:, 1] * sums[:, 2]

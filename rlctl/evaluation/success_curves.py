@@ -1,4 +1,4 @@
-"""Step curves of successes against node-seconds, of a steered campaign and of policies on its twin.
+"""Step curves of successes against node-seconds, of a steered campaign and of policies on its twin, and their tables.
 
 A success counts at the next decision, or at the end of the campaign; its cost are the node-seconds allocated until
 then, in real and in simulated campaigns.
@@ -6,17 +6,21 @@ then, in real and in simulated campaigns.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import RlctlError
-from rlctl.environments import twin_rollouts
-from rlctl.evaluation.rollout import TOGETHER, draw_instances
+from rlctl.evaluation.rollout import TOGETHER, draw_instances, roll_out
 from rlctl.monitoring.progress import Progress, Silent
+from rlctl.monitoring.tags import RULES
 from rlctl.plugins.registry import load_policy
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from rlctl.core.machine import Capacity
     from rlctl.core.policy import Policy
     from rlctl.environments.campaign_env import Episode
+    from rlctl.monitoring.summary_writer import SummaryWriter
     from rlctl.monitoring.timeline import Timeline
 
 SPREAD = 4
@@ -33,6 +38,8 @@ is held out."""
 
 LOW, MEDIAN, HIGH = 0.1, 0.5, 0.9
 """Quantiles of a band."""
+
+_POINTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,36 +137,22 @@ def twin_curves(
     try:
         for at in range(0, len(entries), TOGETHER):
             part = entries[at : at + TOGETHER]
-            # Each campaign gets a copy of its policy, which may have a memory.
-            players = [(instance, copy.deepcopy(policies[name])) for name, instance in part]
-            for (name, _), curve in zip(part, _curves(factory, capacity, players, progress), strict=True):
+            seen: list[list[tuple[float, int]]] = [[] for _ in part]
+            watch = partial(_note_successes, seen, progress)
+            played = roll_out(factory, capacity, [(policies[name], instance) for name, instance in part], watch)
+            for (name, instance), points, one in zip(part, seen, played, strict=True):
+                cost = None if one.cost == one.node_seconds else one.cost
+                end, reached = one.node_seconds, one.reached
+                curve = Curve(policies[name].name, instance, _rises(points), end, reached=reached, cost=cost)
                 curves[name].append(curve)
     finally:
         progress.stop()
     return curves
 
 
-def _curves(
-    factory: CampaignFactory, capacity: Capacity, players: Sequence[tuple[int, Policy]], progress: Progress
-) -> list[Curve]:
-    seen: list[list[tuple[float, int]]] = [[] for _ in players]
-
-    def watch(n: int, episode: Episode) -> None:
-        seen[n].append((episode.driver.ledger.node_seconds, episode.campaign.outcome().successes))
-        progress.advance(1.0 if episode.decision is None else 0.0)
-
-    figures = twin_rollouts.rollout_on_twin(factory, capacity, players, watch=watch)
-    return [
-        Curve(
-            policy.name,
-            instance,
-            _rises(points),
-            ended["node_seconds"],
-            reached=bool(ended["reached"]),
-            cost=None if ended["cost"] == ended["node_seconds"] else ended["cost"],
-        )
-        for (instance, policy), points, ended in zip(players, seen, figures, strict=True)
-    ]
+def _note_successes(seen: list[list[tuple[float, int]]], progress: Progress, n: int, episode: Episode) -> None:
+    seen[n].append((episode.driver.ledger.node_seconds, episode.campaign.outcome().successes))
+    progress.advance(1.0 if episode.decision is None else 0.0)
 
 
 def bands(curves: Sequence[Curve], most: int | None = None) -> list[Band]:
@@ -189,6 +182,69 @@ def load_rules(config: Config) -> tuple[dict[str, Policy], list[str]]:
             except RlctlError as error:
                 problems.append(str(error))
     return loaded, problems
+
+
+def summary_scalars(curves: Sequence[Curve]) -> dict[str, float]:
+    """Rates and cost per success over campaigns; without a success there is no cost per success."""
+    successes = sum(curve.successes for curve in curves)
+    figures = {
+        "winning/success_rate": sum(curve.successes > 0 for curve in curves) / len(curves),
+        "winning/goal_rate": sum(curve.reached for curve in curves) / len(curves),
+    }
+    if successes:
+        figures["winning/node_seconds_per_success"] = sum(curve.end for curve in curves) / successes
+        costs = [curve.cost for curve in curves if curve.cost is not None]
+        if len(costs) == len(curves):
+            figures["winning/cost_per_success"] = sum(costs) / successes
+    return figures
+
+
+def write_success_curve(writer: SummaryWriter, curves: Sequence[Curve]) -> None:
+    """Write mean successes against whole node-seconds; a campaign that has ended keeps its successes."""
+    ends = max(curve.end for curve in curves)
+    # A dict by step keeps the last of several points within a node-second.
+    points = {round(cost): cost for cost in np.linspace(0.0, ends, _POINTS).tolist()}
+    for step, cost in points.items():
+        reached = [np.searchsorted(curve.node_seconds, cost, side="right") for curve in curves]
+        writer.scalars({"winning/successes": float(np.mean(reached))}, step)
+
+
+def results_table(curves: Mapping[str, Sequence[Curve]]) -> str:
+    """Results by policy, as a Markdown table."""
+    lines = ["| policy | campaigns | successes | node-seconds | per success | goal |", "|---|---|---|---|---|---|"]
+    for name, of in curves.items():
+        successes, cost = sum(curve.successes for curve in of), sum(curve.end for curve in of)
+        each = f"{cost / successes:.1f}" if successes else "-"
+        goal = f"{sum(curve.reached for curve in of) / len(of):.0%}"
+        lines.append(f"| {name} | {len(of)} | {successes} | {cost:.1f} | {each} | {goal} |")
+    return "\n".join(lines)
+
+
+def write_rules(folder: Path, rules: Mapping[str, Sequence[Curve]], steps: Sequence[int]) -> None:
+    """Write a sub-run for each rule: its successes against cost, and its results as horizontal lines.
+
+    Args:
+        folder: TensorBoard folder of the run.
+        rules: curves by rule.
+        steps: steps of the points of the horizontal lines.
+    """
+    for name, curves in rules.items():
+        with replacing_writer(folder / RULES / name) as writer:
+            for step in steps:
+                writer.scalars(summary_scalars(curves), step)
+            write_success_curve(writer, curves)
+
+
+@contextmanager
+def replacing_writer(folder: Path) -> Iterator[SummaryWriter]:
+    """A writer whose file replaces the earlier files of the folder, also in an open TensorBoard."""
+    from rlctl.monitoring.summary_writer import SummaryWriter
+
+    old = list(folder.glob("*tfevents*"))
+    with SummaryWriter(folder) as writer:
+        yield writer
+    for file in old:
+        file.unlink(missing_ok=True)
 
 
 def _rises(points: Iterable[tuple[float, int]]) -> tuple[float, ...]:

@@ -93,17 +93,18 @@ class ParameterSpace:
     """Maps a rule's ``SPACE`` (low, high, and optionally "log" or "int") to the unit cube."""
 
     def __init__(self, space: Mapping[str, Sequence[Any]]) -> None:
-        self.names = tuple(space)
-        self._kinds = [str(entry[2]) if len(entry) > 2 else "linear" for entry in space.values()]
-        unknown = set(self._kinds) - {"linear", "log", "int"}
-        if not self.names or unknown:
+        kinds = {name: str(entry[2]) if len(entry) > 2 else "linear" for name, entry in space.items()}
+        unknown = set(kinds.values()) - {"linear", "log", "int"}
+        if not space or unknown:
             raise ConfigError(f"the rule's SPACE is empty or has unknown kinds {sorted(unknown)}")
-        self._ends = [(self._in(e[0], k), self._in(e[1], k)) for e, k in zip(space.values(), self._kinds, strict=True)]
+        self.axes = {
+            name: (kind, self._in(space[name][0], kind), self._in(space[name][1], kind)) for name, kind in kinds.items()
+        }
 
     def decode(self, point: NDArray[np.float64]) -> Parameters:
         """Parameters at a point of the cube."""
         values = {}
-        for name, kind, (low, high), x in zip(self.names, self._kinds, self._ends, point, strict=True):
+        for (name, (kind, low, high)), x in zip(self.axes.items(), point, strict=True):
             value = low + float(x) * (high - low)
             values[name] = round(value) if kind == "int" else math.exp(value) if kind == "log" else value
         return values
@@ -112,13 +113,13 @@ class ParameterSpace:
         """The point of the cube nearest to the given parameters; 0.5 for missing ones."""
         point = [
             (self._in(parameters[name], kind) - low) / (high - low) if name in parameters else 0.5
-            for name, kind, (low, high) in zip(self.names, self._kinds, self._ends, strict=True)
+            for name, (kind, low, high) in self.axes.items()
         ]
         return np.clip(np.array(point, dtype=np.float64), 0.0, 1.0)
 
     def require(self, parameters: Mapping[str, float]) -> None:
         """Raise ConfigError if a parameter lies outside the cube."""
-        for name, kind, (low, high) in zip(self.names, self._kinds, self._ends, strict=True):
+        for name, (kind, low, high) in self.axes.items():
             value = parameters.get(name)
             inside = value is None or ((value > 0.0 or kind != "log") and low <= self._in(value, kind) <= high)
             if not inside:
@@ -197,7 +198,6 @@ def tune(
 
     Args:
         settings: size of the search; None: the defaults with the configuration's seed.
-        workers: number of processes.
         start: initial parameters; those outside the search space keep their values. None: the rule's defaults.
 
     Raises:
@@ -208,8 +208,8 @@ def tune(
     if not make.SPACE:
         raise ConfigError(f"rule {rule!r} has no parameters to tune")
     space = ParameterSpace(make.SPACE)
-    first = _defaults(make(start), space) | {k: v for k, v in (start or {}).items() if k in space.names}
-    fixed = {name: value for name, value in (start or {}).items() if name not in space.names}
+    first = _defaults(make(start), space) | {k: v for k, v in (start or {}).items() if k in space.axes}
+    fixed = {name: value for name, value in (start or {}).items() if name not in space.axes}
     factory = campaign_factory(config.campaign.name, config.campaign.options)
     with RolloutPool(factory, config.machine.capacity(), workers) as pool:
 
@@ -251,5 +251,5 @@ def _total(rollouts: Sequence[Rollout]) -> CandidateCost:
 
 def _defaults(rule: object, space: ParameterSpace) -> Parameters:
     """Defaults of the rule's parameters, as far as it has attributes of their names."""
-    values = {name: getattr(rule, name, None) for name in space.names}
+    values = {name: getattr(rule, name, None) for name in space.axes}
     return {name: value for name, value in values.items() if isinstance(value, int | float)}

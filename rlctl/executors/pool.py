@@ -63,11 +63,7 @@ class NodePool:
         return self._absent[1]
 
     def check(self, spec: TaskSpec) -> None:
-        """Refuse what can never run.
-
-        Raises:
-            LaunchError: it would not fit even if nothing else ran.
-        """
+        """Raise LaunchError for a task that would not fit even if nothing else ran."""
         need = spec.resources
         if self.ever(need):
             return
@@ -135,11 +131,7 @@ class NodePool:
         self._up[node] = True
 
     def change(self, down: Collection[int], workers: int | None = None) -> None:
-        """Use all nodes but these.
-
-        Args:
-            workers: how many are connected; for pools that count them.
-        """
+        """Use all nodes but these; pools that count workers need to know how many are connected."""
         for node in range(self.nodes):
             (self.down if node in down else self.up)(node)
 
@@ -281,11 +273,7 @@ class NodePool:
         return room
 
     def _score(self, scoring: Scoring, need: Resources, node: int) -> float:
-        """What a rule says of a node.
-
-        Raises:
-            LaunchError: it fails, or says what is no number.
-        """
+        """What a rule says of a node; ``LaunchError``: it fails, or says what is no number."""
         try:
             return number(scoring.score(need, self._state(node)))
         except Exception as error:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rlctl.config.validation import did_you_mean, short_repr
-from rlctl.core.errors import ConfigError, Key, RlctlError, reason
+from rlctl.config.validation import did_you_mean
+from rlctl.core.errors import ConfigError, Key, RlctlError, brief, reason
 
 CAMPAIGNS, POLICIES, EXECUTORS, LEARNERS = "rlctl.campaigns", "rlctl.policies", "rlctl.executors", "rlctl.learners"
 PLACEMENTS = "rlctl.placements"
@@ -65,7 +65,7 @@ def load(group: str, name: str, key: Key | None = None) -> Registered:
     what = _WHAT[group]
     points = sorted(importlib.metadata.entry_points(group=group, name=name), key=_package)
     if not points:
-        raise ConfigError(f"unknown {what} {short_repr(name)}; {did_you_mean(name, names(group))}", key)
+        raise ConfigError(f"unknown {what} {brief(name)}; {did_you_mean(name, names(group))}", key)
     if len(points) > 1:
         packages = " and ".join(_package(point) for point in points)
         raise ConfigError(

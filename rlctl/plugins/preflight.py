@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rlctl.config.schema import Config, TrainSection
-from rlctl.config.validation import short_repr
 from rlctl.core.campaign import Campaign, Start, first_allowed, require_campaign
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import ConfigError, ContractError, Key, PolicyError, RequestError
+from rlctl.core.errors import ConfigError, ContractError, Key, PolicyError, RequestError, brief
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
 from rlctl.core.task import TaskSpec
@@ -200,7 +199,7 @@ def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None
     try:
         yield
     except (KeyError, IndexError) as error:
-        missing = short_repr(error.args[0] if error.args else "?")
+        missing = brief(error.args[0] if error.args else "?")
         problem = f"policy {policy.name} does not fit campaign {name}: {missing} is missing{_place(error)}: {advice}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
     except RequestError:  # an error of the campaign's task, whatever the policy

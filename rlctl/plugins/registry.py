@@ -13,9 +13,9 @@ from typing import Any, Protocol, cast, runtime_checkable
 from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
 from rlctl.config.schema import Config, RuleEntry
-from rlctl.config.validation import did_you_mean, key_prefix, short_repr
+from rlctl.config.validation import did_you_mean, key_prefix
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import ConfigError, Key, RlctlError, reason
+from rlctl.core.errors import ConfigError, Key, RlctlError, brief, reason
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, Chance
@@ -94,7 +94,7 @@ class Rule:
         elif "log" in self.SPACE[key][2:] and value <= 0:
             problem = "must be positive"
         if problem is not None:
-            raise ConfigError(f"rule {self.name}: {key} {problem}, got {short_repr(value)}", ("parameters", key))
+            raise ConfigError(f"rule {self.name}: {key} {problem}, got {brief(value)}", ("parameters", key))
 
 
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
@@ -180,7 +180,7 @@ def learner(config: Config) -> Learner:
     registered = load(LEARNERS, config.train.algorithm, ALGORITHM)
     made = registered.make(config)
     if not isinstance(made, Learner):
-        raise ConfigError(f"{registered} makes {short_repr(made)}, not a rlctl.plugins.learner.Learner")
+        raise ConfigError(f"{registered} makes {brief(made)}, not a rlctl.plugins.learner.Learner")
     return made
 
 
@@ -204,7 +204,7 @@ def load_policy(config: Config, text: str) -> Policy:
     if text and _exists(Path(text)):
         return _from_path(config, Path(text), None)
     known = did_you_mean(text, sorted({*config.policies, *names(POLICIES), RANDOM}))
-    raise ConfigError(f"policy {short_repr(text)} is neither a known name nor a file or folder; {known}")
+    raise ConfigError(f"policy {brief(text)} is neither a known name nor a file or folder; {known}")
 
 
 def _named(config: Config, name: str) -> Policy:
@@ -214,7 +214,7 @@ def _named(config: Config, name: str) -> Policy:
         return _chance(config, name) if by_chance else make_rule(entry, name, key)
     path = config.resolve(entry)
     if not entry or not _exists(path):
-        place = str(path) if len(entry) < 500 and entry.isprintable() else short_repr(entry)
+        place = str(path) if len(entry) < 500 and entry.isprintable() else brief(entry)
         raise ConfigError(f"{place}: no such file or folder; the path is relative to the folder of this file", key)
     try:
         return _from_path(config, path, name)

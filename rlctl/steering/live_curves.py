@@ -17,8 +17,14 @@ import numpy as np
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.evaluation.comparison_curves import results_table, summary_scalars, write_rules
-from rlctl.evaluation.success_curves import load_rules, run_curve, twin_curves
+from rlctl.evaluation.success_curves import (
+    load_rules,
+    results_table,
+    run_curve,
+    summary_scalars,
+    twin_curves,
+    write_rules,
+)
 from rlctl.executors.event_log import Journal
 from rlctl.monitoring.ledger import utilisation
 from rlctl.monitoring.occupancy import write_occupancy

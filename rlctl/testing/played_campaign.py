@@ -43,14 +43,7 @@ _Result = TypeVar("_Result")
 
 
 def call(what: str, function: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Call a function of the campaign's or the policy's author.
-
-    Args:
-        what: names it, for the message.
-
-    Raises:
-        ContractError: it raised an exception.
-    """
+    """Call a function of the campaign's or the policy's author; ContractError, which names it, if it raises."""
     try:
         return function(*arguments)
     except RlctlError:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from film_energy import free_energy
 
 from rlctl_envs.block_copolymer.field import (
     A_GOOD,
@@ -17,7 +18,6 @@ from rlctl_envs.block_copolymer.field import (
     advance,
     embed,
     features,
-    free_energy,
     generators,
     initial,
     measure,

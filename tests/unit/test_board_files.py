@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from rlctl.evaluation.comparison_curves import replacing_writer, summary_scalars, write_rules
-from rlctl.evaluation.success_curves import Curve
+from rlctl.evaluation.success_curves import Curve, replacing_writer, summary_scalars, write_rules
 from rlctl.monitoring.summary_writer import SummaryWriter
 
 

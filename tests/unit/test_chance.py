@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -66,9 +67,26 @@ def test_a_campaign_knows_it_wherever_a_policy_is_named(tmp_path: Path) -> None:
         rlctl.load_policy(load_config(path), "randon")
 
 
+class Masked(gymnasium.Env):
+    """Gives one mask, and keeps the actions."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, space: spaces.Space, mask: list[int]) -> None:
+        self.action_space, self.mask, self.drawn = space, np.array(mask, np.int8), []
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {"action_mask": self.mask}
+
+    def step(self, action):
+        self.drawn.append(str(action))
+        return np.zeros(1, np.float32), 0.0, False, False, {"action_mask": self.mask}
+
+
 def test_an_environment_has_its_masks_obeyed_too() -> None:
     for space, mask in ((spaces.Discrete(3, start=5), [0, 1, 0]), (spaces.MultiDiscrete([2, 3]), [0, 1, 0, 0, 1])):
-        space.seed(0)
-        drawn = {str(returns.draw_allowed(space, np.array(mask, np.bool_))) for _ in range(20)}
-        assert drawn == ({"6"} if isinstance(space, spaces.Discrete) else {"[1 2]"})
-        assert len({str(returns.draw_allowed(space, np.ones(len(mask), np.bool_))) for _ in range(50)}) > 2
+        bound, free = Masked(space, mask), Masked(space, [1] * len(mask))
+        for environment in (bound, free):
+            assert returns.run_episode(environment, "random", Chance(space), 0, 50) == (0.0, 50, True)
+        assert set(bound.drawn) == ({"6"} if isinstance(space, spaces.Discrete) else {"[1 2]"})
+        assert len(set(free.drawn)) > 2

@@ -29,7 +29,7 @@ LIGHT_AGENTS = (
     ),
 )
 MPI_MODULES = (
-    "rlctl_envs.block_copolymer.simulate",
+    "rlctl_envs.simulation_program",
     "rlctl_envs.block_copolymer.slab",
     "rlctl_envs.ensemble.program.__main__",
     "rlctl.cli.doctor",

@@ -13,6 +13,7 @@ import math
 import forms
 import numpy as np
 import pytest
+from film_energy import free_energy
 
 from rlctl_envs.block_copolymer.campaign import CHANGES, STARTS
 from rlctl_envs.block_copolymer.field import (
@@ -20,7 +21,6 @@ from rlctl_envs.block_copolymer.field import (
     Q_GOOD,
     advance,
     features,
-    free_energy,
     generators,
     initial,
     mirrored,

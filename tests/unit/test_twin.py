@@ -76,40 +76,6 @@ def test_the_noise_has_the_spectrum_of_the_programs():
     assert abs(np.mean(ratio[0, 1:]) - 1.0) < 0.05
 
 
-def test_the_solver_for_gpus_does_the_same():
-    """On PyTorch's CPU device: equal without noise, and the same power of the modes with noise."""
-    pytest.importorskip("torch")
-    from rlctl_envs.block_copolymer.device import advance
-    from rlctl_envs.block_copolymer.twin import factors
-
-    materials = [Material.draw(i) for i in range(256)]
-    temperatures = [1.0 + (i % 100) / 100 for i in range(256)]
-    steps = [40 + i % 3 for i in range(256)]
-    fields = np.stack([solver.to_field(c) for c in starts(materials)]).astype(np.float32)
-    gain, pull, kick = factors(materials, temperatures)
-    quiet = advance(fields, gain, pull, 0 * kick, np.array(steps), 1, "cpu")
-    want = advance_films(fields, materials, temperatures, steps, [0] * 256, noise=False)
-    assert np.abs(quiet - want).max() < 1e-4
-    hot = Material(1.2, 3.0, 0.25, 1.0, 0.05, 0.0, 1.0)
-    gain, pull, kick = factors([hot] * 256, [2.0] * 256)
-    noisy = advance(fields, gain, pull, kick, np.array([60] * 256), 1, "cpu")
-    kernel = advance_films(fields, [hot] * 256, [2.0] * 256, [60] * 256, list(range(256)))
-    powers = [np.abs(np.fft.rfft2(f, norm="forward")[:, 1:16, :16]) ** 2 for f in (noisy, kernel)]
-    columns = [p.mean(axis=(0, 1)) for p in powers]  # by kx; 256 * 15 numbers of deviation 1 each
-    assert np.abs(columns[0] / columns[1] - 1.0).max() < 5 * (2.0 / (256 * 15)) ** 0.5
-
-    # A well so deep that what belongs to no real field would outgrow single precision; see test_real_field.
-    deep, count = Material(1.9, 1.5, 0.35, 2.5, 0.03, 0.0, 1.0), 48
-    fields = np.stack([solver.to_field(c) for c in starts([deep] * 2 * count)]).astype(np.float32)
-    gain, pull, kick = factors([deep] * count, [1.0] * count)
-    cold = [
-        advance(fields[:count], gain, pull, kick, np.array([160] * count), 1, "cpu"),
-        advance_films(fields[count:], [deep] * count, [1.0] * count, [160] * count, list(range(count))),
-    ]
-    seen = [solver.features(np.abs(np.fft.rfft2(f, norm="forward")) ** 2) for f in cold]
-    assert min(stats.ks_2samp(seen[0][:, i], seen[1][:, i]).pvalue for i in range(2)) > 1e-3
-
-
 def test_a_film_does_not_depend_on_its_neighbours():
     materials = [Material.draw(i) for i in range(37)]
     fields = np.stack([solver.to_field(c) for c in starts(materials)]).astype(np.float32)

@@ -67,21 +67,17 @@ class Duration:
         }
 
 
-def run_once(folder: Path, grid: int, ranks: int, steps: int, timeout_s: float = 300.0) -> Timing:
-    """Time one segment that goes on from a restart file.
-
-    Raises:
-        LaunchError: the program or its launcher failed.
-    """
+def run_once(folder: Path, grid: int, ranks: int, steps: int) -> Timing:
+    """Time one segment that goes on from a restart file; LaunchError if the program or its launcher fails."""
     before, after, result = folder / f"start-{grid}.npz", folder / "film.npz", folder / "result.json"
     material = folder / "material.json"
     if not material.exists():
         material.write_text(json.dumps(Material.draw(0).to_json()))
     fixed = ["--material", str(material), "--temperature", str(TEMPERATURE), "--grid", str(grid), "--seed", "1"]
     if not before.exists():
-        _process(1, [*fixed, "--steps", "1", "--restart-out", str(before), "--result", str(result)], timeout_s)
+        timed_run(1, PROGRAM, [*fixed, "--steps", "1", "--restart-out", str(before), "--result", str(result)], folder)
     outputs = ["--restart-in", str(before), "--restart-out", str(after), "--result", str(result)]
-    duration_s = _process(ranks, [*fixed, "--steps", str(steps), *outputs], timeout_s)
+    duration_s = timed_run(ranks, PROGRAM, [*fixed, "--steps", str(steps), *outputs], folder)
     return Timing(grid, ranks, steps, duration_s, json.loads(result.read_text())["seconds"]["compute"])
 
 
@@ -138,8 +134,9 @@ def _pays(model: Duration, ranks: int) -> str:
     return f"{max(1, math.ceil(loss_s / gain_s))} steps"
 
 
-def _process(ranks: int, arguments: Sequence[str], timeout_s: float) -> float:
-    command = [sys.executable, "-m", PROGRAM, *arguments]
+def timed_run(ranks: int, module: str, arguments: Sequence[str], folder: Path, timeout_s: float = 300.0) -> float:
+    """Seconds that a program takes, launcher included; LaunchError if it fails."""
+    command = [sys.executable, "-m", module, *arguments]
     if ranks > 1:
         command = [*mpiexec_command(ranks), *command]
     environment = clean_environment(os.environ)
@@ -147,7 +144,7 @@ def _process(ranks: int, arguments: Sequence[str], timeout_s: float) -> float:
     # In files, not pipes, which a child of the launcher could keep open.
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors) as process,
+        subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=errors) as process,
     ):
         try:
             code = process.wait(timeout_s)

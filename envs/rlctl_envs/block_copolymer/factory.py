@@ -27,14 +27,7 @@ from rlctl_envs.block_copolymer.twin import FilmTwin, compute
 
 
 class BlockCopolymer(CampaignFactory):
-    """Block-copolymer annealing; see the README of this folder.
-
-    Args:
-        options: see ``AnnealingOptions``.
-
-    Raises:
-        ConfigError: unknown or unusable options.
-    """
+    """Block-copolymer annealing; see the README of this folder and ``AnnealingOptions``."""
 
     name = "block_copolymer"
     version = 2  # 2: the measured wavenumber has an error
@@ -44,12 +37,7 @@ class BlockCopolymer(CampaignFactory):
         self.capacity = self.options.capacity()
 
     def check(self, capacity: Capacity, real: bool) -> None:
-        """Refuse a machine with less than a core for each chain and each rank.
-
-        Raises:
-            ConfigError: it has less.
-            LaunchError: ``real``, several ranks, and no mpiexec.
-        """
+        """Refuse a machine with less than a core for each chain and each rank, and real ranks without mpiexec."""
         for name, cores in (("ranks", max(self.options.ranks)), ("chains", self.options.chains)):
             if cores > capacity.total_cores:
                 raise ConfigError(

@@ -1,4 +1,4 @@
-"""The film on one process: time stepping in Fourier space, free energy, and what a measurement sees of it.
+"""The film's solver: time stepping in Fourier space, and what a measurement sees of the film.
 
 A field on a grid of G x G points is held as ``c_hat``, its ``rfft2`` with norm "forward": complex128 [G, G/2 + 1],
 first axis ky, second kx >= 0, wavenumbers 2 pi n / BOX. In this norm a mode has the same value on every grid.
@@ -8,6 +8,7 @@ NumPy's transforms, not SciPy's: writing into arrays of ours they are as fast, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -47,12 +48,7 @@ def to_field(c_hat: Spectrum) -> Array:
 
 
 def mirrored(c_hat: Spectrum, kx0: int = 0) -> Spectrum:
-    """The columns kx = 0 and kx = G/2, as far as they are there, [G, 0 to 2]: a view.
-
-    Args:
-        c_hat: [G, columns] of a half spectrum.
-        kx0: number of its first column in the half spectrum.
-    """
+    """The columns kx = 0 and kx = G/2, as far as they are among the columns from ``kx0`` on, [G, 0 to 2]: a view."""
     half = c_hat.shape[0] // 2
     return c_hat[:, -kx0 % half :: half]
 
@@ -112,42 +108,54 @@ def advance(
     rng: np.random.Generator | None,
     noise: bool = True,
     dt: float = DT,
+    kx0: int = 0,
+    cube: Callable[[Spectrum], None] | None = None,
 ) -> Spectrum:
     """The field after ``steps`` time steps at one temperature; ``c_hat`` is left as it was.
 
     Args:
-        rng: draws 32 x 32 normals in each step; not used without noise.
+        c_hat: [G, columns]: a half spectrum, or the columns of it that this MPI rank holds (see ``slab``).
+        rng: draws 32 x 32 normals in each step; not used without noise. Ranks have it equally seeded: each draws the
+            whole noise and keeps that of its modes, so that the film does not depend on the number of ranks.
+        kx0: number of the first column.
+        cube: replaces [y, kx] of the field by that of its cube; None: ``c_hat`` has all columns.
     """
-    grid = c_hat.shape[0]
-    gain, pull, kick = factors(*wavenumbers(grid), material, temperature, dt)
+    columns = c_hat.shape[1]
+    cube = cube or cube_rows
+    ky, kx = wavenumbers(c_hat.shape[0])
+    gain, pull, kick = factors(ky, kx[kx0 : kx0 + columns], material, temperature, dt)
     # Real factors, one for each real and imaginary part: NumPy would turn them into complex numbers in each step.
     gain, pull = np.repeat(gain, 2, axis=1), np.repeat(pull, 2, axis=1)
-    low, high = kick[:KEPT, :KEPT].copy(), kick[1 - KEPT :, :KEPT].copy()
+    noisy = max(0, min(KEPT - kx0, columns))
+    low, high = kick[:KEPT, :noisy].copy(), kick[1 - KEPT :, :noisy].copy()
     c_hat = c_hat.copy()
     push = np.empty_like(c_hat)
     parts, push_parts = c_hat.view(np.float64), push.view(np.float64)
-    edges = mirrored(c_hat)
+    edges = mirrored(c_hat, kx0)
     for _ in range(steps):
-        np.fft.ifft(c_hat, axis=0, norm="forward", out=push)
-        cube_rows(push, grid)
-        np.fft.fft(push, axis=0, norm="forward", out=push)
+        if columns:
+            np.fft.ifft(c_hat, axis=0, norm="forward", out=push)
+        cube(push)
+        if columns:
+            np.fft.fft(push, axis=0, norm="forward", out=push)
         push_parts *= pull
         parts *= gain
         parts -= push_parts
         if noise:
             assert rng is not None
-            w = white(rng)
-            c_hat[:KEPT, :KEPT] += low * w[:KEPT, :KEPT]
-            c_hat[1 - KEPT :, :KEPT] += high * w[1 - KEPT :, :KEPT]
+            w = white(rng)[:, kx0 : kx0 + noisy]
+            c_hat[:KEPT, :noisy] += low * w[:KEPT]
+            c_hat[1 - KEPT :, :noisy] += high * w[1 - KEPT :]
         keep_real(edges)
     return c_hat
 
 
-def cube_rows(rows: Spectrum, grid: int) -> None:
+def cube_rows(rows: Spectrum) -> None:
     """Replace [rows, G/2 + 1] half spectra of lines of the field by those of the lines' cubes.
 
     A few lines at a time, so that they stay in the processor's cache.
     """
+    grid = 2 * (rows.shape[1] - 1)
     chunk = max(1, 16384 // grid)
     line = np.empty((chunk, grid))
     cube = np.empty((chunk, grid))
@@ -158,18 +166,6 @@ def cube_rows(rows: Spectrum, grid: int) -> None:
         np.multiply(a, a, out=b)
         b *= a
         np.fft.rfft(b, axis=1, norm="forward", out=part)
-
-
-def free_energy(c_hat: Spectrum, material: Material, temperature: float) -> float:
-    """Free energy per area: -tau c^2/2 + c^4/4 + |grad c|^2/2 + gamma/2 (c - mean) (-lap)^-1 (c - mean)."""
-    ky, kx = wavenumbers(c_hat.shape[0])
-    k2 = ky[:, None] ** 2 + kx[None, :] ** 2
-    inverse = np.divide(material.gamma, k2, out=np.zeros_like(k2), where=k2 > 0.0)
-    # Each mode with 0 < kx < Nyquist stands for its conjugate too.
-    weight = np.full(kx.size, 2.0)
-    weight[[0, -1]] = 1.0
-    quadratic = 0.5 * np.sum(weight * (k2 - material.tau(temperature) + inverse) * np.abs(c_hat) ** 2)
-    return float(quadratic + 0.25 * np.mean(to_field(c_hat) ** 4))
 
 
 def power(c_hat: Spectrum) -> Array:

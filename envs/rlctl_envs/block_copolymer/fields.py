@@ -15,10 +15,6 @@ NOTHING: dict[str, Any] = {"q": 0.0, "amplitude": 0.0, "bands": (), "wavenumber"
 def film_fields(film: Film, others: Sequence[Film], memory: MaterialHistory) -> dict[str, Any]:
     """The film that is decided on, those of the other chains, and all that the material has shown.
 
-    Args:
-        film: that is decided on.
-        others: in progress on the other chains.
-
     Returns:
         ``fresh``, ``age_steps``, ``temperature`` (of the last measured segment; None), ``q``, ``amplitude``, ``bands``,
         ``wavenumber`` (the last measurement), ``highest_q``, ``recent`` (the last four measurements, oldest first, each

@@ -26,11 +26,7 @@ class Measurement:
 
     @classmethod
     def read(cls, values: Mapping[str, Any], temperature: float, steps: int) -> Measurement:
-        """From a segment's result.
-
-        Raises:
-            KeyError, TypeError, ValueError: the result is not one of this program.
-        """
+        """From a segment's result; KeyError, TypeError or ValueError if it is not one of this program."""
         bands = tuple(float(b) for b in values["bands"])
         seen = cls(
             temperature, steps, float(values["q"]), float(values["amplitude"]), bands, float(values["wavenumber"])

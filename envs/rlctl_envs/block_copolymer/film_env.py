@@ -67,7 +67,7 @@ class FilmEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         self._grid, self._steps, self._segments = grid, steps, segments
         self._thresholds = (q_good, amplitude_good)
         self._comm = communicator if communicator is not None and communicator.size > 1 else None
-        self._slab = None if self._comm is None else Slab(self._comm, grid)
+        self._slab = Slab(self._comm, grid)
         self._instance, self._largest_amplitude = 0, 0.0
         self._begin(0)
 
@@ -113,10 +113,8 @@ class FilmEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         self._c_hat = field.initial(self._material, self._grid, field.generators(mixed(instance, 0))[2])
 
     def _annealed(self, temperature: float, noise: np.random.Generator) -> field.Spectrum:
-        segment = (self._material, temperature, self._steps, noise)
-        if self._slab is None:
-            return field.advance(self._c_hat, *segment)
-        return self._slab.gather(self._slab.advance(self._slab.scatter(self._c_hat), *segment))
+        slab = self._slab
+        return slab.gather(slab.advance(slab.scatter(self._c_hat), self._material, temperature, self._steps, noise))
 
     def _observe(self) -> NDArray[np.float32]:
         left = 1.0 - self._film.segments / self._segments

@@ -21,8 +21,6 @@ def observe(
     """The film, the other chains, past films of the material, the machine.
 
     Args:
-        film: the one that is decided on.
-        others: films in progress on the other chains.
         needed: good films that are still wanted.
         time_left: until the end of the allocation, in segments of 80 steps on one rank.
         free: share of the cores that no segment has.
@@ -67,13 +65,9 @@ def observe(
 
 
 def observe_film(film: Film, largest_amplitude: float) -> list[float]:
-    """One film alone: age, temperature, its last measurements.
+    """[FILM_OBSERVED] of one film alone: age, temperature, its last measurements.
 
-    Args:
-        largest_amplitude: that was measured of its material, which its own are compared with.
-
-    Returns:
-        [FILM_OBSERVED].
+    Amplitudes are relative to ``largest_amplitude``, that of its material.
     """
     x = [
         float(film.fresh),

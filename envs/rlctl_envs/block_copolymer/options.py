@@ -50,7 +50,6 @@ class AnnealingOptions(BaseModel):
             speed-up of ranks on this machine is known.
         program: see ``Program``.
         retries: how often a film's segment may fail in a row before the film is abandoned.
-        twin_device: "cpu", or a device of PyTorch such as "cuda" for the twin of very many campaigns.
         q_good, amplitude_good: a good film has at least this order parameter and this true amplitude.
     """
 
@@ -64,7 +63,6 @@ class AnnealingOptions(BaseModel):
     probes: int = Field(default=0, ge=0, le=10_000)
     program: AnnealingProgram = AnnealingProgram()
     retries: int = Field(default=3, ge=1)
-    twin_device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     q_good: float = Field(default=0.8, gt=0.0, lt=1.0)
     amplitude_good: float = Field(default=0.35, gt=0.0)
 

@@ -33,16 +33,14 @@ def read_field(path: Path) -> NDArray[np.float64]:
 
 
 def films_png(work: Path, records: Sequence[Record], out: Path | IO[bytes], most: int = 8) -> int:
-    """Draw the newest restart file of each film, good ones first.
+    """Draw the newest restart files of at most ``most`` films, good ones first.
 
     Args:
         work: the run's folder of task files.
-        records: of the run's journal.
-        out: the PNG file to write.
-        most: films to draw at the most.
+        out: the PNG file; not written if there are no films.
 
     Returns:
-        the number of films drawn; nothing is written if there are none.
+        the number of films drawn.
     """
     import matplotlib
 

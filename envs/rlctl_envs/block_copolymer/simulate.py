@@ -14,6 +14,7 @@ SIGKILL) or ``garbage`` (a result that is no JSON, with exit code 0).
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -21,7 +22,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from rlctl_envs.simulation_program import ArgumentParser, InputError, run_program, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,38 +38,16 @@ LARGEST = 10.0
 FAULT = "RLCTL_SIMULATE_FAULT"
 
 
-class InputError(Exception):
-    """A wrong argument or file; the program ends with exit code 2 and this line."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    # A rank is one core; must be said before NumPy starts its threads.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    try:
-        comm, rank = None, _rank()
-        options = _parse(argv)
-        comm = communicator()
-        return _run(options, comm)
-    except (InputError, OSError) as error:
-        if rank == 0:
-            print(f"simulate: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    except BaseException:
-        if comm is not None:
-            # The other ranks wait in a collective call for this one.
-            import traceback
-
-            traceback.print_exc()
-            comm.Abort(1)
-        raise
+    return run_program("simulate", _parse, _run, argv)
 
 
 def _run(options: argparse.Namespace, comm: Any) -> int:
     import numpy as np
 
     from rlctl_envs.block_copolymer import field as film
+    from rlctl_envs.block_copolymer.slab import Slab
 
     rank, ranks = (comm.rank, comm.size) if comm is not None else (0, 1)
     noise_rng, measure_rng, initial_rng = film.generators(options.seed)
@@ -87,14 +68,10 @@ def _run(options: argparse.Namespace, comm: Any) -> int:
     c_hat = film.initial(material, options.grid, initial_rng) if start is None else film.to_spectrum(start)
     read_at = time.perf_counter()
     with np.errstate(all="ignore"):
-        segment = (material, options.temperature, options.steps, noise_rng, options.noise)
-        if comm is None:
-            c_hat = film.advance(c_hat, *segment)
-        else:
-            from rlctl_envs.block_copolymer.slab import Slab
-
-            slab = Slab(comm, options.grid)
-            c_hat = slab.gather(slab.advance(slab.scatter(c_hat), *segment))
+        slab = Slab(comm, options.grid)
+        part = slab.scatter(c_hat)
+        part = slab.advance(part, material, options.temperature, options.steps, noise_rng, options.noise)
+        c_hat = slab.gather(part)
         if options.fault == "diverge":
             c_hat[0, 1] = np.nan
         field = film.to_field(c_hat)
@@ -107,7 +84,9 @@ def _run(options: argparse.Namespace, comm: Any) -> int:
         return DIVERGED
     if rank > 0:
         return 0
-    _write(options.restart_out, lambda file: np.savez(file, field=field))
+    archive = io.BytesIO()
+    np.savez(archive, field=field)
+    write_whole(options.restart_out, archive.getvalue(), durable=True)
     written_at = time.perf_counter()
     result = film.measure(c_hat, material, measure_rng, options.q_good, options.amplitude_good) | {
         "temperature": options.temperature,
@@ -124,20 +103,15 @@ def _run(options: argparse.Namespace, comm: Any) -> int:
         },
     }
     text = '{"q": 0.9, "amplitude": \x00' if options.fault == "garbage" else json.dumps(result)
-    _write(options.result, lambda file: file.write(text.encode()))
+    write_whole(options.result, text.encode(), durable=True)
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see --help")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     from rlctl_envs.block_copolymer.field import A_GOOD, Q_GOOD
     from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
 
-    parser = _Parser(prog="simulate", description="Anneal one film for a segment at one temperature.")
+    parser = ArgumentParser(prog="simulate", description="Anneal one film for a segment at one temperature.")
     parser.add_argument("--material", type=Path, required=True, help="JSON file of the material's parameters")
     parser.add_argument("--temperature", type=float, required=True, help=f"{T_MIN:g} to {T_MAX:g}")
     parser.add_argument("--steps", type=int, required=True, help="time steps of the segment")
@@ -192,39 +166,6 @@ def _read_restart(path: Path, grid: int) -> NDArray[np.float64]:
     if field.shape != (grid, grid):
         raise InputError(f"{path} holds a grid of {field.shape[0]} x {field.shape[1]}, --grid says {grid}")
     return np.asarray(field, dtype=np.float64)
-
-
-def _write(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that there is always the old one or the new one, whole."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _rank() -> int:
-    """This process among the ranks, as far as its launcher says so."""
-    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
-
-
-def communicator() -> Any:
-    """All ranks, or None for a single process, which then starts without MPI."""
-    sizes = [os.environ[name] for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") if name in os.environ]
-    # A launcher that speaks PMIx alone says the rank but not the size: ask MPI.
-    if all(size == "1" for size in sizes) and (sizes or "PMIX_RANK" not in os.environ):
-        return None
-    from mpi4py import MPI
-
-    return MPI.COMM_WORLD if MPI.COMM_WORLD.size > 1 else None
 
 
 def _on_first(comm: Any, read: Callable[[], Any]) -> Any:

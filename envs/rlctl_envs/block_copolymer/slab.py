@@ -1,4 +1,4 @@
-"""The film over MPI ranks: a slab-decomposed transform, and the same time step as in ``field``.
+"""The film over MPI ranks, or in one process: a slab-decomposed transform for the time step of ``field``.
 
 In Fourier space a rank holds some kx with all ky, as [ky, kx]; in real space some lines y with all x. The transform
 along y is local in the one, the transform along x in the other, and an Alltoallv takes the blocks across. What a rank
@@ -13,17 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rlctl_envs.block_copolymer.field import (
-    KEPT,
-    Spectrum,
-    cube_rows,
-    factors,
-    keep_real,
-    mirrored,
-    wavenumbers,
-    white,
-)
-from rlctl_envs.block_copolymer.material import DT, Material
+from rlctl_envs.block_copolymer.field import Spectrum, advance, cube_rows
+from rlctl_envs.block_copolymer.material import Material
 
 
 def share(length: int, ranks: int) -> list[int]:
@@ -40,12 +31,15 @@ class Slab:
     """One rank's part of a film on a ``grid`` x ``grid`` grid.
 
     Args:
-        comm: an mpi4py communicator; all calls are collective over it.
+        comm: an mpi4py communicator; all calls are collective over it. None: this process holds the whole film.
         grid: even.
     """
 
-    def __init__(self, comm: Any, grid: int) -> None:
+    def __init__(self, comm: Any | None, grid: int) -> None:
         self.comm, self.grid = comm, grid
+        if comm is None:
+            self.kx0, self.kx1 = 0, grid // 2 + 1
+            return
         self._columns = share(grid // 2 + 1, comm.size)
         rows = share(grid, comm.size)
         self.kx0, self.kx1 = self._columns[comm.rank], self._columns[comm.rank + 1]
@@ -67,6 +61,8 @@ class Slab:
 
     def gather(self, part: Spectrum) -> Spectrum:
         """The half spectrum [G, G/2 + 1], on every rank."""
+        if self.comm is None:
+            return part
         whole = np.empty((self.grid // 2 + 1, self.grid), dtype=np.complex128)
         counts = _blocks([(b - a) * self.grid for a, b in pairwise(self._columns)])
         self.comm.Allgatherv(np.ascontiguousarray(part.T), [whole, counts, _complex()])
@@ -80,48 +76,21 @@ class Slab:
         steps: int,
         rng: np.random.Generator | None,
         noise: bool = True,
-        dt: float = DT,
     ) -> Spectrum:
-        """As :func:`field.advance`, for this rank's part.
-
-        Args:
-            rng: equally seeded on every rank: each draws the whole noise and keeps what belongs to its modes, so that
-                the film does not depend on the number of ranks.
-        """
-        ky, kx = wavenumbers(self.grid)
-        gain, pull, kick = factors(ky, kx[self.kx0 : self.kx1], material, temperature, dt)
-        gain, pull = np.repeat(gain, 2, axis=1), np.repeat(pull, 2, axis=1)
-        noisy = max(0, min(KEPT, self.kx1) - self.kx0)
-        low, high = kick[:KEPT, :noisy].copy(), kick[1 - KEPT :, :noisy].copy()
-        part = part.copy()
-        push = np.empty_like(part)
-        parts, push_parts = part.view(np.float64), push.view(np.float64)
-        edges = mirrored(part, self.kx0)
-        for _ in range(steps):
-            if part.size:
-                np.fft.ifft(part, axis=0, norm="forward", out=push)
-            self._cube(push)
-            if part.size:
-                np.fft.fft(push, axis=0, norm="forward", out=push)
-            push_parts *= pull
-            parts *= gain
-            parts -= push_parts
-            if noise:
-                assert rng is not None
-                w = white(rng)[:, self.kx0 : self.kx0 + noisy]
-                part[:KEPT, :noisy] += low * w[:KEPT]
-                part[1 - KEPT :, :noisy] += high * w[1 - KEPT :]
-            keep_real(edges)
-        return part
+        """As :func:`field.advance`, for this rank's part."""
+        return advance(part, material, temperature, steps, rng, noise, kx0=self.kx0, cube=self._cube)
 
     def _cube(self, columns: Spectrum) -> None:
         """From [y, kx] with this rank's kx to the same of the cube of the field."""
+        if self.comm is None:
+            cube_rows(columns)
+            return
         kind = _complex()
         self.comm.Alltoallv([columns, self._theirs, kind], [self._packed, self._mine, kind])
         for block, lines in self._pairs:
             lines[:] = block
         if self._lines.size:
-            cube_rows(self._lines, self.grid)
+            cube_rows(self._lines)
         for block, lines in self._pairs:
             block[:] = lines
         self.comm.Alltoallv([self._packed, self._mine, kind], [columns, self._theirs, kind])

@@ -13,7 +13,6 @@ from rlctl.core.simulation import DurationModel, Launch, Simulated, TaskModel
 from rlctl.core.task import Failure
 from rlctl_envs.block_copolymer import field as solver
 from rlctl_envs.block_copolymer.campaign import mixed
-from rlctl_envs.block_copolymer.device import advance as on_device
 from rlctl_envs.block_copolymer.kernel import advance
 from rlctl_envs.block_copolymer.lanes import GRID, HALF, LANES
 from rlctl_envs.block_copolymer.material import DT, STABILISER, Material
@@ -104,23 +103,9 @@ def advance_films(
     steps: Sequence[int],
     seeds: Sequence[int],
     noise: bool = True,
-    device: str = "cpu",
 ) -> Floats:
-    """Advance films of many materials, each at its own temperature for its own number of steps.
-
-    Args:
-        fields: [film, 32, 32].
-        device: "cpu" for the Numba kernel, or a device of PyTorch.
-
-    Returns:
-        the fields afterwards, [film, 32, 32].
-    """
+    """The fields [film, 32, 32] of many materials, each after its own steps at its own temperature."""
     count = len(materials)
-    if device != "cpu":
-        gain, pull, kick = factors(materials, temperatures)
-        return on_device(
-            fields, gain, pull, kick if noise else 0.0 * kick, np.asarray(steps, np.int64), seeds[0], device
-        )
     # Films of like length share a block, so that few rest.
     order = np.argsort(np.asarray(steps), kind="stable")
     blocks = -(-count // LANES)
@@ -158,7 +143,6 @@ def compute(launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
         [p["steps"] for p in wanted],
         [twin.drawn(p["seed"]) for twin, p in zip(twins, wanted, strict=True)],
         twins[0].noise,
-        twins[0].options.twin_device,
     )
     options = twins[0].options
     spectrum = np.fft.rfft2(after, norm="forward")

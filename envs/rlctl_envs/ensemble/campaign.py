@@ -108,8 +108,8 @@ class EnsembleCampaign(Campaign):
         """Nodes have come or gone. What was on those that went has to be placed anew."""
         self.tasks.account.paid(machine.paid)
         for task in self.state.on_machine(machine):
-            self.tasks.attempts.displaced(task)
-        self.tasks.attempts.place_again()
+            self.tasks.displaced(task)
+        self.tasks.place_again()
         self.tasks.happened()
 
     def on_event(self, event: Event) -> None:
@@ -122,9 +122,9 @@ class EnsembleCampaign(Campaign):
         elif event.result is not None:
             self.tasks.ended(task, event)
         elif event.state is TaskState.RUNNING:
-            self.tasks.attempts.runs(task, event)
+            self.tasks.runs(task, event)
         elif event.state is TaskState.PREEMPTED and not task.resizing:
-            self.tasks.attempts.displaced(task)
+            self.tasks.displaced(task)
 
     def decision(self) -> Decision | None:
         """What next, while anything but waiting is possible and something has happened."""
@@ -175,7 +175,7 @@ class EnsembleCampaign(Campaign):
         ended = reached or not left or state.now_s >= self.deadline_s
         extra = {
             "masked_actions": float(self.masked),
-            "tasks": float(state.works),
+            "tasks": float(len(state.tasks)),
             "tasks_failed": float(self.counts[TaskPhase.FAILED]),
             "tasks_stopped": float(self.counts[TaskPhase.STOPPED]),
             "attempts_failed": float(self.tasks.failures),
@@ -200,7 +200,7 @@ class EnsembleCampaign(Campaign):
     def _possible(self) -> bool:
         """Whether anything but waiting is."""
         state = self.state
-        if self.tasks.attempts.again:
+        if self.tasks.again:
             return False  # it is the executor's first in the queue: nothing may overtake it
         if state.free_cores > 0 and next(state.startable(), None) is not None:
             return True
@@ -282,7 +282,7 @@ class EnsembleCampaign(Campaign):
     # What is done.
 
     def _start(self, task: ActiveTask, shape: TaskShape) -> list[Command]:
-        if not self.tasks.attempts.start(task, shape):  # the ranks fit, but not so on these nodes
+        if not self.tasks.start(task, shape):  # the ranks fit, but not so on these nodes
             self.tasks.changed = False
             return [Wait()]
         number, attempt = task.job.number, task.starts - 1
@@ -302,7 +302,7 @@ class EnsembleCampaign(Campaign):
     def _resize(self, task: ActiveTask, shape: TaskShape) -> list[Command]:
         assert task.uid is not None
         self.state.reported = None
-        self.tasks.changed = self.tasks.attempts.resize(task, shape)
+        self.tasks.changed = self.tasks.resize(task, shape)
         if not self.tasks.changed:
             return [Wait()]
         self.resizes += 1

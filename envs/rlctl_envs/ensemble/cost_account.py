@@ -20,8 +20,6 @@ class CostAccount:
     """Adds up costs, and holds what the potential is made of.
 
     Args:
-        objective: what costs what.
-        state: of the ensemble.
         areas: node-seconds that each task of the workload, by number, is thought to need at best.
         gpu_s: GPU-seconds likewise, on as few GPUs as can be.
 
@@ -98,20 +96,20 @@ class CostAccount:
         """It waits."""
         task.area = self._state.least_area(task)
         self._waiting += task.area
-        self._state.waiting_work_s += task.work_left_s
 
     def unqueued(self, task: ActiveTask) -> None:
         """It waits no longer."""
         self._waiting -= task.area
-        self._state.waiting_work_s -= task.work_left_s
 
-    def started(self, task: ActiveTask) -> None:
-        """It runs, on ``task.shape`` from ``task.started_s`` to ``task.expected_s``."""
-        self._count(task, 1)
-
-    def let_go(self, task: ActiveTask) -> None:
-        """The opposite."""
-        self._count(task, -1)
+    def count(self, task: ActiveTask, sign: int) -> None:
+        """A task begins to run (``sign`` 1) on ``task.shape`` from ``started_s`` to ``expected_s``, or ends to (-1)."""
+        ranks = sign * task.shape.ranks
+        self._state.promised_rank_s += ranks * task.expected_s
+        self._state.busy_ranks += ranks
+        self._promised += sign * task.charge * task.expected_s
+        self._charged += sign * task.charge
+        self._partly += sign * min(task.done, MOST_CREDIT)
+        self._gpus += ranks * task.shape.gpu
 
     def progressed(self, task: ActiveTask, done: float) -> None:
         """A task that runs has done so much of its work."""
@@ -144,12 +142,3 @@ class CostAccount:
         if objective.goal is not None:
             return weight * self._typical * min(0.0, self.successes + self._partly - objective.goal)
         return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))
-
-    def _count(self, task: ActiveTask, sign: int) -> None:
-        ranks = sign * task.shape.ranks
-        self._state.promised_rank_s += ranks * task.expected_s
-        self._state.busy_ranks += ranks
-        self._promised += sign * task.charge * task.expected_s
-        self._charged += sign * task.charge
-        self._partly += sign * min(task.done, MOST_CREDIT)
-        self._gpus += ranks * task.shape.gpu

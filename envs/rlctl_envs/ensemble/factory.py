@@ -33,14 +33,7 @@ JOBS = "jobs.json"
 
 
 class Ensemble(CampaignFactory):
-    """Unequal, uncertain and unreliable tasks that share an allocation; see the README of this folder.
-
-    Args:
-        options: see ``EnsembleOptions``.
-
-    Raises:
-        ConfigError: unknown or unusable options.
-    """
+    """Unequal, uncertain and unreliable tasks that share an allocation; see the README and ``EnsembleOptions``."""
 
     name = "ensemble"
     version = 1
@@ -59,12 +52,7 @@ class Ensemble(CampaignFactory):
         self._key = self.options.model_dump_json()
 
     def check(self, capacity: Capacity, real: bool) -> None:
-        """Refuse a machine that no task can run on, and real programs where they cannot be.
-
-        Raises:
-            ConfigError: so it is.
-            LaunchError: ``real``, several ranks, and no mpiexec.
-        """
+        """Refuse a machine that no task can run on, and real programs where they cannot be."""
         key = ("campaign", "options")
         if self.options.ranks[0] > capacity.total_cores:
             raise ConfigError(f"at least {self.options.ranks[0]} ranks, and no so many cores", (*key, "ranks"))

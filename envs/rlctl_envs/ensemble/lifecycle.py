@@ -1,4 +1,4 @@
-"""Life of the tasks of an ensemble: they arrive, wait for others and for room, report, end, and are repeated."""
+"""Life of the tasks of an ensemble: they arrive, wait for others and for room, run, report, end, and are repeated."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 from rlctl.core.task import Event, TaskId, TaskState
 from rlctl_envs.ensemble.active_task import ActiveTask, ProgressReport, TaskPhase
-from rlctl_envs.ensemble.attempts import Attempts
 from rlctl_envs.ensemble.cost_account import CostAccount
-from rlctl_envs.ensemble.job_request import GpuUse, JobRequest
+from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
 from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.program.hidden_parameters import WORTH
 from rlctl_envs.ensemble.scaling_estimate import ScalingEstimate
@@ -23,14 +22,15 @@ SOON = 1e-6
 class TaskLifecycle:
     """Moves tasks from state to state as time passes and events come.
 
+    It mirrors the executor's placement: what runs has a place in the state's pool and is charged, and nothing else is.
+
     Args:
-        options: of the ensemble.
         jobs: every task that may ever arrive, by number.
         state: of the ensemble, which it changes.
 
     Attributes:
         account: adds up what tasks cost.
-        attempts: of tasks that run.
+        again: tasks that were lost with their node and have no place; the executor runs them again before all others.
         uids: tasks by the name of their last attempt.
         changed: whether anything has happened that may call for a decision.
         failures: of attempts so far.
@@ -59,7 +59,7 @@ class TaskLifecycle:
         tasks = [ActiveTask(job, 0.0, 0.0, shapes) for job, shapes in zip(jobs, self._shapes, strict=True)]
         areas, gpu_s = [state.least_area(task) for task in tasks], [state.gpu_seconds(task) for task in tasks]
         self.account = CostAccount(options.objective, state, areas, gpu_s)
-        self.attempts = Attempts(state, self.account)
+        self.again: set[ActiveTask] = set()
         arrivals = [(job.arrives + job.offered / power, job.number) for job in jobs if job.parent is None]
         self.coming = sorted(arrivals, reverse=True)  # the next one last
 
@@ -75,7 +75,6 @@ class TaskLifecycle:
         due_s = state.now_s + job.due * reference_s if job.due > 0.0 else math.inf
         task = ActiveTask(job, state.now_s, reference_s, self._shapes[job.number], due_s, reference_s)
         state.arrive(task)
-        state.tasks[job.number] = task
         self.account.arrived(task)
         before = [state.tasks[n] for n in job.after if n in state.tasks]
         if not task.shapes or any(other.status in (TaskPhase.FAILED, TaskPhase.STOPPED) for other in before):
@@ -119,7 +118,10 @@ class TaskLifecycle:
             ProgressReport(event.time_s, float(fraction), float(value) if good and value is not None else None)
         )
         done = max(task.done, float(fraction)) if task.job.resizable else float(fraction)
-        self.attempts.progressed(task, done)
+        if task.waits_again:
+            task.done = done
+        else:
+            self.account.progressed(task, done)
         if self._options.stop or self._options.resize:
             self._state.reported, self.changed = task, True
 
@@ -128,7 +130,7 @@ class TaskLifecycle:
         result = event.result
         assert result is not None
         asked = task.stopping
-        self.attempts.leave(task)
+        self._leave(task)
         del self.uids[event.uid]
         self.happened()
         if result.state is TaskState.CANCELED:
@@ -148,7 +150,88 @@ class TaskLifecycle:
                 self._finish(task, TaskPhase.FAILED)
             else:
                 self._enqueue(task)
-        self.attempts.place_again()
+        self.place_again()
+
+    def start(self, task: ActiveTask, shape: TaskShape) -> bool:
+        """Start a waiting task; False if there is no place."""
+        if not self._state.place(task, shape):
+            return False
+        self.account.unqueued(task)
+        self._state.dequeue(task)
+        self._state.running[task.job.number] = task
+        task.status = TaskPhase.RUNNING
+        task.starts += 1
+        self._begins_at(task, task.done)
+        self.account.count(task, 1)
+        return True
+
+    def resize(self, task: ActiveTask, shape: TaskShape) -> bool:
+        """Restart a running task on another shape; False if there is no place, and it stays."""
+        state = self._state
+        done, before = max(task.done, state.believed(task)), task.shape
+        self._lost(task)
+        task.done = done
+        placed = state.place(task, shape)
+        if not placed and not state.place(task, before):
+            raise RuntimeError(f"task {task.uid} had a place and has none")
+        if placed:
+            task.resizing = True
+            self._begins_at(task, task.done)
+        self.account.count(task, 1)
+        return placed
+
+    def runs(self, task: ActiveTask, event: Event) -> None:
+        """The executor has started an attempt; its expected end moves accordingly."""
+        again = task.waits_again
+        if not again:
+            self.account.count(task, -1)
+        shift_s = event.time_s - task.started_s
+        task.attempt, task.started_s, task.expected_s = event.attempt, event.time_s, task.expected_s + shift_s
+        task.resizing = False
+        if again:  # it has found a place, wherever that is
+            self._place(task)
+        else:
+            self.account.count(task, 1)
+
+    def displaced(self, task: ActiveTask) -> None:
+        """The task was lost with its node; the executor runs it again where it fits."""
+        if not task.waits_again:
+            self._lost(task)
+        self._begins_at(task, task.done if task.job.resizable else 0.0)
+        self._place(task)
+
+    def place_again(self) -> None:
+        """Place tasks that lost their node, as far as there is room."""
+        for task in sorted(self.again, key=lambda task: (task.started_s, task.job.number)):
+            self._place(task)
+
+    def _leave(self, task: ActiveTask) -> None:
+        """Note that a task does not run any more."""
+        if not task.waits_again:
+            self._lost(task)
+        task.waits_again = task.resizing = task.stopping = False
+        self.again.discard(task)
+        del self._state.running[task.job.number]
+
+    def _lost(self, task: ActiveTask) -> None:
+        """Release what a task had of the machine, and charge it."""
+        self.account.count(task, -1)
+        task.spent += (self._state.now_s - task.started_s) * task.charge
+        self._state.release(task)
+
+    def _begins_at(self, task: ActiveTask, done: float) -> None:
+        """Begin a new attempt, without reports."""
+        task.reports.clear()
+        task.attempt = 0
+        task.begun = task.done = done
+        task.started_s = task.expected_s = self._state.now_s
+        task.expected_s += self._state.seconds(task, task.shape)
+
+    def _place(self, task: ActiveTask) -> None:
+        task.waits_again = not self._state.place(task, task.shape)
+        (self.again.add if task.waits_again else self.again.discard)(task)
+        if not task.waits_again:
+            self.account.count(task, 1)
 
     def _stopped(self, task: ActiveTask, asked: bool) -> None:
         """Where all tasks have to end, one that the policy has stopped waits again; otherwise it is over."""

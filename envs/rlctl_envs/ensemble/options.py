@@ -172,11 +172,7 @@ class WorkloadOptions(OptionsSection):
     trouble: TroubleOptions = TroubleOptions()
 
     def jobs(self) -> Sequence[LoggedJob]:
-        """Those of ``file``.
-
-        Raises:
-            ConfigError: it cannot be read.
-        """
+        """Those of ``file``; ConfigError if it cannot be read."""
         return _read(self.source, str(self.file))
 
     @model_validator(mode="after")

@@ -50,7 +50,6 @@ class EnsembleState:
         free_cores, free_gpus: not taken, on nodes that are there.
         may_wait: whether anything will happen if nothing is started.
         truth: what tasks really take; None: hidden.
-        works: how many tasks have arrived.
         waiting_work_s: estimated work of all that wait.
         busy_ranks, promised_rank_s: ranks of running tasks, and the sum of these times their tasks' expected ends.
     """
@@ -79,7 +78,7 @@ class EnsembleState:
         self._group_of = [group for group in self.groups for _ in range(group.kind.nodes)]
         self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
         self.free_cores, self.free_gpus = self.up_cores, self.up_gpus
-        self.work_log, self.works = 0.0, 0
+        self.work_log = 0.0
         self.waiting_work_s = self.promised_rank_s = 0.0
         self.busy_ranks = 0
         self.may_wait = False
@@ -110,7 +109,7 @@ class EnsembleState:
     @property
     def unit_s(self) -> float:
         """Geometric mean of the estimates of all tasks that have arrived: what times are compared with."""
-        return math.exp(self.work_log / self.works) if self.works else 1.0
+        return math.exp(self.work_log / len(self.tasks)) if self.tasks else 1.0
 
     def order(self, name: str, task: ActiveTask) -> float:
         """A task's score by one of ``active_task.ORDERS``; the highest starts first."""
@@ -121,11 +120,7 @@ class EnsembleState:
         return 1.0 / self.scalings[task.job.kind].loss(shape.ranks)
 
     def true_efficiency(self, task: ActiveTask, shape: TaskShape) -> float:
-        """The same as it really is; for comparison only.
-
-        Raises:
-            ValueError: it is hidden.
-        """
+        """The same as it really is, for comparison only; ValueError if it is hidden."""
         if self.truth is None:
             raise ValueError("only a twin whose options say 'clairvoyant: true' knows how tasks really scale")
         number = task.job.number
@@ -187,11 +182,13 @@ class EnsembleState:
     def enqueue(self, task: ActiveTask) -> None:
         """It waits."""
         self.waiting[task.job.number] = task
+        self.waiting_work_s += task.work_left_s
         self.alike.setdefault(_alike(task), {})[task.job.number] = task
 
     def dequeue(self, task: ActiveTask) -> None:
         """It does not wait any more."""
         del self.waiting[task.job.number]
+        self.waiting_work_s -= task.work_left_s
         group = self.alike[_alike(task)]
         del group[task.job.number]
         if not group:
@@ -200,7 +197,7 @@ class EnsembleState:
     def arrive(self, task: ActiveTask) -> None:
         """A new task has arrived."""
         self.work_log += math.log(max(task.job.estimate_s, 1e-9))
-        self.works += 1
+        self.tasks[task.job.number] = task
 
     def shapes(self, job: JobRequest) -> tuple[TaskShape, ...]:
         """What a task can ever be started on."""

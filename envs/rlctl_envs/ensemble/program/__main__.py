@@ -15,6 +15,7 @@ For tests of executors, the variable RLCTL_ENSEMBLE_FAULT makes it misbehave whe
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -23,7 +24,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
+
+from rlctl_envs.simulation_program import ArgumentParser, InputError, run_program, write_whole
 
 STOPPED = 75
 FAULT = "RLCTL_ENSEMBLE_FAULT"
@@ -31,40 +34,10 @@ SLICE_S = 0.05
 """Between two looks at whether to stop."""
 
 
-class TaskInputError(Exception):
-    """A wrong argument or file; the program ends with exit code 2 and this line."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise TaskInputError(f"{message}; see --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # a rank is one core
-        os.environ.setdefault(name, "1")
-    from rlctl_envs.block_copolymer.simulate import communicator
-
-    comm = None
     asked = _Asked()
-    try:
-        options = _parse(argv)
-        comm = communicator()
-        return EnsembleTask(options, comm, asked).run()
-    except (TaskInputError, OSError) as error:
-        if comm is None or comm.rank == 0:
-            print(f"program: {error}", file=sys.stderr)
-        if comm is not None and not isinstance(error, TaskInputError):  # which all ranks have
-            comm.Abort(1)
-        return 2 if isinstance(error, TaskInputError) else 1
-    except BaseException:
-        if comm is not None:  # the others wait for this rank
-            import traceback
-
-            traceback.print_exc()
-            comm.Abort(1)
-        raise
+    return run_program("program", _parse, lambda options, comm: EnsembleTask(options, comm, asked).run(), argv)
 
 
 class _Asked:
@@ -98,7 +71,7 @@ class EnsembleTask:
             self.gain = float(job["gain"]) if options.gpu else 1.0
             rate = 1.0 if options.kind == "paced" else float(jobs["units_per_second"][options.kind])
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise TaskInputError(f"{options.jobs}: no task {options.task} of kind {options.kind} ({error!r})") from None
+            raise InputError(f"{options.jobs}: no task {options.task} of kind {options.kind} ({error!r})") from None
         self.noise, self.seed = float(jobs["noise"]), int(jobs["seed"])
         self.done, start = self._checkpoint()
         self.kernel = None
@@ -132,7 +105,7 @@ class EnsembleTask:
                 reported_s = now_s
                 self._report()
         if self.rank == 0:
-            _write(self.options.result, self._result(fault == "garbage").encode())
+            write_whole(self.options.result, self._result(fault == "garbage").encode())
             if self.options.checkpoint is not None:
                 self.options.checkpoint.unlink(missing_ok=True)
         return 0
@@ -196,8 +169,6 @@ class EnsembleTask:
         return found
 
     def _save(self) -> None:
-        import io
-
         import numpy as np
 
         if self.options.checkpoint is None:
@@ -207,7 +178,7 @@ class EnsembleTask:
             data = io.BytesIO()
             saved: dict[str, Any] = {"done": self.done} | ({} if state is None else {"state": state})
             np.savez(data, **saved)
-            _write(self.options.checkpoint, data.getvalue())
+            write_whole(self.options.checkpoint, data.getvalue())
 
     def _report(self) -> None:
         from rlctl_envs.ensemble.program.hidden_parameters import quality_signal as value
@@ -239,7 +210,7 @@ def _misbehave(fault: str, rank: int) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="program", description="One task of an ensemble.")
+    parser = ArgumentParser(prog="program", description="One task of an ensemble.")
     parser.add_argument("--jobs", type=Path, required=True, help="what the tasks are, JSON")
     parser.add_argument("--task", type=int, required=True, help="number of the task")
     parser.add_argument("--attempt", type=int, default=0, help="which of its attempts")
@@ -253,9 +224,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint-s", type=float, default=60.0, help="seconds between checkpoints")
     options = parser.parse_args(argv)
     if options.task < 0 or options.attempt < 0 or options.report_s <= 0.0 or options.checkpoint_s <= 0.0:
-        raise TaskInputError("--task, --attempt from 0; --report-s and --checkpoint-s above 0; see --help")
+        raise InputError("--task, --attempt from 0; --report-s and --checkpoint-s above 0; see --help")
     if not options.result.absolute().parent.is_dir():
-        raise TaskInputError(f"no folder {options.result.absolute().parent} to write {options.result.name} into")
+        raise InputError(f"no folder {options.result.absolute().parent} to write {options.result.name} into")
     return options
 
 
@@ -263,21 +234,10 @@ def _jobs(path: Path) -> dict[str, Any]:
     try:
         jobs = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise TaskInputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({error})") from None
     if not isinstance(jobs, dict):
-        raise TaskInputError(f"{path}: no table of tasks")
+        raise InputError(f"{path}: no table of tasks")
     return jobs
-
-
-def _write(path: Path, data: bytes) -> None:
-    """There is always the old file or the new one, whole."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 if __name__ == "__main__":

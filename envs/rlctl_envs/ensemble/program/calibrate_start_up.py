@@ -8,42 +8,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlctl.executors.mpi import clean_environment, mpiexec_command
+from rlctl_envs.block_copolymer.calibrate import timed_run
 from rlctl_envs.ensemble.program.kernels import units_per_second
 
 
 def start_up(ranks: Sequence[int], kind: str = "paced", times: int = 5) -> dict[int, float]:
-    """Seconds that a program takes which has nothing to do, by its ranks.
-
-    Raises:
-        LaunchError: several ranks, and no mpiexec.
-        subprocess.CalledProcessError: the program failed.
-    """
+    """Seconds that a program takes which has nothing to do, by its ranks."""
     took: dict[int, list[float]] = {number: [] for number in ranks}
-    environment = clean_environment(os.environ) | {"OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="rlctl-calibrate-") as folder:
         task = {"work_s": 1e-6, "serial": 0.1, "kappa": 0.0, "gain": 1.0, "memory_mb": 0.0, "children": []}
         task |= {"traps": [], "quality": 1.0, "slowness": [1.0], "luck": [1.0]}
         rates = units_per_second((kind,), 0.05)
         jobs = {"seed": 0, "noise": 0.0, "failures_per_rank_s": 0.0, "units_per_second": rates, "tasks": [task]}
         (Path(folder) / "jobs.json").write_text(json.dumps(jobs))
-        program = [sys.executable, "-m", "rlctl_envs.ensemble.program", "--jobs=jobs.json", "--task=0"]
+        arguments = ["--jobs=jobs.json", "--task=0", f"--kind={kind}", "--result=r.json"]
         for _ in range(times):
             for number in ranks:
-                launcher = mpiexec_command(number) if number > 1 else []
-                began_s = time.monotonic()
-                command = [*launcher, *program, f"--kind={kind}", "--result=r.json"]
-                subprocess.run(command, cwd=folder, env=environment, check=True)
-                took[number].append(time.monotonic() - began_s)
+                took[number].append(timed_run(number, "rlctl_envs.ensemble.program", arguments, Path(folder)))
     return {number: round(statistics.median(values), 3) for number, values in took.items()}
 
 

@@ -36,11 +36,7 @@ class HiddenParameters:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> HiddenParameters:
-        """What ``Workload.to_json`` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: something is missing, or no number.
-        """
+        """What ``Workload.to_json`` wrote; KeyError, TypeError or ValueError if something is missing or no number."""
         return cls(
             float(data["work_s"]),
             tuple(int(number) for number in data["children"]),

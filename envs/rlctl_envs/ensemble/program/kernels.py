@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 KernelState = NDArray[np.float64] | None
-
-
-class Kernel(Protocol):
-    """Work that can be stopped between two units.
-
-    Attributes:
-        state: what has to be saved to go on later, gathered on the first rank by ``gather``; None: nothing.
-    """
-
-    def run(self, units: float) -> None:
-        """Do so many units, of all ranks together; what is left of one is done with the next."""
-
-    def gather(self) -> KernelState:
-        """What is needed to go on; on the first rank."""
+"""What a kernel needs to go on later, on the first rank; None: nothing."""
 
 
 class Alone:
-    """A part that every rank computes for itself; ``unit`` does one unit.
+    """A part that every rank computes for itself.
 
     Args:
-        unit: takes about a millisecond or two.
+        unit: does one unit, in about a millisecond or two.
         serial: part of the units that the first rank does while the others wait.
-        comm: of all ranks; None: there is one.
     """
 
     def __init__(self, unit: Callable[[], None], serial: float, comm: Any) -> None:
@@ -121,19 +107,14 @@ class FilmKernel:
     def __init__(self, seed: int, comm: Any, start: KernelState) -> None:
         from rlctl_envs.block_copolymer import field as film
         from rlctl_envs.block_copolymer.material import Material
+        from rlctl_envs.block_copolymer.slab import Slab
 
-        self._film, self._comm = film, comm
+        self._comm, self._slab = comm, Slab(comm, self.GRID)
         self._material = Material.draw(seed)
         self._noise, _, initial = film.generators(seed)
         c_hat = film.initial(self._material, self.GRID, initial) if start is None else film.to_spectrum(start)
         self._owed = 0.0
-        self._slab: Any = None
-        if comm is not None:
-            from rlctl_envs.block_copolymer.slab import Slab
-
-            self._slab = Slab(comm, self.GRID)
-            c_hat = self._slab.scatter(c_hat)
-        self._c_hat = c_hat
+        self._part = self._slab.scatter(c_hat)
 
     def run(self, units: float) -> None:
         """So many time steps at the highest temperature, where no solution blows up."""
@@ -141,21 +122,22 @@ class FilmKernel:
         steps = int(self._owed)
         if steps:
             self._owed -= steps
-            advance = self._film.advance if self._slab is None else self._slab.advance
-            self._c_hat = advance(self._c_hat, self._material, 2.0, steps, self._noise)
+            self._part = self._slab.advance(self._part, self._material, 2.0, steps, self._noise)
 
     def gather(self) -> KernelState:
         """The field."""
-        c_hat = self._c_hat if self._slab is None else self._slab.gather(self._c_hat)
-        return self._film.to_field(c_hat) if self._comm is None or self._comm.rank == 0 else None
+        from rlctl_envs.block_copolymer.field import to_field
+
+        c_hat = self._slab.gather(self._part)
+        return to_field(c_hat) if self._comm is None or self._comm.rank == 0 else None
+
+
+Kernel = Alone | FilmKernel
+"""Work that can be stopped between two units: ``run`` does units of all ranks together, ``gather`` gives the state."""
 
 
 def kernel(kind: str, serial: float, memory_mb: float, seed: int, comm: Any, start: KernelState) -> Kernel:
-    """The kernel of a kind of tasks.
-
-    Args:
-        start: what ``gather`` gave.
-    """
+    """The kernel of a kind of tasks; it starts from what ``gather`` gave."""
     ranks = comm.size if comm is not None else 1
     if kind == "compute":
         return Alone(compute(), serial, comm)

@@ -19,9 +19,7 @@ def read_history(run: Path) -> list[LoggedJob]:
     Tasks that say what their users believed do so by ``estimate_s`` among their parameters: seconds on the ranks that
     they have. An ensemble's own tasks say how long they would take on one; that is shared among their ranks, as if they
     scaled perfectly. Of a task that went on from a checkpoint, only the last attempt counts.
-
-    Raises:
-        ConfigError: there is no journal, or no task in it has ended; one line.
+    Raises ConfigError if there is no journal, or no task in it has ended well.
     """
     path = run / "journal.db"
     try:

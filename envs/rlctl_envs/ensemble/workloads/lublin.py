@@ -42,13 +42,7 @@ DAY = (8.1737, 3.9631)  # shape and scale of the distribution of a day's jobs ov
 
 
 def lublin(rng: np.random.Generator, count: int, nodes: int) -> list[LoggedJob]:
-    """``count`` jobs on a machine of so many processors, by their time of submission; the first day begins at 0.
-
-    Args:
-        rng: the same one makes the same jobs.
-        count: at least 1.
-        nodes: processors.
-    """
+    """``count`` jobs on a machine of ``nodes`` processors, by their time of submission; the first day begins at 0."""
     edges_s, passed_s = np.arange(SLOTS + 1) * SLOT_S, np.concatenate([[0.0], np.cumsum(day()) * SLOT_S])
     passed_s[-1] = DAY_S
     passed = 0.0  # on a clock that runs as fast as jobs arrive at that hour, and as fast as time over a whole day

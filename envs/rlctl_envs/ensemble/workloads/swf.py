@@ -30,11 +30,7 @@ _WHOLE = frozenset((0, 4, 7, 10, 11, 12, 13, 14, 16))
 
 
 def read_swf(path: Path) -> list[LoggedJob]:
-    """The jobs of a log by their time of submission; the file may be compressed by gzip.
-
-    Raises:
-        ConfigError: the file cannot be read, a line is none of the format, or nothing is left; one line.
-    """
+    """The jobs of a log, maybe compressed by gzip, by their time of submission; ConfigError if it cannot be used."""
     jobs: list[LoggedJob] = []
     try:
         # Names in the comments of old logs are not all UTF-8; numbers are ASCII.
