@@ -176,8 +176,7 @@ def policy_factory(name: str) -> Rule:
 
 def learner(config: Config) -> Learner:
     """The learning algorithm of the configuration's section ``train``, with its options."""
-    assert config.train is not None
-    registered = load(LEARNERS, config.train.algorithm, ALGORITHM)
+    registered = load(LEARNERS, config.training.algorithm, ALGORITHM)
     made = registered.make(config)
     if not isinstance(made, Learner):
         raise ConfigError(f"{registered} makes {brief(made)}, not a rlctl.plugins.learner.Learner")
