@@ -116,7 +116,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return self._observations.copy(), rewards, terminated, truncated, infos
 
     def begin_at(self, episodes: Sequence[int]) -> None:
-        """The next episode of each environment has this number."""
+        """Set the number of each environment's next episode."""
         self._began = list(episodes)
 
     def action_masks(self) -> NDArray[np.bool_]:

@@ -76,7 +76,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._row(observation), number, *ends, self._told(info)
 
     def close(self) -> None:
-        """Close the environment; what goes wrong then harms no result."""
+        """Close the environment; errors are only logged."""
         try:
             super().close()
         except (Exception, SystemExit) as error:
@@ -185,7 +185,7 @@ def require_finite(what: str, numbers: NDArray[Any]) -> None:
 
 
 def _number(value: Any) -> float | None:
-    """A number as such; None where it is none."""
+    """The value as a number; None if it is none."""
     try:
         if isinstance(value, str | bytes | bytearray) or np.size(value) != 1:
             return None
@@ -241,7 +241,7 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str | None:
 
 
 def _counts(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, value: Any) -> bool:
-    """Whether each number is one of its choices."""
+    """Whether each number is one of the space's choices."""
     start = getattr(space, "start", 0)
     count = (
         space.n if isinstance(space, spaces.Discrete) else 2 if isinstance(space, spaces.MultiBinary) else space.nvec
