@@ -38,10 +38,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(numpy|np|gymnasium|torch|stable_baselines3|pydantic|collections|typing|pathlib|enum|rich)\b.*"),
     ("py:.*", r"(abc|concurrent|contextlib)\..*"),
     # Names inside of the framework, and parts of annotations that Sphinx cuts in two.
-    (
-        "py:.*",
-        r"rlctl\.executors\.(engine\._T|dispatch\.Dispatcher|futures\._Cancels|recovery\.History|event_log\.Journal)",
-    ),
+    ("py:.*", r"rlctl\.executors\.(engine\._T|dispatch\.Dispatcher|recovery\.History|event_log\.Journal)"),
     ("py:.*", r"rlctl\.core\.runner\.TaskRunner"),
     ("py:.*", r"rlctl\.config\.schema\.\w+Section"),
     ("py:.*", r"(Intracomm|Journal|TaskRunner|Allocation|tuple\[str)"),

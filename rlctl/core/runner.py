@@ -9,7 +9,7 @@ from rlctl.core.task import Event, Resources, TaskId, TaskSpec
 
 
 class TaskRunner(Protocol):
-    """What the driver needs of an executor; see ``rlctl.executors.base.Executor`` for the methods."""
+    """What the driver needs of an executor; see ``rlctl.executors.engine.Executor`` for the methods."""
 
     capacity: Capacity
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -20,17 +21,14 @@ Batch = Callable[[Sequence[tuple[TaskModel, Launch]]], list[Simulated]]
 
 def compute_tasks(executors: Sequence[SimulatedExecutor], batch: Batch) -> None:
     """Compute all that these executors wait for in one call, and deliver it."""
-    wanted = [(e.model, launch) for e in executors for launch in e.uncomputed]
+    waiting = [(executor.simulated, launches) for executor in executors if (launches := executor.simulated.uncomputed)]
+    wanted = [(backend.model, launch) for backend, launches in waiting for launch in launches]
     if not wanted:
         return
     with asking("the task model", f"outcomes() of {len(wanted)} tasks", len(wanted)):
-        answers = batch(wanted)
-    at = 0
-    for executor in executors:
-        count = len(executor.uncomputed)
-        if count:
-            executor.deliver(answers[at : at + count])
-            at += count
+        answers = iter(batch(wanted))
+    for backend, launches in waiting:
+        backend.deliver(list(itertools.islice(answers, len(launches))))
 
 
 MOST_DECISIONS = 1_000_000

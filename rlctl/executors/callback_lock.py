@@ -16,11 +16,11 @@ class CallbackLock:
     """A reentrant lock; what is passed to ``after`` is called by the thread that releases it.
 
     Attributes:
-        lock: the lock itself, for conditions.
+        news: the lock itself, as a condition: notified of what ``Executor.wait`` waits for.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.news = threading.Condition()
         self._after: deque[Callable[[], object]] = deque()
         self._depth = 0
 
@@ -33,13 +33,13 @@ class CallbackLock:
         self._after.append(work)
 
     def __enter__(self) -> None:
-        self.lock.acquire()
+        self.news.acquire()
         self._depth += 1
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         self._depth -= 1
         outermost = not self._depth
-        self.lock.release()
+        self.news.release()
         if outermost:
             while self._after:
                 with suppress(IndexError):  # another thread did it
@@ -54,15 +54,3 @@ def _call(work: Callable[[], object]) -> None:
         if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
             raise
         log.exception("a callback of a future has failed")
-
-
-class NewsCondition(threading.Condition):
-    """Notified, with the lock held, of whatever ``Executor.wait`` waits for."""
-
-    def __init__(self, lock: CallbackLock) -> None:
-        super().__init__(lock.lock)
-        self._callback_lock = lock
-
-    def __reduce__(self) -> tuple[type[NewsCondition], tuple[CallbackLock]]:
-        """As for the lock."""
-        return NewsCondition, (self._callback_lock,)

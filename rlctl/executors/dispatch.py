@@ -24,15 +24,15 @@ from rlctl.executors.backend import (
     ProgressReported,
     Started,
 )
-from rlctl.executors.breaker import Breaker
-from rlctl.executors.callback_lock import CallbackLock, NewsCondition
+from rlctl.executors.callback_lock import CallbackLock
 from rlctl.executors.driven_pool import DrivenPool, open_pools
 from rlctl.executors.factory import PoolPlan
-from rlctl.executors.futures import fail
+from rlctl.executors.futures import ExecutorBroken, fail
 from rlctl.executors.recovery import History
 from rlctl.executors.scheduler import Scheduler
 from rlctl.executors.task_log import TaskLog
 from rlctl.executors.task_state import Task, event_after, next_state
+from rlctl.system import crash_report
 
 KEPT = 65_536
 """Events that ``Executor.events`` can still return."""
@@ -46,50 +46,43 @@ class Dispatcher:
     """See the module.
 
     Attributes:
-        lock, news: news is notified of whatever ``Executor.wait`` waits for.
-        log: the last events.
         pending: events that no ``wait`` has returned yet.
         eager: whether tasks start as soon as they fit; otherwise only while ``gate`` is open.
         clock: of a backend with a virtual one; None: time is real.
-        now: seconds since the campaign began.
-        closing: whether no more tasks are taken.
         attempts: tasks whose present attempt a backend has, by key.
         expires: whether the batch job of this process is about to end.
+        broken: what has ended the executor; None: nothing has.
     """
 
     def __init__(
         self, plans: Sequence[PoolPlan], *, eager: bool, task_log: TaskLog | None, history: History, start_s: float
     ) -> None:
-        """Open the backends.
-
-        Raises:
-            LaunchError: one of them cannot be had; none stays open.
-        """
+        """Open the backends; see ``open_pools``."""
         self.lock = CallbackLock()
-        self.news = NewsCondition(self.lock)
         self.eager = self.gate = eager
         self.log: deque[Event] = deque(maxlen=KEPT)
         self.pending: deque[Event] = deque(maxlen=KEPT if eager else None)
         self.task_log, self.history = task_log, history
         self.closing = self.expires = False
-        self.breaker = Breaker(self._fail_all)
+        self.broken: RlctlError | None = None
         self.clock = plans[0].backend.clock
         self.now: Callable[[], float] = self.clock or self._real_time
         self.attempts: dict[str, Task] = {}
         self._unacknowledged: list[tuple[Backend, str]] = []
-        self.pools, unattended_s = open_pools(plans, history.incarnation)
-        self._origin = time.monotonic() - start_s - unattended_s  # programs went on for so long without a controller
+        self.pools = open_pools(plans, history.incarnation)
+        self._origin = time.monotonic() - start_s - max(pool.unattended_s for pool in self.pools)
         self._of = {pool.nodes: pool for pool in self.pools}
         self._announces = any(pool.announces for pool in self.pools)
         backfill = [pool.nodes for pool, plan in zip(self.pools, plans, strict=True) if plan.backfill]
         self.scheduler = Scheduler(list(self._of), self._report, backfill)
+        self._seen = self._version  # of the nodes, when events were taken last
         self.keep_places()
 
     def _real_time(self) -> float:
         return time.monotonic() - self._origin
 
     def keep_places(self) -> None:
-        """What still runs keeps its place until it is asked for again, whatever is submitted before."""
+        """Keep the places of attempts that still run until their tasks are submitted again."""
         if not self.eager:  # nothing starts before everything has been asked for
             for pool in self.pools:
                 pool.keep_places(self.history)
@@ -134,7 +127,7 @@ class Dispatcher:
     def _launch(self, task: Task) -> None:
         assert task.pool is not None
         try:
-            if not self._begin(task):
+            if not task.begin():
                 self.ended(task, AttemptOutcome(stopped=True))
                 return
             self.scheduler.enter(task, TaskState.LAUNCHING, self.now())
@@ -152,16 +145,6 @@ class Dispatcher:
 
     def _attempt(self, task: Task, key: str) -> Attempt:
         return Attempt(key, task.uid, task.attempt, task.spec, task.need, task.allocation, task.call)
-
-    def _begin(self, task: Task) -> bool:
-        """Mark the future as running; False if the task was withdrawn before."""
-        future = task.future
-        if future is not None and future.done() and not future.cancelled():
-            future = task.future = None  # its owner has given it a result
-        first = task.attempt == 1 or (future is not None and not future.running())
-        if task.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
-            task.stop = TaskState.CANCELED
-        return task.stop is None
 
     # Stopping.
 
@@ -189,7 +172,7 @@ class Dispatcher:
     # What backends report.
 
     def handle(self, pool: DrivenPool, events: Iterable[BackendEvent]) -> None:
-        """Take in what has happened."""
+        """Handle what a backend has reported."""
         for event in events:
             if isinstance(event, Exited):
                 task = self.attempts.pop(event.key, None)
@@ -201,10 +184,10 @@ class Dispatcher:
             elif isinstance(event, NodesChanged):
                 pool.change(event)
                 self.scheduler.touch()
-                self.news.notify_all()  # ``wait`` may start something now
+                self.lock.news.notify_all()  # ``wait`` may start something now
             elif isinstance(event, AllocationExpires):
                 self.expires = True
-                self.news.notify_all()
+                self.lock.news.notify_all()
             elif (task := self.attempts.get(event.key)) is not None:
                 if isinstance(event, Started):
                     self._started(task, event)
@@ -228,7 +211,7 @@ class Dispatcher:
         event = self.scheduler.progress(task, self.now(), progress.data)
         self.log.append(event)
         self.pending.append(event)
-        self.news.notify_all()
+        self.lock.news.notify_all()
 
     def ended(self, task: Task, outcome: AttemptOutcome) -> None:
         """All processes of an attempt have exited: record it if need be, then report it."""
@@ -253,14 +236,21 @@ class Dispatcher:
         self.scheduler.ended(task, outcome, self.now())
         self.pump()
 
-    def withdrawn(self, task: Task) -> None:
-        """Record that a waiting task is about to be canceled."""
-        if self.task_log is not None and self.task_log.at_once:
-            task.stop = TaskState.CANCELED
-            self.task_log.event(event_after(task, AttemptOutcome(stopped=True), self.now()))
+    @property
+    def _version(self) -> int:
+        """Changes when nodes come or go."""
+        pools = self.scheduler.pools
+        return pools[0].version if len(pools) == 1 else sum(pool.version for pool in pools)
+
+    def has_news(self, idle: bool) -> bool:
+        """Whether there is something to report, or nothing to wait for; see ``Executor.wait``."""
+        if self.pending:
+            return True
+        return self._version != self._seen if idle else len(self.scheduler.tasks) == self.scheduler.held
 
     def take(self) -> tuple[list[Event], list[tuple[Backend, str]]]:
         """The pending events, and what may be acknowledged when they are recorded."""
+        self._seen = self._version
         taken = list(self.pending), self._unacknowledged
         self.pending.clear()
         self._unacknowledged = []
@@ -273,7 +263,7 @@ class Dispatcher:
         self._unacknowledged.clear()
 
     def _report(self, task: Task, event: Event, outcome: AttemptOutcome | None) -> None:
-        """Of the scheduler: a task has another state."""
+        """The scheduler reports that a task has another state."""
         self.log.append(event)
         state, future = event.state, task.future
         queued, final = state is TaskState.QUEUED, event.result is not None
@@ -288,19 +278,17 @@ class Dispatcher:
                 self._resolve(task, event.result, outcome)
         if self.clock is not None:
             if self.eager:  # room for others, or something to do for the clock
-                self.news.notify_all()
+                self.lock.news.notify_all()
         elif returned or (final and not self.eager):
-            self.news.notify_all()
+            self.lock.news.notify_all()
 
     def announce(self, task: Task, waits: bool) -> None:
-        """Tell backends that want to know of an attempt that waits, or waits no more."""
-        for nodes in task.pools:
-            if (pool := self._of[nodes]).announces:
-                key = task.key
-                if waits:
-                    pool.backend.announce(self._attempt(task, key))
-                else:
-                    pool.backend.withdraw(key)
+        """Inform backends that want to know of an attempt that waits, or waits no more."""
+        for pool in [self._of[nodes] for nodes in task.pools if self._of[nodes].announces]:
+            if waits:
+                pool.backend.announce(self._attempt(task, task.key))
+            else:
+                pool.backend.withdraw(task.key)
 
     def _resolve(self, task: Task, result: TaskResult, outcome: AttemptOutcome | None) -> None:
         future, task.future = task.future, None
@@ -312,12 +300,20 @@ class Dispatcher:
 
     # Errors, and the end.
 
-    @property
-    def broken(self) -> RlctlError | None:
-        """What has ended the executor; None: nothing has."""
-        return self.breaker.error
+    def guarded(self, work: Callable[[], object]) -> None:
+        """Call what serves all tasks; an unexpected error ends the executor, so that nothing hangs."""
+        try:
+            work()
+        except BaseException as error:
+            if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+                raise  # an interrupt; it is the caller's
+            self._break(ExecutorBroken(str(error) if isinstance(error, RlctlError) else crash_report.report(error)))
 
-    def _fail_all(self, error: RlctlError) -> None:
+    def _break(self, error: RlctlError) -> None:
+        """End the executor: fail all futures, and let the threads close the backends."""
+        if self.broken is not None:
+            return
+        self.broken = error
         with self.lock:
             for task in list(self.scheduler.tasks.values()):
                 future = task.future
@@ -328,19 +324,19 @@ class Dispatcher:
 
     def wake(self) -> None:
         """End the sleep of the threads."""
-        self.news.notify_all()
+        self.lock.news.notify_all()
         for pool in self.pools:
             if pool.thread is not threading.current_thread():
                 pool.backend.wake()
 
     def _written(self, then: Callable[[], object], error: RlctlError | None) -> None:
-        """In the journal's thread: a record is on disk, or cannot be written."""
+        """Called by the journal's thread when a record is on disk, or cannot be written."""
 
         def go_on() -> None:
             with self.lock:
                 if error is not None:
-                    self.breaker.end_with(error)
+                    self._break(error)
                 else:
                     then()
 
-        self.breaker.guarded(go_on)
+        self.guarded(go_on)

@@ -19,19 +19,18 @@ from rlctl.executors.recovery import History, Launched, allocation_of
 
 
 class DrivenPool:
-    """See the module; all methods but ``open`` are called with the lock of the engine held.
+    """See the module; every method is called with the lock of the engine held.
 
     Attributes:
-        name: of the pool; empty: it is the only one.
-        first_node: number of its first node among those of all pools.
+        first_node: its number among the nodes of all pools.
         planned: how many nodes it was opened with.
+        unattended_s: for so long attempts of a former controller ran without one.
         announces: whether the backend wants to know of attempts that wait.
-        unpaid: nodes that cost nothing now.
         thread: polls the backend; None: the engine does so inside ``wait``.
         closed: the backend must not be called any more.
     """
 
-    def __init__(self, plan: PoolPlan, first_node: int, several: bool) -> None:
+    def __init__(self, plan: PoolPlan, first_node: int, several: bool, incarnation: int) -> None:
         self.backend = plan.backend
         self.name = plan.name
         self.first_node = first_node
@@ -40,20 +39,14 @@ class DrivenPool:
         self.unpaid = 0
         self.thread: threading.Thread | None = None
         self.closed = False
-        self.nodes: NodePool
         self._several = several
         self._fits = set[Resources]()  # what fits if nothing else runs
-        self._running = set[str]()  # keys of attempts of a former controller that no task has asked for yet
-        self._ended = set[str]()
-        self._kept: dict[str, Allocation] = {}
-
-    def open(self, incarnation: int) -> float:
-        """Open the backend; returns for how many seconds attempts ran without a controller."""
         left = self.backend.open(incarnation)
+        self.unattended_s = left.unattended_s
         self.nodes = self.backend.node_pool()
-        self._running, self._ended = set(left.running), set(left.ended)
+        self._running, self._ended = set(left.running), set(left.ended)  # attempts that no task has asked for yet
+        self._kept: dict[str, Allocation] = {}
         self.look()
-        return left.unattended_s
 
     def look(self) -> None:
         """Ask which nodes are there."""
@@ -97,7 +90,7 @@ class DrivenPool:
         """Let no other task take the place of what still runs, until it is asked for again or dropped."""
         for uid, launched in history.attempts.items():
             key = attempt_key(uid, launched.number)
-            if key in self._running and key not in self._kept and self.has_run(launched):
+            if key in self._running and key not in self._kept and launched.pool == self.name:
                 allocation = allocation_of(launched, self.backend.capacity, None, self.first_node)
                 if allocation is not None and self.nodes.occupy(allocation):
                     self._kept[key] = allocation
@@ -131,37 +124,23 @@ class DrivenPool:
         self._running.clear()
         self._ended.clear()
 
-    def has_run(self, launched: Launched) -> bool:
-        """Whether an attempt was launched in this pool."""
-        return (launched.pool or "") == self.name
 
-
-def open_pools(plans: Sequence[PoolPlan], incarnation: int) -> tuple[list[DrivenPool], float]:
-    """Open the backends; also tells for how many seconds attempts ran without a controller.
-
-    Raises:
-        LaunchError: one of them cannot be had; none stays open.
-    """
-    pools, first_node, unattended_s = list[DrivenPool](), 0, 0.0
+def open_pools(plans: Sequence[PoolPlan], incarnation: int) -> list[DrivenPool]:
+    """Open the backends; where one cannot be had (``LaunchError``), none stays open."""
+    pools = list[DrivenPool]()
     try:
         for plan in plans:
-            pool = DrivenPool(plan, first_node, several=len(plans) > 1)
-            unattended_s = max(unattended_s, pool.open(incarnation))
-            pools.append(pool)
-            first_node += pool.planned
+            first_node = sum(pool.planned for pool in pools)
+            pools.append(DrivenPool(plan, first_node, len(plans) > 1, incarnation))
     except BaseException:
         for pool in pools:
             pool.backend.close(keep_outcomes=True)
         raise
-    return pools, unattended_s
+    return pools
 
 
 def possible_pools(pools: Sequence[DrivenPool], spec: TaskSpec) -> tuple[NodePool, ...]:
-    """The pools in which a task can run, in their order.
-
-    Raises:
-        LaunchError: none, or not the one that it names.
-    """
+    """The pools in which a task can run, in their order; ``LaunchError``: none, or not the one that it names."""
     if len(pools) == 1 and not pools[0].name:
         pools[0].check(spec)
         return (pools[0].nodes,)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import itertools
+import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,33 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import rlctl.executors.task_control as commands
 from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.spec_values import asked, count, number, seconds, signal_number
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
 from rlctl.executors.backend import Backend
-from rlctl.executors.backend_threads import call_at_exit, join, serve
+from rlctl.executors.backend_polling import join, serve, wait_for_events
 from rlctl.executors.dispatch import Dispatcher
 from rlctl.executors.driven_pool import possible_pools
 from rlctl.executors.event_log import Journal
-from rlctl.executors.event_wait import EventWait
 from rlctl.executors.executor_status import ExecutorStatus, machine_of, status_of
 from rlctl.executors.factory import BackendFactory, PoolPlan
-from rlctl.executors.futures import TaskFuture, fail, function_name, map_chunks
+from rlctl.executors.futures import TaskFuture, call_each, fail, function_name
 from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.pool import NodePool
 from rlctl.executors.recovery import KINDS, History
-from rlctl.executors.resumption import resume
-from rlctl.executors.task_control import (
-    STOP_S,
-    cancel_task,
-    close_up,
-    hold_task,
-    release_task,
-    resize_pools,
-    signal_task,
-    update_task,
-)
 from rlctl.executors.task_log import TaskLog
 
 _T = TypeVar("_T")
@@ -103,11 +94,11 @@ class Executor(concurrent.futures.Executor):
         self._futures: dict[TaskId, TaskFuture] = {}
         self._calls = 0
         self._call_pools: tuple[NodePool, ...] | None = None
-        self._waiting = EventWait(self._dispatch)
         if scoring is not None:
             self.place_by(scoring)
         if self._dispatch.clock is None:
-            self._at_exit = call_at_exit(weakref.WeakMethod(self._finish))
+            self._at_exit = partial(_finish, weakref.ref(self), os.getpid())
+            atexit.register(self._at_exit)
         serve(self._dispatch)
 
     @classmethod
@@ -120,7 +111,7 @@ class Executor(concurrent.futures.Executor):
         start_s: float,
         scoring: Scoring | None = None,
     ) -> Executor:
-        """Open the executor of a campaign, which goes on with what its journal tells of.
+        """Open the executor of a campaign, which continues the tasks in its journal.
 
         Args:
             factory: of the backends, as a configuration describes them.
@@ -147,7 +138,7 @@ class Executor(concurrent.futures.Executor):
                 self._call_pools = possible_pools(dispatch.pools, _CALL)
             task = self._scheduler.new(_CALL, self._call_pools)
             task.uid, task.call = uid, (fn, args, kwargs)
-            future = task.future = TaskFuture(uid, self)
+            future = task.future = TaskFuture(uid, self.cancel)
             now_s = dispatch.now()
             self._scheduler.submit(task, now_s)
             if dispatch.task_log is not None and dispatch.task_log.at_once:
@@ -159,7 +150,13 @@ class Executor(concurrent.futures.Executor):
         self, fn: Callable[..., _T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[_T]:
         """As ``concurrent.futures.Executor.map``; with ``chunksize`` so many items go to a worker at a time."""
-        return map_chunks(super().map, fn, iterables, timeout, chunksize)
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if chunksize == 1:
+            return super().map(fn, *iterables, timeout=timeout)
+        items = zip(*iterables, strict=False)
+        chunks = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
+        return itertools.chain.from_iterable(super().map(partial(call_each, fn), chunks, timeout=timeout))
 
     def submit_task(self, spec: TaskSpec, attempt: int = 1) -> TaskFuture:
         """Queue a task. A uid that is already known is ignored, and its future returned.
@@ -178,8 +175,8 @@ class Executor(concurrent.futures.Executor):
             if known is not None:
                 return known
             task = self._scheduler.new(spec, possible_pools(dispatch.pools, spec), attempt)
-            future = task.future = self._futures[spec.uid] = TaskFuture(spec.uid, self)
-            if resume(dispatch, task):
+            future = task.future = self._futures[spec.uid] = TaskFuture(spec.uid, self.cancel)
+            if commands.resume(dispatch, task):
                 return future
         try:
             if dispatch.task_log is not None:
@@ -199,18 +196,18 @@ class Executor(concurrent.futures.Executor):
         """Queue many tasks."""
         return [self.submit_task(spec) for spec in specs]
 
-    def cancel(self, uid: TaskId, grace_s: float = STOP_S) -> None:
+    def cancel(self, uid: TaskId, grace_s: float = commands.STOP_S) -> None:
         """Stop a task: SIGTERM, and SIGKILL after ``grace_s``. It is CANCELED when it is confirmed dead."""
         grace_s = asked("grace_s", grace_s, seconds)
         with self._lock:
-            cancel_task(self._dispatch, uid, grace_s)
+            commands.cancel(self._dispatch, uid, grace_s)
             self._dispatch.pump()
 
     def signal(self, uid: TaskId, number: int) -> None:
         """Send a signal to every process of a running task."""
         number = asked("signal", number, signal_number)
         with self._lock:
-            signal_task(self._dispatch, uid, number)
+            commands.signal(self._dispatch, uid, number)
             self._dispatch.pump()
 
     def hold(self, uid: TaskId) -> None:
@@ -219,12 +216,12 @@ class Executor(concurrent.futures.Executor):
         One that is being started is suspended as soon as it runs. One that has to run again is held until then.
         """
         with self._lock:
-            hold_task(self._dispatch, uid)
+            commands.hold(self._dispatch, uid)
 
     def release(self, uid: TaskId) -> None:
         """Undo ``hold``."""
         with self._lock:
-            release_task(self._dispatch, uid)
+            commands.release(self._dispatch, uid)
             self._dispatch.pump()
 
     def update(self, uid: TaskId, *, priority: float | None = None, resources: Resources | None = None) -> None:
@@ -235,7 +232,7 @@ class Executor(concurrent.futures.Executor):
         """
         priority = None if priority is None else asked("priority", priority, number)
         with self._lock:
-            update_task(self._dispatch, uid, priority, resources)
+            commands.update(self._dispatch, uid, priority, resources)
             self._dispatch.pump()
 
     def resize(self, nodes: int) -> None:
@@ -246,7 +243,7 @@ class Executor(concurrent.futures.Executor):
         nodes = asked("nodes", nodes, count)
         with self._lock:
             self._call_pools = None
-            resize_pools(self._dispatch, nodes)
+            commands.resize(self._dispatch, nodes)
             self._dispatch.pump()
 
     def attach(self, journal: Recorder) -> None:
@@ -254,10 +251,11 @@ class Executor(concurrent.futures.Executor):
 
         Tasks that the journal knows as ended are not run again: ``submit_task`` returns their result.
         """
-        dispatch = self._dispatch
+        dispatch, history = self._dispatch, None
+        if isinstance(journal, Journal):  # without the lock, which what is being written may need
+            history = History.read(journal.records(kinds=KINDS))
         with self._lock:
-            if isinstance(journal, Journal):
-                dispatch.history = History.read(journal.records(kinds=KINDS))
+            dispatch.history = history or dispatch.history
             dispatch.task_log = TaskLog(journal, at_once=True)
             dispatch.keep_places()
 
@@ -292,7 +290,7 @@ class Executor(concurrent.futures.Executor):
             idle: wait also where nothing is queued or running, but return when nodes come or go.
         """
         timeout_s = None if timeout_s is None else asked("timeout_s", timeout_s, number)
-        return self._waiting.wait(timeout_s, idle)
+        return wait_for_events(self._dispatch, timeout_s, idle)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``: take no more tasks; let those there are come to their end, then release all.
@@ -301,7 +299,7 @@ class Executor(concurrent.futures.Executor):
         """
         dispatch = self._dispatch
         with self._lock:
-            close_up(dispatch, cancel_futures)
+            commands.close_up(dispatch, cancel_futures)
             if dispatch.clock is None:
                 dispatch.gate = dispatch.eager = True  # ``wait`` is not called any more
             dispatch.pump()
@@ -323,23 +321,27 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             dispatch.closing = True
             for uid in list(self._scheduler.tasks):
-                cancel_task(dispatch, uid, GRACE_S)
+                commands.cancel(dispatch, uid, GRACE_S)
             dispatch.pump()
         if dispatch.clock is None:
             self.shutdown()
             return
         end_s = time.monotonic() + _CLOSE_S
-        with self._lock.lock:  # what is still being written to the journal
+        with self._lock.news:  # what is still being written to the journal
             while self._scheduler.tasks and dispatch.broken is None and time.monotonic() < end_s:
-                dispatch.news.wait(0.02)
+                self._lock.news.wait(0.02)
             dispatch.wake()
         join(dispatch)
 
-    def _finish(self) -> None:
-        """Complete what an eager executor has, as ``concurrent.futures`` do; tasks of a campaign are stopped."""
-        (self.shutdown if self._dispatch.eager else self.close)()
-
     def _require_open(self) -> None:
-        self._dispatch.breaker.check()
+        if self._dispatch.broken is not None:
+            raise self._dispatch.broken
         if self._dispatch.closing:
             raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+def _finish(reference: weakref.ref[Executor], pid: int) -> None:
+    """At exit: complete what an eager executor has, as ``concurrent.futures`` do; tasks of a campaign are stopped."""
+    executor = reference()
+    if executor is not None and os.getpid() == pid:  # not in a forked process
+        (executor.shutdown if executor._dispatch.eager else executor.close)()

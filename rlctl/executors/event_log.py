@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,6 +58,7 @@ class Journal:
         connection: sqlite3.Connection,
         ownership: Ownership | None,
         header: Mapping[str, Any],
+        opened: ExitStack[None],
         *,
         exclusive: bool,
     ) -> None:
@@ -66,6 +67,7 @@ class Journal:
         self.exclusive = exclusive
         self._connection: sqlite3.Connection | None = connection
         self._ownership = ownership
+        self._opened = opened  # connection and ownership
         self._lock = threading.RLock()
         self._pending: deque[_Pending] = deque()
         self._batch: list[_Pending] | None = None
@@ -93,23 +95,18 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JournalError(f"{path.parent}: cannot be made ({error}): choose another run folder") from error
-        shared = networked(path.parent)
-        ownership = Ownership(path.parent, shared)
-        connection: sqlite3.Connection | None = None
-        try:
-            connection = _connect(path, exclusive=shared)
-            connection.executescript(_TABLES)
-            full = {**header, "schema": SCHEMA}
-            connection.executemany(
-                "INSERT INTO header VALUES (?, ?)", [(key, _text(value)) for key, value in full.items()]
-            )
-            connection.execute("COMMIT")
-        except BaseException as error:
-            _close(connection, ownership)
-            if isinstance(error, sqlite3.Error):
+        shared, full = networked(path.parent), {**header, "schema": SCHEMA}
+        rows = [(key, _text(value)) for key, value in full.items()]
+        with ExitStack[None]() as opened:
+            ownership = opened.enter_context(closing(Ownership(path.parent, shared)))
+            try:
+                connection = opened.enter_context(closing(_connect(path, exclusive=shared)))
+                connection.executescript(_TABLES)
+                connection.executemany("INSERT INTO header VALUES (?, ?)", rows)
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
                 raise JournalError(f"{path}: cannot be written ({error}): check space and rights") from error
-            raise
-        return cls(path, connection, ownership, full, exclusive=shared)
+            return cls(path, connection, ownership, full, opened.pop_all(), exclusive=shared)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Journal:
@@ -125,24 +122,21 @@ class Journal:
         if not path.is_file():
             raise JournalError(f"{path}: no such journal: give the folder of a run, or start a new one")
         shared = networked(path.parent)
-        ownership = None if read_only else Ownership(path.parent, shared)
-        connection: sqlite3.Connection | None = None
-        try:
-            connection = _connect(path, read_only=read_only, exclusive=shared)
-            header = _check(path, connection)
-        except BaseException as error:
-            _close(connection, ownership)
-            if read_only and shared and isinstance(error, sqlite3.OperationalError):
-                raise JournalInUseError(
-                    f"{path}: its controller keeps it to itself, since other hosts see this file system: "
-                    "read status.json beside it, or wait for the end"
-                ) from error
-            if isinstance(error, sqlite3.Error | ValueError):
+        with ExitStack[None]() as opened:
+            ownership = None if read_only else opened.enter_context(closing(Ownership(path.parent, shared)))
+            try:
+                connection = opened.enter_context(closing(_connect(path, read_only=read_only, exclusive=shared)))
+                header = _check(path, connection)
+            except (sqlite3.Error, ValueError) as error:
+                if read_only and shared and isinstance(error, sqlite3.OperationalError):
+                    raise JournalInUseError(
+                        f"{path}: its controller keeps it to itself, since other hosts see this file system: "
+                        "read status.json beside it, or wait for the end"
+                    ) from error
                 raise JournalError(
                     f"{path}: damaged or not a journal ({error}): restore it from a copy, or start a new run"
                 ) from error
-            raise
-        return cls(path, connection, ownership, header, exclusive=shared and not read_only)
+            return cls(path, connection, ownership, header, opened.pop_all(), exclusive=shared and not read_only)
 
     def append(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
         """Write one record; it is on disk when this returns, or at the end of ``batch``.
@@ -150,15 +144,11 @@ class Journal:
         Raises:
             JournalError: it cannot be written; nothing of it was.
         """
-        failed: list[JournalError | None] = []
-        record = (kind, time_s, _text(data), failed.append)
+        record = (kind, time_s, _text(data), None)
         if self._batch is not None and self._batch_thread == threading.get_ident():
-            self._batch.append((*record[:3], None))
+            self._batch.append(record)
         else:
-            self._pending.append(record)
-            self._flush()
-            if failed and failed[0] is not None:  # another thread has tried, and failed
-                raise failed[0]
+            self._commit([record])
 
     def write(
         self,
@@ -192,46 +182,43 @@ class Journal:
         finally:
             if not outer:
                 records, self._batch = self._batch, None
-                failed: list[JournalError | None] = []
-                if records:
-                    self._pending.extend([*records[:-1], (*records[-1][:3], failed.append)])
-                self._flush()
-                if failed and failed[0] is not None:  # another thread has tried, and failed
-                    raise failed[0]
+                self._commit(records or [])
+
+    def _commit(self, records: list[_Pending]) -> None:
+        """Bring these records onto the disk, and what is pending."""
+        failed: list[JournalError | None] = []
+        if records:
+            self._pending.extend([*records[:-1], (*records[-1][:3], failed.append)])
+        self._flush()
+        if failed and failed[0] is not None:  # another thread has tried, and failed
+            raise failed[0]
 
     def _flush(self) -> None:
         """Bring everything that is pending onto the disk, in one transaction."""
         with self._lock:
             if self._connection is None:
                 return
-            lost: JournalError | None = None
+            error: JournalError | None = None
             try:
                 if self._ownership is not None:
                     self._ownership.keep()
             except JournalError as taken_over:
-                lost = taken_over
+                error = taken_over
             if not self._pending:
                 return
             rows = []
             while self._pending:
                 rows.append(self._pending.popleft())
-            error = lost
             try:
-                if error is not None:
-                    raise sqlite3.OperationalError
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    self._connection.executemany(
-                        "INSERT INTO record (time_s, kind, data) VALUES (?, ?, ?)",
-                        [(time_s, kind, text) for kind, time_s, text, _ in rows],
-                    )
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
-                    raise
+                if error is None:
+                    with self._connection:  # commits, or rolls back
+                        self._connection.execute("BEGIN IMMEDIATE")
+                        self._connection.executemany(
+                            "INSERT INTO record (time_s, kind, data) VALUES (?, ?, ?)",
+                            [(time_s, kind, text) for kind, time_s, text, _ in rows],
+                        )
             except Exception as cause:
-                error = lost or JournalError(
+                error = JournalError(
                     f"{self.path}: cannot be written ({cause}): free some space, then resume; nothing recorded is lost"
                 )
             failed: BaseException | None = error
@@ -283,13 +270,11 @@ class Journal:
         self._wanted.set()
         if self._writer is not None and self._writer is not threading.current_thread():
             self._writer.join()
-        with self._lock:
+        with self._lock, self._opened:
             try:
                 self._flush()
             finally:
-                connection, self._connection = self._connection, None
-                ownership, self._ownership = self._ownership, None
-                _close(connection, ownership)
+                self._connection = None
 
     def __enter__(self) -> Self:
         return self
@@ -341,10 +326,3 @@ def _check(path: Path, connection: sqlite3.Connection) -> dict[str, Any]:
     if count != last:
         raise ValueError(f"{last - count} of {last} records are missing")
     return header
-
-
-def _close(connection: sqlite3.Connection | None, ownership: Ownership | None) -> None:
-    if connection is not None:
-        connection.close()
-    if ownership is not None:
-        ownership.close()

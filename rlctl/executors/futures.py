@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from rlctl.core.errors import RlctlError
 from rlctl.core.task import Failure, TaskId, TaskResult, TaskState
 
 
 class TaskFailed(RlctlError):
-    """A task ended as FAILED.
-
-    Attributes:
-        result: how it ended.
-    """
+    """A task ended as FAILED; ``result`` says how."""
 
     def __init__(self, result: TaskResult) -> None:
         assert result.failure is not None
@@ -28,11 +23,7 @@ class TaskFailed(RlctlError):
 
 
 class WorkerDied(RlctlError, BrokenExecutor):
-    """The worker process of a call died; the next call gets a new worker.
-
-    Attributes:
-        result: how the task ended.
-    """
+    """The worker process of a call died, as ``result`` says; the next call gets a new worker."""
 
     def __init__(self, result: TaskResult) -> None:
         super().__init__(f"task {result.uid}: {result.message}")
@@ -41,10 +32,6 @@ class WorkerDied(RlctlError, BrokenExecutor):
 
 class ExecutorBroken(RlctlError, BrokenExecutor):
     """The executor could not continue and has ended; the message says why. None of its tasks runs on."""
-
-
-class _Cancels(Protocol):
-    def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None: ...
 
 
 class TaskFuture(Future[Any]):
@@ -59,12 +46,12 @@ class TaskFuture(Future[Any]):
         attempt: likewise.
     """
 
-    def __init__(self, uid: TaskId, executor: _Cancels) -> None:
+    def __init__(self, uid: TaskId, stop: Callable[..., None]) -> None:
         super().__init__()
         self.uid = uid
         self.state = TaskState.NEW
         self.attempt = 1
-        self._executor = executor
+        self._stop = stop  # ``Executor.cancel``
 
     def __getstate__(self) -> dict[str, Any]:
         """For a simulation that is saved: without the lock, and without those who wait in this process."""
@@ -78,12 +65,12 @@ class TaskFuture(Future[Any]):
         """Withdraw the task unless it has started."""
         withdrawn = super().cancel()
         if withdrawn and not self.state.final:
-            self._executor.cancel(self.uid)
+            self._stop(self.uid)
         return withdrawn
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Cancel the task, stopping it if it runs; see ``Executor.cancel``."""
-        self._executor.cancel(self.uid, grace_s)
+        self._stop(self.uid, grace_s)
 
     def cancelled(self) -> bool:
         """Whether it was withdrawn or stopped."""
@@ -93,7 +80,9 @@ class TaskFuture(Future[Any]):
         """For executors: the task is final, and nothing of it is alive."""
         if result.state is TaskState.CANCELED:
             if super().cancel():
-                if self._state != CANCELLED_AND_NOTIFIED:  # whoever was about to start it may have said so already
+                if (
+                    self._state != CANCELLED_AND_NOTIFIED
+                ):  # the dispatcher may have done so when it was about to start it
                     self.set_running_or_notify_cancel()
             elif not self.done():
                 self.set_exception(CancelledError())
@@ -117,32 +106,6 @@ def function_name(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', type(function).__name__)}"
 
 
-def map_chunks(
-    map_items: Callable[..., Iterator[Any]],
-    function: Callable[..., Any],
-    iterables: Sequence[Iterable[Any]],
-    timeout: float | None,
-    chunksize: int,
-) -> Iterator[Any]:
-    """``Executor.map`` with so many items in each call, by one that has an item in each."""
-    if chunksize < 1:
-        raise ValueError("chunksize must be >= 1.")
-    if chunksize == 1:
-        return map_items(function, *iterables, timeout=timeout)
-    chunks = map_items(_Chunk(function), _chunks(zip(*iterables, strict=False), chunksize), timeout=timeout)
-    return itertools.chain.from_iterable(chunks)
-
-
-class _Chunk:
-    """Calls a function for each item of a chunk; at module level, so that it can be pickled."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, items: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return [self.function(*item) for item in items]
-
-
-def _chunks(items: Iterator[tuple[Any, ...]], size: int) -> Iterator[tuple[tuple[Any, ...], ...]]:
-    while chunk := tuple(itertools.islice(items, size)):
-        yield chunk
+def call_each(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Call a function for each item of a chunk; at module level, so that workers can import it."""
+    return [function(*item) for item in items]

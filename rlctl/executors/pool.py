@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from typing import Self
 
 from rlctl.core.errors import LaunchError, described
 from rlctl.core.machine import Capacity, NodeGroup, NodeState, Scoring
@@ -51,9 +51,7 @@ class NodePool:
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if nothing were taken and no node were down."""
-        empty = NodePool(replace(self.capacity, nodes=0), None)
-        for _ in range(self.nodes):
-            empty._add()
+        empty = NodePool(replace(self.capacity, nodes=self.nodes))
         empty.group = self.group
         return empty.take(need) is not None
 
@@ -65,11 +63,7 @@ class NodePool:
         return self._absent[1]
 
     def check(self, spec: TaskSpec) -> None:
-        """Refuse what can never run.
-
-        Raises:
-            LaunchError: it would not fit even if nothing else ran.
-        """
+        """Raise LaunchError for a task that would not fit even if nothing else ran."""
         need = spec.resources
         if self.ever(need):
             return
@@ -137,11 +131,7 @@ class NodePool:
         self._up[node] = True
 
     def change(self, down: Collection[int], workers: int | None = None) -> None:
-        """Use all nodes but these.
-
-        Args:
-            workers: how many are connected; for pools that count them.
-        """
+        """Use all nodes but these; pools that count workers need to know how many are connected."""
         for node in range(self.nodes):
             (self.down if node in down else self.up)(node)
 
@@ -160,11 +150,6 @@ class NodePool:
         """Every node that is up."""
         return (self._state(node) for node, up in enumerate(self._up) if up)
 
-    @property
-    def free_cores(self) -> int:
-        """Of all nodes that are up."""
-        return sum(itertools.compress(self._count, self._up))
-
     def room(self, need: Resources) -> list[int]:
         """Ranks of a task that each node could take now."""
         return self._room(demand(need))
@@ -180,19 +165,14 @@ class NodePool:
             for count, left, up in rows
         ]
 
-    def copy(self) -> NodePool:
+    def copy(self) -> Self:
         """A copy, to try what would fit."""
-        other = object.__new__(NodePool)  # ``__init__`` would take most of the time
+        other = object.__new__(type(self))  # ``__init__`` would take most of the time
         other.__dict__.update(self.__dict__)
-        self._copy_into(other)
-        return other
-
-    def _copy_into(self, other: NodePool) -> None:
-        other.group = self.group
-        other._cores, other._count = list(self._cores), list(self._count)
+        other._cores, other._count, other._memory = list(self._cores), list(self._count), list(self._memory)
         other._gpus, other._devices = [list(free) for free in self._gpus], list(self._devices)
-        other._memory, other._up, other.nodes = list(self._memory), list(self._up), self.nodes
-        other._total_cores, other._total_devices = self._total_cores, self._total_devices
+        other._up = list(self._up)
+        return other
 
     def kind(self, node: int) -> NodeGroup:
         """What a node has when nothing of it is taken; nodes beyond those of the capacity are like its last."""
@@ -293,11 +273,7 @@ class NodePool:
         return room
 
     def _score(self, scoring: Scoring, need: Resources, node: int) -> float:
-        """What a rule says of a node.
-
-        Raises:
-            LaunchError: it fails, or says what is no number.
-        """
+        """What a rule says of a node; ``LaunchError``: it fails, or says what is no number."""
         try:
             return number(scoring.score(need, self._state(node)))
         except Exception as error:

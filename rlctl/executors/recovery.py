@@ -20,20 +20,20 @@ class Launched:
     Attributes:
         cores: numbers over all nodes of all pools.
         gpus: shares by name, as ``launching`` records have them.
-        pool: where, if there were several.
+        pool: its name; empty: there was only one.
         since_s: when it began to run, or, unless ``began``, was about to be started.
     """
 
     number: int
     cores: tuple[int, ...] = ()
     gpus: tuple[tuple[str, float], ...] = ()
-    pool: str | None = None
+    pool: str = ""
     since_s: float = 0.0
     began: bool = False
 
 
 KINDS = ("epoch", "launching", "event")
-"""The records that tell of it."""
+"""The records that are read."""
 
 
 @dataclass(slots=True)
@@ -42,8 +42,7 @@ class History:
 
     Attributes:
         incarnation: number of controllers so far; the next one's.
-        attempts: last launched attempt of each task.
-        finished: how tasks ended.
+        attempts: the last launched one of each task.
         failures: attempts that failed and were followed by others.
     """
 
@@ -62,7 +61,7 @@ class History:
             elif record.kind == "launching":
                 data = record.data
                 cores, gpus = tuple(data["cores"]), tuple(data.get("gpus", {}).items())
-                launched = Launched(int(data["attempt"]), cores, gpus, data.get("pool"), record.time_s)
+                launched = Launched(int(data["attempt"]), cores, gpus, data.get("pool", ""), record.time_s)
                 history.attempts[TaskId(data["uid"])] = launched
             elif record.kind == "event":
                 history._add(record.data)
@@ -86,10 +85,7 @@ class History:
 def allocation_of(
     launched: Launched, capacity: Capacity, need: Resources | None = None, first_node: int = 0
 ) -> Allocation | None:
-    """Where an attempt runs; None if the pool has another shape by now, or it is in another pool.
-
-    Args:
-        first_node: number of the first node of this pool.
+    """Where an attempt runs, in the pool whose nodes begin at ``first_node``; None: its shape is another by now.
 
     >>> allocation_of(Launched(1, (0, 1)), Capacity(nodes=2, cores=2))
     (NodeShare(node=0, ranks=0, cores=3, gpus=(), memory_mb=0),)

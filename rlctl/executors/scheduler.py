@@ -38,13 +38,11 @@ class Scheduler:
     """Tasks from their submission to their final state; every method takes the time at which it is called.
 
     Attributes:
-        tasks: all that are not final, by uid.
-        running: those that hold resources.
+        tasks: all that are not final, by uid; ``running`` are those that hold resources.
         held: number of tasks that are HELD.
         seq: number of the last event.
 
     Args:
-        pools: where tasks can run.
         report: is called with every event, and the outcome where there is one.
         backfill: pools in which tasks may overtake one that does not fit; None: all.
     """
@@ -251,24 +249,21 @@ class Scheduler:
         task.need, task.pools = task.need if need is None else need, pools
         if queued:
             self._push(task)
-        elif changed and task.state is not TaskState.HELD:
-            return self.preempt(task)
+        elif changed and task.state is not TaskState.HELD and task.stop is None:
+            task.stop = TaskState.PREEMPTED
+            return task
         return None
-
-    def preempt(self, task: Task) -> Task | None:
-        """Have a task that holds resources stopped and queued again; None if it is being stopped already."""
-        if task.stop is not None:
-            return None
-        task.stop = TaskState.PREEMPTED
-        return task
 
     def resize(self, pool: NodePool, nodes: int) -> list[Task]:
         """Give a pool so many nodes; tasks on those that go are returned, to be stopped and queued again."""
         gone = set(pool.resize(nodes))
         self._reservations.pop(pool, None)
         self.touch()
-        on_them = [t for t in self.running.values() if t.pool is pool and any(s.node in gone for s in t.allocation)]
-        return [task for task in on_them if self.preempt(task)]
+        running = [task for task in self.running.values() if task.pool is pool and task.stop is None]
+        stopped = [task for task in running if any(share.node in gone for share in task.allocation)]
+        for task in stopped:
+            task.stop = TaskState.PREEMPTED
+        return stopped
 
     def touch(self) -> None:
         """Look for what fits at the next ``schedule``: nodes have come."""
@@ -299,7 +294,7 @@ class Scheduler:
                 reserved[pool] = reservation
 
     def _reserve(self, task: Task, pool: NodePool, now_s: float) -> _Reservation | None:
-        """Nodes for a task that does not fit, and from when on it will fit there; None if nothing tells."""
+        """Nodes for a task that does not fit, and from when on it will fit there; None if that is unknown."""
         before = self._reservations.get(pool)
         if before is not None and before.task is task and now_s < before.at_s < math.inf:
             return before

@@ -1,7 +1,7 @@
 """Writes what happens to tasks into a journal; nothing else writes these records.
 
 ``submitted`` is written before a task is acknowledged, ``launching`` before its process is started, and the ``event``
-of its end before anyone is told of it. In a campaign events are written when ``Executor.wait`` returns them: what a
+of its end before it is reported. In a campaign events are written when ``Executor.wait`` returns them: what a
 policy had not seen when it decided must not stand before its decision. Otherwise they are written when they happen.
 """
 
@@ -31,11 +31,7 @@ class TaskLog:
         self._details: dict[int, Mapping[str, Any]] = {}  # of events that were not returned yet, by their number
 
     def submitted(self, uid: TaskId, attempt: int, time_s: float, parameters: Mapping[str, Any]) -> None:
-        """A task is about to be queued; it is on disk when this returns.
-
-        Raises:
-            JournalError: it cannot be written.
-        """
+        """A task is about to be queued; it is on disk when this returns."""
         self.recorder.append("submitted", time_s, {"uid": uid, "attempt": attempt, "parameters": dict(parameters)})
 
     def submitted_call(self, uid: TaskId, time_s: float, function: str) -> None:
@@ -49,7 +45,7 @@ class TaskLog:
         self.recorder.write("launching", time_s, {"uid": uid, "attempt": attempt, **where}, then)
 
     def started(self, event: Event, details: Mapping[str, Any]) -> None:
-        """An attempt runs; ``details`` tell by which process."""
+        """An attempt runs; ``details`` name its process."""
         if not self.at_once:
             self._details[event.seq] = details
         elif details:
@@ -60,11 +56,7 @@ class TaskLog:
         self.recorder.write("event", event.time_s, {**event_to_json(event), **(details or {})}, then)
 
     def returned(self, events: Sequence[Event]) -> None:
-        """Write events that ``Executor.wait`` is about to return; they are on disk when this returns.
-
-        Raises:
-            JournalError: they cannot be written.
-        """
+        """Write events that ``Executor.wait`` is about to return; they are on disk when this returns."""
         if self.at_once or not events:
             return
         with self.recorder.batch():

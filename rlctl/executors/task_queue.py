@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from collections.abc import Iterator
 
 from rlctl.core.task import Resources
 from rlctl.executors.pool import NodePool
@@ -19,20 +18,15 @@ _Heap = list[_Entry]
 _Kind = tuple[Resources, tuple[NodePool, ...]]
 """Tasks of one kind fit in the same places; those in one heap have walltimes within a factor of two besides."""
 
-
 Head = tuple[float, int, _Heap, int]
 """Of a heap: what its first entry is sorted by, the heap, and a number for its kind."""
 
 
 class TaskQueue:
-    """See the module.
-
-    Attributes:
-        waiting: number of tasks.
-    """
+    """See the module."""
 
     def __init__(self) -> None:
-        self.waiting = 0
+        self.waiting = 0  # number of tasks
         self._heaps: dict[_Kind, dict[int | None, _Heap]] = {}
         self._withdrawn = 0  # entries that do not count any more
         self._tickets = 0
@@ -63,10 +57,6 @@ class TaskQueue:
         """Remove all."""
         self._heaps.clear()
         self.waiting = self._withdrawn = 0
-
-    def __iter__(self) -> Iterator[Task]:
-        """All tasks, in no particular order."""
-        return (e[2] for heaps in self._heaps.values() for heap in heaps.values() for e in heap if _counts(e))
 
     def heads(self) -> list[Head]:
         """The heaps by their first task, for one pass over the tasks, best first; empty ones are removed."""

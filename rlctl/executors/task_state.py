@@ -23,10 +23,9 @@ class Task:
     Attributes:
         pools: those in which it can run, in the order in which they are tried.
         failures, node_failures: attempts that failed, and that were lost with their node or worker.
-        pool: where it has its allocation.
         stop: CANCELED or PREEMPTED, what it will be when it has stopped; None: it is not being stopped.
         hold: whether it is to be suspended whenever it runs, and held when it waits again.
-        adopted: a former controller has started this attempt; ``started_s`` tells when.
+        adopted: a former controller has started this attempt; ``started_s`` says when.
         ticket: number of its entry in a queue; an entry with another number was withdrawn.
         call: a function that was given to ``submit``; None: ``spec`` says what to run.
         future: a ``TaskFuture``; None: it is resolved.
@@ -58,6 +57,16 @@ class Task:
     def key(self) -> str:
         """Names the present attempt."""
         return f"{self.uid}.{self.attempt}"  # ``attempt_key``, without a call
+
+    def begin(self) -> bool:
+        """Mark the future as running; False if the task was withdrawn before."""
+        future = self.future
+        if future is not None and future.done() and not future.cancelled():
+            future = self.future = None  # its owner has given it a result
+        first = self.attempt == 1 or (future is not None and not future.running())
+        if self.stop is None and future is not None and first and not future.set_running_or_notify_cancel():
+            self.stop = TaskState.CANCELED
+        return self.stop is None
 
 
 def next_state(task: Task, outcome: AttemptOutcome) -> TaskState:

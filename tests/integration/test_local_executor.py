@@ -358,9 +358,9 @@ def test_waiting_honours_its_timeout_and_looks_seldom(
     executor.wait()
     rests: list[float | None] = []
     looks: list[float | None] = []
-    backend, sleep = executor._dispatch.pools[0].backend, executor._dispatch.news.wait
+    backend, sleep = executor._dispatch.pools[0].backend, executor._dispatch.lock.news.wait
     poll = backend.poll
-    monkeypatch.setattr(executor._dispatch.news, "wait", lambda left_s: rests.append(left_s) or sleep(left_s))
+    monkeypatch.setattr(executor._dispatch.lock.news, "wait", lambda left_s: rests.append(left_s) or sleep(left_s))
     monkeypatch.setattr(backend, "poll", lambda given_s: looks.append(given_s) or poll(given_s))
     began_s = time.monotonic()
     assert executor.wait(0.5) == []

@@ -40,6 +40,12 @@ FOLLOWS = {
 }
 
 
+def queued(books: Scheduler) -> list[Task]:
+    """All tasks in the queue, in no particular order."""
+    heaps = [heap for of_kind in books._queue._heaps.values() for heap in of_kind.values()]
+    return [task for heap in heaps for _, _, task, ticket in heap if task.ticket == ticket]
+
+
 class World:
     """A scheduler, what it has said, and an engine that does at once what it is told."""
 
@@ -94,7 +100,7 @@ class World:
             assert len(cores) == len(set(cores)) <= self.capacity.cores
         assert sum(task.state is S.HELD for task in self.books.tasks.values()) == self.books.held
         assert sum(task.state is S.QUEUED for task in self.books.tasks.values()) == self.books.waiting
-        assert {task.uid for task in self.books._queue} == {
+        assert {task.uid for task in queued(self.books)} == {
             task.uid for task in self.books.tasks.values() if task.state is S.QUEUED
         }
 
@@ -293,7 +299,7 @@ def test_backfill_never_delays_the_first_beyond_its_reservation_when_walltimes_a
             ends[TaskId(uid)] = world.time_s + walltime_s * share
             if uid in promised:
                 assert world.time_s <= promised[TaskId(uid)] + 1e-9, f"{uid} is late"
-        first = min(books._queue, key=lambda task: task.order, default=None)
+        first = min(queued(books), key=lambda task: task.order, default=None)
         if first is not None and first.uid not in promised:
             # Promised is when it would start if nobody else were let in: all that runs comes to its walltime.
             free, at_s = NodePool(world.capacity), math.inf
@@ -508,7 +514,7 @@ def test_a_task_that_runs_already_is_taken_in_where_it_runs() -> None:
     assert TaskId("a") in world.books.running
     assert [(e.state, e.attempt) for e in world.events] == [(S.LAUNCHING, 3)]
     world.end(task)
-    assert world.pool.free_cores == 2
+    assert [node.free_cores for node in world.pool.states()] == [2]
 
 
 def test_what_is_withdrawn_leaves_nothing_behind_and_the_queue_is_not_sorted_again_for_each(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Self
 
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.task import Resources
@@ -85,12 +86,10 @@ class WorkerSlots(NodePool):
         self._adjust()
         return gone
 
-    def copy(self) -> WorkerSlots:
+    def copy(self) -> Self:
         """A copy, to try what would fit."""
-        other = WorkerSlots(replace(self.capacity, nodes=0), self.scoring, self._per_node)
-        self._copy_into(other)
-        other._free, other._busy = list(self._free), self._busy
-        other.workers = self.workers
+        other = super().copy()
+        other._free = list(self._free)
         return other
 
     def _occupy_slots(self, allocation: Allocation, tasks: int) -> None:

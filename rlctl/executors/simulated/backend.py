@@ -40,7 +40,6 @@ class _Run:
     """A running attempt.
 
     Attributes:
-        end_s: when it ends, unless it is suspended.
         entry: number of the heap entry for its end.
         reported: how many of its reports of progress have been made.
         left_s: seconds that a suspended attempt still has to run; None: it is not suspended.
@@ -273,8 +272,11 @@ def _call(call: Call) -> AttemptOutcome:
 class SimulatedExecutor(Executor):
     """An executor on a virtual clock; see ``Executor`` for its methods.
 
-    A driver of many campaigns may ask for the tasks of all of them together: ``uncomputed`` lists the launches,
-    ``deliver`` takes the answers. Otherwise ``wait`` asks the model.
+    A driver of many campaigns may compute the tasks of all of them together: ``simulated.uncomputed`` lists the
+    launches, ``simulated.deliver`` takes the answers. Otherwise ``wait`` asks the model.
+
+    Attributes:
+        simulated: the backend.
     """
 
     def __init__(
@@ -295,22 +297,8 @@ class SimulatedExecutor(Executor):
                 clock moves inside ``wait`` only.
             backfill: tasks may overtake one that does not fit yet; not where a policy decides what starts.
         """
-        self._simulated = SimulatedBackend(capacity, model, outages)
-        super().__init__([PoolPlan(self._simulated, backfill=backfill)], journal, eager=eager, scoring=scoring)
-
-    @property
-    def model(self) -> TaskModel:
-        """What predicts the tasks."""
-        return self._simulated.model
-
-    @property
-    def uncomputed(self) -> list[Launch]:
-        """Launches of which the model has not been asked yet."""
-        return self._simulated.uncomputed
-
-    def deliver(self, simulated: Sequence[Simulated]) -> None:
-        """The model's answers for ``uncomputed``, in its order."""
-        self._simulated.deliver(simulated)
+        self.simulated = SimulatedBackend(capacity, model, outages)
+        super().__init__([PoolPlan(self.simulated, backfill=backfill)], journal, eager=eager, scoring=scoring)
 
     def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
         """Start what fits and move the clock to the next events, or by the timeout if none comes before.
@@ -318,7 +306,7 @@ class SimulatedExecutor(Executor):
         Raises:
             Exception: the model fails.
         """
-        if self._simulated.uncomputed:
+        if self.simulated.uncomputed:
             with self._lock:
-                self._simulated.compute()
+                self.simulated.compute()
         return super().wait(timeout_s, idle=idle)
