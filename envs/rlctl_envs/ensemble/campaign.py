@@ -106,7 +106,7 @@ class EnsembleCampaign(Campaign):
 
     def on_machine(self, machine: Machine) -> None:
         """Take changes of nodes; tasks on nodes that went are placed anew."""
-        self.tasks.account.paid(machine.paid)
+        self.tasks.account.paid_nodes = machine.paid
         for task in self.state.on_machine(machine):
             self.tasks.displaced(task)
         self.tasks.place_again()
@@ -170,14 +170,14 @@ class EnsembleCampaign(Campaign):
         state, account, goal = self.state, self.tasks.account, self.options.objective.goal
         left = bool(state.waiting or state.running or state.blocked or self.tasks.coming)
         window = self.options.objective.window_s
-        all_done = not left and self.counts[TaskPhase.DONE] > 0
+        all_done = not left and state.counts[TaskPhase.DONE] > 0
         reached = window is None and (all_done if goal is None else account.successes >= goal)
         ended = reached or not left or state.now_s >= self.deadline_s
         extra = {
             "masked_actions": float(self.masked),
             "tasks": float(len(state.tasks)),
-            "tasks_failed": float(self.counts[TaskPhase.FAILED]),
-            "tasks_stopped": float(self.counts[TaskPhase.STOPPED]),
+            "tasks_failed": float(state.counts[TaskPhase.FAILED]),
+            "tasks_stopped": float(state.counts[TaskPhase.STOPPED]),
             "attempts_failed": float(self.tasks.failures),
             "resizes": float(self.resizes),
             "occupancy": account.occupied_s / max(account.watched_s, 1e-9),
@@ -186,11 +186,6 @@ class EnsembleCampaign(Campaign):
         }
         potential = account.potential(reached or (ended and goal is not None))  # then what is missing has its price
         return Outcome(ended, reached, account.successes, potential, extra, account.cost(ended))
-
-    @property
-    def counts(self) -> Mapping[TaskPhase, int]:
-        """Ended tasks by their state."""
-        return self.state.counts
 
     # Decisions.
 

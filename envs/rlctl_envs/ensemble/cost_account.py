@@ -27,6 +27,7 @@ class CostAccount:
         successes: tasks that are done and worth having, within the window if there is one.
         work: node-seconds that these were thought to need at best.
         scale: reward for one unit of cost is minus this; it makes returns about -1.
+        paid_nodes: nodes that are paid for now.
         watched_s: time so far, within the window if there is one.
         occupied_s: of it, weighted with the share of the GPUs that tasks held; of the cores, where there are no GPUs.
         full_s: of it, while that share was at least ``FULL``.
@@ -34,7 +35,7 @@ class CostAccount:
 
     def __init__(self, objective: Objective, state: EnsembleState, areas: list[float], gpu_s: list[float]) -> None:
         self._objective, self._state, self._areas = objective, state, areas
-        self._paid = state.capacity.nodes
+        self.paid_nodes = state.capacity.nodes
         self._at_s = 0.0
         self._sum = 0.0
         self._rate = 0.0  # of all tasks' slowdowns, per second
@@ -76,17 +77,13 @@ class CostAccount:
             since_s, now_s = max(since_s, objective.window_s[0]), min(now_s, objective.window_s[1])
         if now_s > since_s:
             state = self._state
-            busy, there = (self._gpus, state.up_gpus) if state.up_gpus else (state.busy_ranks, state.up_cores)
+            busy, there = (self._gpus, state.total_gpus) if state.total_gpus else (state.busy_ranks, state.total_cores)
             share = busy / there if there else 0.0
             self.watched_s += now_s - since_s
             self.occupied_s += share * (now_s - since_s)
             self.full_s += (now_s - since_s) * (share >= FULL)
-            rate = objective.node_second * self._paid + objective.gpu_second * self._gpus
+            rate = objective.node_second * self.paid_nodes + objective.gpu_second * self._gpus
             self._sum += (now_s - since_s) * (rate + objective.slowdown * self._rate)
-
-    def paid(self, nodes: int) -> None:
-        """Set the number of nodes that are paid for."""
-        self._paid = nodes
 
     def arrived(self, task: ActiveTask) -> None:
         """Begin to charge the slowdown of a task."""

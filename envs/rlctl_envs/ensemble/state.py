@@ -47,7 +47,8 @@ class EnsembleState:
         reported: the running task that has just reported how far it is; None: it was something else that happened.
         scalings: what is known of each kind.
         groups: the nodes.
-        free_cores, free_gpus: not taken, on nodes that are there.
+        total_cores, total_gpus: of the nodes that are present.
+        free_cores, free_gpus: of these, not taken.
         may_wait: whether anything will happen if nothing is started.
         truth: what tasks really take; None: hidden.
         waiting_work_s: estimated work of all that wait.
@@ -76,8 +77,8 @@ class EnsembleState:
         self.pool = NodePool(capacity, scoring)
         self.groups = [NodeGroupState(kind) for kind in capacity.kinds]
         self._group_of = [group for group in self.groups for _ in range(group.kind.nodes)]
-        self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
-        self.free_cores, self.free_gpus = self.up_cores, self.up_gpus
+        self.total_cores, self.total_gpus = capacity.total_cores, capacity.total_gpus
+        self.free_cores, self.free_gpus = self.total_cores, self.total_gpus
         self.work_log = 0.0
         self.waiting_work_s = self.promised_rank_s = 0.0
         self.busy_ranks = 0
@@ -95,11 +96,6 @@ class EnsembleState:
         return f"<ensemble at {self.now_s:g} s: {tasks}, {self.free_cores} cores free>"
 
     # What rules ask.
-
-    @property
-    def total_cores(self) -> int:
-        """Cores of the nodes that are present."""
-        return self.up_cores
 
     @property
     def time_left_s(self) -> float:
@@ -259,8 +255,8 @@ class EnsembleState:
             group.nodes += 1
             group.free_cores += state.free_cores
             group.free_gpus += round(state.free_gpus)
-        self.up_cores = sum(group.nodes * group.kind.cores for group in self.groups)
-        self.up_gpus = sum(group.nodes * group.kind.gpus for group in self.groups)
+        self.total_cores = sum(group.nodes * group.kind.cores for group in self.groups)
+        self.total_gpus = sum(group.nodes * group.kind.gpus for group in self.groups)
         self.free_cores = sum(group.free_cores for group in self.groups)
         self.free_gpus = sum(group.free_gpus for group in self.groups)
         self._rooms.clear()
