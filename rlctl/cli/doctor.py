@@ -21,7 +21,7 @@ from rlctl.core.errors import LaunchError
 from rlctl.executors.devices import visible_devices
 from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.cores import usable_cores
-from rlctl.executors.local.processes import send_signal, session_processes
+from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.mpi import clean_environment, find_mpiexec, launcher_family, mpi_library, scratch_environment
 from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.executors.slurm.steps import PMI
@@ -196,7 +196,7 @@ def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> t
     try:
         out, err = process.communicate(timeout=_PATIENCE_S)
     except BaseException as error:
-        send_signal(session_processes(process.pid), signal.SIGKILL)
+        send_signal(family([process.pid]), signal.SIGKILL)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
             return None, "", ""
