@@ -27,8 +27,7 @@ from rlctl.executors.node_share import Allocation
 from rlctl.executors.slurm.commands import cancel, current_job, pmi_problem, steps_of
 from rlctl.executors.slurm.job_nodes import JobNodes
 from rlctl.executors.slurm.options import SlurmOptions
-from rlctl.executors.slurm.step_tasks import StepTask, StepWorker
-from rlctl.executors.slurm.steps import pmi_of, step_cores, step_name
+from rlctl.executors.slurm.steps import StepTask, StepWorker, pmi_of, step_cores, step_name
 
 log = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.slurm.commands import (
+    NodeInventory,
     SlurmJob,
     cancel,
     current_job,
@@ -27,8 +28,8 @@ from rlctl.executors.slurm.commands import (
     query_jobs,
     run_command,
     submit_job,
+    survey,
 )
-from rlctl.executors.slurm.node_survey import NodeInventory, survey
 from rlctl.executors.slurm.options import SubmitOptions
 
 BLOCKS, BEAT = "slurm.json", ".slurm-beat"
