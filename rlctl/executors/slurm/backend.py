@@ -91,11 +91,7 @@ class SlurmSite(Site):
         self._expires = False
 
     def open(self) -> None:
-        """Take the nodes of the job, or submit jobs.
-
-        Raises:
-            LaunchError: Slurm has less, or does not answer.
-        """
+        """Take the nodes of the job, or submit jobs; raises LaunchError if Slurm has less, or does not answer."""
         self._workdir.mkdir(parents=True, exist_ok=True)
         submit = self._options.submit if current_job() is None else None
         if submit is None and self._first_node:

@@ -188,14 +188,10 @@ class NodeInventory:
 
 
 def survey(job: int, hosts: list[str], step: str, capacity: Capacity) -> dict[str, NodeInventory]:
-    """Query hosts of a running job; those that do not answer are left out.
-
-    Args:
-        step: name of the step that queries them.
-        capacity: what each node must have.
+    """Query hosts of a running job by a step of this name; those that do not answer are left out.
 
     Raises:
-        LaunchError: a node has fewer cores or GPUs, or the step fails.
+        LaunchError: a node has fewer cores or GPUs than ``capacity``, or the step fails.
     """
     gres = f"gpu:{capacity.gpus}" if capacity.gpus else "none"
     text = run_command(
