@@ -128,25 +128,23 @@ def check_training(config: Config, factory: Game) -> Learner:
     Raises:
         ConfigError: it cannot.
     """
-    if config.train is None:
-        raise ConfigError(f"{config.source.path}: the section train is missing: add it")
-    if rewarded(factory) and config.train.distributed.simulations != "twin":
+    distributed = config.training.distributed
+    if rewarded(factory) and distributed.simulations != "twin":
         raise ConfigError(
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
             ("train", "distributed", "simulations"),
         )
-    if isinstance(factory, CampaignFactory) and not factory.has_twin and config.train.distributed.simulations == "twin":
+    if isinstance(factory, CampaignFactory) and not factory.has_twin and distributed.simulations == "twin":
         raise ConfigError(
             f"campaign {factory.name!r} cannot be trained on: its factory has no twin, see task_model(seed)",
             ("campaign", "name"),
         )
-    distributed = config.train.distributed
     if distributed.mode == "lockstep" and distributed.learners > 1:
         raise ConfigError(
             "several learners have actors that do not step together: leave it out, or mode: lockstep",
             ("train", "distributed", "learners"),
         )
-    check_group(config.train, factory)
+    check_group(config.training, factory)
     made = learner(config)
     made.check(factory)
     return made

@@ -210,8 +210,7 @@ def learner(config: Config) -> Learner:
     Raises:
         ConfigError: there is no such algorithm, or it refuses the options.
     """
-    assert config.train is not None
-    registered = load(LEARNERS, config.train.algorithm, ALGORITHM)
+    registered = load(LEARNERS, config.training.algorithm, ALGORITHM)
     made = registered.make(config)
     if not isinstance(made, Learner):
         raise ConfigError(f"{registered} makes {brief(made)}, not a rlctl.plugins.learner.Learner")
