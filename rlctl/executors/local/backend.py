@@ -74,11 +74,6 @@ class LocalBackend(Backend):
         self._events: list[BackendEvent | _Unread | BaseException] = []
         self._closed = False
 
-    @property
-    def token(self) -> str:
-        """What every process of this backend has in its environment, in the variable ``TASK``."""
-        return self._client.token
-
     def open(self, incarnation: int) -> Recovered:
         """Take the machine, and what a former controller has left on it."""
         open_closed_streams()
