@@ -80,7 +80,7 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return row, number, *ends, self._told(info)
 
     def close(self) -> None:
-        """Close the environment; what goes wrong then harms no result."""
+        """Close the environment; errors are only logged."""
         try:
             super().close()
         except (Exception, SystemExit) as error:
@@ -189,7 +189,7 @@ def require_finite(what: str, numbers: NDArray[Any]) -> None:
 
 
 def _number(value: Any) -> float | None:
-    """A number as such; None where it is none."""
+    """The value as a number; None if it is none."""
     try:
         if isinstance(value, int | float):  # as most are, and this is done at each step
             return float(value)
@@ -249,7 +249,7 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str | None:
 
 
 def _counts(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, value: Any) -> bool:
-    """Whether each number is one of its choices."""
+    """Whether each number is one of the space's choices."""
     start = getattr(space, "start", 0)
     count = (
         space.n if isinstance(space, spaces.Discrete) else 2 if isinstance(space, spaces.MultiBinary) else space.nvec

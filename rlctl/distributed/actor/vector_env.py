@@ -230,5 +230,5 @@ def make_vector_env(
         makers = [partial(maker, RealCampaigns(config, campaigns, folder / str(i))) for i in range(count)]
         return SequentialVectorEnv(makers, seeds, section=distributed.environment, **options)
     vector = CampaignVectorEnv(campaigns, count, seeds.seed, config.machine.capacity())
-    vector.seeds = seeds
+    vector.instance = seeds.episode
     return GymnasiumVectorEnv(env_setup(vector, game.name), name=f"campaign {game.name}", **options)
