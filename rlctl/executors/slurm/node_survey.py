@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
-from rlctl.executors.devices import AMD, MASKS, NVIDIA, SELECTOR, Devices, VendorCounts, visible_devices
 from rlctl.executors.slurm.commands import run_command
+from rlctl.system.devices import AMD, MASKS, NVIDIA, SELECTOR, Devices, VendorCounts, visible_devices
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,14 @@ import signal
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from rlctl.executors.devices import MASKS
-from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.pid_file import TASK
-from rlctl.executors.mpi import mpi_library
 from rlctl.executors.naming import file_name
 from rlctl.executors.node_share import Allocation, NodeShare, core_numbers
 from rlctl.executors.slurm.commands import SIGNAL_STEP
 from rlctl.executors.slurm.job_nodes import JobNodes
+from rlctl.system.devices import MASKS
+from rlctl.system.launchers import Launcher, LaunchRequest, launch_command
+from rlctl.system.mpi import mpi_library
 
 PMI = {Launcher.OPENMPI: "pmix", Launcher.MPICH: "pmi2"}
 """Process management interface by which ranks of an MPI find each other under ``srun``."""
