@@ -29,7 +29,7 @@ from rlctl.core.task import TaskId, TaskSpec
 from rlctl.executors.engine import Executor
 from rlctl.executors.local.backend import LocalExecutor
 from rlctl.executors.local.options import LocalOptions
-from rlctl.executors.slurm.backend import SlurmBackend
+from rlctl.executors.slurm.backend import slurm_backend
 from rlctl.executors.slurm.options import SlurmOptions, SubmitOptions
 
 TESTBED = Path(__file__).parents[1] / "scripts" / "slurm-testbed.sh"
@@ -60,7 +60,7 @@ def first_task(folder: Path, runs: int) -> Iterator[Row]:
     for number in range(runs):
         began = time.perf_counter()
         how = SlurmOptions(submit=SubmitOptions(time_limit="0:05:00"), poll_s=0.2, lease_s=0.0)
-        executor = Executor(SlurmBackend(Capacity(cores=2), folder / f"first-{number}", how), eager=True)
+        executor = Executor(slurm_backend(Capacity(cores=2), folder / f"first-{number}", how), eager=True)
         try:
             executor.submit_task(TaskSpec(TaskId("first"), executable="true")).result(120)
             seconds.append(time.perf_counter() - began)
@@ -93,7 +93,7 @@ def programs(folder: Path, rounds: int, count: int) -> Iterator[Row]:
     capacity = Capacity(cores=4)
     here = LocalOptions(lease_s=0.0, enforce_memory=False, oversubscribe=True)
     with (
-        Executor(SlurmBackend(capacity, folder / "programs", SlurmOptions(lease_s=0.0)), eager=True) as ours,
+        Executor(slurm_backend(capacity, folder / "programs", SlurmOptions(lease_s=0.0)), eager=True) as ours,
         LocalExecutor(capacity, folder / "local", eager=True, options=here) as local,
         ThreadPoolExecutor(4) as threads,
     ):
@@ -134,7 +134,7 @@ def calls(folder: Path, rounds: int, count: int) -> Iterator[Row]:
     middle: dict[tuple[str, str], list[float]] = {}
     high: dict[tuple[str, str], list[float]] = {}
     with (
-        Executor(SlurmBackend(Capacity(cores=2), folder / "calls", SlurmOptions(lease_s=0.0)), eager=True) as ours,
+        Executor(slurm_backend(Capacity(cores=2), folder / "calls", SlurmOptions(lease_s=0.0)), eager=True) as ours,
         LocalExecutor(max_workers=2) as local,
     ):
         for executor in (ours, local):

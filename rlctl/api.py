@@ -16,7 +16,7 @@ from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
 from rlctl.plugins.learner import Learner
 from rlctl.plugins.registry import load_policy, policy_factory
-from rlctl.system.files import require_file, require_folder, storage_errors
+from rlctl.system.files import require_file, require_folder, storage_errors, write_generated
 from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
 
@@ -308,13 +308,13 @@ def trace(run: Path | str, out: Path | str | None = None) -> Path:
         JournalError: ``run`` is not a run folder, or its journal is damaged.
         ConfigError: the configuration is missing or damaged, or ``out`` is another file.
     """
-    from rlctl.monitoring import generated_file, trace
+    from rlctl.monitoring import trace
     from rlctl.steering.run_folder import read_run
 
     run = Path(run)
     found = read_run(run)
     out = run / "trace.json" if out is None else Path(out)
-    generated_file.write_generated(out, trace.trace_json(found.timeline, found.header), trace.MARK)
+    write_generated(out, trace.trace_json(found.timeline, found.header), trace.MARK)
     return out
 
 

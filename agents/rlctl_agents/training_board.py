@@ -28,7 +28,7 @@ from rlctl.evaluation.success_curves import (
 )
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.occupancy import write_occupancy
-from rlctl.monitoring.progress import Silent
+from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.run_metadata import write_run_metadata
 from rlctl.monitoring.summary_writer import SummaryWriter
 from rlctl.monitoring.tags import POLICY, find
@@ -69,7 +69,7 @@ class _StoppedError(Exception):
     """A validation was given up."""
 
 
-class _UntilAsked(Silent):
+class _UntilAsked(Progress):
     """Gives a validation up, at its next decision, once the training is asked to stop."""
 
     def __init__(self, asked: Callable[[], bool]) -> None:

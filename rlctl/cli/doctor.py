@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -20,7 +21,7 @@ from rlctl.core.errors import LaunchError
 from rlctl.executors.devices import visible_devices
 from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.cores import usable_cores
-from rlctl.executors.local.processes import send_signal, session_processes
+from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.mpi import clean_environment, find_mpiexec, launcher_family, mpi_library, scratch_environment
 from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.executors.slurm.steps import PMI
@@ -90,17 +91,18 @@ def cores() -> Finding:
 
 def mpi() -> Finding:
     """Whether two ranks of mpi4py connect, which fails if launcher and library belong to different MPIs."""
+    broken = functools.partial(Finding, "MPI", False)
     path = find_mpiexec()
     if path is None:
         advice = f"{_INSTALL_MPI}, or load your site's MPI module; without it tasks of several ranks cannot run"
-        return Finding("MPI", False, "no mpiexec", advice)
+        return broken("no mpiexec", advice)
     try:
         family = launcher_family(path)
         which, survive = f"{path} ({family})", family is Launcher.OPENMPI
         start = launch_command(family, LaunchRequest(2, program=path, survive=survive))[0]
         command = [*start, sys.executable, "-c", _ASK_MPI]
     except LaunchError as error:
-        return Finding("MPI", False, str(error), _INSTALL_MPI)
+        return broken(str(error), _INSTALL_MPI)
     with tempfile.TemporaryDirectory(prefix="rlctl-") as scratch:
         code, out, err = _run(command, clean_environment(os.environ) | scratch_environment(Path(scratch)))
     answers = [line.split(maxsplit=3) for line in out.splitlines() if line.startswith("size ")]
@@ -109,20 +111,15 @@ def mpi() -> Finding:
         lives = "training continues when a rank dies" if answers[0][2] == "1" else "a rank that dies ends the training"
         return Finding("MPI", True, f"{which}, 2 ranks of mpi4py with {answers[0][3]}; {lives}")
     if code == 0 and sizes == [1, 1]:
-        return Finding(
-            "MPI",
-            False,
-            f"{which} starts 2 ranks, but mpi4py ({answers[0][3]}) runs each as a separate program",
-            f"launcher and mpi4py belong to different MPIs: install only one in a fresh environment, {_INSTALL_MPI}",
-        )
+        detail = f"{which} starts 2 ranks, but mpi4py ({answers[0][3]}) runs each as a separate program"
+        advice = "launcher and mpi4py belong to different MPIs: install only one in a fresh environment"
+        return broken(detail, f"{advice}, {_INSTALL_MPI}")
     if code is None:
-        return Finding(
-            "MPI", False, f"{which}: 2 ranks did not respond within {_PATIENCE_S:g} s", f"reinstall: {_INSTALL_MPI}"
-        )
+        return broken(f"{which}: 2 ranks did not respond within {_PATIENCE_S:g} s", f"reinstall: {_INSTALL_MPI}")
     lines = [line.strip() for line in err.splitlines() if line.strip("- ")] or [f"exit code {code}, answer {sizes}"]
     words = [line for line in lines if "Error" in line][-1:] or lines
     advice = f"try `{path} -n 2 hostname`; where that fails too: {_INSTALL_MPI} into a fresh environment"
-    return Finding("MPI", False, f"{which}: {words[0]}", advice)
+    return broken(f"{which}: {words[0]}", advice)
 
 
 def gpus() -> Finding:
@@ -148,17 +145,14 @@ def _gpus() -> Finding:
 def slurm() -> Finding:
     """Slurm, and whether this process runs inside a job."""
     if shutil.which("sinfo") is None:
-        return Finding(
-            "Slurm", None, "not here", "none needed on one machine; on a cluster use a login or compute node"
-        )
+        advice = "none needed on one machine; on a cluster use a login or compute node"
+        return Finding("Slurm", None, "not here", advice)
     code, out, err = _run(["sinfo", "--noheader", "--format=%P %D nodes"])
     job = os.environ.get("SLURM_JOB_ID")
     if code != 0:  # a machine outside a cluster may have the commands alone
         message = (err.strip().splitlines() or [f"exit code {code}"])[0]
-        where = (
-            "ask whether the controller is up; check SLURM_CONF" if job else "if this is a cluster: check SLURM_CONF"
-        )
-        return Finding("Slurm", False if job else None, f"sinfo: {message}", where)
+        ask = "ask whether the controller is up; " if job else "if this is a cluster: "
+        return Finding("Slurm", False if job else None, f"sinfo: {message}", f"{ask}check SLURM_CONF")
     where = f"{', '.join(out.strip().splitlines())}; {f'inside job {job}' if job else 'outside a job'}"
     if (why := _pmi_problem()) is not None:
         what, _, cure = why.partition(": ")
@@ -202,7 +196,7 @@ def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> t
     try:
         out, err = process.communicate(timeout=_PATIENCE_S)
     except BaseException as error:
-        send_signal(session_processes(process.pid), signal.SIGKILL)
+        send_signal(family([process.pid]), signal.SIGKILL)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
             return None, "", ""

@@ -16,12 +16,13 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from rlctl.cli.options import Json, Level, LogLevel, say, show_progress, stopped
+from rlctl.cli.options import Json, Level, LogLevel, say, stopped
 from rlctl.core.errors import AllocationEnds, StoppedError
 from rlctl.core.json_values import json_text
 from rlctl.distributed.comm.mpi_environment import under_mpi
 from rlctl.distributed.launch.launcher import LauncherName
 from rlctl.monitoring.ledger import ledger_line
+from rlctl.monitoring.progress import progress
 from rlctl.system.files import require_file, write_atomically
 
 _ALLOCATION_ENDS = 75
@@ -73,7 +74,7 @@ def train(
 
                 options = ["--json"] * as_json + [f"--log-level={log_level}"]
                 sys.exit(start_ranks(loaded, out, ranks, launcher, resume, sets or (), options))
-            folders = [api.train(loaded, out, resume=resume, progress=show_progress(as_json))]
+            folders = [api.train(loaded, out, resume=resume, progress=progress(as_json))]
         except KeyboardInterrupt:
             stopped(resume)
     names = [str(folder) for folder in folders]
@@ -109,7 +110,7 @@ def tune(
         seed=seed,
         workers=workers,
         start=start,
-        progress=show_progress(as_json),
+        progress=progress(as_json),
     )
     found = ", ".join(f"{name} {value:.4g}" for name, value in tuned.parameters.items())
     before = "untuned" if start is None else "at the start"
@@ -151,7 +152,7 @@ def evaluate(
         seed=seed,
         workers=workers,
         record=record,
-        progress=show_progress(as_json),
+        progress=progress(as_json),
     )
     # Printed before it is written: a full disk must not lose a result that took hours.
     say(as_json, comparison.to_json(), comparison.table())
@@ -177,7 +178,7 @@ def steer(
         loaded = load_config(config, sets or ())
         # The start of the interpreter and the imports are charged to the allocation too.
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
-        shown = show_progress(as_json)
+        shown = progress(as_json)
         summary = api.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
     except StoppedError as error:
         stopped(resume, error.exit_code, str(error))

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
 
-from rlctl.cli.options import Json, Level, LogLevel, say, show_progress
+from rlctl.cli.options import Json, Level, LogLevel, say
 from rlctl.core.json_values import json_text
-
-if TYPE_CHECKING:
-    from rlctl.steering.status import CampaignStatus
+from rlctl.monitoring.progress import progress
 
 _EVERY_S = 2.0
 _EVERY_WITHOUT_TERMINAL_S = 10.0
@@ -39,7 +37,7 @@ def report(
     """Write a report of a campaign, ended or not, as one self-contained HTML file."""
     from rlctl import api
 
-    written = api.report(run, out, rules=rules, instances=instances, progress=show_progress(as_json))
+    written = api.report(run, out, rules=rules, instances=instances, progress=progress(as_json))
     say(as_json, {"report": str(written)}, f"wrote {written}")
 
 
@@ -69,35 +67,24 @@ def status(
         now = api.status(run)
         say(as_json, now.to_json(), now.show())
         return
+    redraw = sys.stdout.isatty() and not as_json
     try:
-        if sys.stdout.isatty() and not as_json:
-            _redraw(run, api.status)
-        else:
-            _repeat(run, as_json, api.status)
+        now = api.status(run)
+        with Live(console=Console(highlight=False), auto_refresh=False) if redraw else nullcontext() as live:
+            while True:
+                if live is not None:
+                    live.update(now.show(), refresh=True)
+                elif as_json:
+                    print(json_text(now), flush=True)
+                else:
+                    say(False, None, now.show())
+                    print(flush=True)
+                if now.ended:
+                    return
+                time.sleep(_EVERY_S if redraw else _EVERY_WITHOUT_TERMINAL_S)
+                now = api.status(run)
     except KeyboardInterrupt:
         return
-
-
-def _redraw(run: Path, status_of: Callable[[Path], CampaignStatus]) -> None:
-    now = status_of(run)
-    with Live(now.show(), console=Console(highlight=False), auto_refresh=False) as live:
-        while not now.ended:
-            time.sleep(_EVERY_S)
-            now = status_of(run)
-            live.update(now.show(), refresh=True)
-
-
-def _repeat(run: Path, as_json: bool, status_of: Callable[[Path], CampaignStatus]) -> None:
-    while True:
-        now = status_of(run)
-        if as_json:
-            print(json_text(now), flush=True)
-        else:
-            say(False, None, now.show())
-            print(flush=True)
-        if now.ended:
-            return
-        time.sleep(_EVERY_WITHOUT_TERMINAL_S)
 
 
 def board(

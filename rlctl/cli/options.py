@@ -11,7 +11,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from rlctl.core.json_values import json_text
-from rlctl.monitoring.progress import Progress, progress
 from rlctl.system import terminal
 
 
@@ -38,11 +37,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 Level = Annotated[LogLevel, typer.Option("--log-level", callback=_log, help="Level of log messages on standard error.")]
 
 
-def show_progress(quiet: bool) -> Progress:
-    """Progress on standard error, or none."""
-    return progress(quiet=quiet)
-
-
 def say(as_json: bool, data: Any, text: Any) -> None:
     """Print ``data`` as JSON, or ``text``."""
     if as_json:
@@ -63,5 +57,9 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 def stopped(same_again: bool, code: int = INTERRUPTED, why: str = "stopped") -> NoReturn:
     """Exit with the command that resumes the work."""
-    again = ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]
-    fail(f"{why}; to resume: {shlex.join(again)}", code)
+    fail(f"{why}; to resume: {shlex.join(resume_command(same_again))}", code)
+
+
+def resume_command(same_again: bool) -> list[str]:
+    """The command that resumes what this one began."""
+    return ["rlctl", *sys.argv[1:], *([] if same_again else ["--resume"])]

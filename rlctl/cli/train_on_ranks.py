@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlctl.api import check_train
-from rlctl.cli.options import show_progress
+from rlctl.cli.options import resume_command
 from rlctl.config.load import load_config
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError
 from rlctl.distributed.launch import launcher, status_file
 from rlctl.distributed.launch.topology import TrainingShape, assign_roles, idle_ranks_warning
 from rlctl.distributed.modes.multi_agent import agent_configs
+from rlctl.monitoring.progress import progress
 from rlctl.plugins.preflight import check_game, check_training
 from rlctl.system.watchdog import TIMEOUT, watching
 
@@ -46,8 +47,7 @@ def start_ranks(
         log.warning("--ranks: %s", warning)
     program = [sys.executable, "-P", "-m", "rlctl", "train", str(config.source.path), f"--out={out}", *options]
     program += ["--resume"] * resume + [f"--set={text}" for text in sets]
-    again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
-    return launcher.run(program, ranks, starter, out, again, lambda: any(out.glob("checkpoints/*")))
+    return launcher.run(program, ranks, starter, out, resume_command(resume), lambda: any(out.glob("checkpoints/*")))
 
 
 def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequence[str], quiet: bool) -> list[Path]:
@@ -65,13 +65,13 @@ def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequ
         from rlctl.distributed.modes.rank import run_rank  # loads MPI
 
         with watching(loaded.evaluate.decision_timeout_s, TIMEOUT, signals=False):
-            folder = run_rank(loaded, out, resume, show_progress(quiet or rank > 0))
+            folder = run_rank(loaded, out, resume, progress(quiet or rank > 0))
     if rank > 0:
         return []
     status_file.report_exit_code(launcher.INTERRUPTED if folder is None else 0)
     if folder is None and not status_file.is_watched():
-        again = ["rlctl", *sys.argv[1:], *([] if resume else ["--resume"])]
-        print(f"rlctl: stopped; to resume on as many ranks: {shlex.join(again)}", file=sys.stderr)
+        again = shlex.join(resume_command(resume))
+        print(f"rlctl: stopped; to resume on as many ranks: {again}", file=sys.stderr)
         sys.exit(launcher.INTERRUPTED)
     if folder is None:
         return []

@@ -222,11 +222,7 @@ class Campaign(ABC):
 
 
 def require_campaign(made: object) -> None:
-    """Refuse what is no campaign.
-
-    Raises:
-        ContractError: its class does not derive from ``Campaign``.
-    """
+    """Raise ContractError for an object whose class does not derive from ``Campaign``."""
     if not isinstance(made, Campaign):
         kind = type(made)
         raise ContractError(

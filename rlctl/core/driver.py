@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,11 +78,19 @@ class Driver:
         commands: how many there were of each kind.
     """
 
-    def __init__(self, campaign: Campaign, executor: TaskRunner, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        campaign: Campaign,
+        executor: TaskRunner,
+        recorder: Recorder | None = None,
+        wait: Callable[..., list[Event]] | None = None,
+    ) -> None:
+        """Couple them; ``wait`` is called in place of ``executor.wait``, with the same arguments."""
         require_campaign(campaign)
         self.campaign = campaign
         self.executor = executor
         self.recorder = recorder
+        self._wait = wait
         self.ledger = Ledger(executor.capacity.nodes)
         self._whole = self._machine = Machine(executor.capacity.nodes, frozenset(), executor.capacity.nodes)
         self.decisions = 0
@@ -139,7 +147,8 @@ class Driver:
             until_s = min(self.campaign.deadline_s, wake_s)  # when ``on_time`` is due at the latest
             whole = self._machine == self._whole
             idle = wake_s < math.inf or not whole or bool(self._open)
-            events = self.executor.wait(max(until_s - self.executor.now(), 0.0), idle=idle)
+            wait = self._wait or self.executor.wait
+            events = wait(max(until_s - self.executor.now(), 0.0), idle=idle)
             self._take(events)
             if not self._look_at_machine() and not events:
                 if self.executor.now() < until_s and not self._open and not idle:
@@ -157,17 +166,13 @@ class Driver:
         return self.ledger.node_seconds - self._charged
 
     def replay(self, records: Iterable[Record], attempts: Mapping[TaskId, int]) -> Decision | None:
-        """Rebuild a campaign from its journal, submit again what has no recorded end, and go on.
+        """Rebuild a campaign from its journal, and go on to the first decision without a recorded answer.
+
+        Tasks without a recorded end are submitted again. JournalError: the records do not fit the campaign.
 
         Args:
             records: what this driver's recorder has received so far, in order.
             attempts: for each task that was launched, its last attempt.
-
-        Returns:
-            The first decision without a recorded answer, or None if the campaign had ended.
-
-        Raises:
-            JournalError: the records do not fit the campaign.
         """
         self.campaign.begin(self.executor.capacity)
         for record in records:
@@ -278,8 +283,9 @@ class Driver:
         self._finished = True
         for uid in list(self._open):
             self.executor.cancel(uid)
+        wait = self._wait or self.executor.wait
         while self._open:
-            events = self.executor.wait(60.0)
+            events = wait(60.0)
             if not events:
                 break
             for event in events:

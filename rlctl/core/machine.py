@@ -69,11 +69,7 @@ class Capacity:
         return sum(group.nodes * group.gpus for group in self.kinds)
 
     def require_equal(self, backend: str) -> None:
-        """Refuse unequal nodes.
-
-        Raises:
-            LaunchError: they are.
-        """
+        """Raise LaunchError for unequal nodes."""
         if self.groups:
             raise LaunchError(f"{backend} has equal nodes: leave machine.groups out, or use several pools")
 

@@ -23,7 +23,7 @@ class TaskRunner(Protocol):
         """Stop a task."""
 
     def update(self, uid: TaskId, *, resources: Resources | None = None) -> None:
-        """Change what a task asks for."""
+        """Change the requested resources of a task."""
 
     def machine(self) -> Machine:
         """Which nodes are there now."""
@@ -32,4 +32,4 @@ class TaskRunner(Protocol):
         """Start what fits, then wait for the next events."""
 
     def close(self) -> None:
-        """Stop everything that still runs, and let go of it."""
+        """Stop all tasks, and release what was allocated."""

@@ -2,7 +2,7 @@
 
 A value of the wrong type would do harm only later, in a thread that serves all tasks, or in the process that starts
 programs. A converter changes what can only mean one thing (a ``Path``, a number of NumPy, a list for a tuple) and
-refuses the rest. It returns a value that is right already, as nearly every one is, at once and unchanged.
+refuses the rest by ``Unfit``. It returns a value that is right already, as nearly every one is, at once and unchanged.
 """
 
 from __future__ import annotations
@@ -53,14 +53,7 @@ class Fields:
         self._fields = [(name, default, convert) for name, (default, convert) in defaults.items()]
 
     def convert(self, holder: Any, what: Callable[[], str]) -> None:
-        """Convert what needs it.
-
-        Args:
-            what: names the object, for messages.
-
-        Raises:
-            RequestError: one line that names object, field and value.
-        """
+        """Convert what needs it; else RequestError, one line that names object (``what()``), field and value."""
         for (name, default, convert), value in zip(self._fields, self._values(holder), strict=True):
             if value is default:
                 continue
@@ -96,9 +89,6 @@ def as_json(value: Any, depth: int = 0) -> Any:
     >>> from pathlib import Path
     >>> as_json({"file": Path("a/b"), "steps": (1, 2)})
     {'file': 'a/b', 'steps': [1, 2]}
-
-    Raises:
-        Unfit: it has no such form.
     """
     if depth > DEEPEST:
         raise Unfit(f"is nested more than {DEEPEST} levels deep")
@@ -124,11 +114,7 @@ def as_json(value: Any, depth: int = 0) -> Any:
 
 
 def number(value: Any) -> float:
-    """A real number that is not NaN.
-
-    Raises:
-        Unfit: it is something else.
-    """
+    """A real number that is not NaN."""
     if type(value) is float and value == value:
         return value
     value = _scalar(value)
@@ -138,11 +124,7 @@ def number(value: Any) -> float:
 
 
 def count(value: Any, least: int = 0) -> int:
-    """A whole number from ``least`` on.
-
-    Raises:
-        Unfit: it is something else.
-    """
+    """A whole number from ``least`` on."""
     if type(value) is int and value >= least:
         return value
     value = _scalar(value)
@@ -152,11 +134,7 @@ def count(value: Any, least: int = 0) -> int:
 
 
 def signal_number(value: Any) -> int:
-    """The number of a signal that this system has.
-
-    Raises:
-        Unfit: it is something else.
-    """
+    """The number of a signal that this system has."""
     valid = signal.valid_signals()
     if (number := count(value, 1)) not in valid:
         raise Unfit(f"is no signal of this system, which has 1 to {max(valid)}")
@@ -164,22 +142,14 @@ def signal_number(value: Any) -> int:
 
 
 def seconds(value: Any) -> float:
-    """A time from 0 on, infinite at most.
-
-    Raises:
-        Unfit: it is something else.
-    """
+    """A time from 0 on, infinite at most."""
     if (given := number(value)) < 0.0:
         raise Unfit("should be seconds from 0 on")
     return given
 
 
 def asked(name: str, value: Any, convert: Callable[[Any], _T]) -> _T:
-    """The value of an argument, converted.
-
-    Raises:
-        RequestError: one line that names argument and value.
-    """
+    """The value of an argument, converted; else RequestError, one line that names both."""
     try:
         return convert(value)
     except Unfit as error:

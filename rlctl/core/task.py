@@ -259,18 +259,9 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     uid, state, attempt = TaskId(data["uid"]), TaskState(data["state"]), int(data["attempt"])
     result = None
     if "result" in data:
-        r = data["result"]
-        result = TaskResult(
-            uid=uid,
-            state=state,
-            attempt=attempt,
-            values=r["values"],
-            failure=Failure(r["failure"]) if r["failure"] else None,
-            message=r["message"],
-            started_s=r["started_s"],
-            ended_s=r["ended_s"],
-            cores=r["cores"],
-        )
+        ended = data["result"]
+        why = Failure(ended["failure"]) if ended["failure"] else None
+        result = TaskResult(uid, state, attempt, **{**ended, "failure": why})
     progress = data.get("progress")
     failure = Failure(data["failure"]) if "failure" in data else None
     return Event(

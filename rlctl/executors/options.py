@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlctl.config.validation import check_options
 from rlctl.core.errors import LaunchError
 from rlctl.core.task import TaskSpec
-from rlctl.executors.application import Application
-from rlctl.executors.local.process_task import check_installed
+from rlctl.executors.application import Application, ProgramEnvironments
+from rlctl.executors.mpi import clean_environment
 
 
 class SharedOptions(BaseModel):
@@ -45,10 +45,14 @@ class SharedOptions(BaseModel):
                     applications[name] = {**applications[name], key: str(resolve(path).absolute())}
         return {**options, "applications": applications} if applications else options
 
+    def check_installed(self, specs: Sequence[TaskSpec]) -> None:
+        """Raise LaunchError if an application, or what these tasks name, is not on this machine."""
+        ProgramEnvironments(clean_environment(os.environ), self.applications).check_installed(specs)
+
     def check_elsewhere(self, specs: Sequence[TaskSpec]) -> list[str]:
         """What is not on this machine, where it is others that will need it."""
         try:
-            check_installed(specs, self.applications)
+            self.check_installed(specs)
         except LaunchError as error:
             return [f"{error}; that is so on this machine, and whether the nodes have it shows only there"]
         return []

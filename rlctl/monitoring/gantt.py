@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.monitoring.formatting import format_cores, ranges
-from rlctl.monitoring.palette import STATE_COLOURS, css_variable
+from rlctl.monitoring.palette import STATE_COLOURS
 from rlctl.monitoring.svg import Frame, axes, figure
 from rlctl.monitoring.timeline import TaskAttempt, Timeline
 
@@ -73,8 +73,8 @@ def _bars(held: list[TaskAttempt], rows: Mapping[int, int], frame: Frame, height
 def _bar(frame: Frame, from_s: float, to_s: float, y: float, tall: float, state: str) -> str:
     x = frame.x(from_s)
     wide = max(frame.x(to_s) - x - 0.5, 0.4)
-    colour = css_variable(STATE_COLOURS.get(state, "grey"))
-    return f'<rect x="{x:.2f}" y="{y:.1f}" width="{wide:.2f}" height="{tall:.1f}" style="fill:var({colour})"/>'
+    colour = STATE_COLOURS.get(state, "grey")
+    return f'<rect x="{x:.2f}" y="{y:.1f}" width="{wide:.2f}" height="{tall:.1f}" style="fill:var(--{colour})"/>'
 
 
 def _summed(held: list[TaskAttempt], rows: Mapping[int, int], frame: Frame, height: float) -> str:
@@ -102,7 +102,7 @@ def _summed(held: list[TaskAttempt], rows: Mapping[int, int], frame: Frame, heig
                 wide = frame.x(last * slot_s) - x
                 paths[int(line[first])].append(f"M{x:.1f} {y:.1f}h{wide:.1f}v{height - 0.5:.1f}h-{wide:.1f}z")
     return "".join(
-        f'<path d="{"".join(path)}" style="fill:var({css_variable(STATE_COLOURS[states[state]])})">'
+        f'<path d="{"".join(path)}" style="fill:var(--{STATE_COLOURS[states[state]]})">'
         f"<title>{states[state]}</title></path>"
         for state, path in paths.items()
         if path

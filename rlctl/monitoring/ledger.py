@@ -38,12 +38,19 @@ class AllocationLedger:
     Attributes:
         cores, gpus: core-seconds and GPU-seconds by purpose; they add up to the allocated ones.
         allocated_cores, allocated_gpus: number of cores and of GPUs times elapsed seconds.
+        held_cores: core-seconds that attempts of tasks held, successful or not.
     """
 
     cores: Mapping[Purpose, float]
     gpus: Mapping[Purpose, float]
     allocated_cores: float
     allocated_gpus: float
+    held_cores: float
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the allocated core-seconds that tasks held."""
+        return self.held_cores / self.allocated_cores if self.allocated_cores > 0.0 else 0.0
 
     def shares(self) -> dict[Purpose, float]:
         """Share of the core-seconds by purpose; they add up to 1, or are all 0 before any time has passed."""
@@ -98,9 +105,10 @@ def allocation_ledger(timeline: Timeline, end_s: float | None = None) -> Allocat
     for span in _spans(timeline, end_s):
         if min(span.to_s, end_s) > span.from_s:
             changes += [(span.from_s, 1, span), (min(span.to_s, end_s), -1, span)]
-    since_s = 0.0
+    since_s, held_cores = 0.0, []
     for time_s, sign, change in [*sorted(changes, key=lambda change: change[0]), (end_s, 0, None)]:
         if time_s > since_s:
+            held_cores.append(math.fsum(held[0].values()) * (time_s - since_s))
             for total, of, into in zip(totals, held, sums, strict=True):
                 for purpose, count in of.items():
                     into[purpose].append(count * (time_s - since_s))
@@ -115,19 +123,7 @@ def allocation_ledger(timeline: Timeline, end_s: float | None = None) -> Allocat
             for of, count in zip(held, change.held, strict=True):
                 of[change.purpose] += sign * count
     cores, gpus = ({purpose: math.fsum(parts) for purpose, parts in of.items()} for of in sums)
-    return AllocationLedger(cores, gpus, totals[0] * end_s, totals[1] * end_s)
-
-
-def utilisation(timeline: Timeline, end_s: float | None = None) -> float:
-    """Share of the allocated core-seconds that attempts of tasks held until ``end_s``, successful or not."""
-    end_s = timeline.charged_s if end_s is None else end_s
-    held = math.fsum(
-        len(attempt.cores) * max(min(end_s if attempt.ended_s is None else attempt.ended_s, end_s) - since_s, 0.0)
-        for attempt in timeline.attempts
-        if (since_s := attempt.launched_s) is not None
-    )
-    allocated = timeline.capacity.total_cores * end_s
-    return held / allocated if allocated > 0.0 else 0.0
+    return AllocationLedger(cores, gpus, totals[0] * end_s, totals[1] * end_s, math.fsum(held_cores))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from rlctl.core.task import TaskState
-from rlctl.monitoring.ledger import Purpose, allocation_ledger
+from rlctl.monitoring.ledger import AllocationLedger, Purpose, allocation_ledger
 from rlctl.monitoring.palette import PURPOSE_COLOURS, rgb
 from rlctl.monitoring.summary_writer import SummaryWriter
 from rlctl.monitoring.svg import ticks
@@ -32,11 +32,13 @@ _DARKER = len(_PURPOSES)
 _GOLDEN = 0.618034  # turn of the colour circle from one task to the next
 
 
-def write_occupancy(writer: SummaryWriter, timeline: Timeline, step: int) -> None:
+def write_occupancy(writer: SummaryWriter, timeline: Timeline, step: int) -> AllocationLedger:
     """Write shares of the allocation by purpose, counts of tasks by state, durations and the two pictures."""
-    shares = allocation_ledger(timeline).shares()
+    ledger = allocation_ledger(timeline)
     states = Counter(attempt.state for attempt in timeline.attempts)
-    values: dict[str, float] = {f"machine/share/{p.value.replace(' ', '_')}": share for p, share in shares.items()}
+    values: dict[str, float] = {
+        f"machine/share/{p.value.replace(' ', '_')}": share for p, share in ledger.shares().items()
+    }
     values |= {f"machine/tasks/{state.value}": states[state] for state in STATES}
     writer.scalars(values, step)
     ended = [a for a in timeline.attempts if a.ended_s is not None and a.launched_s is not None]
@@ -44,6 +46,7 @@ def write_occupancy(writer: SummaryWriter, timeline: Timeline, step: int) -> Non
     if timeline.end_s > 0.0:
         writer.image("machine/allocation", allocation_png(timeline), step)
         writer.image("machine/tasks", tasks_png(timeline), step)
+    return ledger
 
 
 def allocation_png(timeline: Timeline) -> bytes:

@@ -39,14 +39,9 @@ STATE_COLOURS: Mapping[str, str] = {
 """By task state; ``starting``: the task holds its cores, and its program does not run yet."""
 
 
-def css_variable(colour: str) -> str:
-    """The CSS variable of a colour."""
-    return f"--{colour}"
-
-
 def css_declarations(dark: bool) -> str:
     """CSS declarations of all colours."""
-    return " ".join(f"{css_variable(name)}: {of[dark]};" for name, of in COLOURS.items())
+    return " ".join(f"--{name}: {of[dark]};" for name, of in COLOURS.items())
 
 
 def rgb(colour: str) -> tuple[int, int, int]:

@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 import rich.progress as bars
@@ -30,25 +31,29 @@ class Progress(Protocol):
 
     def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
         """Begin a piece of work of ``total`` units (plural, e.g. ``"decisions"``), ``done`` of them earlier."""
+        return None
 
     def advance(self, amount: float, note: str = "") -> None:
         """Add ``amount``; ``note`` describes the state in a few words and stays until the next note."""
+        return None
 
     def stop(self) -> None:
         """End the piece of work, complete or not."""
+        return None
 
 
-class Silent:
+class Silent(Progress):
     """Shows nothing."""
 
-    def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
-        """Do nothing."""
 
-    def advance(self, amount: float, note: str = "") -> None:
-        """Do nothing."""
-
-    def stop(self) -> None:
-        """Do nothing."""
+@contextmanager
+def working(progress: Progress, what: str, total: float, unit: str) -> Iterator[None]:
+    """Show the piece of work inside, from its beginning to its end."""
+    progress.start(what, total, unit)
+    try:
+        yield
+    finally:
+        progress.stop()
 
 
 class _Work:

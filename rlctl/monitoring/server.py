@@ -9,7 +9,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rlctl.core.errors import ConfigError
 from rlctl.system.interrupts import requested_by_signals
@@ -24,7 +23,7 @@ _SAMPLES = "scalars=5000,images=200,text=100,histograms=200"
 
 
 def serve(folders: Sequence[Path], port: int | None = None, on_start: Callable[[str], None] = print) -> None:
-    """Serve until Ctrl-C or SIGTERM.
+    """Serve until Ctrl-C or SIGTERM; the port is free again once the process has ended.
 
     Args:
         folders: run folders, or folders that contain run folders.
@@ -38,20 +37,13 @@ def serve(folders: Sequence[Path], port: int | None = None, on_start: Callable[[
     stop = threading.Event()
     with requested_by_signals(lambda number: stop.set()), tempfile.TemporaryDirectory(prefix="rlctl-board-") as root:
         _link(names, Path(root))
-        server = _make(Path(root), port)
-        thread = threading.Thread(target=server.serve_forever, name="tensorboard", daemon=True)
-        thread.start()
-        on_start(f"{server.get_url()}#{_PAGE}")
-        try:
-            while not stop.wait(_RELOAD_S):
-                _link(names, Path(root))  # new runs
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        on_start(f"{_launch(Path(root), port)}#{_PAGE}")
+        while not stop.wait(_RELOAD_S):
+            _link(names, Path(root))  # new runs
 
 
-def _make(root: Path, port: int | None) -> Any:
+def _launch(root: Path, port: int | None) -> str:
+    """Start the server in a thread that ends with this process; returns its address."""
     # TensorBoard reports on standard error that TensorFlow is missing; rlctl does not need it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tensorboard import program
@@ -59,13 +51,7 @@ def _make(root: Path, port: int | None) -> Any:
     if logging.getLogger().level >= logging.WARNING:
         # It warns of repeated steps, which every resumed run has.
         logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    made: list[Any] = []
-
-    def remember(application: Any, flags: Any) -> Any:
-        made.append(program.create_port_scanning_werkzeug_server(application, flags))
-        return made[-1]
-
-    board = program.TensorBoard(server_class=remember)
+    board = program.TensorBoard()
     arguments = ["", f"--logdir={root}", f"--reload_interval={_RELOAD_S}", f"--samples_per_plugin={_SAMPLES}"]
     # The reader runs in this process, since another process could outlive it.
     arguments += ["--load_fast=false", "--window_title=rlctl"]
@@ -73,7 +59,7 @@ def _make(root: Path, port: int | None) -> Any:
         arguments.append(f"--port={port}")
     board.configure(arguments)
     try:
-        return board._make_server()
+        return str(board.launch())
     except program.TensorBoardPortInUseError:
         raise ConfigError(
             f"port {port or PORT} is in use by another program: give another one with --port, or omit --port"

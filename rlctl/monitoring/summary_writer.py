@@ -6,7 +6,6 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -63,14 +62,7 @@ class SummaryWriter:
         self._write([self._value(tag, TagKind.TEXT, tensor=tensor)], step)
 
     def image(self, tag: str, png: bytes, step: int) -> None:
-        """Write a picture.
-
-        Args:
-            png: content of a PNG file.
-
-        Raises:
-            ValueError: ``png`` is not PNG.
-        """
+        """Write a picture, the content of a PNG file."""
         if not png.startswith(_PNG):
             raise ValueError(f"{tag}: not a PNG")
         width, height = struct.unpack(">II", png[16:24])
@@ -144,7 +136,7 @@ class SummaryWriter:
     def __enter__(self) -> SummaryWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _hparams(self, tag: str, data: plugin_data_pb2.HParamsPluginData) -> None:

@@ -115,7 +115,6 @@ class _Reader:
         self.timeline = Timeline(capacity)
         self._open: dict[tuple[TaskId, int], TaskAttempt] = {}
         self._fallbacks: dict[int, str] = {}
-        self._begun = False
 
     def read(self, records: Iterable[Record]) -> Timeline:
         timeline = self.timeline

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,34 @@ from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
 from rlctl.core.json_values import digest, json_text
 from rlctl.core.policy import Policy
-from rlctl.core.records import Record
+from rlctl.core.task import Event
 from rlctl.environments.residual import ResidualPolicy
 from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal
 from rlctl.executors.factory import BackendFactory
 from rlctl.executors.recovery import History
-from rlctl.monitoring.ledger import allocation_ledger, utilisation
+from rlctl.monitoring.ledger import allocation_ledger
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.preflight import check_campaign, load_fallback
 from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.failure_limit import FailureLimit
-from rlctl.steering.interruptible_runner import InterruptibleRunner, StopFlag, stop_requests
 from rlctl.steering.live_curves import LiveCurves
 from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.status import StatusFile
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.system.files import atomic_folder, require_folder, write_atomically
-from rlctl.system.watchdog import watching
+from rlctl.system.interrupts import Interrupted, requested_by_signals
+from rlctl.system.watchdog import interruptible, watching
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = "steer.decision_timeout_s"
+
+_SLICE_S = 0.25
+_COUNT_S = 1.0
+"""Time between two counts of busy cores and queued tasks."""
 
 
 def steer(
@@ -101,18 +105,17 @@ def steer(
         if repaired and digest(_game(config)) == journal.header.get("game_hash"):
             identity["config_hash"] = journal.header["config_hash"]
         _check(run, journal.header, identity, config)
-        records = list(journal.records())
-        ended = next((record for record in records if record.kind == "ended"), None)
-        if ended is not None:
+        ended = journal.records(kinds=("ended",))
+        if ended:
             log.warning("%s: this campaign has already ended; nothing was run", run)
-            summary = Summary.from_json(ended.data)
+            summary = Summary.from_json(ended[0].data)
         else:
             if repaired:
                 new = run / f".{CONFIG}.new"
                 write_config(portable(config), new)
                 new.replace(run / CONFIG)
             quiet = progress or Silent()
-            loop = _Loop(config, factory, executors, policy, fallback, run, journal, records, identity, quiet)
+            loop = _Loop(config, factory, executors, policy, fallback, run, journal, identity, quiet)
             summary = loop.run(boot_s)
         write_atomically(run / SUMMARY, json_text(summary.to_json(), indent=2) + "\n", only_writer=True)
     return summary
@@ -130,17 +133,17 @@ class _Loop:
         fallback: Policy | None,
         run: Path,
         journal: Journal,
-        records: Sequence[Record],
         identity: Mapping[str, Any],
         progress: Progress,
     ) -> None:
         self._config, self._run, self._journal, self._progress = config, run, journal, progress
-        self._records, self._identity, self._executors = records, identity, executors
-        self._factory = factory
+        self._factory, self._identity, self._executors = factory, identity, executors
+        self._records = journal.records()
         self._campaign = factory.campaign(int(identity["instance"]))
         self._guard = PolicyGuard(policy, fallback, self._campaign.action_space)
-        self._failures = FailureLimit(config.steer, run, run / WORK, records)
-        self._shown_s = 0.0
+        self._failures = FailureLimit(config.steer, run, run / WORK, self._records)
+        self._shown_s = self._counted_s = 0.0
+        self._busy_cores = 0
         self._status = StatusFile(run, config, journal)
 
     def run(self, boot_s: float) -> Summary:
@@ -148,11 +151,10 @@ class _Loop:
         origin_s = max((record.time_s for record in self._records), default=0.0)
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
-        with stop_requests() as stop:
+        with _stop_requests() as self._check_stop:
             scoring, start_s = self._factory.scoring, origin_s + boot_s
-            executor = Executor.open(self._executors, capacity, self._run / WORK, self._journal, start_s, scoring)
-            self._executor = InterruptibleRunner(executor, stop, self._show, self._failures.note)
-            self._driver = Driver(self._campaign, self._executor, self._journal)
+            self._executor = Executor.open(self._executors, capacity, self._run / WORK, self._journal, start_s, scoring)
+            self._driver = Driver(self._campaign, self._executor, self._journal, self._wait)
             self._curves = LiveCurves(
                 self._run / TENSORBOARD,
                 self._config,
@@ -167,7 +169,7 @@ class _Loop:
             timeout_s = self._config.steer.decision_timeout_s
             try:
                 with watching(timeout_s, TIMEOUT, self._give_up):
-                    self._decide(stop)
+                    self._decide()
                     summary = self._end()
                 try:
                     with watching(timeout_s, TIMEOUT):  # rules run on the twin after the end of the campaign
@@ -187,7 +189,7 @@ class _Loop:
                 raise stopped from error
             finally:
                 self._progress.stop()
-                executor.close()
+                self._executor.close()
                 self._curves.close()
 
     def _note_stop(self, why: str) -> None:
@@ -201,7 +203,7 @@ class _Loop:
         self._executor.close()
         self._note_stop(why)
 
-    def _decide(self, stop: StopFlag) -> None:
+    def _decide(self) -> None:
         self._guard.reset(int(self._identity["instance"]))
         answered = sum(record.kind == "decision" for record in self._records)
         # A state after the last recorded decision belongs to one that will be asked again.
@@ -211,7 +213,7 @@ class _Loop:
         launched = History.read(self._records).attempts
         decision = self._driver.replay(self._records, {uid: attempt.number for uid, attempt in launched.items()})
         while decision is not None:
-            stop.check()
+            self._check_stop()
             self._failures.check()
             began_s = time.perf_counter()
             action, reason = self._guard.act(decision)
@@ -226,11 +228,10 @@ class _Loop:
 
     def _end(self) -> Summary:
         outcome, ledger = self._driver.outcome(), self._driver.ledger
-        tasks, failures, fallbacks = task_counts(self._journal.records())
-        capacity = self._config.machine.capacity()
-        timeline = Timeline.read(self._journal.records(), self._executor.capacity)
-        end_s = ledger.node_seconds / capacity.nodes
-        uses = allocation_ledger(timeline, end_s)
+        records = self._journal.records()
+        tasks, failures, fallbacks = task_counts(records)
+        end_s = ledger.node_seconds / self._config.machine.capacity().nodes
+        uses = allocation_ledger(Timeline.read(records, self._executor.capacity), end_s)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -238,7 +239,7 @@ class _Loop:
             reached=outcome.reached,
             successes=outcome.successes,
             node_seconds=ledger.node_seconds,
-            utilisation=utilisation(timeline, end_s),
+            utilisation=uses.utilisation,
             decisions=self._driver.decisions,
             tasks=tasks,
             failures=failures,
@@ -253,17 +254,60 @@ class _Loop:
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary
 
+    def _wait(self, timeout_s: float, *, idle: bool = False) -> list[Event]:
+        """Wait for events in short slices, to react to stop requests and update what is shown meanwhile."""
+        end_s = self._executor.now() + timeout_s
+        while True:
+            self._check_stop()
+            self._show()
+            slice_s = min(_SLICE_S, max(end_s - self._executor.now(), 0.0))
+            asked_s = time.monotonic()
+            events = self._executor.wait(slice_s, idle=idle)
+            # An early return means that nothing is queued or running, or that nodes came or went.
+            early = time.monotonic() - asked_s < 0.5 * slice_s
+            for event in events:
+                self._failures.note(event)
+            if events or early or self._executor.now() >= end_s:
+                return events
+
     def _show(self) -> None:
         outcome = self._driver.outcome()
         if not outcome.ended:  # tasks that are stopped at the end may fail
             self._failures.check()
         self._status.show()
-        self._curves.update(sum(self._executor.busy.values()), self._executor.queued)
+        if time.monotonic() >= self._counted_s + _COUNT_S:
+            self._counted_s = time.monotonic()
+            executor = self._executor.status()
+            self._busy_cores = sum(task.resources.cores for task in executor.running)
+            self._curves.count(self._busy_cores, executor.waiting)
+        self._curves.update()
         now_s = self._executor.now()
         note = f"{outcome.successes} successes, {self._driver.decisions} decisions, "
         note += f"{self._failures.failed} failed (last: {self._failures.last}), " if self._failures.failed else ""
-        self._progress.advance(now_s - self._shown_s, note + f"{sum(self._executor.busy.values())} cores busy")
+        self._progress.advance(now_s - self._shown_s, note + f"{self._busy_cores} cores busy")
         self._shown_s = now_s
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], None]]:
+    """Turn SIGINT and SIGTERM into a stop request, for which the yielded function raises KeyboardInterrupt.
+
+    An exception between the start of a process and its record would lose the process, and so would a second Ctrl-C
+    during the shutdown.
+    """
+    requests: list[int] = []
+
+    def note(number: int) -> None:
+        requests.append(number)
+        if interruptible():  # user code that hangs would keep the loop from checking
+            raise Interrupted
+
+    def check() -> None:
+        if requests:
+            raise KeyboardInterrupt
+
+    with requested_by_signals(note):
+        yield check
 
 
 def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mapping[str, Any]) -> None:

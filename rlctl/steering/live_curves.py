@@ -26,7 +26,6 @@ from rlctl.evaluation.success_curves import (
     write_rules,
 )
 from rlctl.executors.event_log import Journal
-from rlctl.monitoring.ledger import utilisation
 from rlctl.monitoring.occupancy import write_occupancy
 from rlctl.monitoring.run_metadata import write_run_metadata
 from rlctl.monitoring.summary_writer import SummaryWriter
@@ -43,20 +42,13 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
 """Least time between two pictures of the machine."""
-COUNT_S = 1.0
-"""Time between two counts of busy cores and queued tasks."""
 SHARE = 0.01
 """Largest share of the controller's time for pictures."""
 LATENCIES = 1000
 
 
 class LiveCurves:
-    """Curves of one steering process. Errors are logged and never stop the campaign.
-
-    Args:
-        records: records of earlier processes.
-        identity: identity of the run, as in the header of the journal.
-    """
+    """Curves of one steering process; ``records`` are those of earlier ones. Errors never stop the campaign."""
 
     def __init__(
         self,
@@ -78,7 +70,7 @@ class LiveCurves:
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
         self._actions: list[list[int]] = []
         self._masked: list[float] = []
-        self._count_s, self._look_s = 0.0, time.monotonic() + EVERY_S
+        self._look_s = time.monotonic() + EVERY_S
         if not decisions:
             run = {"run": "steer", "policy": identity["policy"], "instance": identity["instance"]}
             policy = shlex.quote(str(journal.header.get("policy_source") or identity["policy"]))
@@ -93,9 +85,7 @@ class LiveCurves:
         self._masked.append(1.0 - float(np.mean(decision.mask)) if decision.mask.size else 0.0)
         ledger, successes = self._driver.ledger, self._driver.outcome().successes
         values = {f"campaign/{name}": value for name, value in decision.fields.items()}
-        values |= {
-            "machine/node_seconds": ledger.node_seconds,
-        }
+        values["machine/node_seconds"] = ledger.node_seconds
         values |= {f"machine/answers/{command}": n for command, n in self._driver.commands.items()}
         cost = self._driver.outcome().cost
         if successes:
@@ -105,13 +95,14 @@ class LiveCurves:
         self._board.scalars(values, decision.number)
         self._policy.scalars({"winning/successes": successes}, round(ledger.node_seconds))
 
-    def update(self, busy_cores: int, queued_tasks: int) -> None:
-        """Count busy cores and queued tasks, and draw the machine, when it is time."""
+    def count(self, busy_cores: int, queued_tasks: int) -> None:
+        """Write the numbers of busy cores and queued tasks."""
+        counts = {"machine/busy_cores": busy_cores, "machine/queued_tasks": queued_tasks}
+        self._board.scalars(counts, self._driver.decisions)
+
+    def update(self) -> None:
+        """Draw the machine when it is time."""
         began_s = time.monotonic()
-        if began_s >= self._count_s:
-            self._count_s = began_s + COUNT_S
-            counts = {"machine/busy_cores": busy_cores, "machine/queued_tasks": queued_tasks}
-            self._board.scalars(counts, self._driver.decisions)
         if began_s >= self._look_s:
             with _only_curves("picture of the machine"):
                 self._machine()
@@ -151,8 +142,8 @@ class LiveCurves:
     def _machine(self) -> Timeline:
         step, board = self._driver.decisions, self._board
         timeline = Timeline.read(self._newest(), self._config.machine.capacity())
-        write_occupancy(board, timeline, step)
-        board.scalars({"machine/utilisation": utilisation(timeline)}, step)
+        ledger = write_occupancy(board, timeline, step)
+        board.scalars({"machine/utilisation": ledger.utilisation}, step)
         if self._latencies_ms:
             p50, p99 = np.quantile(self._latencies_ms, (0.5, 0.99), method="higher")
             board.scalars({"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}, step)

@@ -19,7 +19,7 @@ from rlctl.core.json_values import leaves
 from rlctl.core.simulation import Launch, Simulated, TaskModel
 from rlctl.core.task import Resources, TaskSpec, TaskState
 from rlctl.evaluation.success_curves import spread_instances
-from rlctl.monitoring.progress import Progress
+from rlctl.monitoring.progress import Progress, working
 from rlctl.monitoring.timeline import TaskAttempt
 from rlctl.plugins.registry import campaign_factory
 from rlctl.steering.run_folder import RunFolder
@@ -92,15 +92,12 @@ def plausibility(run: RunFolder, progress: Progress) -> Plausibility:
     done.sort(key=lambda attempt: attempt.launched_s or 0.0)
     found: list[ImplausibleValue] = []
     checked = 0
-    progress.start("comparing results with the twin", min(len(done), MOST_TASKS), "tasks")
-    try:
+    with working(progress, "comparing results with the twin", min(len(done), MOST_TASKS), "tasks"):
         for attempt in done[:MOST_TASKS]:
             results = twin_results(factory, models, attempt, parameters.get(attempt.uid, {}))
             checked += len(results) >= FEWEST
             found += implausible_values(attempt, results)
             progress.advance(1.0)
-    finally:
-        progress.stop()
     return Plausibility(checked, len(done), repeated, found)
 
 

@@ -46,8 +46,7 @@ class PolicyGuard:
     def act(self, decision: Decision) -> tuple[Action, str | None]:
         """Choose an action; returns it with the reason why the fallback chose, or None if the policy did.
 
-        Raises:
-            NoAnswer: the time limit has passed, and no fallback may decide.
+        NoAnswer: the time limit has passed, and no fallback may decide.
         """
         if not np.isfinite(decision.observation).all():
             reason = "observation"

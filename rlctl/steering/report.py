@@ -25,31 +25,28 @@ from markupsafe import Markup
 from rlctl.config.load import config_data
 from rlctl.config.provenance import rlctl_version
 from rlctl.core.errors import RlctlError
+from rlctl.core.task import TaskState
 from rlctl.executors.local.process_task import LOGS
 from rlctl.executors.naming import attempt_key, file_name
 from rlctl.monitoring import svg
 from rlctl.monitoring.formatting import format_action, format_count, format_duration, format_value
 from rlctl.monitoring.gantt import gantt
-from rlctl.monitoring.generated_file import check_replaceable, write_generated
-from rlctl.monitoring.ledger import SHOWN, AllocationLedger, Purpose, allocation_ledger, percentages
-from rlctl.monitoring.palette import PURPOSE_COLOURS, STATE_COLOURS, css_declarations, css_variable
+from rlctl.monitoring.ledger import SHOWN, Purpose, allocation_ledger, percentages
+from rlctl.monitoring.palette import PURPOSE_COLOURS, STATE_COLOURS, css_declarations
 from rlctl.monitoring.progress import Progress
-from rlctl.monitoring.timeline import AnsweredDecision, TaskAttempt
+from rlctl.monitoring.timeline import TaskAttempt
 from rlctl.plugins.registry import campaign_factory, load_policy
 from rlctl.steering.comparison import RuleComparison, compare
 from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
 from rlctl.steering.run_folder import CONFIG, WORK, RunFolder
 from rlctl.steering.status import CampaignStatus, status_of
+from rlctl.system.files import check_replaceable, write_generated
 
 log = logging.getLogger(__name__)
 
 MARK = '<meta name="generator" content="rlctl report">'
 REPORT = "report.html"
 
-_VISIBLE = 6
-_MOST_DECISIONS = 4000
-_MOST_KINDS = 50
-_MOST_IMPLAUSIBLE = 50
 _MEANINGS = {
     Purpose.USEFUL: "ran tasks that succeeded or still run",
     Purpose.WASTED: "ran tasks that failed, were cancelled or were lost with their controller",
@@ -87,14 +84,17 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
         lstrip_blocks=True,
     )
     environment.filters["seconds"] = lambda value: f"{value:,.1f}"
+    environment.filters["action"] = format_action
     environment.globals["colours"] = css_declarations
     environment.globals["cost"] = lambda value: f"{value:,.1f}" if math.isfinite(value) else "never"
     timeline = run.timeline
     ledger = allocation_ledger(timeline, now.elapsed_s)
+    shares: dict[str, float] = {purpose: ledger.shares()[purpose] for purpose in SHOWN}
+    colours: dict[str, str] = {purpose: f"--{colour}" for purpose, colour in PURPOSE_COLOURS.items()}
     chart, summed = gantt(timeline)
-    failures = [attempt for attempt in timeline.attempts if attempt.failure is not None or _failed(attempt)]
-    grouped = _grouped(run, failures)
-    decisions = [_decision(decision) for decision in timeline.decisions]
+    failures = [
+        attempt for attempt in timeline.attempts if attempt.failure is not None or attempt.state is TaskState.FAILED
+    ]
     return environment.get_template("page.html.j2").render(
         mark=Markup(MARK),
         now=now,
@@ -105,19 +105,18 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
         charts={name: Markup(text) for name, text in beside.charts.items()},
         twin=twin,
         beyond=BEYOND,
-        most_implausible=_MOST_IMPLAUSIBLE,
         pictures=_pictures(run),
-        ledger=_ledger(ledger),
-        ledger_bar=Markup(_bar(ledger)),
+        ledger=ledger,
+        meanings=_MEANINGS,
+        purpose_colours=colours,
+        cores_percent=percentages(ledger.cores),
+        gpus_percent=percentages(ledger.gpus),
+        ledger_bar=Markup(svg.stacked(shares, colours, "what the allocated core-seconds were for")),
         gantt=Markup(chart),
         summed=summed,
-        states=[(css_variable(STATE_COLOURS[state]), text) for state, text in _STATES.items()],
-        decisions_first=decisions[:_VISIBLE],
-        decisions_last=decisions[_VISIBLE:][-_VISIBLE:],
-        decisions_all=decisions if len(decisions) <= _MOST_DECISIONS else decisions[-_MOST_DECISIONS:],
-        decisions=len(decisions),
-        failures=grouped[:_MOST_KINDS],
-        failures_kinds=len(grouped),
+        states=[(f"--{STATE_COLOURS[state]}", text) for state, text in _STATES.items()],
+        decisions=timeline.decisions,
+        failures=_grouped(run, failures),
         failures_all=len(failures),
         commands=_commands(run, beside),
         configuration=yaml.safe_dump(config_data(run.config), sort_keys=False),
@@ -125,10 +124,6 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         version=rlctl_version(),
     )
-
-
-def _failed(attempt: TaskAttempt) -> bool:
-    return attempt.state.value == "failed"
 
 
 def _sentence(now: CampaignStatus) -> str:
@@ -172,39 +167,6 @@ def _facts(run: RunFolder, now: CampaignStatus) -> list[tuple[str, str]]:
 def _counted(states: Counter[str]) -> str:
     spelling = {"canceled": "cancelled"}
     return ", ".join(f"{count:,} {spelling.get(state, state)}" for state, count in sorted(states.items())) or "none"
-
-
-def _ledger(ledger: AllocationLedger) -> list[dict[str, Any]]:
-    cores, gpus = percentages(ledger.cores), percentages(ledger.gpus)
-    return [
-        {
-            "purpose": purpose.value,
-            "colour": css_variable(PURPOSE_COLOURS[purpose]),
-            "meaning": _MEANINGS[purpose],
-            "cores": ledger.cores[purpose],
-            "cores_percent": cores[purpose],
-            "gpus": ledger.gpus[purpose] if ledger.allocated_gpus else None,
-            "gpus_percent": gpus[purpose],
-        }
-        for purpose in SHOWN
-    ]
-
-
-def _bar(ledger: AllocationLedger) -> str:
-    shares = ledger.shares()
-    colours = {purpose.value: css_variable(colour) for purpose, colour in PURPOSE_COLOURS.items()}
-    return svg.stacked({p.value: shares[p] for p in SHOWN}, colours, "what the allocated core-seconds were for")
-
-
-def _decision(decision: AnsweredDecision) -> dict[str, Any]:
-    return {
-        "number": decision.number,
-        "time": f"{decision.asked_s:,.2f}",
-        "subject": decision.subject,
-        "action": format_action(decision.action),
-        "latency": f"{1e3 * (decision.answered_s - decision.asked_s):,.2f}",
-        "fallback": decision.fallback or "",
-    }
 
 
 def _grouped(run: RunFolder, failures: Sequence[TaskAttempt]) -> list[dict[str, Any]]:

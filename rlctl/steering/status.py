@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -102,12 +103,7 @@ class CampaignStatus:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> CampaignStatus:
         """Make a status of what ``to_json`` returned."""
-        nested = {
-            "controller": Controller(**data["controller"]),
-            "running": [TaskStatus(**{**task, "cores": tuple(task["cores"])}) for task in data["running"]],
-            "last": [AnsweredDecision(**decision) for decision in data["last"]],
-        }
-        return cls(**{**data, **nested})
+        return TypeAdapter(cls).validate_python(data)
 
     def show(self) -> Group:
         """Tables for terminals of 80 columns or more."""

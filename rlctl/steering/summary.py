@@ -54,11 +54,7 @@ class Summary:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Summary:
-        """Make a summary of what ``to_json`` returned in this version or an earlier one.
-
-        Raises:
-            JournalError: the data are of a later version, or damaged.
-        """
+        """Make a summary of what ``to_json`` returned in this version or an earlier one; else JournalError."""
         schema = data.get("schema")
         if schema not in range(1, SCHEMA + 1):
             raise JournalError(

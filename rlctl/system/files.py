@@ -1,4 +1,4 @@
-"""Writes files and folders atomically, and says in one line why a path cannot be written."""
+"""Writes files and folders atomically, and says in one line why a path cannot be written, by ``StorageError``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlctl.core.errors import StorageError, reason
+from rlctl.core.errors import ConfigError, StorageError, reason
 from rlctl.system.crash_report import origin
 
 _NEW = ".rlctl-new"
 """Name of an unfinished folder: inside its target if that exists, else beside it, with a hash of its name."""
+
+_HEAD = 512
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -90,9 +92,6 @@ def require_folder(folder: Path, made: Sequence[str] | None = None) -> None:
     Args:
         made: requires a new folder: missing or empty. Leftovers of a killed ``atomic_folder`` with these entries do not
             count, nor does what a file system has in its root. None: the folder may contain anything.
-
-    Raises:
-        StorageError: it cannot be written, or is not new.
     """
     _require_place(folder, "folder")
     with storage_errors(folder):
@@ -118,9 +117,6 @@ def atomic_folder(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
 
     Args:
         entries: names of what the caller makes in the temporary folder.
-
-    Raises:
-        StorageError: another process is making the same folder.
     """
     folder = folder.absolute()  # does not resolve links, nor ".." behind them
     exists = folder.exists()
@@ -152,11 +148,7 @@ def atomic_folder(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
 
 
 def require_file(file: Path) -> None:
-    """Check that a file can be written, before any work is done for it.
-
-    Raises:
-        StorageError: it cannot.
-    """
+    """Check that a file can be written, before any work is done for it."""
     _require_place(file, "file")
     with storage_errors(file):
         if file.is_dir():
@@ -169,9 +161,6 @@ def write_atomically(file: Path, text: str, *, only_writer: bool = False) -> Non
 
     Args:
         only_writer: no other process writes this file; the next write then replaces what a kill leaves of this one.
-
-    Raises:
-        StorageError: it cannot be written.
     """
     with storage_errors(file):
         file = Path(os.path.realpath(file))  # links, and ".." behind them
@@ -194,6 +183,31 @@ def write_atomically(file: Path, text: str, *, only_writer: bool = False) -> Non
             Path(temporary).replace(file)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def write_generated(file: Path, text: str, mark: str) -> None:
+    """Write a text atomically in place of one with the same mark; ConfigError for a file of the user.
+
+    Args:
+        mark: is within the first 512 characters of ``text``.
+    """
+    assert mark in text[:_HEAD]
+    check_replaceable(file, mark)
+    write_atomically(file, text)
+
+
+def check_replaceable(file: Path, mark: str) -> None:
+    """Raise ConfigError if the file exists without the mark."""
+    require_file(file)
+    if not file.is_file():  # new, or a pipe or a device
+        return
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD).decode("utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}): choose another file with --out") from error
+    if mark not in head:
+        raise ConfigError(f"{file} exists, and rlctl did not write it: choose another file with --out, or remove it")
 
 
 def _lock(handle: int, folder: Path) -> None:

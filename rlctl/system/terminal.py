@@ -51,11 +51,7 @@ class _LossyErrors(io.FileIO):
 
 
 def flush() -> None:
-    """Flush standard output while an error can still be reported.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Flush standard output while an error can still be reported."""
     sys.stdout.flush()
 
 

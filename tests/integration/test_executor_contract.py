@@ -157,12 +157,12 @@ def slurm(
     initargs: tuple[Any, ...] = (),
 ) -> Executor:
     os.environ.update(slurm_bed.inside(slurm_bed.whole()))
-    from rlctl.executors.slurm.backend import SlurmBackend
+    from rlctl.executors.slurm.backend import slurm_backend
     from rlctl.executors.slurm.options import SlurmOptions
 
     how = SlurmOptions(lease_s=0.0, poll_s=1.0)
     initial = None if initializer is None else (initializer, initargs)
-    backend = SlurmBackend(capacity, folder / "work", how, initializer=initial)
+    backend = slurm_backend(capacity, folder / "work", how, initializer=initial)
     return Executor([PoolPlan(backend, backfill=eager)], eager=eager)
 
 

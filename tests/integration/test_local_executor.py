@@ -22,8 +22,8 @@ from rlctl.core.task import Event, Failure, Resources, TaskId, TaskResult, TaskS
 from rlctl.executors.event_log import Journal
 from rlctl.executors.functions.large_results import fetch
 from rlctl.executors.local.backend import LocalBackend, LocalExecutor
-from rlctl.executors.local.inventory import available_cores
-from rlctl.executors.local.processes import GRACE_S, session_processes, start_time
+from rlctl.executors.local.cores import available_cores
+from rlctl.executors.local.processes import GRACE_S, family, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.naming import scratch_folder
@@ -766,17 +766,17 @@ def test_a_strange_note_in_the_lock_file_stops_nobody(
 @on_linux
 def test_session_and_start_time_name_the_living_only() -> None:
     with subprocess.Popen(["sleep", "300"], start_new_session=True) as process:
-        assert session_processes(process.pid) == [process.pid]
+        assert family([process.pid]) == [process.pid]
         assert start_time(process.pid) > start_time(os.getpid())
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert session_processes(process.pid) == []  # a zombie
+        assert family([process.pid]) == []  # a zombie
     assert start_time(process.pid) == 0
 
 
 def test_without_a_capacity_it_has_the_cores_of_the_cpu_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rlctl.executors.local.cores.affinity", lambda: [0, 2, 4, 6])
-    monkeypatch.setattr("rlctl.executors.local.inventory.affinity", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr("rlctl.executors.local.site.affinity", lambda: [0, 2, 4, 6])
     monkeypatch.setattr("rlctl.executors.local.cores.quota", lambda: 2.5)
     for name in ("SLURM_JOB_ID", "SLURM_CPUS_ON_NODE", "PYTHON_CPU_COUNT"):
         monkeypatch.delenv(name, raising=False)

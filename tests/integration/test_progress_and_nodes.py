@@ -14,7 +14,7 @@ from rlctl.core.simulation import Launch, Outage, Simulated
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec, TaskState, event_from_json, event_to_json
 from rlctl.executors.local.backend import LocalExecutor
 from rlctl.executors.local.factory import Local
-from rlctl.executors.local.progress_files import ProgressFiles
+from rlctl.executors.local.programs import ProgressFiles
 from rlctl.executors.simulated.backend import SimulatedExecutor
 
 PROGRAM = """

@@ -25,7 +25,7 @@ from rlctl.core.task import Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import TaskFailed, TaskFuture
 from rlctl.executors.application import Application
 from rlctl.executors.engine import Executor
-from rlctl.executors.slurm.backend import SlurmBackend
+from rlctl.executors.slurm.backend import slurm_backend
 from rlctl.executors.slurm.options import SlurmOptions, SubmitOptions
 
 pytestmark = pytest.mark.slurm
@@ -85,7 +85,7 @@ def open_executor(
     how = SlurmOptions(
         submit=submit, poll_s=0.5, warning_s=warning_s, lease_s=0.0, applications=dict(applications or {})
     )
-    return Executor(SlurmBackend(capacity, folder / "work", how), eager=True, **options)
+    return Executor(slurm_backend(capacity, folder / "work", how), eager=True, **options)
 
 
 def shell(uid: str, script: str, need: Resources = ANYWHERE, **options: object) -> TaskSpec:
@@ -235,7 +235,7 @@ from rlctl.core.machine import Capacity
 from rlctl.executors.event_log import Journal
 from rlctl.executors.recovery import KINDS, History
 from rlctl.executors.engine import Executor
-from rlctl.executors.slurm.backend import SlurmBackend
+from rlctl.executors.slurm.backend import slurm_backend
 from rlctl.executors.slurm.options import SlurmOptions, SubmitOptions
 from rlctl.core.task import Resources, TaskId, TaskSpec
 
@@ -245,7 +245,7 @@ with Journal.open(path) if path.exists() else Journal.create(path, {}) as journa
     journal.append("epoch", 0.0, {})
     history = History.read(journal.records(kinds=KINDS))
     options = SlurmOptions(submit=SubmitOptions() if submit else None, poll_s=0.5, lease_s=60.0)
-    backend = SlurmBackend(Capacity(nodes=2, cores=2), folder / "work", options)
+    backend = slurm_backend(Capacity(nodes=2, cores=2), folder / "work", options)
     executor = Executor(backend, eager=True, history=history)
     executor.attach(journal)
     specs = [

@@ -11,7 +11,7 @@ from rlctl.cli import doctor
 from rlctl.core.errors import LaunchError
 from rlctl.executors import Capacity
 from rlctl.executors.local import cores
-from rlctl.executors.local.inventory import Layout
+from rlctl.executors.local.site import ThisMachine, require_machine
 from rlctl.executors.node_share import NodeShare
 
 
@@ -80,7 +80,7 @@ def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
 def four(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A process that may run on four cores."""
     monkeypatch.setattr(cores, "affinity", lambda: [0, 2, 4, 6])
-    monkeypatch.setattr("rlctl.executors.local.inventory.affinity", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr("rlctl.executors.local.site.affinity", lambda: [0, 2, 4, 6])
     for name in ("SLURM_JOB_ID", "SLURM_CPUS_ON_NODE", "PYTHON_CPU_COUNT"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -99,15 +99,15 @@ def test_what_limits_is_named_and_obeyed_everywhere(four: pytest.MonkeyPatch) ->
     assert "2 of" in doctor.cores().detail
     assert "(CPU quota of 2.5 cores)" in doctor.cores().detail
     with pytest.raises(LaunchError, match=r"3 cores are asked for, this process may use 2 \(CPU quota of 2\.5 cores\)"):
-        Layout(Capacity(cores=3))
+        require_machine(Capacity(cores=3))
 
 
-def test_a_quota_says_how_much_and_not_which_cores(four: pytest.MonkeyPatch) -> None:
+def test_a_quota_says_how_much_and_not_which_cores(four: pytest.MonkeyPatch, tmp_path: Path) -> None:
     second = (NodeShare(0, 1, 0b10),)
     four.setattr(cores, "quota", lambda: None)
-    assert Layout(Capacity(cores=2)).cores(second) == [2]
+    assert ThisMachine(Capacity(cores=2), tmp_path).cores(second) == [2]
     four.setattr(cores, "quota", lambda: 2.0)
-    assert Layout(Capacity(cores=2)).cores(second) == [0, 2, 4, 6]
+    assert ThisMachine(Capacity(cores=2), tmp_path).cores(second) == [0, 2, 4, 6]
 
 
 def test_a_job_of_slurm_has_what_it_was_given(four: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,8 @@ from rlctl.executors.devices import (
     visible_devices,
     without_masks,
 )
-from rlctl.executors.local.inventory import Layout
+from rlctl.executors.local.site import ThisMachine, require_machine
+from rlctl.executors.node_share import NodeShare
 
 EVERY = 16
 UNKNOWN: VendorCounts = {}
@@ -185,12 +186,17 @@ def test_more_gpus_than_a_mask_leaves_are_refused_in_one_line(
         monkeypatch.delenv(mask, raising=False)
     monkeypatch.setenv(name, value)
     with pytest.raises(LaunchError, match=rf"GPUs are asked for, {name}='{value}' allows [01]: lower machine.gpus"):
-        Layout(Capacity(cores=1, gpus=2))
+        require_machine(Capacity(cores=1, gpus=2))
 
 
-def test_a_rehearsal_of_more_gpus_than_there_are_takes_none_of_other_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rehearsal_of_more_gpus_than_there_are_takes_none_of_other_jobs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def variables(*devices: int) -> Mapping[str, str]:
+        machine = ThisMachine(Capacity(cores=1, gpus=4), tmp_path, oversubscribe=True)
+        return machine.gpus((NodeShare(0, 1, 1, tuple((device, 1000) for device in devices)),))
+
     monkeypatch.setenv(CUDA, "4,5")
-    layout = Layout(Capacity(cores=1, gpus=4), oversubscribe=True)
-    assert layout._gpus.variables_for([2, 3]) == {CUDA: "4,5"}
+    assert variables(2, 3) == {CUDA: "4,5"}
     monkeypatch.setenv(CUDA, "-1")
-    assert Layout(Capacity(cores=1, gpus=4), oversubscribe=True)._gpus.variables_for([2]) == HIDDEN
+    assert variables(2) == HIDDEN

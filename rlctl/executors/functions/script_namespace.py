@@ -38,9 +38,7 @@ def namespace() -> dict[str, Any]:
 def dumps(value: Any, callback: Callback, names: set[str], *, back: bool = False) -> bytes:
     """Pickle a value that may hold functions and classes of the script; global ones go by their names.
 
-    Args:
-        names: those of the script's globals that it needs are added.
-        back: from a worker to the controller, which knows what it has sent.
+    Adds the script's globals that it needs to ``names``. ``back``: to the controller, which knows what it has sent.
     """
     known = _received.__contains__ if back else _always
     return _dumps(value, callback, known, names, back)
@@ -73,13 +71,7 @@ def values(names: Iterable[str], callback: Callback) -> bytes:
 
 
 def define(marked: Mapping[str, str], read: Callable[[], object], skip: Callable[[], None]) -> None:
-    """In a worker: take in what has changed.
-
-    Args:
-        marked: marks of the globals that come.
-        read: unpickles their ``values``.
-        skip: is called instead where all of them are known.
-    """
+    """In a worker: unpickle the globals by ``read`` if a mark among ``marked`` has changed, otherwise ``skip`` them."""
     _arriving.update(name for name, mark in marked.items() if _received.get(name) != mark)
     try:
         if _arriving:

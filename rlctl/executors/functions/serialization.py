@@ -61,15 +61,7 @@ def frame(data: bytes) -> bytes:
 
 
 def posted(data: bytes, scratch: Path | None, most: int = SMALL_BYTES) -> bytes:
-    """The same for a message to a worker, which ``opened`` gives to it.
-
-    Args:
-        scratch: folder for what is large; None: it goes over the socket too.
-        most: bytes that are not large.
-
-    Raises:
-        OSError: it is large, and the folder is full.
-    """
+    """The same for a message to a worker; one of more bytes than ``most`` goes into a file, if there is a folder."""
     if scratch is None or len(data) <= most:
         return frame(data)
     return frame(IN_FILE + str(_kept([data], scratch)).encode())
@@ -101,9 +93,6 @@ def dump(value: Any, scratch: Path | None, *, back: bool = False) -> bytes:
     Args:
         scratch: folder for large arrays; None: all goes into the message.
         back: from a worker to the controller.
-
-    Raises:
-        Exception: of pickle, for what cannot be pickled.
     """
     names: set[str] = set()
     message = _framed(lambda callback: _pickled(value, callback, names, back), scratch)
@@ -173,11 +162,7 @@ def _drop(message: bytes | memoryview) -> None:
 
 
 def _kept(views: Sequence[memoryview | bytes], scratch: Path) -> Path:
-    """A file of our own in which these lie, one after the other.
-
-    Raises:
-        OSError: there is no room for it, on disk neither.
-    """
+    """Write these into a file, one after the other; on disk where shared memory is full."""
     try:
         return _written(views, scratch)
     except OSError:

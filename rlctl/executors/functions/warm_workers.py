@@ -17,16 +17,12 @@ from rlctl.executors.local.processes import GRACE_S
 
 _POLL_S = 0.02
 
-Report = Callable[[str, Callable[[], AttemptOutcome]], None]
+Report = Callable[[Attempt, Callable[[], AttemptOutcome]], None]
 """Is told that an attempt has exited, and how its outcome is read."""
 
 
 def check_call(spec: TaskSpec) -> None:
-    """Check that a function asks for nothing that only programs get.
-
-    Raises:
-        LaunchError: it does.
-    """
+    """Raise LaunchError if a function asks for what only programs get."""
     need = spec.resources
     if spec.function is not None and (need.ranks > 1 or need.gpus_per_rank > 0.0):
         raise LaunchError(f"task {spec.uid}: a function runs on one rank without GPUs: make it a program instead")
@@ -84,22 +80,25 @@ class WarmWorkers:
             worker.stop_at = time.monotonic() + walltime_s
         return started or walltime_s is not None
 
-    def has(self, key: str) -> bool:
-        """Whether an attempt is a call that runs here."""
-        return self._worker_of(key) is not None
+    def attempts(self) -> list[tuple[Attempt, bool]]:
+        """Calls that run, and whether they are being stopped."""
+        return [(w.attempt, w.stopped is not None) for w in self._workers.values() if w.attempt is not None]
 
-    def stop(self, key: str, grace_s: float, why: str = "stopped") -> None:
-        """Stop a call, and with it its worker."""
+    def stop(self, key: str, grace_s: float, lost: bool = False) -> bool:
+        """Stop a call, and with it its worker; False: no call has this key. ``lost``: see ``LocalBackend.stop``."""
         worker = self._worker_of(key)
         if worker is not None:
-            worker.stopped = worker.stopped or why
+            if worker.stopped is None or (worker.stopped == "lost" and not lost):
+                worker.stopped = "lost" if lost else "stopped"
             worker.terminate(time.monotonic() + grace_s)
+        return worker is not None
 
-    def signal(self, key: str, number: int) -> None:
-        """Send a signal to the processes of a call."""
+    def signal(self, key: str, number: int) -> bool:
+        """Send a signal to the processes of a call; False: no call has this key."""
         worker = self._worker_of(key)
         if worker is not None:
             worker.signal(number)
+        return worker is not None
 
     def due_s(self) -> float | None:
         """In how many seconds ``look`` has something to do; None: not by itself."""
@@ -148,7 +147,7 @@ class WarmWorkers:
                 continue
             if worker.stopped:  # it came to its end before it could be stopped; the worker dies all the same
                 self._remove(worker)
-            self._report(attempt.key, partial(self._read, message))
+            self._report(attempt, partial(self._read, message))
 
     def _died(self, worker: Worker) -> None:
         """The process is gone; its call has ended when all that it started is gone too."""
@@ -169,11 +168,11 @@ class WarmWorkers:
         if worker.stopped == "stopped":
             outcome = AttemptOutcome(stopped=True)
         elif worker.stopped == "lost":
-            outcome = AttemptOutcome(failure=Failure.LOST, message="its node was lost")
+            outcome = AttemptOutcome(failure=Failure.LOST, message="a node that it ran on was lost")
         elif worker.stopped == "walltime":
             message = f"stopped at its walltime of {attempt.spec.walltime_s:g} s"
             outcome = AttemptOutcome(failure=Failure.TIMEOUT, message=message)
-        self._report(attempt.key, lambda: outcome)
+        self._report(attempt, lambda: outcome)
 
     def _remove(self, worker: Worker) -> None:
         for place, other in list(self._workers.items()):

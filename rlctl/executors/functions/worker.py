@@ -171,9 +171,7 @@ def main() -> None:
     """Numbers of the socket and of the pipe, or ``-`` for both; the scratch folder, or nothing."""
     connection, life, scratch = sys.argv[1:]
     _own.append(sys.modules["__main__"])
-    sys.modules["__main__"] = types.ModuleType(
-        "__main__"
-    )  # the script's, see ``rlctl.executors.functions.script_namespace``
+    sys.modules["__main__"] = types.ModuleType("__main__")  # the script's, see ``script_namespace``
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the controller's to act upon
     if connection == "-":
         threading.Thread(target=_end_with_input, daemon=True).start()

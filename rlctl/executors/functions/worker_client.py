@@ -20,6 +20,8 @@ from rlctl.executors.functions import serialization, worker
 from rlctl.executors.functions.large_results import read_object
 from rlctl.executors.local.processes import ask_to_end, family, send_signal, signal_name
 
+_WORKER = "rlctl.executors.functions.worker"
+
 Initializer = tuple[Callable[..., object], tuple[Any, ...]]
 """Called, with these arguments, in each worker before its first function."""
 
@@ -38,12 +40,9 @@ class Worker:
     """A worker process, in a session of its own.
 
     Attributes:
-        pid: its number, and that of its session.
         attempt: what it works at; None: it is idle.
-        stop_at: when it is to be stopped, at its walltime, on the monotonic clock.
-        kill_at: when it is to be killed, on the monotonic clock.
-        stopped: why it was told to stop; None: it was not.
-        closed: whether it was let go of.
+        stop_at: when its walltime is over, on the monotonic clock.
+        stopped: "stopped" by request, at its "walltime", or since its node was "lost".
         unread: whether it died before it had taken its call, which therefore never began.
         most: bytes that go over the socket at once; more goes through a file.
         last_word: signal by which the supervisor ends it when the controller has died.
@@ -65,13 +64,10 @@ class Worker:
         """Start it.
 
         Args:
-            environment: its variables.
-            scratch: where large arrays go; None: with the rest.
+            scratch: folder for large arrays; None: they go over the socket.
             mark: by which it, and what it starts, is found.
-            workdir: where it works; None: where this process does.
-            log: file for what it prints; None: where this process prints.
+            workdir, log, paths: its folder, file for what it prints, and module path; None: those of this process.
             initializer: message to begin with.
-            paths: where it finds modules; None: where this process does.
 
         Raises:
             OSError: it cannot be started.
@@ -112,22 +108,9 @@ class Worker:
     def start(
         self, theirs: socket.socket, life: int, environment: Mapping[str, str], workdir: Path | None, output: int | None
     ) -> subprocess.Popen[bytes]:
-        """Start the process.
-
-        Args:
-            theirs: its end of the connection.
-            life: a pipe that closes when this process has gone.
-            output: open file for what it prints; None: where this process prints.
-        """
+        """Start the process; ``life`` is a pipe that closes when this process has gone."""
         return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "rlctl.executors.functions.worker",
-                str(theirs.fileno()),
-                str(life),
-                str(self._scratch or ""),
-            ],
+            [sys.executable, "-m", _WORKER, str(theirs.fileno()), str(life), str(self._scratch or "")],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -138,11 +121,7 @@ class Worker:
         )
 
     def call(self, attempt: Attempt, cores: list[int]) -> None:
-        """Hand over a call.
-
-        Raises:
-            LaunchError: that is impossible.
-        """
+        """Hand over a call; raises LaunchError if that is impossible."""
         try:
             message = serialization.posted(call_message(attempt, cores, self._scratch), self._scratch, self.most)
         except Exception as error:
@@ -232,11 +211,7 @@ class Worker:
 
 
 def initializer_message(initializer: Initializer | None) -> bytes | None:
-    """An initializer as workers are given it.
-
-    Raises:
-        TypeError: it cannot be called.
-    """
+    """An initializer as workers are given it; raises TypeError if it cannot be called."""
     if initializer is None:
         return None
     if not callable(initializer[0]):
@@ -245,11 +220,7 @@ def initializer_message(initializer: Initializer | None) -> bytes | None:
 
 
 def call_message(attempt: Attempt, cores: list[int], scratch: Path | None) -> bytes:
-    """A call as workers are given it.
-
-    Raises:
-        Exception: of pickle, for what cannot be pickled.
-    """
+    """A call as workers are given it; raises what pickle raises."""
     if attempt.call is not None:
         return worker.CALL + serialization.dump(attempt.call, scratch)
     spec = attempt.spec

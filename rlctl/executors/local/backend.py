@@ -13,7 +13,7 @@ import selectors
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,20 @@ from typing import Any
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.task import TaskSpec
-from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, Recovered
+from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, NodesChanged, Recovered
 from rlctl.executors.devices import HIDDEN
 from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
-from rlctl.executors.local.inventory import available_cores
+from rlctl.executors.local.cores import available_cores
 from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.processes import capped
 from rlctl.executors.local.programs import Programs
 from rlctl.executors.local.site import Site, ThisMachine
 from rlctl.executors.local.supervisor_client import SupervisorClient
+from rlctl.executors.node_share import Allocation
 from rlctl.executors.recovery import History
 from rlctl.system.terminal import open_closed_streams
 
@@ -69,8 +70,8 @@ class LocalBackend(Backend):
         self._folder, self._pool, self._first_node = workdir, pool, first_node
         self._initializer = initializer_message(initializer)
         self._given_site = site
-        self._lock = threading.RLock()
-        self._events: list[BackendEvent | _Unread] = []
+        self.lock = threading.RLock()
+        self._events: list[BackendEvent | _Unread | BaseException] = []
         self._closed = False
 
     @property
@@ -94,10 +95,12 @@ class LocalBackend(Backend):
                 initializer=self._initializer,
                 first_node=self._first_node,
             )
+            self.site.open()
             self._client = SupervisorClient(workdir, self.site.bare, incarnation, options.lease_s, name=self._pool)
         except BaseException:
             self._remove_temporary()
             raise
+        self.group = self.site.group
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._woken, False)
@@ -113,11 +116,13 @@ class LocalBackend(Backend):
             output_mb=options.output_mb,
         )
         self.workers = WarmWorkers(self._selector, self._start_worker, self._report, self._watch)
-        return self.programs.recovered
+        recovered = self.programs.recovered
+        self.site.begin(recovered.running)
+        return recovered
 
     def close(self, keep_outcomes: bool) -> None:
         """Stop what still runs, and release all."""
-        with self._lock:
+        with self.lock:
             self._closed = True
             self.workers.close()
         self._client.close(keep=keep_outcomes)
@@ -125,6 +130,19 @@ class LocalBackend(Backend):
         os.close(self._woken)
         os.close(self._waker)
         self._remove_temporary()
+        self.site.close()
+
+    def nodes(self) -> NodesChanged:
+        """See ``Backend``."""
+        return self.site.nodes()
+
+    def resize(self, nodes: int) -> None:
+        """See ``Backend``."""
+        self.site.resize(nodes)
+
+    def describe(self, allocation: Allocation) -> Mapping[str, Any]:
+        """See ``Backend``."""
+        return self.site.describe(allocation)
 
     def check(self, spec: TaskSpec) -> None:
         """See ``Backend``."""
@@ -134,7 +152,10 @@ class LocalBackend(Backend):
 
     def start(self, attempt: Attempt) -> bool:
         """See ``Backend``."""
-        with self._lock:
+        with self.lock:
+            if not self.site.accepts(attempt.allocation):  # the engine learns it now
+                self.post(Exited(attempt.key, AttemptOutcome(stopped=True)))
+                return False
             cores = self.site.cores(attempt.allocation) if self._options.pin else None
             if attempt.spec.function is not None:
                 if self.workers.call(attempt, cores or []):
@@ -148,52 +169,68 @@ class LocalBackend(Backend):
 
     def adopt(self, attempt: Attempt) -> bool:
         """See ``Backend``."""
-        with self._lock:
+        with self.lock:
             if attempt.spec.function is not None:
                 return False
             adopted = self.programs.adopt(attempt, lambda: self.site.program(attempt, self._client.scratch))
             self.wake()
             return adopted
 
-    def stop(self, key: str, grace_s: float) -> bool:
-        """See ``Backend``."""
-        with self._lock:
-            if self.workers.has(key):
-                self.workers.stop(key, grace_s)
+    def stop(self, key: str, grace_s: float, lost: bool = False) -> bool:
+        """See ``Backend``; with ``lost``, its node is lost, and it is too unless it is stopped by request as well."""
+        with self.lock:
+            if self.workers.stop(key, grace_s, lost):
                 self.wake()
             else:
-                self.programs.stop(key, grace_s)
+                self.programs.stop(key, grace_s, lost)
         return False
+
+    def attempts(self) -> list[tuple[Attempt, bool]]:
+        """Attempts that run, and whether they are being stopped."""
+        return [*self.programs.attempts(), *self.workers.attempts()]
 
     def signal(self, key: str, number: int) -> None:
         """See ``Backend``."""
-        with self._lock:
-            if self.workers.has(key):
-                self.workers.signal(key, number)
-            else:
+        with self.lock:
+            if not self.workers.signal(key, number):
                 self.programs.signal(key, number)
 
     def acknowledge(self, key: str) -> None:
         """See ``Backend``."""
-        with self._lock:
+        with self.lock:
             self.programs.acknowledge(key)
 
     def poll(self, timeout_s: float | None) -> Sequence[BackendEvent]:
         """See ``Backend``."""
-        with self._lock:
+        with self.lock:
+            self._client.flush()
             waits = [self.workers.due_s(), timeout_s, PROGRESS_S if self.programs.reporting else None]
             timeout_s = min((seconds for seconds in waits if seconds is not None), default=None)
         for key, _ in self._selector.select(0.0 if self._events else capped(timeout_s)):
-            with self._lock:
+            with self.lock:
                 key.data()
-        with self._lock:
+        with self.lock:
             self.workers.look()
             if self.programs.reporting:
                 self._events += self.programs.progress()
-            events = list(self._events)
+            taken = list(self._events)
             self._events.clear()
-        # A large result is read without the lock.
-        return [Exited(e.key, e.read()) if isinstance(e, _Unread) else e for e in events]
+        events: list[BackendEvent] = []
+        for event in taken:
+            if isinstance(event, BaseException):
+                raise event
+            if isinstance(event, _Unread):
+                outcome = event.read()  # without the lock, since it may be large
+                events += self.site.exited(event.attempt, outcome)
+                event = Exited(event.attempt.key, outcome)
+            events.append(event)
+        return events
+
+    def post(self, event: BackendEvent | BaseException) -> None:
+        """Report an event, or an error that ends the executor."""
+        with self.lock:
+            self._events.append(event)
+        self.wake()
 
     def wake(self) -> None:
         """See ``Backend``."""
@@ -201,8 +238,8 @@ class LocalBackend(Backend):
             with contextlib.suppress(OSError):  # full: awake anyway
                 os.write(self._waker, b"x")
 
-    def _report(self, key: str, read: Callable[[], AttemptOutcome]) -> None:
-        self._events.append(_Unread(key, read))
+    def _report(self, attempt: Attempt, read: Callable[[], AttemptOutcome]) -> None:
+        self._events.append(_Unread(attempt, read))
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -237,7 +274,7 @@ class LocalBackend(Backend):
 class _Unread:
     """An attempt has exited, and its outcome has still to be read."""
 
-    key: str
+    attempt: Attempt
     read: Callable[[], AttemptOutcome]
 
 

@@ -9,48 +9,43 @@ import contextlib
 import json
 import selectors
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-
-class Served(Protocol):
-    """What the link needs of the supervisor."""
-
-    def refusal(self, hello: Mapping[str, Any]) -> str | None:
-        """Why a controller is not accepted; None: it is."""
-
-    def welcome(self, hello: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Serve this controller from now on; the answer to it."""
-
-    def welcomed(self, hello: Mapping[str, Any]) -> None:
-        """The answer has been sent."""
-
-    def obey(self, do: str, message: dict[str, Any]) -> None:
-        """Do what the controller asks for."""
-
-    def abandoned(self, before_hello: bool) -> None:
-        """The controller has gone."""
+from typing import Any
 
 
 class ControllerLink:
     """See the module.
 
     Attributes:
-        connected: whether there is a controller.
         incarnation: of the last controller; -1: there was none.
+
+    Args:
+        refusal: why a controller that says hello is not accepted; None: it is.
+        welcome: is called with the hello of each controller that is.
+        obey: does what the controller asks for.
+        abandoned: is called when the controller has gone, with whether that was before its hello.
     """
 
-    def __init__(self, selector: selectors.BaseSelector, token: str, served: Served) -> None:
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        token: str,
+        refusal: Callable[[Mapping[str, Any]], str | None],
+        welcome: Callable[[Mapping[str, Any]], None],
+        obey: Callable[[str, dict[str, Any]], None],
+        abandoned: Callable[[bool], None],
+    ) -> None:
         self.incarnation = -1
-        self._selector, self._token, self._served = selector, token, served
+        self._selector, self._token = selector, token
+        self._refusal, self._welcome, self._do, self._abandoned = refusal, welcome, obey, abandoned
         self._controller: socket.socket | None = None
         self._input, self._output = bytearray(), bytearray()
         self._blocked = False  # whether some of the output waits to be sent
 
     @property
     def connected(self) -> bool:
-        """See the class."""
+        """Whether there is a controller."""
         return self._controller is not None
 
     def listen(self, path: Path) -> None:
@@ -78,7 +73,7 @@ class ControllerLink:
             if not data:
                 self._drop(connection)
                 if self.incarnation < 0:  # the controller died before its first word
-                    self._served.abandoned(before_hello=True)
+                    self._abandoned(True)
             elif b"\n" in pending:
                 line, _, rest = bytes(pending).partition(b"\n")
                 self._greet(connection, json.loads(line), rest)
@@ -102,7 +97,7 @@ class ControllerLink:
             self.connect(listener.accept()[0])
 
     def _greet(self, connection: socket.socket, hello: Mapping[str, Any], rest: bytes) -> None:
-        refused = self._served.refusal(hello) if hello.get("token") == self._token else "it has another token"
+        refused = self._refusal(hello) if hello.get("token") == self._token else "it has another token"
         if refused is None:
             before = self.incarnation, self.connected
             if hello["epoch"] < before[0] or (hello["epoch"] == before[0] and before[1]):
@@ -117,8 +112,7 @@ class ControllerLink:
         self._controller, self._input, self._output = connection, bytearray(rest), bytearray()
         self._blocked = False
         self.incarnation = hello["epoch"]
-        self.say(event="welcome", **self._served.welcome(hello))
-        self._served.welcomed(hello)
+        self._welcome(hello)
         self._obey()
 
     def _serve(self, mask: int) -> None:
@@ -135,7 +129,7 @@ class ControllerLink:
             self._drop(self._controller)
             self._controller = None
             self._output.clear()
-            self._served.abandoned(before_hello=False)
+            self._abandoned(False)
 
     def _drop(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
@@ -145,7 +139,7 @@ class ControllerLink:
         while (end := self._input.find(b"\n")) >= 0:
             message = json.loads(self._input[:end])
             del self._input[: end + 1]
-            self._served.obey(message.pop("do"), message)
+            self._do(message.pop("do"), message)
 
     def _send(self) -> None:
         assert self._controller is not None

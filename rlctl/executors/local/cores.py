@@ -15,6 +15,11 @@ def affinity() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def available_cores() -> list[int]:
+    """Numbers of as many cores as this process may keep busy."""
+    return affinity()[: usable_cores()[0]]
+
+
 def usable_cores(environment: Mapping[str, str] = os.environ) -> tuple[int, str]:
     """How many cores this process may keep busy, at least 1, and what else than its affinity says so; or nothing.
 

@@ -11,9 +11,8 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.factory import BackendFactory
 from rlctl.executors.local.backend import LocalBackend
-from rlctl.executors.local.inventory import Layout
 from rlctl.executors.local.options import LocalOptions
-from rlctl.executors.local.process_task import check_installed
+from rlctl.executors.local.site import require_machine
 
 
 class Local(BackendFactory):
@@ -27,21 +26,14 @@ class Local(BackendFactory):
     actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0, "pin": False}
 
     def check(self, capacity: Capacity) -> None:
-        """Check that this process may use as many cores and GPUs.
-
-        Raises:
-            LaunchError: this machine has less.
-        """
+        """Raise LaunchError if this process may not use as many cores and GPUs."""
         capacity.require_equal("the local executor")
-        Layout(capacity, oversubscribe=self.options.oversubscribe)
+        if not self.options.oversubscribe:
+            require_machine(capacity)
 
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
-        """Check that what tasks name is on this machine.
-
-        Raises:
-            LaunchError: something is not.
-        """
-        check_installed(specs, self.options.applications)
+        """Raise LaunchError if something that tasks name is not on this machine."""
+        self.options.check_installed(specs)
         return []
 
     def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> LocalBackend:

@@ -48,25 +48,15 @@ def start_time(pid: int) -> int:
     return int(fields[19]) if fields else 0
 
 
-def session_processes(sid: int) -> list[int]:
-    """Living processes of a session; zombies do not count. Without /proc: the session itself, if anything lives."""
-    if not _PROC.is_dir():
-        try:
-            os.killpg(sid, 0)
-        except (ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
-            return []
-        return [-sid]
-    return [pid for pid in _pids() if _session(pid) == sid and (fields := _stat(pid)) and fields[0] not in "ZX"]
-
-
 def family(roots: Iterable[int], token: bytes = b"") -> list[int]:
     """Living processes of these sessions, their descendants, and those with ``token`` in their environment.
 
     A process that leaves its session stays a descendant; one whose parent has died as well keeps its environment.
+    Zombies do not count. Without /proc: the sessions themselves, if anything of them lives.
     """
     sessions = set(roots)
     if not _PROC.is_dir():
-        return [pid for sid in sessions for pid in session_processes(sid)]
+        return [-sid for sid in sessions if _lives(sid)]
     parents, found = {}, set()
     for pid in _pids():
         fields = _stat(pid)
@@ -153,12 +143,12 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir(_PROC) if name.isdigit()] if _PROC.is_dir() else []
 
 
-def _session(pid: int) -> int:
-    """A system call each, which is ten times cheaper than reading /proc/PID/stat."""
+def _lives(group: int) -> bool:
     try:
-        return os.getsid(pid)
-    except (ProcessLookupError, PermissionError):
-        return 0
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
+        return False
+    return True
 
 
 def _environment(pid: int) -> bytes:
@@ -180,7 +170,7 @@ def _name(pid: int) -> str:
 def _stat(pid: int) -> list[str]:
     """Fields of /proc/PID/stat from the state on (state, parent, group, session ...); empty if it has gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].decode().split()  # the name before may hold spaces
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read(4096).rpartition(b")")[2].decode().split()  # the name before may hold spaces
     except OSError:
         return []

@@ -1,7 +1,9 @@
-"""Programs under a supervisor: started, adopted, stopped, signalled, and what becomes of them."""
+"""Programs under a supervisor: started, adopted, stopped, signalled; what they report, and how they end."""
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import LaunchError
-from rlctl.core.task import Failure
+from rlctl.core.task import Failure, TaskId, TaskSpec
 from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, Exited, ProgressReported, Recovered, Started
+from rlctl.executors.functions.large_results import read_object
 from rlctl.executors.functions.warm_workers import Report
 from rlctl.executors.local.process_task import ProcessTask
 from rlctl.executors.local.processes import GRACE_S, boot
-from rlctl.executors.local.progress_files import ProgressFiles
 from rlctl.executors.local.supervisor_client import SupervisorClient
 
 REPLACEMENTS = 5
@@ -23,18 +25,19 @@ REPLACEMENTS = 5
 LONG_S = 60.0
 """A supervisor that lives so long is of use, though it may have had nothing to report."""
 
+_PROGRESS_BYTES = 1 << 16
+"""How much of the end of a progress file is read at a time."""
+
 
 class Programs:
-    """See the module; every method needs the lock of its owner, except ``close``.
+    """See the module; every method needs the lock of its owner.
 
     Attributes:
-        client: the connection to the supervisor.
         running: programs that were started or adopted and have not exited, by key.
         reporting: those of them that have a file for their progress.
 
     Args:
-        emit: is given events.
-        report: is told of ends; see ``Report``.
+        emit: takes events other than ends, which ``report`` takes.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Programs:
 
     def start(self, program: ProcessTask, request: Mapping[str, Any], cores: Sequence[int] | None) -> None:
         """Start a program that has been prepared."""
-        limits = self._limits(program, program.attempt.spec.walltime_s)
+        limits = program.limits(self._enforce_memory, self._output_mb)
         self.client.send("run", **{"key": program.attempt.key, "cores": cores, **request, **limits})
         self._add(program)
 
@@ -80,20 +83,27 @@ class Programs:
         program = make()
         if key in left.ended:
             self._emit(Started(key))
-            self._report(key, partial(program.outcome, left.ended.pop(key)))
+            self._report(attempt, partial(program.outcome, left.ended.pop(key)))
         else:
             self._add(program)
             self._started(program, *left.running.pop(key))
         return True
 
-    def stop(self, key: str, grace_s: float) -> None:
-        """Stop a program by request, or one that a former controller has left."""
-        if key in self.running:
-            self.running[key].stopping = True
+    def attempts(self) -> list[tuple[Attempt, bool]]:
+        """Programs that run, and whether they are being stopped by request."""
+        return [(program.attempt, program.stopping) for program in self.running.values()]
+
+    def stop(self, key: str, grace_s: float, lost: bool = False) -> None:
+        """Stop a program, also one that a former controller has left; ``lost``: see ``LocalBackend.stop``."""
+        if (program := self.running.get(key)) is not None:
+            program.lost = program.lost or lost
+            program.stopping = program.stopping or not lost
         self.client.send("stop", key=key, grace_s=grace_s)
 
     def signal(self, key: str, number: int) -> None:
         """Send a signal to all processes of a program."""
+        if key in self.running:
+            self.running[key].signalled = True
         self.client.send("signal", key=key, number=number)
 
     def acknowledge(self, key: str) -> None:
@@ -122,7 +132,7 @@ class Programs:
                 self._emit(Exited(key, AttemptOutcome(failure=Failure.LAUNCH, message=text)))
             elif event == "ended" and program is not None:
                 self._remove(key)
-                self._report(key, partial(program.outcome, message))
+                self._report(program.attempt, partial(program.outcome, message))
             elif event == "ended" and key in self.client.left.running:  # not asked for again yet
                 del self.client.left.running[key]
                 self.client.left.ended[key] = message
@@ -130,11 +140,7 @@ class Programs:
         return messages is not None
 
     def replace_supervisor(self) -> None:
-        """Start another supervisor. What runs, runs on; what was about to be started is started again.
-
-        Raises:
-            LaunchError: they die again and again.
-        """
+        """Start another supervisor, which adopts what runs; raises LaunchError if they die again and again."""
         now = time.monotonic()
         self._deaths = 1 if now - self._supervised_since > LONG_S else self._deaths + 1
         self._supervised_since = now
@@ -143,14 +149,14 @@ class Programs:
             raise LaunchError(f"{self._workdir}: the supervisor of its programs dies again and again: {why}")
         running = {}
         for key, program in self.running.items():
-            walltime_s = program.attempt.spec.walltime_s
-            left_s = None if walltime_s is None else program.began + walltime_s - now
+            limits = program.limits(self._enforce_memory, self._output_mb)
+            if limits["walltime_s"] is not None:
+                limits["walltime_s"] += program.began - now
             # Whether one without a number has begun is not known: its mark tells; it is LOST when all is gone.
-            limits = self._limits(program, left_s)
             running[key] = {"pid": program.pid or -1, "start": program.start, "control": program.control, **limits}
         self.client.replace(running)
         for key, program in self.running.items():
-            if program.stopping:  # the former one may not have heard of it
+            if program.stopping or program.lost:  # the former one may not have heard of it
                 self.client.send("stop", key=key, grace_s=GRACE_S)
 
     def _started(self, program: ProcessTask, pid: int, start: int) -> None:
@@ -169,11 +175,34 @@ class Programs:
         del self.running[key]
         self.reporting.pop(key, None)
 
-    def _limits(self, program: ProcessTask, walltime_s: float | None) -> dict[str, float | None]:
-        need = program.attempt.need
-        memory_mb = need.memory_per_rank_mb if self._enforce_memory else None
-        return {
-            "walltime_s": walltime_s,
-            "memory_mb": None if memory_mb is None else memory_mb * need.ranks,
-            "output_mb": self._output_mb,
-        }
+
+class ProgressFiles:
+    """Reads the newest report of each task from the file that its program appends lines of JSON to."""
+
+    def __init__(self, workdir: Path) -> None:
+        self._workdir = workdir
+        self._ends: dict[TaskId, int] = {}
+
+    def newest(self, spec: TaskSpec) -> Mapping[str, Any] | None:
+        """The last whole line, if there is one that was not given before and is a JSON object."""
+        if spec.progress_file is None:
+            return None
+        path = self._workdir / spec.progress_file
+        try:
+            about = os.stat(path)
+            size, before = about.st_size, self._ends.get(spec.uid, 0)
+            if size == before or not stat.S_ISREG(about.st_mode):  # a pipe would hold up everything
+                return None
+            with open(path, "rb") as file:
+                file.seek(max(0, size - _PROGRESS_BYTES))
+                lines = file.read(_PROGRESS_BYTES).split(b"\n")
+        except OSError:  # not there yet, or out of sight for a moment
+            return None
+        end, whole = size - len(lines[-1]), lines[:-1]  # what follows the last end of a line is still being written
+        if not whole or end == before:
+            return None
+        self._ends[spec.uid] = end
+        try:
+            return read_object(whole[-1])
+        except ValueError:
+            return None

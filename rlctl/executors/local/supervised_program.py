@@ -41,12 +41,13 @@ class SupervisedProgram:
     Attributes:
         began: start time of its first process.
         mark: what its processes have in their environment.
-        stop_at: when its walltime is over, on the monotonic clock.
+        stop_at: when its walltime is over, on the monotonic clock, as ``kill_at``.
         control: command that signals it where it runs on other machines; names of signals follow.
         why: it was stopped so: "stopped", "walltime", "memory", "output".
         settling: whether its first process has ended.
-        ended: the message about its end, when nothing of it is alive.
         pidfd: of a first process that is no child.
+        ended: the message about its end, when nothing of it is alive.
+        kept: whether there may be an exit file.
     """
 
     key: str
@@ -65,12 +66,25 @@ class SupervisedProgram:
     usage: dict[str, float] = field(default_factory=dict)
     pidfd: int | None = None
     ended: dict[str, Any] | None = None
+    kept: bool = False
     _told_at: float = _FOREVER  # when its launcher was first told to end it
     _again_at: float = 0.0
 
     def known(self) -> dict[str, Any]:
         """What a new controller learns of it."""
         return {"key": self.key, "pid": self.pid, "start": self.began, "ended": self.ended}
+
+    def limit(
+        self,
+        walltime_s: float | None = None,
+        memory_mb: float | None = None,
+        output_mb: float | None = None,
+        control: list[str] | None = None,
+    ) -> None:
+        """Set what it may use from now on, and how it is signalled."""
+        self.memory_mb, self.output_mb, self.control = memory_mb, output_mb, control
+        if walltime_s is not None:
+            self.stop_at = time.monotonic() + walltime_s
 
     def settle(self, first_processes: Collection[int]) -> bool:
         """Its first process has ended: stop what it has left; whether nothing is left."""
@@ -147,10 +161,7 @@ class SupervisedProgram:
 def spawn(
     command: list[str], environment: Mapping[str, str], outputs: Sequence[str], cores: Sequence[int] | None
 ) -> int:
-    """Start a program in a session of its own; its process number.
-
-    Args:
-        cores: it may use these only; None: those of this process.
+    """Start a program in a session of its own, on these cores only; returns its process number.
 
     Raises:
         OSError, ValueError: it cannot be started.

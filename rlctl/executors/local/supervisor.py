@@ -49,7 +49,7 @@ class Supervisor:
         self._by_pid: dict[int, SupervisedProgram] = {}
         self._watched: dict[int, tuple[int, int]] = {}  # workers, which die with their controller, by what signal
         self._selector = selectors.DefaultSelector()
-        self._link = ControllerLink(self._selector, token, self)
+        self._link = ControllerLink(self._selector, token, self._refusal, self._welcome, self._obey, self._abandoned)
         self._environment: dict[str, str] = {}
         self._lease_s = 0.0
         self._gone_at: float | None = None  # since when there is no controller
@@ -80,30 +80,26 @@ class Supervisor:
         self._link.finish()
         remove_folders(self._scratch)
 
-    # The controller; see ``Served``.
+    # The controller; see ``ControllerLink``.
 
-    def refusal(self, hello: Mapping[str, Any]) -> str | None:
-        """Why a controller is not accepted."""
+    def _refusal(self, hello: Mapping[str, Any]) -> str | None:
         if self._over or (self._replacement and hello["adopt"] is None):
             return "it stops what has been left behind"
         return None
 
-    def welcome(self, hello: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Serve a controller from now on."""
+    def _welcome(self, hello: Mapping[str, Any]) -> None:
+        """Serve a controller; its hello tells what a supervisor has run that was killed."""
         self._lease_s, self._environment = hello["lease_s"], hello["environment"]
         gone_s = None if self._gone_at is None else time.monotonic() - self._gone_at
         self._gone_at = None
         self._write_pid_file()
-        return {"tasks": [e.known() for e in self._programs.values()], "gone_s": gone_s}
-
-    def welcomed(self, hello: Mapping[str, Any]) -> None:
-        """Adopt what a supervisor has run that was killed."""
+        self._link.say(event="welcome", tasks=[e.known() for e in self._programs.values()], gone_s=gone_s)
         if self._replacement:
             self._replacement = False
             for key, about in hello["adopt"].items():
                 self._adopt(key, **about)
 
-    def abandoned(self, before_hello: bool) -> None:
+    def _abandoned(self, before_hello: bool) -> None:
         """Go on without a controller."""
         self._gone_at = time.monotonic()
         if before_hello:
@@ -117,8 +113,7 @@ class Supervisor:
         for program in self._programs.values():
             self._keep(program)
 
-    def obey(self, do: str, message: dict[str, Any]) -> None:
-        """Do what the controller asks for."""
+    def _obey(self, do: str, message: dict[str, Any]) -> None:
         try:
             self._OPERATIONS[do](self, **message)
         except Exception as error:
@@ -135,10 +130,7 @@ class Supervisor:
         environment: dict[str, str],
         outputs: list[str],
         cores: list[int] | None,
-        walltime_s: float | None = None,
-        memory_mb: float | None = None,
-        output_mb: float | None = None,
-        control: list[str] | None = None,
+        **limits: Any,
     ) -> None:
         full = {**self._environment, **environment, TASK: f"{self._token}:{key}"}
         try:
@@ -147,28 +139,15 @@ class Supervisor:
             self._link.say(event="failed", key=key, error=str(error))
             return
         program = SupervisedProgram(key, pid, start_time(pid), mark(self._token, key), tuple(outputs))
-        program.memory_mb, program.output_mb, program.control = memory_mb, output_mb, control
         self._programs[key] = self._by_pid[pid] = program
         self._write_pid_file()
         self._link.say(event="started", key=key, pid=pid, start=program.began)
-        if walltime_s is not None:  # as the controller counts, from when it is told
-            program.stop_at = time.monotonic() + walltime_s
+        program.limit(**limits)  # the walltime as the controller counts it, from when it is told
 
-    def _adopt(
-        self,
-        key: str,
-        pid: int,
-        start: int,
-        walltime_s: float | None = None,
-        memory_mb: float | None = None,
-        output_mb: float | None = None,
-        control: list[str] | None = None,
-    ) -> None:
+    def _adopt(self, key: str, pid: int, start: int, **limits: Any) -> None:
         """A program of a supervisor that has died: no child of ours, so its exit code will not be known."""
         program = SupervisedProgram(key, pid, start, mark(self._token, key))
-        program.memory_mb, program.output_mb, program.control = memory_mb, output_mb, control
-        if walltime_s is not None:
-            program.stop_at = time.monotonic() + walltime_s
+        program.limit(**limits)
         self._programs[key] = program
         self._write_pid_file()
         try:
@@ -198,7 +177,8 @@ class Supervisor:
             program.signal(number)
 
     def _acknowledge(self, key: str, keep: bool = False) -> None:
-        if self._programs.pop(key, None) is not None and not keep:
+        program = self._programs.pop(key, None)
+        if program is not None and program.kept and not keep:
             (self._exits / exit_file(key)).unlink(missing_ok=True)
 
     def _watch(self, pid: int, number: int = signal.SIGKILL) -> None:
@@ -301,6 +281,7 @@ class Supervisor:
         """Write how the program ended into a file, since the controller may not have recorded the message."""
         if program.ended is None:
             return
+        program.kept = True
         path = self._exits / exit_file(program.key)
         gone_s = 0.0 if self._gone_at is None else time.monotonic() - self._gone_at
         with contextlib.suppress(OSError):  # a full disk: then it will be run again

@@ -28,12 +28,10 @@ _PATIENCE_S = GRACE_S + 8.0
 
 @dataclass(slots=True)
 class LeftAttempts:
-    """What a former controller has left.
+    """Attempts of a former controller, by key: process number and start time, or the message about the end.
 
     Attributes:
-        running: process number and its start time, by key of the attempt.
-        ended: the supervisor's message, by key.
-        gone_s: for how long attempts ran without a controller.
+        gone_s: for how long they ran without a controller.
     """
 
     running: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -42,12 +40,11 @@ class LeftAttempts:
 
 
 class SupervisorClient:
-    """A connection to a supervisor of our own. Sending needs a lock of the caller's; so does receiving.
+    """A connection to a supervisor. Sending needs a lock of the caller's; so does receiving.
 
     Attributes:
         token: what every process under it has in its environment, in the variable ``TASK``.
         scratch: folder in shared memory for short-lived files; the supervisor removes it at its end.
-        left: what was found.
     """
 
     def __init__(
@@ -62,12 +59,9 @@ class SupervisorClient:
         """Connect.
 
         Args:
-            workdir: where programs run.
             environment: of every program.
-            incarnation: of this controller; a later one supersedes an earlier one.
-            lease_s: how long programs may go on without a controller.
             pid_file: of the supervisor; None: the one of this folder, whose exit files belong to it too.
-            name: of the pool, where several work in this folder; goes into the names of their files.
+            name: of the pool, where several work in this folder.
 
         Raises:
             LaunchError: another controller works in this folder.
@@ -77,7 +71,7 @@ class SupervisorClient:
         self._pid_file = pid_file or workdir / of_pool(LOCK, name)
         self._exits = workdir / of_pool(EXITS, name)
         self._hello = {"epoch": incarnation, "lease_s": lease_s, "environment": dict(environment)}
-        self._input = bytearray()
+        self._input, self._output = bytearray(), bytearray()
         self._heard: list[dict[str, Any]] = []
         self._found: set[str] = set()  # keys of exit files
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,8 +88,15 @@ class SupervisorClient:
 
     def send(self, do: str, **message: Any) -> None:
         """Ask for something; what comes of it is heard. A supervisor that has died is noticed by ``receive``."""
-        with contextlib.suppress(OSError):  # also of a connection that has been let go of
-            self._socket.sendall(json.dumps({"do": do, **message}).encode() + b"\n")
+        self._later(do, **message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits for the next message."""
+        if self._output:
+            with contextlib.suppress(OSError):  # also of a connection that has been let go of
+                self._socket.sendall(self._output)
+            self._output.clear()
 
     def receive(self) -> list[dict[str, Any]] | None:
         """Messages that have come; None: the supervisor has died."""
@@ -128,23 +129,20 @@ class SupervisorClient:
         return "nothing tells why" if code is None else f"it has ended with code {code}"
 
     def replace(self, running: Mapping[str, Mapping[str, Any]]) -> None:
-        """Start another supervisor in place of one that was killed, and hand over what runs.
-
-        Args:
-            running: by key, what ``adopt`` needs: ``pid``, ``start`` and limits.
-        """
+        """Start another supervisor in place of one that was killed; it adopts what runs: number, start, limits."""
         self._socket.close()
         if self._process is not None:
             self._process.wait()
         self._input.clear()
-        old = self.token
-        self._start(self._lock_again(), old, running)
+        end = time.monotonic() + _PATIENCE_S
+        while (lock := self._lock(end)) is None:
+            pass
+        self._start(lock, self.token, running)
 
     def close(self, keep: bool = False) -> None:
         """Stop whatever is left and wait until it is gone; may be called twice.
 
-        Args:
-            keep: whether ends that have not been acknowledged stay in files, for a later controller.
+        With ``keep``, ends that have not been acknowledged stay in files, for a later controller.
         """
         if self._socket.fileno() < 0:
             return
@@ -164,38 +162,31 @@ class SupervisorClient:
         else:
             self._pid_file.unlink(missing_ok=True)
 
+    def _later(self, do: str, **message: Any) -> None:
+        self._output += json.dumps({"do": do, **message}).encode() + b"\n"
+
     def _connect(self) -> None:
         end = time.monotonic() + _PATIENCE_S
-        while True:
-            if self._take_over():
-                return
-            lock = pid_files.try_lock(self._pid_file)
-            if lock is not None:
+        while not self._take_over():
+            if (lock := self._lock(end)) is not None:
                 pid_files.clear(self._pid_file)
                 self._start(lock, uuid.uuid4().hex)
                 return
+
+    def _lock(self, end: float) -> int | None:
+        """Lock the pid file, or wait a moment; raises LaunchError at the end of patience."""
+        lock = pid_files.try_lock(self._pid_file)
+        if lock is None:
             if time.monotonic() > end:
                 raise LaunchError(
                     f"{self._workdir}: another controller works here, or its processes are still being stopped: "
                     "stop it, or wait a moment and try again"
                 )
-            time.sleep(0.05)
-
-    def _lock_again(self) -> int:
-        """Lock the pid file in place of a supervisor that was killed."""
-        end = time.monotonic() + _PATIENCE_S
-        while (lock := pid_files.try_lock(self._pid_file)) is None:
-            if time.monotonic() > end:
-                raise LaunchError(f"{self._workdir}: another controller works here: stop it first")
             time.sleep(0.02)
         return lock
 
     def _take_over(self) -> bool:
-        """Connect to a supervisor that lives; False if there is none, or it is about to end.
-
-        Raises:
-            LaunchError: it has a controller.
-        """
+        """Connect to a supervisor that lives and has no controller; False if there is none, or it is about to end."""
         found = PidFile.read(self._pid_file)
         if found is None:
             return False
@@ -222,7 +213,6 @@ class SupervisorClient:
         return True
 
     def _start(self, lock: int, token: str, running: Mapping[str, Any] | None = None) -> None:
-        """Start a supervisor; with ``running`` it takes the place of one that was killed."""
         with contextlib.suppress(OSError):
             # Not a pipe: what has the other end of one would end with this process.
             self._errors = tempfile.TemporaryFile(prefix="rlctl-")  # noqa: SIM115
@@ -280,7 +270,7 @@ class SupervisorClient:
         self.send("acknowledge", key=key, keep=True)
 
     def forget_exit(self, key: str) -> None:
-        """The end of this attempt is recorded."""
-        self.send("acknowledge", key=key)
+        """The end of this attempt is recorded; the supervisor is told with the next message, or by ``flush``."""
+        self._later("acknowledge", key=key)
         if key in self._found:  # otherwise it is the supervisor's, if there is one
             (self._exits / exit_file(key)).unlink(missing_ok=True)

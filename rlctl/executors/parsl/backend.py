@@ -24,6 +24,7 @@ from typing import Any
 from rlctl.core.errors import LaunchError, RlctlError, described
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, TaskSpec
+from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import (
     Attempt,
     AttemptOutcome,
@@ -37,8 +38,8 @@ from rlctl.executors.backend import (
 from rlctl.executors.functions.warm_workers import check_call
 from rlctl.executors.functions.worker_client import Initializer, call_message, initializer_message, read_answer
 from rlctl.executors.local.pid_file import of_pool
-from rlctl.executors.local.process_task import ProcessTask, application_of
-from rlctl.executors.local.progress_files import ProgressFiles
+from rlctl.executors.local.process_task import ProcessTask
+from rlctl.executors.local.programs import ProgressFiles
 from rlctl.executors.mpi import clean_environment
 from rlctl.executors.ownership import networked
 from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_killed
@@ -100,7 +101,7 @@ class ParslBackend(Backend):
         self._options = options or ParslOptions()
         self._workdir = workdir.absolute()
         self._folder = self._workdir / of_pool("parsl", pool)
-        self._bare = clean_environment(os.environ)
+        self._environments = ProgramEnvironments(clean_environment(os.environ), self._options.applications)
         self._initialize = initializer_message(initializer)
         self._blocks = Blocks(executor)
         self._files = AttemptFiles(self._workdir, self._folder)
@@ -178,7 +179,7 @@ class ParslBackend(Backend):
     def check(self, spec: TaskSpec) -> None:
         """See ``Backend``."""
         check_call(spec)
-        application_of(spec, self._options.applications)
+        self._environments.application(spec)
 
     def start(self, attempt: Attempt) -> bool:
         """Give an attempt to Parsl, which has a worker for it."""
@@ -318,7 +319,7 @@ class ParslBackend(Backend):
             self._control.beat(at_once=True)
         self._unacknowledged.add(running.attempt.key)
         scratch = self._folder / "none"
-        program = ProcessTask(running.attempt, self._workdir, scratch, self._options.applications, self._bare)
+        program = ProcessTask(running.attempt, self._workdir, scratch, self._environments)
         program.stopping = running.stopping
         return program.outcome(ended)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError
 from rlctl.executors.launchers import LaunchRequest, launch_command
-from rlctl.executors.local.process_task import ProcessTask, application_of
-from rlctl.executors.mpi import launcher_family, mpiexec_command, without_job
+from rlctl.executors.local.process_task import ProcessTask
+from rlctl.executors.mpi import launcher_family, without_job
 
 _FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE")
 """Variables of batch systems that name a file with a host in each line."""
@@ -43,16 +43,13 @@ def hosts_of_block(environment: Mapping[str, str]) -> list[str]:
 class BlockProgram(ProcessTask):
     """A program in a worker that is the master of its block: its ranks are spread evenly over all hosts."""
 
-    def launch(
-        self, command: list[str], environment: dict[str, str], variables: Mapping[str, str], gpus: Mapping[str, str]
-    ) -> dict[str, Any]:
+    def launch(self, command: list[str], environment: dict[str, str], gpus: Mapping[str, str]) -> dict[str, Any]:
         """Start the command by the mpiexec of its application, with the hosts on its command line."""
         need, job = self.attempt.need, dict(os.environ)
         hosts = hosts_of_block(job) if need.ranks > 1 else []
         if len(hosts) < 2:
-            return super().launch(command, environment, variables, gpus)
-        application = application_of(self.attempt.spec, self._applications)
-        program = mpiexec_command(need.ranks, application.mpiexec if application else None, variables)[0]
+            return super().launch(command, environment, gpus)
+        program = self._environments.mpiexec(self.attempt.spec, need.ranks)[0]
         few, more = divmod(need.ranks, len(hosts))
         ranks = {host: few + (number < more) for number, host in enumerate(hosts) if few + (number < more)}
         start, added = launch_command(

@@ -13,13 +13,14 @@ from typing import Any
 
 from rlctl.core.errors import LaunchError, RlctlError
 from rlctl.core.task import Failure
+from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.warm_workers import WarmWorkers
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.pid_file import TASK
-from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
+from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import GRACE_S, reap, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.mpi import clean_environment
@@ -85,7 +86,7 @@ class CallRunner:
         """End the worker."""
         self._workers.close()
 
-    def _report(self, key: str, read: Callable[[], AttemptOutcome]) -> None:
+    def _report(self, attempt: Attempt, read: Callable[[], AttemptOutcome]) -> None:
         self._outcome = read()
 
     def _start(self, node: int, number: int) -> Worker:
@@ -117,7 +118,7 @@ class ProgramRunner:
     def __init__(self, session: Session) -> None:
         self._workdir, self._session = session.workdir, session
         self._files = AttemptFiles(session.workdir, session.folder)
-        self._bare = _environment()
+        self._environments = ProgramEnvironments(_environment(), session.options.applications)
         self._supervisor: SupervisorClient | None = None
 
     def run(self, attempt: Attempt, new_requests: NewRequests, silent_s: Callable[[], float]) -> bytes:
@@ -126,21 +127,23 @@ class ProgramRunner:
         Args:
             silent_s: how long the controller has been silent, for the exit file.
         """
-        key, spec, applications = attempt.key, attempt.spec, self._session.options.applications
+        key = attempt.key
         try:
             if self._supervisor is None:
                 lease = self._files.lease(self._session.token)
-                self._supervisor = SupervisorClient(self._workdir, self._bare, pid_file=lease)
+                self._supervisor = SupervisorClient(self._workdir, self._environments.bare, pid_file=lease)
             supervisor = self._supervisor
-            check_program(spec, applications, self._bare)
+            self._environments.check(attempt.spec)
             kind = BlockProgram if self._session.masters else ProcessTask
-            program = kind(attempt, self._workdir, supervisor.scratch, applications, self._bare)
+            program = kind(attempt, self._workdir, supervisor.scratch, self._environments)
             gpus = [device for share in attempt.allocation for device, _ in share.gpus]
             command = program.prepare(gpu_variables(gpus))
             self._files.begin(key)
         except (OSError, RlctlError) as error:
             return failure(Failure.LAUNCH, str(error))
-        supervisor.send("run", key=key, cores=None, **command, **self._limits(attempt))
+        options = self._session.options
+        limits = program.limits(options.enforce_memory, options.output_mb)
+        supervisor.send("run", key=key, cores=None, **command, **limits)
         ended, signalled = None, False
         while ended is None:
             select.select([supervisor], [], [], self._session.poll_s)
@@ -165,7 +168,7 @@ class ProgramRunner:
                     supervisor.send("stop", key=key, grace_s=value)
         program.clean()
         gone_s = silent_s()
-        self._files.end(key, {**ended, "gone_s": gone_s if gone_s > min(10.0, self._session.options.lease_s) else 0.0})
+        self._files.end(key, {**ended, "gone_s": gone_s if gone_s > min(10.0, options.lease_s) else 0.0})
         if self._supervisor is not None:
             self._supervisor.leave_exit(key)
         if was_killed(ended) and not signalled:
@@ -177,15 +180,6 @@ class ProgramRunner:
         if self._supervisor is not None:
             self._supervisor.close(keep=True)
             self._supervisor = None
-
-    def _limits(self, attempt: Attempt) -> dict[str, float | None]:
-        options, need = self._session.options, attempt.need
-        memory_mb = need.memory_per_rank_mb if options.enforce_memory else None
-        return {
-            "walltime_s": attempt.spec.walltime_s,
-            "memory_mb": None if memory_mb is None else memory_mb * need.ranks,
-            "output_mb": options.output_mb,
-        }
 
     def _supervisor_died(self, key: str, program: ProcessTask) -> Mapping[str, Any]:
         """Stop what it left; the next program gets another one."""

@@ -20,13 +20,7 @@ _FAILED = ("down", "fail", "unk", "no_respond", "power", "reboot")
 
 @dataclass(frozen=True, slots=True)
 class SlurmJob:
-    """A job as ``squeue`` lists it.
-
-    Attributes:
-        state: ``PENDING``, ``RUNNING``, ...
-        hosts: its nodes, once it runs.
-        left_s: time to its limit; infinite: it has none, or has not begun.
-    """
+    """A job as ``squeue`` lists it; ``left_s`` is infinite where it has no limit, or has not begun."""
 
     number: int
     state: str
@@ -68,11 +62,7 @@ def run_command(*command: str, script: str = "", workdir: Path | None = None) ->
 
 
 def submit_job(flags: Sequence[str], script: str, workdir: Path) -> int:
-    """Submit a job by ``sbatch``; returns its number.
-
-    Raises:
-        LaunchError: Slurm refuses it.
-    """
+    """Submit a job by ``sbatch``; returns its number, or raises LaunchError if Slurm refuses it."""
     command = ["sbatch", "--parsable", "--no-requeue", "--output=/dev/null", *flags]
     try:
         text = run_command(*command, script=f"#!/bin/sh\n{script}\n", workdir=workdir)

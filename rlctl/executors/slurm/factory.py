@@ -12,17 +12,14 @@ from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.factory import BackendFactory
-from rlctl.executors.slurm.backend import SlurmBackend
+from rlctl.executors.local.backend import LocalBackend
+from rlctl.executors.slurm.backend import slurm_backend
 from rlctl.executors.slurm.commands import current_job, run_command
 from rlctl.executors.slurm.options import SlurmOptions
 
 
 class Slurm(BackendFactory):
-    """Tasks as steps of a Slurm job; see ``BackendFactory``.
-
-    Raises:
-        ConfigError: unknown options.
-    """
+    """Tasks as steps of a Slurm job; see ``BackendFactory``."""
 
     portable = SlurmOptions.portable
     actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0}
@@ -48,6 +45,6 @@ class Slurm(BackendFactory):
         """Notes on what is not installed on this machine; the nodes may have it."""
         return self.options.check_elsewhere(specs)
 
-    def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> SlurmBackend:
+    def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> LocalBackend:
         """The backend, which takes the job's nodes or submits jobs when it is opened."""
-        return SlurmBackend(capacity, workdir, self.options, pool=pool, first_node=first_node)
+        return slurm_backend(capacity, workdir, self.options, pool=pool, first_node=first_node)

@@ -40,9 +40,8 @@ class Block:
 
     Attributes:
         hosts: by number of node; empty until the job runs.
-        inventory: what tasks may use, by number of node.
         ends_at: time of its limit, on the monotonic clock.
-        lost: numbers of nodes that cannot be used at present.
+        lost: nodes that cannot be used at present.
         ending: its limit is so near that nothing more is started.
     """
 
@@ -60,26 +59,13 @@ class Block:
         return self.ends_at - time.monotonic()
 
 
-@dataclass(slots=True)
-class JobUpdate:
-    """What Slurm reports now: the blocks, and nodes lost since the last update.
-
-    Attributes:
-        suspects: nodes that were suspects before Slurm was asked, and are cleared by this.
-    """
-
-    blocks: list[Block]
-    lost: set[int] = field(default_factory=set)
-    suspects: set[int] = field(default_factory=set)
-
-
 class JobNodes:
     """Jobs of Slurm and their numbered nodes.
 
     Callers of ``query`` and ``resize`` take turns; ``query`` changes nothing until ``apply``.
 
     Attributes:
-        wanted: number of nodes to have.
+        capacity: of which each node must have as many cores and GPUs.
         inside: the only job is that in which this process runs; it is never ended or replaced.
         name: of submitted jobs, and prefix of the names of steps.
 
@@ -94,10 +80,11 @@ class JobNodes:
         self.inside = options is None
         self.name = f"rlctl-{hashlib.sha1(os.fsencode(workdir / pool)).hexdigest()[:10]}"
         self._file, self._heartbeat = workdir / of_pool(BLOCKS, pool), workdir / of_pool(BEAT, pool)
-        self._capacity, self._workdir = capacity, workdir
+        self.capacity, self._workdir = capacity, workdir
         self._options = options or SubmitOptions()
         self.wanted = capacity.nodes
         self._suspects: set[int] = set()
+        self._cleared: set[int] = set()  # suspects of which the last query has learned
         self.blocks = self._read()
         if self.inside:
             self._use_current_job()
@@ -123,35 +110,39 @@ class JobNodes:
         there = {n for block in self.blocks if not block.ending for n in block.inventory if n not in block.lost}
         return {node for node in there - self._suspects if node < self.wanted}
 
-    def query(self) -> JobUpdate:
-        """Ask Slurm for the state of jobs and nodes; submit jobs in place of those that have ended.
+    def query(self) -> tuple[list[Block], set[int]]:
+        """Ask Slurm for the state of jobs and nodes, and submit jobs in place of those that have ended.
+
+        Returns:
+            The blocks, and the nodes that were lost since the last query, for ``apply``.
 
         Raises:
             LaunchError: Slurm does not answer.
         """
-        update = JobUpdate(copy.deepcopy(self.blocks), suspects=set(self._suspects))
+        blocks, lost = copy.deepcopy(self.blocks), set[int]()
+        self._cleared = set(self._suspects)
         if not self.inside:
             self._heartbeat.touch()
-        for block in list(update.blocks):
+        for block in list(blocks):
             job = query_job(block.job)
             if job is not None and job.runs:
-                update.lost |= self._refresh(block, job)
+                lost |= self._refresh(block, job)
             elif job is None or not job.waits:
-                update.lost |= block.hosts.keys() - block.lost
+                lost |= block.hosts.keys() - block.lost
                 if self.inside:
                     block.lost.update(block.hosts)
                 else:
-                    update.blocks.remove(block)
+                    blocks.remove(block)
         if not self.inside:
-            self._submit_missing(update.blocks)
-        return update
+            self._submit_missing(blocks)
+        return blocks, lost
 
-    def apply(self, update: JobUpdate) -> list[int]:
-        """Adopt what ``query`` has found; returns the nodes that were lost."""
-        self.blocks = update.blocks
-        self._suspects -= update.suspects
+    def apply(self, blocks: list[Block], lost: set[int]) -> set[int]:
+        """Adopt what ``query`` has found; returns the nodes that are lost."""
+        self.blocks = blocks
+        self._suspects -= self._cleared
         self._save()
-        return sorted(update.lost - self.usable())
+        return lost - self.usable()
 
     def resize(self, nodes: int) -> None:
         """Keep the nodes with the lowest numbers: end jobs, release some of their nodes, or submit others.
@@ -216,9 +207,9 @@ class JobNodes:
         if job is None or not job.runs:
             raise LaunchError(f"job {number} does not run any more")
         if [block.job for block in self.blocks] != [number]:  # a known job may have lost nodes since
-            if len(job.hosts) < self._capacity.nodes:
+            if len(job.hosts) < self.capacity.nodes:
                 raise LaunchError(
-                    f"{self._capacity.nodes} nodes are asked for, job {number} has {len(job.hosts)}: "
+                    f"{self.capacity.nodes} nodes are asked for, job {number} has {len(job.hosts)}: "
                     "lower machine.nodes, or ask for a larger job",
                     ("machine", "nodes"),
                 )
@@ -247,7 +238,7 @@ class JobNodes:
         lost = block.hosts.keys() - there - block.lost
         block.lost |= lost
         if new := {block.hosts[node]: node for node in sorted(there - block.inventory.keys())}:
-            found = survey(block.job, list(new), f"{self.name}.look", self._capacity)
+            found = survey(block.job, list(new), f"{self.name}.look", self.capacity)
             block.inventory |= {new[host]: inventory for host, inventory in found.items()}
         if not block.ending:
             block.lost -= there & block.inventory.keys()
@@ -259,7 +250,7 @@ class JobNodes:
         missing = [node for node in range(self.wanted) if node not in have]
         if not missing:
             return
-        capacity, options = self._capacity, self._options
+        capacity, options = self.capacity, self._options
         flags = [
             f"--job-name={self.name}",
             f"--nodes={len(missing)}",

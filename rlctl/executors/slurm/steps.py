@@ -60,12 +60,9 @@ def srun_command(
     """The command that starts a step on allocated nodes; the program follows.
 
     Args:
-        name: of the step.
         gpus: devices per node that the step sees, all of them: its script selects its own.
-        mpi: as for ``srun --mpi``; None: the default of the site.
         memory_mb: limit per node.
         interactive: the step answers over its output, unbuffered; otherwise output comes by whole lines of a rank.
-        arguments: further arguments of ``srun``.
     """
     ranks = {nodes.block(share.node).hosts[share.node]: max(1, share.ranks) for share in allocation}
     # Without --gres, a step takes all GPUs for itself; buffered, an answer without a newline would never come.
@@ -79,8 +76,7 @@ def srun_command(
 def step_script(nodes: JobNodes, allocation: Allocation, outputs: tuple[str, str] | None) -> str:
     """Shell script that selects this node's cores and GPUs, then runs the program, given as its arguments.
 
-    Args:
-        outputs: files for standard output and error; None: both go through ``srun``.
+    Standard output and error go to these files; None: both go through ``srun``.
     """
     cases = []
     for share in allocation:
@@ -117,8 +113,7 @@ def step_name(nodes: JobNodes, key: str) -> str:
 def machine_failure(errors: str, signalled: bool) -> str:
     """The message in a step's standard error that tells of a failure of the machine; empty: there is none.
 
-    Args:
-        signalled: the step was signalled by request, so that its end from outside is expected.
+    If the step was ``signalled`` by request, its end from outside is expected.
     """
     found, rank = _LOST.search(errors), _RANK.search(errors)
     if found is None and not signalled:

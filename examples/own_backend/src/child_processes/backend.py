@@ -13,13 +13,14 @@ from typing import Any
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
+from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, ProgressReported, Recovered
 from rlctl.executors.devices import visible_devices, without_masks
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
-from rlctl.executors.local.process_task import LOGS, ProcessTask, check_program
+from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import GRACE_S, ask_to_end, capped, family, reap, send_signal
-from rlctl.executors.local.progress_files import ProgressFiles
+from rlctl.executors.local.programs import ProgressFiles
 from rlctl.executors.mpi import clean_environment
 
 NEVER = float("inf")
@@ -61,10 +62,11 @@ class ChildBackend(Backend):
         self.capacity = capacity
         self._workdir = workdir.absolute()
         self._environment = without_masks(clean_environment(os.environ))
+        self._programs = ProgramEnvironments(self._environment)
         self._initializer = initializer_message(initializer)
         self._lock = threading.RLock()  # poll has a thread of its own
         self._children: dict[str, Child] = {}
-        self._exits: list[tuple[str, Callable[[], AttemptOutcome]]] = []
+        self._exits: list[tuple[Attempt, Callable[[], AttemptOutcome]]] = []
         self._progress = ProgressFiles(self._workdir)
         self._selector = selectors.DefaultSelector()
         self._woken = os.eventfd(0)
@@ -87,7 +89,7 @@ class ChildBackend(Backend):
         """Refuse what can never run here, for another reason than its size."""
         check_call(spec)
         if spec.function is None:
-            check_program(spec, {}, self._environment)
+            self._programs.check(spec)
 
     def start(self, attempt: Attempt) -> bool:
         """Start an attempt; it runs when this returns, so no ``Started`` will follow."""
@@ -95,7 +97,7 @@ class ChildBackend(Backend):
             if attempt.spec.function is not None:
                 self._calls.call(attempt, [])
             else:
-                task = ProcessTask(attempt, self._workdir, self._workdir / "scratch", {}, self._environment)
+                task = ProcessTask(attempt, self._workdir, self._workdir / "scratch", self._programs)
                 child = self._children[attempt.key] = Child(task, self._workdir, self._environment)
                 self._selector.register(child.pidfd, selectors.EVENT_READ, partial(self._exited, child))
         self.wake()  # poll may have to wait less long
@@ -137,7 +139,10 @@ class ChildBackend(Backend):
             exits, self._exits = self._exits, []
         reports = [(attempt.key, self._progress.newest(attempt.spec)) for attempt in reporting]
         progress = [ProgressReported(key, data) for key, data in reports if data is not None]
-        return [*progress, *(Exited(key, read()) for key, read in exits)]  # may run user code: without the lock
+        return [
+            *progress,
+            *(Exited(attempt.key, read()) for attempt, read in exits),
+        ]  # may run user code: without the lock
 
     def wake(self) -> None:
         """End a ``poll`` that waits."""
@@ -149,10 +154,10 @@ class ChildBackend(Backend):
         reap([child.process.pid], b"", 0.0)  # an attempt has exited when nothing that it started is alive
         del self._children[child.task.attempt.key]
         ended = {"why": child.why, "code": child.process.wait()}
-        self._report(child.task.attempt.key, lambda: child.task.outcome(ended))
+        self._report(child.task.attempt, lambda: child.task.outcome(ended))
 
-    def _report(self, key: str, read: Callable[[], AttemptOutcome]) -> None:
-        self._exits.append((key, read))
+    def _report(self, attempt: Attempt, read: Callable[[], AttemptOutcome]) -> None:
+        self._exits.append((attempt, read))
 
     def _start_worker(self, node: int, number: int) -> Worker:
         name = f"{os.getpid()}.{number}"
