@@ -23,8 +23,8 @@ from paced import Paced, durations
 WARM_UP_S = 2.0
 CUT = (64, 1.0)
 """Steps and seconds after which an actor sends a chunk."""
-NETWORK = {"kind": "categorical", "heads": [2], "n_obs": 4, "n_mask": 0, "hidden": [64, 64], "activation": "tanh"}
-NETWORK["clip"] = None
+NETWORK = {"network": {"hidden": [64, 64]}, "greedy": False}
+WEIGHTS = 5 * 64 + 65 * 64 + 65 * 2
 
 Figures = dict[str, float]
 
@@ -43,7 +43,6 @@ def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Fi
     from mpi4py import MPI
 
     from rlctl.distributed.actor.loop import Actor, ChunkLimits
-    from rlctl.distributed.actor.numpy_policies import ActorPolicy
     from rlctl.distributed.actor.vector_env import SequentialVectorEnv
     from rlctl.distributed.comm.heartbeat import Heartbeat
     from rlctl.distributed.comm.rma_weights import WeightsWindow
@@ -62,7 +61,7 @@ def actors(times_s: np.ndarray, seconds: float, with_window: bool = False) -> Fi
         return None
     registry = ActorRegistry({number: (0, number + 1) for number in range(comm.size - 1)}, 60.0)
     collector = Collector(transport, registry, 60.0, window=None if window is None else window.put)
-    weights = np.random.default_rng(0).normal(size=ActorPolicy(NETWORK).length).astype(np.float32)
+    weights = np.random.default_rng(0).normal(size=WEIGHTS).astype(np.float32)
     counts = np.zeros(comm.size - 1, np.int64)
     heard_s = np.zeros(comm.size - 1)
     lags: list[float] = []

@@ -22,14 +22,14 @@ from gymnasium import spaces
 
 from rlctl.bundle.spaces import describe
 from rlctl.distributed.comm.chunk import ChunkRecorder
-from rlctl.distributed.comm.codec import EMPTY, ActorHello, Bytes, PolicyWeights
+from rlctl.distributed.comm.codec import EMPTY, ActorHello, Bytes, decode, encode
 from rlctl.distributed.comm.transition_spec import EpisodeEnd, Step, TransitionSpec
 from rlctl.distributed.comm.transport import Message, MessageKind, Peer
 from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.collector import Collector
-from rlctl_agents.actor_link import ActorLink
+from rlctl.distributed.learner.context import LearnerContext
 from rlctl_agents.on_policy.options import OnPolicyOptions
-from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.on_policy.rollouts_from_actors import ActorPPO
 from rlctl_agents.vec_env import RemoteEnvSpec
 
 LAYOUT = TransitionSpec(4, 0, 0, 1)
@@ -79,14 +79,14 @@ class VirtualActors:
         self._at = [0] * count
         for number in range(count):
             hello = ActorHello(number, 1, LAYOUT, describe(OBSERVATION, ACTION))
-            self._inbox.append(Message((0, number), MessageKind.HELLO, hello.encode()))
+            self._inbox.append(Message((0, number), MessageKind.HELLO, encode(hello)))
 
     def send(self, peer: Peer, kind: MessageKind, data: Bytes = EMPTY) -> None:
         """The learner says something."""
         number = peer[1]
         if kind is MessageKind.WEIGHTS:
             begins = self._versions[number] == 0
-            self._versions[number] = PolicyWeights.decode(data).version
+            self._versions[number] = decode(data).version
             if begins:
                 self._play(number)
         elif kind is MessageKind.ACK:
@@ -150,7 +150,7 @@ def learn(count: int, mean_s: float, transitions: int) -> dict[str, float]:
     collector.wait_for_actor(lambda: False)
     env = RemoteEnvSpec(LAYOUT, OBSERVATION, ACTION)
     model = ActorPPO("MlpPolicy", env, n_steps=ROLLOUT, batch_size=BATCH, n_epochs=EPOCHS, seed=1)
-    model.attach(ActorLink(collector), OnPolicyOptions())
+    model.attach(LearnerContext(collector), OnPolicyOptions())
     spent_s = {"update": 0.0}
     train = model.train
 

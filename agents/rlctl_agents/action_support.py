@@ -1,4 +1,4 @@
-"""Which action spaces each algorithm learns; ``rlctl check`` and each training ask, and the documentation shows it."""
+"""The action spaces that each algorithm learns, for ``rlctl check``, trainings and the documentation."""
 
 from __future__ import annotations
 
@@ -47,11 +47,7 @@ def problem(algorithm: str, space: spaces.Space[Any]) -> str | None:
 
 
 def require_learned(algorithm: str, space: spaces.Space[Any]) -> None:
-    """Refuse actions that an algorithm does not learn.
-
-    Raises:
-        ConfigError: it does not; the message says which algorithms do, or what to do where none does.
-    """
+    """Raise ConfigError if an algorithm does not learn such actions; the message says which do, or what to do."""
     why = problem(algorithm, space)
     if why is None:
         return

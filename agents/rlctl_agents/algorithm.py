@@ -1,24 +1,21 @@
-"""The interface between algorithms and the training; loads no PyTorch."""
+"""The options that all algorithms share, and what they answer to checks, actors and the training; loads no PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.config.schema import Config, RuleEntry
-from rlctl.config.validation import check_options
-from rlctl.core.sets import SetLayout
+from rlctl.core.errors import ConfigError
+from rlctl.environments.campaign_env import CampaignEnv
+from rlctl.environments.campaign_vector_env import CampaignVectorEnv
+from rlctl.environments.residual import ResidualActions, ResidualVectorActions
 from rlctl.environments.reward_env import Game
-
-if TYPE_CHECKING:
-    from rlctl_agents.vec_env import RemoteEnvSpec
+from rlctl.plugins.registry import make_rule
 
 OPTIONS = ("train", "options")
 Width = Annotated[int, Field(ge=1, le=16_384)]
-O = TypeVar("O", bound="LearnerOptions")  # noqa: E741
 
 
 class LearnerOptions(BaseModel):
@@ -33,87 +30,55 @@ class LearnerOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    with_mask: ClassVar[bool] = False
+    """Whether rows hold masks of choices, which are then several heads, however many there are."""
+    with_privileged: ClassVar[bool] = False
+    """Whether rows hold what only the twin knows."""
+    mask_in_row: ClassVar[bool] = False
+    """Whether the network reads the mask from the row; otherwise it is given beside the observation."""
+
     gamma: float = Field(default=0.99, gt=0, le=1)
     deterministic: bool = True
     device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d{1,3})?|mps)$")
     threads: int = Field(default=1, ge=1, le=4096)
 
+    @property
+    def chunk_steps(self) -> int:
+        """Steps that an actor sends together, unless the configuration says."""
+        return 64
 
-def parse_options(kind: type[O], config: Config) -> O:
-    """``train.options`` as an algorithm's own model.
+    @property
+    def values_truncated(self) -> bool:
+        """Whether a truncated episode is worth what the critic thinks of its last state."""
+        return True
 
-    Raises:
-        ConfigError: they cannot be used.
-    """
-    return check_options(kind, config.train.options if config.train else {}, ".".join(OPTIONS))
+    @property
+    def rule(self) -> RuleEntry | None:
+        """The rule that the policy corrects; None: it decides alone."""
+        return None
 
+    def check(self, config: Config, game: Game) -> None:
+        """Raise ConfigError if a campaign or environment does not suit these options."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlgorithmSpec:
-    """An algorithm with its options, as checks, actors and the training see it.
+    def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:
+        """The acting network for a campaign, as ``rlctl.bundle.manifest.Network`` describes it."""
+        raise NotImplementedError
 
-    Attributes:
-        options: parsed.
-        builder: gives what makes models; loads PyTorch.
-        check: refuses a campaign or environment that the options do not suit, by a ``ConfigError``.
-        network: of what acts, as the manifest of a saved policy describes it; see ``rlctl.bundle.manifest.Network``.
-        with_mask: rows hold masks of choices, which are then several heads, however many there are.
-        with_privileged: rows hold what only the twin knows.
-        mask_in_row: the network reads the mask from the row; otherwise it is given beside the observation.
-        chunk_steps: steps that an actor sends together, unless the configuration says.
-        bootstrap: whether a truncated episode is worth what the critic thinks of its last state.
-        residual: the rule that the policy corrects; None: it decides alone.
-        attends: whether the network attends over the sets of the observation.
-    """
+    def env_setup(self, environment: Any, campaign: str) -> Any:
+        """Give an environment, or a vector of them, the discount that shapes rewards, and wrap it around the rule.
 
-    options: LearnerOptions
-    builder: Callable[[], Builder]
-    check: Callable[[Game], None]
-    network: Callable[[Game], dict[str, Any]]
-    with_mask: bool = False
-    with_privileged: bool = False
-    mask_in_row: bool = False
-    chunk_steps: int = 64
-    bootstrap: bool = True
-    residual: RuleEntry | None = None
-    attends: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a model is made for.
-
-    Attributes:
-        env: what it learns from.
-        from_actors: data come from asynchronous actors; otherwise from ``env``, step by step.
-        centre: choices that mean "as the rule says"; empty without a rule.
-        environments: how many, of this learner.
-        learners: of this policy.
-        layout: of observations that are made of sets; None: they are not.
-    """
-
-    env: RemoteEnvSpec
-    from_actors: bool
-    centre: tuple[int, ...]
-    environments: int
-    learners: int
-    layout: SetLayout | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Builder:
-    """Makes models of one algorithm, with its options.
-
-    Attributes:
-        sb3_class: of Stable-Baselines3, which steps environments itself.
-        actor_class: ours on top of it, which learns from actors.
-        make: a new model of one of these classes.
-    """
-
-    sb3_class: type[Any]
-    actor_class: type[Any]
-    make: Callable[[type[Any], Setting], Any]
-
-    def model_class(self, from_actors: bool) -> type[Any]:
-        """Where the data come from decides."""
-        return self.actor_class if from_actors else self.sb3_class
+        Raises:
+            ConfigError: the environment knows no choices around a rule.
+        """
+        of_campaign = isinstance(environment, CampaignEnv | CampaignVectorEnv)
+        if of_campaign:
+            environment.gamma = self.gamma
+        if self.rule is None:
+            return environment
+        where = (*OPTIONS, "residual")
+        if not of_campaign:
+            raise ConfigError(f"campaign {campaign!r} does not offer it: leave it out", where)
+        rule = make_rule(self.rule, "residual", where)
+        if isinstance(environment, CampaignVectorEnv):
+            return ResidualVectorActions(environment, rule)
+        return ResidualActions(environment, rule)

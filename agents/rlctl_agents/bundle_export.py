@@ -14,14 +14,14 @@ from sb3_contrib import MaskablePPO
 
 from rlctl.bundle import saved_policy
 from rlctl.bundle.manifest import MIN_PAIRS
-from rlctl.bundle.network import ATTENTION, NumpyPolicy
+from rlctl.bundle.network import NumpyPolicy
 from rlctl.config.load import config_hash, game_hash
 from rlctl.config.provenance import provenance
 from rlctl.core.errors import EnvironmentFault
 from rlctl.environments.reward_env import rewarded
 from rlctl_agents import plain_model
-from rlctl_agents.algorithm import AlgorithmSpec
-from rlctl_agents.policy_export import PolicyPart, parts, policy_spec
+from rlctl_agents.algorithm import LearnerOptions
+from rlctl_agents.policy_export import actor_network, actor_weights
 from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 if TYPE_CHECKING:
@@ -32,12 +32,11 @@ log = logging.getLogger(__name__)
 
 MOST_NUMBERS = 1 << 24
 """In the rows that a saved policy is checked with."""
-_OUTPUTS = {"squashed_gaussian": "squashed_gaussian", "deterministic": "squashed"}
 
 
 def export_policy(
     model: Any,
-    spec: AlgorithmSpec,
+    options: LearnerOptions,
     folder: Path,
     factory: Game,
     env: RemoteEnvSpec,
@@ -49,22 +48,22 @@ def export_policy(
 
     Args:
         rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
-        before: the saved policy that the learning went on with.
+        before: the policy that the training started from.
     """
     manifest: dict[str, Any] = {
-        "name": config.train.algorithm if config.train else "ppo",
+        "name": config.training.algorithm,
         "campaign": {"name": factory.name, "version": factory.version},
         "spaces": saved_policy.describe(*env.env_spaces),
         "network": actor_network(model),
-        "deterministic": spec.options.deterministic,
+        "deterministic": options.deterministic,
         "decisions": model.num_timesteps,
         "seed": config.seed,
         "config_hash": config_hash(config),
         "game_hash": game_hash(config, factory),
         **provenance(),
     }
-    if spec.residual is not None:
-        manifest["residual"] = spec.residual.model_dump()
+    if options.rule is not None:
+        manifest["residual"] = options.rule.model_dump()
     if before is not None:
         manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
     own, action = env.env_spaces
@@ -82,8 +81,8 @@ def export_policy(
                 model.save(files[1], exclude=plain_model.UNFINISHED)
             if rows is None:
                 assert isinstance(env, TrainingVecEnv)
-                rows = played_rows(model, env, spec.options.deterministic)
-            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if spec.mask_in_row and env.n_mask else None
+                rows = played_rows(model, env, options.deterministic)
+            masks = rows[:, env.n_obs : env.n_obs + env.n_mask] > 0.5 if options.mask_in_row and env.n_mask else None
             saved_policy.save(folder, actor_weights(model), manifest, rows[:, : env.n_obs], masks, files=files)
     except KeyboardInterrupt:
         _remove_unfinished(folder)  # it may have struck while that was being removed
@@ -93,39 +92,6 @@ def export_policy(
     check_same_answers(model, policy, rows)
     plain_model.check_plain_answers(made, policy, own, rows[:, : env.n_obs])
     return folder
-
-
-def actor_network(model: Any) -> dict[str, Any]:
-    """What the actor computes, as the manifest of a saved policy tells it.
-
-    Raises:
-        ConfigError: no saved policy can compute that.
-    """
-    spec = policy_spec(model)
-    network = {name: spec[name] for name in ("hidden", "activation")} | {"observation_clip": spec["clip"]}
-    if spec["kind"] in _OUTPUTS:
-        network["output"] = _OUTPUTS[spec["kind"]]
-    network |= {name: spec[name] for name in ("lstm", "attention") if name in spec}
-    return network
-
-
-def actor_weights(model: Any) -> dict[str, NDArray[np.float32]]:
-    """The actor's weights, as ``rlctl.bundle.saved_policy.save`` takes them."""
-    weights: dict[str, NDArray[np.float32]] = {}
-    layer = 0
-    for part, tensors in parts(model):
-        arrays = [tensor.detach().cpu().numpy().astype(np.float32) for tensor in tensors]
-        if part is PolicyPart.LSTM:
-            weights |= dict(zip(("lstm.input", "lstm.recurrent", "lstm.bias"), arrays, strict=True))
-        elif part is PolicyPart.ATTENTION:
-            names = model.policy.mlp_extractor.actor.spec.shapes()
-            weights |= {f"{ATTENTION}{name}": array for name, array in zip(names, arrays, strict=True)}
-        elif part is PolicyPart.LOG_STD:
-            weights["log_std"] = arrays[0]
-        else:
-            weights |= {f"{layer}.weight": arrays[0], f"{layer}.bias": arrays[1]}
-            layer += 1
-    return weights
 
 
 def most_rows(numbers: int) -> int:
@@ -160,9 +126,6 @@ def check_same_answers(model: Any, policy: NumpyPolicy, rows: NDArray[np.float32
 
     Args:
         rows: as the model reads them; None: random ones.
-
-    Raises:
-        RuntimeError: an answer differs.
     """
     width = int(np.prod(model.observation_space.shape))
     n_obs = policy.observation_length

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 
     from rlctl.core.policy import Policy
     from rlctl.distributed.comm.transition_spec import VectorEnvironment
-    from rlctl.distributed.launch.signals import StopSignal
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
     from rlctl_agents.training_checkpoint import Checkpoints
@@ -37,32 +33,6 @@ PATIENCE_S = 20.0
 """In which a rollout that has begun may come to its end, when the training is asked to stop."""
 
 
-class StopSignals:
-    """While it is open, SIGTERM and SIGINT only set ``asked``; a second signal acts as usual."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        # Only the main thread may set handlers; elsewhere the caller's stay.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._restore()
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
-
-
 class TrainingCallback(BaseCallback):
     """Stable-Baselines3 calls it after each decision of all environments and around each update.
 
@@ -70,7 +40,7 @@ class TrainingCallback(BaseCallback):
         every: decisions between two checkpoints.
         board: None: another learner has it.
         make_policy: of the model, the policy as it would be deployed, for validation.
-        ranks: of a learner among MPI ranks.
+        context: of the learner; with neither a collector nor lock-step environments, all is in this process.
     """
 
     def __init__(
@@ -81,14 +51,11 @@ class TrainingCallback(BaseCallback):
         threads: int,
         board: TrainingBoard | None,
         make_policy: Callable[[PPO], Policy],
-        ranks: LearnerContext | None = None,
+        context: LearnerContext,
     ) -> None:
         super().__init__()
         self._threads = threads
-        self._ranks = ranks
-        self._first = ranks is None or ranks.first
-        self._collector = None if ranks is None else ranks.collector
-        self.stop: StopSignals | StopSignal = StopSignals()
+        self._context, self._collector, self._stop = context, context.collector, context.stop
         self._checkpoints = checkpoints
         self._every = every
         self._progress = progress
@@ -132,7 +99,7 @@ class TrainingCallback(BaseCallback):
         self._checkpoints.require_finite(self.model)
         self._advance()
         self._learned = self.model.num_timesteps
-        if self.stop.asked and self._collector is None:
+        if self._stop.asked and self._collector is None:
             self.save()
             self._over = True
         elif self._learned - self._saved >= self._every:
@@ -142,15 +109,15 @@ class TrainingCallback(BaseCallback):
 
     def save(self) -> None:
         """Write a checkpoint; all learners do this together."""
-        if self._ranks is None or self._collector is None:
+        if self._collector is None:
             if not self._over:  # then it is saved already, before what was gathered since
                 self._checkpoints.save(
                     self.model, self._environments.save() if self._environments is not None else None
                 )
             return
-        learners, state = self._ranks.learners, self._collector.state()
+        learners, state = self._context.learners, self._collector.state()
         states = [state] if learners is None else learners.gather(state)
-        if self._first:
+        if self._context.first:
             self._checkpoints.save(self.model, None, states or ())
         if learners is not None:
             learners.broadcast(True)
@@ -187,7 +154,7 @@ class TrainingCallback(BaseCallback):
             self._figures += [infos[i]["campaign"] for i in ended]
             self._in_first_campaign.difference_update(ended.tolist())
             self._returns += [infos[i]["episode"]["r"] for i in ended]
-        if self._collector is None and self.stop.asked and not self._goes_on():
+        if self._collector is None and self._stop.asked and not self._goes_on():
             # What this rollout has gathered is not learned from any more.
             self.model.num_timesteps = self._learned
             return False
@@ -228,11 +195,11 @@ class TrainingCallback(BaseCallback):
     def _on_training_end(self) -> None:
         self._checkpoints.require_finite(self.model)
         self._advance()
-        if not self.stop.asked:
+        if not self._stop.asked:
             self._validate(required=True)
 
     def _advance(self) -> None:
-        if self._first:
+        if self._context.first:
             self._progress.advance(self.model.num_timesteps - self._learned, self._note)
 
     def _histograms(self, step: int) -> None:
@@ -250,4 +217,4 @@ class TrainingCallback(BaseCallback):
             return
         model = cast("PPO", self.model)
         decisions = model.num_timesteps
-        self._board.validate(lambda: self._make_policy(model), decisions, required, lambda: self.stop.asked)
+        self._board.validate(lambda: self._make_policy(model), decisions, required, lambda: self._stop.asked)

@@ -1,4 +1,4 @@
-"""What stands before Stable-Baselines3's own layers in a plain model whose network those alone cannot compute.
+"""Feature extractors of plain models: clipping and attention, which Stable-Baselines3's own layers lack.
 
 The file of such a model holds the code of these classes: it runs with PyTorch and Stable-Baselines3 alone.
 """

@@ -1,4 +1,4 @@
-"""A trained model as Stable-Baselines3 itself would have it: its own classes, and the environment's own spaces.
+"""Converts a trained model to Stable-Baselines3's own classes and the environment's own spaces.
 
 Rows of [observation, mask, privileged], actors on ranks and learners side by side are how rlctl trains. None of it is
 left here: Stable-Baselines3 and the environment, without rlctl, are enough to load the file and go on.
@@ -7,8 +7,6 @@ left here: Stable-Baselines3 and the environment, without rlctl, are enough to l
 from __future__ import annotations
 
 import io
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +15,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from sb3_contrib import MaskablePPO
-from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.save_util import load_from_zip_file, recursive_setattr
 
-from rlctl.bundle import saved_policy
 from rlctl.bundle.network import NumpyPolicy
 from rlctl_agents import plain_extractors, set_networks
 from rlctl_agents.row_networks import MASKED_LOGIT
@@ -55,7 +50,7 @@ def own_policy(model: Any) -> bool:
 
 
 def readable(space: spaces.Space[Any], recurrent: bool = False) -> bool:
-    """Whether Stable-Baselines3 makes the same row of numbers of such observations as ``gymnasium.spaces.flatten``.
+    """Whether Stable-Baselines3 flattens such observations as ``gymnasium.spaces.flatten`` does.
 
     It counts choices from 0, knows no parts within parts, and reads a picture among other parts by a network of its
     own. Before a recurrent layer sb3-contrib knows no MultiDiscrete.
@@ -93,8 +88,7 @@ def plain(model: Any, observation: spaces.Space[Any], action: spaces.Space[Any])
     Observations that cannot be read are in a row, as ``gymnasium.wrappers.FlattenObservation`` gives them. Pictures
     are read in a row and not divided by 255, which is how the model was trained.
 
-    Args:
-        observation, action: of the environment.
+    ``observation`` and ``action`` are the environment's spaces.
     """
     kind: Any = next(k for k in type(model).__mro__ if k.__module__.partition(".")[0] in _LIBRARIES)
     lstm = "Lstm" if "MlpLstmPolicy" in kind.policy_aliases else ""
@@ -152,7 +146,7 @@ def save(made: BaseAlgorithm, path: Path) -> None:
 
 
 def batch(space: spaces.Space[Any], rows: NDArray[np.float32]) -> Any:
-    """Flat observations of a space as it has them, all together, as ``model.predict`` takes them."""
+    """A batch of a space's observations, as ``model.predict`` takes it, from flat rows."""
     made = [cast(Any, spaces.unflatten(space, row)) for row in rows]
     if isinstance(space, spaces.Dict):
         return {key: np.stack([one[key] for one in made]) for key in space.spaces}
@@ -165,9 +159,6 @@ def check_plain_answers(made: Any, policy: NumpyPolicy, own: spaces.Space[Any], 
     Args:
         own: the environment's observation space.
         rows: flat observations; of spaces that are no Box, samples are taken.
-
-    Raises:
-        RuntimeError: an answer differs.
     """
     if not isinstance(own, spaces.Box):
         own.seed(0)
@@ -188,15 +179,10 @@ def require_same(
     masks: NDArray[np.bool_] | None = None,
     first: int = 0,
 ) -> None:
-    """Compare answers of a model with those of a deterministic policy.
+    """Raise RuntimeError if a model answers otherwise than a deterministic policy.
 
-    Where rounding by ``NEAR_TIE`` may exchange two choices, either counts as right.
-
-    Args:
-        first: the policy's choice 0 in the model's counting.
-
-    Raises:
-        RuntimeError: an answer differs.
+    Where rounding by ``NEAR_TIE`` may exchange two choices, either counts as right. ``first`` is the policy's choice 0
+    in the model's counting.
     """
     for i, (observation, answer) in enumerate(zip(observations, expected, strict=True)):
         mask, outputs = None if masks is None else masks[i], policy.logits(observation)
@@ -208,7 +194,7 @@ def require_same(
 
 
 def _take_actor(made: Any, model: Any, attends: bool) -> None:
-    """The weights of what acts."""
+    """Copy the actor's weights."""
     with torch.no_grad():
         if attends:
             made.policy.features_extractor.actor.load_state_dict(model.policy.mlp_extractor.actor.state_dict())
@@ -225,27 +211,3 @@ def _take_actor(made: Any, model: Any, attends: bool) -> None:
                 tensor = torch.cat([torch.full((more, *tensor.shape[1:]), fill), tensor.cpu()])
             weights[name] = tensor
         made.policy.load_state_dict(weights)
-
-
-def add(folder: Path) -> None:
-    """Write ``model_plain.zip`` into a saved policy whose ``model.zip`` needs rlctl's classes, from that file.
-
-    For policies that were saved before there was such a file, or by another version of Stable-Baselines3. Only open
-    a ``model.zip`` that you trust: it holds pickles.
-
-    Raises:
-        RuntimeError: it does not answer as the saved policy does.
-    """
-    policy = saved_policy.load(folder, deterministic=True)
-    kind: Any = {"maskable_ppo": MaskablePPO}.get(policy.name, PPO)
-    made = plain(kind.load(folder / MODEL, device="cpu"), policy.observation_space, policy.action_space)
-    with np.load(folder / saved_policy.GOLDEN) as pairs:
-        check_plain_answers(made, policy, policy.observation_space, pairs["observations"])
-    with tempfile.TemporaryDirectory() as temporary:
-        save(made, Path(temporary) / PLAIN)
-        saved_policy.add_file(folder, Path(temporary) / PLAIN)
-
-
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        add(Path(name))

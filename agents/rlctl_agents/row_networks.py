@@ -69,8 +69,12 @@ class RowTowers(nn.Module):
     """A tower of the actor and one of the critic, in the place of Stable-Baselines3's extractor; nothing is shared.
 
     A subclass has the towers, as ``_actor`` and ``_critic``.
+
+    Attributes:
+        mask: [n, n_mask], of the rows that the actor has read last, for the distribution that follows.
     """
 
+    mask: torch.Tensor
     latent_dim_pi: int
     latent_dim_vf: int
 
@@ -78,12 +82,9 @@ class RowTowers(nn.Module):
         super().__init__()
         self.n_obs, self.n_mask, self.clip = n_obs, n_mask, clip
 
-    def mask(self, rows: torch.Tensor) -> torch.Tensor:
-        """The mask part of the rows."""
-        return rows[:, self.n_obs : self.n_obs + self.n_mask]
-
     def forward_actor(self, rows: torch.Tensor) -> torch.Tensor:
-        """Features, or logits, of the observation alone."""
+        """Features, or logits, of the observation alone; ``mask`` becomes that of the rows."""
+        self.mask = rows[:, self.n_obs : self.n_obs + self.n_mask]
         return self._actor(self._observation(rows))
 
     def forward_critic(self, rows: torch.Tensor) -> torch.Tensor:

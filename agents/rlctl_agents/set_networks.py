@@ -144,7 +144,7 @@ def split(observation: torch.Tensor, layout: SetLayout) -> list[torch.Tensor]:
 
 
 def take_logits(policy: Any, lr_schedule: Any) -> None:
-    """The towers give logits: let nothing come between them and the distribution, and the optimiser forget it."""
+    """Use the logits of the towers as they are: without an action layer, nor its weights in the optimiser."""
     policy.action_net = nn.Identity()
     policy.mlp_extractor.actor.begin()
     policy.optimizer = policy.optimizer_class(policy.parameters(), lr=lr_schedule(1), **policy.optimizer_kwargs)

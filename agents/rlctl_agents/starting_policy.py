@@ -19,14 +19,11 @@ KEY = ("train", "start")
 def starting_policy(config: Config, residual: RuleEntry | None) -> NumpyPolicy | None:
     """The saved policy that ``train.start`` names; None: it names none. PyTorch is not loaded.
 
-    Args:
-        residual: the rule that the policy is to correct.
-
     Raises:
-        ConfigError: it is no saved policy, has no ``model.zip``, or corrects another rule.
+        ConfigError: it is no saved policy, has no ``model.zip``, or corrects another rule than ``residual``.
         PolicyError: it cannot be used in this game.
     """
-    name = None if config.train is None else config.train.start
+    name = config.training.start
     if name is None:
         return None
     found = load_policy(config, name)
@@ -52,7 +49,7 @@ def begin_as(model: Any, policy: NumpyPolicy) -> None:
     """
     from stable_baselines3.common.save_util import load_from_zip_file
 
-    from rlctl_agents.bundle_export import actor_network
+    from rlctl_agents.policy_export import actor_network
 
     assert policy.folder is not None
     theirs, ours = policy.manifest.network, Network.model_validate(actor_network(model))

@@ -21,25 +21,23 @@ from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, EnvironmentFault, RanksLostError
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
-from rlctl.distributed.modes.lockstep import LockstepVectorEnv
+from rlctl.distributed.learner.context import LearnerContext
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualVectorActions
 from rlctl.plugins.registry import game_factory, load_policy
-from rlctl_agents.actor_link import ActorLink
-from rlctl_agents.algorithm import OPTIONS, AlgorithmSpec, Setting
+from rlctl.system.interrupts import requested_by_signals
+from rlctl_agents.algorithm import OPTIONS, LearnerOptions
+from rlctl_agents.builders import Setting, make_model, model_class
 from rlctl_agents.bundle_export import export_policy
-from rlctl_agents.callback import StopSignals, TrainingCallback
-from rlctl_agents.env_setup import env_setup
-from rlctl_agents.on_policy.options import set_layout
+from rlctl_agents.callback import TrainingCallback
 from rlctl_agents.starting_policy import begin_as, starting_policy
 from rlctl_agents.training_board import TrainingBoard
 from rlctl_agents.training_checkpoint import Checkpoint, Checkpoints
 from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 if TYPE_CHECKING:
-    from rlctl.config.schema import Config, TrainSection
+    from rlctl.config.schema import Config
     from rlctl.core.policy import Policy
-    from rlctl.distributed.learner.context import LearnerContext
     from rlctl.environments.reward_env import Game
     from rlctl.monitoring.progress import Progress
 
@@ -51,7 +49,7 @@ ROWS = 2048
 
 def train(
     config: Config,
-    spec: AlgorithmSpec,
+    options: LearnerOptions,
     out: Path,
     resume: bool,
     progress: Progress,
@@ -64,7 +62,7 @@ def train(
     write a checkpoint first.
 
     Args:
-        spec: of the algorithm, with its options.
+        options: of the algorithm.
         resume: go on from the newest checkpoint in ``out``, if there is one, up to the same total of decisions.
         ranks: where a learner's rank calls this; None: everything happens in this process.
 
@@ -75,9 +73,9 @@ def train(
         ConfigError: the configuration cannot be used, or does not fit the checkpoint.
         KeyboardInterrupt: it was stopped; the checkpoint is written. Not raised on ranks.
     """
-    section, options, builder = _section(config), spec.options, spec.builder()
+    section, context = config.training, LearnerContext() if ranks is None else ranks
     _require_device(options.device)
-    before = starting_policy(config, spec.residual)
+    before = starting_policy(config, options.rule)
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -90,29 +88,27 @@ def train(
     # Where environments cannot be saved, a resumed training goes on in new ones.
     entropy = [seed, done] if ranks is None else [seed, done, ranks.agent, ranks.number]
     sequence = np.random.SeedSequence(entropy).generate_state(2)
-    env, centre = _environments(spec, config, factory, int(sequence[0]), ranks)
-    from_actors = ranks is not None and ranks.collector is not None
-    kind = builder.model_class(from_actors)
+    env, centre = _environments(options, config, factory, int(sequence[0]), ranks)
+    collector = context.collector
+    kind = model_class(options, from_actors=collector is not None)
     try:
         set_random_seed(int(sequence[1]))
         if start:
             model = kind.load(start.model, env=env, device=options.device, force_reset=False)
         else:
             environments = env.num_envs if ranks is None else ranks.environments
-            learners = 1 if ranks is None or ranks.learners is None else ranks.learners.size
-            sets = set_layout(factory, config.seed) if spec.attends else None
-            model = builder.make(kind, Setting(env, from_actors, centre, environments, learners, sets))
+            setting = Setting(env, centre, environments, context.count, factory, config.seed)
+            model = make_model(kind, options, setting)
             model.action_space.seed(int(sequence[1]))
             if before is not None:
                 begin_as(model, before)
-        if ranks is not None and ranks.collector is not None:
-            if start and ranks.number < len(start.actors):
-                ranks.collector.restore(start.actors[ranks.number], env.layout)
-            model.attach(ActorLink.of(ranks), options)
+        if collector is not None:
+            if start and context.number < len(start.actors):
+                collector.restore(start.actors[context.number], env.layout)
+            model.attach(context, options)
         if start:
             _go_on(model, start, env)
-        first = ranks is None or ranks.first
-        board = TrainingBoard(out / "tensorboard", config, factory, done) if first else None
+        board = TrainingBoard(out / "tensorboard", config, factory, done) if context.first else None
         model.set_logger(Logger(None, [board] if board else []))
 
         def deployed(model: Any) -> Policy:
@@ -120,20 +116,19 @@ def train(
             seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
             with tempfile.TemporaryDirectory(prefix=".policy-", dir=out.resolve()) as folder:
-                saved = export_policy(model, spec, Path(folder) / "policy", factory, env, config, rows, before)
+                saved = export_policy(model, options, Path(folder) / "policy", factory, env, config, rows, before)
                 return load_policy(config, str(saved))
 
         callback = TrainingCallback(
-            checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed, ranks
+            checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed, context
         )
-        if first:
+        if context.first:
             progress.start("training", section.decisions, "decisions", done)
         asked = False
         try:
-            with StopSignals() if ranks is None else nullcontext(ranks.stop) as stop:
-                callback.stop = stop
+            with requested_by_signals(context.stop.request, once=True) if ranks is None else nullcontext():
                 model.learn(section.decisions - done, callback=callback, reset_num_timesteps=not done)
-                asked = stop.asked and model.num_timesteps < section.decisions
+                asked = context.stop.asked and model.num_timesteps < section.decisions
         except (RanksLostError, BrokenEnvironmentError):
             callback.save_what_is_left()
             raise
@@ -143,7 +138,7 @@ def train(
             checkpoints.require_finite(model)
             raise
         finally:
-            if first:
+            if context.first:
                 progress.stop()
             if board is not None:
                 board.finish(succeeded=not asked)
@@ -151,50 +146,44 @@ def train(
         callback.save()
         if asked and ranks is None:
             raise KeyboardInterrupt
-        if asked or not first:
+        if asked or not context.first:
             return None
         rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
-        return export_policy(model, spec, out / "policy", factory, env, config, rows, before)
+        return export_policy(model, options, out / "policy", factory, env, config, rows, before)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
 
 
-def _section(config: Config) -> TrainSection:
-    if config.train is None:
-        raise ConfigError("the configuration has no section 'train'")
-    return config.train
-
-
 def _environments(
-    spec: AlgorithmSpec, config: Config, factory: Game, seed: int, ranks: LearnerContext | None
+    options: LearnerOptions, config: Config, factory: Game, seed: int, ranks: LearnerContext | None
 ) -> tuple[RemoteEnvSpec, tuple[int, ...]]:
     """What the algorithm learns from, and the choices that mean "as the rule says"; none without a rule."""
     vector: Any = None
     centre: tuple[int, ...] = ()
-    if ranks is None or spec.residual is not None:
-        count, capacity = _section(config).num_envs if ranks is None else 1, config.machine.capacity()
+    if ranks is None or options.rule is not None:
+        count, capacity = config.training.num_envs if ranks is None else 1, config.machine.capacity()
         if isinstance(factory, CampaignFactory):
             vector = CampaignVectorEnv(factory, count, seed, capacity)
         else:
             vector = factory.vector_env(count, seed, capacity)
-        vector = env_setup(spec, vector, factory.name)
+        vector = options.env_setup(vector, factory.name)
     if isinstance(vector, ResidualVectorActions):
         vector.reset()  # only a decision tells
         centre = vector.centre
     if ranks is None:
-        parts = {"with_mask": spec.with_mask, "with_privileged": spec.with_privileged}
+        parts = {"with_mask": options.with_mask, "with_privileged": options.with_privileged}
         environments = GymnasiumVectorEnv(vector, name=f"campaign {factory.name}", **parts)
-        return TrainingVecEnv(environments, spec.bootstrap, spec.mask_in_row), centre
-    if ranks.collector is None:
-        remote = LockstepVectorEnv(ranks.comm, ranks.workers, ranks.limit_s)
-        return TrainingVecEnv(remote, spec.bootstrap, spec.mask_in_row), centre
+        return TrainingVecEnv(environments, options.values_truncated, options.mask_in_row), centre
+    if ranks.lockstep is not None:
+        return TrainingVecEnv(ranks.lockstep, options.values_truncated, options.mask_in_row), centre
+    assert ranks.collector is not None
     assert ranks.spaces is not None
-    return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, spec.mask_in_row), centre
+    return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, options.mask_in_row), centre
 
 
 def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec) -> None:
-    """Take up what the checkpoint holds besides the model."""
+    """Restore what the checkpoint holds besides the model."""
     if isinstance(env, TrainingVecEnv):
         saved = start.environments()
         rows = None if saved is None else env.restore(saved)
@@ -207,7 +196,7 @@ def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec) -> None:
 
 
 def _seen(model: Any) -> NDArray[np.float32]:
-    """Some rows that the model has seen; none yet: random ones."""
+    """Rows that the model has seen; random ones if there are none yet."""
     buffer: Any = model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else model.rollout_buffer
     env = model.get_env()
     if isinstance(env, TrainingVecEnv) and isinstance(env.environments, GymnasiumVectorEnv):

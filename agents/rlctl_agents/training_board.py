@@ -76,7 +76,7 @@ class _UntilAsked(Progress):
         self._asked = asked
 
     def advance(self, amount: float, note: str = "") -> None:
-        """Go on, or not."""
+        """Raise ``_StoppedError`` if the training is asked to stop."""
         if self._asked():
             raise _StoppedError
 
@@ -92,14 +92,14 @@ class TrainingBoard(KVWriter):
     def __init__(self, folder: Path, config: Config, factory: Game, done: int) -> None:
         self._folder, self._config = folder, config
         self._factory = None if rewarded(factory) else cast("CampaignFactory", factory)
-        self._count = config.train.validation_instances if config.train else 0
+        self._count = config.training.validation_instances
         self._rules: dict[str, list[Curve]] = {}
         self._began_s = time.monotonic()
         self._spent_s = 0.0
         self._validated = -1
         self.board = SummaryWriter(folder, since=done + 1 if done else 0)
         if not done:
-            name = config.train.algorithm if config.train else ""
+            name = config.training.algorithm
             command = "rlctl train experiment.yaml --out NEW-FOLDER"
             write_run_metadata(self.board, config, factory, {"run": "train", "policy": name}, command)
 
@@ -115,11 +115,9 @@ class TrainingBoard(KVWriter):
     def validate(
         self, make_policy: Callable[[], Policy], decisions: int, required: bool, asked: Callable[[], bool]
     ) -> None:
-        """Let the policy as it stands play the instances that the rules play.
+        """Let the policy as it stands after ``decisions`` play the instances that the rules play.
 
         Args:
-            make_policy: the policy, as it would be deployed.
-            decisions: learned from until now.
             required: do so even if validations have taken their share of the time already.
             asked: whether the training is to stop; then this does, too.
         """

@@ -24,7 +24,7 @@ from rlctl.distributed.learner.checkpoint_folder import CheckpointFolder
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
 
-SCHEMA = 4
+SCHEMA = 5
 KEPT = 2
 MODEL, STATE, RANDOM, ENVIRONMENTS, REPLAY = (
     "model.zip",
@@ -91,11 +91,7 @@ class Checkpoints:
         return not self._kept.names()
 
     def require_none(self) -> None:
-        """A new training begins here.
-
-        Raises:
-            ConfigError: another one has begun here already.
-        """
+        """Raise ConfigError if a training has begun here already."""
         if not self.none:
             raise ConfigError(f"{self.folder.parent} already holds a training: resume it, or give another folder")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rlctl.bundle.actions import action_heads
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
+from rlctl.distributed.comm.chunk import Chunk
 from rlctl.distributed.comm.transition_spec import EpisodeEnd, TransitionSpec, VectorEnvironment
 
 Float32 = NDArray[np.float32]
@@ -35,14 +36,16 @@ def learner_spaces(
     return row, spaces.Discrete(int(action.n)) if isinstance(action, spaces.Discrete) else action
 
 
-def end_info(ended: EpisodeEnd, truncated: bool, began_s: float, seen: Float32) -> dict[str, Any]:
-    """The info of an episode's last step."""
-    return {
-        "terminal_observation": seen,
-        "TimeLimit.truncated": truncated,
-        "episode": {"r": ended.episode_return, "l": ended.length, "t": time.monotonic() - began_s},
-        "campaign": dict(ended.metrics),
-    }
+def end_info(ended: EpisodeEnd, began_s: float = 0.0) -> dict[str, Any]:
+    """The info of an ended episode as Stable-Baselines3's callbacks read it."""
+    episode = {"r": ended.episode_return, "l": ended.length, "t": round(time.monotonic() - began_s, 6)}
+    return {"episode": episode, "campaign": dict(ended.metrics)}
+
+
+def ended_infos(chunks: Sequence[Chunk]) -> tuple[list[dict[str, Any]], NDArray[np.bool_]]:
+    """An info for each episode that ended, and as many times True; one empty info and False if none did."""
+    infos = [end_info(ended) for chunk in chunks for _, ended in chunk.episode_ends]
+    return (infos, np.ones(len(infos), np.bool_)) if infos else ([{}], np.zeros(1, np.bool_))
 
 
 class RemoteEnvSpec(VecEnv):
@@ -85,19 +88,21 @@ class RemoteEnvSpec(VecEnv):
         """No environment is held."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of the specification itself."""
-        return [getattr(self, attr_name)]
+        """An attribute of this object, once per environment."""
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """There is no environment that could use it."""
+        """Set an attribute of this object."""
+        setattr(self, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """There is no environment that could be asked."""
-        raise NotImplementedError(f"actors hold the environments, {method_name} cannot be called here")
+        """Call a method of this object that gives a row per environment, as ``action_masks`` does."""
+        rows = getattr(self, method_name)(*args, **kwargs)
+        return [rows[i] for i in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Never."""
-        return [False]
+        """Never: there are no single environments to wrap."""
+        return [False for _ in self._get_indices(indices)]
 
 
 class TrainingVecEnv(RemoteEnvSpec):
@@ -117,12 +122,10 @@ class TrainingVecEnv(RemoteEnvSpec):
         self._bootstrap, self._whole = bootstrap, mask_in_row
         layout, action = environments.transition_spec, environments.action_space
         super().__init__(layout, environments.observation_space, action, mask_in_row, environments.count)
-        self._goes_on: dict[str, Any] = {}
-        self._infos = [self._goes_on] * environments.count
+        self._infos: list[dict[str, Any]] = [{}] * environments.count
         self._actions: NDArray[Any] = np.zeros((environments.count, layout.n_action), dtype=np.int64)
         self._masks: NDArray[np.bool_] = np.ones((environments.count, sum(self.heads)), np.bool_)
         self._began_s = time.monotonic()
-        self.reset_infos: list[dict[str, Any]] = [{} for _ in range(environments.count)]
 
     def reset(self) -> Float32:
         """Start all campaigns anew."""
@@ -153,7 +156,11 @@ class TrainingVecEnv(RemoteEnvSpec):
                 i = ended.environment
                 cut = bool(self._bootstrap and step.truncated[i] and not step.terminated[i])
                 seen = ended.observation if self._whole else ended.observation[: self.n_obs]
-                out[i] = end_info(ended, cut, self._began_s, seen)
+                out[i] = {
+                    "terminal_observation": seen,
+                    "TimeLimit.truncated": cut,
+                    **end_info(ended, self._began_s),
+                }
         return self._seen(step.observations), step.rewards, dones, out
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -163,36 +170,6 @@ class TrainingVecEnv(RemoteEnvSpec):
     def close(self) -> None:
         """Close the environments."""
         self.environments.close()
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The attribute of all environments together, once per environment."""
-        owner = self if attr_name == "action_masks" else self._owner
-        found = getattr(owner, attr_name, None) if attr_name == "render_mode" else getattr(owner, attr_name)
-        return [found] * len(self._chosen(indices))
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute of all environments together."""
-        setattr(self._owner, attr_name, value)
-
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Call a method; ``action_masks`` gives a row per environment, any other is called once for all."""
-        chosen = self._chosen(indices)
-        if method_name == "action_masks":
-            return [self._masks[i] for i in chosen]
-        return [getattr(self._owner, method_name)(*args, **kwargs)] * len(chosen)
-
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Never: there are no single environments to wrap."""
-        return [False] * len(self._chosen(indices))
-
-    @property
-    def _owner(self) -> Any:
-        return self.environments.env if isinstance(self.environments, GymnasiumVectorEnv) else self.environments
-
-    def _chosen(self, indices: int | Iterable[int] | None) -> Sequence[int]:
-        if indices is None:
-            return range(self.num_envs)
-        return [indices] if isinstance(indices, int) else list(indices)
 
     def _seen(self, rows: Float32) -> Float32:
         if self.n_mask:

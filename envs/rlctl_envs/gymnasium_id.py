@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -86,7 +85,10 @@ class GymnasiumId(RewardFactory):
         self.observation_space, self.action_space = probe.observation_space, probe.action_space
         self.own_observation_space = probe.env.observation_space
         probe.close()
-        _require_known(self.observation_space, self.action_space)
+        try:
+            describe(self.observation_space, self.action_space)
+        except PolicyError as error:
+            raise ConfigError(str(error), _ID) from error
 
     def environment(self, comm: Intracomm | None = None) -> gymnasium.Wrapper[Any, Any, Any, Any]:
         """One environment, observations in a row and answers checked; ``comm`` is of the ranks that it spans."""
@@ -166,10 +168,3 @@ class VectorMember(gymnasium.Wrapper[Any, Any, Any, Any]):
         if mask is not None and not self._masked:
             raise late(self.env, self._steps)
         return info if mask is None else {**info, "action_mask": mask}
-
-
-def _require_known(observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
-    try:
-        describe(observation, action)
-    except PolicyError as error:
-        raise ConfigError(str(error), _ID) from error

@@ -34,13 +34,14 @@ def action_heads(space: spaces.MultiDiscrete | spaces.Discrete) -> tuple[int, ..
 
 
 def action_distribution(
-    space: spaces.Space[Any], log_std: Float32 | None = None, output: str = "plain"
+    space: spaces.Space[Any], log_std: Float32 | None = None, output: str = "plain", greedy: bool = False
 ) -> ActionDistribution:
     """The distribution for an action space.
 
     Args:
         log_std: for Box: logarithm of the standard deviation of each number.
         output: see ``rlctl.bundle.manifest.Network``.
+        greedy: see ``Categorical``.
 
     Raises:
         PolicyError: there is none.
@@ -50,13 +51,11 @@ def action_distribution(
             return Squashed(space.low, space.high, drawn=output == "squashed_gaussian", dtype=space.dtype)
         raise PolicyError(f"actions of {space} have no bounds to be scaled to")
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        return Categorical(action_heads(space))
+        return Categorical(action_heads(space), greedy)
     if isinstance(space, spaces.MultiBinary):
         return Bernoulli(int(np.prod(space.shape)))
     if isinstance(space, spaces.Box) and np.issubdtype(cast(Any, space.dtype), np.floating) and log_std is not None:
-        made = Gaussian(space.low, space.high, dtype=space.dtype)
-        made.load(log_std)
-        return made
+        return Gaussian(space.low, space.high, log_std, space.dtype)
     raise PolicyError(f"actions of {space} cannot be answered; known: Discrete, MultiDiscrete, MultiBinary, real Box")
 
 
@@ -66,16 +65,10 @@ class ActionDistribution(ABC):
     Attributes:
         outputs: numbers of the last layer, for each row.
         dtype: of the actions.
-        extra: numbers among the weights beside the layers'.
     """
 
     outputs: int
     dtype: np.dtype[Any]
-    extra = 0
-
-    def load(self, extra: Float32) -> None:
-        """Use these extra weights."""
-        assert not len(extra)
 
     @abstractmethod
     def mode(self, outputs: Float32, masks: Mask | None) -> NDArray[Any]:
@@ -189,21 +182,13 @@ class Bernoulli(ActionDistribution):
 
 
 class Gaussian(ActionDistribution):
-    """Independent normal numbers around the outputs, clipped to bounds for the environment: no squashing, as in PPO.
+    """Independent normal numbers around the outputs, clipped to bounds for the environment: no squashing, as in PPO."""
 
-    The extra weights are the logarithms of the standard deviations.
-    """
-
-    def __init__(self, low: Any, high: Any, dtype: Any = np.float32) -> None:
+    def __init__(self, low: Any, high: Any, log_std: Float32, dtype: Any = np.float32) -> None:
         self._low, self._high = np.ravel(low), np.ravel(high)
-        self.outputs = self.extra = len(self._low)
-        self.dtype = np.dtype(dtype)
-        self.load(np.zeros(self.extra, np.float32))
-
-    def load(self, extra: Float32) -> None:
-        """Use these logarithms of the standard deviations."""
-        self._std: Float32 = np.exp(extra)
-        self._constant = float(extra.sum()) + 0.5 * _LOG_2PI * self.outputs
+        self.outputs, self.dtype = len(self._low), np.dtype(dtype)
+        self._std: Float32 = np.exp(log_std)
+        self._constant = float(log_std.sum()) + 0.5 * _LOG_2PI * self.outputs
 
     def mode(self, outputs: Float32, masks: Mask | None) -> NDArray[Any]:
         """The mean, clipped."""
@@ -221,8 +206,8 @@ class Gaussian(ActionDistribution):
 
     def sample_uniform(self, count: int, masks: Mask | None, random: np.random.Generator) -> Sample:
         """From the standard normal distribution, as bounds may be infinite."""
-        unit = Gaussian(self._low, self._high, self.dtype)
-        return unit.sample(np.zeros((count, self.outputs), np.float32), masks, random)
+        zeros = np.zeros((count, self.outputs), np.float32)
+        return Gaussian(self._low, self._high, zeros[0], self.dtype).sample(zeros, masks, random)
 
 
 class Squashed(ActionDistribution):

@@ -17,8 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.core.sets import SetLayout
 
-Float32 = NDArray[np.float32]
-
 ABSENT = np.float32(-1e9)
 """Score of a row that is empty."""
 MAX_WEIGHTS = 1 << 24
@@ -117,34 +115,12 @@ class AttentionSpec(AttentionSize):
         return self.tokens * (self.length + 2 * self.layout.choices * self.width * self.layers)
 
 
-class Attention:
-    """The network over a flat vector of weights, which it views."""
+def attention_logits(spec: AttentionSpec, w: Mapping[str, NDArray[Any]], rows: NDArray[Any]) -> NDArray[Any]:
+    """Logits [n, choices] of observations [n, length]; those of empty rows mean nothing.
 
-    def __init__(self, spec: AttentionSpec) -> None:
-        self.spec = spec
-        self.length = spec.length
-        self._weights: dict[str, Float32] = {}
-
-    def view(self, flat: Float32) -> None:
-        """The weights lie here from now on."""
-        at = 0
-        for name, shape in self.spec.shapes().items():
-            count = math.prod(shape)
-            array = flat[at : at + count].reshape(shape)
-            self._weights[name] = array.T if array.ndim == 2 else array
-            at += count
-
-    def exact(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The same in float64."""
-        return np.asarray(_logits(self.spec, {k: v.astype(np.float64) for k, v in self._weights.items()}, rows))
-
-    def __call__(self, rows: Float32) -> Float32:
-        """Logits [n, choices] of observations [n, length]; those of empty rows mean nothing."""
-        logits: Float32 = _logits(self.spec, self._weights, rows)
-        return logits
-
-
-def _logits(spec: AttentionSpec, w: Mapping[str, NDArray[Any]], rows: NDArray[Any]) -> NDArray[Any]:
+    Args:
+        w: weights by the names of ``AttentionSpec.shapes``, matrices as (inputs, outputs).
+    """
     n, choices = len(rows), spec.sets[0][0]
     once = rows[:, : spec.once] @ w["once.weight"] if spec.once else np.zeros((n, spec.width), rows.dtype)
     parts, there, at = [], [], spec.once

@@ -1,4 +1,4 @@
-"""Reads the files of a folder that a stranger may have made: plain files of bounded size, and no other."""
+"""Reads a folder without trust: plain files of bounded size only."""
 
 from __future__ import annotations
 
@@ -20,11 +20,7 @@ class Folder:
     """An open folder; a context manager. Files are opened relative to it, so that it cannot be exchanged meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        """Open the folder.
-
-        Raises:
-            PolicyError: there is none.
-        """
+        """Open the folder; raise PolicyError if there is none."""
         self.path = path
         try:
             self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -40,21 +36,13 @@ class Folder:
         os.close(self._handle)
 
     def read(self, name: str, limit: int) -> bytes:
-        """All of a file.
-
-        Raises:
-            PolicyError: it is missing, no plain file, or larger than ``limit`` bytes.
-        """
+        """All of a file; raise PolicyError if it is missing, no plain file, or larger than ``limit`` bytes."""
         parts: list[bytes] = []
         self._each(name, limit, parts.append)
         return b"".join(parts)
 
     def sha256(self, name: str, limit: int) -> str:
-        """Checksum of a file; the file is not held in memory.
-
-        Raises:
-            PolicyError: as ``read``.
-        """
+        """Checksum of a file, which is not held in memory; raise PolicyError as ``read`` does."""
         found = hashlib.sha256()
         self._each(name, limit, found.update)
         return found.hexdigest()

@@ -1,4 +1,4 @@
-"""Golden pairs: real observations with their actions, which the policy must give again wherever it is loaded.
+"""Golden pairs: real observations with their actions, which a policy must repeat wherever it is loaded.
 
 Checksums show that the files are what was saved; the pairs show that this machine, this NumPy and this rlctl compute
 the same policy from them.
@@ -17,6 +17,7 @@ from rlctl.bundle.arrays import Declared
 from rlctl.bundle.attention import MAX_SCORES
 from rlctl.bundle.manifest import MAX_STATISTICS, MIN_PAIRS, Manifest
 from rlctl.bundle.network import MAX_PARAMETERS, NumpyPolicy
+from rlctl.bundle.policy_network import PolicyNetwork
 from rlctl.bundle.spaces import length
 from rlctl.core.errors import PolicyError
 
@@ -24,8 +25,6 @@ PAIRS = 128
 """Fewer where observations are long; see ``most_pairs``."""
 MAX_WORK = 1 << 36
 """Multiplications for all pairs where the network attends; about those of 4096 pairs of the largest perceptron."""
-UNIT = float(np.finfo(np.float32).eps) / 2.0
-"""Unit roundoff of float32."""
 
 Pairs = Mapping[str, NDArray[Any]]
 
@@ -43,11 +42,7 @@ def statistics(observations: NDArray[Any]) -> dict[str, Any]:
 
 
 def require_usable(observations: NDArray[Any], masks: NDArray[Any] | None) -> None:
-    """Refuse what no pairs can be made of.
-
-    Raises:
-        PolicyError: there are too few observations, or some are not finite.
-    """
+    """Raise PolicyError if there are too few observations, or some are not finite."""
     if observations.ndim != 2 or len(observations) < MIN_PAIRS or not np.isfinite(observations).all():
         raise PolicyError(f"a policy is saved with at least {MIN_PAIRS} rows of finite observations")
     if masks is not None and len(masks) != len(observations):
@@ -69,11 +64,7 @@ def make(policy: NumpyPolicy, observations: NDArray[np.float32], masks: NDArray[
 
 
 def most_pairs(numbers: int, outputs: int) -> int:
-    """How many pairs there may be with observations of so many numbers.
-
-    Raises:
-        PolicyError: not even as few as there must be.
-    """
+    """How many pairs there may be with so many numbers; raise PolicyError if fewer than there must be."""
     most = MAX_PARAMETERS // (numbers + 2 * outputs)
     if most < MIN_PAIRS:
         raise PolicyError(f"{MIN_PAIRS} golden pairs have more than {MAX_PARAMETERS:,} numbers")
@@ -81,15 +72,11 @@ def most_pairs(numbers: int, outputs: int) -> int:
 
 
 def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
-    """Names, shapes and types of the arrays that the manifest declares.
-
-    Raises:
-        PolicyError: they would be too large.
-    """
-    pairs, outputs = manifest.golden_pairs, policy.distribution.outputs
+    """Names, shapes and types of the arrays that the manifest declares; raise PolicyError if they are too large."""
+    pairs, outputs, attention = manifest.golden_pairs, policy.distribution.outputs, manifest.network.attention
     if pairs > most_pairs(policy.observation_length, outputs):
         raise PolicyError(f"the golden pairs have more than {MAX_PARAMETERS:,} numbers")
-    if policy.network.attention is not None and pairs * policy.network.attention.spec.work > MAX_WORK:
+    if attention is not None and pairs * attention.work > MAX_WORK:
         raise PolicyError(f"{pairs} golden pairs would take too long to compute")
     categorical = isinstance(policy.distribution, Categorical)
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -104,11 +91,7 @@ def declared(manifest: Manifest, policy: NumpyPolicy) -> Declared:
 
 
 def check(policy: NumpyPolicy, pairs: Pairs) -> None:
-    """Answer all pairs and compare: logits within rounding, actions wherever rounding cannot exchange them.
-
-    Raises:
-        PolicyError: an answer differs.
-    """
+    """Raise PolicyError if logits differ by more than rounding, or actions where rounding cannot exchange them."""
     allowed = tolerance(policy, pairs["observations"])
     masks = pairs.get("masks")
     for row, observation in enumerate(pairs["observations"]):
@@ -116,44 +99,25 @@ def check(policy: NumpyPolicy, pairs: Pairs) -> None:
         off = np.abs(logits - pairs["logits"][row]) - allowed[row]
         if not (off <= 0.0).all():  # NaN is off, too
             raise PolicyError(f"golden pair {row}: it computes other logits than when it was saved")
-        sure = policy.distribution.margin(logits, mask) > allowed[row].max()
-        if sure and not np.allclose(policy.likeliest(logits, mask), pairs["actions"][row], 1e-5, allowed[row].max()):
+        sure = policy.distribution.margin(logits, mask) > allowed[row]
+        if sure and not np.allclose(policy.likeliest(logits, mask), pairs["actions"][row], 1e-5, allowed[row]):
             raise PolicyError(f"golden pair {row}: it answers otherwise than when it was saved")
 
 
 def tolerance(policy: NumpyPolicy, observations: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far two float32 computations of the logits may lie apart, [observations, outputs].
+    """How far two float32 computations of the logits of each observation may lie apart.
 
-    A sum of n products in any order is off by at most ``c sqrt(n) u`` times the sum of their absolute values, except
-    with a probability that vanishes with c (Higham and Mary 2019, doi:10.1137/18M1226312; c = 4 here). What the units
-    of a layer are off by is independent and passes through the next layer's weights in quadrature; tanh and relu do not
-    stretch it, and tanh itself is good to 4 u. Twice all that, since both computations round. What a recurrent layer
-    gives, numbers within -1 and 1 from sums in tangents, counts as off by what its largest sum may be. For attention no
-    such bound is of use: there it is 20 times what float32 is off from float64 in the row's worst logit, and at least
-    1e-5 of its largest.
+    20 times what float32 is off from float64 in the worst logit of all, and at least 1e-5 of the row's largest.
     """
-    attention, lstm, layers = policy.network.attention, policy.network.lstm, policy.network.perceptron
-    x = policy.network.clipped(np.asarray(observations)).astype(np.float64)
-    if attention is not None:
-        some = max(1, MAX_SCORES // attention.spec.scores)  # at a time: the scores of a row may be many
-        parts = [x[i : i + some] for i in range(0, len(x), some)]
-        exact = np.concatenate([attention.exact(part) for part in parts])
-        rounded = np.concatenate([attention(part.astype(np.float32)) for part in parts])
-        off = np.abs(rounded - exact).max(axis=1, keepdims=True)
-        least = 1e-5 * np.maximum(1.0, np.abs(exact).max(axis=1, keepdims=True))
-        return np.asarray(np.broadcast_to(np.maximum(20.0 * off, least), exact.shape), np.float64)
-    variance = np.zeros_like(x)
-    if lstm is not None:
-        sums = np.abs(x).max(initial=0.0) * lstm.inputs + 1.0
-        x = lstm(x.astype(np.float32), policy.network.initial_state(len(x)))[0].astype(np.float64)
-        variance = np.full_like(x, (16.0 * np.sqrt(lstm.inputs + 1) * UNIT * sums) ** 2)
-    for i, (weight, bias) in enumerate(layers.layers):
-        last = i == len(layers.layers) - 1
-        size = np.abs(weight.astype(np.float64))
-        off = 4.0 * np.sqrt(len(weight) + 1) * UNIT * (np.abs(x) @ size + np.abs(bias))
-        variance = variance @ size**2 + off**2
-        x = x @ weight.astype(np.float64) + bias
-        if not last:
-            x = np.maximum(x, 0.0) if layers.relu else np.tanh(x)
-            variance = variance if layers.relu else variance + (4.0 * UNIT) ** 2
-    return np.asarray(2.0 * np.sqrt(variance), np.float64)
+    weights = {name: array.astype(np.float64) for name, array in policy.network.weights.items()}
+    network, attention = PolicyNetwork(policy.network.network, weights), policy.network.network.attention
+    # At a time: attention holds the scores of all rows in memory together.
+    some = len(observations) if attention is None else max(1, MAX_SCORES // attention.scores)
+    exact, rounded = [], []
+    for i in range(0, len(observations), some):
+        rows = observations[i : i + some]
+        exact.append(network(rows.astype(np.float64), network.initial_state(len(rows)))[0])
+        rounded.append(policy.logits(rows))
+    logits = np.concatenate(exact)
+    off = np.abs(np.concatenate(rounded) - logits).max()
+    return np.asarray(np.maximum(20.0 * off, 1e-5 * np.maximum(1.0, np.abs(logits).max(axis=1))), np.float64)

@@ -136,14 +136,11 @@ class Manifest(_Part):
 
 
 def parse(text: bytes, path: Path) -> Manifest:
-    """The manifest in ``text``.
-
-    Raises:
-        PolicyError: it is damaged, of another schema, or says what cannot be; one line.
-    """
+    """The manifest in ``text``; raise PolicyError if it is damaged, of another schema, or says what cannot be."""
     try:
-        data = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
+        data = json.loads(text, object_pairs_hook=_once)
         _require_shallow(data)
+        json.dumps(data, allow_nan=False)  # refuses NaN and what is too large
     except RecursionError:
         raise PolicyError(f"{path}: nested too deeply; {AGAIN}") from None
     except ValueError as error:
@@ -157,11 +154,7 @@ def parse(text: bytes, path: Path) -> Manifest:
 
 
 def validate(data: dict[str, Any], path: Path) -> Manifest:
-    """The manifest that ``data`` is.
-
-    Raises:
-        PolicyError: it says what cannot be; one line.
-    """
+    """The manifest that ``data`` is; raise PolicyError, of one line, if it says what cannot be."""
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:
@@ -202,17 +195,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
         raise ValueError("a key stands twice")
     return dict(pairs)
-
-
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is no number of JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError("a number too large")
-    return value
 
 
 def _require_shallow(data: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 from rlctl.bundle.actions import Categorical, Float32, Mask, action_distribution
 from rlctl.bundle.arrays import Declared
 from rlctl.bundle.attention import AttentionSpec
-from rlctl.bundle.manifest import MAX_STATISTICS, Manifest, as_data, digest
-from rlctl.bundle.policy_network import PolicyNetwork
+from rlctl.bundle.manifest import MAX_STATISTICS, Manifest, Network, as_data, digest
+from rlctl.bundle.policy_network import LOG_STD, PolicyNetwork, weight_shapes
 from rlctl.bundle.spaces import build, describe, length
 from rlctl.core.campaign import Decision
 from rlctl.core.errors import PolicyError
 
 MAX_PARAMETERS = 1 << 26
 """Of the layers, and in the golden pairs: enough for pictures."""
-ATTENTION = "attention."
-"""What the names of the weights of attention begin with."""
-LOG_STD = "log_std"
 
 
 class NumpyPolicy:
@@ -67,18 +64,7 @@ class NumpyPolicy:
         for name, array in weights.items():
             if not np.isfinite(array).all():
                 raise PolicyError(f"policy {self.name}: {name} has numbers that are not finite")
-        layers = manifest.network
-        self.network = PolicyNetwork(
-            self.observation_length,
-            self.distribution.outputs,
-            layers.hidden,
-            layers.activation,
-            layers.observation_clip,
-            layers.lstm,
-            layers.attention,
-        )
-        parts = [weights[name].astype(np.float32).ravel() for name in declared_weights(manifest) if name != LOG_STD]
-        self.network.view(np.concatenate(parts))
+        self.network = PolicyNetwork(manifest.network, weights)
         self._random = np.random.default_rng(0)
         self._memory: dict[str, Float32] = {}
 
@@ -189,42 +175,25 @@ class NumpyPolicy:
         return flat
 
 
-def _attention_weights(manifest: Manifest, spec: AttentionSpec) -> Declared:
-    problem = spec.problem()
-    if problem is not None:
-        raise PolicyError(problem)
-    inputs, outputs = length(manifest.spaces.observation), length(manifest.spaces.action)
-    if spec.layout.length != inputs or manifest.spaces.action.type == "Box":
-        raise PolicyError(f"sets of {spec.layout.length} numbers for observations of {inputs}, or no choices")
-    if spec.layout.choices != outputs or manifest.network.hidden or manifest.network.lstm:
-        raise PolicyError(f"{spec.layout.choices} rows for {outputs} choices, or layers beside the attention")
-    return {f"{ATTENTION}{name}": (shape, np.float32) for name, shape in spec.shapes().items()}
-
-
 def declared_weights(manifest: Manifest) -> Declared:
-    """Names, shapes and type of the weights that spaces and network call for, first layer first.
-
-    Raises:
-        PolicyError: they would be too many.
-    """
-    network, inputs = manifest.network, length(manifest.spaces.observation)
+    """Names, shapes and type of the weights; raise PolicyError if they are too many or do not fit the spaces."""
+    network, action = manifest.network, manifest.spaces.action
+    inputs, outputs = length(manifest.spaces.observation), length(action)
     if network.attention is not None:
-        return _attention_weights(manifest, network.attention)
-    outputs = length(manifest.spaces.action) * (2 if network.output == "squashed_gaussian" else 1)
-    widths: Sequence[int] = [network.lstm or inputs, *network.hidden, outputs]
-    recurrent = 4 * network.lstm * (inputs + network.lstm + 1)
-    if recurrent + sum((a + 1) * b for a, b in pairwise(widths)) > MAX_PARAMETERS:
+        _require_sets(network, network.attention, inputs, outputs, action.type)
+    shapes = weight_shapes(network, inputs, outputs, action.type == "Box")
+    if network.attention is None and sum(map(math.prod, shapes.values())) > MAX_PARAMETERS:
         raise PolicyError(
             f"the network has more than {MAX_PARAMETERS:,} weights: make its layers narrower or the observation shorter"
         )
-    declared: dict[str, tuple[tuple[int, ...], Any]] = {}
-    if network.lstm:
-        declared["lstm.input"] = ((4 * network.lstm, inputs), np.float32)
-        declared["lstm.recurrent"] = ((4 * network.lstm, network.lstm), np.float32)
-        declared["lstm.bias"] = ((4 * network.lstm,), np.float32)
-    for i, (inputs, units) in enumerate(pairwise(widths)):
-        declared[f"{i}.weight"] = ((units, inputs), np.float32)
-        declared[f"{i}.bias"] = ((units,), np.float32)
-    if manifest.spaces.action.type == "Box" and network.output == "plain":
-        declared[LOG_STD] = ((outputs,), np.float32)
-    return declared
+    return {name: (shape, np.float32) for name, shape in shapes.items()}
+
+
+def _require_sets(network: Network, spec: AttentionSpec, inputs: int, outputs: int, kind: str) -> None:
+    problem = spec.problem()
+    if problem is not None:
+        raise PolicyError(problem)
+    if spec.layout.length != inputs or kind == "Box":
+        raise PolicyError(f"sets of {spec.layout.length} numbers for observations of {inputs}, or no choices")
+    if spec.layout.choices != outputs or network.hidden or network.lstm:
+        raise PolicyError(f"{spec.layout.choices} rows for {outputs} choices, or layers beside the attention")

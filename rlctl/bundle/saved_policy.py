@@ -149,22 +149,6 @@ def load(folder: Path, deterministic: bool | None = None) -> NumpyPolicy:
     return policy
 
 
-def add_file(folder: Path, file: Path) -> None:
-    """Put one more file into a saved policy, or exchange it; the policy is another one then, with another digest.
-
-    Raises:
-        PolicyError: the folder holds no whole policy.
-    """
-    data = as_data(load(folder).manifest)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        new = Path(temporary)
-        shutil.copyfile(file, new / file.name)
-        data["files"][file.name] = _entry(new / file.name)
-        _write(new / MANIFEST, to_bytes(as_data(validate(data, folder / MANIFEST))))
-        for name in (file.name, MANIFEST):
-            os.replace(new / name, folder / name)
-
-
 def _policy(opened: Folder, manifest: Manifest, deterministic: bool | None) -> NumpyPolicy:
     with _about(opened.path / MANIFEST):
         declared = declared_weights(manifest)

@@ -140,11 +140,7 @@ def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def build(said: BaseModel) -> spaces.Space[Any]:
-    """The space that a manifest describes.
-
-    Raises:
-        PolicyError: it is too large, or contradicts itself.
-    """
+    """The space that a manifest describes; raise PolicyError if it is too large, or contradicts itself."""
     if length(said) > MAX_NUMBERS:
         raise PolicyError(f"a space of more than {MAX_NUMBERS:,} numbers")
     return _build(said)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from rlctl.config.yaml_source import Source
+from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity, NodeGroup
 
 
@@ -299,6 +300,17 @@ class Config(Section):
     policies: dict[str, Entry] = Field(default_factory=dict)
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
     steer: SteerSection = Field(default_factory=SteerSection)
+
+    @property
+    def training(self) -> TrainSection:
+        """The section ``train``.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.train is None:
+            raise ConfigError(f"{self.source.path}: the section train is missing: add it")
+        return self.train
 
     def resolve(self, path: str | Path) -> Path:
         """``path`` relative to the folder of the configuration file."""

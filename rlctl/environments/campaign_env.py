@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing
 from typing import Any, cast
 
 import gymnasium
@@ -119,7 +120,8 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
     Args:
         factory: makes the campaigns; each ``reset`` draws a new instance.
         capacity: the allocation.
-        executor: makes the executor of an instance; None: simulated, with the factory's task model.
+        executor: opens the executor of an instance until the episode is over; None: simulated, with the factory's task
+            model.
         gamma: discount of the learner, which the shaping must share.
 
     ``info`` holds ``action_mask`` (unless actions are numbers of a Box), ``privileged``, ``duration_s`` since the
@@ -132,14 +134,14 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self,
         factory: CampaignFactory,
         capacity: Capacity,
-        executor: Callable[[int], TaskRunner] | None = None,
+        executor: Callable[[int], AbstractContextManager[TaskRunner]] | None = None,
         gamma: float = 1.0,
     ) -> None:
         self.factory = factory
         self.capacity = capacity
         self.gamma = gamma
         self._now_s = 0.0
-        self._executor = executor
+        self._executor, self._opened = executor, ExitStack()
         probe = factory.campaign(0)
         self.observation_space = cast(gymnasium.Space[Observation], probe.observation_space)
         self.action_space = probe.action_space
@@ -162,11 +164,12 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
         self.close()
         instance = int((options or {}).get("instance", self.np_random.integers(2**31)))
         self._instance = instance
-        executor: TaskRunner
+        opened: AbstractContextManager[TaskRunner]
         if self._executor is not None:
-            executor = self._executor(instance)
+            opened = self._executor(instance)
         else:
-            executor = twin(self.factory, self.capacity, instance)
+            opened = closing(twin(self.factory, self.capacity, instance))
+        executor = self._opened.enter_context(opened)
         self._episode = Episode(self.factory.campaign(instance), executor, self.gamma)
         self._episode.begin()
         self._now_s = executor.now()
@@ -189,8 +192,7 @@ class CampaignEnv(gymnasium.Env[Observation, Any]):
 
     def close(self) -> None:
         """Stop the executor of the campaign in play."""
-        if self._episode is not None:
-            self._episode.executor.close()
+        self._opened.close()
 
     def _info(self) -> Info:
         episode, before_s = self.episode, self._now_s

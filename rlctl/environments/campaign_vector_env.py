@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,13 +18,6 @@ from rlctl.environments.twin_rollouts import compute_tasks
 from rlctl.executors.simulated.backend import SimulatedExecutor
 
 
-class EpisodeSeeds(Protocol):
-    """Gives the instance of each episode, in place of the seed."""
-
-    def episode(self, environment: int, episode: int) -> int:
-        """The instance of an environment's n-th episode."""
-
-
 class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     """``num_envs`` independent campaigns on simulated executors; a finished one begins anew in the same step.
 
@@ -32,6 +25,9 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     [num_envs, choices] (unless actions are numbers of a Box), ``privileged`` [num_envs, n] of the current states, and
     ``duration_s`` [num_envs], the time that passed in each campaign since the decision before; where an episode ended,
     ``final_obs`` and ``final_info`` as Gymnasium's own vector environments give them.
+
+    Attributes:
+        instance: gives the instance of an environment's n-th episode; may be replaced.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -40,7 +36,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self, factory: CampaignFactory, num_envs: int, seed: int, capacity: Capacity, gamma: float = 1.0
     ) -> None:
         self.factory = factory
-        self.seeds: EpisodeSeeds | None = None
+        self.instance: Callable[[int, int], int] = self._instance
         self.num_envs = num_envs
         self.capacity = capacity
         self.gamma = gamma
@@ -56,10 +52,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self._masks = np.tile(every_choice(probe), (num_envs, 1))
         self._privileged = np.zeros((num_envs, factory.privileged(0).size), np.float32)
 
-    def instance(self, environment: int, episode: int) -> int:
-        """The instance that an environment plays in its n-th episode."""
-        if self.seeds is not None:
-            return self.seeds.episode(environment, episode)
+    def _instance(self, environment: int, episode: int) -> int:
         return int(np.random.SeedSequence([self._seed, environment, episode]).generate_state(1)[0])
 
     def reset(
@@ -116,7 +109,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return self._observations.copy(), rewards, terminated, truncated, infos
 
     def begin_at(self, episodes: Sequence[int]) -> None:
-        """The next episode of each environment has this number."""
+        """Set the number of each environment's next episode."""
         self._began = list(episodes)
 
     def action_masks(self) -> NDArray[np.bool_]:

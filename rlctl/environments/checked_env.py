@@ -49,7 +49,8 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
         super().__init__(env)
         self.name = name
-        self.observation_space = spaces.flatten_space(env.observation_space)
+        self._space = env.observation_space
+        self.observation_space = spaces.flatten_space(self._space)
         self._length = int(np.prod(self.observation_space.shape or (0,)))
         self._privileged: int | None = None
         self._episode, self._step = 0, 0
@@ -62,7 +63,9 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         observation, info = self._parts("reset()", answer, ("observation", "info"))
         if first and isinstance(info, Mapping):
             self._privileged = _length_of_numbers(info.get("privileged"))
-        return self._row(observation), self._told(info)
+        with self._placed():
+            row = self._row(observation)
+        return row, self._told(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One step."""
@@ -73,10 +76,11 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         with self._placed():
             number = finite_reward(reward)
             ends = truth("terminated", terminated), truth("truncated", truncated)
-        return self._row(observation), number, *ends, self._told(info)
+            row = self._row(observation)
+        return row, number, *ends, self._told(info)
 
     def close(self) -> None:
-        """Close the environment; what goes wrong then harms no result."""
+        """Close the environment; errors are only logged."""
         try:
             super().close()
         except (Exception, SystemExit) as error:
@@ -114,20 +118,17 @@ class CheckedEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
         return answer
 
     def _row(self, observation: Any) -> NDArray[Any]:
-        with self._placed():
-            problem = _misfit(self.env.observation_space, observation)
-            if problem is not None:
-                raise EnvironmentFault(f"the observation {problem}", "wrong_shape")
-            try:
-                row = np.asarray(spaces.flatten(self.env.observation_space, observation)).reshape(-1)
-            except Exception as error:  # whatever a space's own functions do with what is not in it
-                problem = f"is not in {self.env.observation_space}: {reason(error, _LONGEST)}"
-                raise EnvironmentFault(f"the observation {brief(observation)} {problem}", "wrong_shape") from error
-            if len(row) != self._length:
-                raise EnvironmentFault(
-                    f"the observation has {len(row)} numbers, its space {self._length}", "wrong_shape"
-                )
-            require_finite("the observation", row)
+        problem = _misfit(self._space, observation)
+        if problem is not None:
+            raise EnvironmentFault(f"the observation {problem}", "wrong_shape")
+        try:
+            row = np.asarray(spaces.flatten(self._space, observation)).reshape(-1)
+        except Exception as error:  # whatever a space's own functions do with what is not in it
+            problem = f"is not in {self._space}: {reason(error, _LONGEST)}"
+            raise EnvironmentFault(f"the observation {brief(observation)} {problem}", "wrong_shape") from error
+        if len(row) != self._length:
+            raise EnvironmentFault(f"the observation has {len(row)} numbers, its space {self._length}", "wrong_shape")
+        require_finite("the observation", row)
         return row
 
     def _told(self, info: Any) -> dict[str, Any]:
@@ -177,16 +178,21 @@ def truth(what: str, value: Any) -> bool:
 
 def require_finite(what: str, numbers: NDArray[Any]) -> None:
     """Raise EnvironmentFault for numbers that are not finite as float32."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        fine = np.isfinite(numbers.astype(np.float32, copy=False))
+    given = numbers
+    if numbers.dtype != np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            given = numbers.astype(np.float32)
+    fine = np.isfinite(given)
     if not fine.all():
         i = int(np.flatnonzero(~fine.reshape(-1))[0])
         raise EnvironmentFault(f"{what} is not finite: number {i} is {numbers.reshape(-1)[i]}", "not_finite")
 
 
 def _number(value: Any) -> float | None:
-    """A number as such; None where it is none."""
+    """The value as a number; None if it is none."""
     try:
+        if isinstance(value, int | float):  # as most are, and this is done at each step
+            return float(value)
         if isinstance(value, str | bytes | bytearray) or np.size(value) != 1:
             return None
         one = value.reshape(-1)[0] if getattr(value, "shape", ()) else value
@@ -215,6 +221,16 @@ def _length_of_numbers(value: Any) -> int | None:
 
 def _misfit(space: spaces.Space[Any], value: Any) -> str | None:
     """What ``flatten`` would silently make something else of; numbers outside a Box's bounds do no harm."""
+    if isinstance(space, spaces.Box):
+        if space.dtype is None or space.dtype.kind not in "iub":
+            return None
+        try:
+            given = np.asarray(value)
+            with np.errstate(invalid="ignore"):
+                same = given.dtype == space.dtype or np.array_equal(given.astype(space.dtype), given)
+        except (TypeError, ValueError, OverflowError):
+            same = False
+        return None if same else f"{brief(value)} holds what {space.dtype} cannot"
     if isinstance(space, spaces.Dict) and isinstance(value, Mapping):
         parts = ((f"[{key!r}]", part, value.get(key)) for key, part in space.spaces.items())
     elif isinstance(space, spaces.Tuple) and isinstance(value, tuple | list):
@@ -223,14 +239,6 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str | None:
         parts = ((f"[{i}]", part, value[i]) for i, part in enumerate(space.spaces))
     elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return None if _counts(space, value) else f"{brief(value)} is not in {space}"
-    elif isinstance(space, spaces.Box) and space.dtype is not None and space.dtype.kind in "iub":
-        try:
-            given = np.asarray(value)
-            with np.errstate(invalid="ignore"):
-                same = given.dtype == space.dtype or np.array_equal(given.astype(space.dtype), given)
-        except (TypeError, ValueError, OverflowError):
-            same = False
-        return None if same else f"{brief(value)} holds what {space.dtype} cannot"
     else:
         return None
     for name, part, inside in parts:
@@ -241,7 +249,7 @@ def _misfit(space: spaces.Space[Any], value: Any) -> str | None:
 
 
 def _counts(space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, value: Any) -> bool:
-    """Whether each number is one of its choices."""
+    """Whether each number is one of the space's choices."""
     start = getattr(space, "start", 0)
     count = (
         space.n if isinstance(space, spaces.Discrete) else 2 if isinstance(space, spaces.MultiBinary) else space.nvec

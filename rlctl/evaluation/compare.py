@@ -18,11 +18,11 @@ from rlctl.core.json_values import plain
 from rlctl.core.policy import Policy
 from rlctl.evaluation.rollout import EVALUATION, Rollout, RolloutPool, draw_instances
 from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio, with_interval
+from rlctl.monitoring.progress import Progress, working
 
 if TYPE_CHECKING:
     from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.machine import Capacity
-    from rlctl.monitoring.progress import Progress
 
 SCHEMA = 1
 
@@ -186,14 +186,11 @@ def compare_policies(
     # Instance by instance, so that load on the machine affects all policies equally.
     pairs = [(name, instance) for instance in seeds for name in policies]
     done: dict[int, Rollout] = {}
-    progress.start("comparing policies", len(pairs), "campaigns")
-    try:
-        with RolloutPool(factory, capacity, workers) as players:
-            for part in players.run([(policies[name], instance) for name, instance in pairs]):
-                done |= part
-                progress.advance(len(part))
-    finally:
-        progress.stop()
+    work = working(progress, "comparing policies", len(pairs), "campaigns")
+    with work, RolloutPool(factory, capacity, workers) as players:
+        for part in players.run([(policies[name], instance) for name, instance in pairs]):
+            done |= part
+            progress.advance(len(part))
     ordered = {name: [done[i] for i in range(n, len(pairs), len(policies))] for n, name in enumerate(policies)}
     cores = capacity.total_cores / capacity.nodes
     return Comparison(rollouts=ordered, reference=next(iter(policies)), cores=cores, seed=seed)

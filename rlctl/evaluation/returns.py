@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from rlctl.environments.masks import action_mask
 from rlctl.environments.reward_env import RewardFactory
 from rlctl.evaluation.rollout import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums, with_interval
-from rlctl.monitoring.progress import Progress
+from rlctl.monitoring.progress import Progress, working
 
 SCHEMA = 1
 
@@ -103,17 +104,13 @@ def evaluate(
     """
     seeds = draw_instances(seed, EVALUATION, episodes)
     episodes_of: dict[str, list[tuple[float, int, bool]]] = {}
-    progress.start("comparing policies", len(seeds) * len(policies), "episodes")
-    environment = factory.environment()
-    try:
+    work = working(progress, "comparing policies", len(seeds) * len(policies), "episodes")
+    with work, closing(factory.environment()) as environment:
         for name, policy in policies.items():
             episodes_of[name] = []
             for instance in seeds:
                 episodes_of[name].append(run_episode(environment, name, copy.deepcopy(policy), instance, max_steps))
                 progress.advance(1)
-    finally:
-        progress.stop()
-        environment.close()
     columns = np.array([[total for total, *_ in of] for of in episodes_of.values()]).T
     sums = resampled_sums(np.hstack([columns, columns - columns[:, :1]]), seed=seed) / episodes
     tail = (1.0 - LEVEL) / 2.0
@@ -143,15 +140,12 @@ def try_out(
     Returns:
         the number of steps, and of episodes that reached ``max_steps``.
     """
-    environment = factory.environment()
-    try:
+    with closing(factory.environment()) as environment:
         episodes_of = [
             run_episode(environment, name, policy, seed + i, max_steps)
             for name, policy in {RANDOM: Chance(factory.action_space), **policies}.items()
             for i in range(episodes)
         ]
-    finally:
-        environment.close()
     return sum(steps for _, steps, _ in episodes_of), sum(cut for *_, cut in episodes_of)
 
 

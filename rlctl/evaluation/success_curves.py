@@ -19,7 +19,7 @@ import numpy as np
 from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import RlctlError
 from rlctl.evaluation.rollout import TOGETHER, draw_instances, roll_out
-from rlctl.monitoring.progress import Progress, Silent
+from rlctl.monitoring.progress import Progress, Silent, working
 from rlctl.monitoring.tags import RULES
 from rlctl.plugins.registry import load_policy
 
@@ -133,8 +133,7 @@ def twin_curves(
     entries = [(name, instance) for instance in instances for name in policies]
     curves: dict[str, list[Curve]] = {name: [] for name in policies}
     progress = progress or Silent()
-    progress.start("running the rules on the twin", len(entries), "campaigns")
-    try:
+    with working(progress, "running the rules on the twin", len(entries), "campaigns"):
         for at in range(0, len(entries), TOGETHER):
             part = entries[at : at + TOGETHER]
             seen: list[list[tuple[float, int]]] = [[] for _ in part]
@@ -145,8 +144,6 @@ def twin_curves(
                 end, reached = one.node_seconds, one.reached
                 curve = Curve(policies[name].name, instance, _rises(points), end, reached=reached, cost=cost)
                 curves[name].append(curve)
-    finally:
-        progress.stop()
     return curves
 
 

@@ -22,12 +22,12 @@ from rlctl.config.load import config_hash, game_hash
 from rlctl.config.provenance import provenance
 from rlctl.core.errors import ConfigError
 from rlctl.evaluation.rollout import TUNING, VALIDATION, Rollout, RolloutPool, draw_instances
+from rlctl.monitoring.progress import Progress, working
 from rlctl.plugins.registry import campaign_factory, policy_factory
 from rlctl.system.files import write_atomically
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
-    from rlctl.monitoring.progress import Progress
 
 SCHEMA = 1
 FINALISTS = 6
@@ -154,8 +154,7 @@ def search(
     size, episodes, decisions = optimiser.population_size, 0, 0
     best: list[tuple[float, Parameters]] = []
     last = (2 + min(settings.generations, FINALISTS - 1)) * settings.validation
-    progress.start("tuning", settings.generations * size * settings.instances + last, "campaigns")
-    try:
+    with working(progress, "tuning", settings.generations * size * settings.instances + last, "campaigns"):
         for generation in range(settings.generations):
             points = [optimiser.ask() for _ in range(size)]
             candidates = [space.decode(point[: len(first)]) for point in points]
@@ -172,8 +171,6 @@ def search(
         finalists = [space.decode(first), centre, *leaders]
         progress.advance(0, "comparing the finalists")
         costs = evaluate(finalists, draw_instances(settings.seed, VALIDATION, settings.validation))
-    finally:
-        progress.stop()
     cost, winner = min((one.objective, i) for i, one in enumerate(costs))
     return Tuned(
         parameters=finalists[winner],

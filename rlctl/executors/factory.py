@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from pydantic import BaseModel
+
+from rlctl.config.validation import check_options
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.backend import Backend
@@ -33,13 +36,19 @@ class BackendFactory(Protocol):
     ``ConfigError`` for options that it does not know or cannot use.
 
     Attributes:
-        backfill: whether tasks may overtake one that does not fit yet.
+        Options: the pydantic model of ``executor.options``. Its field ``backfill`` says whether tasks may overtake one
+            that does not fit yet.
+        options: the options given, as that model.
         actor_options: options of an actor's executor, unless the configuration has others: nothing takes over the tasks
             of a dead actor, and actors of one host do not know of each other's cores.
     """
 
-    backfill: bool = False
+    Options: ClassVar[type[BaseModel]]
+    options: Any
     actor_options: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = check_options(self.Options, options, "executor.options")
 
     def check(self, capacity: Capacity) -> None:
         """Find out, before a run folder is made, whether the machine has ``capacity``.
@@ -61,7 +70,7 @@ class BackendFactory(Protocol):
 
     def pools(self, capacity: Capacity, workdir: Path) -> Sequence[PoolPlan]:
         """The pools of an executor: one, as a rule."""
-        return (PoolPlan(self.backend(capacity, workdir), backfill=self.backfill),)
+        return (PoolPlan(self.backend(capacity, workdir), backfill=self.options.backfill),)
 
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
         """Check that what the options describe, and what such tasks name, is installed; ``rlctl check`` calls it.

@@ -68,9 +68,6 @@ def launch_command(launcher: Launcher, request: LaunchRequest) -> tuple[list[str
     >>> launch_command(Launcher.SRUN, request)[0]  # doctest: +NORMALIZE_WHITESPACE
     ['srun', '--jobid=7', '--overlap', '--cpu-bind=none', '--mpi=pmi2', '--kill-on-bad-exit=1', '--nodes=2',
      '--ntasks=3', '--nodelist=n1,n1,n2', '--distribution=arbitrary']
-
-    Raises:
-        LaunchError: there are no ranks.
     """
     if not request.total:
         raise LaunchError("a program needs at least one rank: set ranks of the task")

@@ -12,14 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rlctl.core.errors import LaunchError
+from rlctl.core.errors import Key, LaunchError
 from rlctl.executors.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
 
 # Variables of a surrounding mpiexec or batch system: a program that inherits them takes itself for one of its ranks.
 # The local executor uses this machine only, so the batch system's list of nodes must go too.
-_FOREIGN = ("OMPI_", "PRTE_", "PRRTE_", "PMI", "MPI_LOCAL", "HYDRA_", "HYDI_", "SLURM_", "PBS_", "LSB_", "FLUX_")
-_FOREIGN_NAMES = ("PE_HOSTFILE",)
-_KEPT = ("SLURM_CONF",)  # locates the batch system, describes no job
+_JOBS = ("SLURM_", "PBS_", "LSB_", "FLUX_", "PE_HOSTFILE")
+_FOREIGN = ("OMPI_", "PRTE_", "PRRTE_", "PMI", "MPI_LOCAL", "HYDRA_", "HYDI_", *_JOBS)
+_KEPT = "SLURM_CONF"  # locates the batch system, describes no job
 
 _SETTINGS = {
     "OMP_NUM_THREADS": "1",
@@ -37,12 +37,7 @@ _ASK_MPI4PY = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import M
 def mpiexec_command(ranks: int, launcher: str | None = None, variables: Mapping[str, str] | None = None) -> list[str]:
     """The launcher with its flags; the program and its arguments follow. Ranks keep the affinity of the caller.
 
-    Args:
-        launcher: an application's own mpiexec; None: search for one.
-        variables: an application's environment, whose PATH is searched.
-
-    Raises:
-        LaunchError: there is no launcher, or it is of no known family.
+    An application may have its own ``launcher``, and ``variables`` whose PATH is searched.
     """
     path = (variables or os.environ).get("PATH")
     if launcher is not None:
@@ -53,6 +48,14 @@ def mpiexec_command(ranks: int, launcher: str | None = None, variables: Mapping[
         where = launcher or "mpiexec"
         raise LaunchError(f"no {where} on this machine: install one with `pip install 'rlctl[mpi]'`, or load a module")
     return launch_command(launcher_family(found), LaunchRequest(ranks, program=found))[0]
+
+
+def require_mpiexec(ranks: int, key: Key) -> None:
+    """Raise LaunchError at a configuration's ``key``, which asks for several ranks, if there is no launcher."""
+    try:
+        mpiexec_command(ranks)
+    except LaunchError as error:
+        raise LaunchError(f"{ranks} ranks want MPI: {error}; or set it to [1]", key) from error
 
 
 def find_mpiexec() -> str | None:
@@ -102,11 +105,7 @@ def _mpi_library(program: str, variables: tuple[tuple[str, str], ...]) -> Launch
 
 @functools.cache
 def launcher_family(path: str) -> Launcher:
-    """The family of a launcher, by its ``--version``.
-
-    Raises:
-        LaunchError: it does not run, or prints nothing known.
-    """
+    """The family of a launcher, by its ``--version``."""
     try:
         done = _run([path, "--version"], clean_environment(os.environ))
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -149,11 +148,7 @@ def without_job(environment: Mapping[str, str]) -> dict[str, str]:
     >>> without_job({"SLURM_JOB_ID": "7", "SLURM_CONF": "/c"})
     {'SLURM_CONF': '/c'}
     """
-    return {
-        name: value
-        for name, value in environment.items()
-        if name in _KEPT or (not name.startswith(_FOREIGN) and name not in _FOREIGN_NAMES)
-    }
+    return {name: value for name, value in environment.items() if name == _KEPT or not name.startswith(_FOREIGN)}
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -50,7 +50,7 @@ class SharedOptions(BaseModel):
         ProgramEnvironments(clean_environment(os.environ), self.applications).check_installed(specs)
 
     def check_elsewhere(self, specs: Sequence[TaskSpec]) -> list[str]:
-        """What is not on this machine, where it is others that will need it."""
+        """Notes on what these tasks need and this machine lacks; the machines that run them may have it."""
         try:
             self.check_installed(specs)
         except LaunchError as error:

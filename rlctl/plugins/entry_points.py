@@ -40,11 +40,7 @@ class Registered:
         return f"{_WHAT[self.group]} {self.name!r} of package {self.package} ({self.value})"
 
     def make(self, options: Any) -> Any:
-        """Call the class or function with its options; a learner with the whole configuration.
-
-        Raises:
-            ConfigError: it rejects the options or fails; the message names the package.
-        """
+        """Call the class or function with its options; a learner with the whole configuration."""
         try:
             return self.found(options)
         except RlctlError:
@@ -65,14 +61,7 @@ def names(group: str) -> list[str]:
 
 
 def load(group: str, name: str, key: Key | None = None) -> Registered:
-    """Load an entry point.
-
-    Args:
-        key: key of the name in the configuration, for messages.
-
-    Raises:
-        ConfigError: the name is unknown, registered by two packages, or cannot be loaded.
-    """
+    """Load an entry point; ``key`` is that of its name in the configuration."""
     what = _WHAT[group]
     points = sorted(importlib.metadata.entry_points(group=group, name=name), key=_package)
     if not points:

@@ -36,8 +36,7 @@ class Learner:
     @property
     def section(self) -> TrainSection:
         """``train`` of the configuration."""
-        assert self.config.train is not None
-        return self.config.train
+        return self.config.training
 
     def check(self, game: Game) -> None:
         """Raise ConfigError if ``game`` cannot be trained on; ``rlctl check`` calls it too."""

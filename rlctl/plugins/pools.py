@@ -16,7 +16,7 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.backend import Backend
 from rlctl.executors.factory import BackendFactory, PoolPlan
-from rlctl.plugins.entry_points import EXECUTORS, load
+from rlctl.plugins.registry import executor_plugin
 
 _POOLS: Key = ("executor", "options", "pools")
 
@@ -61,14 +61,13 @@ class PoolsOptions(BaseModel):
 
 
 class Pools(BackendFactory):
-    """Tasks in several pools, each with a backend of its own; see ``BackendFactory``.
+    """Tasks in several pools, each with a backend of its own; see ``BackendFactory``."""
 
-    Raises:
-        ConfigError: unknown options, or an executor that cannot be one of several.
-    """
+    Options = PoolsOptions
+    options: PoolsOptions
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = check_options(PoolsOptions, options, "executor.options")
+        super().__init__(options)
         self._factories = [_factory(number, pool) for number, pool in enumerate(self.options.pools)]
 
     @classmethod
@@ -76,19 +75,14 @@ class Pools(BackendFactory):
         """The options with absolute paths, as the executor of each pool has them."""
         pools = []
         for number, pool in enumerate(check_options(PoolsOptions, options, "executor.options").pools):
-            registered = load(EXECUTORS, pool.executor, (*_POOLS, str(number), "executor"))
+            registered = executor_plugin(pool.executor, (*_POOLS, str(number), "executor"))
             with _of_pool(number):
                 own = dict(registered.found.portable(pool.options, resolve))
             pools.append({**options["pools"][number], "options": own})
         return {**options, "pools": pools}
 
     def check(self, capacity: Capacity) -> None:
-        """Check what each pool wants.
-
-        Raises:
-            ConfigError: the pools have another number of nodes than the machine.
-            LaunchError: there is less than a pool wants.
-        """
+        """Check that the pools have the nodes of the machine between them, and what each pool wants."""
         capacity.require_equal("each pool")
         nodes = sum(pool.nodes for pool in self.options.pools)
         if nodes != capacity.nodes:
@@ -100,11 +94,7 @@ class Pools(BackendFactory):
                 factory.check(replace(capacity, nodes=wanted[pool.executor]))
 
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
-        """Check that what tasks name is in the pools; one that names no pool needs one that has it.
-
-        Raises:
-            LaunchError: it is not.
-        """
+        """Check that what tasks name is in the pools; one that names no pool needs one that has it."""
         notes: list[str] = []
         refusals: list[LaunchError] = []
         for number, (pool, factory) in enumerate(zip(self.options.pools, self._factories, strict=True)):
@@ -130,26 +120,24 @@ class Pools(BackendFactory):
             with _of_pool(number):
                 own = replace(capacity, nodes=pool.nodes)
                 backend = factory.backend(own, workdir, pool.name, first.get(pool.executor, 0))
-            plans.append(PoolPlan(backend, pool.name, factory.backfill))
+            plans.append(PoolPlan(backend, pool.name, factory.options.backfill))
             first[pool.executor] = first.get(pool.executor, 0) + pool.nodes
         return plans
 
 
 def _factory(number: int, pool: PoolOptions) -> BackendFactory:
     key = (*_POOLS, str(number), "executor")
-    registered = load(EXECUTORS, pool.executor, key)
+    registered = executor_plugin(pool.executor, key)
     with _of_pool(number):
-        factory = registered.make(pool.options)
-    registered.require(factory, ("check", "pools"), "derive it from rlctl.executors.factory.BackendFactory")
+        factory: BackendFactory = registered.make(pool.options)
     if isinstance(factory, Pools):
         raise ConfigError(f"{registered} cannot be one of several pools", key)
-    found: BackendFactory = factory
-    return found
+    return factory
 
 
 @contextmanager
 def _of_pool(number: int) -> Iterator[None]:
-    """What is said of ``executor.options`` inside is said of the options of this pool."""
+    """Have errors about ``executor.options`` name the options of this pool."""
     try:
         yield
     except RlctlError as error:

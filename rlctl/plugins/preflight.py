@@ -1,4 +1,7 @@
-"""Checks an experiment before it starts: whether valid keys also fit together, and fit the plug-ins."""
+"""Checks an experiment before it starts: whether valid keys also fit together, and fit the plug-ins.
+
+Errors are ``ConfigError``, and ``LaunchError`` where a program or the environment of an application is missing.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,7 @@ _ENOUGH_TASKS = 64
 
 
 def check(config: Config) -> None:
-    """Check a configuration without running anything.
-
-    Raises:
-        RlctlError: the first error, in one line.
-    """
+    """Check a configuration without running anything."""
     with config.source.located():
         game = check_game(config)
         if config.train is not None:
@@ -57,14 +56,7 @@ def check(config: Config) -> None:
 
 
 def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
-    """Make the factory of the campaign, and check it against the machine.
-
-    Args:
-        real: with real programs.
-
-    Raises:
-        ConfigError: there is no such campaign, or its options and the machine do not go together.
-    """
+    """Make the factory of the campaign, and check it against the machine; ``real``: with real programs."""
     factory = campaign_factory(config.campaign.name, config.campaign.options)
     factory.check(config.machine.capacity(), real)
     try:
@@ -75,12 +67,7 @@ def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
 
 
 def check_programs(config: Config, factory: CampaignFactory) -> None:
-    """Look whether what the campaign would start first can be started; what only other machines know is a warning.
-
-    Raises:
-        ConfigError: there is no such executor, or it refuses its options.
-        LaunchError: a program, or the environment of an application, is not there.
-    """
+    """Look whether what the campaign would start first can be started; what only other machines know is a warning."""
     executors = executor_factory(config.executor.name, executor_options(config))
     specs = first_tasks(config, factory)
     endless = next((spec for spec in specs if spec.walltime_s is None), None)
@@ -90,8 +77,7 @@ def check_programs(config: Config, factory: CampaignFactory) -> None:
             "give it walltime_s",
             endless.uid,
         )
-    asked = executors.check_programs
-    for note in [] if asked is None else asked(specs):
+    for note in executors.check_programs(specs):
         log.warning("%s", note)
 
 
@@ -110,54 +96,37 @@ def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
 
 
 def check_game(config: Config) -> Game:
-    """The campaign, or an environment with rewards, if it can be trained on.
-
-    Raises:
-        ConfigError: as ``check_campaign``.
-    """
+    """The campaign, or an environment with rewards, if it can be trained on."""
     game = game_factory(config.campaign.name, config.campaign.options)
     return game if rewarded(game) else check_campaign(config)
 
 
 def check_training(config: Config, factory: Game) -> Learner:
-    """Ask the learner whether it can use its section.
-
-    Returns:
-        the learner, with its options.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    if config.train is None:
-        raise ConfigError(f"{config.source.path}: the section train is missing: add it")
-    if rewarded(factory) and config.train.distributed.simulations != "twin":
+    """The learner with its options, if it can be trained on ``factory``."""
+    distributed = config.training.distributed
+    if rewarded(factory) and distributed.simulations != "twin":
         raise ConfigError(
             f"campaign {factory.name!r} has no tasks that could be run: leave it out",
             ("train", "distributed", "simulations"),
         )
-    if isinstance(factory, CampaignFactory) and not factory.has_twin and config.train.distributed.simulations == "twin":
+    if isinstance(factory, CampaignFactory) and not factory.has_twin and distributed.simulations == "twin":
         raise ConfigError(
             f"campaign {factory.name!r} cannot be trained on: its factory has no twin, see task_model(seed)",
             ("campaign", "name"),
         )
-    distributed = config.train.distributed
     if distributed.mode == "lockstep" and distributed.learners > 1:
         raise ConfigError(
             "several learners have actors that do not step together: leave it out, or mode: lockstep",
             ("train", "distributed", "learners"),
         )
-    check_group(config.train, factory)
+    check_group(config.training, factory)
     made = learner(config)
     made.check(factory)
     return made
 
 
 def check_group(section: TrainSection, factory: Game) -> None:
-    """Check environments that span several ranks.
-
-    Raises:
-        ConfigError: the environment takes no communicator, or a time limit of steps is set.
-    """
+    """Check environments that span several ranks."""
     ranks = section.distributed.ranks_per_env
     if ranks == 1:
         return
@@ -176,11 +145,7 @@ def check_group(section: TrainSection, factory: Game) -> None:
 
 
 def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
-    """Load the fallback policy.
-
-    Raises:
-        ConfigError: it is unknown, or does not fit the campaign.
-    """
+    """Load the fallback policy."""
     name, key = config.steer.fallback, ("steer", "fallback")
     if name is None:
         return None
@@ -195,14 +160,7 @@ def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
 
 
 def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: Key | None = None) -> None:
-    """Check a policy on one decision of a scratch campaign.
-
-    Args:
-        key: key of the policy in the configuration.
-
-    Raises:
-        ConfigError: the policy does not fit the campaign, or its state cannot be written as JSON.
-    """
+    """Check a policy on one decision of a scratch campaign; ``key`` is that of the policy in the configuration."""
     campaign = factory.campaign(config.seed)
     campaign.begin(config.machine.capacity())
     with _belonging(config, policy, key):

@@ -1,11 +1,14 @@
-"""Makes campaigns, policies, executors and learners from their entry points."""
+"""Makes campaigns, policies, executors and learners from their entry points.
+
+All raise ``ConfigError`` for an unknown name, and for options or parameters that the plug-in rejects.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from rlctl.bundle import saved_policy
 from rlctl.config.load import load_rule_file
@@ -33,9 +36,6 @@ from rlctl.plugins.entry_points import (
 )
 from rlctl.plugins.learner import ALGORITHM, Learner
 
-if TYPE_CHECKING:
-    pass
-
 LARGEST = 1e12
 """Largest absolute value of a parameter of a rule, to avoid overflow."""
 
@@ -62,11 +62,7 @@ class Rule:
         self._registered = registered
 
     def __call__(self, mapping: Mapping[str, Any] | None = None, /, **keywords: Any) -> Policy:
-        """Make the rule with parameters as a mapping or keywords; the others keep their defaults.
-
-        Raises:
-            ConfigError: a parameter is unknown or invalid.
-        """
+        """Make the rule with parameters as a mapping or keywords; the others keep their defaults."""
         parameters = {**(mapping or {}), **keywords}
         for key, value in parameters.items():
             self._check(key, value)
@@ -102,11 +98,7 @@ class Rule:
 
 
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
-    """Make the factory of the campaign ``name``.
-
-    Raises:
-        ConfigError: the campaign is unknown, or rejects the options.
-    """
+    """Make the factory of the campaign ``name``."""
     game = game_factory(name, options)
     if rewarded(game):
         raise ConfigError(
@@ -119,11 +111,7 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
 
 
 def game_factory(name: str, options: Mapping[str, Any]) -> Game:
-    """Make the factory of a campaign or of a Gymnasium environment.
-
-    Raises:
-        ConfigError: the name is unknown, or the factory rejects the options.
-    """
+    """Make the factory of a campaign or of a Gymnasium environment."""
     registered = load(CAMPAIGNS, name, ("campaign", "name"))
     game = registered.make(options)
     if not isinstance(game, CampaignFactory | RewardFactory):
@@ -153,30 +141,20 @@ def make_vector_env(
 
 
 def executor_factory(name: str, options: Mapping[str, Any]) -> BackendFactory:
-    """The executor ``name`` with the given options.
-
-    Raises:
-        ConfigError: there is no such executor, or it refuses the options.
-    """
-    return cast(BackendFactory, _executor(name).make(options))
+    """The executor ``name`` with the given options."""
+    return cast(BackendFactory, executor_plugin(name).make(options))
 
 
-def _executor(name: str) -> Registered:
-    registered = load(EXECUTORS, name, ("executor", "name"))
+def executor_plugin(name: str, key: Key = ("executor", "name")) -> Registered:
+    """The entry point of an executor, which is a ``BackendFactory``."""
+    registered = load(EXECUTORS, name, key)
     needed = ("check", "pools", "portable")
     registered.require(registered.found, needed, "derive it from rlctl.executors.factory.BackendFactory")
     return registered
 
 
 def make_placement(entry: RuleEntry, where: Key) -> Scoring:
-    """Make the placement that chooses nodes for tasks.
-
-    Args:
-        where: key of ``entry`` in its file, for messages.
-
-    Raises:
-        ConfigError: the placement is unknown, or rejects the parameters.
-    """
+    """Make the placement that chooses nodes for tasks; ``where`` is the key of ``entry`` in its file."""
     with key_prefix(where):
         registered = load(PLACEMENTS, entry.rule, ("rule",))
         placement = registered.make(entry.parameters)
@@ -185,33 +163,20 @@ def make_placement(entry: RuleEntry, where: Key) -> Scoring:
 
 
 def executor_options(config: Config) -> dict[str, Any]:
-    """``executor.options`` as they can be used anywhere: paths in them, which begin at the file, made absolute.
-
-    Raises:
-        ConfigError: there is no such executor, or it refuses the options.
-    """
+    """``executor.options`` as they can be used anywhere: paths in them, which begin at the file, made absolute."""
     section = config.executor
-    factory: type[BackendFactory] = _executor(section.name).found
+    factory: type[BackendFactory] = executor_plugin(section.name).found
     return dict(factory.portable(section.options, config.resolve))
 
 
 def policy_factory(name: str) -> Rule:
-    """The registered rule ``name``.
-
-    Raises:
-        ConfigError: the rule is unknown.
-    """
+    """The registered rule ``name``."""
     return Rule(load(POLICIES, name))
 
 
 def learner(config: Config) -> Learner:
-    """The learning algorithm of the configuration's section ``train``, with its options.
-
-    Raises:
-        ConfigError: there is no such algorithm, or it refuses the options.
-    """
-    assert config.train is not None
-    registered = load(LEARNERS, config.train.algorithm, ALGORITHM)
+    """The learning algorithm of the configuration's section ``train``, with its options."""
+    registered = load(LEARNERS, config.training.algorithm, ALGORITHM)
     made = registered.make(config)
     if not isinstance(made, Learner):
         raise ConfigError(f"{registered} makes {brief(made)}, not a rlctl.plugins.learner.Learner")
@@ -285,15 +250,7 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
 
 
 def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:
-    """Make a rule with its parameters.
-
-    Args:
-        name: name of the policy.
-        where: key of ``entry`` in its file, for messages; None: it is in no file.
-
-    Raises:
-        ConfigError: the rule is unknown, or rejects the parameters.
-    """
+    """Make a rule with its parameters; ``where`` is the key of ``entry`` in its file, if it is in one."""
     with key_prefix(where):
         policy = Rule(load(POLICIES, entry.rule, ("rule",)))(entry.parameters)
     policy.name = name

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Interrupted(KeyboardInterrupt):
@@ -33,22 +33,35 @@ def end() -> None:
 
 
 @contextmanager
-def requested_by_signals(request: Callable[[int], None]) -> Iterator[None]:
-    """Call ``request`` on SIGINT and SIGTERM, instead of an exception at any point; in the main thread only."""
+def requested_by_signals(
+    request: Callable[[int], None],
+    numbers: Collection[int] = (signal.SIGINT, signal.SIGTERM),
+    once: bool = False,
+) -> Iterator[None]:
+    """Call ``request`` on signals, instead of an exception at any point; in the main thread only.
+
+    Args:
+        once: after the first signal, all act as they did before.
+    """
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
 
     def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(number, handle)  # the watchdog lets a second signal kill where this is not reached
+        if once:
+            restore()
         request(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    if threading.current_thread() is threading.main_thread():
+        for number in numbers:
+            before[number] = signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

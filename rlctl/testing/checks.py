@@ -163,7 +163,7 @@ def _check_factory(factory: CampaignFactory, seed: int) -> None:
 
 
 def _check_replay(factory: CampaignFactory, play: PlayedCampaign, capacity: Capacity) -> None:
-    """What resuming does: at some decisions, and at the end."""
+    """Check that a replayed campaign asks and ends as the first one, as resuming needs."""
     asked = [i for i, record in enumerate(play.journal) if record.kind == "decision"]
     for number in sorted({0, len(asked) // 2, len(asked) - 1}):
         fresh = PlayedCampaign(factory, play.instance, capacity)
@@ -182,7 +182,7 @@ def _check_replay(factory: CampaignFactory, play: PlayedCampaign, capacity: Capa
 
 
 def _check_masked(factory: CampaignFactory, play: PlayedCampaign, capacity: Capacity) -> None:
-    """A choice that the mask forbids is answered like any other."""
+    """Check that a choice that the mask forbids raises no exception."""
     asked = [i for i, record in enumerate(play.journal) if record.kind == "decision"]
     for number, mask in enumerate(play.masks):
         if not mask.all():

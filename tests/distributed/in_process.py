@@ -1,4 +1,4 @@
-"""An ``ExperienceSource`` without ranks: it steps environments itself, with policies as late as is asked for."""
+"""Actors without ranks, as a collector shows them: they step environments, with policies as late as is asked for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Players:
 
     def publish(self, policy_spec, weights, exploration=0.0, at_random=False):
         if not self.published:
-            self.policy = ActorPolicy(policy_spec)
+            self.policy = ActorPolicy(policy_spec, self.transition_spec, self.worlds[0].action_space)
             for number, world in enumerate(self.worlds):
                 self.recorders.append(
                     ChunkRecorder(self.transition_spec, number, world.count, self.steps, self.policy.state_size)

@@ -19,7 +19,7 @@ from rlctl.distributed.learner.chunk_log import ChunkLog
 from rlctl.distributed.learner.collector import Collector
 
 LAYOUT = TransitionSpec(1, 0, 0, 1)
-SPEC = {"kind": "categorical", "heads": [2], "n_obs": 1, "n_mask": 0, "hidden": [], "activation": "tanh", "clip": None}
+SPEC = {"network": {"hidden": []}, "greedy": False}
 WEIGHTS = np.zeros(4, np.float32)
 FOUR = ChunkLimits(4, 30.0)
 

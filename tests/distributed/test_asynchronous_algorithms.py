@@ -14,18 +14,16 @@ from test_chunk import steps
 from rlctl.distributed.actor.vector_env import SequentialVectorEnv
 from rlctl.distributed.comm.chunk import ChunkRecorder, decode_chunk
 from rlctl.distributed.comm.transition_spec import Seeds, TransitionSpec
-from rlctl_agents.actor_link import ActorLink
-from rlctl_agents.dqn.learner import ActorDQN
+from rlctl.distributed.learner.context import LearnerContext
 from rlctl_agents.maskable_ppo.learner import ActorMaskablePPO
 from rlctl_agents.off_policy.options import ReplayOptions
 from rlctl_agents.off_policy.replay_buffer import TimedReplayBuffer
+from rlctl_agents.off_policy.replay_from_actors import ActorDQN, ActorSAC, ActorTD3
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
 from rlctl_agents.on_policy.options import OnPolicyOptions
-from rlctl_agents.ppo.learner import ActorPPO
+from rlctl_agents.on_policy.rollouts_from_actors import ActorPPO
 from rlctl_agents.recurrent_ppo.learner import ActorRecurrentPPO
 from rlctl_agents.recurrent_ppo.networks import CriticMemory, run_along
-from rlctl_agents.sac.learner import ActorSAC
-from rlctl_agents.td3.learner import ActorTD3
 from rlctl_agents.vec_env import RemoteEnvSpec
 
 torch.set_num_threads(1)
@@ -94,7 +92,7 @@ def test_ppo(space, lag):
     make = lambda: Identity(space)  # noqa: E731
     source = players(make, lag=lag)
     model = ActorPPO("MlpPolicy", spec(make), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1)
-    model.attach(ActorLink(source), OnPolicyOptions())
+    model.attach(LearnerContext(source), OnPolicyOptions())
     model.learn(9_600 if space is CHOICE else 16_000)
     assert score(model, make) > 0.85
     assert source.version > 10
@@ -107,7 +105,7 @@ def test_maskable_ppo():
     model = ActorMaskablePPO(
         "MlpPolicy", spec(make, 3), n_steps=320, batch_size=64, gamma=0.5, learning_rate=3e-3, seed=1
     )
-    model.attach(ActorLink(source), OnPolicyOptions())
+    model.attach(LearnerContext(source), OnPolicyOptions())
     model.learn(6_400)
     chunk = source.next_batch(1, lambda: False)[0]
     allowed = chunk.transitions["observation"][..., 3:] > 0.5
@@ -122,7 +120,7 @@ def test_recurrent_ppo_remembers_what_was_shown():
         "MlpLstmPolicy", spec(make), n_steps=640, batch_size=160, gamma=0.5, learning_rate=5e-3, seed=1,
         policy_kwargs={"lstm_hidden_size": 16, "net_arch": [16]},
     )  # fmt: skip
-    model.attach(ActorLink(source), OnPolicyOptions())
+    model.attach(LearnerContext(source), OnPolicyOptions())
     model.learn(25_600)
     # Without memory, a third.
     assert score(model, make) > 0.8
@@ -133,7 +131,7 @@ def test_the_current_network_along_a_chunk_is_what_the_actor_had():
     make = lambda: Identity(CHOICE)  # noqa: E731
     source = players(make, count=2, steps=7)  # episodes go on from chunk to chunk
     model = ActorRecurrentPPO("MlpLstmPolicy", spec(make), policy_kwargs={"lstm_hidden_size": 8}, seed=1)
-    model.attach(ActorLink(source), OnPolicyOptions())
+    model.attach(LearnerContext(source), OnPolicyOptions())
     model.publish()
     chunks = source.next_batch(150, lambda: False)
     batch = ChunkBatch(chunks)
@@ -154,7 +152,7 @@ def test_dqn():
     make = lambda: Identity(CHOICE)  # noqa: E731
     model = replayed(ActorDQN, make, train_freq=8, target_update_interval=100, learning_rate=3e-3)
     source = players(make, steps=4)
-    model.attach(ActorLink(source), ReplayOptions(updates_per_decision=0.25))
+    model.attach(LearnerContext(source), ReplayOptions(updates_per_decision=0.25))
     model.learn(6_000)
     assert score(model, make) > 0.9
     assert model._n_calls == model.num_timesteps
@@ -171,7 +169,7 @@ def test_actor_critics(kind):
     small = {"net_arch": [32]}
     model = replayed(kind, make, train_freq=1, learning_rate=3e-3, batch_size=64, policy_kwargs=small, **noise)
     source = players(make, count=2, steps=4)
-    model.attach(ActorLink(source), ReplayOptions(updates_per_decision=0.5))
+    model.attach(LearnerContext(source), ReplayOptions(updates_per_decision=0.5))
     model.learn(2_400)
     assert score(model, make) > 0.85
     assert source.published[-1][1] == pytest.approx(0.2 if kind is ActorTD3 else 0.0)

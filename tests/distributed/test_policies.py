@@ -1,6 +1,5 @@
 """What actors compute in NumPy is what the model computes in PyTorch."""
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -8,7 +7,8 @@ from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO, SAC, TD3
 
-from rlctl.bundle.recurrent import Lstm
+from rlctl.bundle.manifest import Network
+from rlctl.bundle.policy_network import PolicyNetwork, weight_shapes
 from rlctl.distributed.actor.numpy_policies import ActorPolicy
 from rlctl.distributed.comm.transition_spec import TransitionSpec
 from rlctl_agents.policy_export import policy_spec, policy_weights
@@ -19,9 +19,9 @@ SEEN = spaces.Box(-np.inf, np.inf, (5,), np.float32)
 BOX = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 7.0], np.float32))
 
 
-def env(action, observation=SEEN, n_mask=0):
-    layout = TransitionSpec(int(spaces.flatdim(observation)), n_mask, 0, 1)
-    return RemoteEnvSpec(layout, observation, action, mask_in_row=False)
+def env(action, observation=SEEN, n_mask=0, n_privileged=0, mask_in_row=False):
+    layout = TransitionSpec(int(spaces.flatdim(observation)), n_mask, n_privileged, 1)
+    return RemoteEnvSpec(layout, observation, action, mask_in_row)
 
 
 def acting(model):
@@ -29,7 +29,8 @@ def acting(model):
     with torch.no_grad():
         for parameter in model.policy.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    policy = ActorPolicy(policy_spec(model))
+    layout = model.get_env().layout
+    policy = ActorPolicy(policy_spec(model), layout, model.action_space)
     flat = policy_weights(model)
     assert flat.shape == (policy.length,)
     policy.load(flat)
@@ -67,7 +68,7 @@ def test_masked_rows_with_privileged_quantities_are_read_as_the_model_reads_them
     masks[:, [1, 5]] = True
     seen[:, 5:12] = masks
     kwargs = {"n_obs": 5, "n_mask": 7, "net_arch": [16], "observation_clip": 1.0}
-    model = PPO(PrivilegedPolicy, env(space, spaces.Box(-np.inf, np.inf, (14,))), policy_kwargs=kwargs, seed=1)
+    model = PPO(PrivilegedPolicy, env(space, n_mask=7, n_privileged=2, mask_in_row=True), policy_kwargs=kwargs, seed=1)
     policy = acting(model)
     for at_random in (False, True):
         answer = ask(policy, seen, at_random=at_random)
@@ -154,23 +155,18 @@ def test_recurrent_ppo_remembers_as_the_model_does():
 
 
 def test_a_memory_does_not_overflow():
-    lstm = Lstm(2, 3)
-    lstm.view(np.full(lstm.length, 500.0, np.float32))
+    network = Network(hidden=[], lstm=3)
+    weights = {name: np.full(shape, 500.0, np.float32) for name, shape in weight_shapes(network, 2, 1, False).items()}
     with np.errstate(all="raise"):
-        hidden, state = lstm(np.full((1, 2), 500.0, np.float32), np.zeros((1, 6), np.float32))
-    assert np.isfinite(hidden).all()
+        outputs, state = PolicyNetwork(network, weights)(
+            np.full((1, 2), 500.0, np.float32), np.zeros((1, 6), np.float32)
+        )
+    assert np.isfinite(outputs).all()
     assert np.isfinite(state).all()
 
 
-def test_what_actors_cannot_compute_is_refused():
-    from rlctl.core.errors import ConfigError
-
-    class Pictures(gymnasium.Env):
-        observation_space, action_space = spaces.Box(0, 255, (3, 36, 36), np.uint8), spaces.Discrete(2)
-
-    with pytest.raises(ConfigError, match="NatureCNN"):
-        policy_spec(PPO("CnnPolicy", Pictures()))
-    with pytest.raises(ConfigError, match="LeakyReLU"):
-        policy_spec(PPO("MlpPolicy", env(spaces.Discrete(2)), policy_kwargs={"activation_fn": torch.nn.LeakyReLU}))
-    with pytest.raises(ConfigError, match="gSDE"):
-        policy_spec(PPO("MlpPolicy", env(BOX), use_sde=True))
+def test_weights_of_other_shapes_are_refused():
+    model = PPO("MlpPolicy", env(BOX), seed=1)
+    policy = ActorPolicy(policy_spec(model), model.get_env().layout, spaces.Box(-1.0, 1.0, (3,)))
+    with pytest.raises(ValueError, match="broadcast"):
+        policy.load(policy_weights(model))

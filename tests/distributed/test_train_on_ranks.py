@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 from mpi_runner import ROOT, mpiexec, survives_a_dead_rank
 
 from rlctl.distributed.launch.launcher import stale_shm
-from rlctl.executors.local.processes import children_of, family, send_signal
+from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.mpi import clean_environment, mpiexec_command
 
 CONFIG = """
@@ -163,8 +164,8 @@ def test_a_killed_learner_ends_the_job_and_the_message_says_how_to_go_on(
 def test_no_rank_outlives_a_killed_launcher(begin: Begin, tmp_path: Path, token: str) -> None:
     process = begin("wait")
     until_begun(tmp_path, process)
-    (launcher,) = children_of(process.pid)
-    os.kill(launcher, signal.SIGKILL)
+    (launcher,) = psutil.Process(process.pid).children()
+    launcher.kill()
     code, _, err = ended(process)
     assert code in (70, 75), err
     assert "the ranks died before the training was over" in err

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlctl.core.task import Resources, TaskId, TaskSpec
-from rlctl.executors.application import Application
+from rlctl.executors.application import Application, ProgramEnvironments
 from rlctl.executors.backend import Attempt
 from rlctl.executors.parsl.block_program import BlockProgram, hosts_of_block
 
@@ -13,7 +13,7 @@ from rlctl.executors.parsl.block_program import BlockProgram, hosts_of_block
 def program(folder: Path, ranks: int) -> BlockProgram:
     spec = TaskSpec(TaskId("a"), executable="./solve", arguments=("in",), environment={"MINE": "1"})
     attempt = Attempt("a.1", TaskId("a"), 1, spec, Resources(ranks=ranks, cores_per_rank=2), ())
-    return BlockProgram(attempt, folder, folder / "scratch", {}, {"PATH": str(folder)})
+    return BlockProgram(attempt, folder, folder / "scratch", ProgramEnvironments({"PATH": str(folder)}))
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def test_what_an_application_or_a_task_sets_wins_over_what_rlctl_sets(tmp_path: 
     own = {"OMP_NUM_THREADS": "7", "OMPI_MCA_pml": "ucx", "SLURM_OVERLAP": "0", "CUDA_VISIBLE_DEVICES": "3"}
     spec = TaskSpec(TaskId("a"), executable="./solve", environment={"OMP_NUM_THREADS": "8"}, application="own")
     attempt = Attempt("a.1", TaskId("a"), 1, spec, Resources(ranks=5, cores_per_rank=2), ())
-    applications = {"own": Application(environment=own)}
-    made = BlockProgram(attempt, tmp_path, tmp_path / "scratch", applications, {"PATH": str(tmp_path)})
+    environments = ProgramEnvironments({"PATH": str(tmp_path)}, {"own": Application(environment=own)})
+    made = BlockProgram(attempt, tmp_path, tmp_path / "scratch", environments)
     asked = made.prepare({"ROCR_VISIBLE_DEVICES": "1"})
     told, command = asked["environment"], asked["command"]
     assert (told["OMP_NUM_THREADS"], told["OMPI_MCA_pml"], told["SLURM_OVERLAP"]) == ("8", "ucx", "0")

@@ -121,12 +121,21 @@ def simulated(folder: Path, capacity: Capacity, eager: bool) -> Executor:
     return SimulatedExecutor(capacity, Says(), eager=eager, backfill=eager)
 
 
-def parsl(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+def parsl(
+    folder: Path,
+    capacity: Capacity,
+    eager: bool,
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+) -> Executor:
     """As many workers per node as it has cores, of the six that all tests share."""
-    from rlctl.executors.parsl import ParslExecutor, ParslOptions
+    from rlctl.executors.parsl.backend import ParslBackend
+    from rlctl.executors.parsl.options import ParslOptions
 
-    own = ParslOptions(workers_per_node=capacity.cores)
-    return ParslExecutor(shared.executor, capacity, folder / "work", eager=eager, options=own, **options)
+    initial = None if initializer is None else (initializer, initargs)
+    how = ParslOptions(workers_per_node=capacity.cores)
+    backend = ParslBackend(shared.executor, capacity, folder / "work", how, initializer=initial)
+    return Executor(backend, eager=eager)
 
 
 def own(

@@ -47,16 +47,25 @@ class Site:
         self.semaphores: set[str] = set()  # of managers that were looked at
         self._opened: list[Any] = []
 
-    def open(self, workers: int = 1, capacity: Capacity | None = None, **options: Any) -> Any:
-        from rlctl.executors.parsl import ParslExecutor, ParslOptions
+    def open(
+        self,
+        workers: int = 1,
+        capacity: Capacity | None = None,
+        executor: Any = None,
+        *,
+        eager: bool = True,
+        lease_s: float = 5.0,
+    ) -> Any:
+        from rlctl.executors.parsl.backend import ParslBackend
+        from rlctl.executors.parsl.options import ParslOptions
 
-        opened = ParslExecutor(
-            options.pop("executor", None) or workers_of_parsl(workers),
+        backend = ParslBackend(
+            executor or workers_of_parsl(workers),
             capacity or Capacity(nodes=workers, cores=1),
             self.folder / "work",
-            options=ParslOptions(lease_s=options.pop("lease_s", 5.0)),
-            **options,
+            ParslOptions(lease_s=lease_s),
         )
+        opened = Executor(backend, eager=eager)
         self._opened.append(opened)
         return opened
 
@@ -345,14 +354,17 @@ import os, sys, time
 from pathlib import Path
 from parsl_workers import executor as workers_of_parsl
 from rlctl.core.machine import Capacity
+from rlctl.executors import Executor
 from rlctl.executors.event_log import Journal
-from rlctl.executors.parsl import ParslExecutor, ParslOptions
+from rlctl.executors.parsl.backend import ParslBackend
+from rlctl.executors.parsl.options import ParslOptions
 from rlctl.core.task import TaskId, TaskSpec
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     journal = Journal.create(folder / "journal.db", {})
-    executor = ParslExecutor(workers_of_parsl(2), Capacity(nodes=2), folder / "work", options=ParslOptions(lease_s=5.0))
+    options = ParslOptions(lease_s=5.0)
+    executor = Executor(ParslBackend(workers_of_parsl(2), Capacity(nodes=2), folder / "work", options))
     executor.attach(journal)
     for uid in ("ends", "stays"):
         script = "test -e go" if uid == "ends" else "test $(wc -l < stays.pids) -gt 1"
@@ -482,8 +494,7 @@ def test_a_campaign_is_steered_on_it_and_gone_on_with_after_a_kill(site: Site) -
 def test_a_configuration_names_an_executor_of_parsl(tmp_path: Path) -> None:
     from parsl.executors import HighThroughputExecutor
 
-    from rlctl.executors.parsl.factory import Parsl
-    from rlctl.executors.parsl.parsl_config import load_executor
+    from rlctl.executors.parsl.factory import Parsl, load_executor
 
     path = tmp_path / "site.py"
     path.write_text(
@@ -555,7 +566,7 @@ def test_it_works_with_what_parsl_does_unless_told_otherwise_and_without_its_pro
 def test_what_is_slow_to_notice_losses_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     from parsl.executors import HighThroughputExecutor
 
-    from rlctl.executors.parsl.parsl_config import warn_if_slow
+    from rlctl.executors.parsl.factory import warn_if_slow
 
     warn_if_slow(workers_of_parsl(1))
     assert not caplog.records

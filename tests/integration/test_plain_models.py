@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +16,8 @@ from spaces_of_all_kinds import ACTIONS, OBSERVATIONS
 
 import rlctl
 from rlctl.bundle import saved_policy
-from rlctl.bundle.manifest import to_bytes
 from rlctl.config.schema import Config
 from rlctl.environments.residual import ResidualPolicy
-from rlctl_agents import plain_model
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -243,18 +240,3 @@ def test_the_shipped_model_with_its_critic_answers_the_golden_pairs_in_stable_ba
     assert not answered["rlctl"]
     assert answered["actions"] == pairs["actions"].tolist()
     assert len({tuple(row) for row in answered["actions"]}) > 10
-
-
-def test_a_policy_that_was_saved_before_gets_its_plain_model(tmp_path: Path) -> None:
-    folder = tmp_path / "policy"
-    shutil.copytree(CONFIGS / "policies" / "annealing-ppo", folder)
-    before = saved_policy.load(folder).digest
-    (folder / "model_plain.zip").write_bytes(b"of another version")
-    data = json.loads((folder / "manifest.json").read_text())
-    del data["files"]["model_plain.zip"], data["checksum"]
-    (folder / "manifest.json").write_bytes(to_bytes(data))
-    assert saved_policy.load(folder).digest != before
-    plain_model.add(folder)
-    assert "model_plain.zip" in saved_policy.load(folder).manifest.files
-    assert golden([folder])[0]["same"]
-    assert {path.name for path in tmp_path.iterdir()} == {"policy"}

@@ -208,10 +208,9 @@ def test_wait_and_the_thread_of_the_journal_do_not_block_each_other(tmp_path: Pa
 
 @needs_parsl
 def test_threads_of_the_parsl_executor_are_guarded_too(tmp_path: Path) -> None:
-    from rlctl.executors.parsl import ParslExecutor
     from rlctl.executors.parsl.backend import ParslBackend
 
-    executor = ParslExecutor(shared.executor, Capacity(cores=1), tmp_path)
+    executor = Executor(ParslBackend(shared.executor, Capacity(cores=1), tmp_path))
     try:
         future = executor.submit_task(hanging())
         until(sleeping)

@@ -18,8 +18,7 @@ from rlctl.core.campaign import Decision
 from rlctl.core.sets import SetLayout
 from rlctl.monitoring.progress import Silent
 from rlctl_agents import training
-from rlctl_agents.maskable_ppo import maskable_ppo
-from rlctl_agents.ppo import ppo
+from rlctl_agents.sb3_learner import maskable_ppo, ppo
 
 CHOICES, OTHERS, COLOURS = 5, 3, 5
 LAYOUT = SetLayout(1, ((CHOICES, 1 + COLOURS), (OTHERS, 1 + COLOURS)))

@@ -21,7 +21,7 @@ from rlctl.core.errors import ConfigError
 from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
 from rlctl.monitoring.progress import Silent
 from rlctl_agents import training
-from rlctl_agents.ppo import ppo
+from rlctl_agents.sb3_learner import ppo
 from rlctl_agents.vec_env import TrainingVecEnv
 
 HEADS, COLOURS, LENGTH = (5, 3), 5, 8

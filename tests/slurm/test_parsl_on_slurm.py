@@ -15,6 +15,7 @@ from slurm_bed import Bed
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
+from rlctl.executors import Executor
 from rlctl.executors.mpi import find_mpiexec
 
 pytestmark = [pytest.mark.slurm, needs_parsl]
@@ -64,11 +65,13 @@ def test_tasks_run_on_all_nodes_of_a_block_and_again_when_their_job_is_cancelled
 ) -> None:
     from parsl.launchers import SrunLauncher
 
-    from rlctl.executors.parsl import ParslExecutor, ParslOptions
+    from rlctl.executors.parsl.backend import ParslBackend
+    from rlctl.executors.parsl.options import ParslOptions
 
     htex = workers(SrunLauncher())
     htex.provider.__class__ = type("Impatient", (type(htex.provider),), {"status_polling_interval": 1})
-    with ParslExecutor(htex, Capacity(nodes=2), tmp_path / "work", options=ParslOptions(lease_s=5.0)) as executor:
+    backend = ParslBackend(htex, Capacity(nodes=2), tmp_path / "work", ParslOptions(lease_s=5.0))
+    with Executor(backend) as executor:
         script = "echo $SLURMD_NODENAME >> {0}.nodes; test $(wc -l < {0}.nodes) -gt 1 || exec sleep 300"
         futures = executor.submit_tasks([shell(uid, script.format(uid)) for uid in "ab"])
         files = [tmp_path / "work" / f"{uid}.nodes" for uid in "ab"]
@@ -88,14 +91,14 @@ def test_a_program_runs_over_all_hosts_of_the_block_that_its_worker_is_master_of
 ) -> None:
     from parsl.launchers import SimpleLauncher
 
-    from rlctl.executors.parsl import ParslExecutor
+    from rlctl.executors.parsl.backend import ParslBackend
 
     code = (
         "import json, os; from mpi4py import MPI; c = MPI.COMM_WORLD; hosts = c.gather(os.environ['SLURMD_NODENAME'])\n"
         "if c.rank == 0: json.dump({'hosts': hosts}, open('m.json', 'w'))"
     )
     capacity = Capacity(nodes=1, cores=16)
-    with ParslExecutor(workers(SimpleLauncher()), capacity, tmp_path / "work") as executor:
+    with Executor(ParslBackend(workers(SimpleLauncher()), capacity, tmp_path / "work")) as executor:
         spec = TaskSpec(
             TaskId("m"),
             executable="python",

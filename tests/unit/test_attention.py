@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,15 +17,17 @@ from stable_baselines3 import PPO
 
 from rlctl.api import train
 from rlctl.bundle import golden, saved_policy
-from rlctl.bundle.attention import Attention, AttentionSpec
-from rlctl.bundle.manifest import as_data, validate
-from rlctl.bundle.network import ATTENTION, NumpyPolicy, declared_weights
+from rlctl.bundle.attention import AttentionSpec
+from rlctl.bundle.manifest import Network, as_data, validate
+from rlctl.bundle.network import NumpyPolicy, declared_weights
+from rlctl.bundle.policy_network import ATTENTION, PolicyNetwork
 from rlctl.config.load import load_config
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Decision
 from rlctl.core.errors import ConfigError, PolicyError
 from rlctl.core.sets import SetLayout
 from rlctl.distributed.actor.numpy_policies import ActorPolicy
+from rlctl.distributed.comm.transition_spec import TransitionSpec
 from rlctl_agents.policy_export import policy_spec, policy_weights
 from rlctl_agents.ppo.config import PPOConfig
 from rlctl_agents.ppo.networks import PrivilegedPolicy
@@ -57,10 +60,10 @@ def actor(spec: AttentionSpec = SPEC) -> AttentionActor:
     return AttentionActor(spec)
 
 
-def in_numpy(net: AttentionActor) -> Attention:
-    found = Attention(net.spec)
-    found.view(np.concatenate([tensor.detach().numpy().ravel() for _, tensor in net.weights()]))
-    return found
+def in_numpy(net: AttentionActor, dtype: Any = np.float32) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
+    weights = {f"{ATTENTION}{name}": tensor.detach().numpy().astype(dtype) for name, tensor in net.weights()}
+    found = PolicyNetwork(Network(hidden=[], attention=net.spec), weights)
+    return lambda x: found(x.astype(dtype), found.initial_state(len(x)))[0]
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -73,7 +76,7 @@ def test_numpy_computes_what_pytorch_does(layers: int, prior: int | None) -> Non
     ours = in_numpy(net)(x)
     assert np.isfinite(ours).all()
     assert np.abs(ours - theirs).max() < 1e-5
-    assert np.abs(in_numpy(net).exact(x.astype(np.float64)) - theirs).max() < 1e-5
+    assert np.abs(in_numpy(net, np.float64)(x) - theirs).max() < 1e-5
 
 
 def test_the_order_of_rows_does_not_matter_but_to_the_choices() -> None:
@@ -97,7 +100,7 @@ def test_where_nothing_is_there_all_compute_the_same() -> None:
         theirs = net(torch.from_numpy(x)).numpy()
     assert np.isfinite(theirs).all()
     assert np.abs(in_numpy(net)(x) - theirs).max() < 1e-5
-    assert np.abs(in_numpy(net).exact(x.astype(np.float64)) - theirs).max() < 1e-5
+    assert np.abs(in_numpy(net, np.float64)(x) - theirs).max() < 1e-5
 
 
 def test_it_looks_at_the_other_sets() -> None:
@@ -131,7 +134,7 @@ def test_a_policy_begins_as_the_rule_says() -> None:
     choices[np.arange(16), 0, 3] = 1.0
     seen = np.concatenate([x, np.ones((16, 5)), np.zeros((16, 2))], axis=1, dtype=np.float32)
     policy: Any = model().policy
-    logits = policy.towers.forward_actor(torch.from_numpy(seen)).detach().numpy()
+    logits = policy.mlp_extractor.forward_actor(torch.from_numpy(seen)).detach().numpy()
     assert logits[:, 0] == pytest.approx(FAVOUR)
     assert logits[:, 1:] == pytest.approx(0.0)
     assert model().predict(seen, deterministic=True)[0].ravel().tolist() == [0] * 16
@@ -146,7 +149,8 @@ def test_what_actors_compute_and_what_is_saved_is_the_model(tmp_path: Path) -> N
     x = rows(64)
     with torch.no_grad():
         theirs = actor_net(torch.from_numpy(x)).numpy()
-    policy = ActorPolicy(policy_spec(trained))
+    layout, space = TransitionSpec(LENGTH, 5, 2, 1), gymnasium.spaces.MultiDiscrete([5])
+    policy = ActorPolicy(policy_spec(trained), layout, space)
     policy.load(policy_weights(trained))
     seen = np.concatenate([x, np.ones((64, 5)), np.zeros((64, 2))], axis=1, dtype=np.float32)
     assert np.abs(policy.outputs(seen, policy.initial_state(64))[0] - theirs).max() < 1e-4

@@ -16,7 +16,7 @@ from torch import nn
 from rlctl.bundle import saved_policy
 from rlctl.bundle.spaces import Space, build, describe_space
 from rlctl.core.errors import PolicyError
-from rlctl_agents.bundle_export import actor_network, actor_weights
+from rlctl_agents.policy_export import actor_network, actor_weights
 
 ACTIONS = [
     spaces.Discrete(5),

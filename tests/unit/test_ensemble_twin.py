@@ -240,7 +240,7 @@ def test_a_task_that_can_never_run_fails_and_so_do_those_that_wait_for_it() -> N
         CampaignEnv(factory, UNEQUAL).reset(seed=0)
     campaign = factory.campaign(0)
     campaign.begin(UNEQUAL)
-    assert campaign.counts[TaskPhase.FAILED] == 4
+    assert campaign.state.counts[TaskPhase.FAILED] == 4
     assert campaign.outcome().ended
 
 
@@ -343,7 +343,7 @@ def test_canceled_by_hand_is_stopped() -> None:
     executor.cancel(driver.started[0])
     while decision is not None:
         decision = driver.step(lpt.act(decision))
-    assert driver.campaign.counts == {TaskPhase.DONE: 1, TaskPhase.FAILED: 0, TaskPhase.STOPPED: 1}
+    assert driver.campaign.state.counts == {TaskPhase.DONE: 1, TaskPhase.FAILED: 0, TaskPhase.STOPPED: 1}
     canceled = [event.uid for event in executor.events() if event.state is TaskState.CANCELED]
     assert len(canceled) == 1
 

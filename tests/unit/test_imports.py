@@ -18,7 +18,6 @@ SB3 = ("stable_baselines3", "sb3_contrib")
 LIGHT_AGENTS = (
     "rlctl_agents.algorithm",
     "rlctl_agents.action_support",
-    "rlctl_agents.env_setup",
     "rlctl_agents.sb3_learner",
     "rlctl_agents.on_policy.options",
     "rlctl_agents.off_policy.options",

@@ -8,7 +8,8 @@ from stable_baselines3.common.logger import Logger
 
 from rlctl.bundle import saved_policy
 from rlctl.core.campaign import Decision
-from rlctl_agents.bundle_export import actor_network, actor_weights, check_same_answers
+from rlctl_agents.bundle_export import check_same_answers
+from rlctl_agents.policy_export import actor_network, actor_weights
 from rlctl_agents.ppo.networks import PrivilegedPolicy
 from rlctl_agents.row_networks import MaskedHeads
 

@@ -12,7 +12,7 @@ from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualPolicy, residual_choices
 from rlctl.environments.twin_rollouts import rollout_on_twin
 from rlctl.plugins.registry import make_rule
-from rlctl_agents.ppo import ppo
+from rlctl_agents.sb3_learner import ppo
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 
 OPTIONS = {"films": 1, "allocation_s": 15.0}

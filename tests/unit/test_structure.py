@@ -24,7 +24,7 @@ FOREIGN: Mapping[str, frozenset[str]] = {
     "rlctl.environments.checked_env": frozenset({"item", "shape", "start"}),  # what environments of users return
     "rlctl.executors.functions.large_results": frozenset({"dtype"}),
     "rlctl.executors.parsl.blocks": frozenset({"launcher", "resources", "stderr_path"}),  # Parsl's providers and jobs
-    "rlctl.executors.parsl.parsl_config": frozenset({"executors", "label", "submit"}),
+    "rlctl.executors.parsl.factory": frozenset({"executors", "label", "submit"}),
     "rlctl.system.crash_report": frozenset({"name"}),  # specs of modules
 }
 """Optional attributes of other libraries' objects that a module asks for, by module."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError
+from rlctl.environments.reward_env import Game
 from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.off_policy.options import ReplayOptions
 
 
-class DQNConfig(LearnerOptions, ReplayOptions):
+class DQNConfig(ReplayOptions, LearnerOptions):
     """``train.options`` of DQN.
 
     Attributes:
@@ -27,11 +29,7 @@ class DQNConfig(LearnerOptions, ReplayOptions):
     exploration_final: float = Field(default=0.05, ge=0, le=1)
     max_grad_norm: float = Field(default=10.0, gt=0, le=1e6)
 
-    def check_exploration(self) -> None:
-        """Check that the exploration does not grow.
-
-        Raises:
-            ConfigError: it ends above where it begins.
-        """
+    def check(self, config: Config, game: Game) -> None:
+        """Raise ConfigError if the exploration grows."""
         if self.exploration_final > self.exploration_initial:
             raise ConfigError("must not be larger than exploration_initial", (*OPTIONS, "exploration_final"))

@@ -33,12 +33,8 @@ class ActorMaskablePPO(OnPolicyFromActors, MaskablePPO):
         """As for PPO; the masks are in the rows."""
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
-    def evaluate_minibatch(self, data: Any, actions: torch.Tensor) -> Any:
-        """Values, log-probabilities and entropies of a minibatch."""
-        return self.policy.evaluate_actions(data.observations, actions, action_masks=data.action_masks)
-
     def _evaluate(self, batch: ChunkBatch) -> Evaluation:
-        spec = self.link.source.transition_spec
+        spec = self.collector.transition_spec
         n_obs, n_mask = spec.n_obs, spec.n_mask
         rows = np.concatenate([batch.observations, batch.last_observations, batch.cut_observations])[:, :n_obs]
         masks = batch.observations[:, n_obs : n_obs + n_mask]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlctl.environments.reward_env import Game
 from rlctl_agents.algorithm import Width
 
 
@@ -24,6 +25,9 @@ class ReplayOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    output: ClassVar[str] = "plain"
+    """What the acting network gives; see ``rlctl.bundle.manifest.Network``."""
+
     learning_rate: float = Field(default=3e-4, gt=0, le=10)
     buffer_size: int = Field(default=100_000, ge=1, le=1 << 28)
     learning_starts: int = Field(default=1000, ge=0)
@@ -32,6 +36,6 @@ class ReplayOptions(BaseModel):
     updates_per_decision: float = Field(default=1.0, gt=0, le=1000)
     net_arch: list[Width] = Field(default_factory=lambda: [256, 256], max_length=16)
 
-    def manifest_network(self, output: str) -> dict[str, Any]:
-        """The acting network, as the manifest of a saved policy describes it."""
-        return {"hidden": self.net_arch, "activation": "relu", "output": output}
+    def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:
+        """See ``LearnerOptions.manifest_network``."""
+        return {"hidden": self.net_arch, "activation": "relu", "output": self.output}

@@ -68,6 +68,6 @@ class ChunkBatch:
         return columned[self._valid]
 
     def split(self, values: Float32) -> tuple[Float32, Float32, Float32]:
-        """Values of observations, last and cut observations, given one after the other, taken apart."""
+        """Split values of observations, last and cut observations, which lie one after the other."""
         ends = (len(self), len(self) + self.columns)
         return values[: ends[0]], values[ends[0] : ends[1]], values[ends[1] :]

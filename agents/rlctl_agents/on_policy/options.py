@@ -64,13 +64,14 @@ class OnPolicyOptions(BaseModel):
         """
         return max(1, self.n_steps // 8)
 
-    def check_memory(self, config: Config) -> None:
-        """Check that memory holds the decisions between two updates.
+    @property
+    def values_truncated(self) -> bool:
+        """As ``bootstrap`` says."""
+        return self.bootstrap
 
-        Raises:
-            ConfigError: there are too many.
-        """
-        count = config.train.num_envs if config.train else 1
+    def check_memory(self, config: Config) -> None:
+        """Raise ConfigError if memory cannot hold the decisions between two updates."""
+        count = config.training.num_envs
         if self.n_steps * count > MOST_DECISIONS:
             raise ConfigError(
                 f"n_steps of {self.n_steps} times train.num_envs of {count} are more than {MOST_DECISIONS} "
@@ -94,14 +95,16 @@ class ChoiceOptions(BaseModel):
     attention: AttentionSize = AttentionSize()
     residual: RuleEntry | None = None
 
-    def attention_spec(self, sets: SetLayout | None) -> dict[str, Any] | None:
-        """``rlctl.bundle.attention.AttentionSpec`` as a mapping; None: a perceptron.
+    @property
+    def rule(self) -> RuleEntry | None:
+        """As ``residual`` says."""
+        return self.residual
 
-        Raises:
-            ConfigError: there can be no such network.
-        """
+    def attention_spec(self, game: Game, seed: int) -> dict[str, Any] | None:
+        """``AttentionSpec`` as a mapping, None for a perceptron; raise ConfigError if there can be no such network."""
         if self.network == "perceptron":
             return None
+        sets = _set_layout(game, seed)
         if sets is None:
             raise ConfigError("this campaign's observation is not made of sets: use perceptron", (*OPTIONS, "network"))
         data = {"once": sets.once, "sets": [list(shape) for shape in sets.sets], "prior": sets.prior}
@@ -111,25 +114,21 @@ class ChoiceOptions(BaseModel):
             raise ConfigError(problem, (*OPTIONS, "attention"))
         return spec
 
-    def manifest_network(self, hidden: list[int], game: Game, seed: int) -> dict[str, Any]:
-        """The acting network, as the manifest of a saved policy describes it."""
-        spec = self.attention_spec(set_layout(game, seed))
+    def choosing_network(self, hidden: list[int], game: Game, seed: int) -> dict[str, Any]:
+        """The acting network; see ``LearnerOptions.manifest_network``."""
+        spec = self.attention_spec(game, seed)
         return {"hidden": hidden} if spec is None else {"hidden": [], "attention": spec}
 
     def check_choices(self, config: Config, game: Game) -> None:
-        """Check that network and rule suit the campaign.
-
-        Raises:
-            ConfigError: attention finds no sets of the right size, or the rule cannot be corrected.
-        """
+        """Raise ConfigError if attention finds no sets of the right size, or the rule cannot be corrected."""
         if self.network == "attention":
             self._check_sets(game, config.seed)
         if self.residual is not None:
             _check_rule(self.residual, config, game)
 
     def _check_sets(self, game: Game, seed: int) -> None:
-        sets = set_layout(game, seed)
-        self.attention_spec(sets)
+        self.attention_spec(game, seed)
+        sets = _set_layout(game, seed)
         assert sets is not None
         observation, actions = game_spaces(game, seed)
         numbers = flatdim(observation)
@@ -142,7 +141,7 @@ class ChoiceOptions(BaseModel):
             )
 
 
-def set_layout(game: Game, seed: int) -> SetLayout | None:
+def _set_layout(game: Game, seed: int) -> SetLayout | None:
     """The layout of observations that are made of sets; None for others."""
     if rewarded(game):
         return None

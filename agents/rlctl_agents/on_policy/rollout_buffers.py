@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +11,22 @@ from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from sb3_contrib.common.recurrent.buffers import RecurrentRolloutBuffer
 from stable_baselines3.common.buffers import RolloutBuffer
 
+if TYPE_CHECKING:
+    from rlctl.distributed.comm.polling import RankGroup
+
 
 class Filled:
     """Mixed into a buffer of Stable-Baselines3, which it makes of changing size.
 
     Minibatches are nearly equal: a rest of few transitions would be a noisy step of its own.
+
+    Attributes:
+        learners: whose minibatches are one together, with advantages normalised over it; None: this one is alone.
+        share: of this learner's samples in the last minibatch.
     """
 
-    minibatches: int | None = None
-    """In each pass; None: as ``batch_size`` says."""
+    learners: RankGroup | None = None
+    share = 1.0
 
     def fill(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Exchange the content: arrays that begin with [N], under the buffer's names for them."""
@@ -33,13 +40,28 @@ class Filled:
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
         """Minibatches, in random order."""
         for part in np.array_split(np.random.permutation(self.buffer_size), self.parts(batch_size)):
-            yield self._get_samples(part)  # type: ignore[attr-defined]
+            yield self._get_samples(part)
 
     def parts(self, batch_size: int | None) -> int:
-        """How many minibatches a pass has."""
-        if self.minibatches is not None:
-            return self.minibatches
-        return 1 if batch_size is None else max(1, round(self.buffer_size / batch_size))
+        """How many minibatches a pass has, of all learners as many."""
+        parts = np.array([1 if batch_size is None else max(1, round(self.buffer_size / batch_size))])
+        if self.learners is not None:
+            self.learners.max(parts)
+        return int(parts[0])
+
+    def _get_samples(self, *arguments: Any) -> Any:
+        data = super()._get_samples(*arguments)  # type: ignore[misc]
+        if self.learners is None:
+            return data
+        advantages = data.advantages
+        sums = [len(advantages), advantages.double().sum().item(), advantages.double().square().sum().item()]
+        moments = np.array(sums)
+        self.learners.sum(moments)
+        count, total, squares = moments
+        self.share = len(advantages) / count
+        mean = total / count
+        spread = np.sqrt(max(squares - count * mean**2, 0.0) / max(count - 1.0, 1.0))
+        return data._replace(advantages=(advantages - mean) / (spread + 1e-8))
 
 
 class FilledRolloutBuffer(Filled, RolloutBuffer):

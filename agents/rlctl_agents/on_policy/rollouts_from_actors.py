@@ -1,4 +1,4 @@
-"""PPO from asynchronous actors: what they did under an older policy counts as much as V-trace lets it.
+"""PPO from the chunks of asynchronous actors; V-trace corrects for the older policies that they acted by.
 
 Only the collection of rollouts is exchanged. The update is Stable-Baselines3's own, on the current policy's
 probabilities: the proximal policy is not the one that acted (Hilton et al., arXiv:2110.00641).
@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlctl.distributed.learner.metrics import lag_metrics
-from rlctl_agents.actor_link import ATTACHED, ActorLink, ended_infos
-from rlctl_agents.gradient_averaging import same_weights
-from rlctl_agents.on_policy.averaged_update import AveragedUpdate
+from rlctl.distributed.comm.chunk import lag_metrics
+from rlctl_agents.gradient_averaging import average_gradients, same_weights
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
 from rlctl_agents.on_policy.options import OnPolicyOptions
+from rlctl_agents.on_policy.rollout_buffers import FilledRolloutBuffer
 from rlctl_agents.on_policy.vtrace import vtrace
 from rlctl_agents.policy_export import policy_spec, policy_weights
+from rlctl_agents.vec_env import ended_infos
+
+if TYPE_CHECKING:
+    from rlctl.distributed.learner.collector import Collector
+    from rlctl.distributed.learner.context import LearnerContext
 
 Arrays = dict[str, NDArray[Any]]
+_ATTACHED = ("context", "collector", "bootstrap", "_spec", "_memory")
+"""Attributes that are not saved with a model."""
+FIGURES = (
+    *("train/policy_gradient_loss", "train/value_loss", "train/entropy_loss", "train/loss", "train/approx_kl"),
+    "train/clip_fraction",
+)
+"""Of an update, which several learners log the mean of."""
 
 
 @dataclass(slots=True)
@@ -49,69 +61,77 @@ class OnPolicyFromActors:
     """Mixed into an on-policy algorithm of Stable-Baselines3, whose buffer is one of ``rollout_buffers``.
 
     Attributes:
-        link: to actors and fellow learners.
+        context: of actors and fellow learners.
         waited_s: for chunks, in the last rollout.
     """
 
-    link: ActorLink
+    context: LearnerContext
+    collector: Collector
     waited_s = 0.0
     bootstrap = True
 
-    def attach(self, link: ActorLink, options: OnPolicyOptions) -> None:
-        """Learn from these actors; needed after construction and after ``load``.
-
-        Several learners begin with the weights of the first one.
-        """
-        self.link, self.bootstrap = link, options.bootstrap
+    def attach(self, context: LearnerContext, options: OnPolicyOptions) -> None:
+        """Learn from these actors, with the weights of the first learner; after construction and after ``load``."""
+        assert context.collector is not None
+        self.context, self.collector, self.bootstrap = context, context.collector, options.bootstrap
         self._spec = policy_spec(self)
-        self._update = AveragedUpdate()
-        if link.learners is not None:
-            same_weights(cast(Any, self).policy.parameters(), link.learners)
+        model = cast(Any, self)
+        if context.learners is not None and context.count > 1:
+            same_weights(model.policy.parameters(), context.learners)
+            buffer = model.rollout_buffer
+            buffer.learners = context.learners
+            average_gradients(model.policy.optimizer, context.learners, lambda: buffer.share, model.max_grad_norm)
 
     def publish(self) -> None:
         """Send actors the policy as it is now."""
-        self.link.source.publish(self._spec, policy_weights(self))
+        self.collector.publish(self._spec, policy_weights(self))
 
     def collect_rollouts(self, env: Any, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int) -> bool:
         """Fill the buffer from chunks; False ends the training, and what has come is not learned from."""
-        model, link = cast(Any, self), self.link
+        model, context = cast(Any, self), self.context
         model.policy.set_training_mode(False)
         callback.on_rollout_start()
-        if link.total(int(link.asked_to_stop())):
+        if context.total(int(context.stop.asked)):
             return False
         self.publish()
         began_s = time.monotonic()
-        chunks = link.source.next_batch(n_rollout_steps, link.asked_to_stop)
+        chunks = self.collector.next_batch(n_rollout_steps, context.stop)
         self.waited_s = time.monotonic() - began_s
         short = sum(chunk.size for chunk in chunks) < n_rollout_steps
-        if link.total(int(short)):
+        if context.total(int(short)):
             return False
         batch = ChunkBatch(chunks)
-        model.num_timesteps += link.total(len(batch))
+        model.num_timesteps += context.total(len(batch))
         infos, dones = ended_infos(chunks)
         model._update_info_buffer(infos, dones)
         callback.update_locals(locals())
         if not callback.on_step():
             return False
         rollout_buffer.fill(self._arrays(batch))
-        for name, value in lag_metrics(chunks, link.source.version).items():
+        for name, value in lag_metrics(chunks, self.collector.version).items():
             model.logger.record(name, value)
         callback.on_rollout_end()
         return True
 
     def train(self) -> None:
-        """One update; of several learners, that of all together."""
-        if self.link.count == 1:
+        """One update; several learners normalise advantages, average gradients and clip them together."""
+        model, learners = cast(Any, self), self.context.learners
+        if learners is None or learners.size == 1:
             super().train()  # type: ignore[misc]
-        else:
-            self._update.train(self, self.link)
-
-    def evaluate_minibatch(self, data: Any, actions: torch.Tensor) -> Any:
-        """Values, log-probabilities and entropies of a minibatch."""
-        return cast(Any, self).policy.evaluate_actions(data.observations, actions)
+            return
+        clip = model.max_grad_norm
+        model.max_grad_norm, model.normalize_advantage = np.inf, False
+        try:
+            super().train()  # type: ignore[misc]
+        finally:
+            model.max_grad_norm, model.normalize_advantage = clip, True
+        figures = np.array([model.logger.name_to_value[name] for name in FIGURES], np.float64)
+        learners.sum(figures)
+        for name, figure in zip(FIGURES, figures / learners.size, strict=True):
+            model.logger.record(name, figure)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), *ATTACHED]  # type: ignore[misc]
+        return [*super()._excluded_save_params(), *_ATTACHED]  # type: ignore[misc]
 
     def _arrays(self, batch: ChunkBatch) -> Arrays:
         model = cast(Any, self)
@@ -159,3 +179,11 @@ class OnPolicyFromActors:
     def _actions(self, batch: ChunkBatch) -> torch.Tensor:
         actions = self._tensor(batch.actions)
         return actions.long().flatten() if isinstance(cast(Any, self).action_space, spaces.Discrete) else actions
+
+
+class ActorPPO(OnPolicyFromActors, PPO):
+    """PPO from the chunks of actors."""
+
+    def _setup_model(self) -> None:
+        self.rollout_buffer_class = FilledRolloutBuffer
+        super()._setup_model()

@@ -1,4 +1,4 @@
-"""V-trace: what states are worth under the current policy, from what another, slightly older one did."""
+"""V-trace: values of states under the current policy, from steps of an older one."""
 
 from __future__ import annotations
 

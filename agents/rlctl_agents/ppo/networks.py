@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.torch_layers import create_mlp
 from torch import nn
 
 from rlctl_agents.row_networks import MaskedHeads, RowTowers
@@ -25,8 +25,8 @@ class Towers(RowTowers):
 
     def __init__(self, row_length: int, n_obs: int, n_mask: int, net_arch: list[int], clip: float | None) -> None:
         super().__init__(n_obs, n_mask, clip)
-        self.policy_net = _tower(n_obs, net_arch)
-        self.value_net = _tower(row_length - n_mask, net_arch)
+        self.policy_net = nn.Sequential(*create_mlp(n_obs, -1, net_arch, nn.Tanh))
+        self.value_net = nn.Sequential(*create_mlp(row_length - n_mask, -1, net_arch, nn.Tanh))
         self.latent_dim_pi = net_arch[-1] if net_arch else n_obs
         self.latent_dim_vf = net_arch[-1] if net_arch else row_length - n_mask
 
@@ -79,47 +79,11 @@ class PrivilegedPolicy(ActorCriticPolicy):
             **kwargs,
         )
 
-    def get_distribution(self, obs: PyTorchObs) -> Distribution:
-        """The distribution over actions."""
-        rows = self._rows(obs)
-        return self._distribution(self.towers.forward_actor(rows), rows)
-
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Actions, values and log-probabilities."""
-        rows = self._rows(obs)
-        latent_pi, latent_vf = self.towers(rows)
-        distribution = self._distribution(latent_pi, rows)
-        actions = distribution.get_actions(deterministic=deterministic)
-        log_prob = distribution.log_prob(actions)
-        return actions.reshape((-1, *self._action_shape)), self.value_net(latent_vf), log_prob
-
-    def evaluate_actions(
-        self, obs: PyTorchObs, actions: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Values, log-probabilities and entropies, for the update."""
-        rows = self._rows(obs)
-        latent_pi, latent_vf = self.towers(rows)
-        distribution = self._distribution(latent_pi, rows)
-        entropy = cast(torch.Tensor, distribution.entropy())  # each distribution used here knows it
-        return self.value_net(latent_vf), distribution.log_prob(actions), entropy
-
-    @property
-    def towers(self) -> RowTowers:
-        """Stable-Baselines3 calls them its extractor."""
-        return cast(RowTowers, self.mlp_extractor)
-
-    def _rows(self, obs: PyTorchObs) -> torch.Tensor:
-        return cast(torch.Tensor, self.extract_features(obs))
-
-    @property
-    def _action_shape(self) -> tuple[int, ...]:
-        return cast(tuple[int, ...], self.action_space.shape)
-
-    def _distribution(self, latent_pi: torch.Tensor, rows: torch.Tensor) -> Distribution:
-        heads = self.action_dist
-        if not isinstance(heads, MaskedHeads):
-            return self._get_action_dist_from_latent(latent_pi)
-        return heads.proba_distribution(self.action_net(latent_pi), self.towers.mask(rows))
+    def _get_action_dist_from_latent(self, latent_pi: torch.Tensor) -> Distribution:
+        if not isinstance(self.action_dist, MaskedHeads):
+            return super()._get_action_dist_from_latent(latent_pi)
+        mask = cast(RowTowers, self.mlp_extractor).mask
+        return self.action_dist.proba_distribution(self.action_net(latent_pi), mask)
 
     def _build_mlp_extractor(self) -> None:
         sizes, clip = (self.features_dim, self.n_obs, self.n_mask), self.observation_clip
@@ -153,21 +117,9 @@ class PrivilegedPolicy(ActorCriticPolicy):
 
 
 def set_bias(layer: nn.Module, bias: list[float]) -> None:
-    """Begin with these logits.
-
-    Raises:
-        ValueError: there are not so many.
-    """
+    """Begin with these logits; raise ValueError if they are more or fewer."""
     linear = cast(nn.Linear, layer)
     if len(bias) != linear.out_features:
         raise ValueError(f"logit_bias has {len(bias)} numbers for {linear.out_features} choices")
     with torch.no_grad():
         linear.bias.copy_(torch.tensor(bias))
-
-
-def _tower(width: int, net_arch: list[int]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for units in net_arch:
-        layers += [nn.Linear(width, units), nn.Tanh()]
-        width = units
-    return nn.Sequential(*layers)

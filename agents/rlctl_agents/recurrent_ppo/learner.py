@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sb3_contrib import RecurrentPPO
 
-from rlctl_agents.actor_link import ActorLink
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
 from rlctl_agents.on_policy.options import OnPolicyOptions
 from rlctl_agents.on_policy.rollout_buffers import FilledRecurrentRolloutBuffer
 from rlctl_agents.on_policy.rollouts_from_actors import Evaluation, OnPolicyFromActors
 from rlctl_agents.recurrent_ppo.networks import CriticMemory, run_along
 
+if TYPE_CHECKING:
+    from rlctl.distributed.learner.context import LearnerContext
+
 
 class ActorRecurrentPPO(OnPolicyFromActors, RecurrentPPO):
     """RecurrentPPO from the chunks of actors, each with the actor's memory at its begin."""
 
-    def attach(self, link: ActorLink, options: OnPolicyOptions) -> None:
+    def attach(self, context: LearnerContext, options: OnPolicyOptions) -> None:
         """See ``OnPolicyFromActors.attach``."""
-        super().attach(link, options)
+        super().attach(context, options)
         self._memory = CriticMemory()
 
     def _setup_model(self) -> None:

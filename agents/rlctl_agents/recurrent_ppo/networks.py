@@ -93,14 +93,8 @@ def _step(
 ) -> tuple[torch.Tensor, torch.Tensor, States, States]:
     """One step as ``RecurrentActorCriticPolicy.forward`` makes it, without an action."""
     features = policy.extract_features(rows)
-    pi_features, vf_features = (features, features) if policy.share_features_extractor else features
-    latent_pi, actor = policy._process_sequence(pi_features, actor, starts, policy.lstm_actor)
-    if policy.lstm_critic is not None:
-        latent_vf, critic = policy._process_sequence(vf_features, critic, starts, policy.lstm_critic)
-    elif policy.shared_lstm:
-        latent_vf, critic = latent_pi, actor
-    else:
-        latent_vf, critic = policy.critic(vf_features), actor
+    latent_pi, actor = policy._process_sequence(features, actor, starts, policy.lstm_actor)
+    latent_vf, critic = policy._process_sequence(features, critic, starts, policy.lstm_critic)
     values = policy.value_net(policy.mlp_extractor.forward_critic(latent_vf)).flatten()
     return policy.mlp_extractor.forward_actor(latent_pi), values, actor, critic
 

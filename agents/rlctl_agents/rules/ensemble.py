@@ -26,7 +26,7 @@ class EnsembleView(Protocol):
     total_cores: int
     free_cores: int
     free_gpus: int
-    up_gpus: int
+    total_gpus: int
     may_wait: bool
 
     def order(self, name: str, task: Any) -> float:
@@ -252,7 +252,7 @@ class Tetris(EnsembleRule):
         """Inner product of demand and what is free, each over the machine's; less the time that is left."""
         shape = self.wanted(state, task)[0]
         cores = shape.ranks / state.total_cores * state.free_cores / state.total_cores
-        gpus = shape.ranks * shape.gpu / max(1, state.up_gpus) * state.free_gpus / max(1, state.up_gpus)
+        gpus = shape.ranks * shape.gpu / max(1, state.total_gpus) * state.free_gpus / max(1, state.total_gpus)
         return float(cores + gpus - self.short * task.work_left_s / max(self._largest_s, 1e-9))
 
 

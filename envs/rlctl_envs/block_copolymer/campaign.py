@@ -67,11 +67,11 @@ class AnnealingCampaign(Campaign):
             self._open()
 
     def on_time(self, time_s: float) -> None:
-        """The clock stands at ``time_s``."""
+        """Advance the clock."""
         self._now = max(self._now, time_s)
 
     def on_event(self, event: Event) -> None:
-        """A segment ended; anything else does not matter here."""
+        """Take the result of a segment; other events are ignored."""
         if event.result is None or event.uid not in self._segments:
             return
         film, temperature, steps, ranks = self._segments.pop(event.uid)
@@ -91,7 +91,7 @@ class AnnealingCampaign(Campaign):
             self._asked.append(film)
 
     def decision(self) -> Decision | None:
-        """What to do with the film that has waited longest."""
+        """The decision on the film that has waited longest."""
         if self._decision is None and self._asked and not self.outcome().ended:
             film = self._asked[0]
             self._decision = Decision(
@@ -217,7 +217,7 @@ class AnnealingCampaign(Campaign):
         return [f for f in self.films.values() if f is not film]
 
     def _free_share(self) -> float:
-        """Of the cores, those that no segment has."""
+        """Share of the cores that no segment occupies."""
         return 1.0 - sum(s[3] for s in self._segments.values()) / self._capacity.total_cores
 
     def _most_ranks(self) -> int:
@@ -247,7 +247,7 @@ class AnnealingCampaign(Campaign):
             self._asked.append(film)
 
     def _failed(self, film: Film, failure: Failure | None) -> None:
-        """The film as it was before the segment is still there, unless it is the film that failed."""
+        """Try again from the film before the segment, unless the film diverged or has failed too often."""
         self.failures += 1
         film.failures += 1
         diverged = failure is Failure.DIVERGED

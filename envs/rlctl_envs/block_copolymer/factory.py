@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config.validation import check_options, key_prefix
+from rlctl.config.validation import check_options
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import ConfigError, LaunchError
+from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
 from rlctl.core.simulation import Launch, Simulated, TaskModel
-from rlctl.executors.mpi import mpiexec_command
+from rlctl.executors.mpi import require_mpiexec
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
 from rlctl_envs.block_copolymer.options import AnnealingOptions
@@ -46,8 +46,7 @@ class BlockCopolymer(CampaignFactory):
                     ("campaign", "options", name),
                 )
         if real and max(self.options.ranks) > 1:
-            with key_prefix(("campaign", "options")):
-                _require_mpiexec(max(self.options.ranks))
+            require_mpiexec(max(self.options.ranks), ("campaign", "options", "ranks"))
 
     def campaign(self, seed: int) -> AnnealingCampaign:
         """The campaign of instance ``seed``."""
@@ -85,13 +84,6 @@ class BlockCopolymer(CampaignFactory):
         """The films as they are now."""
         png = io.BytesIO()
         return {"films": png.getvalue()} if films_png(folder, records, png) else {}
-
-
-def _require_mpiexec(ranks: int) -> None:
-    try:
-        mpiexec_command(ranks)
-    except LaunchError as error:
-        raise LaunchError(f"{ranks} ranks want MPI: {error}; or set it to [1]", ("ranks",)) from error
 
 
 @lru_cache(maxsize=4096)

@@ -188,7 +188,7 @@ def _sums() -> Array:
 
 
 def features(power: NDArray[Any]) -> Array:
-    """What the modes say, without noise and contrast.
+    """Features of films, from the power of their modes, without noise and contrast.
 
     Args:
         power: [..., 32, 17] |c_k|^2 of coarse half spectra, ky first; k = 0 and the Nyquist modes do not count.
@@ -207,7 +207,7 @@ def features(power: NDArray[Any]) -> Array:
 def readings(
     seen: Array, contrast: Any, normals: Array, q_good: float = Q_GOOD, a_good: float = A_GOOD
 ) -> dict[str, Any]:
-    """What the instrument shows of many films at once.
+    """Measurements of many films, with the errors of the instrument.
 
     Args:
         seen: [..., 8] of :func:`features`.

@@ -68,7 +68,7 @@ class Film:
         return not self.recent
 
     def add(self, seen: Measurement) -> None:
-        """It was measured."""
+        """Add a measurement."""
         self.failures = 0
         self.temperature = seen.temperature
         self.measured += 1
@@ -118,7 +118,7 @@ class MaterialHistory:
     """Measured steps per second, by ranks."""
 
     def measured(self, seen: Measurement, q_before: float, low: float, high: float) -> None:
-        """A segment was measured; running means per temperature with a memory of about 30 segments."""
+        """Update the running means at a segment's temperature, with a memory of about 30 segments."""
         b = self.bins[min(BINS - 1, max(0, int((seen.temperature - low) / (high - low) * BINS)))]
         b.count += 1.0
         weight = 1.0 / min(b.count, 30.0)
@@ -129,13 +129,13 @@ class MaterialHistory:
         self.steps += seen.steps
 
     def timed(self, ranks: int, steps: int, seconds: float) -> None:
-        """A segment took so long; exponential mean over about five."""
+        """Update the rate of steps by a segment's duration: exponential mean over about five."""
         rate = steps / max(seconds, 1e-9)
         known = self.rate.get(ranks)
         self.rate[ranks] = rate if known is None else known + 0.2 * (rate - known)
 
     def end(self, film: Film, why: EndReason) -> None:
-        """A film was finished, or abandoned."""
+        """Add a film that was finished or abandoned."""
         self.ended.append(FinishedFilm(film, why))
         good = why is EndReason.GOOD
         q, amplitude = (film.recent[-1].q, film.recent[-1].amplitude) if film.recent else (0.0, 0.0)

@@ -96,12 +96,12 @@ class ActiveTask:
 
     @property
     def settled(self) -> bool:
-        """Whether it runs and nothing is being done about it."""
+        """Whether it runs, and is neither being stopped or resized nor waiting for a node."""
         return self.status is TaskPhase.RUNNING and not (self.waits_again or self.resizing or self.stopping)
 
     @property
     def final(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether its phase is final."""
         return self.status not in (TaskPhase.WAITING, TaskPhase.RUNNING)
 
 

@@ -83,7 +83,7 @@ class EnsembleCampaign(Campaign):
     # The driver's calls.
 
     def begin(self, capacity: Capacity) -> None:
-        """Learn the machine; those tasks arrive that are there at the beginning."""
+        """Take the machine's capacity, and let the first tasks arrive."""
         self._begin(capacity, self._jobs)
         self.tasks.arrivals()
 
@@ -93,7 +93,7 @@ class EnsembleCampaign(Campaign):
         self.reward_scale = self.tasks.account.scale
 
     def on_time(self, time_s: float) -> None:
-        """The clock stands at ``time_s``; tasks may have arrived."""
+        """Advance the clock; tasks whose time has come arrive."""
         if time_s > self.state.now_s:
             self.state.now_s = time_s
             self.tasks.account.elapse(time_s)
@@ -105,15 +105,15 @@ class EnsembleCampaign(Campaign):
         return self.tasks.coming[-1][0] if self.tasks.coming else math.inf
 
     def on_machine(self, machine: Machine) -> None:
-        """Nodes have come or gone. What was on those that went has to be placed anew."""
-        self.tasks.account.paid(machine.paid)
+        """Take changes of nodes; tasks on nodes that went are placed anew."""
+        self.tasks.account.paid_nodes = machine.paid
         for task in self.state.on_machine(machine):
             self.tasks.displaced(task)
         self.tasks.place_again()
         self.tasks.happened()
 
     def on_event(self, event: Event) -> None:
-        """A task started, reported, was lost, or ended."""
+        """Take a start, report, loss or end of a task."""
         task = self.tasks.uids.get(event.uid)
         if task is None or task.uid != event.uid:
             return
@@ -127,7 +127,7 @@ class EnsembleCampaign(Campaign):
             self.tasks.displaced(task)
 
     def decision(self) -> Decision | None:
-        """What next, while anything but waiting is possible and something has happened."""
+        """The open decision, if something has happened and anything but waiting is possible."""
         if self._decision is None and self.tasks.changed and not self.outcome().ended:
             self.state.may_wait = bool(self.state.running or self.tasks.coming) or not self._whole()
             if self._possible():
@@ -166,18 +166,18 @@ class EnsembleCampaign(Campaign):
         return self._start(choice.task, choice.shape)
 
     def outcome(self) -> Outcome:
-        """How it stands; over when the goal is reached, nothing is left, or the allocation or the window ends."""
+        """The result so far; it ends when the goal is reached, nothing is left, or the allocation or window ends."""
         state, account, goal = self.state, self.tasks.account, self.options.objective.goal
         left = bool(state.waiting or state.running or state.blocked or self.tasks.coming)
         window = self.options.objective.window_s
-        all_done = not left and self.counts[TaskPhase.DONE] > 0
+        all_done = not left and state.counts[TaskPhase.DONE] > 0
         reached = window is None and (all_done if goal is None else account.successes >= goal)
         ended = reached or not left or state.now_s >= self.deadline_s
         extra = {
             "masked_actions": float(self.masked),
             "tasks": float(len(state.tasks)),
-            "tasks_failed": float(self.counts[TaskPhase.FAILED]),
-            "tasks_stopped": float(self.counts[TaskPhase.STOPPED]),
+            "tasks_failed": float(state.counts[TaskPhase.FAILED]),
+            "tasks_stopped": float(state.counts[TaskPhase.STOPPED]),
             "attempts_failed": float(self.tasks.failures),
             "resizes": float(self.resizes),
             "occupancy": account.occupied_s / max(account.watched_s, 1e-9),
@@ -187,18 +187,13 @@ class EnsembleCampaign(Campaign):
         potential = account.potential(reached or (ended and goal is not None))  # then what is missing has its price
         return Outcome(ended, reached, account.successes, potential, extra, account.cost(ended))
 
-    @property
-    def counts(self) -> Mapping[TaskPhase, int]:
-        """Ended tasks by their state."""
-        return self.state.counts
-
     # Decisions.
 
     def _whole(self) -> bool:
         return not self.state.pool.absent and self.state.pool.nodes == self.state.capacity.nodes
 
     def _possible(self) -> bool:
-        """Whether anything but waiting is."""
+        """Whether anything but waiting is possible."""
         state = self.state
         if self.tasks.again:
             return False  # it is the executor's first in the queue: nothing may overtake it
@@ -221,7 +216,7 @@ class EnsembleCampaign(Campaign):
         return observe(self.state, choices, self._goal_left()), _mask(choices)
 
     def _residual_choices(self, proposal: Mapping[str, Any]) -> ResidualChoices:
-        """The same choices, and what a rule would do among them and marked."""
+        """The same choices, with the rule's own among them and marked."""
         decision = self._decision
         assert decision is not None
         choices = list(self._offered())
@@ -255,7 +250,7 @@ class EnsembleCampaign(Campaign):
         return WAITING
 
     def _chosen(self, action: Action) -> Choice | None:
-        """What an answer means; None if it is not allowed."""
+        """The choice that an action selects; None if it is not allowed."""
         if isinstance(action, Mapping):
             return self._named(action)
         index, offered = int(np.asarray(action).reshape(-1)[0]), self._offered()

@@ -1,4 +1,4 @@
-"""What an ensemble costs, and what its present state is worth."""
+"""Sums up the cost of an ensemble, and the potential of its state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FULL = 0.98
 
 
 class CostAccount:
-    """Adds up costs, and holds what the potential is made of.
+    """Sums up costs, and what the potential consists of.
 
     Args:
         areas: node-seconds that each task of the workload, by number, is thought to need at best.
@@ -27,6 +27,7 @@ class CostAccount:
         successes: tasks that are done and worth having, within the window if there is one.
         work: node-seconds that these were thought to need at best.
         scale: reward for one unit of cost is minus this; it makes returns about -1.
+        paid_nodes: nodes that are paid for now.
         watched_s: time so far, within the window if there is one.
         occupied_s: of it, weighted with the share of the GPUs that tasks held; of the cores, where there are no GPUs.
         full_s: of it, while that share was at least ``FULL``.
@@ -34,7 +35,7 @@ class CostAccount:
 
     def __init__(self, objective: Objective, state: EnsembleState, areas: list[float], gpu_s: list[float]) -> None:
         self._objective, self._state, self._areas = objective, state, areas
-        self._paid = state.capacity.nodes
+        self.paid_nodes = state.capacity.nodes
         self._at_s = 0.0
         self._sum = 0.0
         self._rate = 0.0  # of all tasks' slowdowns, per second
@@ -61,7 +62,7 @@ class CostAccount:
         self.scale = 1.0 / max(whole + o.slowdown * 2.0 * len(areas), 1e-9)
 
     def cost(self, ended: bool) -> float | None:
-        """So far; None where allocated node-seconds, which the driver counts, are all that costs."""
+        """Cost so far; None where it is the allocated node-seconds, which the driver counts."""
         goal = self._objective.goal
         if not ended or goal is None:
             return None if self._plain else self._sum
@@ -69,36 +70,32 @@ class CostAccount:
         return self._sum + self._objective.unreached * missing / self.scale
 
     def elapse(self, now_s: float) -> None:
-        """The clock stands at ``now_s``."""
+        """Charge the time until ``now_s``."""
         objective, since_s = self._objective, self._at_s
         self._at_s = now_s
         if objective.window_s is not None:
             since_s, now_s = max(since_s, objective.window_s[0]), min(now_s, objective.window_s[1])
         if now_s > since_s:
             state = self._state
-            busy, there = (self._gpus, state.up_gpus) if state.up_gpus else (state.busy_ranks, state.up_cores)
+            busy, there = (self._gpus, state.total_gpus) if state.total_gpus else (state.busy_ranks, state.total_cores)
             share = busy / there if there else 0.0
             self.watched_s += now_s - since_s
             self.occupied_s += share * (now_s - since_s)
             self.full_s += (now_s - since_s) * (share >= FULL)
-            rate = objective.node_second * self._paid + objective.gpu_second * self._gpus
+            rate = objective.node_second * self.paid_nodes + objective.gpu_second * self._gpus
             self._sum += (now_s - since_s) * (rate + objective.slowdown * self._rate)
 
-    def paid(self, nodes: int) -> None:
-        """So many nodes are paid for now."""
-        self._paid = nodes
-
     def arrived(self, task: ActiveTask) -> None:
-        """It is in the system from now on."""
+        """Begin to charge the slowdown of a task."""
         self._rate += 1.0 / max(task.reference_s, self._objective.bound_s)
 
     def queued(self, task: ActiveTask) -> None:
-        """It waits."""
+        """Add a task to the waiting work."""
         task.area = self._state.least_area(task)
         self._waiting += task.area
 
     def unqueued(self, task: ActiveTask) -> None:
-        """It waits no longer."""
+        """Remove a task from the waiting work."""
         self._waiting -= task.area
 
     def count(self, task: ActiveTask, sign: int) -> None:
@@ -112,12 +109,12 @@ class CostAccount:
         self._gpus += ranks * task.shape.gpu
 
     def progressed(self, task: ActiveTask, done: float) -> None:
-        """A task that runs has done so much of its work."""
+        """Set the share of its work that a running task has done."""
         self._partly += min(done, MOST_CREDIT) - min(task.done, MOST_CREDIT)
         task.done = done
 
     def ended(self, task: ActiveTask, now_s: float) -> None:
-        """It is in a final state."""
+        """Cease to charge a task, and count its success."""
         bound_s = max(task.reference_s, self._objective.bound_s)
         self._rate -= 1.0 / bound_s
         window = self._objective.window_s
@@ -128,7 +125,7 @@ class CostAccount:
                 self.work += self._areas[task.job.number]
 
     def potential(self, over: bool) -> float:
-        """Of the present state, in units of reward; see ``rlctl.environments.campaign_env.Episode``.
+        """Potential of the present state, in units of reward; see ``rlctl.environments.campaign_env.Episode``.
 
         Where all tasks have to end, what is left of them costs node-seconds. Where some have to succeed, so many are
         missing; in a window, so many have been gained. A running one counts for the share that is done.

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from rlctl.config.validation import check_options, key_prefix
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import ConfigError, LaunchError
+from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Outage
 from rlctl.core.task import TaskId, TaskSpec
-from rlctl.executors.mpi import mpiexec_command
+from rlctl.executors.mpi import require_mpiexec
 from rlctl.plugins.registry import make_placement
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
@@ -72,10 +72,7 @@ class Ensemble(CampaignFactory):
             raise ConfigError("only a twin is clairvoyant: leave it out", (*key, "clairvoyant"))
         most = max((ranks for ranks in self.options.ranks if ranks <= capacity.total_cores), default=1)
         if most > 1:
-            try:
-                mpiexec_command(most)
-            except LaunchError as error:
-                raise LaunchError(f"{most} ranks want MPI: {error}; or set it to [1]", (*key, "ranks")) from error
+            require_mpiexec(most, (*key, "ranks"))
 
     def campaign(self, seed: int) -> EnsembleCampaign:
         """The campaign of instance ``seed``."""

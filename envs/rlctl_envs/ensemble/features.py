@@ -50,7 +50,7 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None], goal_left: f
         x[at : at + GROUP] = (
             1.0,
             group.nodes / max(1, state.pool.nodes),
-            group.nodes * kind.cores / max(1, state.up_cores),
+            group.nodes * kind.cores / max(1, state.total_cores),
             group.free_cores / (nodes * kind.cores),
             group.free_gpus / (nodes * kind.gpus) if kind.gpus else 0.0,
             math.log2(kind.cores) / 6.0,
@@ -68,7 +68,7 @@ class _View:
     def __init__(self, state: EnsembleState) -> None:
         self.state = state
         self.unit_s = state.unit_s
-        self.cores = max(1, state.up_cores)
+        self.cores = max(1, state.total_cores)
         waiting = state.waiting_work_s
         running = max(state.promised_rank_s - state.busy_ranks * state.now_s, 0.0)
         self._areas: dict[int, float] = {}
@@ -94,7 +94,7 @@ class _View:
             math.log1p(len(state.blocked)) / 3.0,
             math.log1p(len(state.ended)) / 3.0,
             state.free_cores / self.cores,
-            state.free_gpus / state.up_gpus if state.up_gpus else 0.0,
+            state.free_gpus / state.total_gpus if state.total_gpus else 0.0,
             self.cores / max(1, state.capacity.total_cores),
             math.log(self.waiting_work + 1e-2) / 3.0,
             self.log(self.horizon_s),

@@ -61,6 +61,6 @@ class JobRequest:
     due: float = 0.0
 
     def need(self, shape: TaskShape) -> Resources:
-        """What it occupies so."""
+        """Resources that it occupies on a shape."""
         memory = None if self.memory_mb <= 0.0 else max(1, round(self.memory_mb / shape.ranks))
         return Resources(ranks=shape.ranks, gpus_per_rank=float(shape.gpu), memory_per_rank_mb=memory)

@@ -88,7 +88,7 @@ class TaskLifecycle:
             self._enqueue(task)
 
     def _lengthen(self, task: ActiveTask) -> None:
-        """The paths of those that it waits for are as long as its own, and their own time, at least."""
+        """Lengthen the paths of the tasks that it waits for to its own path and their own time, at least."""
         changed = [task]
         while changed:
             last = changed.pop()
@@ -108,7 +108,7 @@ class TaskLifecycle:
         self.changed, self._state.reported = True, None
 
     def progressed(self, task: ActiveTask, event: Event) -> None:
-        """A running task has reported how far it is."""
+        """Take the report of a running task."""
         assert event.progress is not None
         fraction, value = event.progress.get("fraction"), event.progress.get("value")
         if event.attempt != task.attempt or not isinstance(fraction, int | float) or not 0.0 <= fraction <= 1.0:
@@ -126,7 +126,7 @@ class TaskLifecycle:
             self._state.reported, self.changed = task, True
 
     def ended(self, task: ActiveTask, event: Event) -> None:
-        """An attempt has ended, and no other follows by itself."""
+        """Take the end of an attempt that no other follows by itself."""
         result = event.result
         assert result is not None
         asked = task.stopping
@@ -243,7 +243,7 @@ class TaskLifecycle:
             self._finish(task, TaskPhase.STOPPED)
 
     def _read(self, values: Mapping[str, Any]) -> tuple[bool, list[int]] | None:
-        """Whether a result is worth having, and the tasks that it brings forth; None: it makes no sense."""
+        """Whether a result is worth having, and the tasks that it spawns; None for garbage."""
         try:
             quality = float(values.get("quality", 1.0))
             children = [int(number) for number in values.get("children", ())]

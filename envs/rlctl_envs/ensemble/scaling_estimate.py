@@ -1,4 +1,4 @@
-"""What is learned of a kind of tasks while they run: how it scales, and how much faster it is on GPUs."""
+"""Estimates how tasks of a kind scale, and their gain on GPUs, from those that have run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ScalingEstimate:
         self._losses: dict[int, float] = {}
 
     def learn(self, estimate_s: float, ranks: int, gpu: bool, seconds: float) -> None:
-        """A task with this estimate has taken so long."""
+        """Learn from a task with this estimate that took ``seconds``."""
         self.measured += 1
         ratio = max(seconds, 1e-9) * ranks / estimate_s
         if gpu:

@@ -21,7 +21,7 @@ TrueDuration = Callable[[int, TaskShape], float]
 
 
 class NodeGroupState:
-    """Equal nodes, and what is free on those of them that are there.
+    """Equal nodes, and what is free on those that are present.
 
     Attributes:
         nodes: how many are there.
@@ -47,7 +47,8 @@ class EnsembleState:
         reported: the running task that has just reported how far it is; None: it was something else that happened.
         scalings: what is known of each kind.
         groups: the nodes.
-        free_cores, free_gpus: not taken, on nodes that are there.
+        total_cores, total_gpus: of the nodes that are present.
+        free_cores, free_gpus: of these, not taken.
         may_wait: whether anything will happen if nothing is started.
         truth: what tasks really take; None: hidden.
         waiting_work_s: estimated work of all that wait.
@@ -76,8 +77,8 @@ class EnsembleState:
         self.pool = NodePool(capacity, scoring)
         self.groups = [NodeGroupState(kind) for kind in capacity.kinds]
         self._group_of = [group for group in self.groups for _ in range(group.kind.nodes)]
-        self.up_cores, self.up_gpus = capacity.total_cores, capacity.total_gpus
-        self.free_cores, self.free_gpus = self.up_cores, self.up_gpus
+        self.total_cores, self.total_gpus = capacity.total_cores, capacity.total_gpus
+        self.free_cores, self.free_gpus = self.total_cores, self.total_gpus
         self.work_log = 0.0
         self.waiting_work_s = self.promised_rank_s = 0.0
         self.busy_ranks = 0
@@ -97,13 +98,8 @@ class EnsembleState:
     # What rules ask.
 
     @property
-    def total_cores(self) -> int:
-        """Of the nodes that are there."""
-        return self.up_cores
-
-    @property
     def time_left_s(self) -> float:
-        """Of the allocation."""
+        """Seconds until the end of the allocation."""
         return self.options.allocation_s - self.now_s
 
     @property
@@ -116,22 +112,22 @@ class EnsembleState:
         return ORDERS[name](task, self.now_s)
 
     def efficiency(self, task: ActiveTask, shape: TaskShape) -> float:
-        """Of what it would take of the machine, the share that is not lost to scaling, as far as is known; up to 1."""
+        """Estimated parallel efficiency of a task on a shape, up to 1."""
         return 1.0 / self.scalings[task.job.kind].loss(shape.ranks)
 
     def true_efficiency(self, task: ActiveTask, shape: TaskShape) -> float:
-        """The same as it really is, for comparison only; ValueError if it is hidden."""
+        """True parallel efficiency, for comparison only; ValueError if it is hidden."""
         if self.truth is None:
             raise ValueError("only a twin whose options say 'clairvoyant: true' knows how tasks really scale")
         number = task.job.number
         return self.truth(number, TaskShape(1, shape.gpu)) / (self.truth(number, shape) * shape.ranks)
 
     def seconds(self, task: ActiveTask, shape: TaskShape) -> float:
-        """What is left of a task on this shape, start-up included, as far as is known."""
+        """Estimated seconds for the rest of a task on this shape, start-up included."""
         return self._seconds(task, shape, 1.0 - self.believed(task))
 
     def whole_seconds(self, task: ActiveTask, shape: TaskShape) -> float:
-        """All of a task on this shape, start-up included, as far as is known."""
+        """Estimated seconds for all of a task on this shape, start-up included."""
         return self._seconds(task, shape, 1.0)
 
     def believed(self, task: ActiveTask) -> float:
@@ -144,7 +140,7 @@ class EnsembleState:
         return max(task.begun, min(task.begun + (1.0 - task.begun) * min(max(passed, 0.0), 1.0), 0.95))
 
     def fits(self, task: ActiveTask, shape: TaskShape) -> bool:
-        """Whether it can be started so now."""
+        """Whether a task can be started on a shape now."""
         if shape.ranks > self.free_cores or (shape.gpu and shape.ranks > self.free_gpus):
             return False
         if task.job.memory_mb <= 0.0:
@@ -166,7 +162,7 @@ class EnsembleState:
                 yield group
 
     def fitting(self, task: ActiveTask) -> list[TaskShape]:
-        """What it can be started on now, few ranks first."""
+        """Shapes on which a task can be started now, few ranks first."""
         return [shape for shape in task.shapes if self.fits(task, shape)]
 
     def wider(self, task: ActiveTask) -> list[TaskShape]:
@@ -180,13 +176,13 @@ class EnsembleState:
     # What the campaign changes.
 
     def enqueue(self, task: ActiveTask) -> None:
-        """It waits."""
+        """Add a waiting task."""
         self.waiting[task.job.number] = task
         self.waiting_work_s += task.work_left_s
         self.alike.setdefault(_alike(task), {})[task.job.number] = task
 
     def dequeue(self, task: ActiveTask) -> None:
-        """It does not wait any more."""
+        """Remove a waiting task."""
         del self.waiting[task.job.number]
         self.waiting_work_s -= task.work_left_s
         group = self.alike[_alike(task)]
@@ -195,12 +191,12 @@ class EnsembleState:
             del self.alike[_alike(task)]
 
     def arrive(self, task: ActiveTask) -> None:
-        """A new task has arrived."""
+        """Add a task that has arrived."""
         self.work_log += math.log(max(task.job.estimate_s, 1e-9))
         self.tasks[task.job.number] = task
 
     def shapes(self, job: JobRequest) -> tuple[TaskShape, ...]:
-        """What a task can ever be started on."""
+        """Shapes on which a task can ever be started."""
         found = []
         for gpu in (False, True):
             if job.gpu is (GpuUse.NO if gpu else GpuUse.NEED):
@@ -212,18 +208,18 @@ class EnsembleState:
         return tuple(sorted(found, key=lambda shape: shape.ranks))
 
     def charge(self, shape: TaskShape) -> float:
-        """Its share of the machine, in nodes."""
+        """Share of the machine that a shape takes, in nodes."""
         return shape.ranks * (self._node_of_gpu if shape.gpu else self._node_of_core)
 
     def least_area(self, task: ActiveTask) -> float:
-        """Node-seconds that what is left of a task takes at best, as far as is known; infinite: it can never run."""
+        """Least estimated node-seconds for the rest of a task; infinite if it can never run."""
         scaling = self.scalings[task.job.kind]
         return min(
             (scaling.seconds(task.work_left_s, s.ranks, s.gpu) * self.charge(s) for s in task.shapes), default=math.inf
         )
 
     def gpu_seconds(self, task: ActiveTask) -> float:
-        """GPU-seconds that it takes where it takes any, on as few as can be, as far as is known."""
+        """Estimated GPU-seconds of a task on as few GPUs as possible; 0 if it takes none."""
         shape = next((shape for shape in task.shapes if shape.gpu), None)
         if shape is None:
             return 0.0
@@ -246,7 +242,7 @@ class EnsembleState:
         task.placement = ()
 
     def on_machine(self, machine: Machine) -> list[ActiveTask]:
-        """Nodes have come or gone; running tasks that were placed on those that went are returned."""
+        """Take changes of nodes; returns the running tasks that were placed on those that went."""
         if machine.nodes != self.pool.nodes:
             self.pool.resize(machine.nodes)
         for node in range(machine.nodes):
@@ -259,8 +255,8 @@ class EnsembleState:
             group.nodes += 1
             group.free_cores += state.free_cores
             group.free_gpus += round(state.free_gpus)
-        self.up_cores = sum(group.nodes * group.kind.cores for group in self.groups)
-        self.up_gpus = sum(group.nodes * group.kind.gpus for group in self.groups)
+        self.total_cores = sum(group.nodes * group.kind.cores for group in self.groups)
+        self.total_gpus = sum(group.nodes * group.kind.gpus for group in self.groups)
         self.free_cores = sum(group.free_cores for group in self.groups)
         self.free_gpus = sum(group.free_gpus for group in self.groups)
         self._rooms.clear()
@@ -268,7 +264,7 @@ class EnsembleState:
         return [task for task in self.running.values() if any(part.node in gone for part in task.placement)]
 
     def learn(self, task: ActiveTask, seconds: float) -> None:
-        """A task has run from its beginning to its end, on one shape, in so many seconds."""
+        """Learn from a task that ran on one shape from beginning to end, in ``seconds``."""
         start_up_s = self._start_up_s[task.shape.ranks]
         scaling = self.scalings[task.job.kind]
         scaling.learn(task.job.estimate_s, task.shape.ranks, task.shape.gpu, max(seconds - start_up_s, 1e-9))

@@ -43,13 +43,13 @@ class EnsembleTwin:
         return [self._outcome(launch) for launch in launches]
 
     def stopped(self, launch: Launch, ran_s: float, asked: bool) -> None:
-        """One that writes checkpoints goes on from the last one: that of the moment, if it was asked to stop."""
+        """Keep the work of a task's last checkpoint; one that was asked to stop writes one before it ends."""
         number, attempt, *_ = self._under_way.pop(launch.spec.uid)
         self._dying.pop(number, None)  # it would have, later
         self._done[number] = self._saved(launch, number, attempt, ran_s, asked)
 
     def withdrawn(self, uid: TaskId) -> None:
-        """As if it had not been asked."""
+        """Undo an outcome of an attempt that does not take place."""
         asked = self._under_way.pop(uid)
         self._attempts[asked.number] = asked.attempt - 1
         self._done[asked.number] = asked.done

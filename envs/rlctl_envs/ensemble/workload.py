@@ -227,7 +227,7 @@ def _logged(rng: np.random.Generator, options: WorkloadOptions, count: int) -> l
 
 
 def _nearest(choices: Sequence[int], ranks: int) -> int:
-    """The choice that is off by the least factor."""
+    """The number of ranks that is off by the least factor."""
     return min(choices, key=lambda choice: abs(math.log(choice / ranks)))
 
 

@@ -7,15 +7,15 @@ campaign and not here.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from rlctl.environments.checked_env import finite_reward
 log = logging.getLogger(__name__)
 
 Info = Mapping[str, Any]
+_T = TypeVar("_T")
 Flatten = Callable[[Environment, Any, Info], Float32]
 _CLOSE_S = 5.0
 _LONGEST_EXPONENT = 30
@@ -137,30 +138,14 @@ class EnvGuard:
         Raises:
             _FailedError: it raised an exception, or takes too long.
         """
-        if self._section.step_timeout_s is None:
-            try:
-                return call()
-            except Exception as error:
-                raise _failed(error) from error
-        results: list[Any] = []
-        raised: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                results.append(call())
-            except BaseException as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join(self._section.step_timeout_s)
-        if thread.is_alive():
-            raise _FailedError(EnvFailure.HUNG, f"it takes more than {self._section.step_timeout_s:g} s")
-        if not raised:
-            return results[0]
-        if isinstance(raised[0], Exception):
-            raise _failed(raised[0]) from raised[0]
-        raise raised[0]
+        timeout_s = self._section.step_timeout_s
+        future = None if timeout_s is None else in_thread(call)
+        if future is not None and not wait([future], timeout_s).done:
+            raise _FailedError(EnvFailure.HUNG, f"it takes more than {timeout_s:g} s")
+        try:
+            return call() if future is None else future.result()
+        except Exception as error:
+            raise _failed(error) from error
 
     def _checked(self, env: Environment, observation: Any, info: Info, flatten: Flatten) -> Float32:
         try:
@@ -176,9 +161,7 @@ class EnvGuard:
         env, self.env = self.env, None
         if env is not None:
             # One that hangs is closed too: this often ends what it waits for, a process of its own for example.
-            closing = threading.Thread(target=_close, args=(env,), daemon=True)
-            closing.start()
-            closing.join(_CLOSE_S)
+            wait([in_thread(env.close)], _CLOSE_S)
         if failed.kind is EnvFailure.DIVERGED:
             return
         self._in_a_row += 1
@@ -199,6 +182,15 @@ def _failed(error: Exception) -> _FailedError:
     return _FailedError(kind, described(error))
 
 
-def _close(env: Environment) -> None:
-    with contextlib.suppress(Exception):
-        env.close()
+def in_thread(call: Callable[[], _T]) -> Future[_T]:
+    """Start a call in a daemon thread, which does not keep the process from its end."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future

@@ -18,13 +18,16 @@ from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.numpy_policies import ActorPolicy
 from rlctl.distributed.comm.chunk import ChunkRecorder
 from rlctl.distributed.comm.codec import ActorHello, PolicyWeights, Welcome, decode, encode
-from rlctl.distributed.comm.heartbeat import Heartbeat, Lease
+from rlctl.distributed.comm.heartbeat import Heartbeat
 from rlctl.distributed.comm.polling import Backoff
 from rlctl.distributed.comm.transition_spec import VectorEnvironment
 from rlctl.distributed.comm.transport import Message, MessageKind, Peer, Transport
 
 PATIENCE_S = 2.0
 """Time for an actor that must leave to finish its step; then the step is interrupted."""
+
+LOOK_S = 1e-3
+"""Time between two looks for messages: Open MPI may yield the core at each, to one of many actors that share it."""
 
 
 class LeaveError(Exception):
@@ -44,9 +47,6 @@ class Actor:
     """One actor; ``run`` returns when it must leave.
 
     Args:
-        number: of the actor, among the agent's.
-        learner: peer that it sends to.
-        limits: when to send.
         lease_s: a learner from which nothing was received for so long is gone.
         entropy: seeds the randomness of its actions.
         interrupt: called from another thread to get the main thread out of a step; None: steps are not interrupted.
@@ -69,7 +69,7 @@ class Actor:
         self.stopped = False
         self.reason = ""
         self._transport, self._entropy, self._interrupt, self._newer = transport, entropy, interrupt, newer
-        self._lease = Lease(lease_s)
+        self._lease_s, self._received_s = lease_s, time.monotonic()
         self._inbox: deque[Message] = deque()
         self._draining = threading.Lock()
         self._policy: ActorPolicy | None = None
@@ -83,9 +83,9 @@ class Actor:
         envs = self.envs
         spaces = describe(envs.observation_space, envs.action_space)
         hello = ActorHello(self.number, envs.count, envs.transition_spec, spaces)
-        self._transport.send(self.learner, MessageKind.HELLO, hello.encode())
+        self._transport.send(self.learner, MessageKind.HELLO, encode(hello))
         why = ""
-        with Heartbeat(self._beat, self._lease.lease_s):
+        with Heartbeat(self._beat, self._lease_s):
             try:
                 self._act()
             except LeaveError:
@@ -117,7 +117,8 @@ class Actor:
         while self._welcome is None or self._weights is None:
             backoff.nap()
             self.process_messages()
-        policy, envs, limits = ActorPolicy(self._welcome.policy_spec), self.envs, self.limits
+        envs, limits = self.envs, self.limits
+        policy = ActorPolicy(self._welcome.policy_spec, envs.transition_spec, envs.action_space)
         recorder = ChunkRecorder(envs.transition_spec, self.number, envs.count, limits.steps, policy.state_size)
         recorder.number = self._welcome.number
         self._acknowledged = recorder.number - 1
@@ -129,10 +130,13 @@ class Actor:
         policy.load(self._weights.flat)
         recorder.start(state)
         began_s, busy_s = time.monotonic(), 0.0
+        now_s = looked_s = began_s
         while True:
-            self.process_messages()
-            if self._newer is not None and (found := self._newer()) is not None:
-                self._use(found)
+            if now_s - looked_s >= LOOK_S:
+                looked_s = now_s
+                self.process_messages()
+                if self._newer is not None and (found := self._newer()) is not None:
+                    self._use(found)
             weights = self._weights
             output = policy.act(observations, state, random, weights.exploration, weights.at_random)
             stepped_s = time.monotonic()
@@ -148,6 +152,7 @@ class Actor:
                 or now_s - began_s >= limits.seconds
                 or (limits.episode and step.episode_ends)
             ):
+                self.process_messages()
                 backoff.reset()
                 while self._acknowledged < recorder.number - 1:
                     backoff.nap()
@@ -161,11 +166,11 @@ class Actor:
     def _on_message(self, message: Message) -> None:
         match message.kind:
             case MessageKind.WELCOME:
-                self._welcome = Welcome.decode(message.data)
+                self._welcome = decode(message.data)
             case MessageKind.WEIGHTS:
-                self._use(PolicyWeights.decode(message.data))
+                self._use(decode(message.data))
             case MessageKind.ACK:
-                self._acknowledged = decode(message.data)[0]
+                self._acknowledged = decode(message.data)
             case _:
                 pass  # a beat
 
@@ -178,7 +183,7 @@ class Actor:
         # Both threads do this; what they take must stay in order.
         with self._draining:
             for message in self._transport.poll():
-                self._lease.renew(time.monotonic())
+                self._received_s = time.monotonic()
                 if message.kind is MessageKind.STOP:
                     self._leave("the learner says stop")
                     self.stopped = True
@@ -195,7 +200,7 @@ class Actor:
         self._transport.send(self.learner, MessageKind.BEAT)
         self._drain()
         now_s = time.monotonic()
-        if self._lease.expired(now_s):
-            self._leave(f"the learner was silent for {self._lease.silent_s(now_s):.0f} s")
+        if now_s - self._received_s > self._lease_s:
+            self._leave(f"the learner was silent for {now_s - self._received_s:.0f} s")
         if self._leaving_s is not None and now_s - self._leaving_s > PATIENCE_S and self._interrupt is not None:
             self._interrupt()

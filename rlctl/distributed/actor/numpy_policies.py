@@ -6,27 +6,20 @@ observations is also an order of magnitude faster without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlctl.bundle.actions import ActionDistribution, Bernoulli, Categorical, Gaussian, Squashed
-from rlctl.bundle.attention import AttentionSpec
-from rlctl.bundle.policy_network import PolicyNetwork
-from rlctl.distributed.comm.transition_spec import Float32
-
-KINDS: Mapping[str, Callable[[Mapping[str, Any]], ActionDistribution]] = {
-    "categorical": lambda spec: Categorical(tuple(spec["heads"])),
-    "greedy": lambda spec: Categorical(tuple(spec["heads"]), greedy=True),
-    "bernoulli": lambda spec: Bernoulli(spec["outputs"]),
-    "gaussian": lambda spec: Gaussian(spec["low"], spec["high"]),
-    "squashed_gaussian": lambda spec: Squashed(spec["low"], spec["high"], drawn=True),
-    "deterministic": lambda spec: Squashed(spec["low"], spec["high"], drawn=False),
-}
-"""Distribution of the actions, by ``kind`` of the specification."""
+from rlctl.bundle.actions import action_distribution
+from rlctl.bundle.manifest import Network
+from rlctl.bundle.policy_network import LOG_STD, PolicyNetwork, views, weight_shapes
+from rlctl.distributed.comm.transition_spec import Float32, TransitionSpec
 
 
 @dataclass(slots=True)
@@ -50,40 +43,33 @@ class ActorPolicy:
     """A network and a distribution of actions, with weights of 0.
 
     Args:
-        spec: ``kind`` of the distribution and its ``heads``, ``outputs`` or bounds ``low`` and ``high``; ``n_obs``,
-            ``n_mask``, ``hidden``, ``activation``; ``clip`` of the observation, or None; ``lstm``: units of a recurrent
-            layer before the hidden ones, or 0; ``attention``: see ``rlctl.bundle.attention.AttentionSpec``, in place of
-            hidden layers, or None.
+        spec: ``network``, see ``rlctl.bundle.manifest.Network``, and whether it is ``greedy``, see
+            ``rlctl.bundle.actions.Categorical``.
+        layout: of the observations that ``act`` gets.
+        action_space: of the environments.
 
     Attributes:
-        length: of the flat weights: those of the network, then extra ones of the distribution.
+        length: of the flat weights, which lie as ``rlctl.bundle.policy_network.weight_shapes`` says.
         state_size: numbers of a recurrent policy's state, for each environment.
         initial_state: makes the state of a number of environments at the begin of an episode.
     """
 
-    def __init__(self, spec: Mapping[str, Any]) -> None:
-        self.n_obs, self.n_mask = int(spec["n_obs"]), int(spec["n_mask"])
-        self._distribution = KINDS[spec["kind"]](spec)
-        attention = spec.get("attention")
-        self._network = PolicyNetwork(
-            self.n_obs,
-            self._distribution.outputs,
-            spec["hidden"],
-            spec.get("activation", "tanh"),
-            spec.get("clip"),
-            int(spec.get("lstm") or 0),
-            None if attention is None else AttentionSpec.model_validate(attention),
-        )
-        self.length = self._network.length + self._distribution.extra
-        self.state_size = self._network.state_size
+    def __init__(self, spec: Mapping[str, Any], layout: TransitionSpec, action_space: spaces.Space[Any]) -> None:
+        self.n_obs, self.n_mask = layout.n_obs, layout.n_mask
+        network = Network.model_validate(spec["network"])
+        shapes = weight_shapes(network, self.n_obs, spaces.flatdim(action_space), isinstance(action_space, spaces.Box))
+        self.length = sum(map(math.prod, shapes.values()))
         self._flat = np.zeros(self.length, np.float32)
-        self._network.view(self._flat[: self._network.length])
-        self.initial_state = self._network.initial_state
+        self._weights = views(self._flat, shapes)
+        self._network = PolicyNetwork(network, self._weights)
+        self._describe = partial(action_distribution, action_space, output=network.output, greedy=spec["greedy"])
+        self._distribution = self._describe(self._weights.get(LOG_STD))
+        self.state_size, self.initial_state = self._network.state_size, self._network.initial_state
 
     def load(self, flat: Float32) -> None:
         """Use these weights; copied."""
         self._flat[:] = flat
-        self._distribution.load(self._flat[self._network.length :])
+        self._distribution = self._describe(self._weights.get(LOG_STD))
 
     def outputs(self, observations: Float32, state: Float32) -> tuple[Float32, Float32]:
         """Outputs of the last layer, and the new state."""
@@ -102,7 +88,7 @@ class ActorPolicy:
         Args:
             observations: [n, width], see ``rlctl.distributed.comm.transition_spec.TransitionSpec``.
             state: [n, state_size]; 0 where an episode begins.
-            exploration, at_random: see ``rlctl.distributed.learner.experience_source.ExperienceSource.publish``.
+            exploration, at_random: see ``rlctl.distributed.learner.collector.Collector.publish``.
         """
         masks = observations[:, self.n_obs : self.n_obs + self.n_mask] > 0.5 if self.n_mask else None
         if not at_random:

@@ -209,8 +209,7 @@ def make_vector_env(
         env_setup: called with each environment, or a vector of them, and the campaign's name; returns what is used.
         group: of the ranks that each environment spans; None: this process alone.
     """
-    assert config.train is not None
-    distributed = config.train.distributed
+    distributed = config.training.distributed
     options: dict[str, Any] = {
         "with_mask": with_mask,
         "with_privileged": with_privileged,
@@ -231,5 +230,5 @@ def make_vector_env(
         makers = [partial(maker, RealCampaigns(config, campaigns, folder / str(i))) for i in range(count)]
         return SequentialVectorEnv(makers, seeds, section=distributed.environment, **options)
     vector = CampaignVectorEnv(campaigns, count, seeds.seed, config.machine.capacity())
-    vector.seeds = seeds
+    vector.instance = seeds.episode
     return GymnasiumVectorEnv(env_setup(vector, game.name), name=f"campaign {game.name}", **options)

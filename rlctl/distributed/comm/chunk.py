@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ from rlctl.distributed.comm.codec import Bytes, decode, encode
 from rlctl.distributed.comm.transition_spec import EpisodeEnd, Float32, Step, TransitionSpec
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """T consecutive steps of an actor's n environments.
 
     Attributes:
@@ -37,7 +35,7 @@ class Chunk:
     state: Float32
     episode_ends: Sequence[tuple[int, EpisodeEnd]] = ()
     tasks: Sequence[str] = ()
-    failures: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, int] = {}
     elapsed_s: float = 0.0
     busy_s: float = 0.0
 
@@ -53,22 +51,42 @@ class Chunk:
             following[step, end.environment] = end.observation
         return following
 
+    def encode(self) -> Bytes:
+        """As a message; ``decode_chunk`` reads it."""
+        return encode(self._replace(transitions=_plain(self.transitions)))
+
 
 def flat_transitions(chunks: Sequence[Chunk]) -> NDArray[np.void]:
     """Transitions of all chunks, [N], environment by environment and in order of time."""
     dtype = chunks[0].transitions.dtype
-    plain = np.dtype((np.void, dtype.itemsize))  # copied at once, not field by field
-    return np.concatenate([chunk.transitions.view(plain).T.reshape(-1) for chunk in chunks]).view(dtype)
+    return np.concatenate([_plain(chunk.transitions).T.reshape(-1) for chunk in chunks]).view(dtype)
+
+
+def lag_metrics(chunks: Sequence[Chunk], version: int) -> dict[str, float]:
+    """How many versions old the acting policy was, over all transitions and by the duration of their steps.
+
+    Dropping stale chunks would drop those of slow simulations: whether their lag is larger must be visible.
+
+    Args:
+        version: of the newest policy.
+    """
+    if not chunks:
+        return {}
+    lags = [version - chunk.transitions["version"][:, 0] for chunk in chunks]
+    means, largest = np.array([np.mean(lag) for lag in lags]), max(int(np.max(lag)) for lag in lags)
+    sizes = np.array([chunk.size for chunk in chunks], float)
+    slowness = np.array([chunk.busy_s / len(chunk.transitions) for chunk in chunks])
+    metrics = {"learning/lag": float(np.average(means, weights=sizes)), "learning/lag_max": float(largest)}
+    order = np.argsort(slowness, kind="stable")
+    for part, which in enumerate(np.array_split(order, 4)):
+        if len(which):
+            mean = float(np.average(means[which], weights=sizes[which]))
+            metrics[f"learning/lag_by_duration/quarter_{part + 1}"] = mean
+    return metrics
 
 
 class ChunkRecorder:
     """Collects an actor's steps in one array, which is reused, until they are sent as a chunk.
-
-    Args:
-        actor: its number.
-        count: environments that are stepped together.
-        capacity: most steps in a chunk.
-        state_size: of a recurrent policy's state, for each environment.
 
     Attributes:
         number: of the next chunk.
@@ -113,91 +131,35 @@ class ChunkRecorder:
 
     def encode(self, last_observations: Float32, failures: Mapping[str, int], elapsed_s: float, busy_s: float) -> Bytes:
         """The chunk as a message; the next one gets the next number."""
-        note = {
-            "actor": self.actor,
-            "number": self.number,
-            "tasks": self._tasks,
-            "failures": dict(failures),
-            "elapsed_s": elapsed_s,
-            "busy_s": busy_s,
-        }
-        self.number += 1
-        return encode(
-            {"chunk": note, "metrics": [dict(end.metrics) for _, end in self._ends]},
-            transitions=self._transitions[: self.steps],
-            last_observations=last_observations,
-            state=self._state,
-            ends=_ends_array(self.spec, self._ends),
-        )
+        number, self.number = self.number, self.number + 1
+        transitions, counts = self._transitions[: self.steps], dict(failures)
+        return Chunk(
+            self.actor,
+            number,
+            transitions,
+            last_observations,
+            self._state,
+            self._ends,
+            self._tasks,
+            counts,
+            elapsed_s,
+            busy_s,
+        ).encode()
+
+
+def _plain(transitions: NDArray[np.void]) -> NDArray[np.void]:
+    """The same items without names of fields: they are copied and pickled at once, not field by field."""
+    return transitions.view(np.dtype((np.void, transitions.dtype.itemsize)))
 
 
 def decode_chunk(data: Bytes, spec: TransitionSpec) -> Chunk:
-    """The chunk in a message; its arrays are views of it.
+    """The chunk in a message.
 
     Raises:
         ValueError: it holds no chunk of this spec.
     """
-    note, arrays = decode(data)
-    ends = _episode_ends(spec, arrays["ends"], note["metrics"])
-    transitions = _structured(arrays["transitions"], spec.dtype)
-    return Chunk(
-        transitions=transitions,
-        last_observations=arrays["last_observations"],
-        state=arrays["state"],
-        episode_ends=ends,
-        **note["chunk"],
-    )
-
-
-def encode_step(spec: TransitionSpec, step: Step) -> Bytes:
-    """A step as a message, for a learner that steps remote environments."""
-    note = None
-    ends: dict[str, NDArray[Any]] = {}
-    if step.episode_ends or step.tasks:
-        note = {"tasks": list(step.tasks), "metrics": [dict(end.metrics) for end in step.episode_ends]}
-        ends = {"ends": _ends_array(spec, [(0, end) for end in step.episode_ends])}
-    return encode(
-        note,
-        observations=step.observations,
-        rewards=step.rewards,
-        durations=step.durations,
-        terminated=step.terminated,
-        truncated=step.truncated,
-        **ends,
-    )
-
-
-def decode_step(data: Bytes, spec: TransitionSpec) -> Step:
-    """The step in a message; its arrays are views of it."""
-    note, arrays = decode(data)
-    ends = [] if note is None else _episode_ends(spec, arrays["ends"], note["metrics"])
-    return Step(
-        arrays["observations"],
-        arrays["rewards"],
-        arrays["durations"],
-        arrays["terminated"],
-        arrays["truncated"],
-        [end for _, end in ends],
-        () if note is None else note["tasks"],
-    )
-
-
-def _ends_array(spec: TransitionSpec, ends: Sequence[tuple[int, EpisodeEnd]]) -> NDArray[np.void]:
-    rows = [(e.episode_return, step, e.environment, e.length, e.observation) for step, e in ends]
-    return np.array(rows, spec.end_dtype)
-
-
-def _episode_ends(
-    spec: TransitionSpec, array: NDArray[Any], metrics: Sequence[Mapping[str, float]]
-) -> list[tuple[int, EpisodeEnd]]:
-    ends = []
-    for one, more in zip(_structured(array, spec.end_dtype), metrics, strict=True):
-        episode_return, step, environment, length, observation = one
-        ends.append((int(step), EpisodeEnd(int(environment), observation, float(episode_return), int(length), more)))
-    return ends
-
-
-def _structured(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.void]:
-    if array.dtype.itemsize != dtype.itemsize:
-        raise ValueError(f"a chunk with items of {array.dtype.itemsize} bytes, not {dtype.itemsize}")
-    return array.view(dtype)
+    chunk: Chunk = decode(data)
+    size = chunk.transitions.dtype.itemsize
+    if size != spec.dtype.itemsize:
+        raise ValueError(f"a chunk with items of {size} bytes, not {spec.dtype.itemsize}")
+    return chunk._replace(transitions=chunk.transitions.view(spec.dtype))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import signal
 import sys
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import gymnasium
-import numpy as np
 
 from rlctl.distributed.comm.codec import Bytes, decode, encode
 from rlctl.distributed.comm.polling import LIMIT_S, receive
@@ -44,14 +42,7 @@ _T = TypeVar("_T")
 
 
 class CollectiveGroup:
-    """The first rank's side of a group.
-
-    Args:
-        comm: of the group; making this is collective with ``follow_calls`` on the other ranks.
-
-    Attributes:
-        comm: for the environments; calls are announced over a copy of it.
-    """
+    """The first rank's side of a group, which announces calls over a copy of its communicator."""
 
     def __init__(self, comm: Intracomm) -> None:
         self.comm = comm
@@ -59,11 +50,7 @@ class CollectiveGroup:
         self._pending: list[tuple[Request, Bytes]] = []
 
     def makers(self, maker: Maker, count: int = 1) -> list[Callable[[], CollectiveEnv]]:
-        """Makers of ``count`` environments whose calls are repeated on all ranks.
-
-        Args:
-            maker: called with ``comm``.
-        """
+        """Makers of ``count`` environments whose calls are repeated on all ranks; ``maker`` is called with ``comm``."""
 
         def make(number: int) -> CollectiveEnv:
             return CollectiveEnv(self.call("make", number, partial(maker, self.comm)), self, number)
@@ -94,8 +81,7 @@ class CollectiveGroup:
     def _announce(self, name: str, number: int, args: Any = (), kwargs: Any = None) -> None:
         from mpi4py import MPI
 
-        # Actions and options are whatever the environment takes.
-        data = encode([name, number], arguments=np.frombuffer(pickle.dumps((args, kwargs)), np.uint8))
+        data = encode((name, number, args, kwargs))
         self._pending = [(request, sent) for request, sent in self._pending if not request.Test()]
         self._pending += [(self._own.Isend([data, MPI.BYTE], rank, _TAG), data) for rank in range(1, self._own.size)]
 
@@ -137,11 +123,7 @@ class CollectiveEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 def follow_calls(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patience_s: float = PATIENCE_S) -> None:
     """Repeat the first rank's calls on this rank's environments, until it dismisses the group or is dead.
 
-    Args:
-        maker: as the first rank's.
-        comm: of the group; collective with ``CollectiveGroup``.
-        limit_s: the longest nap of a wait.
-        patience_s: see ``PATIENCE_S``.
+    Making a ``CollectiveGroup`` on the first rank is collective with this.
 
     Raises:
         Exception: raised by an environment on this rank and not on the first one.
@@ -152,13 +134,12 @@ def follow_calls(maker: Maker, comm: Intracomm, limit_s: float = LIMIT_S, patien
     try:
         while True:
             data = receive(own, 0, _TAG, limit_s, None if failed is None else patience_s)
-            (name, number), arrays = (("", 0), {}) if data is None else decode(data)
+            name, number, args, kwargs = ("", 0, (), {}) if data is None else decode(data)
             if failed is not None and name != _FAILED:
                 raise failed
             failed = None
             if name == _LEAVE:
                 return
-            args, kwargs = pickle.loads(arrays["arguments"].tobytes())
             try:
                 if name == "make":
                     envs[number] = maker(comm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -12,12 +11,7 @@ BEATS = 4
 
 
 class Heartbeat:
-    """Calls ``beat`` four times per lease, and at least once per second; a context manager.
-
-    Args:
-        beat: called from the thread; an exception from it ends the thread.
-        lease_s: duration of the lease.
-    """
+    """Calls ``beat`` four times per lease, and at least once per second, until it raises; a context manager."""
 
     def __init__(self, beat: Callable[[], None], lease_s: float) -> None:
         self._beat = beat
@@ -37,28 +31,3 @@ class Heartbeat:
         with suppress(BaseException):
             while not self._over.wait(self._interval_s):
                 self._beat()
-
-
-class Lease:
-    """Expires when nothing was received from a peer for ``lease_s``.
-
-    >>> lease = Lease(10.0, clock=lambda: 0.0)
-    >>> lease.expired(9.0), lease.expired(11.0)
-    (False, True)
-    """
-
-    def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.lease_s = lease_s
-        self._renewed_s = clock()
-
-    def renew(self, now_s: float) -> None:
-        """Something was received from the peer."""
-        self._renewed_s = now_s
-
-    def silent_s(self, now_s: float) -> float:
-        """How long nothing was received."""
-        return now_s - self._renewed_s
-
-    def expired(self, now_s: float) -> bool:
-        """Whether the peer counts as gone."""
-        return self.silent_s(now_s) > self.lease_s

@@ -36,12 +36,7 @@ def limit_s(ranks: int) -> float:
 
 
 class Backoff:
-    """Growing naps, one after each look that found nothing.
-
-    Args:
-        limit_s: the longest nap.
-        sleep: replaces ``time.sleep``, for tests under a virtual clock.
-    """
+    """Growing naps of up to ``limit_s``, one after each look that found nothing."""
 
     def __init__(self, limit_s: float = LIMIT_S, sleep: Callable[[float], None] | None = None) -> None:
         self.limit_s = limit_s
@@ -63,7 +58,6 @@ def wait(request: Request, limit_s: float = LIMIT_S, until_s: float | None = Non
     """Sleep until a request is done; whether it is.
 
     Args:
-        limit_s: the longest nap.
         until_s: give up after so many seconds; the request stays open. None: never.
 
     Raises:
@@ -82,7 +76,6 @@ def receive(comm: Comm, source: int, tag: int, limit_s: float = LIMIT_S, until_s
     """Sleep until a message arrives, and return it.
 
     Args:
-        limit_s: the longest nap.
         until_s: give up after so many seconds, and return None. None: never.
 
     Raises:
@@ -104,12 +97,7 @@ def receive(comm: Comm, source: int, tag: int, limit_s: float = LIMIT_S, until_s
 class RankGroup:
     """Collectives over the ranks of a communicator, which sleep while they wait for each other.
 
-    Args:
-        comm: all its ranks call the same, in the same order.
-        limit_s: the longest nap.
-
-    Attributes:
-        size, rank: of the communicator.
+    All ranks call the same, in the same order.
     """
 
     def __init__(self, comm: Comm, limit_s: float = LIMIT_S) -> None:
@@ -139,17 +127,17 @@ class RankGroup:
         return int(array[0])
 
     def broadcast(self, note: Any) -> Any:
-        """The first rank's note, which JSON can hold, on all."""
-        data = encode(note).copy() if self.rank == 0 else EMPTY
+        """The first rank's note, which is pickled, on all."""
+        data = encode(note) if self.rank == 0 else EMPTY
         size = np.array([len(data)], np.int64)
         wait(self._comm.Ibcast(size, 0), self._limit_s)
         if self.rank:
             data = np.zeros(int(size[0]), np.uint8)
         wait(self._comm.Ibcast(data, 0), self._limit_s)
-        return decode(data)[0]
+        return decode(data)
 
     def gather(self, note: Any) -> list[Any] | None:
-        """The notes of all ranks, which JSON can hold, on the first one; None elsewhere."""
+        """The notes of all ranks, which are pickled, on the first one; None elsewhere."""
         from mpi4py import MPI
 
         data, first = encode(note), self.rank == 0
@@ -160,4 +148,4 @@ class RankGroup:
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         target = [everything, sizes.tolist(), starts[:-1].tolist(), MPI.BYTE] if first else None
         wait(self._comm.Igatherv(data, target, 0), self._limit_s)
-        return [decode(everything[a:b])[0] for a, b in itertools.pairwise(starts)] if first else None
+        return [decode(everything[a:b]) for a, b in itertools.pairwise(starts)] if first else None

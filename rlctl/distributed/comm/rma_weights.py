@@ -1,7 +1,7 @@
 """The policy in the learner's memory, which actors read without its help: MPI one-sided communication.
 
-An actor can look for a newer policy before every step instead of with every acknowledgement. All ranks make the window
-together, so a replacement of a lost actor has none and is sent the policy.
+An actor looks for a newer policy between steps instead of waiting for the next acknowledgement. All ranks make the
+window together, so a replacement of a lost actor has none and is sent the policy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlctl.distributed.comm.codec import EMPTY, Bytes, PolicyWeights
+from rlctl.distributed.comm.codec import EMPTY, Bytes, PolicyWeights, decode
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
@@ -24,8 +24,7 @@ _HEAD = struct.Struct("<qq")
 class WeightsWindow:
     """Room for one ``PolicyWeights`` message in the memory of each learner; collective over ``comm``.
 
-    Args:
-        learner: rank in whose memory this rank reads or, if it is its own rank, writes.
+    This rank reads in the memory of ``learner`` or, if it is its own rank, writes there.
     """
 
     def __init__(self, comm: Intracomm, learner: int) -> None:
@@ -57,10 +56,11 @@ class WeightsWindow:
         data: Bytes = np.empty(length + _HEAD.size, np.uint8)
         self._read(data, 0)
         found, again = _HEAD.unpack(bytes(data[: _HEAD.size]))
-        if again != length:  # replaced in between by one of another length, which no training does
+        if again != length:  # replaced in between by one of another length: it is read the next time
             return None
         self._version = found
-        return PolicyWeights.decode(data[_HEAD.size :])
+        weights: PolicyWeights = decode(data[_HEAD.size :])
+        return weights
 
     def _read(self, into: Bytes, at: int) -> None:
         self._window.Lock(self._learner, self._mpi.LOCK_SHARED)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
@@ -58,20 +58,6 @@ class TransitionSpec:
             align=True,
         )
 
-    @cached_property
-    def end_dtype(self) -> np.dtype[Any]:
-        """Of the end of an episode, see ``EpisodeEnd``; ``step`` counts from 0 within the chunk."""
-        return np.dtype(
-            [
-                ("episode_return", np.float64),
-                ("step", np.int32),
-                ("environment", np.int32),
-                ("length", np.int32),
-                ("observation", np.float32, (self.width,)),
-            ],
-            align=True,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Seeds:
@@ -98,8 +84,7 @@ class Seeds:
         return int(sequence.generate_state(1)[0])
 
 
-@dataclass(frozen=True, slots=True)
-class EpisodeEnd:
+class EpisodeEnd(NamedTuple):
     """An episode that ended in a step.
 
     Attributes:
@@ -114,11 +99,10 @@ class EpisodeEnd:
     observation: Float32
     episode_return: float
     length: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Outcome of a step of n environments; one whose episode ended has already begun the next.
 
     Attributes:

@@ -11,12 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 
 from rlctl.core.errors import LaunchError
 from rlctl.distributed.launch import stale_shm, status_file
@@ -34,6 +32,7 @@ from rlctl.executors.mpi import (
 )
 from rlctl.executors.slurm.commands import pmi_problem
 from rlctl.system.crash_report import EXIT_CODE
+from rlctl.system.interrupts import requested_by_signals
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""
@@ -124,29 +123,6 @@ def _check_same(family: Launcher, found: str, environment: Mapping[str, str]) ->
         )
 
 
-@dataclass(slots=True)
-class _Signals:
-    """Signals that were received, in order."""
-
-    numbers: list[int] = field(default_factory=list)
-
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        self.numbers.append(number)
-
-
-@contextmanager
-def _receiving() -> Iterator[_Signals]:
-    asked = _Signals()
-    before = {
-        number: signal.signal(number, asked.receive) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    }
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run(
     program: Sequence[str],
     ranks: int,
@@ -178,11 +154,12 @@ def run(
     status = out.parent / f".{out.name}.{token}.ranks"
     scratch = Path(tempfile.mkdtemp(prefix="rlctl-"))
     before = stale_shm.present()
+    asked: list[int] = []  # by signals, in order
     try:
         start = prepare(ranks, starter, scratch)
         status.touch()
         environment = {**start.environment, status_file.VARIABLE: str(status.absolute()), _MARK: token}
-        with _receiving() as asked:
+        with requested_by_signals(asked.append, (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)):
             # A session of its own: Ctrl-C in a terminal would reach launcher and ranks directly. If this process is
             # killed, the ranks are asked to end as by a first signal.
             process = subprocess.Popen(
@@ -197,15 +174,15 @@ def run(
             finally:
                 reap([process.pid], f"{_MARK}={token}".encode(), _GRACE_S)
                 process.wait()
-            code = status_file.read(status).code
-        return _exit_code(code, process.returncode, asked.numbers, start.name, again, resumable())
+            code = status_file.read(status)[1]
+        return _exit_code(code, process.returncode, asked, start.name, again, resumable())
     finally:
         stale_shm.remove_since(before)
         status.unlink(missing_ok=True)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _supervise(process: subprocess.Popen[bytes], asked: _Signals, status: Path) -> None:
+def _supervise(process: subprocess.Popen[bytes], asked: Sequence[int], status: Path) -> None:
     """Wait until the launcher has ended or must be ended: after a second signal, or when a reported end hangs."""
     passed_on, began, ending = False, time.monotonic(), None
     while True:
@@ -214,16 +191,16 @@ def _supervise(process: subprocess.Popen[bytes], asked: _Signals, status: Path) 
             return
         except subprocess.TimeoutExpired:
             pass
-        now, state = time.monotonic(), status_file.read(status)
-        if state.code is not None and ending is None:
+        now, (ready, code) = time.monotonic(), status_file.read(status)
+        if code is not None and ending is None:
             ending = now
         if ending is not None and now - ending > _GRACE_S:
             return
-        if not asked.numbers:
+        if not asked:
             continue
-        if len(asked.numbers) > 1:
+        if len(asked) > 1:
             return
-        if not passed_on and state.ready:
+        if not passed_on and ready:
             send_signal([process.pid], signal.SIGUSR1)  # launchers pass it on to all ranks
             passed_on = True
         if not passed_on and now - began > _START_S:

@@ -61,6 +61,10 @@ class StopSignal:
         """Whether the launcher that started this rank has gone, so that there is no job to end together with."""
         return os.getppid() != self._parent
 
+    def request(self, number: int) -> None:
+        """Ask this process to end in order."""
+        self.asked = True
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number != signal.SIGUSR1:
             raise interrupts.Interrupted

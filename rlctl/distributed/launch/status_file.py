@@ -7,33 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "RLCTL_STATUS_FILE"
 
 
-@dataclass(frozen=True, slots=True)
-class RanksStatus:
-    """Content of the file.
-
-    Attributes:
-        ready: whether all ranks have found each other, and handle signals.
-        code: the exit code of the job; None: none reported yet.
-    """
-
-    ready: bool
-    code: int | None
-
-
-def read(path: Path) -> RanksStatus:
-    """What ranks have reported so far; the first exit code counts."""
+def read(path: Path) -> tuple[bool, int | None]:
+    """Whether all ranks have found each other and handle signals, and the first exit code of the job, if reported."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
         lines = []
     codes = [int(line.removeprefix("exit ")) for line in lines if line.startswith("exit ")]
-    return RanksStatus("ready" in lines, codes[0] if codes else None)
+    return "ready" in lines, codes[0] if codes else None
 
 
 def is_watched() -> bool:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rlctl.core.errors import RanksLostError
-from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
+from rlctl.distributed.actor.env_guard import BrokenEnvironmentError, in_thread
 from rlctl.distributed.comm.chunk import Chunk
 from rlctl.distributed.comm.codec import ActorHello
-from rlctl.distributed.comm.heartbeat import Lease
 from rlctl.distributed.comm.transport import Peer
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class ActorHandle:
 
     Attributes:
         peer: its address; None: it is gone.
-        lease: renewed by each of its messages.
+        received_s: when its last message was received.
         hello: its first message; None: not received yet.
         version: of the policy that was sent last.
         number: of the next chunk that is new.
@@ -38,7 +38,7 @@ class ActorHandle:
     """
 
     peer: Peer | None
-    lease: Lease
+    received_s: float
     hello: ActorHello | None = None
     version: int = 0
     number: int = 0
@@ -95,10 +95,11 @@ class ActorRegistry:
         replacements: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.handles = {number: ActorHandle(peer, Lease(lease_s, clock)) for number, peer in actors.items()}
-        self._replace, self._replacements, self._clock = replace, replacements, clock
+        self.handles = {number: ActorHandle(peer, clock()) for number, peer in actors.items()}
+        self._lease_s, self._clock = lease_s, clock
+        self._replace, self._replacements = replace, replacements
         self._by_peer = {peer: number for number, peer in actors.items()}
-        self._starting: dict[int, _Replacement] = {}
+        self._starting: dict[int, Future[Peer]] = {}
         self._gave_up: dict[int, str] = {}
 
     def present(self) -> Iterator[tuple[int, ActorHandle, Peer]]:
@@ -113,7 +114,7 @@ class ActorRegistry:
         if number is None:
             return None
         handle = self.handles[number]
-        handle.lease.renew(self._clock())
+        handle.received_s = self._clock()
         return handle
 
     def leave(self, peer: Peer, why: str = "") -> None:
@@ -135,24 +136,24 @@ class ActorRegistry:
         if self._replace is not None and self._replacements > 0:
             self._replacements -= 1
             handle.restarts += 1
-            self._starting[number] = _Replacement(self._replace, number)
+            self._starting[number] = in_thread(partial(self._replace, number))
 
     def check(self) -> None:
         """Register replacements that have started, and remove actors whose lease has expired."""
         now_s = self._clock()
-        for number in [n for n, start in self._starting.items() if not start.thread.is_alive()]:
+        for number in [n for n, start in self._starting.items() if start.done()]:
             start, handle = self._starting.pop(number), self.handles[number]
-            if start.peer is None:
-                log.warning("actor %d cannot be replaced: %s", number, start.error)
+            if (error := start.exception()) is not None:
+                log.warning("actor %d cannot be replaced: %s", number, error)
                 self._replace = None
                 continue
-            handle.peer, handle.hello, handle.version = start.peer, None, 0
+            handle.peer = peer = start.result()
+            handle.hello, handle.version, handle.received_s = None, 0, now_s
             handle.earlier_failures, handle.failures = handle.earlier_failures + handle.failures, Counter()
-            handle.lease.renew(now_s)
-            self._by_peer[start.peer] = number
+            self._by_peer[peer] = number
         for _, handle, peer in self.present():
-            if handle.lease.expired(now_s):
-                self.lose(peer, f"it was silent for {handle.lease.silent_s(now_s):.0f} s")
+            if now_s - handle.received_s > self._lease_s:
+                self.lose(peer, f"it was silent for {now_s - handle.received_s:.0f} s")
 
     def stop_replacing(self) -> None:
         """Replace no lost actor from now on."""
@@ -181,19 +182,3 @@ class ActorRegistry:
             "distributed/restarts": float(sum(handle.restarts for handle in self.handles.values())),
             **{f"distributed/failures/{kind}": float(count) for kind, count in failures.items()},
         }
-
-
-class _Replacement:
-    """A replacement that is being started, in a thread of its own: the learner does not wait for it."""
-
-    def __init__(self, replace: Callable[[int], Peer], number: int) -> None:
-        self.peer: Peer | None = None
-        self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, args=(replace, number), daemon=True)
-        self.thread.start()
-
-    def _run(self, replace: Callable[[int], Peer], number: int) -> None:
-        try:
-            self.peer = replace(number)
-        except BaseException as error:
-            self.error = error

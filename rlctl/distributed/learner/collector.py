@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -23,19 +22,8 @@ from rlctl.distributed.learner.actor_registry import ActorHandle, ActorRegistry
 from rlctl.distributed.learner.chunk_log import ChunkLog
 
 
-@dataclass(slots=True)
-class _Interval:
-    """Since the last ``Collector.metrics``: waiting of the learner, times of the actors, sizes of the chunks."""
-
-    began_s: float
-    waited_s: float = 0.0
-    busy_s: float = 0.0
-    actor_s: float = 0.0
-    sizes: list[int] = field(default_factory=list)
-
-
 class Collector:
-    """An ``rlctl.distributed.learner.experience_source.ExperienceSource`` over a transport.
+    """The connection of a learner with its actors: chunks in, policies out.
 
     Args:
         registry: the actors.
@@ -43,6 +31,9 @@ class Collector:
         chunk_log: chunks are written to it before they are acknowledged; None: nowhere.
         window: puts a policy where actors read it by themselves; None: policies are sent.
         clock, sleep: replaced in tests and simulations of actors.
+
+    Attributes:
+        version: of the newest published policy; 0 before the first.
     """
 
     def __init__(
@@ -61,13 +52,15 @@ class Collector:
         self._transition_spec: TransitionSpec | None = None
         self._policy_spec: Mapping[str, Any] | None = None
         self._weights: Bytes | None = None
-        self._backlog: deque[tuple[Bytes, Chunk]] = deque()
-        self._restored: deque[tuple[Bytes, Chunk]] = deque()
+        self._backlog: deque[Chunk] = deque()
+        self._restored: deque[Chunk] = deque()
         self._inbox: deque[Message] = deque()
         self._unknown: list[Message] = []
         self._draining = threading.Lock()
-        self._interval = _Interval(clock())
         self._checked_s = 0.0
+        # Since the last call of ``metrics``: size, seconds in the environments and in all of each chunk.
+        self._since_s, self._waited_s = clock(), 0.0
+        self._taken: list[tuple[int, float, float]] = []
 
     @property
     def transition_spec(self) -> TransitionSpec:
@@ -96,9 +89,16 @@ class Collector:
     def publish(
         self, policy_spec: Mapping[str, Any], weights: Float32, exploration: float = 0.0, at_random: bool = False
     ) -> None:
-        """See ``ExperienceSource``."""
+        """Publish a policy, which every actor uses as soon as it receives it.
+
+        Args:
+            policy_spec: meaning of the weights, see ``numpy_policies``; constant within a training.
+            weights: flat; copied.
+            exploration: a probability of a random action or a standard deviation, depending on the kind of policy.
+            at_random: whether to act at random instead.
+        """
         self.version += 1
-        self._weights = PolicyWeights(self.version, exploration, at_random, weights).encode()
+        self._weights = encode(PolicyWeights(self.version, exploration, at_random, weights))
         if self._window is not None and not self._window(self.version, self._weights):
             self._window = None  # too large: it is sent
         if self._policy_spec is None:
@@ -108,7 +108,14 @@ class Collector:
                     self._welcome(handle, peer)
 
     def next_batch(self, transitions: int, stop_requested: Callable[[], bool]) -> list[Chunk]:
-        """See ``ExperienceSource``."""
+        """Wait, asleep, for chunks of at least so many transitions together, in the order in which they came.
+
+        Each is acknowledged: its actor may send the next one. Nothing is dropped for its age. Fewer come back when
+        ``stop_requested``.
+
+        Raises:
+            RanksLostError: there is no actor any more, and none can be started.
+        """
         taken: list[Chunk] = []
         count = 0
         backoff = Backoff(sleep=self._sleep)
@@ -122,7 +129,7 @@ class Collector:
                 return taken
             began_s = self._clock()
             backoff.nap()
-            self._interval.waited_s += self._clock() - began_s
+            self._waited_s += self._clock() - began_s
 
     def beat(self) -> None:
         """For the heartbeat's thread: renew the learner's lease at all actors, and receive what has arrived."""
@@ -144,21 +151,22 @@ class Collector:
 
     def metrics(self) -> dict[str, float]:
         """Since the last call, for TensorBoard; see ``rlctl.monitoring.tags``."""
-        now_s, interval = self._clock(), self._interval
-        self._interval = _Interval(now_s)
+        now_s, taken = self._clock(), self._taken
         metrics = self.registry.metrics()
-        metrics["distributed/learner_idle"] = interval.waited_s / max(now_s - interval.began_s, 1e-9)
-        if interval.sizes:
-            metrics["distributed/chunk_transitions"] = float(np.mean(interval.sizes))
-        if interval.actor_s > 0.0:
-            metrics["distributed/actor_busy"] = interval.busy_s / interval.actor_s
+        metrics["distributed/learner_idle"] = self._waited_s / max(now_s - self._since_s, 1e-9)
+        self._since_s, self._waited_s, self._taken = now_s, 0.0, []
+        if taken:
+            size, busy_s, elapsed_s = np.mean(taken, axis=0).tolist()
+            metrics["distributed/chunk_transitions"] = size
+            if elapsed_s > 0.0:
+                metrics["distributed/actor_busy"] = busy_s / elapsed_s
         return metrics
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: progress of each actor, and the segment of the log that follows; JSON-ready."""
         segment = None
         if self._log is not None:
-            segment = self._log.begin_segment([data for data, _ in [*self._restored, *self._backlog]])
+            segment = self._log.begin_segment(chunk.encode() for chunk in [*self._restored, *self._backlog])
         actors = {str(number): handle.state() for number, handle in self.registry.handles.items()}
         return {"version": self.version, "segment": segment, "actors": actors}
 
@@ -180,21 +188,19 @@ class Collector:
                 handle = self.registry.handles.get(chunk.actor)
                 if handle is not None and chunk.number >= handle.number:
                     handle.update(chunk)
-                self._restored.append((data, chunk))
+                self._restored.append(chunk)
         return len(self._restored)
 
     def _next(self) -> Chunk | None:
         """The next chunk to learn from, acknowledged."""
         if self._restored:
-            chunk = self._restored.popleft()[1]
+            chunk = self._restored.popleft()
         elif self._backlog:
-            chunk = self._backlog.popleft()[1]
+            chunk = self._backlog.popleft()
             self._acknowledge(chunk)
         else:
             return None
-        self._interval.sizes.append(chunk.size)
-        self._interval.busy_s += chunk.busy_s
-        self._interval.actor_s += chunk.elapsed_s
+        self._taken.append((chunk.size, chunk.busy_s, chunk.elapsed_s))
         return chunk
 
     def _drain(self) -> None:
@@ -229,7 +235,8 @@ class Collector:
             return False
         match message.kind:
             case MessageKind.HELLO:
-                handle.hello = hello = ActorHello.decode(message.data)
+                hello: ActorHello = decode(message.data)
+                handle.hello = hello
                 self._transition_spec = self._transition_spec or hello.transition_spec
                 handle.episodes = handle.episodes or [0] * hello.count
                 if self._policy_spec is not None:
@@ -241,10 +248,10 @@ class Collector:
                 if self._log is not None:
                     self._log.append(message.data)
                 handle.update(chunk)
-                self._backlog.append((message.data, chunk))
+                self._backlog.append(chunk)
                 return True
             case MessageKind.BYE:
-                self.registry.leave(message.peer, decode(message.data)[0])
+                self.registry.leave(message.peer, decode(message.data))
             case _:
                 pass  # a beat
         return False
@@ -252,7 +259,7 @@ class Collector:
     def _welcome(self, handle: ActorHandle, peer: Peer) -> None:
         assert self._policy_spec is not None
         welcome = Welcome(self._policy_spec, handle.number, handle.episodes)
-        self._transport.send(peer, MessageKind.WELCOME, welcome.encode())
+        self._transport.send(peer, MessageKind.WELCOME, encode(welcome))
         self._send_weights(handle, peer)
 
     def _send_weights(self, handle: ActorHandle, peer: Peer) -> None:

@@ -1,4 +1,7 @@
-"""The main function of an actor's rank, and of the other ranks of its environment."""
+"""The main functions of an actor's rank, of the other ranks of its environment, and of the replacement of a lost actor.
+
+A learner starts a replacement by ``python -m rlctl.distributed.modes.actor_rank``.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ from typing import TYPE_CHECKING
 from rlctl.config.schema import Config
 from rlctl.distributed.actor.loop import Actor, ChunkLimits
 from rlctl.distributed.actor.vector_env import make_vector_env
+from rlctl.distributed.comm.codec import decode
 from rlctl.distributed.comm.collective_env import CollectiveGroup, follow_calls
+from rlctl.distributed.comm.polling import receive
 from rlctl.distributed.comm.rma_weights import WeightsWindow
 from rlctl.distributed.comm.transition_spec import Seeds
 from rlctl.distributed.comm.transport import MpiTransport
+from rlctl.distributed.launch.abort import aborting_job
+from rlctl.distributed.launch.signals import StopSignal, block_stop_signal
 from rlctl.distributed.launch.topology import RankAssignment, Role
 from rlctl.distributed.modes.lockstep import serve_steps
-from rlctl.distributed.modes.multi_agent import train_section
 from rlctl.environments.reward_env import collective
 from rlctl.plugins.preflight import check_training
 from rlctl.plugins.registry import game_factory
@@ -43,7 +49,7 @@ def run_actor(
         peer: the learner's rank there.
         environment: all ranks of the environment.
     """
-    section = train_section(config)
+    section = config.training
     distributed = section.distributed
     game = game_factory(config.campaign.name, config.campaign.options)
     with config.source.located():
@@ -94,3 +100,22 @@ def run_actor(
 def _interrupt() -> None:
     """Get the main thread out of a step that takes too long."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run_replacement() -> None:
+    from mpi4py import MPI
+
+    block_stop_signal()
+    with aborting_job("a replaced actor", spared=True):
+        StopSignal().install_handlers(learner=False)
+        parent, world = MPI.Comm.Get_parent(), MPI.COMM_WORLD
+        data = receive(parent, 0, 0)
+        assert data is not None
+        config, out, agent, learner, actor = decode(data)
+        role = Role.ENVIRONMENT if world.rank else Role.ACTOR
+        assignment = RankAssignment(-1, role, agent, learner, actor, world.rank)
+        run_actor(config, out, assignment, parent if world.rank == 0 else None, 0, world)
+
+
+if __name__ == "__main__":
+    _run_replacement()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlctl.config.load import config_data
 from rlctl.config.schema import Config
 from rlctl.distributed.comm.codec import encode
 from rlctl.distributed.comm.heartbeat import Heartbeat
@@ -20,7 +19,7 @@ from rlctl.distributed.learner.actor_registry import ActorRegistry
 from rlctl.distributed.learner.chunk_log import ChunkLog
 from rlctl.distributed.learner.collector import Collector
 from rlctl.distributed.learner.context import LearnerContext
-from rlctl.distributed.modes.multi_agent import train_section
+from rlctl.distributed.modes.lockstep import LockstepVectorEnv
 from rlctl.plugins.preflight import check_training
 from rlctl.plugins.registry import game_factory
 from rlctl.system.files import storage_errors
@@ -28,13 +27,14 @@ from rlctl.system.files import storage_errors
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
 
-REPLACEMENT = "rlctl.distributed.modes.respawned"
+REPLACEMENT = "rlctl.distributed.modes.actor_rank"
 
 
-def run_learner(config: Config, out: Path, resume: bool, progress: Progress, context: MpiContext) -> Path | None:
+def run_learner(
+    config: Config, out: Path, resume: bool, progress: Progress, context: MpiContext, window: WeightsWindow | None
+) -> Path | None:
     """Learn from this learner's actors until the training ends, see ``rlctl.distributed.modes.rank.run_rank``."""
-    section = train_section(config)
-    distributed, own, comm = section.distributed, context.assignment, context.agent
+    distributed, own, comm = config.training.distributed, context.assignment, context.agent
     assert comm is not None
     peers = {
         one.actor: distributed.learners + one.actor
@@ -43,18 +43,15 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
     }
     alone = distributed.learners == 1 or context.learners is None
     learner_context = LearnerContext(
-        agent=own.agent,
-        learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
-        environments=len(peers) * distributed.envs_per_actor,
         stop=context.stop,
-        collector=None,
-        comm=comm,
-        workers=list(peers.values()),
-        limit_s=context.limit_s,
+        learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
+        agent=own.agent,
+        environments=len(peers) * distributed.envs_per_actor,
     )
     with config.source.located(), storage_errors(out, "then go on with --resume"):
         learner = check_training(config, game_factory(config.campaign.name, config.campaign.options))
         if distributed.mode == "lockstep":
+            learner_context.lockstep = LockstepVectorEnv(comm, list(peers.values()), context.limit_s)
             return learner.train_on_ranks(out, resume, progress, learner_context)
         transport = MpiTransport(comm)
         replace = _replacer(config, out, own, transport) if context.survives else None
@@ -62,7 +59,6 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
         registry = ActorRegistry(actors, distributed.lease_s, replace, distributed.respawn)
         out.mkdir(parents=True, exist_ok=True)
         chunk_log = ChunkLog(out / "chunks" / str(own.learner))
-        window = WeightsWindow(comm, comm.Get_rank()) if distributed.weights == "window" else None
         put = None if window is None else window.put
         collector = Collector(transport, registry, distributed.lease_s, chunk_log, put)
         learner_context.collector = collector
@@ -80,20 +76,13 @@ def run_learner(config: Config, out: Path, resume: bool, progress: Progress, con
 
 def _replacer(config: Config, out: Path, own: RankAssignment, transport: MpiTransport) -> Callable[[int], Peer]:
     """A function that starts an actor in place of a lost one."""
-    ranks = train_section(config).distributed.ranks_per_env
-    note = {
-        "config": config_data(config),
-        "file": str(config.source.path),
-        "out": str(out),
-        "agent": own.agent,
-        "learner": own.learner,
-    }
+    ranks = config.training.distributed.ranks_per_env
 
     def replace(actor: int) -> Peer:
         from mpi4py import MPI
 
         comm = MPI.COMM_SELF.Spawn(sys.executable, ["-m", REPLACEMENT], ranks)
-        data = encode({**note, "actor": actor})
+        data = encode((config, out, own.agent, own.learner, actor))
         for rank in range(ranks):
             comm.Send([data, MPI.BYTE], rank, 0)
         return transport.add(comm), 0

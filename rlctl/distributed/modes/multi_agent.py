@@ -7,39 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
-from rlctl.config.load import config_data
-from rlctl.config.schema import Config, TrainSection
-from rlctl.core.errors import ConfigError
-
-
-def train_section(config: Config) -> TrainSection:
-    """The section ``train``.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if config.train is None:
-        raise ConfigError("the configuration has no section 'train'")
-    return config.train
+from rlctl.config.schema import Config
 
 
 def agent_config(config: Config, out: Path, agent: int) -> tuple[Config, Path]:
     """Configuration and folder of one of several agents; those given, for the only one."""
-    section = train_section(config)
+    section = config.training
     entries = section.distributed.agents
     if not entries or agent < 0:
         return config, out
     entry = entries[agent]
     seed = config.seed if section.seed is None else section.seed
     own = int(np.random.SeedSequence([seed, agent]).generate_state(1)[0]) if entry.seed is None else entry.seed
-    data = config_data(config)
-    data["train"] |= {"seed": own, "options": {**section.options, **entry.options}}
-    made = Config.model_validate(data)
-    made._source = config.source
-    return made, out / f"agent-{agent}"
+    train = section.model_copy(update={"seed": own, "options": {**section.options, **entry.options}})
+    return config.model_copy(update={"train": train}), out / f"agent-{agent}"
 
 
 def agent_configs(config: Config) -> Iterator[Config]:
     """The configuration of each agent."""
-    for agent in range(max(1, len(train_section(config).distributed.agents))):
+    for agent in range(max(1, len(config.training.distributed.agents))):
         yield agent_config(config, Path(), agent)[0]

@@ -11,7 +11,7 @@ from rlctl.distributed.launch.mpi_context import open_mpi_context
 from rlctl.distributed.launch.topology import Role, TrainingShape
 from rlctl.distributed.modes.actor_rank import run_actor
 from rlctl.distributed.modes.learner_rank import run_learner
-from rlctl.distributed.modes.multi_agent import agent_config, train_section
+from rlctl.distributed.modes.multi_agent import agent_config
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
@@ -26,16 +26,16 @@ def run_rank(config: Config, out: Path, resume: bool, progress: Progress) -> Pat
     Raises:
         ConfigError: see ``rlctl.train``.
     """
-    section = train_section(config)
-    with open_mpi_context(TrainingShape.of(section.distributed)) as context:
+    distributed = config.training.distributed
+    with open_mpi_context(TrainingShape.of(distributed)) as context:
         own = context.assignment
         config, out = agent_config(config, out, own.agent)
+        window = None
+        if distributed.mode == "asynchronous" and distributed.weights == "window" and context.agent is not None:
+            window = WeightsWindow(context.agent, own.learner)
         match own.role:
             case Role.LEARNER:
-                return run_learner(config, out, resume, progress, context)
+                return run_learner(config, out, resume, progress, context, window)
             case Role.ACTOR | Role.ENVIRONMENT:
-                window = None
-                if section.distributed.weights == "window" and context.agent is not None:
-                    window = WeightsWindow(context.agent, own.learner)
                 run_actor(config, out, own, context.agent, own.learner, context.environment, window)
     return None

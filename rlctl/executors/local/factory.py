@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlctl.config.validation import check_options
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.factory import BackendFactory
@@ -18,10 +17,8 @@ from rlctl.executors.local.site import require_machine
 class Local(BackendFactory):
     """Tasks as processes on this machine; see ``BackendFactory``."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = check_options(LocalOptions, options, "executor.options")
-        self.backfill = self.options.backfill
-
+    Options = LocalOptions
+    options: LocalOptions
     portable = LocalOptions.portable
     actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0, "pin": False}
 

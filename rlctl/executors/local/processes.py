@@ -87,11 +87,6 @@ def children() -> list[int] | None:
         return None
 
 
-def children_of(pid: int) -> list[int]:
-    """Children of any process; empty where there is no /proc."""
-    return [child for child in _pids() if (fields := _stat(child)) and int(fields[1]) == pid]
-
-
 def send_signal(pids: Iterable[int], number: int) -> None:
     """Signal processes; those that have gone meanwhile are ignored. A negative one means a process group."""
     for pid in pids:

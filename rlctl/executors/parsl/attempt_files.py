@@ -29,7 +29,7 @@ _KILLED = {-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.
 
 
 class AttemptFiles:
-    """Reads and writes these files; keys are those of attempts, ``folder`` is that of the backend."""
+    """Reads and writes these files; ``folder`` is that of the backend."""
 
     def __init__(self, workdir: Path, folder: Path) -> None:
         self._folder = folder
@@ -43,11 +43,7 @@ class AttemptFiles:
         return self._folder / f"{platform.node()}-{os.getpid()}-{token}{_LEASE}"
 
     def begin(self, key: str) -> None:
-        """Note that a program may be running from now on.
-
-        Raises:
-            OSError: the note cannot be written.
-        """
+        """Note that a program may be running from now on."""
         (self._running / exit_file(key)).write_text(json.dumps({"key": key, "boot": boot()}))
 
     def end(self, key: str, ended: Mapping[str, Any] | None = None) -> None:
@@ -97,11 +93,8 @@ class AttemptFiles:
     def take_over(self, lease_s: float) -> float:
         """Wait for the end of what a former controller's workers run; they have read the control file of this one.
 
-        Args:
-            lease_s: of the former controller; a worker on another host may have to keep it.
-
-        Returns:
-            Seconds for which programs ran without a controller.
+        A worker on another host may have to keep the former controller's lease. Returns the seconds for which programs
+        ran without a controller.
         """
         self._running.mkdir(parents=True, exist_ok=True)
         here, host = boot(), platform.node()

@@ -44,9 +44,9 @@ from rlctl.executors.mpi import clean_environment
 from rlctl.executors.ownership import networked
 from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_killed
 from rlctl.executors.parsl.blocks import Blocks
-from rlctl.executors.parsl.control_file import ControlWriter
+from rlctl.executors.parsl.control_file import ControlWriter, Session, session_file
 from rlctl.executors.parsl.options import ParslOptions
-from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, session_file
+from rlctl.executors.parsl.task_runners import ENDED, STOPPED
 from rlctl.executors.parsl.worker_slots import WorkerSlots
 
 _LOOK_S = 0.25
@@ -58,7 +58,7 @@ _LOST = ("WorkerLost", "ManagerLost", "BadStateException")
 
 
 _Answer = Future[bytes] | Mapping[str, Any] | AttemptOutcome
-"""Of a worker; or how an adopted program ended; or an outcome."""
+"""A worker's answer, the exit file of an adopted program, or an outcome."""
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class ParslBackend(Backend):
         initializer: Initializer | None = None,
         pool: str = "",
     ) -> None:
-        """Prepare it; ``open`` starts Parsl.
+        """Prepare the backend; ``open`` starts Parsl.
 
         Args:
             executor: Parsl's; one that runs already is used, and not shut down here.
@@ -124,11 +124,7 @@ class ParslBackend(Backend):
         return NodesChanged(workers=self._workers)
 
     def open(self, incarnation: int) -> Recovered:
-        """Stop what a former controller's workers run, and start Parsl.
-
-        Raises:
-            LaunchError: Parsl cannot be started.
-        """
+        """Stop what a former controller's workers run, and start Parsl."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._control = ControlWriter(self._folder, self._token)  # former controllers' workers stop when they read it
         unattended_s = self._files.take_over(self._options.lease_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rlctl.core.errors import LaunchError
 from rlctl.executors.launchers import LaunchRequest, launch_command
 from rlctl.executors.local.process_task import ProcessTask
 from rlctl.executors.mpi import launcher_family, without_job
+from rlctl.executors.slurm.commands import hostnames
 
 _FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE")
 """Variables of batch systems that name a file with a host in each line."""
@@ -21,22 +21,14 @@ _HERE_ONLY = ("OMPI_MCA_pml", "OMPI_MCA_btl")
 
 
 def hosts_of_block(environment: Mapping[str, str]) -> list[str]:
-    """Hosts of the batch job that this process runs in, in the order of the batch system; empty if it names none.
-
-    Raises:
-        LaunchError: the batch system cannot be asked.
-    """
+    """Hosts of the batch job that this process runs in, in the order of the batch system; empty if it names none."""
     listed = environment.get("SLURM_JOB_NODELIST")
     try:
         if listed is not None:
-            command = ["scontrol", "show", "hostnames", listed]
-            done = subprocess.run(
-                command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60.0
-            )
-            return done.stdout.split()
+            return list(hostnames(listed))
         path = next((environment[name] for name in _FILES if name in environment), None)
         return [] if path is None else list(dict.fromkeys(Path(path).read_text().split()))
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except (OSError, LaunchError) as error:
         raise LaunchError(f"the hosts of this block cannot be found out: {error}") from error
 
 

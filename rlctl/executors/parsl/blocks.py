@@ -45,15 +45,7 @@ class Blocks:
         self._leaving = False
 
     def start(self, folder: Path, token: str, lease_s: float) -> None:
-        """Start the interchange, and the first blocks.
-
-        Args:
-            folder: of the backend.
-            token: of this controller, for ``block_watchdog``.
-
-        Raises:
-            LaunchError: it cannot be started.
-        """
+        """Start the interchange under a ``block_watchdog``, and the first blocks; ``token`` names this controller."""
         if not self.ours:
             return
         executor = self._executor
@@ -81,11 +73,7 @@ class Blocks:
         return future
 
     def check(self) -> None:
-        """Check, without waiting, that Parsl works.
-
-        Raises:
-            LaunchError: it does not.
-        """
+        """Raise LaunchError if Parsl does not work; does not wait."""
         executor = self._executor
         if self._leaving:
             raise LaunchError(f"Parsl executor {executor.label} is being ended")
@@ -95,11 +83,7 @@ class Blocks:
             raise LaunchError(f"the interchange of Parsl executor {executor.label} has ended; see {executor.logdir}")
 
     def workers(self) -> int:
-        """Count the workers that are connected, and replace blocks that have ended.
-
-        Raises:
-            LaunchError: Parsl does not work any more.
-        """
+        """Count the workers that are connected, and replace blocks that have ended."""
         managers = self._ask("MANAGERS")
         self._connected |= {manager["block_id"] for manager in managers}
         if self.ours:

@@ -1,8 +1,9 @@
-"""The file by which a controller controls busy workers: it shows that the controller lives, and holds its requests.
+"""Files by which a controller controls its workers: what all attempts share, and what changes while they run.
 
-It needs no port and works wherever the run folder is seen. The controller replaces it as a whole; it contains a number
-that rises while the controller lives, and the requests to running attempts: to stop, or a signal. A worker that finds
-the token of another controller in it, or the same number for the length of the lease, stops what it runs.
+They need no port and work wherever the run folder is seen. The controller replaces the control file as a whole; it
+contains a number that rises while the controller lives, and the requests to running attempts: to stop, or a signal. A
+worker that finds the token of another controller in it, or the same number for the length of the lease, stops what it
+runs.
 """
 
 from __future__ import annotations
@@ -12,25 +13,53 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the watchdog of a block needs none
+    from rlctl.executors.parsl.options import ParslOptions
 
 BEAT_S = 1.0
 CONTROL = "control.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What all attempts of one controller have in common; workers read it from a file.
+
+    Attributes:
+        workdir: working folder of programs and workers.
+        folder: of the backend, within it.
+        poll_s: how often a busy worker reads the control file.
+        ours: whether the managers were started for this controller, and end with it.
+        masters: whether each worker is the master of a block of several hosts.
+        paths: module search path of functions.
+        initializer: first message to each warm worker.
+    """
+
+    token: str
+    workdir: Path
+    folder: Path
+    poll_s: float
+    ours: bool
+    masters: bool
+    paths: Sequence[str]
+    initializer: bytes | None
+    options: ParslOptions
+
+
+def session_file(folder: Path, token: str) -> Path:
+    """Where a controller leaves its ``Session``."""
+    return folder / f"session-{token}"
 
 
 class ControlWriter:
     """The controller's end; may be used from several threads."""
 
     def __init__(self, folder: Path, token: str) -> None:
-        """Become the controller.
-
-        Args:
-            token: name of this controller.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+        """Become the controller, which ``token`` names."""
         self._path = folder / CONTROL
         self._lock = threading.Lock()
         self._beat_at = 0.0

@@ -16,7 +16,7 @@ from rlctl.core.task import Failure
 from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
-from rlctl.executors.functions import serialization
+from rlctl.executors.functions import serialization, worker
 from rlctl.executors.functions.warm_workers import WarmWorkers
 from rlctl.executors.functions.worker_client import Worker
 from rlctl.executors.local.pid_file import TASK
@@ -27,10 +27,13 @@ from rlctl.executors.mpi import clean_environment
 from rlctl.executors.node_share import NodeShare
 from rlctl.executors.parsl.attempt_files import AttemptFiles, was_killed
 from rlctl.executors.parsl.block_program import BlockProgram
-from rlctl.executors.parsl.worker_messages import ENDED, STOPPED, Session, failure
+from rlctl.executors.parsl.control_file import Session
 
 NewRequests = Callable[[], list[tuple[str, Any]]]
 """Returns requests to the running attempt that were not returned before: ``("stop", grace_s)``, ``("signal", n)``."""
+
+STOPPED, ENDED = b"S", b"X"
+"""Answers besides those of ``rlctl.executors.functions.worker``: stopped on request; how a program ended, in JSON."""
 
 _AFTERMATH_S = 0.5
 """A batch system that ends a job kills tasks and workers; if the worker lives on, only the task was meant."""
@@ -122,11 +125,7 @@ class ProgramRunner:
         self._supervisor: SupervisorClient | None = None
 
     def run(self, attempt: Attempt, new_requests: NewRequests, silent_s: Callable[[], float]) -> bytes:
-        """Run a program; returns how it ended.
-
-        Args:
-            silent_s: how long the controller has been silent, for the exit file.
-        """
+        """Run a program; returns how it ended. ``silent_s`` is how long the controller has been silent."""
         key = attempt.key
         try:
             if self._supervisor is None:
@@ -191,12 +190,13 @@ class ProgramRunner:
         return {"event": "ended", "key": key, "code": None, "why": None, "usage": {}}
 
 
-def gpu_variables(numbers: Sequence[int]) -> dict[str, str]:
-    """Environment variables that show a program its GPUs, out of those that the worker may use.
+def failure(kind: Failure, message: str) -> bytes:
+    """The answer of an attempt that failed."""
+    return worker.FAILURE + json.dumps([kind.value, message]).encode()
 
-    Raises:
-        LaunchError: the worker has fewer.
-    """
+
+def gpu_variables(numbers: Sequence[int]) -> dict[str, str]:
+    """Environment variables that show a program its GPUs, out of those that the worker may use."""
     gpus = visible_devices(os.environ)
     if gpus.names is not None and len(numbers) > len(gpus.names):
         raise LaunchError(

@@ -13,19 +13,18 @@ import logging
 import os
 import pickle
 import platform
-import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from rlctl.core.task import Failure
 from rlctl.executors.backend import Attempt
-from rlctl.executors.local.processes import GRACE_S, children_of, send_signal, start_time
-from rlctl.executors.parsl.control_file import ControlReader
-from rlctl.executors.parsl.task_runners import CallRunner, ProgramRunner
-from rlctl.executors.parsl.worker_messages import STOPPED, Session, failure, session_file
+from rlctl.executors.local.processes import GRACE_S
+from rlctl.executors.parsl.control_file import ControlReader, Session, session_file
+from rlctl.executors.parsl.task_runners import STOPPED, CallRunner, ProgramRunner, failure
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +73,10 @@ class WorkerAgent:
         self._control = ControlReader(session.folder, session.token, session.options.lease_s)
         self._calls = CallRunner(session)
         self._programs = ProgramRunner(session)
-        manager = os.getppid()
-        self._manager = manager
+        self._manager = os.getppid()
+        manager = psutil.Process(self._manager)
         # Managers start a server process of their own, which survives when they are killed.
-        self._kin = {pid: start_time(pid) for pid in children_of(manager) if pid != os.getpid() and not _tracks(pid)}
-        self._kin[manager] = start_time(manager)
+        self._kin = [manager, *(child for child in manager.children() if child.pid != os.getpid())]
         threading.Thread(target=self._watch_idle, name="rlctl-worker-agent", daemon=True).start()
 
     def run(self, attempt: Attempt) -> bytes:
@@ -148,12 +146,9 @@ class WorkerAgent:
     def _exit(self) -> None:
         """End this worker, and its manager with all that it has started."""
         self.close()
-        send_signal([pid for pid, start in self._kin.items() if start and start_time(pid) == start], signal.SIGKILL)
+        for process in self._kin:
+            with contextlib.suppress(psutil.Error):  # it has exited
+                # Python's resource tracker unlinks semaphores, and ends when all others have ended.
+                if "resource_tracker" not in " ".join(process.cmdline()):
+                    process.kill()
         os._exit(1)
-
-
-def _tracks(pid: int) -> bool:
-    """Whether it is Python's resource tracker, which unlinks semaphores and ends when all others have ended."""
-    with contextlib.suppress(OSError):
-        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False

@@ -31,11 +31,7 @@ class WorkerSlots(NodePool):
     """
 
     def __init__(self, capacity: Capacity, scoring: Scoring | None = None, per_node: int = 1) -> None:
-        """Make a pool without workers.
-
-        Args:
-            per_node: workers of each node.
-        """
+        """Make a pool without workers; each node is to have ``per_node`` of them."""
         super().__init__(capacity, scoring)
         self._per_node = per_node
         self._free = [per_node] * capacity.nodes
@@ -50,9 +46,7 @@ class WorkerSlots(NodePool):
 
     def ever(self, need: Resources) -> bool:
         """Whether a task would fit if all workers were there and free."""
-        pool = WorkerSlots(replace(self.capacity, nodes=self.nodes), None, self._per_node)
-        pool.change(workers=self.nodes * self._per_node)
-        return pool.take(need) is not None
+        return need.nodes in (None, 1) and super().ever(replace(need, nodes=1))
 
     def take(self, need: Resources, avoid: Collection[int] = ()) -> Allocation | None:
         """As ``NodePool.take``, within one node that has a free worker."""

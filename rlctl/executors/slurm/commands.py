@@ -39,14 +39,7 @@ class SlurmJob:
 
 
 def run_command(*command: str, script: str = "", workdir: Path | None = None) -> str:
-    """What a command prints.
-
-    Args:
-        script: its input.
-
-    Raises:
-        LaunchError: it is not installed, fails, or does not answer; with its last line of output.
-    """
+    """What a command prints; ``script`` is its input. LaunchError tells the last line of one that fails."""
     try:
         done = subprocess.run(
             command, input=script, capture_output=True, text=True, timeout=60.0, errors="replace", cwd=workdir
@@ -86,8 +79,7 @@ def current_job() -> int | None:
 def query_job(number: int) -> SlurmJob | None:
     """A job; None: Slurm does not know it any more.
 
-    Raises:
-        LaunchError: Slurm does not answer. This may last for minutes and harms no running task.
+    A LaunchError means that Slurm does not answer. This may last for minutes and harms no running task.
     """
     try:
         text = run_command("squeue", "--noheader", "--jobs", str(number), "--states=all", "--format=%i|%T|%N|%e")
@@ -129,11 +121,7 @@ def failed_hosts(hosts: Sequence[str]) -> set[str]:
 
 @functools.cache
 def pmi_problem(kind: str) -> str | None:
-    """Why ranks do not find each other under ``srun --mpi=KIND`` here, and what to do; None: they do.
-
-    Raises:
-        LaunchError: ``srun`` is missing or does not answer.
-    """
+    """Why ranks do not find each other under ``srun --mpi=KIND`` here, and what to do; None: they do."""
     text = run_command("srun", "--mpi=list")
     there = [line.strip() for line in text.splitlines() if re.fullmatch(r"\s*[a-z]\w*\s*", line)]
     if kind not in there:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rlctl.config.validation import check_options
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
@@ -21,12 +20,10 @@ from rlctl.executors.slurm.options import SlurmOptions
 class Slurm(BackendFactory):
     """Tasks as steps of a Slurm job; see ``BackendFactory``."""
 
+    Options = SlurmOptions
+    options: SlurmOptions
     portable = SlurmOptions.portable
     actor_options: ClassVar[Mapping[str, Any]] = {"lease_s": 0.0}
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = check_options(SlurmOptions, options, "executor.options")
-        self.backfill = self.options.backfill
 
     def check(self, capacity: Capacity) -> None:
         """Raise LaunchError if Slurm is not here or does not answer, or there is neither a job nor ``submit``."""

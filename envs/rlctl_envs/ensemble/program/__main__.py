@@ -84,7 +84,7 @@ class EnsembleTask:
         self.dies_s = luck / rate if rate > 0.0 else float("inf")
 
     def run(self) -> int:
-        """Returns the exit code."""
+        """Work to the end, or until asked to stop; returns the exit code."""
         fault = os.environ.get(FAULT, "")
         reported_s = saved_s = time.monotonic()
         while self.done < 1.0:
@@ -111,7 +111,7 @@ class EnsembleTask:
         return 0
 
     def _some(self) -> None:
-        """A slice of the work; being stuck passes time as well."""
+        """Do a slice of the work; traps take time without work."""
         from rlctl_envs.ensemble.program.scaling_law import seconds
 
         whole_s = seconds(self.truth.work_s, self.ranks, self.serial, self.kappa, self.gain)
@@ -134,7 +134,7 @@ class EnsembleTask:
         self.done = 1.0 if self.done + share > 1.0 - 1e-9 else self.done + share
 
     def _passed_s(self) -> float:
-        """Since the work began, the same on all ranks."""
+        """Seconds since the work began, the same on all ranks."""
         passed_s = time.monotonic() - self.work_began_s
         return passed_s if self.comm is None else float(self.comm.bcast(passed_s))
 
@@ -146,7 +146,7 @@ class EnsembleTask:
         return bool(self.comm.allreduce(yes, op=MPI.LOR))
 
     def _agreed(self, yes: bool) -> bool:
-        """As the first rank says."""
+        """The first rank's answer; no without checkpoints."""
         if self.options.checkpoint is None or self.comm is None:
             return yes and self.options.checkpoint is not None
         return bool(self.comm.bcast(yes))
