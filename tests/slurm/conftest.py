@@ -13,8 +13,7 @@ import slurm_bed
 from slurm_bed import Bed
 
 from rlctl.executors.mpi import mpi_library
-from rlctl.executors.slurm.commands import pmi_problem
-from rlctl.executors.slurm.steps import PMI
+from rlctl.executors.slurm.commands import PMI, pmi_problem
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
