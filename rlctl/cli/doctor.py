@@ -19,8 +19,7 @@ from pathlib import Path
 
 from rlctl.core.errors import LaunchError
 from rlctl.executors.local.processes import family, send_signal
-from rlctl.executors.slurm.commands import pmi_problem
-from rlctl.executors.slurm.steps import PMI
+from rlctl.executors.slurm.commands import PMI, pmi_problem
 from rlctl.system.cores import usable_cores
 from rlctl.system.devices import visible_devices
 from rlctl.system.launchers import Launcher, LaunchRequest, launch_command

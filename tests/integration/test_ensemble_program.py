@@ -139,7 +139,7 @@ def stopped(
     )
     while not when() and process.poll() is None:
         time.sleep(0.01)
-    members = family(process.pid)
+    members = family([process.pid])
     if number == signal.SIGTERM:
         ask_to_end(members)
     else:

@@ -12,8 +12,7 @@ import pytest
 import slurm_bed
 from slurm_bed import Bed
 
-from rlctl.executors.slurm.commands import pmi_problem
-from rlctl.executors.slurm.steps import PMI
+from rlctl.executors.slurm.commands import PMI, pmi_problem
 from rlctl.system.mpi import mpi_library
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

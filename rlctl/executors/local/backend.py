@@ -74,11 +74,6 @@ class LocalBackend(Backend):
         self._events: list[BackendEvent | _Unread | BaseException] = []
         self._closed = False
 
-    @property
-    def token(self) -> str:
-        """What every process of this backend has in its environment, in the variable ``TASK``."""
-        return self._client.token
-
     def open(self, incarnation: int) -> Recovered:
         """Take the machine, and what a former controller has left on it."""
         open_closed_streams()
@@ -107,14 +102,7 @@ class LocalBackend(Backend):
         os.set_blocking(self._waker, False)
         self._selector.register(self._woken, selectors.EVENT_READ, self._drain)
         self._selector.register(self._client, selectors.EVENT_READ, self._receive)
-        self.programs = Programs(
-            self._client,
-            workdir,
-            self._events.append,
-            self._report,
-            enforce_memory=options.enforce_memory,
-            output_mb=options.output_mb,
-        )
+        self.programs = Programs(self._client, workdir, self._events.append, self._report, options)
         self.workers = WarmWorkers(self._selector, self._start_worker, self._report, self._watch)
         recovered = self.programs.recovered
         self.site.begin(recovered.running)
