@@ -26,6 +26,9 @@ from rlctl.distributed.comm.transport import Message, MessageKind, Peer, Transpo
 PATIENCE_S = 2.0
 """Time for an actor that must leave to finish its step; then the step is interrupted."""
 
+LOOK_S = 1e-3
+"""Time between two looks for messages: Open MPI may yield the core at each, to one of many actors that share it."""
+
 
 class LeaveError(Exception):
     """The actor must leave: it was told to stop, or its learner is gone."""
@@ -127,10 +130,13 @@ class Actor:
         policy.load(self._weights.flat)
         recorder.start(state)
         began_s, busy_s = time.monotonic(), 0.0
+        now_s = looked_s = began_s
         while True:
-            self.process_messages()
-            if self._newer is not None and (found := self._newer()) is not None:
-                self._use(found)
+            if now_s - looked_s >= LOOK_S:
+                looked_s = now_s
+                self.process_messages()
+                if self._newer is not None and (found := self._newer()) is not None:
+                    self._use(found)
             weights = self._weights
             output = policy.act(observations, state, random, weights.exploration, weights.at_random)
             stepped_s = time.monotonic()
@@ -146,6 +152,7 @@ class Actor:
                 or now_s - began_s >= limits.seconds
                 or (limits.episode and step.episode_ends)
             ):
+                self.process_messages()
                 backoff.reset()
                 while self._acknowledged < recorder.number - 1:
                     backoff.nap()

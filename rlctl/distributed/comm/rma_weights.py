@@ -1,7 +1,7 @@
 """The policy in the learner's memory, which actors read without its help: MPI one-sided communication.
 
-An actor can look for a newer policy before every step instead of with every acknowledgement. All ranks make the window
-together, so a replacement of a lost actor has none and is sent the policy.
+An actor looks for a newer policy between steps instead of waiting for the next acknowledgement. All ranks make the
+window together, so a replacement of a lost actor has none and is sent the policy.
 """
 
 from __future__ import annotations
