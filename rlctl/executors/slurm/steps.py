@@ -121,7 +121,7 @@ class StepTask(ProcessTask):
 class StepWorker(Worker):
     """A worker on a node, connected over the input and output of ``srun``, so that no port is open."""
 
-    last_word = signal.SIGTERM
+    end_signal = signal.SIGTERM
     most = serialization.QUICK_BYTES
 
     def __init__(
