@@ -130,9 +130,7 @@ def _room(size: int) -> memoryview:
     """Writable memory, released with its last user."""
     if size < LARGE_BYTES:
         return memoryview(bytearray(size))
-    memory = mmap.mmap(
-        -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    )  # unlike a bytearray, not zeroed by Python
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # other than a bytearray, not filled
     with contextlib.suppress(AttributeError, OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)  # which halves the time
     return memoryview(memory)
