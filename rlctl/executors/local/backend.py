@@ -22,12 +22,10 @@ from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.task import TaskSpec
 from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, NodesChanged, Recovered
-from rlctl.executors.devices import HIDDEN
 from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
-from rlctl.executors.local.cores import available_cores
 from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.processes import capped
@@ -36,6 +34,8 @@ from rlctl.executors.local.site import Site, ThisMachine
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.node_share import Allocation
 from rlctl.executors.recovery import History
+from rlctl.system.cores import available_cores
+from rlctl.system.devices import HIDDEN
 from rlctl.system.terminal import open_closed_streams
 
 PROGRESS_S = 0.25

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
-from rlctl.executors.devices import AMD, MASKS, NVIDIA, SELECTOR, Devices, VendorCounts, visible_devices
-from rlctl.executors.launchers import Launcher
+from rlctl.system.devices import AMD, MASKS, NVIDIA, SELECTOR, Devices, VendorCounts, visible_devices
+from rlctl.system.launchers import Launcher
 
 PMI = {Launcher.OPENMPI: "pmix", Launcher.MPICH: "pmi2"}
 """Process management interface by which ranks of an MPI find each other under ``srun``."""

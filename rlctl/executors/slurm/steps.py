@@ -22,20 +22,20 @@ from urllib.parse import quote
 from rlctl.core.task import Failure
 from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome
-from rlctl.executors.devices import MASKS
 from rlctl.executors.functions import serialization
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import family, send_signal
 from rlctl.executors.local.supervised_program import AGAIN_S, LAUNCHER_S
-from rlctl.executors.mpi import mpi_library
 from rlctl.executors.naming import file_name
 from rlctl.executors.node_share import Allocation, NodeShare, core_numbers
 from rlctl.executors.slurm.commands import PMI, SIGNAL_STEP
 from rlctl.executors.slurm.job_nodes import JobNodes
 from rlctl.executors.slurm.options import SlurmOptions
+from rlctl.system.devices import MASKS
+from rlctl.system.launchers import Launcher, LaunchRequest, launch_command
+from rlctl.system.mpi import mpi_library
 
 _LOST = re.compile(
     r"^(?:srun|slurmstepd[^:]*): (?:error: )?.*(Node failure|NODE FAILURE|DUE TO TIME LIMIT|has expired|"
