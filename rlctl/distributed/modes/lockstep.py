@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.bundle.spaces import Spaces, build, describe
 from rlctl.core.errors import RanksLostError
 from rlctl.distributed.comm.codec import ActorHello, decode, encode
 from rlctl.distributed.comm.polling import LIMIT_S, receive, wait
@@ -83,7 +82,7 @@ def serve_steps(comm: Comm, envs: VectorEnvironment, learner: int, limit_s: floa
             case "reset":
                 reply = envs.reset()
             case "hello":
-                spaces = describe(envs.observation_space, envs.action_space)
+                spaces = (envs.observation_space, envs.action_space)
                 reply = ActorHello(comm.rank, envs.count, envs.transition_spec, spaces)
             case "save":
                 reply = list(envs.episodes), dict(envs.failures), envs.save()
@@ -110,9 +109,8 @@ class LockstepVectorEnv:
     def __init__(self, comm: Comm, workers: Sequence[int], limit_s: float = LIMIT_S) -> None:
         self._lines = [LockstepConnection(comm, worker, asks=True, limit_s=limit_s) for worker in workers]
         hellos: list[ActorHello] = self._ask_all("hello")
-        spaces = Spaces.model_validate(hellos[0].spaces)
         self.transition_spec = hellos[0].transition_spec
-        self.observation_space, self.action_space = build(spaces.observation), build(spaces.action)
+        self.observation_space, self.action_space = hellos[0].spaces
         self._first = np.cumsum([0, *(hello.count for hello in hellos)]).tolist()
         self.count = self._first[-1]
         self.failures: Mapping[str, int] = {}
