@@ -18,13 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.devices import visible_devices
-from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
-from rlctl.executors.local.cores import usable_cores
 from rlctl.executors.local.processes import family, send_signal
-from rlctl.executors.mpi import clean_environment, find_mpiexec, launcher_family, mpi_library, scratch_environment
-from rlctl.executors.slurm.commands import pmi_problem
-from rlctl.executors.slurm.steps import PMI
+from rlctl.executors.slurm.commands import PMI, pmi_problem
+from rlctl.system.cores import usable_cores
+from rlctl.system.devices import visible_devices
+from rlctl.system.launchers import Launcher, LaunchRequest, launch_command
+from rlctl.system.mpi import clean_environment, find_mpiexec, launcher_family, mpi_library, scratch_environment
 
 _PATIENCE_S = 60.0
 _ASK_MPI = (

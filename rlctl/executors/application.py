@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.task import TaskSpec
-from rlctl.executors.mpi import check_same_mpi, mpiexec_command
+from rlctl.system.mpi import check_same_mpi, mpiexec_command
 
 THREADS = "OMP_NUM_THREADS"
 

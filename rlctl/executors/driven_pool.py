@@ -91,7 +91,7 @@ class DrivenPool:
         for uid, launched in history.attempts.items():
             key = attempt_key(uid, launched.number)
             if key in self._running and key not in self._kept and launched.pool == self.name:
-                allocation = allocation_of(launched, self.backend.capacity, None, self.first_node)
+                allocation = allocation_of(launched, self.backend.capacity, Resources(), self.first_node)
                 if allocation is not None and self.nodes.occupy(allocation):
                     self._kept[key] = allocation
 

@@ -13,7 +13,7 @@ from rlctl.config.validation import check_options
 from rlctl.core.errors import LaunchError
 from rlctl.core.task import TaskSpec
 from rlctl.executors.application import Application, ProgramEnvironments
-from rlctl.executors.mpi import clean_environment
+from rlctl.system.mpi import clean_environment
 
 
 class SharedOptions(BaseModel):

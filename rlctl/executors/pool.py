@@ -120,20 +120,15 @@ class NodePool:
             self._occupy(each)
         return True
 
-    def down(self, node: int) -> None:
-        """Place nothing more on this node; what is there is released when it ends."""
-        self.version += self._up[node]
-        self._up[node] = False
-
-    def up(self, node: int) -> None:
-        """Use this node again."""
-        self.version += not self._up[node]
-        self._up[node] = True
+    def use(self, node: int, up: bool) -> None:
+        """Place tasks on this node, or nothing more; what is there is released when it ends."""
+        self.version += self._up[node] is not up
+        self._up[node] = up
 
     def change(self, down: Collection[int], workers: int | None = None) -> None:
         """Use all nodes but these; pools that count workers need to know how many are connected."""
         for node in range(self.nodes):
-            (self.down if node in down else self.up)(node)
+            self.use(node, node not in down)
 
     def resize(self, nodes: int) -> list[int]:
         """Have so many nodes, the first ones; returns those that go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -82,29 +83,24 @@ class History:
             self.finished[uid] = AttemptOutcome(result["values"], failure, result["message"], stopped=canceled)
 
 
-def allocation_of(
-    launched: Launched, capacity: Capacity, need: Resources | None = None, first_node: int = 0
-) -> Allocation | None:
+def allocation_of(launched: Launched, capacity: Capacity, need: Resources, first_node: int = 0) -> Allocation | None:
     """Where an attempt runs, in the pool whose nodes begin at ``first_node``; None: its shape is another by now.
 
-    >>> allocation_of(Launched(1, (0, 1)), Capacity(nodes=2, cores=2))
-    (NodeShare(node=0, ranks=0, cores=3, gpus=(), memory_mb=0),)
+    >>> allocation_of(Launched(1, (0, 1)), Capacity(nodes=2, cores=2), Resources(ranks=2))
+    (NodeShare(node=0, ranks=2, cores=3, gpus=(), memory_mb=0),)
     """
-    masks: dict[int, int] = {}
+    masks, devices = defaultdict[int, int](int), defaultdict[int, list[tuple[int, int]]](list)
     for core in launched.cores:
         node, number = divmod(core, capacity.cores)
-        node -= first_node
-        masks[node] = masks.get(node, 0) | 1 << number
-    devices: dict[int, list[tuple[int, int]]] = {}
+        masks[node - first_node] |= 1 << number
     for name, share in launched.gpus:
         on, _, device = name.removeprefix("node").rpartition(":")
-        devices.setdefault(int(on or 0) - first_node, []).append((int(device), round(share * WHOLE)))
-    if any(not 0 <= node < capacity.nodes for node in masks | devices):
-        return None
+        devices[int(on or 0) - first_node].append((int(device), round(share * WHOLE)))
     shares = []
-    for node in sorted(masks | devices):
-        cores = masks.get(node, 0)
-        ranks = cores.bit_count() // need.cores_per_rank if need is not None and need.cores_per_rank else 0
-        memory_mb = ranks * (need.memory_per_rank_mb or 0) if need is not None else 0
-        shares.append(NodeShare(node, ranks, cores, tuple(sorted(devices.get(node, ()))), memory_mb))
+    for node in sorted(masks.keys() | devices.keys()):
+        if not 0 <= node < capacity.nodes:
+            return None
+        ranks = masks[node].bit_count() // need.cores_per_rank if need.cores_per_rank else 0
+        memory_mb = ranks * (need.memory_per_rank_mb or 0)
+        shares.append(NodeShare(node, ranks, masks[node], tuple(sorted(devices[node])), memory_mb))
     return tuple(shares)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rlctl.config.schema import Config, TrainSection
 from rlctl.core.campaign import Campaign, Start, first_allowed, require_campaign
@@ -163,9 +161,14 @@ def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: 
     """Check a policy on one decision of a scratch campaign; ``key`` is that of the policy in the configuration."""
     campaign = factory.campaign(config.seed)
     campaign.begin(config.machine.capacity())
-    with _belonging(config, policy, key):
+    try:
         policy.reset(config.seed)
         _ask(campaign, policy)
+    except RequestError:  # an error of the campaign's task, whatever the policy
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+        problem = f"policy {policy.name} {_misfit(error, config.campaign.name)}"
+        raise (ConfigError if key else PolicyError)(problem, key) from error
     try:
         json.dumps(dict(policy.state()))
     except (TypeError, ValueError) as error:
@@ -184,24 +187,11 @@ def _ask(campaign: Campaign, policy: Policy) -> None:
             campaign.apply(action)
 
 
-def _place(error: Exception) -> str:
-    """Line of user code that raised the error."""
-    where = origin(error).place
-    return f", at {where}" if where else ""
-
-
-@contextmanager
-def _belonging(config: Config, policy: Policy, key: Key | None) -> Iterator[None]:
-    name = config.campaign.name
-    advice = "use a policy of this campaign, or the campaign of this policy (campaign.name)"
-    try:
-        yield
-    except (KeyError, IndexError) as error:
-        missing = brief(error.args[0] if error.args else "?")
-        problem = f"policy {policy.name} does not fit campaign {name}: {missing} is missing{_place(error)}: {advice}"
-        raise (ConfigError if key else PolicyError)(problem, key) from error
-    except RequestError:  # an error of the campaign's task, whatever the policy
-        raise
-    except (TypeError, ValueError, ArithmeticError) as error:
-        problem = f"policy {policy.name} cannot decide in campaign {name} ({error}{_place(error)}): {advice}"
-        raise (ConfigError if key else PolicyError)(problem, key) from error
+def _misfit(error: Exception, campaign: str) -> str:
+    where = origin(error).place  # the line of user code that raised the error
+    place = f", at {where}" if where else ""
+    if isinstance(error, KeyError | IndexError):
+        what = f"does not fit campaign {campaign}: {brief(error.args[0] if error.args else '?')} is missing{place}"
+    else:
+        what = f"cannot decide in campaign {campaign} ({error}{place})"
+    return f"{what}: use a policy of this campaign, or the campaign of this policy (campaign.name)"

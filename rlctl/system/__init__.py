@@ -1,1 +1,1 @@
-"""Operating-system services of commands: interrupts, time limits, atomic files, crash reports, safe terminals."""
+"""Operating-system services: interrupts, time limits, atomic files, crash reports, terminals; cores, GPUs and MPI."""

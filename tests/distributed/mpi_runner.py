@@ -17,10 +17,10 @@ import pytest
 
 from rlctl.core.errors import LaunchError
 from rlctl.distributed.launch.launcher import stale_shm
-from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.executors.local import processes
-from rlctl.executors.mpi import clean_environment, scratch_environment
-from rlctl.executors.mpi import launcher_family as family_of
+from rlctl.system.launchers import Launcher, LaunchRequest, launch_command
+from rlctl.system.mpi import clean_environment, scratch_environment
+from rlctl.system.mpi import launcher_family as family_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,7 +17,7 @@ from mpi_runner import ROOT, mpiexec, survives_a_dead_rank
 
 from rlctl.distributed.launch.launcher import stale_shm
 from rlctl.executors.local.processes import family, send_signal
-from rlctl.executors.mpi import clean_environment, mpiexec_command
+from rlctl.system.mpi import clean_environment, mpiexec_command
 
 CONFIG = """
 schema: 1

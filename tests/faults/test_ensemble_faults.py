@@ -27,8 +27,8 @@ from test_kill_points import kill_all
 from rlctl.config.load import load_config
 from rlctl.core.driver import Driver
 from rlctl.environments.campaign_env import twin
-from rlctl.executors.mpi import clean_environment, find_mpiexec
 from rlctl.plugins.registry import campaign_factory
+from rlctl.system.mpi import clean_environment, find_mpiexec
 from rlctl_envs.ensemble.active_task import TaskPhase
 
 pytestmark = [

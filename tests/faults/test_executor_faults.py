@@ -38,7 +38,7 @@ from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.pid_file import LOCK, TASK
 from rlctl.executors.local.processes import boot, family, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
-from rlctl.executors.mpi import find_mpiexec
+from rlctl.system.mpi import find_mpiexec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 

@@ -146,7 +146,7 @@ def test_killed_again_and_again_programs_go_on_and_are_taken_over(machine: Machi
     """Under a lease nothing that runs is begun again, however often the controller dies."""
     with judged(TABLE, "controller, random moments, programs go on") as row:
         number = taken_over = 0
-        while row.kills < (60 if FULL else 3):
+        while row.kills < (60 if FULL else 3) or (taken_over == 0 and number < 10):  # a busy machine starts late
             random = chance(8, number)
             campaign = Campaign(machine, row, f"lease-{number}", LONG | {"ms": 80.0}, lease_s=20.0)
             number += 1

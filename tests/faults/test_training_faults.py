@@ -24,7 +24,7 @@ from mpi_runner import mpiexec, survives_a_dead_rank
 
 from rlctl.distributed.launch.launcher import stale_shm
 from rlctl.executors.local.processes import family, send_signal
-from rlctl.executors.mpi import clean_environment
+from rlctl.system.mpi import clean_environment
 
 ROOT = Path(__file__).parents[2]
 FULL = forms.full("FAULTS")

@@ -18,7 +18,7 @@ from rlctl.core.task import Resources, TaskId, TaskSpec
 from rlctl.executors.application import Application
 from rlctl.executors.local.backend import LocalExecutor
 from rlctl.executors.local.options import LocalOptions
-from rlctl.executors.mpi import find_mpiexec
+from rlctl.system.mpi import find_mpiexec
 
 SIZE = (
     "import json, os, sys; from mpi4py import MPI; comm = MPI.COMM_WORLD\n"

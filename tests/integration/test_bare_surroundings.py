@@ -12,9 +12,9 @@ import forms
 import pytest
 
 from rlctl.cli import cache_folders
-from rlctl.executors import mpi
-from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.naming import scratch_folder
+from rlctl.system import mpi
+from rlctl.system.mpi import find_mpiexec
 
 needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="needs mpiexec")
 CONFIG = """

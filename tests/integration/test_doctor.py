@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from rlctl.cli import doctor
-from rlctl.executors import mpi
-from rlctl.executors.launchers import Launcher
+from rlctl.system import mpi
+from rlctl.system.launchers import Launcher
 
 
 def program(folder: Path, name: str, text: str) -> Path:

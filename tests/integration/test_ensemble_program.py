@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rlctl.executors.local.processes import ask_to_end, family, send_signal
-from rlctl.executors.mpi import clean_environment, find_mpiexec, mpiexec_command
+from rlctl.system.mpi import clean_environment, find_mpiexec, mpiexec_command
 from rlctl_envs.ensemble.program.kernels import KINDS, kernel, units_per_second
 from rlctl_envs.ensemble.program.scaling_law import seconds
 
@@ -139,7 +139,7 @@ def stopped(
     )
     while not when() and process.poll() is None:
         time.sleep(0.01)
-    members = family(process.pid)
+    members = family([process.pid])
     if number == signal.SIGTERM:
         ask_to_end(members)
     else:

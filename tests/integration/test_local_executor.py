@@ -22,12 +22,12 @@ from rlctl.core.task import Event, Failure, Resources, TaskId, TaskResult, TaskS
 from rlctl.executors.event_log import Journal
 from rlctl.executors.functions.large_results import fetch
 from rlctl.executors.local.backend import LocalBackend, LocalExecutor
-from rlctl.executors.local.cores import available_cores
 from rlctl.executors.local.processes import GRACE_S, family, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
-from rlctl.executors.mpi import find_mpiexec
 from rlctl.executors.naming import scratch_folder
 from rlctl.executors.recovery import KINDS, History
+from rlctl.system.cores import available_cores
+from rlctl.system.mpi import find_mpiexec
 
 two_cores = pytest.mark.skipif(len(available_cores()) < 2, reason="needs two cores")
 needs_mpi = pytest.mark.skipif(find_mpiexec() is None, reason="needs mpiexec")
@@ -775,9 +775,9 @@ def test_session_and_start_time_name_the_living_only() -> None:
 
 
 def test_without_a_capacity_it_has_the_cores_of_the_cpu_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlctl.executors.local.cores.affinity", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr("rlctl.system.cores.affinity", lambda: [0, 2, 4, 6])
     monkeypatch.setattr("rlctl.executors.local.site.affinity", lambda: [0, 2, 4, 6])
-    monkeypatch.setattr("rlctl.executors.local.cores.quota", lambda: 2.5)
+    monkeypatch.setattr("rlctl.system.cores.quota", lambda: 2.5)
     for name in ("SLURM_JOB_ID", "SLURM_CPUS_ON_NODE", "PYTHON_CPU_COUNT"):
         monkeypatch.delenv(name, raising=False)
     with LocalExecutor() as executor:

@@ -28,7 +28,7 @@ from rlctl.executors.event_log import Journal
 from rlctl.executors.factory import PoolPlan
 from rlctl.executors.futures import ExecutorBroken
 from rlctl.executors.local.processes import family
-from rlctl.executors.mpi import find_mpiexec
+from rlctl.system.mpi import find_mpiexec
 
 pytestmark = [needs_parsl, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")]
 

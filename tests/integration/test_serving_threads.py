@@ -115,6 +115,30 @@ def test_what_is_done_when_a_record_is_written_ends_the_executor_and_not_the_jou
         assert [record.time_s for record in journal.records(kinds={"time"})] == [0.0, 1.0, 2.0]
 
 
+def test_a_journal_is_attached_while_its_thread_waits_for_the_executor(
+    executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal.create(tmp_path / "journal.db", {}) as journal:
+        read, lock, waits = journal.records, executor._dispatch.lock.news, threading.Event()
+        had: list[bool] = []
+
+        def written(error: RlctlError | None) -> None:
+            waits.set()
+            had.append(lock.acquire(timeout=10.0))
+            if had[0]:
+                lock.release()
+
+        def records(**which: Any) -> Any:
+            journal.write("time", 0.0, {}, written)
+            assert waits.wait(PATIENCE_S)
+            return read(**which)
+
+        monkeypatch.setattr(journal, "records", records)
+        executor.attach(journal)
+        until(lambda: had)
+        assert had == [True]
+
+
 def test_a_record_that_cannot_be_written_in_this_form_fails_as_one_that_finds_no_room(tmp_path: Path) -> None:
     with Journal.create(tmp_path / "journal.db", {}) as journal:
         told: list[Any] = []

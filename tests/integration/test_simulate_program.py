@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from rlctl.executors.mpi import clean_environment, find_mpiexec, mpiexec_command
+from rlctl.system.mpi import clean_environment, find_mpiexec, mpiexec_command
 from rlctl_envs.block_copolymer import calibrate
 from rlctl_envs.block_copolymer.field import (
     advance,

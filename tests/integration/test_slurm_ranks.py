@@ -11,8 +11,8 @@ import pytest
 from rlctl.cli import doctor
 from rlctl.core.errors import LaunchError
 from rlctl.distributed.launch.launcher import LauncherName, prepare
-from rlctl.executors.launchers import Launcher
 from rlctl.executors.slurm import commands
+from rlctl.system.launchers import Launcher
 
 LISTED = """MPI plugin types are...
 	pmix

@@ -12,9 +12,8 @@ import pytest
 import slurm_bed
 from slurm_bed import Bed
 
-from rlctl.executors.mpi import mpi_library
-from rlctl.executors.slurm.commands import pmi_problem
-from rlctl.executors.slurm.steps import PMI
+from rlctl.executors.slurm.commands import PMI, pmi_problem
+from rlctl.system.mpi import mpi_library
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

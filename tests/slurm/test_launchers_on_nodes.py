@@ -9,8 +9,8 @@ import pytest
 from conftest import Run
 from slurm_bed import Bed, inside
 
-from rlctl.executors.launchers import Launcher, LaunchRequest, launch_command
-from rlctl.executors.mpi import find_mpiexec, launcher_family
+from rlctl.system.launchers import Launcher, LaunchRequest, launch_command
+from rlctl.system.mpi import find_mpiexec, launcher_family
 
 pytestmark = pytest.mark.slurm
 

@@ -16,7 +16,7 @@ from slurm_bed import Bed
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId, TaskSpec, TaskState
 from rlctl.executors import Executor
-from rlctl.executors.mpi import find_mpiexec
+from rlctl.system.mpi import find_mpiexec
 
 pytestmark = [pytest.mark.slurm, needs_parsl]
 

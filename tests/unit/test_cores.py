@@ -10,9 +10,9 @@ import pytest
 from rlctl.cli import doctor
 from rlctl.core.errors import LaunchError
 from rlctl.executors import Capacity
-from rlctl.executors.local import cores
 from rlctl.executors.local.site import ThisMachine, require_machine
 from rlctl.executors.node_share import NodeShare
+from rlctl.system import cores
 
 
 def tree(folder: Path, groups: str, mounts: Mapping[str, str], files: Mapping[str, str]) -> Path:

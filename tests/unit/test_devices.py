@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from rlctl.core.errors import LaunchError
 from rlctl.executors import Capacity
-from rlctl.executors.devices import (
+from rlctl.executors.local.site import ThisMachine, require_machine
+from rlctl.executors.node_share import NodeShare
+from rlctl.system.devices import (
     AMD,
     CUDA,
     HIDDEN,
@@ -30,8 +32,6 @@ from rlctl.executors.devices import (
     visible_devices,
     without_masks,
 )
-from rlctl.executors.local.site import ThisMachine, require_machine
-from rlctl.executors.node_share import NodeShare
 
 EVERY = 16
 UNKNOWN: VendorCounts = {}

@@ -3,7 +3,7 @@
 import pytest
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
+from rlctl.system.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
 
 TWO = {"n1": 2, "n2": 2}
 UNEVEN = {"n1": 2, "n2": 1}

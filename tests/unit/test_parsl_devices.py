@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.devices import HIDDEN, MASKS
 from rlctl.executors.parsl.task_runners import gpu_variables
+from rlctl.system.devices import HIDDEN, MASKS
 
 CUDA, ROCR, ZE = "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"
 
@@ -31,7 +31,7 @@ def test_a_program_is_shown_devices_of_its_worker(
         monkeypatch.delenv(name, raising=False)
     for name, value in masks.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("rlctl.executors.devices.present_vendors", dict)
+    monkeypatch.setattr("rlctl.system.devices.present_vendors", dict)
     assert gpu_variables(numbers) == shown
 
 

@@ -209,7 +209,7 @@ def test_nothing_is_placed_on_nodes_that_are_avoided_or_down(
 ) -> None:
     avoiding, lacking = NodePool(capacity), NodePool(capacity)
     if node < capacity.nodes:
-        lacking.down(node)
+        lacking.use(node, False)
     for need in wanted:
         for allocation in (avoiding.take(need, [node]), lacking.take(need)):
             assert allocation is None or all(part.node != node for part in allocation)

@@ -10,9 +10,9 @@ import pytest
 from rlctl.config.load import load_config
 from rlctl.core.errors import ConfigError, LaunchError
 from rlctl.core.machine import Capacity
-from rlctl.executors.local.cores import available_cores
 from rlctl.plugins.pools import Pools
 from rlctl.plugins.registry import executor_factory, executor_options
+from rlctl.system.cores import available_cores
 
 HERE = {"name": "here", "options": {"oversubscribe": True}}
 

@@ -2,7 +2,7 @@
 
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
-from rlctl.core.task import Event, Failure, TaskId, TaskResult, TaskState, event_to_json
+from rlctl.core.task import Event, Failure, Resources, TaskId, TaskResult, TaskState, event_to_json
 from rlctl.executors.backend import AttemptOutcome
 from rlctl.executors.recovery import History, Launched, allocation_of
 
@@ -21,10 +21,10 @@ def test_a_record_tells_of_the_pool_and_its_nodes_are_numbered_through() -> None
     assert launched == Launched(2, (5, 6), (("node3:1", 0.5),), "cluster", 0.6)
     launched = History.read([launching, *began]).attempts[A]
     assert (launched.since_s, launched.cores) == (0.7, (5, 6))  # each controller that takes it over says it again
-    cluster = allocation_of(launched, Capacity(nodes=3, cores=2, gpus=2), first_node=1)
+    cluster = allocation_of(launched, Capacity(nodes=3, cores=2, gpus=2), Resources(), first_node=1)
     assert cluster is not None
     assert [(share.node, share.cores, share.gpus) for share in cluster] == [(1, 0b10, ()), (2, 0b01, ((1, 500),))]
-    assert allocation_of(launched, Capacity(nodes=1, cores=2, gpus=2)) is None
+    assert allocation_of(launched, Capacity(nodes=1, cores=2, gpus=2), Resources()) is None
 
 
 def test_how_tasks_ended_and_how_often_they_failed_before() -> None:

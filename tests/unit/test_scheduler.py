@@ -74,7 +74,7 @@ class World:
 
     def lose(self, node: int) -> list[Task]:
         """A node has gone; the tasks on it."""
-        self.pool.down(node)
+        self.pool.use(node, False)
         return [t for t in self.books.running.values() if any(share.node == node for share in t.allocation)]
 
     def start(self) -> list[str]:
@@ -335,7 +335,7 @@ def test_the_first_starts_although_others_come_for_ever(
                 ends.pop(task.uid)
                 world.end(task, AttemptOutcome(failure=Failure.LOST))
         if second == 30 and down is not None and down < nodes:
-            world.pool.up(down)
+            world.pool.use(down, True)
             books.touch()
         if second == 5:
             world.submit("wide", Resources(ranks=wide), priority=1.0)
@@ -393,11 +393,11 @@ def test_what_fits_after_the_allocation_has_grown_is_not_refused_any_more() -> N
 def test_what_fits_on_nodes_that_are_away_waits_for_them() -> None:
     world = World(Capacity(nodes=2, cores=2))
     for node in (0, 1):
-        world.pool.down(node)
+        world.pool.use(node, False)
     world.submit("a", Resources(ranks=4))
     assert world.start() == []
     for node in (0, 1):
-        world.pool.up(node)
+        world.pool.use(node, True)
     world.books.touch()
     assert world.start() == ["a"]
 

@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 
 from rlctl.core.errors import LaunchError, RlctlError
-from rlctl.executors.mpi import clean_environment, mpiexec_command
+from rlctl.system.mpi import clean_environment, mpiexec_command
 from rlctl_envs.block_copolymer.material import Material
 
 PROGRAM = "rlctl_envs.block_copolymer.simulate"

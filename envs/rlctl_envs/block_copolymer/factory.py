@@ -18,7 +18,7 @@ from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
 from rlctl.core.simulation import Launch, Simulated, TaskModel
-from rlctl.executors.mpi import require_mpiexec
+from rlctl.system.mpi import require_mpiexec
 from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.material import Material
 from rlctl_envs.block_copolymer.options import AnnealingOptions

@@ -17,8 +17,8 @@ from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Outage
 from rlctl.core.task import TaskId, TaskSpec
-from rlctl.executors.mpi import require_mpiexec
 from rlctl.plugins.registry import make_placement
+from rlctl.system.mpi import require_mpiexec
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
 from rlctl_envs.ensemble.options import EnsembleOptions

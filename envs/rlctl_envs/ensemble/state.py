@@ -245,8 +245,7 @@ class EnsembleState:
         """Take changes of nodes; returns the running tasks that were placed on those that went."""
         if machine.nodes != self.pool.nodes:
             self.pool.resize(machine.nodes)
-        for node in range(machine.nodes):
-            (self.pool.down if node in machine.down else self.pool.up)(node)
+        self.pool.change(machine.down)
         self._group_of += [self.groups[-1]] * (machine.nodes - len(self._group_of))
         for group in self.groups:
             group.nodes = group.free_cores = group.free_gpus = 0

@@ -20,9 +20,12 @@ from rlctl.core.errors import LaunchError
 from rlctl.distributed.launch import stale_shm, status_file
 from rlctl.distributed.launch.abort import RESUMABLE
 from rlctl.distributed.launch.signals import end_with_parent
-from rlctl.executors.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
 from rlctl.executors.local.processes import reap, send_signal
-from rlctl.executors.mpi import (
+from rlctl.executors.slurm.commands import pmi_problem
+from rlctl.system.crash_report import EXIT_CODE
+from rlctl.system.interrupts import requested_by_signals
+from rlctl.system.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
+from rlctl.system.mpi import (
     clean_environment,
     find_mpiexec,
     launcher_family,
@@ -30,9 +33,6 @@ from rlctl.executors.mpi import (
     scratch_environment,
     with_home,
 )
-from rlctl.executors.slurm.commands import pmi_problem
-from rlctl.system.crash_report import EXIT_CODE
-from rlctl.system.interrupts import requested_by_signals
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""

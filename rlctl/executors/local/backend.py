@@ -22,12 +22,10 @@ from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.records import Recorder
 from rlctl.core.task import TaskSpec
 from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, NodesChanged, Recovered
-from rlctl.executors.devices import HIDDEN
 from rlctl.executors.engine import Executor
 from rlctl.executors.factory import PoolPlan
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
-from rlctl.executors.local.cores import available_cores
 from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.processes import capped
@@ -36,6 +34,8 @@ from rlctl.executors.local.site import Site, ThisMachine
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.node_share import Allocation
 from rlctl.executors.recovery import History
+from rlctl.system.cores import available_cores
+from rlctl.system.devices import HIDDEN
 from rlctl.system.terminal import open_closed_streams
 
 PROGRESS_S = 0.25
@@ -74,11 +74,6 @@ class LocalBackend(Backend):
         self._events: list[BackendEvent | _Unread | BaseException] = []
         self._closed = False
 
-    @property
-    def token(self) -> str:
-        """What every process of this backend has in its environment, in the variable ``TASK``."""
-        return self._client.token
-
     def open(self, incarnation: int) -> Recovered:
         """Take the machine, and what a former controller has left on it."""
         open_closed_streams()
@@ -107,14 +102,7 @@ class LocalBackend(Backend):
         os.set_blocking(self._waker, False)
         self._selector.register(self._woken, selectors.EVENT_READ, self._drain)
         self._selector.register(self._client, selectors.EVENT_READ, self._receive)
-        self.programs = Programs(
-            self._client,
-            workdir,
-            self._events.append,
-            self._report,
-            enforce_memory=options.enforce_memory,
-            output_mb=options.output_mb,
-        )
+        self.programs = Programs(self._client, workdir, self._events.append, self._report, options)
         self.workers = WarmWorkers(self._selector, self._start_worker, self._report, self._watch)
         recovered = self.programs.recovered
         self.site.begin(recovered.running)

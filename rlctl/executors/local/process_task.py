@@ -15,11 +15,11 @@ from rlctl.core.errors import LaunchError, described
 from rlctl.core.task import Failure
 from rlctl.executors.application import THREADS, ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome
-from rlctl.executors.devices import without_masks
 from rlctl.executors.functions.large_results import INLINE_BYTES, by_reference, read_object
 from rlctl.executors.local.processes import signal_name
-from rlctl.executors.mpi import scratch_environment
 from rlctl.executors.naming import file_name
+from rlctl.system.devices import without_masks
+from rlctl.system.mpi import scratch_environment
 
 LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""

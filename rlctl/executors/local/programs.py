@@ -15,6 +15,7 @@ from rlctl.core.task import Failure, TaskId, TaskSpec
 from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, Exited, ProgressReported, Recovered, Started
 from rlctl.executors.functions.large_results import read_object
 from rlctl.executors.functions.warm_workers import Report
+from rlctl.executors.local.options import LocalOptions
 from rlctl.executors.local.process_task import ProcessTask
 from rlctl.executors.local.processes import GRACE_S, boot
 from rlctl.executors.local.supervisor_client import SupervisorClient
@@ -46,16 +47,14 @@ class Programs:
         workdir: Path,
         emit: Callable[[BackendEvent], None],
         report: Report,
-        *,
-        enforce_memory: bool,
-        output_mb: float | None,
+        options: LocalOptions,
     ) -> None:
         self.client = client
         self.running: dict[str, ProcessTask] = {}
         self.reporting: dict[str, ProcessTask] = {}
         self._workdir = workdir
         self._emit, self._report = emit, report
-        self._enforce_memory, self._output_mb = enforce_memory, output_mb
+        self._options = options
         self._files = ProgressFiles(workdir)
         self._deaths = 0  # of supervisors that were of no use, one after the other
         self._supervised_since = time.monotonic()
@@ -68,7 +67,7 @@ class Programs:
 
     def start(self, program: ProcessTask, request: Mapping[str, Any], cores: Sequence[int] | None) -> None:
         """Start a program that has been prepared."""
-        limits = program.limits(self._enforce_memory, self._output_mb)
+        limits = program.limits(self._options.enforce_memory, self._options.output_mb)
         self.client.send("run", **{"key": program.attempt.key, "cores": cores, **request, **limits})
         self._add(program)
 
@@ -149,7 +148,7 @@ class Programs:
             raise LaunchError(f"{self._workdir}: the supervisor of its programs dies again and again: {why}")
         running = {}
         for key, program in self.running.items():
-            limits = program.limits(self._enforce_memory, self._output_mb)
+            limits = program.limits(self._options.enforce_memory, self._options.output_mb)
             if limits["walltime_s"] is not None:
                 limits["walltime_s"] += program.began - now
             # Whether one without a number has begun is not known: its mark tells; it is LOST when all is gone.

@@ -12,12 +12,12 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.application import Application, ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome, BackendEvent, NodesChanged
-from rlctl.executors.devices import visible_devices, without_masks
 from rlctl.executors.functions.worker_client import Worker
-from rlctl.executors.local.cores import affinity, usable_cores
 from rlctl.executors.local.process_task import LOGS, ProcessTask
-from rlctl.executors.mpi import clean_environment
 from rlctl.executors.node_share import Allocation, core_numbers
+from rlctl.system.cores import affinity, usable_cores
+from rlctl.system.devices import visible_devices, without_masks
+from rlctl.system.mpi import clean_environment
 
 
 class Site(Protocol):

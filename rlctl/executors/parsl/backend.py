@@ -40,7 +40,6 @@ from rlctl.executors.functions.worker_client import Initializer, call_message, i
 from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.local.process_task import ProcessTask
 from rlctl.executors.local.programs import ProgressFiles
-from rlctl.executors.mpi import clean_environment
 from rlctl.executors.ownership import networked
 from rlctl.executors.parsl.attempt_files import PATIENCE_S, AttemptFiles, was_killed
 from rlctl.executors.parsl.blocks import Blocks
@@ -48,6 +47,7 @@ from rlctl.executors.parsl.control_file import ControlWriter, Session, session_f
 from rlctl.executors.parsl.options import ParslOptions
 from rlctl.executors.parsl.task_runners import ENDED, STOPPED
 from rlctl.executors.parsl.worker_slots import WorkerSlots
+from rlctl.system.mpi import clean_environment
 
 _LOOK_S = 0.25
 _LOST_LOOK_S = 0.05

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.core.errors import LaunchError
-from rlctl.executors.launchers import LaunchRequest, launch_command
 from rlctl.executors.local.process_task import ProcessTask
-from rlctl.executors.mpi import launcher_family, without_job
 from rlctl.executors.slurm.commands import hostnames
+from rlctl.system.launchers import LaunchRequest, launch_command
+from rlctl.system.mpi import launcher_family, without_job
 
 _FILES = ("PBS_NODEFILE", "LSB_DJOB_HOSTFILE", "COBALT_NODEFILE")
 """Variables of batch systems that name a file with a host in each line."""

@@ -15,7 +15,6 @@ from rlctl.core.errors import LaunchError, RlctlError
 from rlctl.core.task import Failure
 from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome
-from rlctl.executors.devices import HIDDEN, visible_devices, without_masks
 from rlctl.executors.functions import serialization, worker
 from rlctl.executors.functions.warm_workers import WarmWorkers
 from rlctl.executors.functions.worker_client import Worker
@@ -23,11 +22,12 @@ from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import GRACE_S, reap, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
-from rlctl.executors.mpi import clean_environment
 from rlctl.executors.node_share import NodeShare
 from rlctl.executors.parsl.attempt_files import AttemptFiles, was_killed
 from rlctl.executors.parsl.block_program import BlockProgram
 from rlctl.executors.parsl.control_file import Session
+from rlctl.system.devices import HIDDEN, visible_devices, without_masks
+from rlctl.system.mpi import clean_environment
 
 NewRequests = Callable[[], list[tuple[str, Any]]]
 """Returns requests to the running attempt that were not returned before: ``("stop", grace_s)``, ``("signal", n)``."""

@@ -96,7 +96,7 @@ class WorkerSlots(NodePool):
         wanted = min(self.nodes, -(-self.workers // self._per_node))
         for node in range(self.nodes):
             if not self._up[node] and sum(self._up) < wanted:
-                self.up(node)
+                self.use(node, True)
         for node in reversed(range(self.nodes)):
             if self._up[node] and sum(self._up) > wanted and self._free[node] == self._per_node:
-                self.down(node)
+                self.use(node, False)

@@ -22,13 +22,12 @@ from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.local.process_task import LOGS
 from rlctl.executors.local.processes import GRACE_S
 from rlctl.executors.local.site import Site
-from rlctl.executors.mpi import with_home, without_job
 from rlctl.executors.node_share import Allocation
 from rlctl.executors.slurm.commands import cancel, current_job, pmi_problem, steps_of
 from rlctl.executors.slurm.job_nodes import JobNodes
 from rlctl.executors.slurm.options import SlurmOptions
-from rlctl.executors.slurm.step_tasks import StepTask, StepWorker
-from rlctl.executors.slurm.steps import pmi_of, step_cores, step_name
+from rlctl.executors.slurm.steps import StepTask, StepWorker, pmi_of, step_cores, step_name
+from rlctl.system.mpi import with_home, without_job
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +91,7 @@ class SlurmSite(Site):
         self._expires = False
 
     def open(self) -> None:
-        """Take the nodes of the job, or submit jobs.
-
-        Raises:
-            LaunchError: Slurm has less, or does not answer.
-        """
+        """Take the nodes of the job, or submit jobs; raises LaunchError if Slurm has less, or does not answer."""
         self._workdir.mkdir(parents=True, exist_ok=True)
         submit = self._options.submit if current_job() is None else None
         if submit is None and self._first_node:

@@ -19,6 +19,7 @@ from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
 from rlctl.executors.local.pid_file import of_pool
 from rlctl.executors.slurm.commands import (
+    NodeInventory,
     SlurmJob,
     cancel,
     current_job,
@@ -27,8 +28,8 @@ from rlctl.executors.slurm.commands import (
     query_jobs,
     run_command,
     submit_job,
+    survey,
 )
-from rlctl.executors.slurm.node_survey import NodeInventory, survey
 from rlctl.executors.slurm.options import SubmitOptions
 
 BLOCKS, BEAT = "slurm.json", ".slurm-beat"
@@ -65,7 +66,7 @@ class JobNodes:
     Callers of ``query`` and ``resize`` take turns; ``query`` changes nothing until ``apply``.
 
     Attributes:
-        capacity: of which each node must have as many cores and GPUs.
+        capacity: cores and GPUs that each node must have.
         inside: the only job is that in which this process runs; it is never ended or replaced.
         name: of submitted jobs, and prefix of the names of steps.
 
@@ -113,11 +114,7 @@ class JobNodes:
     def query(self) -> tuple[list[Block], set[int]]:
         """Ask Slurm for the state of jobs and nodes, and submit jobs in place of those that have ended.
 
-        Returns:
-            The blocks, and the nodes that were lost since the last query, for ``apply``.
-
-        Raises:
-            LaunchError: Slurm does not answer.
+        Returns what ``apply`` needs: the blocks, and the nodes lost since the last query. Raises LaunchError.
         """
         blocks, lost = copy.deepcopy(self.blocks), set[int]()
         self._cleared = set(self._suspects)
@@ -167,11 +164,7 @@ class JobNodes:
         self._save()
 
     def replace(self, block: Block) -> None:
-        """End a job, and submit another one for the same nodes.
-
-        Raises:
-            LaunchError: Slurm refuses.
-        """
+        """End a job, and submit another one for the same nodes; raises LaunchError if Slurm refuses."""
         self._end(block)
         self._submit_missing(self.blocks)
         self._save()

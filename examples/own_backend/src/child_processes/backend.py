@@ -15,13 +15,13 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import TaskSpec
 from rlctl.executors.application import ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome, Backend, BackendEvent, Exited, ProgressReported, Recovered
-from rlctl.executors.devices import visible_devices, without_masks
 from rlctl.executors.functions.warm_workers import WarmWorkers, check_call
 from rlctl.executors.functions.worker_client import Initializer, Worker, initializer_message
 from rlctl.executors.local.process_task import LOGS, ProcessTask
 from rlctl.executors.local.processes import GRACE_S, ask_to_end, capped, family, reap, send_signal
 from rlctl.executors.local.programs import ProgressFiles
-from rlctl.executors.mpi import clean_environment
+from rlctl.system.devices import visible_devices, without_masks
+from rlctl.system.mpi import clean_environment
 
 NEVER = float("inf")
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlctl.core.errors import Key, LaunchError
-from rlctl.executors.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
+from rlctl.system.launchers import AS_ROOT, Launcher, LaunchRequest, launch_command
 
 # Variables of a surrounding mpiexec or batch system: a program that inherits them takes itself for one of its ranks.
 # The local executor uses this machine only, so the batch system's list of nodes must go too.
