@@ -78,7 +78,8 @@ def serve_steps(comm: Comm, envs: VectorEnvironment, learner: int, limit_s: floa
         reply: Any = None
         match request:
             case "step":
-                reply = _packed(envs.step(argument))
+                actions = np.frombuffer(argument, np.float32).reshape(envs.count, -1)
+                reply = _packed(envs.step(actions.copy()))
             case "reset":
                 reply = envs.reset()
             case "hello":
@@ -125,7 +126,7 @@ class LockstepVectorEnv:
         """Apply an action in each."""
         actions = np.ascontiguousarray(actions, np.float32)
         for line, a, b in zip(self._lines, self._first, self._first[1:], strict=False):
-            line.send(("step", actions[a:b].reshape(b - a, -1)))
+            line.send(("step", actions[a:b].tobytes()))
         steps = [_unpacked(line.receive(), self.transition_spec) for line in self._lines]
         ends = [
             e._replace(environment=first + e.environment)
