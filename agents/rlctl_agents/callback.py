@@ -124,7 +124,7 @@ class TrainingCallback(BaseCallback):
         self._collector.saved(state)
 
     def save_what_is_left(self) -> None:
-        """Ranks were lost. In lock-step the newest checkpoint stands, if there is one: it has their environments."""
+        """Save after the loss of ranks; in lock-step only where no checkpoint is: those hold the environments too."""
         if self._collector is not None:
             self.save()
         elif self._checkpoints.none and self._learned:
@@ -132,11 +132,7 @@ class TrainingCallback(BaseCallback):
             self._checkpoints.save(self.model)
 
     def keep_what_was_learned(self) -> str:
-        """An environment has failed: the model as the last update left it, which goes on in new environments.
-
-        Returns:
-            what to do next, for the message.
-        """
+        """Save what the last update left, as an environment has failed; return advice for the message."""
         if self._collector is None and self._learned > self._saved:
             self.model.num_timesteps = self._learned
             self._checkpoints.save(self.model)

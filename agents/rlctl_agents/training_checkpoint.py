@@ -96,11 +96,7 @@ class Checkpoints:
             raise ConfigError(f"{self.folder.parent} already holds a training: resume it, or give another folder")
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, if any.
-
-        Raises:
-            ConfigError: it was written under another configuration or by another rlctl, or none of them is whole.
-        """
+        """The newest checkpoint that is whole, if any; raise ConfigError if none is, or it is of another training."""
         folder = self._kept.newest()
         if folder is None:
             if self._kept.names():
@@ -120,11 +116,7 @@ class Checkpoints:
         return Checkpoint(folder, int(state["decisions"]), state["actors"])
 
     def require_finite(self, model: Any) -> None:
-        """Refuse weights that are not finite, before they are acted by or overwrite what was good.
-
-        Raises:
-            LearningDiverged: a weight is not finite.
-        """
+        """Raise LearningDiverged if a weight is not finite, before actors or a checkpoint take it."""
         numbers = [*model.policy.parameters()]
         if isinstance(model, SAC) and model.log_ent_coef is not None:
             numbers.append(model.log_ent_coef)
@@ -143,9 +135,6 @@ class Checkpoints:
         Args:
             environments: what ``VectorEnvironment.save`` gives, where the learner has it.
             actors: of each learner, what ``Collector.state`` gives.
-
-        Raises:
-            LearningDiverged: its weights are not worth one.
         """
         self.require_finite(model)
         name = f"{model.num_timesteps:012d}"

@@ -38,9 +38,7 @@ class Finding:
     """Result of one check.
 
     Attributes:
-        name: name of the check.
         ok: True: works; False: needs action; None: missing, and only some users need it.
-        detail: what was found.
         advice: what to do; empty if nothing.
     """
 
@@ -51,11 +49,7 @@ class Finding:
 
 
 def diagnose(folder: Path | None = None) -> list[Finding]:
-    """Run all checks.
-
-    Args:
-        folder: folder for runs; None: the current folder.
-    """
+    """Run all checks; ``folder`` is for runs, by default the current one."""
     return [python(), packages(), cores(), mpi(), gpus(), slurm(), writable(folder or Path.cwd())]
 
 

@@ -216,7 +216,7 @@ class Campaign(ABC):
     def on_machine(self, machine: Machine) -> None:
         """Nodes were lost, regained, added or taken away; these are there now.
 
-        Events of tasks that were lost come before. By default, a campaign takes no notice.
+        Events of tasks that were lost come before. By default, a campaign ignores it.
         """
         return None
 

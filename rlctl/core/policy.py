@@ -46,4 +46,4 @@ class SimpleRule:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing to take up."""
+        """Nothing to restore."""

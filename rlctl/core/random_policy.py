@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, Decision
+from rlctl.core.campaign import Action, Decision, head_sizes
 
 RANDOM = "random"
 
@@ -26,10 +26,8 @@ class Chance:
     def act(self, decision: Decision) -> Action:
         """Any allowed choice."""
         random = np.random.default_rng(np.random.SeedSequence([self._seed, decision.number]))
-        if isinstance(self._space, spaces.Discrete):
-            return choose(random, decision.mask, [int(self._space.n)])
-        if isinstance(self._space, spaces.MultiDiscrete):
-            return choose(random, decision.mask, self._space.nvec.reshape(-1).tolist())
+        if isinstance(self._space, spaces.Discrete | spaces.MultiDiscrete):
+            return choose(random, decision.mask, head_sizes(self._space).tolist())
         self._space.seed(int(random.integers(2**31)))
         drawn: NDArray[Any] = self._space.sample()
         return drawn

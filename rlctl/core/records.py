@@ -15,7 +15,7 @@ EVENTS: Mapping[str, str] = {
     # Written by the driver: ``rlctl.core.driver``.
     "decision": "A decision is answered: number, action, subject, asked_s, successes.",
     "machine": "Nodes have come or gone: nodes, down, paid.",
-    "time": "The campaign is told the time.",
+    "time": "A wait has ended without events, or the controller stops.",
     # Written by steering: ``rlctl.steering.control``.
     "epoch": "A controller begins: what it runs on.",
     "policy": "The policy's memory before a decision is answered: number, state.",

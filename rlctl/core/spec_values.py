@@ -298,14 +298,3 @@ def finite(value: Any) -> float:
 def count_from_one(value: Any) -> int:
     """A whole number from 1 on."""
     return count(value, 1)
-
-
-def instance_of(kind: type[_T]) -> Callable[[Any], _T]:
-    """The converter that takes objects of a class only."""
-
-    def convert(value: Any) -> _T:
-        if not isinstance(value, kind):
-            raise Unfit(f"should be {kind.__name__}")
-        return value
-
-    return convert

@@ -124,7 +124,7 @@ class TaskSpec:
         application: name of the environment that an exec needs, as the executor's configuration describes it (see
             ``rlctl.executors.application``); None: that of rlctl itself.
         pool: where it is to run, if the executor has several pools; None: where there is room. An executor that has
-            none takes no notice.
+            none ignores it.
 
     What can only mean one thing is converted: numbers of NumPy, paths, numbers among arguments and variables (a program
     gets their text), arrays among parameters (lists), other sequences where a tuple belongs, an infinite walltime.
@@ -159,6 +159,12 @@ def _failure_codes(value: Any) -> tuple[tuple[int, Failure], ...]:
     return tuple((spec_values.count(code), Failure(failure)) for code, failure in spec_values.sequence(value))
 
 
+def _resources(value: Any) -> Resources:
+    if not isinstance(value, Resources):
+        raise spec_values.Unfit("should be Resources")
+    return value
+
+
 _REQUIRED = object()
 _SPEC = spec_values.Fields(
     {
@@ -167,7 +173,7 @@ _SPEC = spec_values.Fields(
         "arguments": ((), spec_values.arguments),
         "function": (None, spec_values.function_name),
         "parameters": (_REQUIRED, spec_values.parameters),
-        "resources": (ONE_CORE, spec_values.instance_of(Resources)),
+        "resources": (ONE_CORE, _resources),
         "walltime_s": (None, spec_values.walltime),
         "priority": (0.0, spec_values.number),
         "retries": (0, spec_values.count),

@@ -5,17 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from rlctl.config.load import config_data
 from rlctl.config.provenance import provenance
+from rlctl.config.schema import Config
 from rlctl.core.json_values import leaves
 from rlctl.monitoring.summary_writer import Leaf, SummaryWriter
-
-if TYPE_CHECKING:
-    from rlctl.config.schema import Config
 
 
 def write_run_metadata(
@@ -23,9 +21,7 @@ def write_run_metadata(
 ) -> None:
     """Write the texts, the chart layout and the start of the HParams session.
 
-    Args:
-        run: distinguishes this run, e.g. its kind, policy and instance.
-        command: repeats the run, given the configuration as ``experiment.yaml``.
+    ``run`` distinguishes this run, e.g. by kind, policy and instance; ``command`` repeats it.
     """
     data, machine = config_data(config), config.machine
     summary = (inspect.getdoc(type(factory)) or "").partition("\n")[0]

@@ -29,9 +29,6 @@ def serve(folders: Sequence[Path], port: int | None = None, on_start: Callable[[
         folders: run folders, or folders that contain run folders.
         port: local port; None: the first free one from ``PORT`` on.
         on_start: receives the address once the server answers.
-
-    Raises:
-        ConfigError: a folder is missing or holds no event files, or the port is taken.
     """
     names = _names(folders)
     stop = threading.Event()

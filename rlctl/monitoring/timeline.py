@@ -77,12 +77,10 @@ class AnsweredDecision:
 
 @dataclass(slots=True)
 class Timeline:
-    """History of a campaign.
+    """History of a campaign on an allocation.
 
     Attributes:
-        capacity: the allocation.
         attempts: in order of submission.
-        decisions: in order.
         working: spans (from, to) in which the controller worked rather than waited; disjoint, in order.
         booting: spans in which a controller was starting.
         end_s: time of the last record.
@@ -186,9 +184,7 @@ class _Reader:
     def _attempt(self, uid: TaskId, number: int, now_s: float, *, again: bool = False) -> TaskAttempt:
         """The attempt of that number.
 
-        Args:
-            again: make a new one if it has ended: a controller died while the attempt was queued, which does not use
-                up its number.
+        Once it has ended, ``again`` makes another: an attempt that a dying controller leaves queued keeps its number.
         """
         found = self._open.get((uid, number))
         if found is None or (again and found.ended_s is not None):

@@ -55,7 +55,6 @@ class RuleComparison:
         rows: results of the rules, the cheapest first.
         own: result of the run's own policy on the twin, which shows the accuracy of the twin.
         instances: number of instances of the bands; 0: there are no bands.
-        problems: messages about rules that could not run.
         chart: the run and each rule on the same instance.
         charts: band of each rule, with the run.
     """
@@ -74,21 +73,15 @@ def compare(run: RunFolder, with_rules: bool, instances: int, progress: Progress
     curve = run_curve(run.timeline, str(run.header.get("policy", "the policy")), int(run.header.get("instance", 0)))
     if not with_rules:
         return _without_rules(curve, "rules were omitted on request")
-    section = run.config.campaign
+    section, capacity = run.config.campaign, run.config.machine.capacity()
     try:
         factory = campaign_factory(section.name, section.options)
         if not factory.has_twin:
             raise ConfigError(f"campaign {section.name} has no twin (task_model)")
-    except RlctlError as error:
-        return _without_rules(curve, f"the rules could not run: {error}")
-    policies, problems = load_rules(run.config)
-    own = _own(run, policies)
-    capacity = run.config.machine.capacity()
-    seeds = [curve.instance, *spread_instances(run.config.seed, instances)] if policies else []
-    curves_of: dict[str, list[Curve]] = {}
-    try:
-        if policies:
-            curves_of = twin_curves(factory, capacity, policies, seeds, progress)
+        policies, problems = load_rules(run.config)
+        own = _own(run, policies)
+        seeds = [curve.instance, *spread_instances(run.config.seed, instances)] if policies else []
+        curves_of = twin_curves(factory, capacity, policies, seeds, progress) if policies else {}
         alone = twin_curves(factory, capacity, {own.name: own}, seeds[:1])[own.name][0] if own and policies else None
     except Exception as error:  # code of another package; the report is written without comparison
         problem = str(error) if isinstance(error, RlctlError) else repr(error)

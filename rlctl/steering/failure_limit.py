@@ -19,11 +19,8 @@ class FailureLimit:
 
     Repeated attempts of a task count like others. A program that reports a diverged simulation works, which resets
     the counts of the other kinds; diverged attempts in a row reach the limit too. Attempts that ran at the same time as
-    a lost attempt, and were lost too, have the same cause and count once. Cancelled tasks do not count.
-
-    Attributes:
-        failed: total number of failed attempts, of earlier controllers too.
-        last: kind of the last failure.
+    a lost attempt, and were lost too, have the same cause and count once. Cancelled tasks do not count. ``failed`` is
+    the number of all failed attempts, of earlier controllers too.
     """
 
     def __init__(self, limits: SteerSection, run: Path, work: Path, records: Iterable[Record]) -> None:

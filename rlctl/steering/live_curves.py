@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.driver import Driver
+from rlctl.core.records import Record
 from rlctl.evaluation.success_curves import (
+    Curve,
     load_rules,
     results_table,
     run_curve,
@@ -31,12 +34,7 @@ from rlctl.monitoring.run_metadata import write_run_metadata
 from rlctl.monitoring.summary_writer import SummaryWriter
 from rlctl.monitoring.tags import POLICY
 from rlctl.monitoring.timeline import Timeline
-
-if TYPE_CHECKING:
-    from rlctl.core.driver import Driver
-    from rlctl.core.records import Record
-    from rlctl.evaluation.success_curves import Curve
-    from rlctl.steering.summary import Summary
+from rlctl.steering.summary import Summary
 
 log = logging.getLogger(__name__)
 

@@ -26,10 +26,6 @@ class PolicyGuard:
 
     Without a fallback policy, invalid actions and exceptions lead to the first allowed choice, and timeouts stop the
     campaign, as three timeouts in a row do with one.
-
-    Attributes:
-        policy: the steering policy.
-        fallback: the fallback policy; None: the first allowed choice of each head.
     """
 
     def __init__(self, policy: Policy, fallback: Policy | None, action_space: ActionSpace) -> None:

@@ -28,12 +28,7 @@ _OF_TRAINING = ("checkpoints", "policy")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Content of a run folder at one moment.
-
-    Attributes:
-        header: header of the journal.
-        records: records of the journal so far.
-    """
+    """Content of a run folder at one moment, with header and records of its journal."""
 
     path: Path
     config: Config

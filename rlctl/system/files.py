@@ -72,11 +72,7 @@ def user_code_error(error: OSError) -> StorageError | None:
 
 @contextmanager
 def storage_errors(place: Path, then: str = "") -> Iterator[None]:
-    """Raise ``StorageError`` for what cannot be written inside.
-
-    Args:
-        then: what to do after the advice, e.g. "then resume".
-    """
+    """Raise ``StorageError`` for what cannot be written inside; ``then`` follows the advice, e.g. "then resume"."""
     try:
         yield
     except OSError as error:
@@ -113,10 +109,8 @@ def atomic_folder(folder: Path, entries: Sequence[str]) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``folder`` as a whole; a kill leaves nothing, or leftovers to overwrite.
 
     A missing folder is renamed into place. One that exists may be a mount point or a link, or lie where nothing else
-    may be made: it stays, and the entries move into it. The last entry moves last and marks the folder as complete.
-
-    Args:
-        entries: names of what the caller makes in the temporary folder.
+    may be made: it stays, and the entries, all that the caller makes, move into it. The last entry moves last and marks
+    the folder as complete.
     """
     folder = folder.absolute()  # does not resolve links, nor ".." behind them
     exists = folder.exists()
@@ -186,11 +180,7 @@ def write_atomically(file: Path, text: str, *, only_writer: bool = False) -> Non
 
 
 def write_generated(file: Path, text: str, mark: str) -> None:
-    """Write a text atomically in place of one with the same mark; ConfigError for a file of the user.
-
-    Args:
-        mark: is within the first 512 characters of ``text``.
-    """
+    """Write a text that begins with a mark, atomically; replaces one with the same mark, but no file of the user."""
     assert mark in text[:_HEAD]
     check_replaceable(file, mark)
     write_atomically(file, text)

@@ -74,7 +74,6 @@ class Watch:
     Attributes:
         call: the innermost running call; None outside of calls.
         overdue: a call that has exceeded its limit.
-        limit_s: of each call; may be infinite.
         exits: whether the process may exit to end a call.
         steering: whether a second stop signal kills the process during calls only.
     """

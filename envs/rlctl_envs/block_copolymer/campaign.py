@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from rlctl.core.campaign import Action, Campaign, Command, Decision, Outcome, ResidualChoices, Start
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
-from rlctl_envs.block_copolymer.fields import film_fields
 from rlctl_envs.block_copolymer.film import EndReason, Film, MaterialHistory, Measurement
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
-from rlctl_envs.block_copolymer.observation import OBSERVED, observe
+from rlctl_envs.block_copolymer.observation import OBSERVED, film_fields, observe
 from rlctl_envs.block_copolymer.options import AnnealingOptions
 
 CHANGES = (-0.25, -0.15, -0.08, -0.04, -0.015, 0.0, 0.015, 0.04, 0.08, 0.15, 0.25)
@@ -196,7 +195,7 @@ class AnnealingCampaign(Campaign):
         return ResidualChoices((CHANGES.index(0.0), 0, 0, 0), mask, named)
 
     def fields(self, film: Film) -> dict[str, Any]:
-        """What rules read: ``fields.film_fields``, the machine, and what can be chosen."""
+        """What rules read: ``observation.film_fields``, the machine, and what can be chosen."""
         rate = self.memory.rate
         return film_fields(film, self._others(film), self.memory) | {
             "films_needed": self.options.films - self.memory.good,
