@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from rlctl.bundle.spaces import describe
 from rlctl.distributed.comm.chunk import ChunkRecorder
 from rlctl.distributed.comm.codec import EMPTY, ActorHello, Bytes, decode, encode
 from rlctl.distributed.comm.transition_spec import EpisodeEnd, Step, TransitionSpec
@@ -78,7 +77,7 @@ class VirtualActors:
         self._versions = [0] * count
         self._at = [0] * count
         for number in range(count):
-            hello = ActorHello(number, 1, LAYOUT, describe(OBSERVATION, ACTION))
+            hello = ActorHello(number, 1, LAYOUT, (OBSERVATION, ACTION))
             self._inbox.append(Message((0, number), MessageKind.HELLO, encode(hello)))
 
     def send(self, peer: Peer, kind: MessageKind, data: Bytes = EMPTY) -> None:

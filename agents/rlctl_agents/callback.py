@@ -120,7 +120,7 @@ class TrainingCallback(BaseCallback):
         if self._context.first:
             self._checkpoints.save(self.model, None, states or ())
         if learners is not None:
-            learners.broadcast(True)
+            learners.barrier()
         self._collector.saved(state)
 
     def save_what_is_left(self) -> None:

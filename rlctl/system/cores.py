@@ -21,7 +21,7 @@ def available_cores() -> list[int]:
 
 
 def usable_cores(environment: Mapping[str, str] = os.environ) -> tuple[int, str]:
-    """How many cores this process may keep busy, at least 1, and what else than its affinity says so; or nothing.
+    """How many cores this process may keep busy, at least 1, and what limits them other than its affinity.
 
     A quota says how much time cores may take, not which: of one for 2.5 cores, 2 can be kept busy without being
     halted. Inside a Slurm job what the job has on this node counts, since not all sites confine it by affinity.
@@ -56,7 +56,7 @@ def quota(process: Path = Path("/proc/self")) -> float | None:
 
 
 def _quotas(root: str, at: Path, group: str) -> Iterator[float]:
-    """Of a group and those around it, as far as they are seen in the folder where the hierarchy is mounted."""
+    """The quotas of a group and of those around it, as far as they are seen where the hierarchy is mounted."""
     inside = PurePosixPath(group)
     # In a container that sees its own group only, the group's name may still be the host's.
     inside = inside.relative_to(root) if inside.is_relative_to(root) else PurePosixPath()
@@ -80,5 +80,5 @@ def _word(file: Path) -> str:
 
 
 def _unescaped(path: str) -> str:
-    """As in ``/proc``, where a space is ``\\040``."""
+    """Unescape a path of ``/proc``, where a space is ``\\040``."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)

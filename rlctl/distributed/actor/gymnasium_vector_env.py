@@ -102,17 +102,11 @@ class GymnasiumVectorEnv:
             durations = np.asarray(infos["duration_s"], np.float32) / np.float32(self._discount_s)
         else:
             durations = np.ones(self.count, np.float32)
-        tasks = infos.get("tasks", ())
-        return Step(flattened, rewards, durations, np.asarray(terminated), np.asarray(truncated), ends, tasks)
+        return Step(flattened, rewards, durations, np.asarray(terminated), np.asarray(truncated), ends)
 
     def save(self) -> bytes | None:
         """Complete state; None where the environment cannot be pickled."""
-        try:
-            data: bytes = cloudpickle.dumps((self.env, self.episodes, self._returns, self._lengths, self._observations))
-            cloudpickle.loads(data)
-        except Exception:
-            return None
-        return data
+        return saved(self.env, self.episodes, self._returns, self._lengths, self._observations)
 
     def restore(self, state: bytes) -> Float32:
         """Continue from ``save``; observations [n, width]."""
@@ -163,6 +157,16 @@ class GymnasiumVectorEnv:
                 f"{what} has {bad[0]}, which nothing can be learned from",
                 "not_finite",
             )
+
+
+def saved(*parts: Any) -> bytes | None:
+    """Parts of environments as bytes; None where they cannot be saved and restored."""
+    try:
+        data: bytes = cloudpickle.dumps(parts)
+        cloudpickle.loads(data)
+    except Exception:  # whatever an environment holds: sockets, processes, generators
+        return None
+    return data
 
 
 def _info_of(infos: Any, i: int) -> dict[str, Any]:

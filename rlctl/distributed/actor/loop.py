@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlctl.bundle.spaces import describe
 from rlctl.distributed.actor.env_guard import BrokenEnvironmentError
 from rlctl.distributed.actor.numpy_policies import ActorPolicy
 from rlctl.distributed.comm.chunk import ChunkRecorder
@@ -81,7 +80,7 @@ class Actor:
     def run(self) -> None:
         """Greet the learner, then step until it says stop or is gone; the environments are closed then."""
         envs = self.envs
-        spaces = describe(envs.observation_space, envs.action_space)
+        spaces = (envs.observation_space, envs.action_space)
         hello = ActorHello(self.number, envs.count, envs.transition_spec, spaces)
         self._transport.send(self.learner, MessageKind.HELLO, encode(hello))
         why = ""

@@ -18,7 +18,7 @@ from rlctl.bundle.actions import action_heads
 from rlctl.config.schema import Config, EnvironmentSection
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.distributed.actor.env_guard import EnvGuard
-from rlctl.distributed.actor.gymnasium_vector_env import NUMBER, GymnasiumVectorEnv
+from rlctl.distributed.actor.gymnasium_vector_env import NUMBER, GymnasiumVectorEnv, saved
 from rlctl.distributed.comm.collective_env import CollectiveGroup, Environment
 from rlctl.distributed.comm.transition_spec import EpisodeEnd, Float32, Seeds, Step, TransitionSpec, VectorEnvironment
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
@@ -111,12 +111,7 @@ class SequentialVectorEnv:
     def save(self) -> bytes | None:
         """Complete state; None where an environment cannot be saved."""
         envs = [guard.env for guard in self._guards]
-        try:
-            data: bytes = cloudpickle.dumps((envs, self.episodes, self._observations, self._returns, self._lengths))
-            cloudpickle.loads(data)
-        except Exception:  # whatever an environment holds: sockets, processes, generators
-            return None
-        return data
+        return saved(envs, self.episodes, self._observations, self._returns, self._lengths)
 
     def restore(self, state: bytes) -> Float32:
         """Continue from ``save``; observations [n, width]."""

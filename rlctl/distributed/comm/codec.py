@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,13 +55,13 @@ class ActorHello:
         actor: its number among the agent's.
         count: environments that it steps together.
         transition_spec: of their observations and actions.
-        spaces: observation and action space, see ``rlctl.bundle.spaces.describe``.
+        spaces: observation and action space of one of them.
     """
 
     actor: int
     count: int
     transition_spec: TransitionSpec
-    spaces: Mapping[str, Any]
+    spaces: tuple[gymnasium.Space[Any], gymnasium.Space[Any]]
 
 
 @dataclass(frozen=True, slots=True)

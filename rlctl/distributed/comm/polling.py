@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlctl.distributed.comm.codec import EMPTY, Bytes, decode, encode
+from rlctl.distributed.comm.codec import Bytes, decode, encode
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Request
@@ -125,16 +125,6 @@ class RankGroup:
         array = np.array([count], np.int64)
         self.sum(array)
         return int(array[0])
-
-    def broadcast(self, note: Any) -> Any:
-        """The first rank's note, which is pickled, on all."""
-        data = encode(note) if self.rank == 0 else EMPTY
-        size = np.array([len(data)], np.int64)
-        wait(self._comm.Ibcast(size, 0), self._limit_s)
-        if self.rank:
-            data = np.zeros(int(size[0]), np.uint8)
-        wait(self._comm.Ibcast(data, 0), self._limit_s)
-        return decode(data)
 
     def gather(self, note: Any) -> list[Any] | None:
         """The notes of all ranks, which are pickled, on the first one; None elsewhere."""

@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from rlctl.bundle.spaces import Spaces, build
 from rlctl.distributed.comm.chunk import Chunk, decode_chunk
 from rlctl.distributed.comm.codec import ActorHello, Bytes, PolicyWeights, Welcome, decode, encode
 from rlctl.distributed.comm.heartbeat import BEATS
@@ -81,8 +80,7 @@ class Collector:
             self._process_messages()
             for _, handle, _ in self.registry.present():
                 if handle.hello is not None:
-                    spaces = Spaces.model_validate(handle.hello.spaces)
-                    return build(spaces.observation), build(spaces.action)
+                    return handle.hello.spaces
             backoff.nap()
         return None
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.bundle.spaces import Spaces, build, describe
 from rlctl.core.errors import RanksLostError
 from rlctl.distributed.comm.codec import ActorHello, decode, encode
 from rlctl.distributed.comm.polling import LIMIT_S, receive, wait
@@ -79,11 +78,12 @@ def serve_steps(comm: Comm, envs: VectorEnvironment, learner: int, limit_s: floa
         reply: Any = None
         match request:
             case "step":
-                reply = _packed(envs.step(argument))
+                actions = np.frombuffer(argument, np.float32).reshape(envs.count, -1)
+                reply = _packed(envs.step(actions.copy()))
             case "reset":
                 reply = envs.reset()
             case "hello":
-                spaces = describe(envs.observation_space, envs.action_space)
+                spaces = (envs.observation_space, envs.action_space)
                 reply = ActorHello(comm.rank, envs.count, envs.transition_spec, spaces)
             case "save":
                 reply = list(envs.episodes), dict(envs.failures), envs.save()
@@ -110,9 +110,8 @@ class LockstepVectorEnv:
     def __init__(self, comm: Comm, workers: Sequence[int], limit_s: float = LIMIT_S) -> None:
         self._lines = [LockstepConnection(comm, worker, asks=True, limit_s=limit_s) for worker in workers]
         hellos: list[ActorHello] = self._ask_all("hello")
-        spaces = Spaces.model_validate(hellos[0].spaces)
         self.transition_spec = hellos[0].transition_spec
-        self.observation_space, self.action_space = build(spaces.observation), build(spaces.action)
+        self.observation_space, self.action_space = hellos[0].spaces
         self._first = np.cumsum([0, *(hello.count for hello in hellos)]).tolist()
         self.count = self._first[-1]
         self.failures: Mapping[str, int] = {}
@@ -127,7 +126,7 @@ class LockstepVectorEnv:
         """Apply an action in each."""
         actions = np.ascontiguousarray(actions, np.float32)
         for line, a, b in zip(self._lines, self._first, self._first[1:], strict=False):
-            line.send(("step", actions[a:b].reshape(b - a, -1)))
+            line.send(("step", actions[a:b].tobytes()))
         steps = [_unpacked(line.receive(), self.transition_spec) for line in self._lines]
         ends = [
             e._replace(environment=first + e.environment)

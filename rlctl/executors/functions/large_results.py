@@ -2,7 +2,7 @@
 
 A value of a result that is an array, or whose JSON is longer than ``INLINE_BYTES``, is written to a file in the working
 folder, and a reference takes its place: ``{"file": ..., "bytes": ...}``, of arrays with ``shape`` and ``dtype``. It
-stays with the run. ``fetch`` reads what a reference means.
+stays with the run. ``fetch`` reads what a reference refers to.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def by_reference(values: Mapping[str, Any], folder: Path, name: str) -> dict[str
 
 
 def fetch(value: Any, folder: Path) -> Any:
-    """What a reference means, an array or JSON; any other value is returned as it is.
+    """Read what a reference refers to, an array or JSON; any other value is returned as it is.
 
     Args:
         folder: working folder of the task, in a run ``RUN/work``.

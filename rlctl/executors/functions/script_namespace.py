@@ -45,7 +45,7 @@ def dumps(value: Any, callback: Callback, names: set[str], *, back: bool = False
 
 
 def marks(names: Iterable[str]) -> dict[str, str]:
-    """What tells whether the value of a global has changed, for these and all that they need, in the script's order."""
+    """Marks that change with the values of these globals and of all that they need, in the script's order."""
     main, found, left = namespace(), dict[str, str](), {"__package__", "__file__", *names}
     while left:
         name = left.pop()
@@ -84,7 +84,7 @@ def define(marked: Mapping[str, str], read: Callable[[], object], skip: Callable
 
 
 class _Global:
-    """Takes its place where it arrives, before what comes after it is unpickled: a base class before its subclass."""
+    """A global that is set as it is unpickled, before what follows it: a base class before its subclass."""
 
     def __init__(self, name: str, value: Any) -> None:
         self._name, self._value = name, value
@@ -100,7 +100,7 @@ def _place(name: str, value: Any) -> None:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Of what is defined in the script, what is ``known`` goes by name; functions are to live in the namespace."""
+    """Pickles what the script defines, by name where it is ``known``; functions get the namespace as their globals."""
 
     def __init__(self, file: io.BytesIO, callback: Callback, known: Callable[[str], bool], back: bool) -> None:
         super().__init__(file, 5, buffer_callback=callback)
@@ -138,7 +138,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 class _Here:
-    """Becomes the namespace where it arrives."""
+    """Is unpickled as the namespace."""
 
     def __reduce__(self) -> tuple[Callable[[], dict[str, Any]], tuple[()]]:
         return namespace, ()
@@ -164,7 +164,7 @@ def _never(name: str) -> bool:
 
 
 def _name(obj: Any) -> str | None:
-    """By which it is found in the script; None: it is not."""
+    """The name by which the script has it; None: it has not."""
     name = getattr(obj, "__qualname__", None)
     if getattr(obj, "__module__", None) != "__main__" or not isinstance(name, str):
         return None
@@ -172,7 +172,7 @@ def _name(obj: Any) -> str | None:
 
 
 def _found(name: str) -> Any:
-    """What has this name in the script; None: nothing."""
+    """The object of this name in the script; None: there is none."""
     found: Any = sys.modules["__main__"]
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -196,7 +196,7 @@ def _cached(function: Callable[..., Any], parameters: Mapping[str, Any]) -> Call
 
 
 def _made(name: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """What is there under this name, unless it is about to be replaced: others refer to it, and it may have changed."""
+    """The object of this name, which others refer to and which may have changed; a new one if it is to be replaced."""
     there = None if name.partition(".")[0] in _arriving else _found(name)
     return make(*arguments) if there is None else there
 

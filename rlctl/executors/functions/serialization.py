@@ -61,7 +61,7 @@ def frame(data: bytes) -> bytes:
 
 
 def posted(data: bytes, scratch: Path | None, most: int = SMALL_BYTES) -> bytes:
-    """The same for a message to a worker; one of more bytes than ``most`` goes into a file, if there is a folder."""
+    """Frame a message to a worker; one of more bytes than ``most`` goes into a file, if there is a folder."""
     if scratch is None or len(data) <= most:
         return frame(data)
     return frame(IN_FILE + str(_kept([data], scratch)).encode())
@@ -127,10 +127,10 @@ def load(data: bytes | memoryview) -> Any:
 
 
 def _room(size: int) -> memoryview:
-    """Memory that can be written to, given back with the last that uses it."""
+    """Writable memory, released with its last user."""
     if size < LARGE_BYTES:
         return memoryview(bytearray(size))
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # other than above, not filled in vain
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # other than a bytearray, not filled
     with contextlib.suppress(AttributeError, OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)  # which halves the time
     return memoryview(memory)
@@ -155,7 +155,7 @@ def _first(data: memoryview) -> tuple[memoryview, memoryview]:
 
 
 def _drop(message: bytes | memoryview) -> None:
-    """Let go of one that is not to be loaded."""
+    """Remove the file of a message that is not to be loaded."""
     if message[:1] == b"B":
         head, _ = _first(memoryview(message)[1:])
         Path(json.loads(bytes(head))["path"]).unlink(missing_ok=True)
@@ -187,7 +187,7 @@ def _written(views: Iterable[memoryview | bytes], folder: Path) -> Path:
 
 
 def _taken(path: Path, sizes: Sequence[int]) -> list[memoryview]:
-    """What lies in a file, which is gone then."""
+    """Read the parts of a file, and remove it."""
     with open(path, "r+b", buffering=0) as file:
         path.unlink()
         found = [_room(size) for size in sizes]

@@ -18,7 +18,7 @@ from rlctl.executors.local.processes import GRACE_S
 _POLL_S = 0.02
 
 Report = Callable[[Attempt, Callable[[], AttemptOutcome]], None]
-"""Is told that an attempt has exited, and how its outcome is read."""
+"""Takes an attempt that has exited, and the function that reads its outcome."""
 
 
 def check_call(spec: TaskSpec) -> None:
@@ -35,7 +35,7 @@ class WarmWorkers:
         selector: where workers are registered, with functions to call when they have something.
         start: starts a worker on a node, with a number that no other has.
         report: see ``Report``.
-        watch: is told of every worker that begins, and ends.
+        watch: is called with every worker that begins (True) or ends (False).
         read: reads the answers of workers.
     """
 
@@ -111,7 +111,7 @@ class WarmWorkers:
         return None if due == float("inf") else max(0.0, due - now)
 
     def look(self) -> None:
-        """Keep walltimes and grace periods."""
+        """Enforce walltimes and grace periods."""
         now = time.monotonic()
         for worker in list(self._workers.values()):
             if worker.attempt is None or (worker.pidfd is not None and now < min(worker.kill_at, worker.stop_at)):

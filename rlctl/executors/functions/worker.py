@@ -46,7 +46,7 @@ class Pipe:
 
 
 def serve(connection: socket.socket | Pipe, scratch: Path | None) -> None:
-    """Until the controller closes its end."""
+    """Answer calls until the controller closes its end."""
     buffer, own = bytearray(), os.getpid()
     while True:
         data = connection.recv(serialization.RECEIVE_BYTES)
@@ -154,13 +154,13 @@ def _failure(kind: str, message: str) -> bytes:
 
 
 def _die_with(life: int) -> None:
-    """The controller holds the other end of this pipe; when it is gone, so are we, and what we have started."""
+    """Wait until the controller, which holds the other end of this pipe, is gone; then kill this process group."""
     os.read(life, 1)
     os.killpg(0, signal.SIGKILL)
 
 
 def _end_with_input() -> None:
-    """Likewise, where the other end of the input tells."""
+    """The same where the other end of the input is the one that closes."""
     poll = select.poll()
     poll.register(0, 0)  # says that it was closed, not that there is something to read
     poll.poll()
@@ -168,7 +168,7 @@ def _end_with_input() -> None:
 
 
 def main() -> None:
-    """Numbers of the socket and of the pipe, or ``-`` for both; the scratch folder, or nothing."""
+    """Run with numbers of the socket and of the pipe, or ``-`` for both; the scratch folder, or nothing."""
     connection, life, scratch = sys.argv[1:]
     _own.append(sys.modules["__main__"])
     sys.modules["__main__"] = types.ModuleType("__main__")  # the script's, see ``script_namespace``

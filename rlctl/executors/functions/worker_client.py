@@ -45,10 +45,10 @@ class Worker:
         stopped: "stopped" by request, at its "walltime", or since its node was "lost".
         unread: whether it died before it had taken its call, which therefore never began.
         most: bytes that go over the socket at once; more goes through a file.
-        last_word: signal by which the supervisor ends it when the controller has died.
+        end_signal: signal by which the supervisor ends it when the controller has died.
     """
 
-    last_word = signal.SIGKILL
+    end_signal = signal.SIGKILL
     most = serialization.SMALL_BYTES
 
     def __init__(
@@ -157,20 +157,20 @@ class Worker:
         return list(serialization.frames(self._buffer))
 
     def terminate(self, grace_kill_at: float) -> None:
-        """SIGTERM to it and to all that it has started."""
+        """Send SIGTERM to it and to all that it has started."""
         self.kill_at = grace_kill_at
         members = family([self.pid], self.mark)
         ask_to_end(members)
         send_signal(members, signal.SIGCONT)
 
     def kill(self) -> bool:
-        """SIGKILL; whether anything of it is still alive."""
+        """Send SIGKILL; returns whether anything of it is still alive."""
         alive = family([self.pid], self.mark)
         send_signal(alive, signal.SIGKILL)
         return bool(alive)
 
     def signal(self, number: int) -> None:
-        """To it and to all that it has started."""
+        """Send a signal to it and to all that it has started."""
         send_signal(family([self.pid], self.mark), number)
 
     @property
@@ -189,7 +189,7 @@ class Worker:
         return AttemptOutcome(failure=Failure.EXIT, message=f"the worker ended with code {code}")
 
     def close(self) -> None:
-        """Let go of a process that has ended, or end one that is idle."""
+        """Close the connection to a process that has ended, or end one that is idle."""
         self.closed = True
         self.socket.close()
         if self.pidfd is not None:
@@ -211,7 +211,7 @@ class Worker:
 
 
 def initializer_message(initializer: Initializer | None) -> bytes | None:
-    """An initializer as workers are given it; raises TypeError if it cannot be called."""
+    """The message that has workers call an initializer; raises TypeError if it cannot be called."""
     if initializer is None:
         return None
     if not callable(initializer[0]):
@@ -220,7 +220,7 @@ def initializer_message(initializer: Initializer | None) -> bytes | None:
 
 
 def call_message(attempt: Attempt, cores: list[int], scratch: Path | None) -> bytes:
-    """A call as workers are given it; raises what pickle raises."""
+    """The message that has a worker call a function; raises what pickle raises."""
     if attempt.call is not None:
         return worker.CALL + serialization.dump(attempt.call, scratch)
     spec = attempt.spec
@@ -229,7 +229,7 @@ def call_message(attempt: Attempt, cores: list[int], scratch: Path | None) -> by
 
 
 def read_answer(message: bytes) -> AttemptOutcome:
-    """What a worker's answer says."""
+    """The outcome that a worker's answer means."""
     try:
         message = serialization.opened(message)
         kind, data = message[:1], message[1:]

@@ -249,7 +249,7 @@ class LocalBackend(Backend):
     def _watch(self, worker: Worker, begins: bool) -> None:
         """Have the supervisor end a worker when this process dies."""
         if begins:
-            self._client.send("watch", pid=worker.pid, number=int(worker.last_word))
+            self._client.send("watch", pid=worker.pid, number=int(worker.end_signal))
         else:
             self._client.send("unwatch", pid=worker.pid)
 

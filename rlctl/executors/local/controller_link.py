@@ -151,14 +151,14 @@ class ControllerLink:
                 if isinstance(error, BlockingIOError):
                     raise
                 self._output.clear()  # it has gone, as reading will show
-        if bool(self._output) != self._blocked:  # be told when the rest can be sent, or no more
+        if bool(self._output) != self._blocked:  # wake up when the rest can be sent, or no more
             self._blocked = bool(self._output)
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._blocked else 0)
             self._selector.modify(self._controller, events, self._selector.get_key(self._controller).data)
 
 
 def _receive(connection: socket.socket) -> bytes | None:
-    """What has come; empty at its end, None if there is nothing."""
+    """Receive what has come; empty at the end of the connection, None if there is nothing."""
     try:
         return connection.recv(65536)
     except BlockingIOError:

@@ -36,7 +36,7 @@ def of_pool(file: str, pool: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PidFile:
-    """What the last supervisor has written, in this life of this machine.
+    """What the last supervisor has written since this machine was booted.
 
     Attributes:
         processes: start times of first processes of programs, by their numbers.
@@ -49,7 +49,7 @@ class PidFile:
 
     @classmethod
     def read(cls, path: Path) -> PidFile | None:
-        """The file; None: there is none, or it is of another life of this machine."""
+        """The file; None: there is none, or it is of an earlier boot or another machine."""
         try:
             first, *lines = path.read_text().splitlines() or [""]
         except OSError:
@@ -72,7 +72,7 @@ class PidFile:
             os.ftruncate(handle, len(text))
 
     def alive(self) -> list[int]:
-        """Those of the processes that are alive; a number may be a stranger's by now."""
+        """Those of the processes that are alive; the start time tells whether a number was reused."""
         return [pid for pid, start in self.processes.items() if start and start_time(pid) == start]
 
 
@@ -107,12 +107,12 @@ def clear(path: Path) -> None:
 
 
 def mark(token: str, key: str | None = None) -> bytes:
-    """By which the processes of a supervisor, or of one attempt, are found in their environments."""
+    """What the processes of a supervisor, or of one attempt, have in their environments."""
     return f"{TASK}={token}:".encode() if key is None else f"{TASK}={token}:{key}\0".encode()
 
 
 def remove_folders(scratch: Path) -> None:
-    """Remove a scratch folder, and the one for what had no room in it."""
+    """Remove a scratch folder, and its spare on disk."""
     for folder in {scratch, spare(scratch)}:
         shutil.rmtree(folder, ignore_errors=True)
 

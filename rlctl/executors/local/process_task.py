@@ -103,7 +103,7 @@ class ProcessTask:
         }
 
     def outcome(self, ended: Mapping[str, Any]) -> AttemptOutcome:
-        """What the supervisor's message about its end says; what cannot be read is ``Failure.GARBAGE``."""
+        """The outcome, by the supervisor's message about its end; ``Failure.GARBAGE`` if it cannot be read."""
         self.clean()
         try:
             return self.read(ended["why"], ended["code"])._replace(usage=ended.get("usage", {}))
@@ -116,7 +116,7 @@ class ProcessTask:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def read(self, why: str | None, code: int | None) -> AttemptOutcome:
-        """From why it was stopped, and its exit code, where these are known."""
+        """The outcome that follows from why it was stopped and its exit code, where these are known."""
         spec = self._spec
         if self.lost and not self.stopping:  # whatever its launcher says
             return AttemptOutcome(failure=Failure.LOST, message="a node that it ran on was lost")

@@ -22,7 +22,7 @@ _LAUNCHERS = frozenset(
 
 
 def capped(seconds: float | None) -> float | None:
-    """How long to sleep where so much time is left: those who sleep look at the clock and sleep again.
+    """How long to sleep where so much time is left; the caller looks at the clock and sleeps again.
 
     The system takes milliseconds of 31 bits at most, which are 24.8 days.
     """
@@ -95,7 +95,7 @@ def send_signal(pids: Iterable[int], number: int) -> None:
 
 
 def ask_to_end(pids: Collection[int]) -> Collection[int]:
-    """SIGTERM; returns those that got it.
+    """Send SIGTERM; returns those that got it.
 
     Launchers of MPI programs do not, unless there is nothing else: they would end their ranks at once, whatever these
     have to save, and end by themselves after them.
@@ -129,9 +129,9 @@ def resident_mb(pids: Iterable[int]) -> float:
 
 @functools.cache
 def boot() -> str:
-    """This life of this machine; process numbers and shared memory end with it."""
-    told = _PROC / "sys/kernel/random/boot_id"
-    return f"{platform.node()} {told.read_text().strip() if told.exists() else ''}"
+    """Host and boot of this machine: process numbers and shared memory are valid within one boot."""
+    file = _PROC / "sys/kernel/random/boot_id"
+    return f"{platform.node()} {file.read_text().strip() if file.exists() else ''}"
 
 
 def _pids() -> list[int]:
@@ -155,7 +155,7 @@ def _environment(pid: int) -> bytes:
 
 
 def _name(pid: int) -> str:
-    """Of its executable, up to 15 characters of it; empty if it has gone, or where there is no /proc."""
+    """Name of its executable, up to 15 characters; empty if it has gone, or where there is no /proc."""
     try:
         return (_PROC / str(pid) / "comm").read_text().rstrip("\n")
     except (OSError, UnicodeDecodeError):

@@ -144,7 +144,7 @@ class Programs:
         self._deaths = 1 if now - self._supervised_since > LONG_S else self._deaths + 1
         self._supervised_since = now
         if self._deaths == REPLACEMENTS:
-            why = self.client.last_words()
+            why = self.client.cause_of_death()
             raise LaunchError(f"{self._workdir}: the supervisor of its programs dies again and again: {why}")
         running = {}
         for key, program in self.running.items():
@@ -155,7 +155,7 @@ class Programs:
             running[key] = {"pid": program.pid or -1, "start": program.start, "control": program.control, **limits}
         self.client.replace(running)
         for key, program in self.running.items():
-            if program.stopping or program.lost:  # the former one may not have heard of it
+            if program.stopping or program.lost:  # the former one may not have received it
                 self.client.send("stop", key=key, grace_s=GRACE_S)
 
     def _started(self, program: ProcessTask, pid: int, start: int) -> None:

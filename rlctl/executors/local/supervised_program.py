@@ -25,10 +25,10 @@ from rlctl.executors.local.processes import (
 )
 
 LAUNCHER_S = 15.0
-"""How long a launcher that was told to end its program on other machines may take until it is killed itself."""
+"""How long a launcher may take to end its program on other machines until it is killed itself."""
 
 AGAIN_S = 0.5
-"""It is told so often: the signal is lost at times while it starts."""
+"""It gets SIGTERM so often: the signal is lost at times while it starts."""
 
 _FOREVER = float("inf")
 _AFFINITY = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -67,7 +67,7 @@ class SupervisedProgram:
     pidfd: int | None = None
     ended: dict[str, Any] | None = None
     kept: bool = False
-    _told_at: float = _FOREVER  # when its launcher was first told to end it
+    _terminated_at: float = _FOREVER  # when its launcher first got SIGTERM
     _again_at: float = 0.0
 
     def known(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class SupervisedProgram:
             self.stop_at = time.monotonic() + walltime_s
 
     def settle(self, first_processes: Collection[int]) -> bool:
-        """Its first process has ended: stop what it has left; whether nothing is left."""
+        """Stop what its first process has left; returns whether nothing is left."""
         self.settling = True
         alive = self._members(first_processes)
         now = time.monotonic()
@@ -123,13 +123,15 @@ class SupervisedProgram:
             os.posix_spawn(self.control[0], [*self.control, *names], os.environ)
 
     def kill(self) -> None:
-        """End what did not end when it was told to; launchers end their programs when they get SIGTERM."""
+        """End what did not end after SIGTERM; launchers end their programs when they get SIGTERM."""
         now = time.monotonic()
-        self._told_at = min(self._told_at, now)
-        if self.control is None or now > self._told_at + LAUNCHER_S + 1.0:
+        self._terminated_at = min(self._terminated_at, now)
+        if self.control is None or now > self._terminated_at + LAUNCHER_S + 1.0:
             send_signal(self._family(), signal.SIGKILL)
         elif now > self._again_at and start_time(self.pid) == self.began:
-            late = now > self._told_at + LAUNCHER_S  # its own death ends its program too, that of all of it would not
+            late = (
+                now > self._terminated_at + LAUNCHER_S
+            )  # its own death ends its program too, that of all of it would not
             send_signal([self.pid], signal.SIGKILL if late else signal.SIGTERM)
             self._again_at = now + AGAIN_S
 
@@ -153,7 +155,7 @@ class SupervisedProgram:
         return self._family()
 
     def _family(self) -> list[int]:
-        """Its number may be a stranger's by now, its mark is its own."""
+        """All its living processes; its number may have been reused, its mark was not."""
         ours = self.pid > 0 and start_time(self.pid) in (self.began, 0)
         return family([self.pid] if ours else [], self.mark)
 

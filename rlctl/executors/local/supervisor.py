@@ -2,8 +2,8 @@
 
 Programs are its children, so it learns how they end whatever becomes of the controller, and what they leave behind is
 reparented to it (it is a subreaper, where the system has such a thing), so nothing gets away. It keeps walltimes and
-limits too. When the controller dies it goes on: a later controller connects to the socket in its scratch folder, is
-told what runs and what has ended, and takes over. If none comes within the lease it stops what still runs. Outcomes
+limits too. When the controller dies it goes on: a later controller connects to the socket in its scratch folder,
+learns what runs and what has ended, and takes over. If none comes within the lease it stops what still runs. Outcomes
 that were not acknowledged are kept in exit files, written whole and through to the device; see ``pid_file``.
 
 Nothing but the standard library is imported here, so that it starts quickly.
@@ -142,10 +142,10 @@ class Supervisor:
         self._programs[key] = self._by_pid[pid] = program
         self._write_pid_file()
         self._link.say(event="started", key=key, pid=pid, start=program.began)
-        program.limit(**limits)  # the walltime as the controller counts it, from when it is told
+        program.limit(**limits)  # the walltime as the controller counts it, from the message on
 
     def _adopt(self, key: str, pid: int, start: int, **limits: Any) -> None:
-        """A program of a supervisor that has died: no child of ours, so its exit code will not be known."""
+        """A program of a supervisor that has died: no child of this one, so its exit code will not be known."""
         program = SupervisedProgram(key, pid, start, mark(self._token, key))
         program.limit(**limits)
         self._programs[key] = program
@@ -246,7 +246,7 @@ class Supervisor:
                 self._keep(program)
 
     def _look(self) -> None:
-        """Walltimes, limits, graces, the lease."""
+        """Enforce walltimes, limits, grace periods and the lease."""
         now = time.monotonic()
         look = now - self._looked_at >= _LOOK_S
         if look:
@@ -289,7 +289,7 @@ class Supervisor:
             write_through(path, json.dumps({**program.ended, "gone_s": gone_s}).encode())
 
     def _write_pid_file(self) -> None:
-        """For a controller that finds this process dead, and for ``unattended``."""
+        """Write the pid file, for a controller that finds this process dead, and for ``unattended``."""
         alive = {e.pid: e.began for e in self._programs.values() if e.ended is None and e.pid > 0}
         ends_s = None if self._gone_at is None else self._gone_at + self._lease_s
         PidFile(self._token, alive, ends_s).write(self._pid_file)
@@ -301,7 +301,7 @@ def _become_subreaper() -> None:
 
 
 def _write_down(*error: Any) -> None:
-    """A bug has no terminal to appear on here; standard error is a file of the controller's, which may have gone."""
+    """Write the traceback of a bug into two files: standard error is one of the controller's, which may have gone."""
     text = "".join(traceback.format_exception(*error))
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
@@ -309,7 +309,7 @@ def _write_down(*error: Any) -> None:
 
 
 def main() -> None:
-    """Started by ``supervisor_client``: token, two folders, numbers of two open files, and its kind."""
+    """Run with arguments of ``supervisor_client``: token, two folders, numbers of two open files, and its kind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     token, scratch, exits, connection, pid_file, kind = sys.argv[1:]

@@ -72,7 +72,7 @@ class SupervisorClient:
         self._exits = workdir / of_pool(EXITS, name)
         self._hello = {"epoch": incarnation, "lease_s": lease_s, "environment": dict(environment)}
         self._input, self._output = bytearray(), bytearray()
-        self._heard: list[dict[str, Any]] = []
+        self._messages: list[dict[str, Any]] = []
         self._found: set[str] = set()  # keys of exit files
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None  # what the supervisor says before it dies
@@ -83,18 +83,18 @@ class SupervisorClient:
             self._read_exits()
 
     def fileno(self) -> int:
-        """For selectors."""
+        """Number of the open socket, for selectors."""
         return self._socket.fileno()
 
     def send(self, do: str, **message: Any) -> None:
-        """Ask for something; what comes of it is heard. A supervisor that has died is noticed by ``receive``."""
+        """Ask for something; ``receive`` returns what comes of it, and notices a supervisor that has died."""
         self._later(do, **message)
         self.flush()
 
     def flush(self) -> None:
         """Send what waits for the next message."""
         if self._output:
-            with contextlib.suppress(OSError):  # also of a connection that has been let go of
+            with contextlib.suppress(OSError):  # also of a connection that is closed
                 self._socket.sendall(self._output)
             self._output.clear()
 
@@ -111,10 +111,10 @@ class SupervisorClient:
         self._input += data or b""
         *lines, rest = self._input.split(b"\n")
         self._input = rest
-        heard, self._heard = self._heard, []
-        return heard + [json.loads(line) for line in lines]
+        messages, self._messages = self._messages, []
+        return messages + [json.loads(line) for line in lines]
 
-    def last_words(self) -> str:
+    def cause_of_death(self) -> str:
         """Why the supervisor has died, as far as is known."""
         lines: list[str] = []
         with contextlib.suppress(OSError):
@@ -198,7 +198,7 @@ class SupervisorClient:
         except OSError:
             connection.close()
             return False
-        welcome = self._heard.pop(0)
+        welcome = self._messages.pop(0)
         if welcome["event"] == "refused":
             connection.close()
             if "another controller" in welcome["why"]:
@@ -253,7 +253,7 @@ class SupervisorClient:
                 raise OSError("it has ended")
             self._input += data
         line, _, self._input = self._input.partition(b"\n")
-        self._heard.append(json.loads(line))
+        self._messages.append(json.loads(line))
         connection.settimeout(None)
 
     def _read_exits(self) -> None:
@@ -270,7 +270,7 @@ class SupervisorClient:
         self.send("acknowledge", key=key, keep=True)
 
     def forget_exit(self, key: str) -> None:
-        """The end of this attempt is recorded; the supervisor is told with the next message, or by ``flush``."""
+        """The end of this attempt is recorded; the supervisor learns it with the next message, or by ``flush``."""
         self._later("acknowledge", key=key)
         if key in self._found:  # otherwise it is the supervisor's, if there is one
             (self._exits / exit_file(key)).unlink(missing_ok=True)

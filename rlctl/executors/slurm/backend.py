@@ -139,7 +139,7 @@ class SlurmSite(Site):
         return {share.node for share in allocation} <= self._nodes.usable()
 
     def exited(self, attempt: Attempt, outcome: AttemptOutcome) -> Sequence[BackendEvent]:
-        """Other tasks avoid the nodes of a lost attempt until Slurm was asked."""
+        """Keep other tasks off the nodes of a lost attempt until Slurm was asked."""
         if outcome.failure is not Failure.LOST:
             return ()
         with self.backend.lock:

@@ -109,8 +109,9 @@ class StepTask(ProcessTask):
     def read(self, why: str | None, code: int | None) -> AttemptOutcome:
         """How it ended; ``srun`` may have lost it, and returns the highest of the ranks' exit codes."""
         errors = self.last_errors()
-        if why is None and not self.stopping and (lost := machine_failure(errors, self.signalled)):
-            return AttemptOutcome(failure=Failure.LOST, message=lost)
+        if why is None and (lost := machine_failure(errors, self.signalled)):
+            # Where it is being stopped, its job was ended before the supervisor got the request.
+            return AttemptOutcome(stopped=True) if self.stopping else AttemptOutcome(failure=Failure.LOST, message=lost)
         code = rank_exit_code(errors, code) if code else code
         outcome = super().read(why, code)
         if code in (126, 127) and outcome.message.startswith("step: "):  # the script could not start the program
@@ -121,7 +122,7 @@ class StepTask(ProcessTask):
 class StepWorker(Worker):
     """A worker on a node, connected over the input and output of ``srun``, so that no port is open."""
 
-    last_word = signal.SIGTERM
+    end_signal = signal.SIGTERM
     most = serialization.QUICK_BYTES
 
     def __init__(
