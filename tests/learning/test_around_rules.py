@@ -57,5 +57,5 @@ def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algo
     policy = load_policy(config, str(folder))
     network: Any = policy
     assert isinstance(network.network, NumpyPolicy)
-    assert network.network.network.attention is not None
+    assert network.network.manifest.network.attention is not None
     assert type(network.rule).__name__ == "Sjf"
