@@ -3,6 +3,7 @@
 import argparse
 
 import rlctl
+from rlctl.core.errors import RlctlError
 from rlctl.monitoring.progress import progress
 
 if __name__ == "__main__":
@@ -13,5 +14,8 @@ if __name__ == "__main__":
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
 
-    config = rlctl.load_config(options.config, options.overrides)
-    print(rlctl.train(config, options.out, resume=options.resume, progress=progress()))
+    try:
+        config = rlctl.load_config(options.config, options.overrides)
+        print(rlctl.train(config, options.out, resume=options.resume, progress=progress()))
+    except RlctlError as error:
+        parser.exit(error.exit_code, f"{error}\n")

@@ -19,6 +19,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from rlctl.config.load import config_data, config_hash
 from rlctl.config.provenance import provenance
 from rlctl.core.errors import ConfigError, LearningDiverged
+from rlctl.core.json_values import differences
 from rlctl.distributed.learner.checkpoint_folder import CheckpointFolder
 
 if TYPE_CHECKING:
@@ -108,10 +109,10 @@ class Checkpoints:
                 f"{folder}: checkpoint schema {state.get('schema')!r}, this rlctl reads {SCHEMA}: train anew, into "
                 "another folder"
             )
-        changed = sorted(key for key in self._settings if state["settings"].get(key) != self._settings[key])
-        if changed:
+        for key, began, now in differences(state["settings"], self._settings):
             raise ConfigError(
-                f"{folder} was trained with another {', '.join(changed)}: restore it, or train into another folder"
+                f"{folder} was trained with {key} {began!r}, not {now!r}: resume it unchanged, or train into another "
+                "folder"
             )
         return Checkpoint(folder, int(state["decisions"]), state["actors"])
 

@@ -56,7 +56,7 @@ def train(
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
-    """Train a policy on the campaign's twin, in one process or on MPI ranks; ``mpiexec -n N rlctl train`` works."""
+    """Train a policy on the campaign's twin, in one process or on MPI ranks; 'mpiexec -n N rlctl train' works too."""
     if under_mpi():
         from rlctl.cli.train_on_ranks import be_rank
 

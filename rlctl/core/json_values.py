@@ -49,6 +49,18 @@ def leaves(value: Any, path: tuple[Any, ...] = (), *, lists: bool = True) -> Ite
         yield path, listed
 
 
+def differences(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested mappings differ: the key, its parts joined by points, and both values.
+
+    >>> list(differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}))
+    [('a.b', 1, 3)]
+    """
+    ones, others = dict(leaves(one, lists=False)), dict(leaves(other, lists=False))
+    for path in dict.fromkeys([*ones, *others]):
+        if ones.get(path) != others.get(path):
+            yield ".".join(path), ones.get(path), others.get(path)
+
+
 def plain(value: Any, *, finite: bool = True) -> Any:
     """The value from dictionaries with text as keys, lists, texts, numbers, booleans and None alone.
 

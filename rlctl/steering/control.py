@@ -16,7 +16,7 @@ from rlctl.config.schema import Config
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
-from rlctl.core.json_values import digest, json_text
+from rlctl.core.json_values import differences, digest, json_text
 from rlctl.core.policy import Policy
 from rlctl.core.task import Event
 from rlctl.environments.residual import ResidualPolicy
@@ -326,9 +326,8 @@ def _check(run: Path, header: Mapping[str, Any], identity: Mapping[str, Any], co
             recorded, what = header.get(key), key.replace("_", " ")
             if key == "config_hash":
                 began = _game(load_config(run / CONFIG))
-                path, recorded, value = next(_differences(began, _game(config)), (what, recorded, value))
-                what = f"another config hash: {path}"
-            raise JournalError(f"{run} is a run with {what} {recorded!r}, not {value!r}: resume it unchanged")
+                what, recorded, value = next(differences(began, _game(config)), (what, recorded, value))
+            raise JournalError(f"{run} was started with {what} {recorded!r}, not {value!r}: resume it unchanged")
 
 
 def _game(config: Config) -> dict[str, Any]:
@@ -336,11 +335,3 @@ def _game(config: Config) -> dict[str, Any]:
     data = config_data(portable(config))
     del data["steer"], data["executor"]["options"]
     return data
-
-
-def _differences(one: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in dict.fromkeys([*one, *other]):
-            yield from _differences(one.get(key), other.get(key), f"{path}.{key}" if path else str(key))
-    elif one != other:
-        yield path, one, other

@@ -183,7 +183,7 @@ def test_a_signal_saves_and_stops_and_resume_goes_on_to_the_same_total(factory, 
     assert saved == [f"{2048:012d}", f"{3072:012d}"]
     assert not (tmp_path / "policy").exists()
 
-    with pytest.raises(ConfigError, match="another train"):
+    with pytest.raises(ConfigError, match="was trained with train"):
         ppo(config(6000, gamma=0.5)).train(tmp_path, True, Silent())
     again = Interrupts(None, 0)
     folder = ppo(config(6000)).train(tmp_path, True, again)

@@ -65,7 +65,7 @@ class CheckpointFolder:
             problem = _problem(self.folder / name)
             if problem is None:
                 return self.folder / name
-            log.warning("%s cannot be used (%s): the checkpoint before it is", self.folder / name, problem)
+            log.warning("%s is damaged (%s) and skipped", self.folder / name, problem)
         return None
 
     def tidy(self) -> None:
