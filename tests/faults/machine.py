@@ -185,7 +185,13 @@ class Machine:
         outside += [str(shared / f"rlctl-{token}")] if token else []
         # PyTorch keeps a cache for all its processes there.
         temporary = {name for name in os.listdir(self.temporary) if not name.startswith("torchinductor_")}
+        temporary = {name for name in temporary if not _is_probe(self.temporary / name)}
         return sorted(beside | {path for path in outside if os.path.exists(path)}) + sorted(temporary)
+
+
+def _is_probe(path: Path) -> bool:
+    """Whether it is the file by which Python's ``tempfile`` tests a folder, and which a kill in between leaves."""
+    return path.is_file() and path.read_bytes() in (b"", b"blat")
 
 
 def noted(folder: Path, kind: str) -> list[str]:

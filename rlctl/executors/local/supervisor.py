@@ -272,7 +272,9 @@ class Supervisor:
     def _lease_over(self) -> None:
         self._over = True
         for program in self._programs.values():
-            if program.ended is None and not program.settling:
+            if program.settling:  # the controller may have given what its first process has left more time
+                program.kill_at = min(program.kill_at, time.monotonic() + GRACE_S)
+            elif program.ended is None:
                 program.stop("stopped", GRACE_S)
 
     # What stays.
