@@ -203,7 +203,9 @@ _TREE = (
 
 def _mutant(kind: str, tree: Any, key: Key, words: tuple[str, ...] = (), wrong: bool = False) -> Mutant:
     lines, found = emit(tree)
-    return Mutant(kind, _joined(lines), key, found.get(key, 0), words, wrong)
+    parents = (key[:n] for n in range(len(key), 0, -1))  # a mapping in a list is written on one line
+    line = next((found[parent] for parent in parents if parent in found), 0)
+    return Mutant(kind, _joined(lines), key, line, words, wrong)
 
 
 def _joined(lines: list[str]) -> bytes:
