@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import yaml
 from rows import Row, machine, parser, report, row
 
-from rlctl.distributed.launch.launcher import launcher, stale_shm
+from rlctl.distributed.launch import launcher, stale_shm
 from rlctl.executors.event_log import Journal
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[1]

@@ -136,7 +136,8 @@ class _Network:
     name = "network"
 
     def __init__(self, network: Any = None) -> None:
-        from rlctl.bundle.attention import Attention, AttentionSpec
+        from rlctl.bundle.attention import AttentionSpec
+        from rlctl.bundle.policy_network import views
         from rlctl_envs.ensemble.features import layout
         from rlctl_envs.ensemble.options import EnsembleOptions
 
@@ -144,17 +145,23 @@ class _Network:
         sets = layout(EnsembleOptions())
         shapes = [list(shape) for shape in sets.sets]
         spec = {"once": sets.once, "sets": shapes, "prior": sets.prior, "width": 32, "heads": 2, "layers": 1}
-        self._attention = Attention(AttentionSpec.model_validate(spec))
-        self._attention.view(np.random.default_rng(0).normal(0, 0.2, self._attention.length).astype(np.float32))
+        self._spec = AttentionSpec.model_validate(spec)
+        weights = np.random.default_rng(0).normal(0, 0.2, self._spec.length).astype(np.float32)
+        self._weights = views(weights, self._spec.shapes())
         self._rule = _rule("lpt")
 
     def act(self, decision: Any) -> Any:
         proposal = self._rule.act(decision)
         around = decision.residual(proposal)
         observation, mask = around.observation, around.mask
-        logits = self._network.logits(observation) if self._network else self._attention(observation[None])[0]
+        logits = self._network.logits(observation) if self._network else self._logits(observation)
         self._last = int(np.where(mask, logits, -1e9).argmax())
         return proposal  # so that all play the same game
+
+    def _logits(self, observation: Any) -> Any:
+        from rlctl.bundle.attention import attention_logits
+
+        return attention_logits(self._spec, self._weights, observation[None])[0]
 
     def reset(self, seed: int) -> None: ...
 
