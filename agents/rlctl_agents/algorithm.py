@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +19,7 @@ OPTIONS = ("train", "options")
 Width = Annotated[int, Field(ge=1, le=16_384)]
 
 
-class LearnerOptions(BaseModel):
+class LearnerOptions(BaseModel, ABC):
     """``train.options`` that all algorithms share.
 
     Attributes:
@@ -60,9 +61,9 @@ class LearnerOptions(BaseModel):
     def check(self, config: Config, game: Game) -> None:
         """Raise ConfigError if a campaign or environment does not suit these options."""
 
+    @abstractmethod
     def manifest_network(self, game: Game, seed: int) -> dict[str, Any]:
         """The acting network for a campaign, as ``rlctl.bundle.manifest.Network`` describes it."""
-        raise NotImplementedError
 
     def env_setup(self, environment: Any, campaign: str) -> Any:
         """Give an environment, or a vector of them, the discount that shapes rewards, and wrap it around the rule.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from stable_baselines3.common.distributions import Distribution
 from torch import nn
@@ -65,7 +67,7 @@ class MaskedHeads(Distribution):
         return actions, self.log_prob(actions)
 
 
-class RowTowers(nn.Module):
+class RowTowers(nn.Module, ABC):
     """A tower of the actor and one of the critic, in the place of Stable-Baselines3's extractor; nothing is shared.
 
     A subclass has the towers, as ``_actor`` and ``_critic``.
@@ -95,11 +97,11 @@ class RowTowers(nn.Module):
         """Features of actor and critic."""
         return self.forward_actor(rows), self.forward_critic(rows)
 
-    def _actor(self, observation: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _actor(self, observation: torch.Tensor) -> torch.Tensor: ...
 
-    def _critic(self, observation: torch.Tensor, privileged: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _critic(self, observation: torch.Tensor, privileged: torch.Tensor) -> torch.Tensor: ...
 
     def _observation(self, rows: torch.Tensor) -> torch.Tensor:
         observation = rows[:, : self.n_obs]

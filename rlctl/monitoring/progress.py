@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
@@ -109,7 +110,7 @@ class _Work:
         return (self.total - self.done) * seen_s / seen if known and seen > 0.0 else None
 
 
-class _Shown:
+class _Shown(ABC):
     """Common part of bars and lines; a timer shows the work after two seconds, even without an advance."""
 
     def __init__(self) -> None:
@@ -142,11 +143,11 @@ class _Shown:
                 self._end()
             self._work = _Work("", 0.0, "")
 
-    def _show(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _show(self) -> None: ...
 
-    def _end(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _end(self) -> None: ...
 
 
 class Bar(_Shown):
