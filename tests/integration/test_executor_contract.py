@@ -89,23 +89,25 @@ def task(uid: str, does: str = "ends", **options: Any) -> TaskSpec:
     )
 
 
-def local(folder: Path, capacity: Capacity, eager: bool, **options: Any) -> Executor:
+Initial = tuple[Callable[..., object], tuple[Any, ...]] | None
+"""Initializer of workers, with its arguments."""
+
+
+def local(folder: Path, capacity: Capacity, eager: bool, initial: Initial = None) -> Executor:
     how = LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
-    return LocalExecutor(capacity, folder / "work", eager=eager, backfill=eager, options=how, **options)
+    given = {} if initial is None else {"initializer": initial[0], "initargs": initial[1]}
+    return LocalExecutor(capacity, folder / "work", eager=eager, backfill=eager, options=how, **given)
 
 
 def pools(
     folder: Path,
     capacity: Capacity,
     eager: bool,
-    initializer: Callable[..., object] | None = None,
-    initargs: tuple[Any, ...] = (),
+    initial: Initial = None,
 ) -> Executor:
     """Two on this machine; where there is one node only, the second pool has none."""
     second = capacity.nodes // 2
     how = LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
-
-    initial = None if initializer is None else (initializer, initargs)
 
     def plan(name: str, nodes: int) -> PoolPlan:
         own = replace(capacity, nodes=nodes)
@@ -125,14 +127,12 @@ def parsl(
     folder: Path,
     capacity: Capacity,
     eager: bool,
-    initializer: Callable[..., object] | None = None,
-    initargs: tuple[Any, ...] = (),
+    initial: Initial = None,
 ) -> Executor:
     """As many workers per node as it has cores, of the six that all tests share."""
     from rlctl.executors.parsl.backend import ParslBackend
     from rlctl.executors.parsl.options import ParslOptions
 
-    initial = None if initializer is None else (initializer, initargs)
     how = ParslOptions(workers_per_node=capacity.cores)
     backend = ParslBackend(shared.executor, capacity, folder / "work", how, initializer=initial)
     return Executor(backend, eager=eager)
@@ -142,13 +142,11 @@ def own(
     folder: Path,
     capacity: Capacity,
     eager: bool,
-    initializer: Callable[..., object] | None = None,
-    initargs: tuple[Any, ...] = (),
+    initial: Initial = None,
 ) -> Executor:
     """The backend of ``docs/guides/own-backend.md``."""
     from child_processes.backend import ChildBackend
 
-    initial = None if initializer is None else (initializer, initargs)
     return Executor(ChildBackend(capacity, folder / "work", initial), eager=eager)
 
 
@@ -162,15 +160,13 @@ def slurm(
     folder: Path,
     capacity: Capacity,
     eager: bool,
-    initializer: Callable[..., object] | None = None,
-    initargs: tuple[Any, ...] = (),
+    initial: Initial = None,
 ) -> Executor:
     os.environ.update(slurm_bed.inside(slurm_bed.whole()))
     from rlctl.executors.slurm.backend import slurm_backend
     from rlctl.executors.slurm.options import SlurmOptions
 
     how = SlurmOptions(lease_s=0.0, poll_s=1.0)
-    initial = None if initializer is None else (initializer, initargs)
     backend = slurm_backend(capacity, folder / "work", how, initializer=initial)
     return Executor([PoolPlan(backend, backfill=eager)], eager=eager)
 
@@ -1083,14 +1079,14 @@ class Unloadable:
 
 
 def test_the_initializer_is_called_before_the_first_function_of_each_worker(real: Bench) -> None:
-    executor = real.open(cores=2, initializer=initialize, initargs=("hello",))
+    executor = real.open(cores=2, initial=(initialize, ("hello",)))
     assert {future.result(PATIENCE_S) for future in [executor.submit(initialized) for _ in range(6)]} == {"hello"}
     with pytest.raises(TypeError, match="must be a callable"):
-        real.open(initializer=7)
+        real.open(initial=(7, ()))
 
 
 def test_an_initializer_that_fails_fails_every_call_and_mixes_up_none(real: Bench) -> None:
-    executor = real.open(initializer=fail_to_initialize)
+    executor = real.open(initial=(fail_to_initialize, ()))
     for future in [executor.submit(pow, 2, n) for n in range(4)]:
         error = future.exception(PATIENCE_S)
         assert isinstance(error, cf.BrokenExecutor)
