@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import statistics
@@ -191,7 +192,7 @@ class Machine:
 
 def _is_probe(path: Path) -> bool:
     """Whether it is the file by which Python's ``tempfile`` tests a folder, and which a kill in between leaves."""
-    return path.is_file() and path.read_bytes() in (b"", b"blat")
+    return bool(re.fullmatch(r"[a-z0-9_]{8}", path.name)) and path.is_file() and path.read_bytes() in (b"", b"blat")
 
 
 def noted(folder: Path, kind: str) -> list[str]:
