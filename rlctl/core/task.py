@@ -125,6 +125,8 @@ class TaskSpec:
             ``rlctl.executors.application``); None: that of rlctl itself.
         pool: where it is to run, if the executor has several pools; None: where there is room. An executor that has
             none ignores it.
+        wrapper: command that starts the program, which follows as its arguments, with its launcher before it; it runs
+            once, whatever the number of ranks. ``"python"`` as its first word means the interpreter of rlctl.
 
     What can only mean one thing is converted: numbers of NumPy, paths, numbers among arguments and variables (a program
     gets their text), arrays among parameters (lists), other sequences where a tuple belongs, an infinite walltime.
@@ -148,6 +150,7 @@ class TaskSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     application: str | None = None
     pool: str | None = None
+    wrapper: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _SPEC.convert(self, lambda: f"task {brief(self.uid)}")
@@ -183,6 +186,7 @@ _SPEC = spec_values.Fields(
         "environment": (_REQUIRED, spec_values.environment),
         "application": (None, spec_values.filled_text),
         "pool": (None, spec_values.filled_text),
+        "wrapper": ((), spec_values.arguments),
     }
 )
 

@@ -133,6 +133,10 @@ class ProgramEnvironments:
         path = spec.environment.get("PATH", self.variables(spec).get("PATH"))
         return [own or shutil.which(executable, path=path) or executable, *spec.arguments]
 
+    def wrapper(self, spec: TaskSpec) -> list[str]:
+        """The command that starts the program and its launcher; empty: there is none."""
+        return [sys.executable if word == "python" and not i else word for i, word in enumerate(spec.wrapper)]
+
     def mpiexec(self, spec: TaskSpec, ranks: int) -> list[str]:
         """The launcher of a program, and its flags; raises LaunchError if there is none."""
         application = self.application(spec)

@@ -85,7 +85,8 @@ class ProcessTask:
             self._scratch.mkdir(exist_ok=True)
             environment = scratch_environment(self._scratch) | environment
         path = environment.get("PATH", self._environments.variables(self._spec).get("PATH"))
-        self.command = [_found(command[0], path, str(self._workdir)), *command[1:]]
+        command = [_found(command[0], path, str(self._workdir)), *command[1:]]
+        self.command = [*self._environments.wrapper(self._spec), *command]
         outputs = (f"{self.errors[:-3]}out", self.errors)
         return {"command": self.command, "environment": {**environment, **gpus}, "outputs": outputs}
 

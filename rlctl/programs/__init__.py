@@ -1,0 +1,1 @@
+"""Users' programs: how an executable is started for an evaluation, and how its results are read."""
