@@ -1,0 +1,179 @@
+"""A small Gaussian process for Bayesian optimisation: Matern 5/2, a length scale for each input.
+
+Rasmussen and Williams, Gaussian Processes for Machine Learning (2006): prediction by algorithm 2.1, gradient of the
+marginal likelihood by equation 5.9. Priors of the hyperparameters after Hvarfner, Hellsten and Nardi (ICML 2024,
+arXiv:2402.02229), whose length scales grow with the square root of the number of inputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+from scipy.optimize import minimize
+
+Floats = NDArray[np.float64]
+
+JITTER = 1e-8
+_SQRT5 = math.sqrt(5.0)
+_BOUNDS = {"length": (-4.0, 6.0), "signal": (-5.0, 5.0), "noise": (-16.0, 1.0)}
+
+
+class GaussianProcess:
+    """Gaussian process over inputs in the unit cube; outputs are standardized by the caller.
+
+    Args:
+        groups: number of the length scale of each input, from 0 on; inputs that share one, such as those of a
+            categorical parameter, have the same number.
+        noisy: whether repeated evaluations differ.
+    """
+
+    def __init__(self, groups: NDArray[np.int64], noisy: bool = True) -> None:
+        self._groups = np.asarray(groups)
+        self._scales = int(self._groups.max(initial=-1)) + 1
+        d = max(1, self._scales)
+        self._mean = np.r_[np.full(self._scales, math.sqrt(2.0) + 0.5 * math.log(d)), 0.0, -4.0 if noisy else -12.0]
+        self._deviation = np.r_[np.full(self._scales, math.sqrt(3.0)), 1.0, 1.0]
+        self.parameters: Floats = self._mean.copy()
+        """Logarithms of length scales, signal variance and noise variance."""
+        self._x: Floats = np.zeros((0, len(self._groups)))
+        self._y: Floats = np.zeros(0)
+        self._lower: Floats = np.zeros((0, 0))
+        self._weights: Floats = np.zeros(0)
+
+    @property
+    def count(self) -> int:
+        """Number of points that predictions rest on."""
+        return len(self._y)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise."""
+        return math.exp(0.5 * float(self.parameters[-1]))
+
+    def similarity(self, x: Floats) -> Floats:
+        """Correlation, from 0 to 1, of inputs [m, inputs] with the points, [n, m]."""
+        return self._covariance(self._x, x) / math.exp(self.parameters[-2])
+
+    def fit(self, x: Floats, y: Floats, optimize: bool = True) -> None:
+        """Condition on points, with hyperparameters of the greatest posterior density, or the present ones.
+
+        Args:
+            x: [n, inputs], in the unit cube.
+            y: [n], standardized.
+        """
+        self._x, self._y = x, y
+        if optimize and len(y) > 1:
+            square = _squares(x, self._groups, self._scales)
+            bounds = [_BOUNDS["length"]] * self._scales + [_BOUNDS["signal"], _BOUNDS["noise"]]
+            found = minimize(
+                self._loss, self.parameters, args=(square, y), jac=True, method="L-BFGS-B", bounds=bounds,
+                options={"maxiter": 50},
+            )  # fmt: skip
+            self.parameters = found.x
+        self._lower = _cholesky(self._covariance(x, x) + self._nugget() * np.eye(len(y)))
+        self._weights = _solve(self._lower, y)
+
+    def believing(self, x: Floats) -> GaussianProcess:
+        """The same, as if points [p, inputs] had been evaluated, each with the predicted mean: less is uncertain there.
+
+        Parallel evaluations spread this way (Ginsbourger, Le Riche and Carraro 2010, "kriging believer").
+        """
+        more = GaussianProcess.__new__(GaussianProcess)
+        more.__dict__.update(self.__dict__)
+        cross = self._covariance(self._x, x)
+        half = _forward(self._lower, cross) if self.count else cross
+        own = self._covariance(x, x) + self._nugget() * np.eye(len(x))
+        n, total = self.count, self.count + len(x)
+        more._lower = np.zeros((total, total))
+        more._lower[:n, :n], more._lower[n:, :n] = self._lower, half.T
+        more._lower[n:, n:] = _cholesky(own - half.T @ half)
+        more._x = np.vstack([self._x, x])
+        more._y = np.append(self._y, self.predict(x)[0])
+        more._weights = _solve(more._lower, more._y)
+        return more
+
+    def predict(self, x: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation, without noise, [m] each, at inputs [m, inputs]."""
+        signal = math.exp(self.parameters[-2])
+        if not self.count:
+            return np.zeros(len(x)), np.full(len(x), math.sqrt(signal))
+        cross = self._covariance(self._x, x)
+        half = _forward(self._lower, cross)
+        return cross.T @ self._weights, np.sqrt(np.maximum(signal - np.einsum("ij,ij->j", half, half), JITTER))
+
+    def sample(self, x: Floats, rng: np.random.Generator) -> Floats:
+        """A function drawn from the posterior, at inputs [m, inputs]: for Thompson sampling."""
+        covariance, mean = self._covariance(x, x), np.zeros(len(x))
+        if self.count:
+            cross = self._covariance(self._x, x)
+            half = _forward(self._lower, cross)
+            covariance, mean = covariance - half.T @ half, cross.T @ self._weights
+        return mean + _cholesky(covariance + 1e-6 * np.eye(len(x))) @ rng.standard_normal(len(x))
+
+    def _nugget(self) -> float:
+        return math.exp(self.parameters[-1]) + JITTER
+
+    def _covariance(self, a: Floats, b: Floats) -> Floats:
+        scale = np.exp(-self.parameters[: self._scales])[self._groups]
+        a, b = a * scale, b * scale
+        square = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2.0 * a @ b.T
+        return math.exp(self.parameters[-2]) * _matern(np.sqrt(np.maximum(square, 0.0)))
+
+    def _loss(self, parameters: Floats, square: Floats, y: Floats) -> tuple[float, Floats]:
+        """Negative logarithm of the posterior density of the hyperparameters, and its gradient."""
+        lengths, signal, noise = parameters[: self._scales], math.exp(parameters[-2]), math.exp(parameters[-1])
+        scaled = square * np.exp(-2.0 * lengths)[:, None, None]
+        r = np.sqrt(scaled.sum(0))
+        matern = _matern(r)
+        n = len(y)
+        prior = (parameters - self._mean) / self._deviation
+        try:
+            lower = _cholesky(signal * matern + (noise + JITTER) * np.eye(n))
+        except np.linalg.LinAlgError:
+            return 1e25, np.zeros_like(parameters)
+        weights = _solve(lower, y)
+        inverse = lapack.dpotri(lower, lower=1)[0]
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        loss = 0.5 * float(y @ weights) + float(np.log(np.diag(lower)).sum()) + 0.5 * float(prior @ prior)
+        difference = inverse - np.outer(weights, weights)
+        common = difference * (signal * (5.0 / 3.0) * (1.0 + _SQRT5 * r) * np.exp(-_SQRT5 * r))
+        gradient = np.empty_like(parameters)
+        gradient[: self._scales] = 0.5 * np.tensordot(scaled, common, 2)
+        gradient[-2] = 0.5 * signal * float(np.sum(difference * matern))
+        gradient[-1] = 0.5 * noise * float(np.trace(difference))
+        return loss, gradient + prior / self._deviation
+
+
+def _matern(r: Floats) -> Floats:
+    scaled = _SQRT5 * r
+    return (1.0 + scaled + scaled * scaled / 3.0) * np.exp(-scaled)
+
+
+def _squares(x: Floats, groups: NDArray[np.int64], scales: int) -> Floats:
+    """Squared distances along each length scale, [scales, n, n]."""
+    result = np.zeros((scales, len(x), len(x)))
+    for column, group in enumerate(groups):
+        result[group] += np.subtract.outer(x[:, column], x[:, column]) ** 2
+    return result
+
+
+def _cholesky(matrix: Floats) -> Floats:
+    """Lower factor; points that nearly coincide get more jitter."""
+    for more in (0.0, 1e-6, 1e-4):
+        lower, failed = lapack.dpotrf(matrix + more * np.eye(len(matrix)) if more else matrix, lower=1, clean=1)
+        if not failed:
+            return np.asarray(lower)
+    raise np.linalg.LinAlgError("the covariance is not positive definite")
+
+
+def _forward(lower: Floats, right: Floats) -> Floats:
+    """Solve L z = right."""
+    return np.asarray(lapack.dtrtrs(lower, right, lower=1)[0])
+
+
+def _solve(lower: Floats, right: Floats) -> Floats:
+    """Solve L L^T z = right."""
+    return np.asarray(lapack.dpotrs(lower, right, lower=1)[0])

@@ -1,0 +1,123 @@
+"""A Gaussian process over one output of a program, whatever its scale and skewness."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.surrogates.gaussian_process import GaussianProcess
+
+Floats = NDArray[np.float64]
+
+MOST = 400
+"""Points that a model rests on at most: the best quarter, and others at random."""
+
+POWERS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+"""Of the transformation; 1 leaves values as they are."""
+
+_FEWEST_TO_WARP = 8
+
+
+class OutputModel:
+    """Predicts an output from features, in warped units: Yeo and Johnson's transformation, then mean 0, deviation 1.
+
+    Args:
+        groups: see ``GaussianProcess``.
+        noisy: likewise.
+        warp: whether skewed values are transformed (Yeo and Johnson 2000, doi:10.1093/biomet/87.4.954); it rises, so
+            that order, improvements and probabilities keep their meaning.
+    """
+
+    def __init__(self, groups: NDArray[np.int64], noisy: bool = True, warp: bool = True) -> None:
+        self._process = GaussianProcess(groups, noisy)
+        self._warp = warp
+        self._power = 1.0
+        self._centre, self._spread, self._mean, self._deviation = 0.0, 1.0, 0.0, 1.0
+        self._optimized = 0
+
+    def fit(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        """Learn from all points; hyperparameters are optimized whenever there are a tenth more.
+
+        Args:
+            x: features, [n, features].
+            y: outputs, [n].
+        """
+        if len(y) > MOST:
+            order = np.argsort(y, kind="stable")
+            kept = np.r_[order[: MOST // 4], rng.choice(order[MOST // 4 :], MOST - MOST // 4, replace=False)]
+            x, y = x[kept], y[kept]
+        optimize = len(y) > self._optimized + self._optimized // 10 or len(y) == MOST
+        if optimize:
+            self._optimized = len(y)
+            self._scale(y)
+        self._process.fit(x, self.warped(y), optimize)
+
+    def believing(self, x: Floats) -> OutputModel:
+        """The same, as if these points had been evaluated; see ``GaussianProcess.believing``."""
+        more = copy.copy(self)
+        more._process = self._process.believing(x)
+        return more
+
+    def predict(self, x: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation at features [m, features], in warped units."""
+        return self._process.predict(x)
+
+    def sample(self, x: Floats, rng: np.random.Generator) -> Floats:
+        """A function drawn from the posterior, in warped units."""
+        return self._process.sample(x, rng)
+
+    def similarity(self, x: Floats) -> Floats:
+        """See ``GaussianProcess.similarity``."""
+        return self._process.similarity(x)
+
+    def warped(self, y: Floats | float) -> Floats:
+        """Outputs in warped units."""
+        scaled = (np.asarray(y, float) - self._centre) / self._spread
+        if self._power != 1.0:
+            scaled = yeo_johnson(scaled, self._power)
+        result: Floats = (scaled - self._mean) / self._deviation
+        return result
+
+    @property
+    def unit(self) -> float:
+        """An output's change in a warped unit, where no skewness is transformed."""
+        return self._spread * self._deviation
+
+    def unwarped(self, z: Floats) -> Floats:
+        """Outputs of warped units, where no skewness is transformed."""
+        return self._centre + self._spread * (self._mean + self._deviation * z)
+
+    def _scale(self, y: Floats) -> None:
+        """Choose the transformation: robust location and scale, power, then mean and deviation."""
+        self._power, self._mean, self._deviation = 1.0, 0.0, 1.0
+        low, self._centre, high = np.quantile(y, [0.25, 0.5, 0.75])
+        self._spread = float(high - low) or float(np.std(y)) or 1.0
+        if self._warp and len(y) >= _FEWEST_TO_WARP and np.ptp(y) > 0.0:
+            scaled = (y - self._centre) / self._spread
+            likelihoods = [_log_likelihood(scaled, power) for power in POWERS]
+            self._power = POWERS[int(np.argmax(likelihoods))]
+        warped = self.warped(y)
+        self._mean, self._deviation = float(warped.mean()), float(warped.std()) or 1.0
+
+
+def yeo_johnson(y: Floats, power: float) -> Floats:
+    """Transformation of Yeo and Johnson, equation 2.1.
+
+    >>> yeo_johnson(np.array([-1.0, 0.0, 1.0]), 1.0).tolist()
+    [-1.0, 0.0, 1.0]
+    """
+    size, other = np.log1p(np.abs(y)), 2.0 - power
+    above = size if power == 0.0 else np.expm1(power * size) / power
+    below = size if other == 0.0 else np.expm1(other * size) / other
+    result: Floats = np.where(y >= 0.0, above, -below)
+    return result
+
+
+def _log_likelihood(y: Floats, power: float) -> float:
+    """Of the power, equation 3.1, without constants."""
+    variance = float(np.var(yeo_johnson(y, power)))
+    jacobian = (power - 1.0) * float(np.sum(np.sign(y) * np.log1p(np.abs(y))))
+    return -0.5 * len(y) * math.log(max(variance, 1e-300)) + jacobian

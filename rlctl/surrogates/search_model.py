@@ -1,0 +1,141 @@
+"""What a search knows of points that it has not evaluated: loss, constraints, cost and chance of success.
+
+Bayesian optimisation under constraints multiplies by the probability that they hold (Gardner et al. 2014), and divides
+by the predicted cost (Snoek, Larochelle and Adams 2012, arXiv:1206.2944, section 3.2).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr
+
+from rlctl.surrogates.output_model import OutputModel
+
+Floats = NDArray[np.float64]
+
+_PRIOR_WEIGHT = 0.5
+"""Evaluations that the overall share of successes counts as, at a point far from all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Results of ended evaluations.
+
+    Attributes:
+        x: features of points and stages, [n, features].
+        losses: to be minimized, [n]; NaN where unknown. Shape [0]: nothing is minimized.
+        margins: of constraints, not negative where they hold, [n, constraints]; NaN where unknown.
+        succeeded: whether there is a result, [n].
+        cost_x: features of points, stages and resources, [n, cost features].
+        cost: node-seconds, [n]; NaN where unknown.
+    """
+
+    x: Floats
+    losses: Floats
+    margins: Floats
+    succeeded: NDArray[np.bool_]
+    cost_x: Floats
+    cost: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Of points, [m] each.
+
+    Attributes:
+        mean, deviation: of the loss, in the units of ``SearchModel.loss.warped``; 0 and 1 where nothing is minimized.
+        log_feasible: logarithm of the probability that the evaluation succeeds and all constraints hold.
+    """
+
+    mean: Floats
+    deviation: Floats
+    log_feasible: Floats
+
+
+@dataclass
+class SearchModel:
+    """Models of loss, constraints, success and cost.
+
+    Attributes:
+        groups: length scales of the features, see ``GaussianProcess``.
+        cost_groups: likewise, of the features with resources.
+        noisy: whether repeated evaluations differ.
+        seed: of the choice of points where there are too many.
+    """
+
+    groups: NDArray[np.int64]
+    cost_groups: NDArray[np.int64]
+    noisy: bool = False
+    seed: int = 0
+    loss: OutputModel = field(init=False)
+    cost: OutputModel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loss = OutputModel(self.groups, self.noisy)
+        self.cost = OutputModel(self.cost_groups, noisy=True, warp=False)
+        self._margins: list[OutputModel] = []
+        self._rng = np.random.default_rng(self.seed)
+        self._data: Evaluated | None = None
+        self.has_loss = self.has_cost = False
+
+    def learn(self, data: Evaluated) -> None:
+        """Fit all models."""
+        self._data = data
+        known = np.isfinite(data.losses)
+        self.has_loss = bool(known.any())
+        if self.has_loss:
+            self.loss.fit(data.x[known], data.losses[known], self._rng)
+        for i, margins in enumerate(data.margins.T):
+            if i == len(self._margins):
+                self._margins.append(OutputModel(self.groups, self.noisy))
+            known = np.isfinite(margins)
+            if known.any():
+                self._margins[i].fit(data.x[known], -margins[known], self._rng)
+        known = np.isfinite(data.cost) & (data.cost > 0.0)
+        self.has_cost = bool(known.any())
+        if self.has_cost:
+            self.cost.fit(data.cost_x[known], np.log(data.cost[known]), self._rng)
+
+    def believing(self, x: Floats) -> SearchModel:
+        """The same, as if points that are being evaluated had ended as predicted."""
+        if not len(x):
+            return self
+        more = copy.copy(self)
+        if self.has_loss:
+            more.loss = self.loss.believing(x)
+        more._margins = [model.believing(x) for model in self._margins]
+        return more
+
+    def predict(self, x: Floats) -> Prediction:
+        """Loss and feasibility at features [m, features]."""
+        mean, deviation = self.loss.predict(x) if self.has_loss else (np.zeros(len(x)), np.ones(len(x)))
+        log_feasible = np.log(self._success(x))
+        for model in self._margins:
+            violation, uncertain = model.predict(x)
+            log_feasible = log_feasible + log_ndtr((model.warped(0.0) - violation) / uncertain)
+        return Prediction(mean, deviation, log_feasible)
+
+    def log_cost(self, cost_x: Floats) -> tuple[Floats, Floats]:
+        """Mean and deviation of the logarithm of node-seconds, [m] each; 0 and 1 before anything is known."""
+        if not self.has_cost:
+            return np.zeros(len(cost_x)), np.ones(len(cost_x))
+        mean, deviation = self.cost.predict(cost_x)
+        return self.cost.unwarped(mean), deviation * self.cost.unit
+
+    def _success(self, x: Floats) -> Floats:
+        """Chance that an evaluation gives a result: shares of successes nearby (Nadaraya and Watson)."""
+        data = self._data
+        if data is None or data.succeeded.all():
+            return np.ones(len(x))
+        overall = (data.succeeded.sum() + 1.0) / (len(data.succeeded) + 1.0)
+        near = np.exp(-0.5 * _squares(data.x, x) / (0.1 * x.shape[1]) ** 2)
+        return np.asarray((data.succeeded @ near + _PRIOR_WEIGHT * overall) / (near.sum(0) + _PRIOR_WEIGHT))
+
+
+def _squares(a: Floats, b: Floats) -> Floats:
+    result: Floats = np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2.0 * a @ b.T, 0.0)
+    return result
