@@ -35,7 +35,7 @@ from rlctl.evaluation.rollout import EVALUATION, RolloutPool, draw_instances
 from rlctl.evaluation.statistics import ert_ratio
 from rlctl.evaluation.tuning import CandidateCost, ParameterSpace, SearchSettings, search
 from rlctl.monitoring.progress import Silent
-from rlctl.plugins.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import campaign_factory, configured_campaign, load_policy
 from rlctl.steering.control import steer
 from rlctl_envs.ensemble.factory import Ensemble
 from rlctl_envs.ensemble.options import EnsembleOptions, Objective
@@ -64,7 +64,7 @@ def main() -> None:
 def twin(options: argparse.Namespace) -> None:
     """Median of real over simulated makespans, by rule."""
     config = load_config(Path(options.config or CONFIGS / "ensemble_paced.yaml"), options.set)
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = configured_campaign(config)
     rules = options.policies or ["fifo", "lpt", "easy", "malleable"]
     count = 2 if options.quick else 10
     ratios: dict[str, list[float]] = {rule: [] for rule in rules}
@@ -176,7 +176,7 @@ def _rule(name: str) -> Any:
 def steady(options: argparse.Namespace) -> None:
     """Occupancy and work of the policies, one instance after the other."""
     config = load_config(Path(options.config or CONFIGS / "ensemble_steady.yaml"), options.set)
-    factory, capacity = campaign_factory(config.campaign.name, config.campaign.options), config.machine.capacity()
+    factory, capacity = configured_campaign(config), config.machine.capacity()
     print(
         f"{'policy':>30} {'occupied':>8} {'full':>6} {'tasks':>6} {'work, share of the machine':>26} {'decisions':>9}"
     )
@@ -223,7 +223,7 @@ def placement(options: argparse.Namespace) -> None:
 def compare(options: argparse.Namespace) -> None:
     """Paired ratios of mean prices to those of the best rule, with 95 % intervals by bootstrap."""
     config = load_config(Path(options.config), options.set)
-    factory, capacity = campaign_factory(config.campaign.name, config.campaign.options), config.machine.capacity()
+    factory, capacity = configured_campaign(config), config.machine.capacity()
     instances = draw_instances(config.evaluate.seed, EVALUATION, 20 if options.quick else options.instances)
     policies = {name: load_policy(config, name) for name in options.policies}
     entries = [(policies[name], instance) for instance in instances for name in policies]

@@ -25,7 +25,7 @@ from rlctl.config.load import load_config
 from rlctl.core.driver import Driver
 from rlctl.executors.event_log import Journal
 from rlctl.executors.simulated.backend import SimulatedExecutor
-from rlctl.plugins.registry import campaign_factory
+from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.policy_guard import PolicyGuard
 
 CONFIG = Path(__file__).parents[1] / "configs" / "annealing.yaml"
@@ -113,7 +113,7 @@ def _with_journal(path: Path, kind: str, measure: Callable[[Journal | None], Par
 
 def _factory():
     config = load_config(CONFIG)
-    return campaign_factory(config.campaign.name, config.campaign.options)
+    return configured_campaign(config)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from rlctl.distributed.actor.gymnasium_vector_env import GymnasiumVectorEnv
 from rlctl.distributed.learner.context import LearnerContext
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 from rlctl.environments.residual import ResidualVectorActions
-from rlctl.plugins.registry import game_factory, load_policy
+from rlctl.plugins.registry import configured_game, load_policy
 from rlctl.system.interrupts import requested_by_signals
 from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.builders import Setting, make_model, model_class
@@ -84,7 +84,7 @@ def train(
     start = checkpoints.newest()
     done = start.decisions if start else 0
 
-    factory = game_factory(config.campaign.name, config.campaign.options)
+    factory = configured_game(config)
     # Where environments cannot be saved, a resumed training goes on in new ones.
     entropy = [seed, done] if ranks is None else [seed, done, ranks.agent, ranks.number]
     sequence = np.random.SeedSequence(entropy).generate_state(2)

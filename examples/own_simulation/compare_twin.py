@@ -8,15 +8,14 @@ from pathlib import Path
 
 from rlctl.core.simulation import Launch
 from rlctl.core.task import TaskSpec, TaskState
-from rlctl.plugins.registry import campaign_factory
+from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.run_folder import read_run
 
 
 def main(folder):
     """One line for each task that ended well."""
     run = read_run(Path(folder))
-    section = run.config.campaign
-    twin = campaign_factory(section.name, section.options).task_model(run.header["instance"])
+    twin = configured_campaign(run.config).task_model(run.header["instance"])
     for task in run.timeline.attempts:
         if task.state is TaskState.DONE:
             spec = TaskSpec(task.uid, executable="python", parameters=task.parameters)

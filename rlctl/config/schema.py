@@ -283,6 +283,9 @@ class Config(Section):
         schema: version of this format.
         seed: seed of all random numbers, except in sections with a seed of their own.
         campaign: the campaign.
+        program: program that the campaign runs; see ``rlctl.programs.options.ProgramOptions``.
+        programs: several programs by name, in place of ``program``.
+        folder: folder of the files that programs name; null: that of this file.
         machine: the allocation.
         executor: the executor of real tasks.
         train: training; only ``rlctl train`` needs it.
@@ -294,12 +297,21 @@ class Config(Section):
     schema_version: Literal[1] = Field(alias="schema")
     seed: int = Field(ge=0)
     campaign: CampaignSection
+    program: dict[str, Any] | None = None
+    programs: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    folder: str | None = None
     machine: MachineSection = Field(default_factory=MachineSection)
     executor: ExecutorSection = Field(default_factory=ExecutorSection)
     train: TrainSection | None = None
     policies: dict[str, Entry] = Field(default_factory=dict)
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
     steer: SteerSection = Field(default_factory=SteerSection)
+
+    @model_validator(mode="after")
+    def _program_or_programs(self) -> Config:
+        if self.program is not None and self.programs:
+            raise ValueError("give program, or programs by name, not both")
+        return self
 
     @property
     def training(self) -> TrainSection:

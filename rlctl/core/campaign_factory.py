@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,20 @@ class CampaignFactory(ABC):
         version: raised when saved policies no longer fit.
         capacity: the allocation that environments and checks take unless they are given one.
         scoring: says which nodes tasks go to; None: where the least is left for others.
+        runs_programs: whether it runs the programs of the configuration: then it is called as ``Factory(options,
+            programs)``, with a ``rlctl.programs.configured.ConfiguredPrograms``.
+        default_policy: rule that steers where no policy is named; None: one has to be named.
+        default_fallback: rule that decides where the policy fails and the configuration names no other; None: the
+            first allowed choice is taken.
     """
 
     name: str
     version: int = 1
     capacity: Capacity = Capacity()
     scoring: Scoring | None = None
+    runs_programs: ClassVar[bool] = False
+    default_policy: str | None = None
+    default_fallback: str | None = None
 
     @abstractmethod
     def campaign(self, seed: int) -> Campaign:

@@ -23,7 +23,7 @@ from rlctl.config.provenance import provenance
 from rlctl.core.errors import ConfigError
 from rlctl.evaluation.rollout import TUNING, VALIDATION, Rollout, RolloutPool, draw_instances
 from rlctl.monitoring.progress import Progress, working
-from rlctl.plugins.registry import campaign_factory, policy_factory
+from rlctl.plugins.registry import configured_campaign, policy_factory
 from rlctl.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def tune(
     space = ParameterSpace(make.SPACE)
     first = _defaults(make(start), space) | {k: v for k, v in (start or {}).items() if k in space.axes}
     fixed = {name: value for name, value in (start or {}).items() if name not in space.axes}
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = configured_campaign(config)
     with RolloutPool(factory, config.machine.capacity(), workers) as pool:
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[CandidateCost]:

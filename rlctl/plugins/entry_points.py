@@ -39,10 +39,10 @@ class Registered:
     def __str__(self) -> str:
         return f"{_WHAT[self.group]} {self.name!r} of package {self.package} ({self.value})"
 
-    def make(self, options: Any) -> Any:
+    def make(self, *options: Any) -> Any:
         """Call the class or function with its options; a learner with the whole configuration."""
         try:
-            return self.found(options)
+            return self.found(*options)
         except RlctlError:
             raise
         except Exception as error:

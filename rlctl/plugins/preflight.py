@@ -20,10 +20,10 @@ from rlctl.environments.reward_env import Game, collective, rewarded
 from rlctl.plugins.entry_points import CAMPAIGNS, load
 from rlctl.plugins.learner import Learner
 from rlctl.plugins.registry import (
-    campaign_factory,
+    configured_campaign,
+    configured_game,
     executor_factory,
     executor_options,
-    game_factory,
     learner,
     load_policy,
 )
@@ -55,7 +55,7 @@ def check(config: Config) -> None:
 
 def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
     """Make the factory of the campaign, and check it against the machine; ``real``: with real programs."""
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = configured_campaign(config)
     factory.check(config.machine.capacity(), real)
     try:
         require_campaign(factory.campaign(config.seed))
@@ -95,7 +95,7 @@ def first_tasks(config: Config, factory: CampaignFactory) -> list[TaskSpec]:
 
 def check_game(config: Config) -> Game:
     """The campaign, or an environment with rewards, if it can be trained on."""
-    game = game_factory(config.campaign.name, config.campaign.options)
+    game = configured_game(config)
     return game if rewarded(game) else check_campaign(config)
 
 

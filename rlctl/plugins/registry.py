@@ -35,6 +35,7 @@ from rlctl.plugins.entry_points import (
     names,
 )
 from rlctl.plugins.learner import ALGORITHM, Learner
+from rlctl.programs.configured import ConfiguredPrograms
 
 LARGEST = 1e12
 """Largest absolute value of a parameter of a rule, to avoid overflow."""
@@ -97,9 +98,23 @@ class Rule:
             raise ConfigError(f"rule {self.name}: {key} {problem}, got {brief(value)}", ("parameters", key))
 
 
+def configured_campaign(config: Config) -> CampaignFactory:
+    """Make the factory of the configuration's campaign."""
+    return _without_rewards(configured_game(config))
+
+
+def configured_game(config: Config) -> Game:
+    """Make the factory of the configuration's campaign, with its programs, or Gymnasium environment."""
+    programs = ConfiguredPrograms.of(config)
+    return game_factory(config.campaign.name, config.campaign.options, programs)
+
+
 def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
     """Make the factory of the campaign ``name``."""
-    game = game_factory(name, options)
+    return _without_rewards(game_factory(name, options))
+
+
+def _without_rewards(game: Game) -> CampaignFactory:
     if rewarded(game):
         raise ConfigError(
             f"{game.name} is a Gymnasium environment, without tasks or programs: it can be trained and evaluated, but "
@@ -110,10 +125,17 @@ def campaign_factory(name: str, options: Mapping[str, Any]) -> CampaignFactory:
     return game
 
 
-def game_factory(name: str, options: Mapping[str, Any]) -> Game:
-    """Make the factory of a campaign or of a Gymnasium environment."""
+def game_factory(name: str, options: Mapping[str, Any], programs: ConfiguredPrograms | None = None) -> Game:
+    """Make the factory of a campaign or of a Gymnasium environment; ``programs``: those that it runs."""
     registered = load(CAMPAIGNS, name, ("campaign", "name"))
-    game = registered.make(options)
+    found = registered.found
+    if isinstance(found, type) and issubclass(found, CampaignFactory) and found.runs_programs:
+        game = registered.make(options, programs or ConfiguredPrograms())
+    elif programs is not None and programs.sections:
+        key = ("program",) if programs.single else ("programs",)
+        raise ConfigError(f"campaign {name!r} runs no programs of the configuration: leave it out", key)
+    else:
+        game = registered.make(options)
     if not isinstance(game, CampaignFactory | RewardFactory):
         raise ConfigError(f"{registered} makes no campaigns: let its class derive from rlctl.SimpleFactory")
     registered.require(game, ("name",), "it is the name that saved policies know it by")
@@ -222,7 +244,7 @@ def _named(config: Config, name: str) -> Policy:
 
 
 def _chance(config: Config, name: str) -> Policy:
-    game = game_factory(config.campaign.name, config.campaign.options)
+    game = configured_game(config)
     return Chance(game_spaces(game, config.seed)[1], name)
 
 
@@ -239,7 +261,7 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
         with file.source.located():
             return make_rule(file.entry, name or path.stem, ())
     policy = saved_policy.load(path)
-    game = game_factory(config.campaign.name, config.campaign.options)
+    game = configured_game(config)
     policy.require(game.name, game.version, *game_spaces(game, config.seed))
     policy.name = name or policy.name
     residual = policy.manifest.residual

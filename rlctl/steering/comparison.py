@@ -11,7 +11,7 @@ from rlctl.core.policy import Policy
 from rlctl.evaluation.success_curves import Band, Curve, bands, load_rules, run_curve, spread_instances, twin_curves
 from rlctl.monitoring import svg
 from rlctl.monitoring.progress import Progress
-from rlctl.plugins.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import configured_campaign, load_policy
 from rlctl.steering.run_folder import RunFolder
 
 _LINES = (
@@ -73,11 +73,11 @@ def compare(run: RunFolder, with_rules: bool, instances: int, progress: Progress
     curve = run_curve(run.timeline, str(run.header.get("policy", "the policy")), int(run.header.get("instance", 0)))
     if not with_rules:
         return _without_rules(curve, "rules were omitted on request")
-    section, capacity = run.config.campaign, run.config.machine.capacity()
+    capacity = run.config.machine.capacity()
     try:
-        factory = campaign_factory(section.name, section.options)
+        factory = configured_campaign(run.config)
         if not factory.has_twin:
-            raise ConfigError(f"campaign {section.name} has no twin (task_model)")
+            raise ConfigError(f"campaign {factory.name} has no twin (task_model)")
         policies, problems = load_rules(run.config)
         own = _own(run, policies)
         seeds = [curve.instance, *spread_instances(run.config.seed, instances)] if policies else []

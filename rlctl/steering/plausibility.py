@@ -21,7 +21,7 @@ from rlctl.core.task import Resources, TaskSpec, TaskState
 from rlctl.evaluation.success_curves import spread_instances
 from rlctl.monitoring.progress import Progress, working
 from rlctl.monitoring.timeline import TaskAttempt
-from rlctl.plugins.registry import campaign_factory
+from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.run_folder import RunFolder
 
 REPETITIONS = 32
@@ -76,11 +76,11 @@ class Plausibility:
 
 def plausibility(run: RunFolder, progress: Progress) -> Plausibility:
     """Compare the results of a run with those of its twin."""
-    section, instance = run.config.campaign, int(run.header.get("instance", 0))
+    instance = int(run.header.get("instance", 0))
     try:
-        factory = campaign_factory(section.name, section.options)
+        factory = configured_campaign(run.config)
         if not factory.has_twin:
-            return Plausibility(problem=f"campaign {section.name} has none")
+            return Plausibility(problem=f"campaign {factory.name} has none")
         models = factory.repetitions(instance, REPETITIONS)
         repeated = bool(models)
         if not repeated:

@@ -35,7 +35,7 @@ from rlctl.monitoring.ledger import SHOWN, Purpose, allocation_ledger, percentag
 from rlctl.monitoring.palette import PURPOSE_COLOURS, STATE_COLOURS, css_declarations
 from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import TaskAttempt
-from rlctl.plugins.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import configured_campaign, load_policy
 from rlctl.steering.comparison import RuleComparison, compare
 from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
 from rlctl.steering.run_folder import CONFIG, WORK, RunFolder
@@ -256,14 +256,13 @@ def _versions(run: RunFolder) -> list[tuple[str, str]]:
 
 def _pictures(run: RunFolder) -> list[tuple[str, str]]:
     """Name and data URI of each picture of the campaign."""
-    section = run.config.campaign
     try:
-        factory = campaign_factory(section.name, section.options)
+        factory = configured_campaign(run.config)
     except RlctlError:
         return []
     try:
         found = factory.pictures(run.path / WORK, run.records)
     except Exception as error:  # code of another package; the report is written without pictures
-        log.warning("campaign %s could not draw its pictures: %r", section.name, error)
+        log.warning("campaign %s could not draw its pictures: %r", run.config.campaign.name, error)
         return []
     return [(name, f"data:image/png;base64,{base64.b64encode(png).decode()}") for name, png in found.items()]

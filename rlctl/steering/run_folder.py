@@ -118,4 +118,7 @@ def portable(config: Config) -> Config:
                 with contextlib.suppress(ConfigError):
                     entries[name] = load_rule_file(path).entry
     executor = config.executor.model_copy(update={"options": executor_options(config)})
-    return config.model_copy(update={"policies": entries, "executor": executor})
+    changed: dict[str, Any] = {"policies": entries, "executor": executor}
+    if config.program is not None or config.programs:
+        changed["folder"] = str(config.resolve(config.folder or "").absolute())
+    return config.model_copy(update=changed)

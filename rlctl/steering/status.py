@@ -26,7 +26,7 @@ from rlctl.executors.local.pid_file import unattended
 from rlctl.monitoring.formatting import format_action, format_cores, format_count, format_duration
 from rlctl.monitoring.ledger import allocation_ledger, ledger_line
 from rlctl.monitoring.timeline import AnsweredDecision, Timeline
-from rlctl.plugins.registry import campaign_factory
+from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.run_folder import WORK, Controller, RunFolder, controller, now_s, read_run
 from rlctl.system.files import write_atomically
 
@@ -300,8 +300,7 @@ def _status(run: RunFolder, steering: Controller) -> CampaignStatus:
 
 
 def _campaign(run: RunFolder) -> Campaign | None:
-    section = run.config.campaign
     try:
-        return campaign_factory(section.name, section.options).campaign(int(run.header.get("instance", 0)))
+        return configured_campaign(run.config).campaign(int(run.header.get("instance", 0)))
     except Exception:  # code of another package, or not installed: the journal suffices
         return None

@@ -27,7 +27,7 @@ from test_kill_points import kill_all
 from rlctl.config.load import load_config
 from rlctl.core.driver import Driver
 from rlctl.environments.campaign_env import twin
-from rlctl.plugins.registry import campaign_factory
+from rlctl.plugins.registry import configured_campaign
 from rlctl.system.mpi import clean_environment, find_mpiexec
 from rlctl_envs.ensemble.active_task import TaskPhase
 
@@ -85,7 +85,7 @@ class Ensemble:
                 ends[record.data["uid"]].append(record.data["state"])
         assert all(len(states) == 1 for states in ends.values()), ends
         config = load_config(self.folder / "config.yaml")
-        factory = campaign_factory(config.campaign.name, config.campaign.options)
+        factory = configured_campaign(config)
         again = Driver(factory.campaign(0), twin(factory, config.machine.capacity(), 0))
         again.replay(records, {})
         campaign: Any = again.campaign

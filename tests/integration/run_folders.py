@@ -13,7 +13,7 @@ from rlctl.executors.event_log import Journal
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.ledger import allocation_ledger
 from rlctl.monitoring.timeline import Timeline
-from rlctl.plugins.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import configured_campaign, load_policy
 from rlctl.steering.run_folder import portable
 from rlctl.steering.summary import Summary, task_counts
 
@@ -38,7 +38,7 @@ def simulated_run(
     run: Path, config: Config, policy: str, instance: int = 5, decisions: int | None = None, plus: Sequence[Record] = ()
 ) -> Path:
     """A run folder; of a campaign that was killed after so many decisions, if that is given."""
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = configured_campaign(config)
     records = RecordList()
     records.append("epoch", 0.0, {})
     executor = SimulatedExecutor(config.machine.capacity(), factory.task_model(instance), records)

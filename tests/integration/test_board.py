@@ -23,7 +23,7 @@ import rlctl
 from rlctl.core.errors import ConfigError
 from rlctl.monitoring.server import serve
 from rlctl.monitoring.tags import LAYOUT, METRICS, find
-from rlctl.plugins.registry import game_factory
+from rlctl.plugins.registry import configured_game
 from rlctl_agents.training_board import TrainingBoard
 
 CONFIG = """
@@ -264,7 +264,7 @@ def test_a_folder_without_curves_is_refused_in_one_line(tmp_path: Path, name: st
 
 def test_a_validation_is_given_up_when_the_training_is_to_stop(trained: Path, tmp_path: Path) -> None:
     config = rlctl.load_config(trained.parent / "queue.yaml")
-    board = TrainingBoard(tmp_path, config, game_factory(config.campaign.name, config.campaign.options), 0)
+    board = TrainingBoard(tmp_path, config, configured_game(config), 0)
     asked = iter([False, False])
     board.validate(lambda: rlctl.load_policy(config, "wide"), 0, required=True, asked=lambda: next(asked, True))
     board.close()

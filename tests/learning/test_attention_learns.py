@@ -79,7 +79,7 @@ def test_it_finds_what_is_alike(algorithm: Any, monkeypatch: pytest.MonkeyPatch,
         campaign=lambda seed: SimpleNamespace(layout=LAYOUT),  # all that is asked of it
         vector_env=lambda num_envs, seed, capacity: Alike(num_envs, seed),
     )
-    monkeypatch.setattr(training, "game_factory", lambda name, options: factory)
+    monkeypatch.setattr(training, "configured_game", lambda config: factory)
     options = {"n_steps": 8, "batch_size": 256, "n_epochs": 4, "learning_rate": 3e-3, "gamma": 1.0}
     options |= {"network": "attention", "attention": {"width": 16, "heads": 2, "layers": 1}}
     train = {"decisions": 25_000, "num_envs": 64, "validation_instances": 0, "options": options}

@@ -15,7 +15,7 @@ from rlctl.api import train
 from rlctl.config.load import load_config
 from rlctl.evaluation.compare import compare_policies
 from rlctl.monitoring.progress import Silent
-from rlctl.plugins.registry import campaign_factory, load_policy
+from rlctl.plugins.registry import configured_campaign, load_policy
 
 FULL = forms.full("LEARNING")
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def ratio(config: Any, policy: str, against: str, instances: int) -> tuple[float, float]:
     """How many times dearer the second is, and the low end of its interval."""
     policies = {name: load_policy(config, name) for name in (policy, against)}
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = configured_campaign(config)
     capacity = config.machine.capacity()
     found = compare_policies(factory, capacity, policies, instances, config.evaluate.seed, Silent())
     value, (low, _) = found.ratio(against, policy)

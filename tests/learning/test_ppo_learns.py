@@ -87,7 +87,7 @@ def factory(monkeypatch):
         return made[-1]
 
     factory = SimpleNamespace(name="colours", version=3, vector_env=vector_env, made=made)
-    monkeypatch.setattr(training, "game_factory", lambda name, options: factory)
+    monkeypatch.setattr(training, "configured_game", lambda config: factory)
     return factory
 
 

@@ -22,7 +22,7 @@ from rlctl.core.policy import Policy
 from rlctl.core.records import Record, RecordList
 from rlctl.core.task import TaskState
 from rlctl.environments.campaign_env import CampaignEnv, twin
-from rlctl.plugins.registry import campaign_factory, load_policy, make_rule
+from rlctl.plugins.registry import configured_campaign, load_policy, make_rule
 from rlctl_envs.ensemble.active_task import TaskPhase
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.cost_account import MOST_CREDIT
@@ -275,7 +275,7 @@ def test_giving_up_a_goal_never_pays() -> None:
             return self.rule.act(decision) if reported is None else {"stop": reported.job.number}
 
     config = load_config(Path(__file__).parents[2] / "configs" / "ensemble_stopping.yaml")
-    factory = campaign_factory(config.campaign.name, config.campaign.options)
+    factory = configured_campaign(config)
     for instance in range(20 if forms.full() else 6):
         returns = []
         for player in (GivesUp(), load_policy(config, "renewal")):

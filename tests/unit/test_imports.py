@@ -10,7 +10,19 @@ import pytest
 from source_tree import ROOT, modules
 
 ORDER = (
-    *("core", "system", "config", "bundle", "executors", "environments", "monitoring", "plugins", "testing"),
+    *(
+        "core",
+        "system",
+        "config",
+        "bundle",
+        "programs",
+        "surrogates",
+        "executors",
+        "environments",
+        "monitoring",
+        "plugins",
+        "testing",
+    ),
     *("evaluation", "steering", "distributed", "api", "cli"),
 )
 """The packages of rlctl: one may import those before it, never one after it."""

@@ -10,7 +10,7 @@ from rlctl.bundle.saved_policy import load
 from rlctl.config.load import game_hash, load_config, load_rule_file
 from rlctl.config.schema import Config
 from rlctl.environments.residual import ResidualPolicy
-from rlctl.plugins.registry import campaign_factory, game_factory, load_policy
+from rlctl.plugins.registry import campaign_factory, configured_game, load_policy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GAMES = {path.stem: path for path in CONFIGS.glob("*.yaml")}
@@ -22,7 +22,7 @@ played again. They carry no hash of a game; made again, they leave this set."""
 
 
 def hash_of(config: Config) -> str:
-    return game_hash(config, game_factory(config.campaign.name, config.campaign.options))
+    return game_hash(config, configured_game(config))
 
 
 def made_for(path: Path) -> str:

@@ -237,7 +237,7 @@ class Objective(OptionsSection):
         return self
 
 
-class ProgramOptions(OptionsSection):
+class TaskProgramOptions(OptionsSection):
     """The programs that real tasks run; see ``program/``.
 
     Attributes:
@@ -255,7 +255,7 @@ class ProgramOptions(OptionsSection):
     def start_up(self, ranks: int) -> float:
         """Seconds, of so many ranks.
 
-        >>> ProgramOptions(start_up_s={1: 0.1, 2: 0.3, 8: 0.7}).start_up(4)
+        >>> TaskProgramOptions(start_up_s={1: 0.1, 2: 0.3, 8: 0.7}).start_up(4)
         0.5
         """
         known = sorted(self.start_up_s)
@@ -289,7 +289,7 @@ class EnsembleOptions(OptionsSection):
     workload: WorkloadOptions = WorkloadOptions()
     nodes: NodeOptions = NodeOptions()
     objective: Objective = Objective()
-    program: ProgramOptions = ProgramOptions()
+    program: TaskProgramOptions = TaskProgramOptions()
     ranks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     stop: bool = False
     resize: bool = False

@@ -25,7 +25,7 @@ from rlctl.distributed.launch.topology import RankAssignment, Role
 from rlctl.distributed.modes.lockstep import serve_steps
 from rlctl.environments.reward_env import collective
 from rlctl.plugins.preflight import check_training
-from rlctl.plugins.registry import game_factory
+from rlctl.plugins.registry import configured_game
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Intracomm
@@ -51,7 +51,7 @@ def run_actor(
     """
     section = config.training
     distributed = section.distributed
-    game = game_factory(config.campaign.name, config.campaign.options)
+    game = configured_game(config)
     with config.source.located():
         learner = check_training(config, game)
     if own.role is Role.ENVIRONMENT:

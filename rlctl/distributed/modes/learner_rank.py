@@ -21,7 +21,7 @@ from rlctl.distributed.learner.collector import Collector
 from rlctl.distributed.learner.context import LearnerContext
 from rlctl.distributed.modes.lockstep import LockstepVectorEnv
 from rlctl.plugins.preflight import check_training
-from rlctl.plugins.registry import game_factory
+from rlctl.plugins.registry import configured_game
 from rlctl.system.files import storage_errors
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run_learner(
         environments=len(peers) * distributed.envs_per_actor,
     )
     with config.source.located(), storage_errors(out, "then go on with --resume"):
-        learner = check_training(config, game_factory(config.campaign.name, config.campaign.options))
+        learner = check_training(config, configured_game(config))
         if distributed.mode == "lockstep":
             learner_context.lockstep = LockstepVectorEnv(comm, list(peers.values()), context.limit_s)
             return learner.train_on_ranks(out, resume, progress, learner_context)

@@ -1,0 +1,90 @@
+"""What models advise: points that could be evaluated, and what each would be worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+
+from rlctl.core.task import Resources
+from rlctl.surrogates.acquisition import log_expected_improvement, log_probability_below, lower_confidence_bound
+from rlctl.surrogates.search_model import Prediction, SearchModel
+from rlctl_envs.search.parameters import Floats
+
+Features = Callable[[Floats, int], Floats]
+CostFeatures = Callable[[Floats, int, Resources], Floats]
+
+
+RANDOM, NEAR, WIDTHS = 384, 48, (0.2, 0.05, 0.01)
+"""Candidates: random points, and so many around the best one at each of these distances."""
+
+
+class Advice:
+    """Candidates for the next evaluation, with the predictions of models; runs that are open count as evaluated.
+
+    Attributes:
+        points: candidates, [m, parameters].
+        best: least loss so far, in warped units; infinite: there is none.
+        target: loss that reaches the goal, likewise; None: the goal is none.
+
+    Args:
+        model: fitted to the results.
+        pending: features of runs that are open.
+        features, cost_features: of points at a stage, see ``SearchState``.
+        counts: stage that counts.
+        best, target: losses; infinite or None: unknown.
+    """
+
+    def __init__(
+        self,
+        model: SearchModel,
+        points: Floats,
+        pending: Floats,
+        features: Features,
+        cost_features: CostFeatures,
+        counts: int,
+        best: float,
+        target: float | None,
+    ) -> None:
+        self.points = points
+        self._model, self._counts = model.believing(pending), counts
+        self._features, self._cost_features = features, cost_features
+        self.best = float(model.loss.warped(best)) if model.has_loss and math.isfinite(best) else math.inf
+        self.target = float(model.loss.warped(target)) if model.has_loss and target is not None else None
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """Of the candidates at the stage that counts."""
+        return self._model.predict(self._features(self.points, self._counts))
+
+    def log_cost(self, stage: int, need: Resources) -> Floats:
+        """Logarithm of the node-seconds that the candidates would take, [m]."""
+        return self._model.log_cost(self._cost_features(self.points, stage, need))[0]
+
+    def expected_improvement(self) -> Floats:
+        """Logarithm of the expected feasible improvement, [m]; of feasibility, before there is a feasible result."""
+        predicted = self.prediction
+        if not math.isfinite(self.best):
+            return predicted.log_feasible
+        return predicted.log_feasible + log_expected_improvement(predicted.mean, predicted.deviation, self.best)
+
+    def probability_of_target(self) -> Floats:
+        """Logarithm of the probability of a feasible result that reaches the target, [m]."""
+        predicted = self.prediction
+        if self.target is None:
+            return predicted.log_feasible
+        return predicted.log_feasible + log_probability_below(predicted.mean, predicted.deviation, self.target)
+
+    def confidence_bound(self, beta: float) -> Floats:
+        """Minus the lower confidence bound of the loss, [m]; points that hardly are feasible come last."""
+        predicted = self.prediction
+        bound = lower_confidence_bound(predicted.mean, predicted.deviation, beta)
+        return -bound + np.minimum(predicted.log_feasible - math.log(0.5), 0.0)
+
+    def sampled(self, rng: np.random.Generator) -> Floats:
+        """Minus a loss drawn from the posterior, [m]: its greatest value is Thompson sampling's choice."""
+        x = self._features(self.points, self._counts)
+        drawn = self._model.loss.sample(x, rng) if self._model.has_loss else np.zeros(len(x))
+        return -drawn + np.minimum(self.prediction.log_feasible - math.log(0.5), 0.0)

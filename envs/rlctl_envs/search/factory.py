@@ -1,0 +1,174 @@
+"""Makes searches over the configuration's programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rlctl.config.validation import check_options, did_you_mean, key_prefix
+from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.errors import ConfigError, Key
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Failure, Resources, TaskSpec
+from rlctl.executors.pool import NodePool
+from rlctl.programs.configured import ConfiguredPrograms
+from rlctl.programs.options import NAME
+from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
+from rlctl.system.mpi import require_mpiexec
+from rlctl_envs.search.campaign import SearchCampaign
+from rlctl_envs.search.objective import SearchObjective
+from rlctl_envs.search.options import SearchOptions, StageOptions
+from rlctl_envs.search.parameters import SearchSpace
+from rlctl_envs.search.trials import Trial
+
+_KEY = ("campaign", "options")
+_LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
+
+
+class Stage(NamedTuple):
+    """A stage with its program.
+
+    Attributes:
+        name: empty if it is the only one.
+        program: that it runs.
+        values: placeholders besides the parameters.
+        resources: what an evaluation may occupy.
+    """
+
+    name: str
+    program: Program
+    values: Mapping[str, Any]
+    resources: list[Resources]
+
+
+class Search(CampaignFactory):
+    """One-shot evaluations of a program, in search of its best parameters; see ``SearchOptions``."""
+
+    name = "search"
+    version = 1
+    runs_programs: ClassVar[bool] = True
+
+    def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:
+        self.options: SearchOptions = check_options(SearchOptions, options, ".".join(_KEY))
+        self.space = self._space()
+        self.stages = [self._stage(i, programs) for i in range(max(1, len(self.options.stages)))]
+        names = [stage.name for stage in self.stages]
+        if self.options.counts is not None and self.options.counts not in names:
+            hint = did_you_mean(self.options.counts, names)
+            raise ConfigError(f"there is no stage {self.options.counts!r}; {hint}", (*_KEY, "counts"))
+        self.objective = self._objective()
+        with key_prefix((*_KEY, "starts")):
+            for i, start in enumerate(self.options.starts):
+                with key_prefix((str(i),)):
+                    self._check_start(start)
+
+    def check(self, capacity: Capacity, real: bool) -> None:
+        """Refuse a machine on which a stage cannot run, and programs that are not there."""
+        pool = NodePool(capacity)
+        for stage in self.stages:
+            possible = [need for need in stage.resources if pool.ever(need)]
+            if not possible:
+                raise ConfigError(
+                    f"no choice of resources fits on {capacity.nodes} nodes of {capacity.node()}: ask for less, or set "
+                    "machine",
+                    (*stage.program.key, "resources"),
+                )
+            if real:
+                stage.program.check_installed()
+                if stage.program.options.application is None and (most := max(need.ranks for need in possible)) > 1:
+                    require_mpiexec(most, (*stage.program.key, "resources", "ranks"))
+
+    def campaign(self, seed: int) -> SearchCampaign:
+        """The campaign of instance ``seed``."""
+
+        def specify(trial: Trial) -> TaskSpec:
+            return self.task(trial, seed)
+
+        return SearchCampaign(
+            self.options,
+            self.space,
+            self.objective,
+            [stage.resources for stage in self.stages],
+            specify,
+            [stage.program.options.walltime_s for stage in self.stages],
+            self._consequence,
+            seed,
+        )
+
+    def prepare(self, folder: Path, seed: int) -> None:
+        """Write the descriptions of the programs."""
+        for program in {stage.program.name: stage.program for stage in self.stages}.values():
+            program.prepare(folder)
+
+    def task(self, trial: Trial, seed: int) -> TaskSpec:
+        """The task of a trial of instance ``seed``."""
+        stage = self.stages[trial.stage]
+        return stage.program.task(trial.uid, self.request(trial, seed))
+
+    def request(self, trial: Trial, seed: int) -> EvaluationRequest:
+        """What a trial of instance ``seed`` asks of its program."""
+        stage = self.stages[trial.stage]
+        chance = int(np.random.SeedSequence([seed, trial.number]).generate_state(1)[0]) & 0x7FFFFFFF
+        return EvaluationRequest(
+            trial.number,
+            {**stage.values, **trial.values},
+            trial.resources,
+            seed=chance,
+            stage=stage.name,
+            walltime_s=trial.walltime_s,
+        )
+
+    # Making it.
+
+    def _space(self) -> SearchSpace:
+        options = self.options
+        for name in options.parameters:
+            if not NAME.fullmatch(name) or name in BUILT_IN:
+                why = "every program has this placeholder" if name in BUILT_IN else "use letters, digits and _"
+                raise ConfigError(f"{name!r} cannot name a parameter: {why}", (*_KEY, "parameters", name))
+        with key_prefix(_KEY):
+            try:
+                return SearchSpace(options.parameters, options.constraints)
+            except ConfigError as error:
+                raise ConfigError(error.problem, ("constraints",)) from None
+
+    def _stage(self, number: int, programs: ConfiguredPrograms) -> Stage:
+        given = bool(self.options.stages)
+        stage = self.options.stages[number] if given else StageOptions(name="")
+        key: Key = (*_KEY, "stages", str(number))
+        name, options = programs.options(stage.program, (*key, "program") if given else programs.key("program"))
+        taken = next((n for n in stage.values if n in self.options.parameters or n in BUILT_IN), None)
+        if taken is not None:
+            raise ConfigError("is a parameter, or a placeholder of every program", (*key, "values", taken))
+        program = programs.program(name, {*self.space.names, *stage.values})
+        both = next((n for n in options.results if n in self.space.names), None)
+        if both is not None:
+            raise ConfigError("a parameter has this name", (*program.key, "results", both))
+        return Stage(stage.name, program, stage.values, program.resources)
+
+    def _objective(self) -> SearchObjective:
+        for stage in self.stages:
+            try:
+                objective = SearchObjective(self.options.objective, {*self.space.names, *stage.program.options.results})
+            except ConfigError as error:
+                where = f"stage {stage.name}: " if len(self.stages) > 1 else ""
+                raise ConfigError(f"{where}{error.problem}", (*_KEY, *(error.key or ("objective",)))) from None
+        until = self.options.until
+        if until.value is not None and len(objective.names) != 1:
+            raise ConfigError("is of one objective, and there are others or none", (*_KEY, "until", "value"))
+        if until.found is not None and not objective.finds:
+            raise ConfigError("counts results that fulfil objective.find: add it", (*_KEY, "until", "found"))
+        return objective
+
+    def _check_start(self, start: Mapping[str, Any]) -> None:
+        self.space.point(start)
+        if not self.space.allowed(start):
+            raise ConfigError("does not fulfil the constraints")
+
+    def _consequence(self, stage: int, failure: Failure) -> str:
+        """What follows from a failure that the executor has found: fail, infeasible or stop."""
+        kind = self.stages[stage].program.options.failures.get(_LIMITS.get(failure, ""))
+        return "fail" if kind is None else kind.then

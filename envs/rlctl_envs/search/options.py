@@ -1,0 +1,98 @@
+"""What a user can set about a search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from rlctl_envs.search.objective import ObjectiveOptions
+from rlctl_envs.search.parameters import Parameter, SearchSection
+
+
+class CandidatesOptions(SearchSection):
+    """A table of candidates, in place of parameters.
+
+    Attributes:
+        file: CSV, or Parquet if ``pyarrow`` is installed; each row is a candidate, each column a placeholder.
+        features: columns with numbers that models read; empty: all columns of numbers.
+        name: column that names a candidate; null: its row.
+    """
+
+    file: str
+    features: list[str] = Field(default_factory=list)
+    name: str | None = None
+
+
+class StageOptions(SearchSection):
+    """A stage, or fidelity: one of several ways to evaluate a point.
+
+    Attributes:
+        name: for the placeholder ``{stage}``.
+        program: one of ``programs``; null: the only one.
+        values: further placeholders.
+    """
+
+    name: str
+    program: str | None = None
+    values: dict[str, Any] = Field(default_factory=dict)
+
+
+class UntilOptions(SearchSection):
+    """When the search has reached its goal, or ends without.
+
+    Attributes:
+        value: the goal: a result that counts is at least as good as this.
+        found: the goal: so many results fulfil the condition of ``objective.find``.
+        no_improvement: it ends after so many results that count without a better one.
+        evaluations: it ends after so many evaluations that count.
+        node_seconds: it ends when so many node-seconds have been allocated.
+        node_hours: likewise.
+    """
+
+    value: float | None = None
+    found: int | None = Field(default=None, ge=1)
+    no_improvement: int | None = Field(default=None, ge=1)
+    evaluations: int | None = Field(default=None, ge=1)
+    node_seconds: float | None = Field(default=None, gt=0)
+    node_hours: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ends(self) -> UntilOptions:
+        if not self.model_fields_set:
+            raise ValueError("say when the search ends: value, found, no_improvement, evaluations, or node_hours")
+        if self.node_seconds is not None and self.node_hours is not None:
+            raise ValueError("give node_seconds or node_hours")
+        return self
+
+
+class SearchOptions(SearchSection):
+    """A search: which evaluations lead to the goal with the fewest node-seconds?
+
+    Attributes:
+        parameters: by name, which is also the placeholder.
+        constraints: expressions over parameters that have to be true.
+        candidates: a table to choose from, in place of parameters.
+        starts: points that are evaluated first.
+        objective: what is looked for.
+        stages: ways to evaluate a point, from cheap to expensive; empty: one.
+        counts: stage whose results count; null: the last one.
+        until: when it ends.
+        noisy: whether repeated evaluations of a point differ; otherwise none is run twice.
+        repeats: evaluations of each point, with different values of ``{seed}``; their mean counts.
+        start_late: whether an evaluation starts if its walltime reaches beyond the end of the allocation.
+        allocation_s: length of the allocation; null: as long as ``until`` takes.
+    """
+
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
+    constraints: list[str] = Field(default_factory=list)
+    candidates: CandidatesOptions | None = None
+    starts: list[dict[str, Any]] = Field(default_factory=list)
+    objective: ObjectiveOptions
+    stages: list[StageOptions] = Field(default_factory=list)
+    counts: str | None = None
+    until: UntilOptions
+    noisy: bool = False
+    repeats: int = Field(default=1, ge=1, le=100)
+    start_late: bool = False
+    allocation_s: float | None = Field(default=None, gt=0)

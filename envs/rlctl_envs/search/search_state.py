@@ -1,0 +1,267 @@
+"""State of a search: trials, machine, clock, and what models say of points that were not evaluated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from rlctl.core.machine import Capacity
+from rlctl.core.task import Resources, TaskId
+from rlctl.executors.pool import NodePool
+from rlctl.surrogates.search_model import Evaluated, SearchModel
+from rlctl_envs.search.advice import NEAR, RANDOM, WIDTHS, Advice
+from rlctl_envs.search.objective import Assessment, SearchObjective, mean, pareto_front, scalarized
+from rlctl_envs.search.options import SearchOptions
+from rlctl_envs.search.parameters import Floats, SearchSpace
+from rlctl_envs.search.trials import Trial, TrialStatus
+
+
+class SearchState:
+    """What rules and networks read.
+
+    Attributes:
+        options: as the configuration has them.
+        space: points and their parameters.
+        objective: what results are worth.
+        stages: names of the stages, from cheap to expensive; the number of a trial's stage is its place here.
+        counts: number of the stage whose results count.
+        resources: for each stage, what an evaluation may occupy.
+        trials: all, in the order of their starts.
+        running: those that run or are queued, by the name of their task.
+        now_s, deadline_s: seconds since the campaign began; the end of the allocation.
+        subject: the running trial that a decision is about; None: it is about what to start.
+        starts: points that are to be evaluated before any other.
+    """
+
+    def __init__(
+        self,
+        options: SearchOptions,
+        space: SearchSpace,
+        objective: SearchObjective,
+        resources: Sequence[Sequence[Resources]],
+        capacity: Capacity,
+        seed: int = 0,
+    ) -> None:
+        self.options, self.space, self.objective = options, space, objective
+        self.resources = [list(choices) for choices in resources]
+        self.stages = [stage.name for stage in options.stages] or [""]
+        self.counts = self.stages.index(options.counts) if options.counts is not None else len(self.stages) - 1
+        self.capacity, self.pool = capacity, NodePool(capacity)
+        self.trials: list[Trial] = []
+        self.running: dict[TaskId, Trial] = {}
+        self.now_s, self.deadline_s = 0.0, math.inf
+        self.subject: Trial | None = None
+        self.starts = [space.point(values) for values in options.starts]
+        self.seed = seed
+        self._keys: dict[tuple[int, ...], Trial] = {}
+        self._points: dict[tuple[int, ...], list[Trial]] = {}
+        self._results: list[tuple[Trial, Assessment]] | None = None
+        self._model: SearchModel | None = None
+        self._learned = 0
+        self._losses: list[float] = []
+
+    # What has been found.
+
+    @property
+    def results(self) -> list[tuple[Trial, Assessment]]:
+        """Results that count: the first trial of each point, and the mean of all of the point's trials."""
+        if self._results is None:
+            self._results = [
+                (trials[0], mean([trial.assessment for trial in trials if trial.assessment is not None]))
+                for trials in self._points.values()
+            ]
+        return self._results
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the least loss that fulfils all constraints; None: there is none, or not one objective."""
+        feasible = [(assessment.losses, trial) for trial, assessment in self.results if assessment.feasible]
+        if len(self.objective.names) != 1 or not feasible:
+            return None
+        return min(feasible, key=lambda pair: pair[0])[1]
+
+    @property
+    def front(self) -> list[Trial]:
+        """Trials that no other one dominates, where there are several objectives."""
+        feasible = [(trial, assessment.losses) for trial, assessment in self.results if assessment.feasible]
+        if not feasible:
+            return []
+        on_front = pareto_front(np.array([losses for _, losses in feasible]))
+        return [trial for (trial, _), on in zip(feasible, on_front, strict=True) if on]
+
+    def tried(self, point: Floats, stage: int) -> Trial | None:
+        """The trial of a point at a stage, running or ended with a result; None: there is none."""
+        return self._keys.get(self.key(point, stage))
+
+    def median_s(self, stage: int) -> float | None:
+        """Median duration of the trials of a stage that have ended by themselves; None: there is none."""
+        seconds = [
+            t.seconds
+            for t in self.trials
+            if t.stage == stage and t.status in (TrialStatus.DONE, TrialStatus.INFEASIBLE)
+        ]
+        return median(seconds) if seconds else None
+
+    # What can be done.
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every point has been evaluated, or is being evaluated, at the stage that counts."""
+        if self.options.noisy or math.isinf(self.space.finite):
+            return False
+        return sum(key[0] == self.counts for key in self._keys) >= self.space.finite
+
+    def fitting(self, stage: int) -> list[Resources]:
+        """Resources of a stage for which there is room now."""
+        return [need for need in self.resources[stage] if sum(self.pool.room(need)) >= need.ranks]
+
+    def nodes(self, need: Resources) -> float:
+        """Share of the machine that resources take, in nodes."""
+        nodes = self.capacity.nodes
+        cores = need.cores * nodes / max(1, self.capacity.total_cores)
+        gpus = sum(kind.nodes * kind.gpus for kind in self.capacity.kinds)
+        return max(cores, need.gpus * nodes / gpus if gpus else 0.0)
+
+    # What models say.
+
+    def model(self, weights: Sequence[float] | None = None) -> SearchModel:
+        """Models of loss, constraints and cost, fitted to all results so far.
+
+        Args:
+            weights: of the objectives, where there are several; None: equal ones.
+        """
+        groups = self.space.groups
+        stage_groups = np.r_[groups, np.full(len(self.stages) if len(self.stages) > 1 else 0, self._next_group(groups))]
+        if self._model is None:
+            resource = np.full(int(self._several), self._next_group(stage_groups))
+            self._model = SearchModel(stage_groups, np.r_[stage_groups, resource], self.options.noisy, self.seed)
+        ended = [trial for trial in self.trials if trial.ended_s is not None]
+        if len(ended) != self._learned or len(self.objective.names) > 1:
+            self._learned = len(ended)
+            evaluated = self._evaluated(ended, weights)
+            counting = [
+                trial.stage == self.counts and trial.assessment is not None and trial.assessment.feasible
+                for trial in ended
+            ]
+            self._losses = evaluated.losses[counting].tolist() if len(evaluated.losses) else []
+            self._model.learn(evaluated)
+        return self._model
+
+    def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None) -> Advice:
+        """Candidates and predictions for the next evaluation.
+
+        Args:
+            rng: draws the candidates.
+            weights: of the objectives, where there are several; None: equal ones.
+        """
+        model, until = self.model(weights), self.options.until
+        single = len(self.objective.names) == 1
+        losses = self._losses
+        return Advice(
+            model,
+            self.candidates(rng),
+            self.pending(),
+            self.features,
+            self.cost_features,
+            self.counts,
+            best=min(losses, default=math.inf),
+            target=self.objective.signs[0] * until.value if single and until.value is not None else None,
+        )
+
+    def candidates(self, rng: np.random.Generator) -> Floats:
+        """Points that were not evaluated yet: random ones, and some near the best."""
+        best = self.best or (self.front[0] if self.front else None)
+        near = [self.space.near(best.point, width, rng, NEAR) for width in WIDTHS] if best is not None else []
+        points = np.vstack([self.space.sample(rng, RANDOM), *near])
+        if self.options.noisy or not math.isfinite(self.space.finite):
+            return points
+        new = [point for point in points if self.tried(point, self.counts) is None]
+        return np.array(new) if new else points[:1]
+
+    def cost_of(self, point: Floats, stage: int, need: Resources) -> float:
+        """Logarithm of the node-seconds that an evaluation is predicted to take."""
+        return float(self.model().log_cost(self.cost_features(point[None], stage, need))[0][0])
+
+    def features(self, points: Floats, stage: int) -> Floats:
+        """Of points at a stage, for models, [points, features]."""
+        x = self.space.features(points)
+        if len(self.stages) == 1:
+            return x
+        return np.hstack([x, np.tile(np.eye(len(self.stages))[stage], (len(x), 1))])
+
+    def cost_features(self, points: Floats, stage: int, need: Resources) -> Floats:
+        """Likewise, with resources, for models of cost."""
+        x = self.features(points, stage)
+        if not self._several:
+            return x
+        return np.hstack([x, np.full((len(x), 1), 0.25 * math.log2(max(self.nodes(need), 1e-9)))])
+
+    @property
+    def _several(self) -> bool:
+        return any(len(choices) > 1 for choices in self.resources)
+
+    def pending(self) -> Floats:
+        """Features of the trials that run."""
+        return _rows([self.features(trial.point[None], trial.stage) for trial in self.running.values()])
+
+    # What happens.
+
+    def add(self, trial: Trial) -> None:
+        """A trial was submitted."""
+        trial.allocation = self.pool.take(trial.resources)
+        self.trials.append(trial)
+        self.running[trial.uid] = trial
+        self._keys[trial.key] = trial
+
+    def release(self, trial: Trial) -> None:
+        """Its place is free; the first one that waits takes it if it fits."""
+        if trial.allocation is not None:
+            self.pool.release(trial.allocation)
+            trial.allocation = None
+        for other in self.running.values():
+            if other is not trial and other.allocation is None:
+                other.allocation = self.pool.take(other.resources)
+
+    def ended(self, trial: Trial) -> None:
+        """A trial has ended; a point that gave no result may be tried again."""
+        self.running.pop(trial.uid, None)
+        if trial.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
+            self._keys.pop(trial.key, None)
+        elif trial.stage == self.counts and trial.assessment is not None:
+            self._points.setdefault(trial.key, []).append(trial)
+            self._results = None
+
+    def key(self, point: Floats, stage: int) -> tuple[int, ...]:
+        """The same for all points with equal values of the parameters, different from those of other stages."""
+        return (stage, *(np.round(self.space.features(point[None])[0] * 1e9).astype(np.int64).tolist()))
+
+    def _evaluated(self, ended: Sequence[Trial], weights: Sequence[float] | None) -> Evaluated:
+        count, k = len(ended), len(self.objective.names)
+        losses, margins = np.full((count, k), np.nan), np.full((count, self.objective.conditions), np.nan)
+        for i, trial in enumerate(ended):
+            if trial.assessment is not None:
+                losses[i], margins[i] = trial.assessment.losses, trial.assessment.margins
+        single = losses[:, 0] if k else np.zeros(0)
+        known = np.isfinite(losses).all(axis=1)
+        if k > 1 and known.any():
+            single[known] = scalarized(losses[known], weights or [1.0 / k] * k)
+        return Evaluated(
+            x=_rows([self.features(trial.point[None], trial.stage) for trial in ended]),
+            losses=single,
+            margins=margins,
+            succeeded=np.array([trial.assessment is not None for trial in ended], np.bool_),
+            cost_x=_rows([self.cost_features(trial.point[None], trial.stage, trial.resources) for trial in ended]),
+            cost=np.array([trial.node_seconds for trial in ended]),
+        )
+
+    @staticmethod
+    def _next_group(groups: Any) -> int:
+        return int(max(groups, default=-1)) + 1
+
+
+def _rows(rows: Sequence[Floats]) -> Floats:
+    return np.vstack(rows) if rows else np.zeros((0, 0))

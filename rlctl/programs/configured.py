@@ -1,0 +1,74 @@
+"""The programs that a configuration describes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlctl.config.schema import Config
+from rlctl.config.validation import did_you_mean, validated
+from rlctl.core.errors import ConfigError, Key
+from rlctl.programs.options import ProgramOptions
+from rlctl.programs.program import Program
+
+PROGRAM = "program"
+"""Name of a single program."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredPrograms:
+    """The sections ``program`` or ``programs`` of a configuration.
+
+    Attributes:
+        sections: their content by name; a single one has the name ``program``.
+        folder: where relative paths begin.
+        single: whether it is the section ``program``.
+    """
+
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folder: Path = Path()
+    single: bool = False
+
+    @classmethod
+    def of(cls, config: Config) -> ConfiguredPrograms:
+        """Those of a configuration."""
+        folder = config.resolve(config.folder or "")
+        if config.program is not None:
+            return cls({PROGRAM: config.program}, folder, single=True)
+        return cls(config.programs, folder)
+
+    def key(self, name: str) -> Key:
+        """Where a program stands in the configuration."""
+        return (PROGRAM,) if self.single else ("programs", name)
+
+    def options(self, name: str | None = None, key: Key | None = None) -> tuple[str, ProgramOptions]:
+        """Name and options of a program; None: the only one.
+
+        Args:
+            key: where the configuration names it.
+
+        Raises:
+            ConfigError: there is no such program, or its options cannot be used.
+        """
+        if not self.sections:
+            raise ConfigError("the campaign runs a program: add the section program, with command and results")
+        if name is None:
+            if len(self.sections) > 1:
+                raise ConfigError(f"say which program: {', '.join(self.sections)}", key)
+            name = next(iter(self.sections))
+        if name not in self.sections:
+            raise ConfigError(f"unknown program {name!r}; {did_you_mean(name, self.sections)}", key)
+        return name, validated(ProgramOptions, self.sections[name], self.key(name))
+
+    def program(self, name: str, known: Collection[str]) -> Program:
+        """Make a program.
+
+        Args:
+            known: names of placeholders besides those of every program.
+
+        Raises:
+            ConfigError: a placeholder is not defined, or a file is missing.
+        """
+        return Program(name, self.options(name)[1], self.folder, known, self.key(name))
