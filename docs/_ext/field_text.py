@@ -39,7 +39,7 @@ def type_text(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(json.dumps(value) for value in inner)
     if origin in (Union, types.UnionType):
-        return " or ".join(map(type_text, inner))
+        return " or ".join(dict.fromkeys(map(type_text, inner)))
     if origin is dict:
         return "mapping" if inner[1] is Any else f"mapping of {type_text(inner[0])} to {type_text(inner[1])}"
     if origin is tuple and inner[-1] is not Ellipsis:

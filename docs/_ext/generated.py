@@ -56,14 +56,22 @@ class Keys(Generated):
         module, _, name = self.arguments[0].partition(":")
         model = getattr(importlib.import_module(module), name)
         prefix = self.options.get("prefix", "")
+        self._alternatives = set[type[BaseModel]]()
         inner = () if "flat" in self.options else self._inner(model, prefix)
         return [*self.parse_text_to_nodes(self._list(model)), *inner]
 
     def _inner(self, model: type[BaseModel], prefix: str) -> Iterator[nodes.section]:
         for name, field in model.model_fields.items():
             key = ".".join(filter(None, [prefix, field.alias or name]))
-            for inner in models_in(field.annotation):
+            models = list(models_in(field.annotation))
+            for inner in models:
                 title = f"{key}.NAME" if str(field.annotation).startswith("dict") else key
+                if len(models) > 1:  # one of several, known by its first key; listed where it occurs first
+                    if inner in self._alternatives:
+                        continue
+                    self._alternatives.add(inner)
+                    first = next(iter(inner.model_fields.items()))
+                    title += f" with {first[1].alias or first[0]}"
                 intro = first_paragraph(inner)
                 yield self.section(title, f"{intro}\n\n{self._list(inner)}", *self._inner(inner, key))
 

@@ -121,7 +121,7 @@ def _middle(values: Sequence[Value], value: Any) -> float:
 
 
 def _kind(value: Any) -> str:
-    keys = set(value) if isinstance(value, Mapping) else getattr(value, "model_fields_set", ())
+    keys = set(value) if isinstance(value, Mapping) else value.model_fields_set if isinstance(value, BaseModel) else ()
     return "choices" if "choices" in keys else "ordered" if "ordered" in keys else "range"
 
 
