@@ -257,7 +257,10 @@ def steer(
         if source is not None and source not in config.policies and Path(source).exists():
             source = str(Path(source).absolute())
         with watching(config.steer.decision_timeout_s, "steer.decision_timeout_s"):
-            preflight.check_policy(config, preflight.check_campaign(config, real=True), decider)
+            factory = preflight.check_campaign(config, real=True)
+            preflight.check_policy(config, factory, decider)
+            if factory.runs_programs and not resume:
+                preflight.check_programs(config, factory)
         require_folder(run)
         with storage_errors(run, "then resume with --resume"):
             return control.steer(
