@@ -40,6 +40,8 @@ def start(
             source = str(Path(source).absolute())
         with watching(config.steer.decision_timeout_s, control.TIMEOUT):
             preflight.check_policy(config, factory, decider)
+            if factory.runs_programs and not resume:
+                preflight.check_programs(config, factory)
         if folder is not None:
             require_folder(folder)
         made = new_run(config) if folder is None else None
