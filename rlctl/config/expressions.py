@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Collection, Mapping
 from functools import reduce
 from types import CodeType
@@ -19,10 +20,15 @@ FUNCTIONS = {
     "min": lambda *values: reduce(np.minimum, values), "max": lambda *values: reduce(np.maximum, values),
 }  # fmt: skip
 CONSTANTS = {"pi": np.pi, "inf": np.inf, "True": True, "False": False}
+_SEVERAL = ("min", "max")
+"""Functions of several arguments; the others have one."""
+
 _ALLOWED = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.Name, ast.Load, ast.Constant,
-    ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
+    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.USub, ast.UAdd, ast.Not, ast.And, ast.Or,
+    ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE,
 )  # fmt: skip
+_INSTEAD = {"BitAnd": "and", "BitOr": "or", "BitXor": "**", "Invert": "not", "Is": "==", "IsNot": "!="}
 _LONGEST = 1000
 
 
@@ -45,12 +51,14 @@ class Expression:
         try:
             if len(text) > _LONGEST:
                 raise SyntaxError(f"it has more than {_LONGEST} characters")
-            tree = ast.parse(text.strip(), mode="eval")
-            self.names = self._check(tree, set(known))
-            tree = ast.fix_missing_locations(_Elementwise().visit(tree))
-            self._code: CodeType = compile(tree, "<expression>", "eval")
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(text.strip(), mode="eval")
+                self.names = self._check(tree, set(known))
+                tree = ast.fix_missing_locations(_Elementwise().visit(tree))
+                self._code: CodeType = compile(tree, "<expression>", "eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ConfigError(f"{one_line(text, 60)!r} is not an expression: {error}") from None
+            why = error.msg if isinstance(error, SyntaxError) else str(error)
+            raise ConfigError(f"{one_line(text, 60)!r} is not an expression: {one_line(why)}") from None
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Its value; arrays among the values give an array.
@@ -60,19 +68,24 @@ class Expression:
         """
         try:
             with np.errstate(all="ignore"):
-                floats = {name: float(value) if type(value) is int else value for name, value in values.items()}
+                floats = {name: _float(value) for name, value in values.items()}
                 result = eval(self._code, {"__builtins__": {}, **FUNCTIONS, **CONSTANTS, **_LOGIC}, floats)
         except Exception as error:
-            raise ConfigError(f"{self.text!r} cannot be computed: {error}") from None
+            raise ConfigError(f"{self.text!r} cannot be computed: {one_line(str(error))}") from None
         return result.item() if isinstance(result, np.generic) else result
 
     def _check(self, tree: ast.AST, known: set[str]) -> frozenset[str]:
         names, functions = set[str](), set[ast.AST]()
         for node in ast.walk(tree):
             if not isinstance(node, _ALLOWED) or (isinstance(node, ast.Call) and not isinstance(node.func, ast.Name)):
-                raise ConfigError(f"{self.text!r}: {type(node).__name__} is not allowed in an expression")
-            if isinstance(node, ast.Call):
+                kind = type(node).__name__
+                advice = f": write {_INSTEAD[kind]}" if kind in _INSTEAD else ""
+                raise ConfigError(f"{self.text!r}: {kind} is not allowed in an expression{advice}")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 functions.add(node.func)
+                if node.keywords or (len(node.args) != 1 and (not node.args or node.func.id not in _SEVERAL)):
+                    most = "at least one argument" if node.func.id in _SEVERAL else "one argument"
+                    raise ConfigError(f"{self.text!r}: {node.func.id} has {most}")
         for node in ast.walk(tree):
             if not isinstance(node, ast.Name):
                 continue
@@ -84,6 +97,11 @@ class Expression:
             else:
                 names.add(node.id)
         return frozenset(names - set(CONSTANTS))
+
+
+def _float(value: Any) -> Any:
+    """Numbers as NumPy has them, so that 1 / 0 and the root of -1 are the same as in arrays."""
+    return np.float64(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 class _Elementwise(ast.NodeTransformer):

@@ -36,7 +36,7 @@ class CampaignSection(Section):
         options: options of the campaign; its factory validates them.
     """
 
-    name: str
+    name: str = "search"
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -294,8 +294,8 @@ class Config(Section):
         policies: policies by name: a rule with parameters, or the path of a rule file or saved policy.
     """
 
-    schema_version: Literal[1] = Field(alias="schema")
-    seed: int = Field(ge=0)
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    seed: int = Field(default=0, ge=0)
     campaign: CampaignSection
     program: dict[str, Any] | None = None
     programs: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.core.campaign import Campaign
-from rlctl.core.errors import ContractError
+from rlctl.core.errors import ContractError, Key
 from rlctl.core.machine import Capacity, Scoring
 from rlctl.core.records import Record
 from rlctl.core.simulation import Launch, Outage, Simulated, TaskModel
+from rlctl.core.task import TaskSpec
 
 
 class CampaignFactory(ABC):
@@ -75,6 +76,14 @@ class CampaignFactory(ABC):
     def prepare(self, folder: Path, seed: int) -> None:
         """Write what the real programs of instance ``seed`` need into a fresh run folder; by default, nothing."""
         return None
+
+    def sample_tasks(self, capacity: Capacity, seed: int) -> Sequence[tuple[Key, TaskSpec]]:
+        """Tasks that show what is run on a machine, each with the key of the configuration that describes it.
+
+        ``rlctl check`` looks whether their programs are there, shows the first, and runs it with ``--probe``. By
+        default none: it looks at the tasks that the campaign starts first.
+        """
+        return ()
 
     def privileged(self, seed: int) -> NDArray[np.float32]:
         """Hidden quantities of the instance, for a critic in training only; by default none."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 
 from rlctl.config.schema import Config, TrainSection
 from rlctl.core.campaign import Campaign, Start, first_allowed, require_campaign
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import ConfigError, ContractError, Key, PolicyError, RequestError, brief
+from rlctl.core.errors import ConfigError, ContractError, Key, LaunchError, PolicyError, RequestError, brief
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
+from rlctl.core.random_policy import RANDOM
 from rlctl.core.task import TaskSpec
 from rlctl.environments.reward_env import Game, collective, rewarded
 from rlctl.plugins.entry_points import CAMPAIGNS, load
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _ENOUGH_TASKS = 64
 """Number of tasks that show which programs a campaign uses."""
+
+_AGES_S = 1e9
+"""Seconds; a campaign that may take longer has no deadline."""
 
 
 def check(config: Config) -> None:
@@ -67,15 +70,22 @@ def check_campaign(config: Config, *, real: bool = False) -> CampaignFactory:
 def check_programs(config: Config, factory: CampaignFactory) -> None:
     """Look whether what the campaign would start first can be started; what only other machines know is a warning."""
     executors = executor_factory(config.executor.name, executor_options(config))
-    specs = first_tasks(config, factory)
+    samples = factory.sample_tasks(config.machine.capacity(), config.seed)
+    specs = [spec for _, spec in samples] or first_tasks(config, factory)
     endless = next((spec for spec in specs if spec.walltime_s is None), None)
-    if endless is not None and math.isinf(factory.campaign(config.seed).deadline_s):
+    if endless is not None and factory.campaign(config.seed).deadline_s > _AGES_S:
         log.warning(
             "task %s has no walltime, and the campaign no deadline: should it hang, it is waited for without end; "
             "give it walltime_s",
             endless.uid,
         )
-    for note in executors.check_programs(specs):
+    notes = list[str]() if samples else executors.check_programs(specs)
+    for key, spec in samples:
+        try:
+            notes += executors.check_programs([spec])
+        except LaunchError as error:
+            raise LaunchError(error.problem.removeprefix(f"task {spec.uid}: "), error.key or key) from error
+    for note in dict.fromkeys(notes):
         log.warning("%s", note)
 
 
@@ -155,6 +165,17 @@ def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
         raise ConfigError(str(error), key) from error
     check_policy(config, factory, policy, key)
     return policy
+
+
+def default_policy(config: Config, factory: CampaignFactory) -> str:
+    """Name of the policy that steers where none is named."""
+    name = factory.default_policy
+    if name is None:
+        choices = sorted({*config.policies, RANDOM})
+        raise ConfigError(
+            f"campaign {factory.name} has no default policy: name one with --policy, e.g. {', '.join(choices)}"
+        )
+    return name
 
 
 def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: Key | None = None) -> None:

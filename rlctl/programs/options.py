@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rlctl.programs.placeholders import BRACES, Delimiters
+from rlctl.programs.reader_options import ProgramSection, Reader, require_regex
 
 NAME = re.compile(r"[A-Za-z_]\w*")
-
-
-class ProgramSection(BaseModel):
-    """A mapping of known keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _words(value: Any) -> Any:
@@ -29,156 +23,18 @@ def _several(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _listed(value: Any) -> Any:
+    """A choice of one number is a choice."""
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _word(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def require_regex(value: str) -> str:
-    """The same, if it is a regular expression."""
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    return value
-
-
 Command = Annotated[list[Annotated[str, BeforeValidator(_word)]], BeforeValidator(_words), Field(min_length=1)]
+Commands = Annotated[list[Command], BeforeValidator(_several)]
 Files = Annotated[list[str], BeforeValidator(_several)]
-Take = Literal["first", "last", "min", "max", "mean"]
-
-
-class JsonReader(ProgramSection):
-    """A number in a JSON file.
-
-    Attributes:
-        json: the file.
-        path: keys and indices on the way to it, joined by points; null: the name of the result.
-        take: of a list of numbers.
-    """
-
-    json_: str = Field(alias="json")
-    path: str | None = None
-    take: Take = "last"
-
-
-class LabelledReader(ProgramSection):
-    """A line with a number and a label, as in a results file of Dakota.
-
-    Attributes:
-        labelled: the file.
-        label: null: the name of the result.
-        take: if the label occurs several times.
-    """
-
-    labelled: str
-    label: str | None = None
-    take: Take = "last"
-
-
-class RegexReader(ProgramSection):
-    """A regular expression whose first group, or whole match, is a number.
-
-    Attributes:
-        regex: as Python has them; ``^`` and ``$`` match at lines.
-        file: ``stdout``, ``stderr`` or a file.
-        take: of all matches.
-    """
-
-    regex: str
-    file: str = "stdout"
-    take: Take = "last"
-
-    @field_validator("regex")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        return require_regex(value)
-
-
-class TableReader(ProgramSection):
-    """A cell or column of a table, separated by commas, semicolons, tabulators or blanks.
-
-    Attributes:
-        table: the file, or ``stdout``.
-        column: name or number, from 0 on; null: the name of the result.
-        row: number of the row, from 0 on, negative ones from the end; null: all, of which ``take`` takes.
-        take: of the column.
-    """
-
-    table: str
-    column: str | int | None = None
-    row: int | None = None
-    take: Take = "last"
-
-
-class ArrayReader(ProgramSection):
-    """A number of an array in a file.
-
-    Attributes:
-        npz, hdf5, netcdf: the file; one of the three. HDF5 needs ``h5py``, NetCDF ``netCDF4``.
-        variable: name of the array; null: the name of the result.
-        index: of the number, or the list of its indices; null: all, of which ``take`` takes.
-        take: of the array.
-    """
-
-    npz: str | None = None
-    hdf5: str | None = None
-    netcdf: str | None = None
-    variable: str | None = None
-    index: int | list[int] | None = None
-    take: Take = "last"
-
-
-class FunctionReader(ProgramSection):
-    """A function of the user's that is called with the folder of the evaluation, a ``pathlib.Path``.
-
-    Attributes:
-        function: ``module:name``; modules beside the YAML file are found.
-    """
-
-    function: str = Field(pattern=r"^[\w.]+:\w+$")
-
-
-class ExitCodeReader(ProgramSection):
-    """The exit code of the program, which then is no failure.
-
-    Attributes:
-        exit_code: true.
-    """
-
-    exit_code: Literal[True]
-
-
-_READERS = {
-    "json": JsonReader,
-    "labelled": LabelledReader,
-    "regex": RegexReader,
-    "table": TableReader,
-    "npz": ArrayReader,
-    "hdf5": ArrayReader,
-    "netcdf": ArrayReader,
-    "function": FunctionReader,
-    "exit_code": ExitCodeReader,
-}
-
-
-def _kind(value: Any) -> str:
-    keys = set(value) if isinstance(value, Mapping) else value.model_fields_set if isinstance(value, BaseModel) else ()
-    named = [kind for kind in _READERS if kind in keys or f"{kind}_" in keys]
-    if len(named) != 1:
-        raise ValueError(f"give one of {', '.join(_READERS)}")
-    return _READERS[named[0]].__name__
-
-
-Reader = Annotated[
-    Annotated[JsonReader, Tag("JsonReader")]
-    | Annotated[LabelledReader, Tag("LabelledReader")]
-    | Annotated[RegexReader, Tag("RegexReader")]
-    | Annotated[TableReader, Tag("TableReader")]
-    | Annotated[ArrayReader, Tag("ArrayReader")]
-    | Annotated[FunctionReader, Tag("FunctionReader")]
-    | Annotated[ExitCodeReader, Tag("ExitCodeReader")],
-    Discriminator(_kind),
-]
 
 
 UNDECLARED = ("exit", "signal", "read", "output", "timeout", "memory")
@@ -223,16 +79,17 @@ class ResourceChoices(ProgramSection):
         memory_mb: MiB of each rank; null: neither limited nor scheduled.
     """
 
-    ranks: Annotated[list[int], BeforeValidator(lambda v: [v] if isinstance(v, int) else v)] = [1]
-    cores: Annotated[list[int], BeforeValidator(lambda v: [v] if isinstance(v, int) else v)] = [1]
-    gpus: Annotated[list[float], BeforeValidator(lambda v: [v] if isinstance(v, int | float) else v)] = [0.0]
+    ranks: Annotated[list[int], BeforeValidator(_listed)] = Field(default_factory=lambda: [1])
+    cores: Annotated[list[int], BeforeValidator(_listed)] = Field(default_factory=lambda: [1])
+    gpus: Annotated[list[float], BeforeValidator(_listed)] = Field(default_factory=lambda: [0.0])
     nodes: int | None = Field(default=None, ge=1)
     memory_mb: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> ResourceChoices:
-        for name, least in (("ranks", 1), ("cores", 1), ("gpus", 0)):
-            values = getattr(self, name)
+        choices: tuple[tuple[str, int, list[Any]], ...]
+        choices = (("ranks", 1, self.ranks), ("cores", 1, self.cores), ("gpus", 0, self.gpus))
+        for name, least, values in choices:
             if not values or min(values) < least or len(set(values)) < len(values):
                 raise ValueError(f"{name}: give different numbers from {least} on, got {values}")
         return self
@@ -254,8 +111,9 @@ class ProgramOptions(ProgramSection):
     """A program: how it is started for an evaluation, and how its results are read.
 
     Placeholders ``{x}`` or ``{x:.6e}`` stand for parameters and for ``ranks``, ``cores``, ``gpus`` (of each rank),
-    ``seed``, ``task`` (number of the evaluation), ``folder`` (of the evaluation), ``here`` (of the YAML file),
-    ``restart_in``, ``restart_out``, ``stage`` and the values of the stage.
+    ``seed``, ``task`` (number of the evaluation), ``here`` (folder of the YAML file), ``restart_in``, ``restart_out``,
+    ``stage`` and the values of the stage. A word of a command that is one placeholder, whose value is a list, becomes
+    several words.
 
     Attributes:
         command: the program and its arguments, a list or a line; no shell reads it. It starts in a folder of its own,
@@ -278,8 +136,8 @@ class ProgramOptions(ProgramSection):
     """
 
     command: Command
-    before: list[Command] = Field(default_factory=list)
-    after: list[Command] = Field(default_factory=list)
+    before: Commands = Field(default_factory=list)
+    after: Commands = Field(default_factory=list)
     environment: dict[str, Annotated[str, BeforeValidator(_word)]] = Field(default_factory=dict)
     application: str | None = None
     templates: dict[str, str] = Field(default_factory=dict)
@@ -304,6 +162,21 @@ class ProgramOptions(ProgramSection):
             return {str(file): re.sub(r"\.(template|tmpl|j2)$", "", str(file).rpartition("/")[2]) for file in value}
         return value
 
+    @field_validator("templates")
+    @classmethod
+    def _inside(cls, value: dict[str, str]) -> dict[str, str]:
+        for target in value.values():
+            if target.startswith("/") or ".." in target.split("/") or not target.strip("/."):
+                raise ValueError(f"{target!r} is no file in the folder of an evaluation")
+        return value
+
+    @field_validator("delimiters")
+    @classmethod
+    def _recognized(cls, value: Delimiters) -> Delimiters:
+        if not all(sign and not re.search(r"\w|\s", sign) for sign in value):
+            raise ValueError("give two texts without letters, digits, _ and blanks, e.g. ['<<', '>>']")
+        return value
+
     @field_validator("failures")
     @classmethod
     def _recognizable(cls, value: dict[str, FailureKind]) -> dict[str, FailureKind]:
@@ -313,6 +186,8 @@ class ProgramOptions(ProgramSection):
                     raise ValueError(f"{name} means failures that no other kind declares: it has no codes and pattern")
                 if kind.retry and name in ("timeout", "memory"):
                     raise ValueError(f"{name} cannot be retried: the same limit would stop it again")
+            elif name in ("launch", "lost"):
+                raise ValueError(f"{name} is a failure of the machine: call it otherwise")
             elif not kind.exit_codes and kind.pattern is None:
                 raise ValueError(f"{name}: give exit_codes or a pattern, by which it is recognized")
         return value

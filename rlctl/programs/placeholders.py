@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from rlctl.core.errors import ConfigError, brief
 
@@ -40,12 +40,35 @@ def render(text: str, values: Mapping[str, Any], delimiters: Delimiters = BRACES
             return match[0][1:-1]
         if name not in values:
             raise ConfigError(f"placeholder {match[0]} is not defined; known: {', '.join(sorted(values))}")
+        value = values[name]
         try:
-            return format(values[name], match["format"] or "")
+            return " ".join(format(item, match["format"] or "") for item in (value if _is_list(value) else [value]))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"placeholder {match[0]} with the value {brief(values[name])}: {error}") from None
 
     return _pattern(delimiters).sub(replacement, text)
+
+
+def words(command: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """The words of a command; one that is nothing but a placeholder becomes as many as its value, a list, has.
+
+    >>> words(["xtb", "{method}", "-P{cores}"], {"method": ["--gfn", 2], "cores": 4})
+    ['xtb', '--gfn', '2', '-P4']
+
+    Raises:
+        ConfigError: see ``render``.
+    """
+    found = list[str]()
+    for word in command:
+        match = _pattern(BRACES).fullmatch(word)
+        name = (match["name"] or "") if match is not None else ""
+        items = values.get(name)
+        found += [render(word, {name: item}) for item in items] if _is_list(items) else [render(word, values)]
+    return found
+
+
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
 
 
 @lru_cache

@@ -5,23 +5,38 @@ from __future__ import annotations
 import glob
 import itertools
 import json
-import shutil
+import os
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rlctl.config.validation import did_you_mean
-from rlctl.core.errors import ConfigError, Key
+from rlctl.core.errors import ConfigError, Key, one_line
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.programs.options import ProgramOptions
-from rlctl.programs.placeholders import BRACES, names, render
-from rlctl.programs.run_evaluation import EXIT_CODES, fill_folder
+from rlctl.programs.placeholders import BRACES, Delimiters, names, render, words
+from rlctl.programs.reader_options import ArrayReader, FunctionReader
+from rlctl.programs.readers import STREAMS
+from rlctl.programs.run_evaluation import EXIT_CODES
 
 BUILT_IN = frozenset({"ranks", "cores", "gpus", "seed", "task", "here", "restart_in", "restart_out", "stage"})
 """Placeholders of every program; see ``ProgramOptions``."""
 
-_FAILURES = {"exit": Failure.EXIT, "read": Failure.GARBAGE, "output": Failure.OUTPUT, "signal": Failure.SIGNAL}
+RESTARTS = "restarts"
+"""Folder of restart files, beside those of evaluations."""
+
+_FAILURES = {
+    "exit": Failure.EXIT,
+    "read": Failure.GARBAGE,
+    "output": Failure.OUTPUT,
+    "signal": Failure.SIGNAL,
+    "launch": Failure.LAUNCH,
+    "lost": Failure.LOST,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +88,8 @@ class Program:
         self._here, self.key = here.absolute(), key
         self._file = f"{name}.json"
         self._templates = {target: self._read_template(source) for source, target in options.templates.items()}
-        self._copy, self._link = list(self._files("copy")), list(self._files("link"))
+        self._copy, self._link = self._files("copy", options.copy_), self._files("link", options.link)
+        self._check_names()
         self._check_placeholders({*known, *BUILT_IN})
 
     @property
@@ -88,20 +104,33 @@ class Program:
     def prepare(self, folder: Path) -> None:
         """Write what its tasks need into the folder that they work in."""
         (folder / self._file).write_text(json.dumps(self.description(), indent=1))
+        (folder / RESTARTS).mkdir(exist_ok=True)
 
     def description(self) -> dict[str, Any]:
         """What ``run_evaluation`` reads: the options, with the text of the templates."""
-        kept = {"before", "after", "results", "progress", "failures", "delimiters", "keep", "output_mb"}
-        data = self.options.model_dump(mode="json", include=kept, by_alias=True)
-        return data | {"here": str(self._here), "templates": self._templates, "copy": self._copy, "link": self._link}
+        kept = {"results", "progress", "failures", "delimiters", "keep", "output_mb", "application"}
+        return self.options.model_dump(mode="json", include=kept, by_alias=True) | {
+            "here": str(self._here),
+            "templates": self._templates,
+            "copy": self._copy,
+            "link": self._link,
+            "before": [self._located(command) for command in self.options.before],
+            "after": [self._located(command) for command in self.options.after],
+        }
 
     def task(self, uid: TaskId, evaluation: EvaluationRequest) -> TaskSpec:
         """The task of an evaluation."""
         values, options = self.values(evaluation), self.options
         folder = f"{evaluation.number:04d}"
         result, progress = f"results/{folder}.json", f"results/{folder}.progress.jsonl"
-        plan = {"values": values, "folder": f"evaluations/{folder}", "result": result, "progress": progress}
-        command = [self._program_path(words) for words in self.command(evaluation)[:1]] + self.command(evaluation)[1:]
+        plan = {
+            "values": values,
+            "folder": f"evaluations/{folder}",
+            "result": result,
+            "progress": progress,
+            "restart": f"{RESTARTS}/{folder}",
+        }
+        command = words(self._located(options.command), values)
         return TaskSpec(
             uid,
             executable=command[0],
@@ -128,60 +157,110 @@ class Program:
             "task": evaluation.number,
             "here": str(self._here),
             "stage": evaluation.stage,
-            "restart_in": "" if start is None else f"../../restarts/{start:04d}",
-            "restart_out": f"../../restarts/{evaluation.number:04d}",
+            "restart_in": "" if start is None else f"../../{RESTARTS}/{start:04d}",
+            "restart_out": f"../../{RESTARTS}/{evaluation.number:04d}",
         }
-
-    def command(self, evaluation: EvaluationRequest) -> list[str]:
-        """Its command, without a launcher."""
-        values = self.values(evaluation)
-        return [render(word, values) for word in self.options.command]
-
-    def render(self, evaluation: EvaluationRequest, folder: Path) -> None:
-        """Fill a folder as it is when the command starts, without running anything."""
-        fill_folder(self.description(), self.values(evaluation), folder)
 
     # Checks.
 
-    def check_installed(self) -> None:
-        """Raise ConfigError if the program is not on this machine; one of an application is the executor's to find."""
-        if self.options.application is not None:
-            return
-        for where, words in self._commands():
-            if "{" not in words[0] and shutil.which(self._program_path(words[0])) is None:
-                raise ConfigError(f"{words[0]}: there is no such program: install it, or correct the path", where)
+    def samples(self, uid: TaskId, evaluation: EvaluationRequest) -> Iterator[tuple[Key, TaskSpec]]:
+        """The task of an evaluation, and one for each command before and after it, with their keys; none is run.
 
-    def _program_path(self, word: str) -> str:
-        """A relative path begins at the configuration's folder."""
-        return str(self._here / word) if "/" in word and not word.startswith("/") else word
+        Raises:
+            ConfigError: a relative path leads nowhere, or a placeholder cannot have its format.
+        """
+        values = self.values(evaluation)
+        for file, where, text, delimiters in self._texts():
+            try:
+                render(text, values, delimiters)
+            except ConfigError as error:
+                raise ConfigError(f"{file}{error.problem}", where) from None
+        self._check_readers()
+        task = self.task(uid, evaluation)
+        for where, command in self._commands():
+            located = self._located(command)[0]
+            if os.sep in located and not os.path.isabs(located) and "{" not in located and not self._made(located):
+                raise ConfigError(f"{located}: there is no such program: correct the path", where)
+            if where[-1] == "command":
+                yield where, task
+            else:
+                called = words(self._located(command), values)
+                alone = replace(task, wrapper=(), resources=Resources())
+                yield where, replace(alone, executable=called[0], arguments=tuple(called[1:]))
+
+    def _check_readers(self) -> None:
+        """Raise ConfigError if a library or module that reads results is not there."""
+        for name, reader in self.options.results.items():
+            where = (*self.key, "results", name)
+            if isinstance(reader, FunctionReader):
+                module = reader.function.partition(":")[0].partition(".")[0]
+                if PathFinder.find_spec(module, [str(self._here), *sys.path]) is None and module not in sys.modules:
+                    raise ConfigError(f"there is no module {module} beside the configuration, nor installed", where)
+            if isinstance(reader, ArrayReader) and reader.library and find_spec(reader.library) is None:
+                raise ConfigError(f"{reader.library} is not installed: pip install 'rlctl[readers]'", where)
+
+    def _located(self, command: Sequence[str]) -> list[str]:
+        """A command; the relative path of an executable begins at the configuration, if there is such a file."""
+        first, *others = command
+        there = os.sep in first and not first.startswith((os.sep, "{")) and (self._here / first).exists()
+        return [str(self._here / first) if there else first, *others]
+
+    def _made(self, path: str) -> bool:
+        """Whether an executable may be in the folder of an evaluation."""
+        targets = [*self._templates, *(os.path.basename(source) for source in (*self._copy, *self._link))]
+        first = Path(path).parts[0]
+        return bool(self.options.before) or any(Path(target).parts[0] == first for target in targets)
 
     def _commands(self) -> Iterator[tuple[Key, Sequence[str]]]:
         yield (*self.key, "command"), self.options.command
-        for place in ("before", "after"):
-            for i, words in enumerate(getattr(self.options, place)):
-                yield (*self.key, place, str(i)), words
+        for place, commands in (("before", self.options.before), ("after", self.options.after)):
+            for i, command in enumerate(commands):
+                yield (*self.key, place, str(i)), command
+
+    def _texts(self) -> Iterator[tuple[str, Key, str, Delimiters]]:
+        """Where placeholders may be: place in a template, key, text, delimiters."""
+        for where, command in self._commands():
+            yield from (("", where, word, BRACES) for word in command)
+        for name, text in self.options.environment.items():
+            yield "", (*self.key, "environment", name), text, BRACES
+        for source, target in self.options.templates.items():
+            where = (*self.key, "templates", source)
+            for number, line in enumerate(self._templates[target]["text"].splitlines(), 1):
+                yield f"{source}:{number}: ", where, line, self.options.delimiters
 
     def _check_placeholders(self, known: set[str]) -> None:
-        texts = [(where, word, BRACES) for where, words in self._commands() for word in words]
-        texts += [((*self.key, "environment", name), text, BRACES) for name, text in self.options.environment.items()]
-        texts += [((*self.key, "templates"), text, self.options.delimiters) for text in self._templates.values()]
-        for where, text, delimiters in texts:
+        for file, where, text, delimiters in self._texts():
             for name in names(text, delimiters):
                 if name not in known:
-                    shown = name.join(delimiters)
-                    raise ConfigError(f"placeholder {shown} is not defined; {did_you_mean(name, known)}", where)
+                    advice = "; or set delimiters, if it is none" if file else ""
+                    shown = f"{file}placeholder {name.join(delimiters)}"
+                    raise ConfigError(f"{shown} is not defined; {did_you_mean(name, known)}{advice}", where)
 
-    def _read_template(self, source: str) -> str:
+    def _read_template(self, source: str) -> dict[str, Any]:
         path = self._here / source
         try:
-            return path.read_text()
+            return {"text": path.read_text(), "mode": path.stat().st_mode & 0o777}
         except (OSError, ValueError) as error:
-            why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
-            raise ConfigError(f"{source}: {why}", (*self.key, "templates")) from None
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else one_line(str(error))
+            raise ConfigError(f"{source}: {why}", (*self.key, "templates", source)) from None
 
-    def _files(self, place: str) -> Iterator[str]:
-        for pattern in getattr(self.options, "copy_" if place == "copy" else place):
-            found = sorted(glob.glob(str(self._here / pattern)))
+    def _files(self, place: str, patterns: Sequence[str]) -> list[str]:
+        """Files that match, absolute."""
+        sources = list[str]()
+        for i, pattern in enumerate(patterns):
+            found = sorted(glob.glob(pattern, root_dir=self._here))
             if not found:
-                raise ConfigError(f"{pattern}: there is no such file", (*self.key, place))
-            yield from found
+                raise ConfigError(f"{pattern}: there is no such file", (*self.key, place, str(i)))
+            sources += [os.path.normpath(self._here / name) for name in found]
+        return list(dict.fromkeys(sources))
+
+    def _check_names(self) -> None:
+        """Raise ConfigError if two files would have one name in the folder of an evaluation."""
+        taken = dict.fromkeys(STREAMS.values(), "what the program prints")
+        for place, files in (("copy", self._copy), ("link", self._link), ("templates", self._templates)):
+            for file in files:
+                name = os.path.basename(file) if place != "templates" else file
+                if name in taken:
+                    problem = f"{name} would be there twice: {taken[name]} has this name too"
+                    raise ConfigError(problem, (*self.key, place))
+                taken[name] = f"a file of {place}"

@@ -27,6 +27,8 @@ LARGEST_TEXT = 1 << 30
 
 Reader = Mapping[str, Any]
 
+_FORTRAN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[dD]|(?=[+-]))([+-]?\d+)")
+
 
 class ReadError(RlctlError):
     """A result that is missing, unreadable or not a finite number; names the reader and what was there."""
@@ -41,7 +43,7 @@ def read(name: str, reader: Reader, folder: Path, exit_code: int = 0) -> float:
     Raises:
         ReadError: there is none.
     """
-    kind = next(kind for kind in _KINDS if kind in reader)
+    kind = next(kind for kind in _KINDS if reader.get(kind) is not None)
     source = "" if isinstance(reader[kind], int | bool) else f" {reader[kind]}"
     what = f"result {name} ({kind}{source})"
     try:
@@ -50,9 +52,10 @@ def read(name: str, reader: Reader, folder: Path, exit_code: int = 0) -> float:
     except ReadError as error:
         raise ReadError(f"{what}: {error}") from None
     except FileNotFoundError as error:
-        there = sorted(path.name for path in folder.iterdir())
-        raise ReadError(f"{what}: there is no file {error.filename}; there: {brief(', '.join(there))}") from None
-    except Exception as error:  # also what libraries raise on damaged files, and what users' functions raise
+        missing = os.path.relpath(error.filename or ".", folder)
+        there = ", ".join(sorted(path.name for path in folder.iterdir()))
+        raise ReadError(f"{what}: there is no file {missing}; there: {one_line(there)}") from None
+    except (Exception, SystemExit) as error:  # also what damaged files and users' functions raise
         raise ReadError(f"{what}: {one_line(described(error))}") from None
     if not math.isfinite(value):
         raise ReadError(f"{what}: {value} is not finite")
@@ -77,29 +80,31 @@ def take(values: Sequence[Any], which: str) -> float:
 
 
 def _number(value: Any) -> float:
-    """A number, also with the exponent of Fortran, ``1.5D-3``."""
+    """A number, also with an exponent of Fortran, ``1.5D-3`` or ``1.5-103``."""
     try:
         return float(value)
     except (TypeError, ValueError):
         pass
-    try:
-        return float(str(value).strip().lower().replace("d", "e"))
-    except ValueError:
-        raise ReadError(f"{brief(value)} is not a number") from None
+    match = _FORTRAN.fullmatch(str(value).strip())
+    if match is None:
+        raise ReadError(f"{brief(value)} is not a number")
+    return float(f"{match[1]}e{match[2]}")
 
 
 def text_of(name: str, folder: Path, tail: int | None = None) -> str:
-    """The text of a file; with ``tail``, its first line and about so many bytes of its end, as it may be growing."""
+    """The text of a file; with ``tail``, its first line and about so many bytes of its end, in whole lines."""
     path = folder / STREAMS.get(name, name)
     if path.exists() and not path.is_file():  # a pipe would hold up everything
         raise ReadError(f"{name} is not a file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if tail is not None and size > 2 * tail:
-            first = file.readline(tail)
-            file.seek(size - tail)
-            file.readline(tail)  # the rest of a line
-            return (first + file.read()).decode(errors="replace")
+        if tail is not None:
+            first = b""
+            if size > 2 * tail:
+                first = file.readline(tail)
+                file.seek(size - tail)
+                file.readline(tail)  # the rest of a line
+            return (first + file.read().rpartition(b"\n")[0]).decode(errors="replace")  # the last is being written
         if size > LARGEST_TEXT:
             raise ReadError(f"{name} has {size / 1e9:.1f} GB, which is too large to be read as text")
         return file.read().decode(errors="replace")
@@ -184,36 +189,50 @@ def _npz(name: str, reader: Reader, folder: Path) -> float:
 
 def _hdf5(name: str, reader: Reader, folder: Path) -> float:
     h5py = _library("h5py")
-    with h5py.File(folder / reader["hdf5"], "r") as file:
-        return _of_array(_member(file, reader.get("variable") or name), reader)
+    path = folder / reader["hdf5"]
+    path.stat()  # the library does not say which file is missing
+    with h5py.File(path, "r") as file:
+        found = _member(file, reader.get("variable") or name)
+        if isinstance(found, h5py.Group):
+            raise ReadError(f"{found.name} is a group; there: {one_line(', '.join(found))}")
+        return _of_array(found, reader)
 
 
 def _netcdf(name: str, reader: Reader, folder: Path) -> float:
     netcdf = _library("netCDF4")
     path = folder / reader["netcdf"]
-    path.stat()  # the library does not say which file is missing
+    path.stat()
     with netcdf.Dataset(path) as file:
-        return _of_array(_member(file.variables, reader.get("variable") or name), reader)
+        *groups, variable = (reader.get("variable") or name).strip("/").split("/")
+        container = file
+        for group in groups:
+            container = _member(container.groups, group)
+        return _of_array(_member(container.variables, variable), reader)
 
 
 def _member(container: Any, variable: str) -> Any:
     if variable not in container:
-        raise ReadError(f"there is no variable {variable!r}; there: {brief(', '.join(container))}")
+        raise ReadError(f"there is no variable {variable!r}; there: {one_line(', '.join(container)) or 'none'}")
     return container[variable]
 
 
 def _of_array(array: Any, reader: Reader) -> float:
-    """A number of an array, which may lie in a file: only what is taken is read where one index says it."""
-    if reader.get("index") is not None:
-        index = reader["index"]
-        return _number(array[tuple(index) if isinstance(index, list) else index])
+    """A number of an array, which may lie in a file: one that is taken by its place is read alone."""
     import numpy as np
 
-    values = np.asarray(array[...] if array.shape else array[()]).reshape(-1)
-    if not values.size:
+    shape, which, index = array.shape, reader["take"], reader.get("index")
+    if index is None and 0 in shape:
         raise ReadError("the array is empty")
-    which = reader["take"]
-    return _number(values[0 if which == "first" else -1] if which in ("first", "last") else getattr(values, which)())
+    if index is None and which in ("first", "last"):
+        index = [0 if which == "first" else size - 1 for size in shape]
+    try:
+        found = array[...] if index is None else array[tuple(index) if isinstance(index, list) else index]
+    except (IndexError, ValueError) as error:
+        raise ReadError(f"{one_line(str(error))}; its shape is {shape}") from None
+    values = np.ma.filled(np.ma.asarray(found).astype(np.float64), np.nan)  # what is masked is missing
+    if index is not None and values.size != 1:
+        raise ReadError(f"index {index} is not that of a number; its shape is {shape}")
+    return float(values.reshape(-1)[0] if index is not None else getattr(values, which)())
 
 
 def _function(name: str, reader: Reader, folder: Path) -> float:
@@ -227,7 +246,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ReadError(f"{name} is not installed: pip install {name}") from None
+        raise ReadError(f"{name} is not installed: pip install 'rlctl[readers]'") from None
 
 
 _KINDS: Mapping[str, Callable[[str, Reader, Path], float]] = {

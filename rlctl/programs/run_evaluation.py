@@ -13,23 +13,32 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import Any, BinaryIO, NamedTuple
 
 from rlctl.core.errors import RlctlError, described, one_line
-from rlctl.programs.placeholders import render
+from rlctl.programs.evaluation_folder import fill_folder, remove
+from rlctl.programs.placeholders import words
 from rlctl.programs.readers import STREAMS, ReadError, read, text_of
+from rlctl.system.srun_messages import machine_failure, rank_exit_code
+from rlctl.system.wrapper_variables import restored
 
-EXIT_CODES = {"exit": 81, "read": 82, "output": 83, "signal": 84}
+EXIT_CODES = {"exit": 81, "read": 82, "output": 83, "signal": 84, "launch": 85, "lost": 86}
 """Exit codes of this process for what no declared kind of failure covers; 81 also for declared ones."""
 
 TAIL_BYTES = 1 << 20
 LOOK_S = 1.0
+GRACE_S = 5.0
+"""Seconds that a program has to end once it has written too much."""
+
+_SURVIVED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that are meant for the program, which gets them as well."""
 
 
 class Failed(NamedTuple):
@@ -50,54 +59,127 @@ class EvaluationRun:
     def __init__(self, program: Mapping[str, Any], evaluation: Mapping[str, Any], command: Sequence[str]) -> None:
         self._program, self._evaluation, self._command = program, evaluation, command
         self._folder = Path(evaluation["folder"]).absolute()
+        self._result, self._progress, self._restart = (
+            Path(evaluation[name]).absolute() for name in ("result", "progress", "restart")
+        )
         self._kinds: Mapping[str, Mapping[str, Any]] = program["failures"]
+        self._environment = restored(os.environ)
+        self._under_srun = os.path.basename(command[0]) == "srun"
+        self._running: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+        self._code = 0
         self._outputs: dict[str, float] = {}
 
     def run(self) -> int:
         """Run it, again after failures that are to be retried, and write the result; returns the exit code."""
-        result, tries = Path(self._evaluation["result"]).absolute(), dict[str, int]()
-        result.parent.mkdir(parents=True, exist_ok=True)
-        while (failed := self._attempt()) is not None:
+        for number in _SURVIVED:
+            signal.signal(number, self._signalled)
+        tries = dict[str, int]()
+        for stale in (self._result, self._progress):
+            stale.parent.mkdir(parents=True, exist_ok=True)
+            stale.unlink(missing_ok=True)
+        while (failed := self._attempt()) is not None and not self._stopping and failed.kind != "lost":
             tries[failed.kind] = tries.get(failed.kind, 0) + 1
             if tries[failed.kind] > self._kinds.get(failed.kind, {}).get("retry", 0):
                 break
         attempts = sum(tries.values()) + (failed is None)
         keep = self._program["keep"]
         if keep == "none" or (keep == "failed" and failed is None):
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove(self._folder)
         if failed is None:
-            _write(result, {"outputs": self._outputs, "attempts": attempts})
+            _write(self._result, {"outputs": self._outputs, "attempts": attempts})
             return 0
-        then = self._kinds.get(failed.kind, {}).get("then", "fail")
-        if then != "fail":
-            _write(result, {"kind": failed.kind, "then": then, "message": failed.message, "attempts": attempts})
+        kind = self._kinds.get(failed.kind, {})
+        if (then := kind.get("then", "fail")) != "fail" and not self._stopping:
+            _write(self._result, {"kind": failed.kind, "then": then, "message": failed.message, "attempts": attempts})
             return 0
         print(f"{failed.kind}: {failed.message}", file=sys.stderr)
-        return EXIT_CODES.get(failed.kind, EXIT_CODES["exit"])
+        declared = bool(kind.get("exit_codes")) or kind.get("pattern") is not None
+        return EXIT_CODES["exit" if declared else failed.kind]
 
     def _attempt(self) -> Failed | None:
         fill_folder(self._program, self._evaluation["values"], self._folder)
-        for words in self._program["before"]:
-            if (code := self._call(words)) != 0:
-                return Failed("exit", f"{words[0]}, which runs before it, ended with exit code {code}")
-        too_much, code = self._main()
-        if too_much:
-            return Failed("output", f"wrote more than {self._program['output_mb']} MiB of output")
-        if (failed := self._judged(code)) is not None:
-            return failed
-        for words in self._program["after"]:
-            if (after := self._call(words)) != 0:
-                return Failed("exit", f"{words[0]}, which runs after it, ended with exit code {after}")
-        try:
-            self._outputs = {
-                name: read(name, reader, self._folder, code) for name, reader in self._program["results"].items()
-            }
-        except ReadError as error:
-            return Failed("read", str(error))
+        remove(self._restart)
+        self._restart.parent.mkdir(parents=True, exist_ok=True)
+        return self._commands("before") or self._main() or self._commands("after") or self._read()
+
+    def _commands(self, place: str) -> Failed | None:
+        """Run the commands before or after the program; what they print is appended to what it prints."""
+        for command in self._program[place]:
+            called = words(command, self._evaluation["values"])
+            if called[0] == "python" and not self._program["application"]:
+                called[0] = sys.executable
+            failed, code = self._started(called, lambda process, out, err: None)
+            if failed is not None or code != 0:
+                why = f"ended with exit code {code}{self._last_line()}" if failed is None else failed.message
+                return Failed("exit" if failed is None else failed.kind, f"{called[0]}, which runs {place} it: {why}")
         return None
+
+    def _main(self) -> Failed | None:
+        failed, code = self._started(self._command, self._watch)
+        return failed or self._judged(code)
+
+    def _started(self, command: Sequence[str], watch: Callable[..., Failed | None]) -> tuple[Failed | None, int]:
+        """Run a command to its end: how it failed, if not by its exit code, and that."""
+        if self._stopping:
+            return Failed("signal", "stopped by request"), 0
+        with (
+            open(self._folder / STREAMS["stdout"], "ab") as out,
+            open(self._folder / STREAMS["stderr"], "ab") as err,
+        ):
+            try:
+                process = self._running = subprocess.Popen(
+                    command,
+                    cwd=self._folder,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                )
+            except OSError as error:
+                return Failed("launch", f"{command[0]}: {error.strerror}"), 0
+            failed = watch(process, out, err)
+            code = process.wait()
+        self._running = None
+        return Failed("signal", "stopped by request") if self._stopping else failed, code
+
+    def _watch(self, process: subprocess.Popen[bytes], *streams: BinaryIO) -> Failed | None:
+        """Report its progress, and stop it if it writes too much, until it ends."""
+        progress, most = self._program.get("progress"), self._program["output_mb"] * 2**20
+        every_s = LOOK_S if progress is None else progress["every_s"]
+        reported, due = None, time.monotonic() + every_s
+        while not _ended(process, min(LOOK_S, max(0.0, due - time.monotonic()))):
+            if any(os.fstat(stream.fileno()).st_size > most for stream in streams):
+                process.terminate()
+                if not _ended(process, GRACE_S):
+                    process.kill()
+                return Failed("output", f"wrote more than {self._program['output_mb']} MiB of output")
+            if time.monotonic() >= due:
+                due = time.monotonic() + every_s
+                reported = self._report(progress, reported)
+        self._report(progress, reported)
+        return None
+
+    def _report(self, progress: Mapping[str, Any] | None, reported: float | None) -> float | None:
+        """Append the number to the progress file if there is a new one."""
+        if progress is None:
+            return None
+        try:
+            value = read("progress", {**progress["read"], "tail": TAIL_BYTES}, self._folder)
+        except ReadError:  # not yet
+            return reported
+        if value != reported:
+            with open(self._progress, "a") as file:
+                file.write(json.dumps({"progress": value}) + "\n")
+        return value
 
     def _judged(self, code: int) -> Failed | None:
         """What the exit code and the text patterns say."""
+        if self._under_srun:
+            errors = self._text("stderr")
+            if lost := machine_failure(errors, self._stopping):
+                return Failed("lost", lost)
+            code = rank_exit_code(errors, code) if code else code
         for name, kind in self._kinds.items():
             if code in kind["exit_codes"]:
                 return Failed(name, f"exit code {code}" + self._last_line())
@@ -109,97 +191,44 @@ class EvaluationRun:
                     return Failed(name, one_line(f"{kind['file']}: {match[0]}"))
         number = -code if code < 0 else code - 128  # as shells and launchers say it
         if code < 0 or (code > 128 and number in signal.valid_signals()):
-            return Failed("signal", f"killed by {signal.Signals(number).name}" + self._last_line())
+            return Failed("signal", f"killed by {_signal_name(number)}" + self._last_line())
         if code != 0 and not any("exit_code" in reader for reader in self._program["results"].values()):
             return Failed("exit", f"exit code {code}" + self._last_line())
+        self._code = code
         return None
 
-    def _main(self) -> tuple[bool, int]:
-        """Run the command: whether it was stopped as it wrote too much, and its exit code."""
-        with self._streams("wb") as (out, err), _patient():
-            process = subprocess.Popen(
-                self._command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-            )
-            progress = self._program.get("progress")
-            every_s, reported = LOOK_S if progress is None else min(LOOK_S, progress["every_s"]), None
-            while not _ended(process, every_s):
-                if any(os.fstat(file.fileno()).st_size > self._program["output_mb"] * 2**20 for file in (out, err)):
-                    process.kill()
-                    return True, process.wait()
-                if progress is not None:
-                    reported = self._report(progress["read"], reported)
-            return False, process.returncode
-
-    def _report(self, reader: Mapping[str, Any], reported: float | None) -> float | None:
-        """Append the number to the progress file if there is a new one."""
+    def _read(self) -> Failed | None:
         try:
-            value = read("progress", {**reader, "tail": TAIL_BYTES}, self._folder)
-        except ReadError:  # not yet
-            return reported
-        if value != reported:
-            with open(self._evaluation["progress"], "a") as file:
-                file.write(json.dumps({"progress": value}) + "\n")
-        return value
+            for name, reader in self._program["results"].items():
+                self._outputs[name] = read(name, reader, self._folder, self._code)
+        except ReadError as error:
+            return Failed("read", str(error))
+        return None
 
-    def _call(self, words: Sequence[str]) -> int:
-        """Exit code of a command before or after the program; what it prints is appended to the program's."""
-        command = [render(word, self._evaluation["values"]) for word in words]
-        with self._streams("ab") as (out, err):
-            try:
-                return subprocess.call(command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-            except OSError as error:
-                err.write(f"{described(error)}\n".encode())
-                return 127
-
-    @contextlib.contextmanager
-    def _streams(self, mode: str) -> Any:
-        with (
-            open(self._folder / STREAMS["stdout"], mode) as out,
-            open(self._folder / STREAMS["stderr"], mode) as err,
-        ):
-            yield out, err
+    def _text(self, stream: str) -> str:
+        with contextlib.suppress(OSError, RlctlError):
+            return text_of(stream, self._folder, TAIL_BYTES)
+        return ""
 
     def _last_line(self) -> str:
         for stream in ("stderr", "stdout"):
-            with contextlib.suppress(OSError, RlctlError):
-                if lines := text_of(stream, self._folder, TAIL_BYTES).strip().splitlines():
-                    return f": {one_line(lines[-1])}"
+            if lines := self._text(stream).strip().splitlines():
+                return f": {one_line(lines[-1])}"
         return ""
 
-
-def fill_folder(program: Mapping[str, Any], values: Mapping[str, Any], folder: Path) -> None:
-    """Make the folder of an evaluation anew, with what the program finds there.
-
-    Raises:
-        OSError: a file cannot be copied or written.
-        ConfigError: a placeholder of a template cannot be replaced.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for source in program["copy"]:
-        path = Path(source)
-        if path.is_dir():
-            shutil.copytree(path, folder / path.name)
-        else:
-            shutil.copy2(path, folder / path.name)
-    for source in program["link"]:
-        (folder / Path(source).name).symlink_to(source)
-    first, last = program["delimiters"]
-    for name, text in program["templates"].items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(render(text, values, (first, last)))
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        """Go on, so that the program's end is seen, e.g. after a checkpoint; its processes get the signal as well."""
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stopping = True
+            if self._under_srun and self._running is not None:  # which alone ends processes on other machines
+                self._running.send_signal(signal.SIGTERM)
 
 
-@contextlib.contextmanager
-def _patient() -> Any:
-    """Survive a request to stop, which the program gets as well: its exit is what counts, e.g. after a checkpoint."""
-    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+def _signal_name(number: int) -> str:
     try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        return signal.Signals(number).name
+    except ValueError:  # of real time
+        return f"signal {number}"
 
 
 def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:

@@ -1237,6 +1237,63 @@ def test_what_cannot_be_loaded_fails_its_call_only(real: Bench) -> None:
     assert executor.submit(pow, 2, 4).result(PATIENCE_S) == 16
 
 
+WRAPPER = """
+import json, os, signal, subprocess, sys
+signal.signal(signal.SIGTERM, lambda *_: None)
+with open("wrapped.txt", "a") as file: file.write("once\\n")
+code = subprocess.call(sys.argv[1:])
+shown = [name for name in os.environ if "TEST_VARIABLE" in name]
+with open("wrapper.json", "w") as file: json.dump({"code": code, "shown": shown}, file)
+sys.exit(41 if code == 3 else code)
+"""
+
+
+def wrapped(uid: str, script: str, **options: Any) -> TaskSpec:
+    return TaskSpec(
+        TaskId(uid),
+        executable="sh",
+        arguments=("-c", script),
+        wrapper=("python", "-c", WRAPPER),
+        result_file="wrapper.json",
+        **options,
+    )
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_wrapper_starts_its_program_once_whatever_its_ranks(real: Bench, ranks: int) -> None:
+    """And variables of the dynamic linker, which are meant for the program, cannot harm its interpreter."""
+    need, variables = Resources(ranks=ranks), {"LD_TEST_VARIABLE": "1"}
+    spec = wrapped("a", "echo rank >>ranks.txt", resources=need, environment=variables)
+    values = real.open(cores=2).submit_task(spec).result(PATIENCE_S)
+    assert values == {"code": 0, "shown": ["RLCTL_PROGRAM_LD_TEST_VARIABLE"]}
+    work = real.folder / "work"
+    assert (work / "wrapped.txt").read_text() == "once\n"
+    assert (work / "ranks.txt").read_text() == "rank\n" * ranks
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_exit_code_of_a_wrapper_is_that_of_its_task(real: Bench, ranks: int) -> None:
+    codes = ((41, Failure.DIVERGED), (3, Failure.OUTPUT))
+    spec = wrapped("a", "exit 3", resources=Resources(ranks=ranks), failure_codes=codes)
+    with pytest.raises(TaskFailed) as failed:
+        real.open(cores=2).submit_task(spec).result(PATIENCE_S)
+    assert failed.value.result.failure is Failure.DIVERGED
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_program_in_a_wrapper_may_save_its_state_when_it_is_stopped(real: Bench, ranks: int) -> None:
+    """And nothing of it is left."""
+    script = f"trap 'echo saved >>saved; exit 0' TERM; echo >>ready; : {real.folder}; while :; do sleep 0.05; done"
+    future = real.open(cores=2).submit_task(wrapped("a", script, resources=Resources(ranks=ranks)))
+    ready, saved = (real.folder / "work" / name for name in ("ready", "saved"))
+    until(lambda: ready.exists() and len(ready.read_text()) == ranks, "all ranks run")
+    future.stop(30.0)
+    with pytest.raises(cf.CancelledError):
+        future.result(PATIENCE_S)
+    assert saved.read_text() == "saved\n" * ranks
+    assert not [process for process in psutil.process_iter() if script in words(process)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGRTMIN + 3, signal.SIGRTMAX, signal.SIGUSR1])
 def test_a_worker_may_die_of_any_signal(real: Bench, number: int) -> None:
     executor = real.open()

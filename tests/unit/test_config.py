@@ -89,7 +89,7 @@ def test_a_wrong_key_or_value_is_named(file: Path, override: str, said: list[str
         (b"\x89PNG\xff\xfe\x00", "not a text file"),
         (b"a\x00b", "not YAML"),
         (b"seed: [1\nschema: 1\n", ":2: not YAML"),
-        (b"seed: 1\n", "schema: is missing"),
+        (b"seed: 1\n", "campaign: is missing"),
         (b"schema: 7\nseed: 1\ncampaign: {name: x}\n", "schema 7"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import gymnasium
@@ -13,12 +12,15 @@ from numpy.typing import NDArray
 
 from rlctl.core.campaign import Action, Campaign, Cancel, Command, Decision, Mask, Outcome, Start, Wait
 from rlctl.core.errors import ConfigError
+from rlctl.core.findings import Findings
 from rlctl.core.machine import Capacity, Machine
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.search.answers import Evaluate, Pause, Stop, understood
+from rlctl_envs.search.evaluation_rows import evaluation_row, findings, shown_choice
 from rlctl_envs.search.objective import Assessment, SearchObjective
 from rlctl_envs.search.options import SearchOptions
 from rlctl_envs.search.proposals import LAYOUT, Proposal, observe, offered
+from rlctl_envs.search.search_goal import SearchGoal
 from rlctl_envs.search.search_state import SearchState, Space
 from rlctl_envs.search.trials import Trial, TrialStatus
 
@@ -29,9 +31,6 @@ LATE = (1.5, 3.0, 6.0, 12.0, 24.0)
 """A decision asks whether to stop a run when it has taken so many times the median of its stage."""
 
 _MOST_REPEATED = 10
-_MOST_ON_TWIN = 1000
-"""Points that a search on a twin evaluates at most, should it be without end."""
-
 _USUAL_S, _USUAL_EVALUATIONS = 60.0, 50
 
 
@@ -55,6 +54,7 @@ class SearchCampaign(Campaign):
         consequence: what follows from a failure of a stage: ``fail``, ``infeasible`` (the point cannot be evaluated,
             which is a result) or ``stop``.
         seed: of the campaign.
+        results: names of what the programs' readers find.
     """
 
     def __init__(
@@ -67,13 +67,16 @@ class SearchCampaign(Campaign):
         walltimes: Sequence[float | None],
         consequence: Callable[[int, Failure], str] = lambda stage, failure: "fail",
         seed: int = 0,
+        results: Sequence[str] = (),
     ) -> None:
+        self._results = tuple(results)
         self.options, self._space, self._objective, self._resources = options, space, objective, resources
         self._specify, self._walltimes, self._consequence, self._seed = specify, list(walltimes), consequence, seed
         self.layout = LAYOUT
         self.action_space = gymnasium.spaces.Discrete(LAYOUT.choices)
         self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (LAYOUT.length,), np.float32)
-        self.goal = options.until.found or (1 if options.until.value is not None else None)
+        self._goal = SearchGoal(options.until, objective)
+        self.goal = self._goal.number
         self.masked = self.repeated = 0
         self.begin(Capacity())
 
@@ -98,7 +101,7 @@ class SearchCampaign(Campaign):
         self._asked: dict[TaskId, int] = {}
         self._in_a_row = 0
         self._stopped_by = ""
-        self._goals: list[bool] = []
+        self._goal.forget()
 
     def _usual_s(self, state: SearchState) -> float:
         """Seconds that a search takes about, to scale rewards where there is no budget in time."""
@@ -197,36 +200,32 @@ class SearchCampaign(Campaign):
 
     def outcome(self) -> Outcome:
         """How it stands."""
-        state, until = self.state, self.options.until
-        results = state.results
-        feasible = [assessment for _, assessment in results if assessment.feasible]
-        best = min((assessment.losses[0] for assessment in feasible if assessment.losses), default=math.inf)
-        found = len(feasible) if self._objective.finds else 0
-        reached = (
-            (until.found is not None and found >= until.found)
-            or (until.value is not None and best <= self._objective.signs[0] * until.value)
-            or (self.goal is None and bool(self._goals) and all(self._goals))
-        )
-        if self._objective.finds:
-            successes = found
-        else:
-            successes = int(reached) if until.value is not None or self._goals else len(feasible)
-        over = (
-            bool(self._stopped_by)
-            or state.now_s >= self.deadline_s
-            or (until.evaluations is not None and len(results) >= until.evaluations)
-            or (until.no_improvement is not None and self._since_improvement() >= until.no_improvement)
-            or (bool(self._goals) and state.started >= _MOST_ON_TWIN)
-            or (not state.running and not self._startable())
-        )
+        state, goal = self.state, self._goal
+        reached = goal.reached(state)
+        over = bool(self._stopped_by) or goal.over(state) or (not state.running and not self._startable())
         counts = dict.fromkeys(TrialStatus, 0)
         for trial in state.trials:
             counts[trial.status] += 1
         extra = {f"evaluations_{status.value}": float(count) for status, count in counts.items()}
         extra |= {"masked_actions": float(self.masked), "repeated_points": float(self.repeated)}
-        if math.isfinite(best):
-            extra["best"] = self._objective.signs[0] * best
-        return Outcome(reached or over, reached, successes, 0.0, extra)
+        if (best := goal.best(state)) is not None:
+            extra["best"] = best
+        return Outcome(reached or over, reached, goal.successes(state), 0.0, extra)
+
+    # What people see.
+
+    def named(self, action: Action) -> Mapping[str, Any]:
+        """Parameters of the point, or what else the answer is."""
+        return shown_choice(self.state, self._named(action))
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """See ``evaluation_rows``."""
+        ended = self.outcome().ended
+        return [evaluation_row(self.state, trial, ended) for trial in self.state.trials]
+
+    def findings(self) -> Findings:
+        """Likewise."""
+        return findings(self.state, self._results)
 
     # What happens to trials.
 
@@ -256,7 +255,7 @@ class SearchCampaign(Campaign):
         try:
             if "losses" in values:
                 trial.assessment = Assessment(tuple(values["losses"]), tuple(values["margins"]))
-                self._goals = [old or new for old, new in zip_longest(self._goals, values["reached"], fillvalue=False)]
+                self._goal.note(values["reached"])
             else:
                 trial.assessment = self._objective.assess({**trial.values, **trial.results})
             trial.status = TrialStatus.DONE
@@ -274,15 +273,6 @@ class SearchCampaign(Campaign):
         if trial.started_s is None or median_s is None or asked == len(LATE):
             return math.inf
         return trial.started_s + LATE[asked] * median_s
-
-    def _since_improvement(self) -> int:
-        """Results that count since the best of them."""
-        best, since = math.inf, 0
-        for _, assessment in self.state.results:
-            since += 1
-            if assessment.feasible and assessment.losses and assessment.losses[0] < best:
-                best, since = assessment.losses[0], 0
-        return since
 
     # Decisions.
 

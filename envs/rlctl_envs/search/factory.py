@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -14,12 +14,11 @@ from rlctl.config.validation import check_options, did_you_mean, key_prefix
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key
 from rlctl.core.machine import Capacity
-from rlctl.core.task import Failure, Resources, TaskSpec
+from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.executors.pool import NodePool
 from rlctl.programs.configured import ConfiguredPrograms
 from rlctl.programs.options import NAME
 from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
-from rlctl.system.mpi import require_mpiexec
 from rlctl_envs.search.campaign import SearchCampaign
 from rlctl_envs.search.candidates import CandidateTable
 from rlctl_envs.search.objective import SearchObjective
@@ -80,20 +79,15 @@ class Search(CampaignFactory):
         self._problems: dict[int, SyntheticProblem] = {}
 
     def check(self, capacity: Capacity, real: bool) -> None:
-        """Refuse a machine on which a stage cannot run, and programs that are not there."""
+        """Refuse a machine on which a stage cannot run."""
         pool = NodePool(capacity)
         for stage in self.stages:
-            possible = [need for need in stage.resources if pool.ever(need)]
-            if not possible:
+            if not any(pool.ever(need) for need in stage.resources):
                 raise ConfigError(
                     f"no choice of resources fits on {capacity.nodes} nodes of {capacity.node()}: ask for less, or set "
                     "machine",
                     (*stage.program.key, "resources"),
                 )
-            if real:
-                stage.program.check_installed()
-                if stage.program.options.application is None and (most := max(need.ranks for need in possible)) > 1:
-                    require_mpiexec(most, (*stage.program.key, "resources", "ranks"))
 
     def campaign(self, seed: int) -> SearchCampaign:
         """The campaign of instance ``seed``."""
@@ -110,12 +104,28 @@ class Search(CampaignFactory):
             [stage.program.options.walltime_s for stage in self.stages],
             self._consequence,
             seed,
+            list(dict.fromkeys(name for stage in self.stages for name in stage.program.options.results)),
         )
 
     def prepare(self, folder: Path, seed: int) -> None:
         """Write the descriptions of the programs."""
         for program in {stage.program.name: stage.program for stage in self.stages}.values():
             program.prepare(folder)
+
+    def sample_tasks(self, capacity: Capacity, seed: int) -> Sequence[tuple[Key, TaskSpec]]:
+        """An evaluation of each stage, as the configuration lists its resources first, and one with the most ranks."""
+        pool, tasks = NodePool(capacity), list[tuple[Key, TaskSpec]]()
+        if self.options.starts:
+            point = self.space.point(self.options.starts[0])
+        else:
+            point = self.space.sample(np.random.default_rng(seed), 1)[0]
+        for number, stage in enumerate(self.stages):
+            possible = [need for need in stage.resources if pool.ever(need)]
+            for need in dict.fromkeys((possible[0], max(possible, key=lambda need: need.ranks))):
+                values = self.space.values(point)
+                trial = Trial(0, point, (), values, number, need, TaskId("0000"), nodes=1.0, queued_s=0.0)
+                tasks += stage.program.samples(trial.uid, self.request(trial, seed))
+        return tasks
 
     def task(self, trial: Trial, seed: int) -> TaskSpec:
         """The task of a trial of instance ``seed``."""

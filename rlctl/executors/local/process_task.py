@@ -20,9 +20,13 @@ from rlctl.executors.local.processes import signal_name
 from rlctl.executors.naming import file_name
 from rlctl.system.devices import without_masks
 from rlctl.system.mpi import scratch_environment
+from rlctl.system.wrapper_variables import out_of_sight
 
 LOGS = "logs"
 """Folder in the working folder where the output of each attempt is kept."""
+
+WRAPPER_MB = 64
+"""MiB that a wrapper may use beside its program."""
 
 _LAUNCHERS = ("srun: ", "slurmstepd")
 
@@ -69,6 +73,8 @@ class ProcessTask:
             (self._workdir / spec.result_file).unlink(missing_ok=True)  # an earlier attempt's is not this one's
         if not os.path.isdir(self._logs):
             Path(self._logs).mkdir(exist_ok=True)
+        if spec.wrapper:
+            environment = out_of_sight(environment)
         # A program that chose its GPUs itself would take those of another task.
         return self.launch(command, without_masks(environment), gpus)
 
@@ -84,9 +90,11 @@ class ProcessTask:
             self._lease_scratch.mkdir(mode=0o700, exist_ok=True)
             self._scratch.mkdir(exist_ok=True)
             environment = scratch_environment(self._scratch) | environment
-        path = environment.get("PATH", self._environments.variables(self._spec).get("PATH"))
-        command = [_found(command[0], path, str(self._workdir)), *command[1:]]
-        self.command = [*self._environments.wrapper(self._spec), *command]
+        wrapper = self._environments.wrapper(self._spec)
+        if not wrapper or os.sep not in command[0]:  # a wrapper says itself where relative paths begin
+            path = environment.get("PATH", self._environments.variables(self._spec).get("PATH"))
+            command = [_found(command[0], path, str(self._workdir)), *command[1:]]
+        self.command = [*wrapper, *command]
         outputs = (f"{self.errors[:-3]}out", self.errors)
         return {"command": self.command, "environment": {**environment, **gpus}, "outputs": outputs}
 
@@ -97,9 +105,10 @@ class ProcessTask:
     def limits(self, enforce_memory: bool, output_mb: float | None) -> dict[str, float | None]:
         """What it may use, for the supervisor."""
         memory_mb = self._need.memory_per_rank_mb if enforce_memory else None
+        wrapper_mb = WRAPPER_MB if self._spec.wrapper else 0
         return {
             "walltime_s": self._spec.walltime_s,
-            "memory_mb": None if memory_mb is None else memory_mb * self._need.ranks,
+            "memory_mb": None if memory_mb is None else memory_mb * self._need.ranks + wrapper_mb,
             "output_mb": output_mb,
         }
 

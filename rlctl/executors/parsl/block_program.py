@@ -50,7 +50,8 @@ class BlockProgram(ProcessTask):
         kept = without_job(job)
         given = {name: value for name, value in job.items() if name not in kept}
         unset = [word for name in _HERE_ONLY if name not in environment for word in ("-u", name)]
-        self.command = ["/usr/bin/env", *unset, *start, *command]
+        wrapper = self._environments.wrapper(self.attempt.spec)
+        self.command = [*wrapper, "/usr/bin/env", *unset, *start, *command]
         outputs = (f"{self.errors[:-3]}out", self.errors)
         environment = {**given, **added, **environment, **gpus}
         return {"command": self.command, "environment": environment, "outputs": outputs}

@@ -36,26 +36,7 @@ from rlctl.executors.slurm.options import SlurmOptions
 from rlctl.system.devices import MASKS
 from rlctl.system.launchers import Launcher, LaunchRequest, launch_command
 from rlctl.system.mpi import mpi_library
-
-_LOST = re.compile(
-    r"^(?:srun|slurmstepd[^:]*): (?:error: )?.*(Node failure|NODE FAILURE|DUE TO TIME LIMIT|has expired|"
-    r"Expired or invalid job|Invalid job id|already completing or completed|Socket timed out|Unable to confirm|"
-    r"Zero Bytes|Unable to contact|Communication connection failure|Job credential)",
-    re.MULTILINE,
-)
-"""Messages of ``srun`` about failures of the machine; its exit code is 0 then at times."""
-
-_CANCELLED = re.compile(
-    r"^(?:srun: Job step aborted|slurmstepd[^:]*: error: \*\*\* (?:STEP|JOB) .* CANCELLED)", re.MULTILINE
-)
-"""Messages about a step that was ended from outside, with its job for instance; also after a rank has failed."""
-
-_RANK = re.compile(
-    r"^srun: error: \S+: tasks? [\d,-]+: (?:Exited with exit code (\d+)|(.+?)(?: \(core dumped\))?)$", re.MULTILINE
-)
-"""Messages about the end of a rank; the first one names the cause."""
-
-_SIGNALS = {signal.strsignal(number): int(number) for number in signal.valid_signals()}
+from rlctl.system.srun_messages import machine_failure, rank_exit_code
 
 
 class StepTask(ProcessTask):
@@ -96,10 +77,14 @@ class StepTask(ProcessTask):
         # srun merges the output of several ranks; a single process writes its own files, so that srun does not wait
         # for background processes that keep its output open.
         script = step_script(nodes, allocation, outputs if need.ranks == 1 else None)
-        self.command = [*step, "sh", "-c", script, "step", *command]
+        # A wrapper of several ranks runs here, and starts srun; that of a single one runs where its program does.
+        wrapper = self._environments.wrapper(self.attempt.spec)
+        before, inside = (wrapper, []) if need.ranks > 1 else ([], wrapper)
+        step[0] = shutil.which("srun") or "srun"
+        self.command = [*before, *step, "sh", "-c", script, "step", *inside, *command]
         self.control = signal_command(nodes.block(allocation[0].node).job, name)
         return {
-            "command": [shutil.which("srun") or "srun", *self.command[1:]],
+            "command": self.command,
             "environment": environment,
             "outputs": outputs,
             "cores": None,
@@ -112,7 +97,8 @@ class StepTask(ProcessTask):
         if why is None and (lost := machine_failure(errors, self.signalled)):
             # Where it is being stopped, its job was ended before the supervisor got the request.
             return AttemptOutcome(stopped=True) if self.stopping else AttemptOutcome(failure=Failure.LOST, message=lost)
-        code = rank_exit_code(errors, code) if code else code
+        if code and not (self.attempt.spec.wrapper and self.attempt.need.ranks > 1):  # else it is the wrapper's
+            code = rank_exit_code(errors, code)
         outcome = super().read(why, code)
         if code in (126, 127) and outcome.message.startswith("step: "):  # the script could not start the program
             return AttemptOutcome(failure=Failure.LAUNCH, message=outcome.message.rpartition("exec: ")[2])
@@ -242,25 +228,6 @@ def step_name(nodes: JobNodes, key: str) -> str:
     """Name of an attempt's step, unique in the job."""
     escaped = re.sub(r"[^A-Za-z0-9_.%-]", lambda found: quote(found[0], safe=""), file_name(key))
     return f"{nodes.name}.{escaped.replace('~', '-')}"
-
-
-def machine_failure(errors: str, signalled: bool) -> str:
-    """The message in a step's standard error that tells of a failure of the machine; empty: there is none.
-
-    If the step was ``signalled`` by request, its end from outside is expected.
-    """
-    found, rank = _LOST.search(errors), _RANK.search(errors)
-    if found is None and not signalled:
-        found = _CANCELLED.search(errors, 0, rank.start() if rank is not None else len(errors))
-    return errors[found.start() :].splitlines()[0] if found else ""
-
-
-def rank_exit_code(errors: str, code: int) -> int:
-    """Exit code of the rank that failed first, 128 + n for a signal; ``srun`` returns the highest one of all ranks."""
-    rank = _RANK.search(errors)
-    if rank is None:
-        return code
-    return int(rank[1]) if rank[1] else 128 + _SIGNALS.get(rank[2], code - 128)
 
 
 def pmi_of(command: Sequence[str], variables: Mapping[str, str]) -> str | None:
