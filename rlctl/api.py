@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from rlctl.evaluation.compare import Comparison
     from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
+    from rlctl.programs.rendered import RenderedEvaluation
     from rlctl.steering import Summary
+    from rlctl.steering.probe import Probed
     from rlctl.steering.status import CampaignStatus
     from rlctl.testing import Checked
 
@@ -43,6 +45,26 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     with _watching(config):
         preflight.check(config)
         return _check_contracts(config) if play else None
+
+
+def sample_evaluation(config: Config) -> RenderedEvaluation | None:
+    """Render one evaluation of the configuration's program, without running it; None: the campaign shows none.
+
+    Raises:
+        RlctlError: it cannot be rendered.
+    """
+    from rlctl.plugins import sample_evaluation
+
+    with config.source.located(), _watching(config):
+        return sample_evaluation.sample_evaluation(config)
+
+
+def probe(config: Config) -> Probed:
+    """Run one evaluation of the configuration's program for real, in a temporary folder; see ``rlctl check``."""
+    from rlctl.steering import probe
+
+    with config.source.located():
+        return probe.probe(config)
 
 
 def _watching(config: Config, *, signals: bool = True) -> AbstractContextManager[None]:
