@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlctl.api import check, evaluate, report, status, steer, trace, train, tune
+    from rlctl.api import check, evaluate, report, results, status, steer, trace, train, tune
     from rlctl.cli.doctor import diagnose
     from rlctl.config.load import load_config
     from rlctl.core.campaign import Campaign
@@ -39,6 +39,7 @@ __all__ = [
     "load_config",
     "load_policy",
     "report",
+    "results",
     "status",
     "steer",
     "trace",
@@ -60,6 +61,7 @@ _HOMES = {
     "SimpleRule": "rlctl.core.policy",
     "SimulationDiverged": "rlctl.core.errors",
     "report": "rlctl.api",
+    "results": "rlctl.api",
     "trace": "rlctl.api",
     "status": "rlctl.api",
 }

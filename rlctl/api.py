@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlctl.config.load import config_hash, game_hash, load_rule_file
 from rlctl.config.schema import Config
 from rlctl.config.validation import key_prefix
-from rlctl.core.errors import ConfigError, ContractError, brief
+from rlctl.core.errors import ConfigError, ContractError, JournalError, brief
 from rlctl.environments.reward_env import rewarded
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from rlctl.evaluation.compare import Comparison
     from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
-    from rlctl.programs.rendered import RenderedEvaluation
     from rlctl.steering import Summary
-    from rlctl.steering.probe import Probed
+    from rlctl.steering.evaluation_table import EvaluationTable
     from rlctl.steering.status import CampaignStatus
     from rlctl.testing import Checked
 
@@ -45,26 +44,6 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     with _watching(config):
         preflight.check(config)
         return _check_contracts(config) if play else None
-
-
-def sample_evaluation(config: Config) -> RenderedEvaluation | None:
-    """Render one evaluation of the configuration's program, without running it; None: the campaign shows none.
-
-    Raises:
-        RlctlError: it cannot be rendered.
-    """
-    from rlctl.plugins import sample_evaluation
-
-    with config.source.located(), _watching(config):
-        return sample_evaluation.sample_evaluation(config)
-
-
-def probe(config: Config) -> Probed:
-    """Run one evaluation of the configuration's program for real, in a temporary folder; see ``rlctl check``."""
-    from rlctl.steering import probe
-
-    with config.source.located():
-        return probe.probe(config)
 
 
 def _watching(config: Config, *, signals: bool = True) -> AbstractContextManager[None]:
@@ -261,33 +240,33 @@ def _loaded(config: Config, policies: Sequence[str | Policy]) -> dict[str, Polic
 
 def steer(
     config: Config,
-    policy: str | Policy,
-    run: Path | str,
+    policy: str | Policy | None = None,
+    run: Path | str | None = None,
     *,
-    instance: int = 0,
+    instance: int | None = None,
     resume: bool = False,
     boot_s: float = 0.0,
     progress: Progress | None = None,
+    begun: Callable[[Path], None] | None = None,
 ) -> Summary:
-    """Steer a real campaign; see ``rlctl.steering.steer``."""
-    from rlctl.steering import control
+    """Steer a real campaign; see ``rlctl.steering.steer``.
+
+    Args:
+        config: the experiment.
+        policy: a name or path (see ``rlctl.load_policy``), or a policy; None: the campaign's default, or that of the
+            run which is resumed.
+        run: the run folder; None: a new one, ``runs/NAME-N`` with the name of the configuration, or, with ``resume``,
+            the newest of these that is unfinished.
+        instance: number of the instance; None: 0, or that of the run which is resumed.
+        resume: resume the campaign in ``run``.
+        boot_s: seconds of the allocation that this process has used so far; they are charged.
+        progress: receives the progress; None: not shown.
+        begun: receives the run folder before the campaign begins.
+    """
+    from rlctl.steering.start import start
 
     open_closed_streams()
-    run = Path(run)
-    with config.source.located():
-        decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
-        if source is not None and source not in config.policies and Path(source).exists():
-            source = str(Path(source).absolute())
-        with watching(config.steer.decision_timeout_s, "steer.decision_timeout_s"):
-            factory = preflight.check_campaign(config, real=True)
-            preflight.check_policy(config, factory, decider)
-            if factory.runs_programs and not resume:
-                preflight.check_programs(config, factory)
-        require_folder(run)
-        with storage_errors(run, "then resume with --resume"):
-            return control.steer(
-                config, decider, run, instance, resume=resume, boot_s=boot_s, source=source, progress=progress
-            )
+    return start(config, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=progress, begun=begun)
 
 
 def report(
@@ -341,6 +320,22 @@ def trace(run: Path | str, out: Path | str | None = None) -> Path:
     out = run / "trace.json" if out is None else Path(out)
     write_generated(out, trace.trace_json(found.timeline, found.header), trace.MARK)
     return out
+
+
+def results(run: Path | str) -> EvaluationTable:
+    """The evaluations of a steered campaign, running, killed or ended: parameters, results, times and cost.
+
+    Raises:
+        JournalError: ``run`` is not a run folder, its journal is damaged, or its campaign has no such table.
+        ConfigError: the configuration is missing or damaged.
+    """
+    from rlctl.steering.evaluation_table import read_table
+    from rlctl.steering.run_folder import read_run
+
+    table = read_table(read_run(Path(run)))
+    if table is None:
+        raise JournalError(f"{run}: its campaign keeps no table of evaluations; see rlctl status and rlctl report")
+    return table
 
 
 def status(run: Path | str) -> CampaignStatus:

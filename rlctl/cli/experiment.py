@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 import typer
@@ -24,6 +24,9 @@ from rlctl.distributed.launch.launcher import LauncherName
 from rlctl.monitoring.ledger import ledger_line
 from rlctl.monitoring.progress import progress
 from rlctl.system.files import require_file, write_atomically
+
+if TYPE_CHECKING:
+    from rlctl.steering.summary import Summary
 
 _ALLOCATION_ENDS = 75
 """Exit code if the batch job ends before the campaign: submit it again with ``--resume``."""
@@ -162,42 +165,81 @@ def evaluate(
 
 def steer(
     config: ConfigFile,
-    policy: PolicyName,
-    run: Annotated[Path, typer.Option(metavar="RUN", help="The run folder, a new one unless with --resume.")],
-    instance: Annotated[int, typer.Option(min=0, help="Instance of the campaign.")] = 0,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            metavar="P",
+            help="A name in the configuration's policies, a rule, or a path; by default that of the campaign.",
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="The run folder, a new one unless with --resume; by default runs/NAME-N, see below."
+        ),
+    ] = None,
+    instance: Annotated[int | None, typer.Option(min=0, help="Instance of the campaign; by default 0.")] = None,
     resume: Resume = False,
     sets: Sets = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
-    """Steer a real campaign: a policy decides, programs run, and a journal records both."""
+    """Steer a real campaign: a policy decides, programs run, and a journal records both.
+
+    Without --run, the folder is runs/NAME-N, with the name of CONFIG and the next number; with --resume, it is the
+    newest of these that is unfinished.
+    """
     from rlctl import api
     from rlctl.config.load import load_config
+
+    begun: list[Path] = [] if run is None else [run]
+
+    def begin(folder: Path) -> None:
+        if run is None:
+            begun.append(folder)
+            if not as_json:
+                print(f"run folder: {folder}", file=sys.stderr, flush=True)
+
+    def more() -> list[str]:
+        return [f"--run={begun[0]}"] if run is None and begun else []
 
     try:
         loaded = load_config(config, sets or ())
         # The start of the interpreter and the imports are charged to the allocation too.
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = progress(as_json)
-        summary = api.steer(loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown)
+        summary = api.steer(
+            loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown, begun=begin
+        )
     except StoppedError as error:
-        stopped(resume, error.exit_code, str(error))
+        stopped(resume, error.exit_code, str(error), more())
     except AllocationEnds:
-        stopped(resume, _ALLOCATION_ENDS)
+        stopped(resume, _ALLOCATION_ENDS, more=more())
     except KeyboardInterrupt:
-        stopped(resume or not (run / "journal.db").exists())
+        started = bool(begun) and (begun[0] / "journal.db").exists()
+        stopped(resume or not started, more=more() if started else ())
+    named = {"run": str(begun[0])} if run is None else {}
+    say(as_json, {**named, **summary.to_json()}, _ending(summary, begun[0]))
+
+
+def _ending(summary: Summary, run: Path) -> str:
+    """What ``steer`` says in the end."""
     goal = "reached" if summary.reached else "not reached"
-    failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
-    failed = f"failed tasks: {failed}; for the last one: rlctl status {shlex.quote(str(run))}\n" if failed else ""
-    text = (
-        f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy\n"
-        f"{ledger_line(summary.core_seconds, summary.gpu_seconds) or 'no ledger'}\n"
-        f"{failed}"
-        f"curves: rlctl board {shlex.quote(str(run))}\n"
-        f"report: rlctl report {shlex.quote(str(run))}\n"
-        f"{summary.policy}: goal {goal}, {summary.successes} successes for {summary.node_seconds:,.1f} node-seconds"
-    )
-    say(as_json, summary.to_json(), text)
+    name = shlex.quote(str(run))
+    lines = [
+        f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy",
+        ledger_line(summary.core_seconds, summary.gpu_seconds) or "no ledger",
+    ]
+    if summary.failures:
+        failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
+        lines.append(f"failed tasks: {failed}; for the last one: rlctl status {name}")
+    if (found := summary.found_so_far()) is not None:
+        lines += [f"{what + ':' if what else '':8}{text}" for what, text in found.lines(run)]
+        lines.append(f"results: rlctl results {name} --best 10")
+    lines += [f"curves: rlctl board {name}", f"report: rlctl report {name}"]
+    end = f"{summary.successes} successes for {summary.node_seconds:,.1f} node-seconds"
+    return "\n".join([*lines, f"{summary.policy}: goal {goal}, {end}"])
 
 
 def check(
@@ -220,6 +262,7 @@ def check(
     """
     from rlctl import api
     from rlctl.config.load import load_config
+    from rlctl.plugins.sample_evaluation import sample_evaluation
 
     loaded = load_config(config, sets or ())
     checked = api.check(loaded, play=play)
@@ -231,17 +274,16 @@ def check(
         text += f"; contracts kept in {checked.decisions} decisions and {checked.tasks} tasks"
         text += f"; goal reached by {reached}" if reached else ""
         text += f"; {checked.cut} episodes reached evaluate.max_steps" if checked.cut else ""
-    sample = api.sample_evaluation(loaded)
+    sample = sample_evaluation(loaded)
     if sample is not None:
         data["evaluation"] = sample.to_json()
         text += f"\n{sample.to_text()}"
-    if not probe:
+    if not (probe and as_json):
         say(as_json, data, text)
-        return
-    if not as_json:
-        say(as_json, data, text)
-    probed = api.probe(loaded)
-    data |= {"ok": probed.failure is None, "probe": dataclasses.asdict(probed)}
-    say(as_json, data, probed.to_text())
-    if probed.failure is not None:
-        raise typer.Exit(1)
+    if probe:
+        from rlctl.steering import probe as probing
+
+        probed = probing.probe(loaded)
+        say(as_json, {**data, "ok": probed.failure is None, "probe": dataclasses.asdict(probed)}, probed.to_text())
+        if probed.failure is not None:
+            raise typer.Exit(1)

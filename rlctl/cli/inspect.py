@@ -1,4 +1,4 @@
-"""The commands that show things: status, report, trace, board, doctor."""
+"""The commands that show things: status, results, report, trace, board, doctor."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from rich.console import Console
 from rich.live import Live
 
 from rlctl.cli.options import Json, Level, LogLevel, say
+from rlctl.core.errors import ConfigError
 from rlctl.core.json_values import json_text
+from rlctl.monitoring.formatting import format_count
 from rlctl.monitoring.progress import progress
+from rlctl.system.files import require_file, write_atomically
 
 _EVERY_S = 2.0
 _EVERY_WITHOUT_TERMINAL_S = 10.0
@@ -39,6 +42,40 @@ def report(
 
     written = api.report(run, out, rules=rules, instances=instances, progress=progress(as_json))
     say(as_json, {"report": str(written)}, f"wrote {written}")
+
+
+def results(
+    run: RunArgument,
+    best: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only the N best, the best first, or N of the Pareto front."),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="Only rows for which this is true, e.g. 'x < 3 and energy < -1'.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them to this file, as CSV.")] = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Show the evaluations of a campaign, running or ended: parameters, results, seconds and cost."""
+    from rlctl import api
+
+    if csv is not None:
+        require_file(csv)
+    table = api.results(run)
+    if where is not None:
+        try:
+            table = table.where(where)
+        except ConfigError as error:
+            raise ConfigError(f"--where: {error}") from error
+    if best is not None:
+        table = table.best(best)
+    if csv is not None:
+        write_atomically(csv, table.csv_text())
+    if csv is None or as_json:
+        say(as_json, table.to_json(), table.show() if table.rows else "no evaluations")
+    else:
+        say(False, None, f"wrote {csv}: {format_count(len(table.rows), 'evaluation')}")
 
 
 def trace(

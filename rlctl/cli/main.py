@@ -31,6 +31,7 @@ for _command, _example in (
     (experiment.evaluate, "configs/annealing.yaml --policy ppo --against feedback linear"),
     (experiment.steer, "configs/annealing.yaml --policy ppo --run runs/real --instance 7"),
     (inspect.status, "runs/films"),
+    (inspect.results, "runs/scan-1 --best 5"),
     (inspect.report, "runs/films"),
     (inspect.trace, "runs/films"),
     (experiment.check, "configs/annealing.yaml --set machine.cores=4"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, NoReturn
 
@@ -55,9 +56,9 @@ def fail(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def stopped(same_again: bool, code: int = INTERRUPTED, why: str = "stopped") -> NoReturn:
-    """Exit with the command that resumes the work."""
-    fail(f"{why}; to resume: {shlex.join(resume_command(same_again))}", code)
+def stopped(same_again: bool, code: int = INTERRUPTED, why: str = "stopped", more: Sequence[str] = ()) -> NoReturn:
+    """Exit with the command that resumes the work; ``more``: options that it needs besides."""
+    fail(f"{why}; to resume: {shlex.join([*resume_command(same_again), *more])}", code)
 
 
 def resume_command(same_again: bool) -> list[str]:

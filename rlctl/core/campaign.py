@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.core.errors import ContractError
+from rlctl.core.findings import Findings
 from rlctl.core.machine import Capacity, Machine
 from rlctl.core.sets import SetLayout
 from rlctl.core.task import Event, Resources, TaskId, TaskSpec
@@ -22,6 +23,8 @@ Action = NDArray[Any] | Mapping[str, Any]
 
 ActionSpace = gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete | gymnasium.spaces.Box
 Mask = NDArray[np.bool_]
+ENDLESS_S = 1e12
+"""Deadline of a campaign without one whose reward needs a scale."""
 NO_MASK: Mask = np.ones(0, np.bool_)
 
 
@@ -218,6 +221,21 @@ class Campaign(ABC):
 
         Events of tasks that were lost come before. By default, a campaign ignores it.
         """
+        return None
+
+    def named(self, action: Action) -> Mapping[str, Any] | None:
+        """Named quantities of an action at the open decision, for people; it changes nothing.
+
+        None, the default: the action is shown as it is.
+        """
+        return None
+
+    def evaluations(self) -> Sequence[Mapping[str, Any]]:
+        """Rows of the table of evaluations, in the order of their starts; by default there is none."""
+        return ()
+
+    def findings(self) -> Findings | None:
+        """What the rows of ``evaluations`` mean, and which are the best; None, the default: there is no table."""
         return None
 
 

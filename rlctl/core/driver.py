@@ -119,6 +119,10 @@ class Driver:
             self._apply(action, submit=True)
             return
         data = {"number": self.decisions, "action": action_to_json(action), **self._asked}
+        with asking("the campaign", "named()"):
+            named = self.campaign.named(action)
+        if named is not None and (shown := action_to_json(named)) != data["action"]:
+            data["named"] = shown
         # Tasks start inside ``wait`` only, so the answer and the tasks that it submits can be written together.
         with self.recorder.batch():
             self.recorder.append("decision", self.executor.now(), data)
@@ -174,6 +178,19 @@ class Driver:
             records: what this driver's recorder has received so far, in order.
             attempts: for each task that was launched, its last attempt.
         """
+        self.fold(records)
+        if not self.campaign.outcome().ended:
+            for uid, spec in self._open.items():
+                self.executor.submit_task(spec, attempts.get(uid, 0) + 1)
+                if uid in self._canceled:
+                    self.executor.cancel(uid)
+            self._look_at_machine()
+        else:
+            self._open.clear()
+        return self.advance()
+
+    def fold(self, records: Iterable[Record]) -> None:
+        """Bring a fresh campaign to where its journal ends, without an executor; see ``replay``."""
         self.campaign.begin(self.executor.capacity)
         for record in records:
             if record.kind == "decision":
@@ -196,15 +213,6 @@ class Driver:
                 self.ledger.elapse(record.time_s)
                 if not self.campaign.outcome().ended:  # else an interrupt, while the last tasks were being stopped
                     self.campaign.on_time(record.time_s)
-        if not self.campaign.outcome().ended:
-            for uid, spec in self._open.items():
-                self.executor.submit_task(spec, attempts.get(uid, 0) + 1)
-                if uid in self._canceled:
-                    self.executor.cancel(uid)
-            self._look_at_machine()
-        else:
-            self._open.clear()
-        return self.advance()
 
     def _apply(self, action: Action, *, submit: bool) -> None:
         self.decisions += 1

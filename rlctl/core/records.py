@@ -13,7 +13,7 @@ EVENTS: Mapping[str, str] = {
     "launching": "An attempt is about to be started: uid, attempt, cores, gpus, nodes; pool; job and hosts of Slurm.",
     "event": "A task has another state, or progress: see ``event_to_json``; pid and host where a program runs.",
     # Written by the driver: ``rlctl.core.driver``.
-    "decision": "A decision is answered: number, action, subject, asked_s, successes.",
+    "decision": "A decision is answered: number, action, subject, asked_s, successes; named quantities.",
     "machine": "Nodes have come or gone: nodes, down, paid.",
     "time": "A wait has ended without events, or the controller stops.",
     # Written by steering: ``rlctl.steering.control``.

@@ -33,3 +33,34 @@ class TaskRunner(Protocol):
 
     def close(self) -> None:
         """Stop all tasks, and release what was allocated."""
+
+
+class NoRunner(TaskRunner):
+    """Runs nothing; for campaigns that are read from a journal."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+
+    def now(self) -> float:
+        """The beginning."""
+        return 0.0
+
+    def submit_task(self, spec: TaskSpec, attempt: int = 1) -> None:
+        """Do nothing."""
+
+    def cancel(self, uid: TaskId, grace_s: float = 5.0) -> None:
+        """Do nothing."""
+
+    def update(self, uid: TaskId, *, resources: Resources | None = None) -> None:
+        """Do nothing."""
+
+    def machine(self) -> Machine:
+        """All nodes are there."""
+        return Machine(self.capacity.nodes, frozenset(), self.capacity.nodes)
+
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
+        """Nothing happens."""
+        return []
+
+    def close(self) -> None:
+        """Nothing to stop."""

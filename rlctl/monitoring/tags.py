@@ -3,7 +3,7 @@
 Training and steering write the same tags, so that TensorBoard compares them. Names in braces stand for a purpose of the
 ledger, a head of the action space, a quantity of the campaign and so on. Steps are decisions unless the description
 says otherwise. Besides ``RUN``, the runs ``RUN/policy`` and ``RUN/rules/NAME`` hold the successes of the policy and of
-each rule for the same cost, under the same tags.
+each rule for the same cost, under the same tags; ``RUN/evaluations`` holds what the evaluations of a search have found.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-RULES, POLICY = "rules", "policy"
-"""Sub-runs: of each rule, and of the policy against cost."""
+RULES, POLICY, EVALUATIONS = "rules", "policy", "evaluations"
+"""Sub-runs: of each rule, of the policy against cost, and of evaluations against cost."""
 
 
 class TagKind(StrEnum):
@@ -69,7 +69,7 @@ TAGS = (
     Tag("learning/lag_by_duration/{quarter}", _S, "Lag of the chunks in each quartile of step duration."),
     Tag("learning/decisions_per_s", _S, "Decisions collected and learned from per second."),
     Tag("learning/other/{name}", _S, "Other values that the algorithm logs, under its own names."),
-    Tag("learning/actions/{head}", _H, "Choices of one head of the action space."),
+    Tag("learning/actions/{name}", _H, "Choices: a quantity that decisions name, or a head of the action space."),
     Tag("learning/masked_share", _S, "Mean share of masked choices."),
     Tag("learning/masked_shares", _H, "Share of masked choices, by decision."),
     Tag("distributed/learner_idle", _S, "Share of time in which the learner waited for actors."),
@@ -83,6 +83,9 @@ TAGS = (
     Tag("winning/cost_per_success", _S, "Cost per success, for campaigns with a cost of their own."),
     Tag("winning/success_rate", _S, "Share of campaigns with at least one success."),
     Tag("winning/goal_rate", _S, "Share of campaigns that reached their goal."),
+    Tag("found/best/{objective}", _S, "Best value so far of an objective; steps are node-seconds."),
+    Tag("found/objective/{name}", _S, "Value of each evaluation, by objective and stage; steps are node-seconds."),
+    Tag("found/failures/{stage}", _S, "Evaluations so far without a result, by stage; steps are node-seconds."),
     Tag("machine/node_seconds", _S, "Node-seconds allocated so far."),
     Tag("machine/utilisation", _S, "Share of the allocated core-seconds that tasks held."),
     Tag("machine/share/{purpose}", _S, "Share of the allocated core-seconds by purpose; they add up to 1."),
@@ -123,6 +126,11 @@ LAYOUT: dict[str, tuple[Chart, ...]] = {
         Chart("node-seconds per success", ("winning/node_seconds_per_success",)),
         Chart("cost per success, where it is not node-seconds", ("winning/cost_per_success",)),
         Chart("share of campaigns with a success, and with the goal", ("winning/success_rate", "winning/goal_rate")),
+    ),
+    "What has been found?": (
+        Chart("best value against node-seconds", ("found/best/{objective}",)),
+        Chart("value of each evaluation against node-seconds", ("found/objective/{name}",)),
+        Chart("evaluations without a result against node-seconds", ("found/failures/{stage}",)),
     ),
     "Is the machine busy?": (
         Chart("utilisation of the cores", ("machine/utilisation",)),

@@ -64,6 +64,7 @@ class AnsweredDecision:
         answered_s: time at which the policy had decided.
         successes: units of the goal at ``asked_s``.
         fallback: reason why the fallback decided; None: the policy did.
+        named: named quantities of the action; None: it has none, or is made of them.
     """
 
     number: int
@@ -73,6 +74,12 @@ class AnsweredDecision:
     action: Any
     successes: int
     fallback: str | None = None
+    named: Mapping[str, Any] | None = None
+
+    @property
+    def shown(self) -> Any:
+        """The action for people."""
+        return self.action if self.named is None else self.named
 
 
 @dataclass(slots=True)
@@ -158,6 +165,7 @@ class _Reader:
                     action=data["action"],
                     successes=int(data.get("successes", 0)),
                     fallback=self._fallbacks.get(number),
+                    named=data.get("named"),
                 )
                 self.timeline.decisions.append(decision)
             case "ended":

@@ -64,8 +64,8 @@ def _controller(timeline: Timeline) -> list[Event]:
         # A decision may have been asked first by an earlier controller that was killed; slices must not overlap.
         span = (max(decision.asked_s, end_s), max(decision.answered_s, decision.asked_s, end_s))
         end_s = span[1]
-        name = f"decision {decision.number}: {format_action(decision.action)}"
-        arguments = {"subject": decision.subject, "action": decision.action, "successes": decision.successes}
+        name = f"decision {decision.number}: {format_action(decision.shown)}"
+        arguments = {"subject": decision.subject, "action": decision.shown, "successes": decision.successes}
         arguments["fallback"] = decision.fallback or ""
         events.append(_slice(name, "decision", span, CONTROLLER, _DECISIONS, arguments))
     return [event for event in events if event["dur"] > 0 or event["cat"] == "decision"]

@@ -20,11 +20,17 @@ def first_sample(config: Config, factory: CampaignFactory) -> TaskSpec | None:
 
 
 def sample_evaluation(config: Config) -> RenderedEvaluation | None:
-    """The evaluation that a campaign shows; None: it runs no programs of users, or shows none."""
-    factory = check_game(config)
-    if not isinstance(factory, CampaignFactory) or (spec := first_sample(config, factory)) is None:
-        return None
-    executors = executor_factory(config.executor.name, executor_options(config))
-    with tempfile.TemporaryDirectory(prefix="rlctl-check-") as folder:
-        factory.prepare(Path(folder), config.seed)
-        return rendered(spec, executors.command(spec), Path(folder))
+    """The evaluation that a campaign shows; None: it runs no programs of users, or shows none.
+
+    Raises:
+        ConfigError: it cannot be rendered.
+        LaunchError: there is no launcher, or no such application.
+    """
+    with config.source.located():
+        factory = check_game(config)
+        if not isinstance(factory, CampaignFactory) or (spec := first_sample(config, factory)) is None:
+            return None
+        executors = executor_factory(config.executor.name, executor_options(config))
+        with tempfile.TemporaryDirectory(prefix="rlctl-check-") as folder:
+            factory.prepare(Path(folder), config.seed)
+            return rendered(spec, executors.command(spec), Path(folder))

@@ -85,7 +85,7 @@ class EvaluationRun:
             tries[failed.kind] = tries.get(failed.kind, 0) + 1
             if tries[failed.kind] > self._kinds.get(failed.kind, {}).get("retry", 0):
                 break
-        last_lines = {stream: "\n".join(self._text(stream).splitlines()[-_SHOWN:]) for stream in STREAMS}
+        last_lines = {stream: self._text(stream).splitlines()[-_SHOWN:] for stream in STREAMS}
         attempts = sum(tries.values()) + (failed is None)
         keep = self._evaluation.get("keep", self._program["keep"])
         if keep == "none" or (keep == "failed" and failed is None):
@@ -97,8 +97,9 @@ class EvaluationRun:
         if (then := kind.get("then", "fail")) != "fail" and not self._stopping:
             _write(self._result, {"kind": failed.kind, "then": then, "message": failed.message, "attempts": attempts})
             return 0
-        for stream, text in last_lines.items():
-            print(f"{self._evaluation['folder']}/{STREAMS[stream]} ends with:\n{text}", file=sys.stderr)
+        for stream, lines in last_lines.items():
+            text = "".join(f"\n    | {line}" for line in lines)
+            print(f"{self._evaluation['folder']}/{STREAMS[stream]} ends with:{text}", file=sys.stderr)
         print(f"{failed.kind}: {failed.message}", file=sys.stderr)
         declared = bool(kind.get("exit_codes")) or kind.get("pattern") is not None
         return EXIT_CODES["exit" if declared else failed.kind]

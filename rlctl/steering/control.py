@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from rlctl.bundle.network import NumpyPolicy
 from rlctl.config.load import config_data, config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
+from rlctl.core.campaign import ENDLESS_S
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
-from rlctl.core.json_values import differences, digest, json_text
+from rlctl.core.json_values import differences, digest, json_text, plain
 from rlctl.core.policy import Policy
 from rlctl.core.task import Event
 from rlctl.environments.residual import ResidualPolicy
@@ -29,15 +31,16 @@ from rlctl.monitoring.progress import Progress, Silent
 from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.preflight import check_campaign, load_fallback
 from rlctl.plugins.registry import executor_factory, executor_options
+from rlctl.steering.evaluation_table import EvaluationsFile, EvaluationTable, write_table
 from rlctl.steering.failure_limit import FailureLimit
 from rlctl.steering.live_curves import LiveCurves
 from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
 from rlctl.steering.status import StatusFile
+from rlctl.steering.stop_requests import stop_requests
 from rlctl.steering.summary import Summary, task_counts
 from rlctl.system.files import atomic_folder, require_folder, write_atomically
-from rlctl.system.interrupts import Interrupted, requested_by_signals
-from rlctl.system.watchdog import interruptible, watching
+from rlctl.system.watchdog import watching
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ def steer(
     boot_s: float = 0.0,
     source: str | None = None,
     progress: Progress | None = None,
+    begun: Callable[[Path], None] | None = None,
 ) -> Summary:
     """Run a real campaign from its start, or from its interruption, to its end.
 
@@ -70,6 +74,7 @@ def steer(
         boot_s: seconds of the allocation that this process has used so far; they are charged.
         source: argument of ``load_policy`` for this policy, recorded in the journal.
         progress: receives the progress; None: not shown.
+        begun: receives the run folder once it is made, or found.
 
     Raises:
         LaunchError: this machine is smaller than ``config.machine``.
@@ -100,6 +105,8 @@ def steer(
         _create(run, config, factory, {**identity, **again})
     elif not (run / JOURNAL).exists():
         raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to start a campaign, omit --resume")
+    if begun is not None:
+        begun(run)
     with closing(Journal.open(run / JOURNAL)) as journal:
         repaired = identity["config_hash"] != journal.header.get("config_hash")
         if repaired and digest(_game(config)) == journal.header.get("game_hash"):
@@ -109,6 +116,8 @@ def steer(
         if ended:
             log.warning("%s: this campaign has already ended; nothing was run", run)
             summary = Summary.from_json(ended[0].data)
+            if summary.found:  # a kill may have come before the last lines of its table
+                write_table(run, config, journal)
         else:
             if repaired:
                 new = run / f".{CONFIG}.new"
@@ -144,14 +153,15 @@ class _Loop:
         self._failures = FailureLimit(config.steer, run, run / WORK, self._records)
         self._shown_s = self._counted_s = 0.0
         self._busy_cores = 0
-        self._status = StatusFile(run, config, journal)
+        self._status = StatusFile(run, config, journal, self._campaign)
+        self._table = EvaluationsFile(run, self._campaign)
 
     def run(self, boot_s: float) -> Summary:
         """Run the campaign from its last record to its end."""
         origin_s = max((record.time_s for record in self._records), default=0.0)
         self._journal.append("epoch", origin_s, provenance())
         capacity = self._config.machine.capacity()
-        with _stop_requests() as self._check_stop:
+        with stop_requests() as self._check_stop:
             scoring, start_s = self._factory.scoring, origin_s + boot_s
             self._executor = Executor.open(self._executors, capacity, self._run / WORK, self._journal, start_s, scoring)
             self._driver = Driver(self._campaign, self._executor, self._journal, self._wait)
@@ -164,7 +174,9 @@ class _Loop:
                 self._records,
                 self._driver,
             )
-            self._progress.start("steering", self._campaign.deadline_s, "s of the allocation", origin_s)
+            deadline_s = self._campaign.deadline_s
+            total_s = deadline_s if deadline_s < ENDLESS_S else math.inf
+            self._progress.start("steering", total_s, "s of the allocation", origin_s)
             self._shown_s = origin_s
             timeout_s = self._config.steer.decision_timeout_s
             try:
@@ -190,6 +202,7 @@ class _Loop:
             finally:
                 self._progress.stop()
                 self._executor.close()
+                self._table.show(now=True)
                 self._curves.close()
 
     def _note_stop(self, why: str) -> None:
@@ -232,6 +245,7 @@ class _Loop:
         tasks, failures, fallbacks = task_counts(records)
         end_s = ledger.node_seconds / self._config.machine.capacity().nodes
         uses = allocation_ledger(Timeline.read(records, self._executor.capacity), end_s)
+        table = EvaluationTable.of(self._campaign, self._run)
         summary = Summary(
             campaign=self._identity["campaign"],
             instance=self._identity["instance"],
@@ -250,6 +264,7 @@ class _Loop:
             provenance=provenance(),
             core_seconds={purpose.value: seconds for purpose, seconds in uses.cores.items()},
             gpu_seconds={purpose.value: seconds for purpose, seconds in uses.gpus.items()},
+            found={} if table is None else plain(table.found()),
         )
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary
@@ -275,6 +290,7 @@ class _Loop:
         if not outcome.ended:  # tasks that are stopped at the end may fail
             self._failures.check()
         self._status.show()
+        self._table.show()
         if time.monotonic() >= self._counted_s + _COUNT_S:
             self._counted_s = time.monotonic()
             executor = self._executor.status()
@@ -284,30 +300,9 @@ class _Loop:
         now_s = self._executor.now()
         note = f"{outcome.successes} successes, {self._driver.decisions} decisions, "
         note += f"{self._failures.failed} failed (last: {self._failures.last}), " if self._failures.failed else ""
+        note += f"best {outcome.extra['best']:.7g}, " if "best" in outcome.extra else ""
         self._progress.advance(now_s - self._shown_s, note + f"{self._busy_cores} cores busy")
         self._shown_s = now_s
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], None]]:
-    """Turn SIGINT and SIGTERM into a stop request, for which the yielded function raises KeyboardInterrupt.
-
-    An exception between the start of a process and its record would lose the process, and so would a second Ctrl-C
-    during the shutdown.
-    """
-    requests: list[int] = []
-
-    def note(number: int) -> None:
-        requests.append(number)
-        if interruptible():  # user code that hangs would keep the loop from checking
-            raise Interrupted
-
-    def check() -> None:
-        if requests:
-            raise KeyboardInterrupt
-
-    with requested_by_signals(note):
-        yield check
 
 
 def _create(run: Path, config: Config, factory: CampaignFactory, identity: Mapping[str, Any]) -> None:

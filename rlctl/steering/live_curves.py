@@ -18,10 +18,12 @@ from rlctl.config.schema import Config
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
+from rlctl.core.json_values import leaves
 from rlctl.core.records import Record
 from rlctl.evaluation.success_curves import (
     Curve,
     load_rules,
+    replacing_writer,
     results_table,
     run_curve,
     summary_scalars,
@@ -32,8 +34,9 @@ from rlctl.executors.event_log import Journal
 from rlctl.monitoring.occupancy import write_occupancy
 from rlctl.monitoring.run_metadata import write_run_metadata
 from rlctl.monitoring.summary_writer import SummaryWriter
-from rlctl.monitoring.tags import POLICY
+from rlctl.monitoring.tags import EVALUATIONS, POLICY
 from rlctl.monitoring.timeline import Timeline
+from rlctl.steering.evaluation_table import EvaluationTable
 from rlctl.steering.summary import Summary
 
 log = logging.getLogger(__name__)
@@ -66,7 +69,7 @@ class LiveCurves:
         spent = max((record.time_s for record in records), default=-1.0) * config.machine.nodes
         self._policy = SummaryWriter(folder / POLICY, since=round(spent) + 1 if records else 0)
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
-        self._actions: list[list[int]] = []
+        self._chosen: dict[str, list[float]] = {}
         self._masked: list[float] = []
         self._look_s = time.monotonic() + EVERY_S
         if not decisions:
@@ -78,8 +81,9 @@ class LiveCurves:
     def decided(self, decision: Decision, action: Action, latency_s: float) -> None:
         """Write the values of a decision."""
         self._latencies_ms.append(1e3 * latency_s)
-        if not isinstance(action, Mapping):
-            self._actions.append([int(i) for i in np.atleast_1d(action)])
+        with _only_curves("curves of choices"):
+            for name, value in _numbers(self._driver.campaign.named(action), action):
+                self._chosen.setdefault(name, []).append(value)
         self._masked.append(1.0 - float(np.mean(decision.mask)) if decision.mask.size else 0.0)
         ledger, successes = self._driver.ledger, self._driver.outcome().successes
         values = {f"campaign/{name}": value for name, value in decision.fields.items()}
@@ -145,12 +149,22 @@ class LiveCurves:
         if self._latencies_ms:
             p50, p99 = np.quantile(self._latencies_ms, (0.5, 0.99), method="higher")
             board.scalars({"machine/latency_p50_ms": p50, "machine/latency_p99_ms": p99}, step)
-        for head, column in enumerate(np.array(self._actions, np.int64).T):
-            board.histogram(f"learning/actions/head_{head}", column, step)
+        for name, values in self._chosen.items():
+            whole = all(isinstance(value, int) for value in values)
+            board.histogram(f"learning/actions/{name}", np.array(values, np.int64 if whole else np.float64), step)
+        self._evaluations()
         board.histogram("learning/masked_shares", self._masked, step)
         if self._masked:
             board.scalars({"learning/masked_share": float(np.mean(self._masked))}, step)
         return timeline
+
+    def _evaluations(self) -> None:
+        """Write what has been found against node-seconds, anew each time: a resumed run lacks nothing then."""
+        table = EvaluationTable.of(self._driver.campaign, self._folder.parent)
+        if table is not None:
+            with replacing_writer(self._folder / EVALUATIONS) as writer:
+                for step, values in table.curves(self._config.machine.nodes):
+                    writer.scalars(values, step)
 
     def _newest(self) -> list[Record]:
         self._records += self._journal.records(after=len(self._records))
@@ -170,6 +184,16 @@ class LiveCurves:
         for problem in problems:
             log.warning("%s", problem)
         return twin_curves(self._factory, self._config.machine.capacity(), loaded, [instance]) if loaded else {}
+
+
+def _numbers(named: Mapping[str, Any] | None, action: Action) -> Iterator[tuple[str, float]]:
+    """The numbers among the quantities that an answer names, or its indices."""
+    if named is None and not isinstance(action, Mapping):
+        yield from ((f"head_{head}", int(index)) for head, index in enumerate(np.atleast_1d(action)))
+        return
+    for path, value in leaves(named or action, lists=False):
+        if isinstance(value, bool | int | float):
+            yield ".".join(path), int(value) if isinstance(value, bool) else value
 
 
 @contextmanager

@@ -61,31 +61,32 @@ def probe(config: Config) -> Probed:
         LaunchError: the machine is smaller than the configuration says.
         KeyboardInterrupt: SIGINT or SIGTERM arrived; it is stopped, and nothing stays.
     """
-    factory = check_campaign(config, real=True)
-    spec = first_sample(config, factory)
-    if spec is None:
-        raise ConfigError(f"campaign {factory.name} shows no evaluation to be tried", ("campaign", "name"))
-    executors = executor_factory(config.executor.name, executor_options(config))
-    # If this process dies, nothing will take the evaluation over.
-    executors = executor_factory(config.executor.name, {**executor_options(config), **executors.actor_options})
-    capacity = config.machine.capacity()
-    executors.check(capacity)
-    requests: list[int] = []
-    with requested_by_signals(requests.append), _folder(config) as folder:
-        work = folder / "work"
-        work.mkdir()
-        factory.prepare(work, config.seed)
-        with closing(Journal.create(folder / "journal.db", {})) as journal:
-            executor = Executor.open(executors, capacity, work, journal, 0.0)
-            try:
-                executor.submit_task(kept(spec))
-                while (result := _result(executor)) is None:
-                    if requests:
-                        raise KeyboardInterrupt
-                    executor.wait(_LOOK_S)
-            finally:
-                executor.close()
-        return _probed(result, evaluation_folder(spec, work))
+    with config.source.located():
+        factory = check_campaign(config, real=True)
+        spec = first_sample(config, factory)
+        if spec is None:
+            raise ConfigError(f"campaign {factory.name} shows no evaluation to be tried", ("campaign", "name"))
+        executors = executor_factory(config.executor.name, executor_options(config))
+        # If this process dies, nothing will take the evaluation over.
+        executors = executor_factory(config.executor.name, {**executor_options(config), **executors.actor_options})
+        capacity = config.machine.capacity()
+        executors.check(capacity)
+        requests: list[int] = []
+        with requested_by_signals(requests.append), _folder(config) as folder:
+            work = folder / "work"
+            work.mkdir()
+            factory.prepare(work, config.seed)
+            with closing(Journal.create(folder / "journal.db", {})) as journal:
+                executor = Executor.open(executors, capacity, work, journal, 0.0)
+                try:
+                    executor.submit_task(kept(spec))
+                    while (result := _result(executor)) is None:
+                        if requests:
+                            raise KeyboardInterrupt
+                        executor.wait(_LOOK_S)
+                finally:
+                    executor.close()
+            return _probed(result, evaluation_folder(spec, work))
 
 
 def _result(executor: Executor) -> TaskResult | None:

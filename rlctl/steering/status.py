@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlctl.config.schema import Config
-from rlctl.core.campaign import Campaign
+from rlctl.core.campaign import ENDLESS_S, Campaign
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import json_text, plain
 from rlctl.executors.event_log import Journal, JournalInUseError
@@ -27,6 +26,7 @@ from rlctl.monitoring.formatting import format_action, format_cores, format_coun
 from rlctl.monitoring.ledger import allocation_ledger, ledger_line
 from rlctl.monitoring.timeline import AnsweredDecision, Timeline
 from rlctl.plugins.registry import configured_campaign
+from rlctl.steering.evaluation_table import EvaluationTable, Found, read_table
 from rlctl.steering.run_folder import WORK, Controller, RunFolder, controller, now_s, read_run
 from rlctl.system.files import write_atomically
 
@@ -66,6 +66,7 @@ class CampaignStatus:
         braked: why the controller stopped the campaign, unless it was resumed since; empty: it did not.
         unattended: number of programs that still run on this machine although their controller has died.
         lease_s: remaining lease of these programs.
+        found: the best evaluations; None: the campaign has no table of evaluations, or is not installed.
     """
 
     run: str
@@ -94,6 +95,7 @@ class CampaignStatus:
     braked: str = ""
     unattended: int = 0
     lease_s: float = 0.0
+    found: Found | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The status for JSON."""
@@ -134,6 +136,7 @@ class CampaignStatus:
             ("state", state),
             *self._unattended(),
             ("goal", f"{reached} after {format_count(self.decisions, 'decision')}"),
+            *(self.found.lines(self.run) if self.found is not None else []),
             ("budget", f"{budget}; {self.node_seconds:,.1f} node-seconds"),
         ]
         if not self.ended:
@@ -184,7 +187,7 @@ class CampaignStatus:
         table.add_column("subject", overflow="fold")
         table.add_column("action", overflow="fold")
         for decision in self.last:
-            text = format_action(decision.action) + (f"  (fallback: {decision.fallback})" if decision.fallback else "")
+            text = format_action(decision.shown) + (f"  (fallback: {decision.fallback})" if decision.fallback else "")
             table.add_row(str(decision.number), f"{decision.asked_s:,.1f} s", Text(decision.subject), Text(text))
         return table
 
@@ -207,7 +210,7 @@ def status_of(path: Path) -> tuple[RunFolder, CampaignStatus]:
     """Content of a run folder, and the state of its campaign."""
     steering = controller(path)  # first, so that a controller that has ended has written all its records
     run = read_run(path)
-    return run, _status(run, steering)
+    return run, _status(run, steering, _found(run))
 
 
 class StatusFile:
@@ -216,8 +219,8 @@ class StatusFile:
     It takes at most 2 % of the time, and logs errors once instead of stopping the campaign.
     """
 
-    def __init__(self, run: Path, config: Config, journal: Journal) -> None:
-        self._run, self._config, self._journal = run, config, journal
+    def __init__(self, run: Path, config: Config, journal: Journal, campaign: Campaign | None = None) -> None:
+        self._run, self._config, self._journal, self._campaign = run, config, journal, campaign
         self._due_s = 0.0
         self._problem = ""
 
@@ -228,7 +231,7 @@ class StatusFile:
             return
         problem = ""
         try:
-            write_status(self._run, self._config, self._journal)
+            write_status(self._run, self._config, self._journal, self._campaign)
         except Exception as error:  # a full disk, or code of the campaign; it is tried again
             problem = f"{self._run}: {STATUS} cannot be written: {error}"
         if problem and problem != self._problem:
@@ -237,15 +240,28 @@ class StatusFile:
         self._due_s = time.monotonic() + max(5.0, 49.0 * (time.monotonic() - began_s))
 
 
-def write_status(path: Path, config: Config, journal: Journal) -> None:
-    """Write ``status.json`` atomically."""
+def write_status(path: Path, config: Config, journal: Journal, campaign: Campaign | None = None) -> None:
+    """Write ``status.json`` atomically; ``campaign``: that is being steered."""
     records = journal.records()
     timeline = Timeline.read(records, config.machine.capacity())
     run = RunFolder(path, config, journal.header, records, timeline)
-    write_atomically(path / STATUS, json_text(_status(run, controller(path))) + "\n", only_writer=True)
+    table = None if campaign is None else EvaluationTable.of(campaign, path)
+    now = _status(run, controller(path), None if table is None else table.found())
+    write_atomically(path / STATUS, json_text(now) + "\n", only_writer=True)
 
 
-def _status(run: RunFolder, steering: Controller) -> CampaignStatus:
+def _found(run: RunFolder) -> Found | None:
+    """The best evaluations, by the summary or a replay of the journal."""
+    if run.timeline.summary is not None and (found := run.timeline.summary.get("found")):
+        return TypeAdapter(Found).validate_python(found)
+    try:
+        table = read_table(run)
+    except Exception:  # code of another package or version, or not installed
+        return None
+    return None if table is None else table.found()
+
+
+def _status(run: RunFolder, steering: Controller, found: Found | None) -> CampaignStatus:
     timeline, summary = run.timeline, run.timeline.summary
     elapsed_s = now_s(run) if summary is None and steering.alive else timeline.charged_s
     campaign = _campaign(run)
@@ -280,7 +296,7 @@ def _status(run: RunFolder, steering: Controller) -> CampaignStatus:
         successes=successes,
         goal=goal,
         elapsed_s=elapsed_s,
-        deadline_s=campaign.deadline_s if campaign is not None and math.isfinite(campaign.deadline_s) else None,
+        deadline_s=campaign.deadline_s if campaign is not None and campaign.deadline_s < ENDLESS_S else None,
         node_seconds=timeline.capacity.nodes * elapsed_s,
         left_s=left_s,
         running=running,
@@ -296,6 +312,7 @@ def _status(run: RunFolder, steering: Controller) -> CampaignStatus:
         braked=timeline.braked,
         unattended=programs,
         lease_s=lease_s,
+        found=found,
     )
 
 

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import plain
 from rlctl.core.records import Record
 from rlctl.core.task import event_from_json
+from rlctl.steering.evaluation_table import Found
 
-SCHEMA = 2
-"""Schema 2 added ``core_seconds`` and ``gpu_seconds``; files of schema 1 are read without them."""
+SCHEMA = 3
+"""Schema 2 added ``core_seconds`` and ``gpu_seconds``, schema 3 ``found``; earlier files are read without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Summary:
         extra: quantities of the campaign.
         core_seconds: allocated core-seconds by purpose (``rlctl.monitoring.ledger.Purpose``).
         gpu_seconds: allocated GPU-seconds by purpose.
+        found: the best evaluations (``rlctl.steering.evaluation_table.Found``); empty: the campaign has none.
     """
 
     campaign: str
@@ -50,6 +54,7 @@ class Summary:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     core_seconds: Mapping[str, float] = field(default_factory=dict)
     gpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    found: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @classmethod
@@ -64,6 +69,10 @@ class Summary:
             return cls(**data)
         except TypeError as error:
             raise JournalError(f"summary of schema {schema} is damaged ({error})") from error
+
+    def found_so_far(self) -> Found | None:
+        """The best evaluations; None: the campaign has none."""
+        return TypeAdapter(Found).validate_python(self.found) if self.found else None
 
     def to_json(self) -> dict[str, Any]:
         """The summary for JSON."""

@@ -51,7 +51,8 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
     ("arguments", "said"),
     [
         (["launch"], "launch"),
-        (["steer", "CONFIG"], "'--policy'; see rlctl steer --help"),
+        (["evaluate", "CONFIG"], "'--policy'; see rlctl evaluate --help"),
+        (["steer", "CONFIG", "--resume"], "no run runs/experiment-N is unfinished"),
         (
             ["evaluate", "CONFIG", "--instances", "0"],
             "'--instances': should be greater than or equal to 1; see rlctl evaluate",

@@ -135,6 +135,13 @@ class AnnealingCampaign(Campaign):
         }
         return Outcome(reached or self._now >= self.deadline_s, reached, self.memory.good, potential, extra)
 
+    def named(self, action: Action) -> Mapping[str, Any]:
+        """Temperature, steps, ranks, and whether the film is given up."""
+        masked = self.masked
+        named = self.decode(self._asked[0], action)
+        self.masked = masked  # ``apply`` counts
+        return named
+
     def mask(self, film: Film) -> NDArray[np.bool_]:
         """A fresh film cannot be given up; no more ranks than cores."""
         allowed = np.ones(sum(self.heads), np.bool_)

@@ -187,6 +187,10 @@ class EnsembleCampaign(Campaign):
         potential = account.potential(reached or (ended and goal is not None))  # then what is missing has its price
         return Outcome(ended, reached, account.successes, potential, extra, account.cost(ended))
 
+    def named(self, action: Action) -> Mapping[str, Any]:
+        """The task that the answer starts, stops or resizes, or that it waits."""
+        return (self._chosen(action) or self._default()).named()
+
     # Decisions.
 
     def _whole(self) -> bool:

@@ -10,10 +10,12 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import Action, Campaign, Cancel, Command, Decision, Mask, Outcome, Start, Wait
+from rlctl.core.campaign import ENDLESS_S, Action, Campaign, Cancel, Command, Decision, Mask, Outcome, Start, Wait
 from rlctl.core.errors import ConfigError
+from rlctl.core.findings import Findings
 from rlctl.core.machine import Capacity, Machine
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl_envs.search.evaluation_rows import evaluation_row, findings, shown_choice
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions
 from rlctl_envs.search.parameters import Floats, SearchSpace
@@ -28,7 +30,6 @@ LATE = (1.5, 3.0, 6.0, 12.0, 24.0)
 """A decision asks whether to stop a run when it has taken so many times the median of its stage."""
 
 _MOST_REPEATED = 10
-_ENDLESS_S = 1e12
 
 
 class SearchCampaign(Campaign):
@@ -51,6 +52,7 @@ class SearchCampaign(Campaign):
         consequence: what follows from a failure of a stage: ``fail``, ``infeasible`` (the point cannot be evaluated,
             which is a result) or ``stop``.
         seed: of the campaign.
+        results: names of what the programs' readers find.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class SearchCampaign(Campaign):
         walltimes: Sequence[float | None],
         consequence: Callable[[int, Failure], str] = lambda stage, failure: "fail",
         seed: int = 0,
+        results: Sequence[str] = (),
     ) -> None:
+        self._results = tuple(results)
         self.options, self._space, self._objective, self._resources = options, space, objective, resources
         self._specify, self._walltimes, self._consequence, self._seed = specify, list(walltimes), consequence, seed
         self.layout = LAYOUT
@@ -81,7 +85,7 @@ class SearchCampaign(Campaign):
         budget = until.node_seconds if until.node_hours is None else 3600.0 * until.node_hours
         allocation_s = math.inf if self.options.allocation_s is None else self.options.allocation_s
         budget_s = math.inf if budget is None else budget / capacity.nodes
-        self.deadline_s = min(allocation_s, budget_s, _ENDLESS_S)
+        self.deadline_s = min(allocation_s, budget_s, ENDLESS_S)
         self.reward_scale = 1.0 / (budget or self.deadline_s * capacity.nodes)
         self.state = SearchState(self.options, self._space, self._objective, self._resources, capacity, self._seed)
         self.state.deadline_s = self.deadline_s
@@ -196,6 +200,21 @@ class SearchCampaign(Campaign):
         if math.isfinite(best):
             extra["best"] = self._objective.signs[0] * best
         return Outcome(reached or over, reached, successes, 0.0, extra)
+
+    # What people see.
+
+    def named(self, action: Action) -> Mapping[str, Any]:
+        """Parameters of the point, or what else the answer is."""
+        return shown_choice(self.state, self._named(action))
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """See ``evaluation_rows``."""
+        ended = self.outcome().ended
+        return [evaluation_row(self.state, trial, ended) for trial in self.state.trials]
+
+    def findings(self) -> Findings:
+        """Likewise."""
+        return findings(self.state, self._results)
 
     # What happens to trials.
 

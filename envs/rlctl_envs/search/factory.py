@@ -49,6 +49,7 @@ class Search(CampaignFactory):
     name = "search"
     version = 1
     runs_programs: ClassVar[bool] = True
+    default_policy = "random"
 
     def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:
         self.options: SearchOptions = check_options(SearchOptions, options, ".".join(_KEY))
@@ -90,6 +91,7 @@ class Search(CampaignFactory):
             [stage.program.options.walltime_s for stage in self.stages],
             self._consequence,
             seed,
+            list(dict.fromkeys(name for stage in self.stages for name in stage.program.options.results)),
         )
 
     def prepare(self, folder: Path, seed: int) -> None:

@@ -1,0 +1,66 @@
+"""Starts or resumes a campaign whose policy, run folder or instance may not be named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from rlctl.config.schema import Config
+from rlctl.core.policy import Policy
+from rlctl.monitoring.progress import Progress
+from rlctl.plugins import preflight
+from rlctl.plugins.registry import load_policy
+from rlctl.steering import control
+from rlctl.steering.run_names import new_run, recorded_start, unfinished_run
+from rlctl.steering.summary import Summary
+from rlctl.system.files import require_folder, storage_errors
+from rlctl.system.watchdog import watching
+
+
+def start(
+    config: Config,
+    policy: str | Policy | None,
+    run: Path | str | None,
+    *,
+    instance: int | None,
+    resume: bool,
+    boot_s: float,
+    progress: Progress | None,
+    begun: Callable[[Path], None] | None,
+) -> Summary:
+    """See ``rlctl.steer``."""
+    with config.source.located():
+        folder = Path(run) if run is not None else unfinished_run(config) if resume else None
+        recorded = recorded_start(folder) if resume and folder is not None else {}
+        factory = preflight.check_campaign(config, real=True)
+        policy = policy or recorded.get("policy_source") or preflight.default_policy(config, factory)
+        decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
+        if source is not None and source not in config.policies and Path(source).exists():
+            source = str(Path(source).absolute())
+        with watching(config.steer.decision_timeout_s, control.TIMEOUT):
+            preflight.check_policy(config, factory, decider)
+            if factory.runs_programs and not resume:
+                preflight.check_programs(config, factory)
+        if folder is not None:
+            require_folder(folder)
+        made = new_run(config) if folder is None else None
+        folder = made or Path(folder or "")
+        number = int(recorded.get("instance", 0)) if instance is None else instance
+        try:
+            with storage_errors(folder, "then resume with --resume"):
+                return control.steer(
+                    config,
+                    decider,
+                    folder,
+                    number,
+                    resume=resume,
+                    boot_s=boot_s,
+                    source=source,
+                    progress=progress,
+                    begun=begun,
+                )
+        finally:
+            if made is not None:
+                with suppress(OSError):  # it is not empty, as the campaign has begun
+                    made.rmdir()
