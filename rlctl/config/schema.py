@@ -267,7 +267,7 @@ class SteerSection(Section):
     """
 
     fallback: str | None = None
-    clean_answers: int = Field(default=0, ge=0, le=10_000)
+    clean_answers: int = Field(default=3, ge=0, le=10_000)
     decision_timeout_s: float | None = Field(default=60.0, gt=0)
     stop_after_failures: int | None = Field(default=10, ge=1)
     stop_after_first_failures: int | None = Field(default=3, ge=1)

@@ -227,7 +227,7 @@ class Campaign(ABC):
         return None
 
     def excuses(self, event: Event) -> bool:
-        """Whether a failed task is a result, and so does not count for ``steer.stop_after_failures``.
+        """Whether the end of a task says nothing of how tasks succeed: ``steer.stop_after_failures`` does not count it.
 
         Called before ``on_event``.
         """

@@ -19,9 +19,9 @@ class FailureLimit:
 
     Repeated attempts of a task count like others. A program that reports a diverged simulation works, which resets
     the counts of the other kinds; diverged attempts in a row reach the limit too. Attempts that ran at the same time as
-    a lost attempt, and were lost too, have the same cause and count once. Cancelled tasks do not count, neither do those
-    that the campaign excuses (``Campaign.excuses``). ``failed`` is the number of all failed attempts, of earlier
-    controllers too.
+    a lost attempt, and were lost too, have the same cause and count once. Neither cancelled tasks count nor those that
+    the campaign excuses (``Campaign.excuses``). ``failed`` is the number of all failed attempts, of earlier controllers
+    too.
     """
 
     def __init__(

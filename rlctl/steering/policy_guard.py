@@ -67,7 +67,7 @@ class PolicyGuard:
             self._suspended -= 1
             reason = "suspended"
         else:
-            self._failed, self._suspended = True, self._clean_answers
+            self._failed, self._suspended = True, self._clean_answers if self.fallback is not None else 0
             log.warning("decision %d on %s falls back: %s", decision.number, decision.subject, reason)
         if self.fallback is not None:
             action, _ = self._ask(self.fallback, decision)

@@ -16,6 +16,7 @@ from rlctl_agents.rules.search_rule import Floats, SearchRule, SearchView
 from rlctl_agents.rules.told_results import loss_vector, told
 
 _ID = "_id"
+_ATTEMPTS = 20
 
 
 class GestGenerator(SearchRule):
@@ -29,7 +30,7 @@ class GestGenerator(SearchRule):
     Args:
         generator: ``module:Class``.
         options: its arguments, besides ``vocs``.
-        initial: evaluations of a Sobol sequence before it is asked.
+        initial: evaluations of a Sobol sequence before it is asked, which waits for their results.
 
     Raises:
         ConfigError: gest-api is not installed, there is no such class, or it rejects its arguments.
@@ -50,11 +51,11 @@ class GestGenerator(SearchRule):
         """What the generator suggests; None: it waits for results."""
         if state.started < self.initial:
             return state.space.spread(state.seed, state.started), state.counts
-        names, choices = list(state.space.names), _choices(state)
+        if state.started == self.initial and state.running:  # generators of sequences begin with all of these
+            return None
         try:
             with _seeded(int(rng.integers(2**32))):
-                self._ingest(state, names, choices)
-                suggested = dict(self._generator.suggest(1)[0])
+                return self._new(state)
         except ConfigError:
             raise
         except Exception as error:  # a generator of any package
@@ -62,15 +63,29 @@ class GestGenerator(SearchRule):
                 return None
             more = "" if self.initial else "; if it needs results first, set initial"
             raise ValueError(f"{self._class.__name__} suggests nothing: {reason(error)}{more}") from error
-        point = np.array([_unit(suggested[name], choices.get(name)) for name in names])
-        values = state.space.values(point)
-        if self._class.returns_id:
-            self._proposed.append((values, suggested[_ID]))
-        return point, state.counts
 
     def reset(self, seed: int) -> None:
         """Forget the generator; a new one is given the results."""
         self._generator = None
+
+    def _new(self, state: SearchView) -> tuple[Floats, int] | None:
+        """A point that was not evaluated yet; it is told at once the results of others that it suggests."""
+        names, choices = list(state.space.names), _choices(state)
+        self._ingest(state, names, choices)
+        for _ in range(_ATTEMPTS):
+            suggested = dict(self._generator.suggest(1)[0])
+            point = np.array([_unit(suggested[name], choices.get(name)) for name in names])
+            same = None if state.options.noisy else state.tried(point, state.counts)
+            if same is not None and same.ended_s is None:
+                return None  # it suggests the same until it has its result
+            if same is None or same.assessment is None:
+                break
+            self._generator.ingest(
+                [self._result(same, names, choices) | {k: v for k, v in suggested.items() if k == _ID}]
+            )
+        if self._class.returns_id:
+            self._proposed.append((state.space.values(point), suggested[_ID]))
+        return point, state.counts
 
     def _ingest(self, state: SearchView, names: list[str], choices: Mapping[str, int]) -> None:
         trials = [trial for trial in state.trials if trial.stage == state.counts]
@@ -81,15 +96,18 @@ class GestGenerator(SearchRule):
             if trial.assessment is None or any(trial is other for other in self._ingested):
                 continue
             self._ingested.append(trial)
-            result = {n: _variable(u, choices.get(n)) for n, u in zip(names, trial.point, strict=True)}
-            result |= {f"f{i}": loss for i, loss in enumerate(loss_vector(trial.assessment))}
-            result |= {f"c{i}": margin for i, margin in enumerate(trial.assessment.margins)}
+            result = self._result(trial, names, choices)
             mine = next((i for i, (values, _) in enumerate(self._proposed) if values == trial.values), None)
             if mine is not None:
                 result[_ID] = self._proposed.pop(mine)[1]
             results.append(result)
         if results:
             self._generator.ingest(results)
+
+    def _result(self, trial: Any, names: list[str], choices: Mapping[str, int]) -> dict[str, Any]:
+        result: dict[str, Any] = {n: _variable(u, choices.get(n)) for n, u in zip(names, trial.point, strict=True)}
+        result |= {f"f{i}": loss for i, loss in enumerate(loss_vector(trial.assessment))}
+        return result | {f"c{i}": margin for i, margin in enumerate(trial.assessment.margins)}
 
     def _make(self, state: SearchView, names: list[str], choices: Mapping[str, int]) -> Any:
         from gest_api.vocs import VOCS

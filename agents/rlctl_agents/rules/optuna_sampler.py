@@ -15,20 +15,20 @@ from rlctl_agents.rules.told_results import loss_vector, told
 if TYPE_CHECKING:
     import optuna
 
-_VIOLATIONS = "violations"
-"""Attribute of a trial of Optuna that holds how far it violates each constraint; not above 0 where it does not."""
+_ONLY_RESULTS = ("TPESampler", "GPSampler", "RandomSampler")
+"""Samplers that know nothing but the results; the others note at each question what they need for the next ones."""
 
 
 class OptunaSampler(SearchRule):
     """Any sampler of Optuna, asynchronous: it is asked while others of its trials run.
 
-    Its study follows from the trials of the search: each one is asked for, with the values that were evaluated, and its
-    result told, in the order in which both happened. So nothing has to be saved, and a campaign that was killed goes on.
-    Before each question the sampler is made anew, with a seed of its own.
+    Its study follows from the trials of the search: for each one it is asked again, and told the result, in the order
+    in which both happened. So nothing has to be saved, and a campaign that was killed goes on. Before each question the
+    sampler is made anew, with a seed of its own.
 
     Args:
         sampler: class in ``optuna.samplers``.
-        options: its arguments; ``seed`` and ``constraints_func`` are set by this rule.
+        options: its arguments, besides ``seed``.
 
     Raises:
         ConfigError: Optuna is not installed, has no such sampler, or the sampler rejects its arguments.
@@ -39,24 +39,21 @@ class OptunaSampler(SearchRule):
     def __init__(self, sampler: str = "TPESampler", options: Mapping[str, Any] | None = None, **shared: Any) -> None:
         super().__init__(**shared)
         self._class, self._options = _sampler(sampler), dict(options or {})
-        self._make(0, [0.0])
+        self._make(0)
         self._study: optuna.Study | None = None
         self._trials: list[Any] = []
         self._told: list[int] = []
         self._asked: list[optuna.trial.Trial] = []
+        self._proposal: optuna.trial.Trial | None = None
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """What the sampler suggests."""
-        study = self._study_of(state)
-        distributions = _distributions(state)
-        study.sampler = self._make(int(rng.integers(2**31)), [0.0] * state.objective.conditions)
-        trial = study.ask(distributions)
-        values = {name: _value(state, name, value) for name, value in trial.params.items()}
+        self._study_of(state)
+        trial = self._ask(state, len(state.trials))
+        self._proposal = trial
+        values = _values(state, trial)
         point: Floats = state.space.point(values)
-        if not state.space.allowed(values):
-            point = _allowed(state, point, rng)
-        self._proposal = trial, state.space.values(point)
-        return point, state.counts
+        return (point if state.space.allowed(values) else _allowed(state, point, rng)), state.counts
 
     def reset(self, seed: int) -> None:
         """Forget the study; it is made again from the trials."""
@@ -69,8 +66,8 @@ class OptunaSampler(SearchRule):
         trials = [trial for trial in state.trials if trial.stage == state.counts]
         if self._study is None or any(a is not b for a, b in zip(self._trials, trials, strict=False)):
             optuna.logging.set_verbosity(optuna.logging.ERROR)
-            directions = ["minimize"] * max(1, len(state.objective.names))
-            self._study = optuna.create_study(directions=directions)
+            minimize = optuna.study.StudyDirection.MINIMIZE
+            self._study = optuna.create_study(directions=[minimize] * max(1, len(state.objective.names)))
             self._trials, self._told, self._asked = [], [], []
             self._proposal = None
         for trial in trials[len(self._trials) :]:
@@ -81,18 +78,26 @@ class OptunaSampler(SearchRule):
         return self._study
 
     def _ask_for(self, state: SearchView, trial: Any) -> optuna.trial.Trial:
-        """The study's trial for one of the search: the last proposal, or one that is asked for with these values."""
+        """The study's trial for one of the search: what the sampler proposes, or the values that were evaluated."""
         import optuna
 
         assert self._study is not None
         proposal, self._proposal = self._proposal, None
+        if proposal is None and self._class.__name__ not in _ONLY_RESULTS:
+            proposal = self._ask(state, trial.number)
         if proposal is not None:
-            if dict(proposal[1]) == dict(trial.values):
-                return proposal[0]
-            self._study.tell(proposal[0], state=optuna.trial.TrialState.FAIL)
+            if _values(state, proposal) == dict(trial.values):
+                return proposal
+            self._study.tell(proposal, state=optuna.trial.TrialState.FAIL)
         given = {name: _parameter(state, name, value) for name, value in trial.values.items()}
-        self._study.sampler = self._make(trial.number, [0.0] * state.objective.conditions)
         self._study.enqueue_trial(given)
+        return self._study.ask(_distributions(state))
+
+    def _ask(self, state: SearchView, number: int) -> optuna.trial.Trial:
+        """Ask for a trial of the search."""
+        assert self._study is not None
+        seed = int(np.random.SeedSequence([state.seed, number]).generate_state(1)[0]) >> 1
+        self._study.sampler = self._make(seed)
         return self._study.ask(_distributions(state))
 
     def _tell(self, state: SearchView, trials: list[Any], before: float = np.inf) -> None:
@@ -109,15 +114,13 @@ class OptunaSampler(SearchRule):
             if trial.assessment is None:
                 self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 continue
-            asked.set_user_attr(_VIOLATIONS, [-margin for margin in trial.assessment.margins])
+            for i, margin in enumerate(trial.assessment.margins):
+                asked.set_constraint(f"c{i}", -margin)
             self._study.tell(asked, loss_vector(trial.assessment))
 
-    def _make(self, seed: int, violations: list[float]) -> optuna.samplers.BaseSampler:
-        """The sampler, with what it can be given of seed and constraints."""
-        takes = inspect.signature(self._class).parameters
-        given: dict[str, Any] = {"seed": seed} if "seed" in takes else {}
-        if violations and "constraints_func" in takes:
-            given["constraints_func"] = _violations
+    def _make(self, seed: int) -> optuna.samplers.BaseSampler:
+        """The sampler, with a seed if it takes one."""
+        given = {"seed": seed} if "seed" in inspect.signature(self._class).parameters else {}
         try:
             made: optuna.samplers.BaseSampler = self._class(**self._options, **given)
         except (TypeError, ValueError) as error:
@@ -135,10 +138,6 @@ def _sampler(name: str) -> Any:
         known = ", ".join(sorted(n for n in vars(optuna.samplers) if n.endswith("Sampler")))
         raise ConfigError(f"optuna has no sampler {name!r}; known: {known}", ("parameters", "sampler"))
     return found
-
-
-def _violations(trial: Any) -> list[float]:
-    return list(trial.user_attrs[_VIOLATIONS])
 
 
 def _distributions(state: SearchView) -> dict[str, Any]:
@@ -164,10 +163,11 @@ def _parameters(state: SearchView) -> dict[str, dict[str, Any]]:
     return parameters
 
 
-def _value(state: SearchView, name: str, value: Any) -> Any:
-    """The parameter's value for Optuna's."""
-    kind = _parameters(state)[name]
-    return kind["ordered"][value] if "ordered" in kind else value
+def _values(state: SearchView, trial: Any) -> dict[str, Any]:
+    """The parameters' values for those of a trial of Optuna, as the search has them."""
+    kinds = _parameters(state)
+    found = {n: kinds[n]["ordered"][v] if "ordered" in kinds[n] else v for n, v in trial.params.items()}
+    return dict(state.space.values(state.space.point(found)))
 
 
 def _parameter(state: SearchView, name: str, value: Any) -> Any:
