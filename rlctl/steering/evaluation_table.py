@@ -136,7 +136,7 @@ class EvaluationTable:
             )
             for row in rows[:_MOST_BEST]
         ]
-        return Found(ended, len(self.rows), dict(self.findings.objectives), len(rows), best)
+        return Found(ended, len(self.rows), dict(self.findings.objectives), len(rows), best, self.findings.goal)
 
     def curves(self, nodes: int) -> list[tuple[int, dict[str, float]]]:
         """Points of curves, as (node-seconds, values by tag): the tags ``found/...`` of ``rlctl.monitoring.tags``."""
@@ -193,6 +193,7 @@ class Found:
         objectives: ``minimize`` or ``maximize`` by name; empty: a condition is looked for.
         count: number of best ones: of the Pareto front, or of those that fulfil the condition.
         best: the first of them.
+        goal: whether there is a goal besides the end.
     """
 
     ended: int
@@ -200,6 +201,7 @@ class Found:
     objectives: Mapping[str, str]
     count: int
     best: Sequence[BestEvaluation]
+    goal: bool = True
 
     def lines(self, run: Path | str, most: int = 5) -> list[tuple[str, str]]:
         """Names and texts for people; of several best ones, ``most``."""

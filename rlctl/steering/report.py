@@ -129,6 +129,8 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
 def _sentence(now: CampaignStatus) -> str:
     reached = format_count(now.successes, "success") if now.goal is None else f"{now.successes} of {now.goal} successes"
     cost = f"{reached} for {now.node_seconds:,.1f} node-seconds"
+    if now.ended and now.found is not None and not now.found.goal:
+        return f"Ended: {cost}."
     if now.ended:
         return f"Goal {'reached' if now.reached else 'not reached'}: {cost}."
     if now.controller.alive:
