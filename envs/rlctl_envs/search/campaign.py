@@ -197,7 +197,7 @@ class SearchCampaign(Campaign):
             counts[trial.status] += 1
         extra = {f"evaluations_{status.value}": float(count) for status, count in counts.items()}
         extra |= {"masked_actions": float(self.masked), "repeated_points": float(self.repeated)}
-        if math.isfinite(best):
+        if math.isfinite(best) and len(self._objective.names) == 1:
             extra["best"] = self._objective.signs[0] * best
         return Outcome(reached or over, reached, successes, 0.0, extra)
 
