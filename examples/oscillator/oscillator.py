@@ -2,8 +2,9 @@
 
 import json
 import sys
+from pathlib import Path
 
-options = dict(line.split(" = ") for line in open("in.txt").read().splitlines())
+options = dict(line.split(" = ") for line in Path("in.txt").read_text().splitlines())
 mass, damping, stiffness, dt = (float(options[name]) for name in ("mass", "damping", "stiffness", "dt"))
 if damping**2 > 4 * mass * stiffness:
     print("damping is above the critical one")
@@ -17,4 +18,4 @@ with open("log.csv", "w") as log:
         settled = step * dt if abs(x) > 0.02 else settled
         if step % 100 == 0:
             print(f"{step * dt:.2f},{0.5 * (mass * v**2 + stiffness * x**2):.3e}", file=log, flush=True)
-json.dump({"settled": settled, "final": {"x": x, "v": v}}, open("results.json", "w"))
+Path("results.json").write_text(json.dumps({"settled": settled, "final": {"x": x, "v": v}}))
