@@ -115,6 +115,11 @@ class Decision:
             raise TypeError("a decision needs an observation, or a function that makes observation and mask")
 
     @property
+    def observed(self) -> bool:
+        """Whether observation and mask have been made."""
+        return self._observed is not None
+
+    @property
     def observation(self) -> NDArray[np.float32]:
         """See the class."""
         return self._both()[0]
@@ -222,7 +227,7 @@ class Campaign(ABC):
         return None
 
     def excuses(self, event: Event) -> bool:
-        """Whether a failed task is a result, and so does not count for ``steer.stop_after_failures``.
+        """Whether the end of a task says nothing of how tasks succeed: ``steer.stop_after_failures`` does not count it.
 
         Called before ``on_event``.
         """

@@ -171,10 +171,12 @@ class SearchCampaign(Campaign):
         return answer if isinstance(answer, str) else None
 
     def excuses(self, event: Event) -> bool:
-        """Whether a failure only says that a point cannot be evaluated."""
+        """Whether the end of a task only says that a point cannot be evaluated."""
         trial = self.state.running.get(event.uid)
-        if trial is None or event.result is None or event.result.failure is None:
+        if trial is None or event.result is None:
             return False
+        if event.result.failure is None:
+            return event.result.values.get("then") == "infeasible"
         return self._consequence(trial.stage, event.result.failure) == "infeasible"
 
     def apply(self, action: Action) -> list[Command]:
