@@ -45,7 +45,8 @@ class RenderedEvaluation:
         folder: its folder in the run folder's ``work``.
         parameters: by name.
         command: with its launcher, as the executor starts it.
-        before, after: the commands before and after it.
+        before: the commands before it.
+        after: the commands after it.
         environment: variables that the program's options set.
         application: whose environment it has; None: that of rlctl.
         resources: what it occupies.
