@@ -225,7 +225,7 @@ def steer(
 
 def _ending(summary: Summary, run: Path) -> str:
     """What ``steer`` says in the end."""
-    goal = "reached" if summary.reached else "not reached"
+    goal = "goal reached" if summary.reached else summary.reason or "goal not reached"
     name = shlex.quote(str(run))
     lines = [
         f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy",
@@ -239,7 +239,7 @@ def _ending(summary: Summary, run: Path) -> str:
         lines.append(f"results: rlctl results {name} --best 10")
     lines += [f"curves: rlctl board {name}", f"report: rlctl report {name}"]
     end = f"{summary.successes} successes for {summary.node_seconds:,.1f} node-seconds"
-    return "\n".join([*lines, f"{summary.policy}: goal {goal}, {end}"])
+    return "\n".join([*lines, f"{summary.policy}: {goal}, {end}"])
 
 
 def check(

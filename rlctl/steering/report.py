@@ -130,7 +130,8 @@ def _sentence(now: CampaignStatus) -> str:
     reached = format_count(now.successes, "success") if now.goal is None else f"{now.successes} of {now.goal} successes"
     cost = f"{reached} for {now.node_seconds:,.1f} node-seconds"
     if now.ended:
-        return f"Goal {'reached' if now.reached else 'not reached'}: {cost}."
+        end = "Goal reached" if now.reached else (now.reason[:1].upper() + now.reason[1:]) or "Goal not reached"
+        return f"{end}: {cost}."
     if now.controller.alive:
         return f"In progress: {cost} so far."
     if now.controller.alive is None:

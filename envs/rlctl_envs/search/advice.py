@@ -38,6 +38,8 @@ class Advice:
         features, cost_features: of points at a stage, see ``SearchState``.
         counts: stage that counts.
         best, target: losses; infinite or None: unknown.
+        good: where results differ when repeated, features of all feasible results at the stage that counts: the best
+            one is that with the least predicted loss, not the luckiest.
     """
 
     def __init__(
@@ -50,11 +52,14 @@ class Advice:
         counts: int,
         best: float,
         target: float | None,
+        good: Floats | None = None,
     ) -> None:
         self.points = points
         self._model, self._counts = model.believing(pending), counts
         self._features, self._cost_features = features, cost_features
         self.best = float(model.loss.warped(best)) if model.has_loss and math.isfinite(best) else math.inf
+        if good is not None and len(good) and model.has_loss:
+            self.best = float(model.loss.predict(good)[0].min())
         self.target = float(model.loss.warped(target)) if model.has_loss and target is not None else None
 
     @cached_property

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,10 @@ from rlctl_envs.search.parameters import RANDOM, Floats, SearchSpace
 from rlctl_envs.search.trials import Trial, TrialStatus
 
 Space = SearchSpace | CandidateTable
+
+_LONGER = {TrialStatus.STOPPED: 2.0}
+"""A run that was stopped would have taken longer: models of cost believe so many times its time, lest they learn from
+stops to stop."""
 
 MOST_ROWS = 2000
 """Rows of a table that are candidates for the next evaluation."""
@@ -41,6 +45,9 @@ class SearchState:
         now_s, deadline_s: seconds since the campaign began; the end of the allocation.
         subject: the running trial that a decision is about; None: it is about what to start.
         walltimes: for each stage, seconds after which a run is stopped; None: never.
+        statuses: number of trials by status.
+        infeasible: points that could not be evaluated at the stage that counts.
+        fruitless: trials that have ended since the last one with a result.
         starts: points that are to be evaluated before any other.
     """
 
@@ -61,6 +68,8 @@ class SearchState:
         self.capacity, self.pool = capacity, NodePool(capacity)
         self.trials: list[Trial] = []
         self.running: dict[TaskId, Trial] = {}
+        self.statuses = dict.fromkeys(TrialStatus, 0)
+        self.infeasible = self.fruitless = 0
         self.now_s, self.deadline_s = 0.0, math.inf
         self.subject: Trial | None = None
         self.starts = [space.point(values) for values in options.starts]
@@ -72,6 +81,8 @@ class SearchState:
         self._model: SearchModel | None = None
         self._learned = 0
         self._losses: list[float] = []
+        self._good: Floats | None = None
+        self._seconds: list[list[float]] = [[] for _ in self.stages]
 
     def __repr__(self) -> str:
         return f"<{len(self.trials)} trials, {len(self.running)} running, at {self.now_s:g} s>"
@@ -111,12 +122,8 @@ class SearchState:
 
     def median_s(self, stage: int) -> float | None:
         """Median duration of the trials of a stage that have ended by themselves; None: there is none."""
-        seconds = [
-            t.seconds
-            for t in self.trials
-            if t.stage == stage and t.status in (TrialStatus.DONE, TrialStatus.INFEASIBLE)
-        ]
-        return median(seconds) if seconds else None
+        seconds = self._seconds[stage]
+        return 0.5 * (seconds[len(seconds) // 2] + seconds[(len(seconds) - 1) // 2]) if seconds else None
 
     # What can be done.
 
@@ -190,6 +197,7 @@ class SearchState:
                 for trial in ended
             ]
             self._losses = evaluated.losses[counting].tolist() if len(evaluated.losses) else []
+            self._good = evaluated.x[counting] if self.options.noisy and len(evaluated.x) else None
             self._model.learn(evaluated, lambda count: self._evaluated(ended[:count], None))
         return self._model
 
@@ -212,6 +220,7 @@ class SearchState:
             self.counts,
             best=min(losses, default=math.inf),
             target=self.objective.signs[0] * until.value if single and until.value is not None else None,
+            good=self._good,
         )
 
     def candidates(self, rng: np.random.Generator) -> Floats:
@@ -266,6 +275,7 @@ class SearchState:
         """A trial was submitted."""
         trial.allocation = self.pool.take(trial.resources)
         self.trials.append(trial)
+        self.statuses[TrialStatus.RUNNING] += 1
         self.running[trial.uid] = trial
         self._keys[trial.key] = trial
 
@@ -281,6 +291,13 @@ class SearchState:
     def ended(self, trial: Trial) -> None:
         """A trial has ended; a point that gave no result may be tried again."""
         self.running.pop(trial.uid, None)
+        self.statuses[TrialStatus.RUNNING] -= 1
+        self.statuses[trial.status] += 1
+        if trial.status in (TrialStatus.DONE, TrialStatus.INFEASIBLE):
+            insort(self._seconds[trial.stage], trial.seconds)
+        if trial.stage == self.counts and trial.status is TrialStatus.INFEASIBLE:
+            self.infeasible += 1
+        self.fruitless = 0 if trial.assessment is not None else self.fruitless + 1
         if trial.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
             self._keys.pop(trial.key, None)
         elif trial.stage == self.counts and trial.assessment is not None:
@@ -309,7 +326,7 @@ class SearchState:
             margins=margins,
             succeeded=np.array([trial.assessment is not None for trial in ended], np.bool_),
             cost_x=np.hstack([x, sizes[:, None]]) if self._several else x,
-            cost=np.array([trial.node_seconds for trial in ended]),
+            cost=np.array([trial.node_seconds * _LONGER.get(trial.status, 1.0) for trial in ended]),
         )
 
     def _trial_features(self, trials: Sequence[Trial]) -> Floats:
