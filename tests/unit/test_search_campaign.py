@@ -218,26 +218,23 @@ def test_contracts_hold_on_the_twin(name: str) -> None:
     options = {**LINE, "parameters": {"x": {"low": 0, "high": 1}, "n": {"low": 1, "high": 50, "integer": True}}}
     factory = search({**options, **TWINS[name]}, resources={"ranks": [1, 2]}, walltime_s=100)
     rules = [policy_factory(rule)() for rule in ("target_per_second", "random_search")]
-    checked = check_campaign(factory, Capacity(nodes=1, cores=3), rules, instances=3)
+    checked = check_campaign(factory, Capacity(nodes=1, cores=3), rules, instances=2)
     assert checked.decisions > 50
 
 
 def test_the_twin_is_neither_trivial_nor_hopeless() -> None:
-    from rlctl.evaluation.rollout import rollout  # noqa: PLC0415
-
-    del rollout
     factory = search({**LINE, "parameters": {n: {"low": 0, "high": 1} for n in "abc"}, "until": {"evaluations": 50}})
     reached = {"target_per_second": 0, "random_search": 0}
     for name in reached:
-        for seed in range(20):
+        for seed in range(10):
             campaign = factory.campaign(seed)
             driver = Driver(campaign, twin(factory, Capacity(nodes=1, cores=2), seed))
             policy, decision = policy_factory(name)(), driver.begin()
             while decision is not None:
                 decision = driver.step(policy.act(decision))
             reached[name] += campaign.outcome().reached
-    assert reached["target_per_second"] >= 11
-    assert reached["random_search"] <= 8
+    assert reached["target_per_second"] >= 6
+    assert reached["random_search"] <= 4
 
 
 # Candidates.

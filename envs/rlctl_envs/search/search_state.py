@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId
@@ -22,9 +23,12 @@ from rlctl_envs.search.trials import Trial, TrialStatus
 
 Space = SearchSpace | CandidateTable
 
-_LONGER = {TrialStatus.STOPPED: 2.0}
-"""A run that was stopped would have taken longer: models of cost believe so many times its time, lest they learn from
-stops to stop."""
+_LONGER = {TrialStatus.DONE: 1.0, TrialStatus.STOPPED: 2.0}
+"""What models of cost believe, in multiples of the time that a run took: one that was stopped would have taken longer,
+lest they learn from stops to stop; one without a result says nothing, lest quick failures look cheap."""
+
+MOST_FAILED = 60
+"""Points without a result, the newest ones, at which models believe their own predictions."""
 
 MOST_ROWS = 2000
 """Rows of a table that are candidates for the next evaluation."""
@@ -162,10 +166,13 @@ class SearchState:
             new = self._new(self.space.all_points())
         return np.asarray(new[int(rng.integers(len(new)))]) if len(new) else None
 
+    def were_tried(self, points: Floats, stage: int) -> NDArray[np.bool_]:
+        """For each point, whether ``tried`` finds a trial."""
+        return np.array([(stage, *point) in self._keys for point in self.space.identities(points)], np.bool_)
+
     def _new(self, points: Floats) -> Floats:
         """Those that were not evaluated yet at the stage that counts."""
-        new = [(self.counts, *identity) not in self._keys for identity in self.space.identities(points)]
-        return np.asarray(points[np.array(new, np.bool_)])
+        return np.asarray(points[~self.were_tried(points, self.counts)])
 
     def nodes(self, need: Resources) -> float:
         """Share of the machine that resources take, in nodes."""
@@ -266,8 +273,9 @@ class SearchState:
         return any(len(choices) > 1 for choices in self.resources)
 
     def pending(self) -> Floats:
-        """Features of the trials that run."""
-        return self._trial_features(list(self.running.values()))
+        """Features of the trials that run, and of points that gave no result: nothing is to be learned there."""
+        failed = [trial for trial in self.trials if trial.ended_s is not None and trial.assessment is None]
+        return self._trial_features([*self.running.values(), *failed[-MOST_FAILED:]])
 
     # What happens.
 
@@ -326,7 +334,7 @@ class SearchState:
             margins=margins,
             succeeded=np.array([trial.assessment is not None for trial in ended], np.bool_),
             cost_x=np.hstack([x, sizes[:, None]]) if self._several else x,
-            cost=np.array([trial.node_seconds * _LONGER.get(trial.status, 1.0) for trial in ended]),
+            cost=np.array([trial.node_seconds * _LONGER.get(trial.status, math.nan) for trial in ended]),
         )
 
     def _trial_features(self, trials: Sequence[Trial]) -> Floats:
