@@ -115,6 +115,11 @@ class Decision:
             raise TypeError("a decision needs an observation, or a function that makes observation and mask")
 
     @property
+    def observed(self) -> bool:
+        """Whether observation and mask have been made."""
+        return self._observed is not None
+
+    @property
     def observation(self) -> NDArray[np.float32]:
         """See the class."""
         return self._both()[0]

@@ -92,8 +92,11 @@ class SearchRule(ABC):
         self.outlasts, self.efficiency, self.walltime = outlasts, efficiency, walltime
 
     @abstractmethod
-    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
-        """Point and stage of the next evaluation, once the starting points have been evaluated."""
+    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
+        """Point and stage of the next evaluation, once the starting points have been evaluated; None: wait for results.
+
+        It is not None where nothing runs.
+        """
 
     def act(self, decision: Decision) -> Action:
         """See ``rlctl.core.policy.Policy``."""
@@ -104,8 +107,10 @@ class SearchRule(ABC):
         stage = state.counts
         if state.started < len(state.starts):
             point = state.starts[state.started]
+        elif (proposed := self.propose(state, rng)) is None:
+            return {"wait": True}
         else:
-            point, stage = self.propose(state, rng)
+            point, stage = proposed
         if not state.options.noisy and state.tried(point, stage) is not None:
             other = state.untried(rng)
             if other is not None:
