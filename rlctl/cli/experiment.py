@@ -254,7 +254,8 @@ def steer(
 
 def _ending(summary: Summary, run: Path) -> str:
     """What ``steer`` says in the end."""
-    goal = "goal reached" if summary.reached else "goal not reached"
+    ended = f"ended after {summary.reason}" if summary.reason[:1].isdigit() else f"ended, {summary.reason}"
+    goal = "goal reached" if summary.reached else ended if summary.reason else "goal not reached"
     name = shlex.quote(str(run))
     lines = [
         f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy",
@@ -264,7 +265,7 @@ def _ending(summary: Summary, run: Path) -> str:
         failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
         lines.append(f"failed tasks: {failed}; for the last one: rlctl status {name}")
     if (found := summary.found_so_far()) is not None:
-        goal = goal if found.goal else "ended"
+        goal = goal if found.goal or summary.reason else "ended"
         lines += [f"{what + ':' if what else '':8}{text}" for what, text in found.lines(run)]
         lines.append(f"results: rlctl results {name} --best 10")
     lines += [f"curves: rlctl board {name}", f"report: rlctl report {name}"]
