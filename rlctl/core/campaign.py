@@ -153,6 +153,7 @@ class Outcome:
         extra: figures for reports.
         cost: what the campaign has cost so far, where its objective is another than allocated node-seconds; it is
             what ``Campaign.reward_scale`` scales and comparisons divide by successes.
+        reason: why it has ended, in a few words for people; empty: that it reached its goal, or not, says enough.
     """
 
     ended: bool
@@ -161,6 +162,7 @@ class Outcome:
     potential: float = 0.0
     extra: Mapping[str, float] = field(default_factory=dict)
     cost: float | None = None
+    reason: str = ""
 
 
 class Campaign(ABC):
@@ -227,9 +229,10 @@ class Campaign(ABC):
         return None
 
     def excuses(self, event: Event) -> bool:
-        """Whether the end of a task says nothing of how tasks succeed: ``steer.stop_after_failures`` does not count it.
+        """Whether the end of a task only says that its point cannot be evaluated, as the configuration foresees.
 
-        Called before ``on_event``.
+        Then it counts for ``steer.stop_after_failures`` neither as a failure nor as a success. Called before
+        ``on_event``.
         """
         return False
 

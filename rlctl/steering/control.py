@@ -249,6 +249,7 @@ class _Loop:
             instance=self._identity["instance"],
             policy=self._identity["policy"],
             reached=outcome.reached,
+            reason=outcome.reason,
             successes=outcome.successes,
             node_seconds=ledger.node_seconds,
             utilisation=uses.utilisation,

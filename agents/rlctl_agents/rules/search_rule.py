@@ -19,6 +19,9 @@ from rlctl.core.campaign import Action, Decision
 Floats = NDArray[np.float64]
 Space = Mapping[str, tuple[Any, ...]]
 
+_FEWEST = 4
+"""Runs that must have ended before one is late."""
+
 
 class SearchView(Protocol):
     """The state of a search, as far as these rules read it."""
@@ -137,7 +140,8 @@ class SearchRule(ABC):
         if self.patience <= 0.0 or usual_s is None or trial.started_s is None:
             return False
         ran_s = state.now_s - trial.started_s
-        if ran_s < self.patience * usual_s:
+        known = sum(t.stage == trial.stage and t.status in ("done", "infeasible") for t in state.trials)
+        if ran_s < self.patience * usual_s or known < _FEWEST:
             return False
         return bool(ran_s >= self.outlasts * state.seconds_of(trial.point, trial.stage, trial.resources)[0])
 
