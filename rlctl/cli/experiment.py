@@ -248,15 +248,24 @@ def check(
         bool,
         typer.Option("--play", help="Also check the contracts of campaign and policies on the twin."),
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Also run one evaluation of the program, in a temporary folder."),
+    ] = False,
     sets: Sets = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
 ) -> None:
-    """Check a configuration: keys, values, policies, programs, and whether they fit together."""
+    """Check a configuration: keys, values, policies, programs, and whether they fit together.
+
+    Of a campaign that runs programs, one evaluation is shown as it would be run: its command and its files.
+    """
     from rlctl import api
     from rlctl.config.load import load_config
+    from rlctl.plugins.sample_evaluation import sample_evaluation
 
-    checked = api.check(load_config(config, sets or ()), play=play)
+    loaded = load_config(config, sets or ())
+    checked = api.check(loaded, play=play)
     data: dict[str, Any] = {"config": str(config), "ok": True}
     text = f"{config}: ok"
     if checked is not None:
@@ -265,4 +274,16 @@ def check(
         text += f"; contracts kept in {checked.decisions} decisions and {checked.tasks} tasks"
         text += f"; goal reached by {reached}" if reached else ""
         text += f"; {checked.cut} episodes reached evaluate.max_steps" if checked.cut else ""
-    say(as_json, data, text)
+    sample = sample_evaluation(loaded)
+    if sample is not None:
+        data["evaluation"] = sample.to_json()
+        text += f"\n{sample.to_text()}"
+    if not (probe and as_json):
+        say(as_json, data, text)
+    if probe:
+        from rlctl.steering import probe as probing
+
+        probed = probing.probe(loaded)
+        say(as_json, {**data, "ok": probed.failure is None, "probe": dataclasses.asdict(probed)}, probed.to_text())
+        if probed.failure is not None:
+            raise typer.Exit(1)

@@ -310,7 +310,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _program_or_programs(self) -> Config:
         if self.program is not None and self.programs:
-            raise ValueError("give program, or programs by name, not both")
+            raise ConfigError("give program, or programs by name, not both", ("programs",))
         return self
 
     @property

@@ -23,8 +23,6 @@ Action = NDArray[Any] | Mapping[str, Any]
 
 ActionSpace = gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Discrete | gymnasium.spaces.Box
 Mask = NDArray[np.bool_]
-ENDLESS_S = 1e12
-"""Deadline of a campaign without one whose reward needs a scale."""
 NO_MASK: Mask = np.ones(0, np.bool_)
 
 
@@ -172,7 +170,7 @@ class Campaign(ABC):
         action_space: of index actions, a MultiDiscrete or a Discrete, which counts as one head; or a Box, whose
             actions are numbers and whose decisions have no mask.
         reward_scale: the reward for one allocated node-second, or one unit of ``Outcome.cost``, is minus this.
-        deadline_s: end of the allocation, seconds since the campaign began.
+        deadline_s: end of the allocation, seconds since the campaign began; infinite: it has none.
         goal: successes that reach the goal, for reports; None: the goal is no number of successes.
         layout: how the parts of an observation made of sets lie; None: it is not.
     """
@@ -215,6 +213,20 @@ class Campaign(ABC):
         Infinite, the default: with events and at the deadline is enough.
         """
         return math.inf
+
+    def refuses(self, action: Action) -> str | None:
+        """Why an action is not allowed at the open decision; None: it is, or the campaign leaves it to ``apply``.
+
+        In a real campaign the fallback decides in place of a policy whose action is refused.
+        """
+        return None
+
+    def excuses(self, event: Event) -> bool:
+        """Whether a failed task is a result, and so does not count for ``steer.stop_after_failures``.
+
+        Called before ``on_event``.
+        """
+        return False
 
     def on_machine(self, machine: Machine) -> None:
         """Nodes were lost, regained, added or taken away; these are there now.

@@ -83,6 +83,14 @@ class BackendFactory(Protocol):
         """
         return []
 
+    def command(self, spec: TaskSpec) -> list[str]:
+        """The command of a program with its launcher, but without its wrapper, to be shown to people.
+
+        Raises:
+            LaunchError: there is no such launcher or application.
+        """
+        return [str(spec.executable), *spec.arguments]
+
     @classmethod
     def portable(cls, options: Mapping[str, Any], resolve: Callable[[str], Path]) -> Mapping[str, Any]:
         """The options with absolute paths.

@@ -49,6 +49,12 @@ class SharedOptions(BaseModel):
         """Raise LaunchError if an application, or what these tasks name, is not on this machine."""
         ProgramEnvironments(clean_environment(os.environ), self.applications).check_installed(specs)
 
+    def command(self, spec: TaskSpec) -> list[str]:
+        """A program under mpiexec, if it has several ranks."""
+        environments = ProgramEnvironments(clean_environment(os.environ), self.applications)
+        ranks = spec.resources.ranks
+        return [*(environments.mpiexec(spec, ranks) if ranks > 1 else ()), *environments.command(spec)]
+
     def check_elsewhere(self, specs: Sequence[TaskSpec]) -> list[str]:
         """Notes on what these tasks need and this machine lacks; the machines that run them may have it."""
         try:

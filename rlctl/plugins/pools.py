@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,14 @@ class Pools(BackendFactory):
         if len(refusals) == len(self.options.pools):
             raise refusals[0]
         return notes + [str(error) for error in refusals]
+
+    def command(self, spec: TaskSpec) -> list[str]:
+        """As the pool of the task starts it, or the first that can."""
+        for pool, factory in zip(self.options.pools, self._factories, strict=True):
+            with suppress(LaunchError):
+                if spec.pool in (None, pool.name):
+                    return factory.command(spec)
+        return self._factories[0].command(spec)
 
     def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> Backend:
         """Raise ConfigError: pools have no pools."""

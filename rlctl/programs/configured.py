@@ -53,7 +53,8 @@ class ConfiguredPrograms:
             ConfigError: there is no such program, or its options cannot be used.
         """
         if not self.sections:
-            raise ConfigError("the campaign runs a program: add the section program, with command and results")
+            problem = "the campaign runs a program: add this section, with command and results"
+            raise ConfigError(problem, (PROGRAM,))
         if name is None:
             if len(self.sections) > 1:
                 raise ConfigError(f"say which program: {', '.join(self.sections)}", key)

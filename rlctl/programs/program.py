@@ -29,6 +29,8 @@ BUILT_IN = frozenset({"ranks", "cores", "gpus", "seed", "task", "here", "restart
 RESTARTS = "restarts"
 """Folder of restart files, beside those of evaluations."""
 
+_WRAPPER = ("python", "-I", "-m", "rlctl.programs.run_evaluation")
+
 _FAILURES = {
     "exit": Failure.EXIT,
     "read": Failure.GARBAGE,
@@ -135,7 +137,7 @@ class Program:
             uid,
             executable=command[0],
             arguments=tuple(command[1:]),
-            wrapper=("python", "-I", "-m", "rlctl.programs.run_evaluation", self._file, json.dumps(plan), "--"),
+            wrapper=(*_WRAPPER, self._file, json.dumps(plan), "--"),
             parameters=dict(evaluation.values),
             resources=evaluation.resources,
             walltime_s=options.walltime_s if evaluation.walltime_s is None else evaluation.walltime_s,
@@ -264,3 +266,26 @@ class Program:
                     problem = f"{name} would be there twice: {taken[name]} has this name too"
                     raise ConfigError(problem, (*self.key, place))
                 taken[name] = f"a file of {place}"
+
+
+def description_of(spec: TaskSpec) -> tuple[str, dict[str, Any]] | None:
+    """File of the program's description and plan of the evaluation, if ``Program.task`` has made this task."""
+    if spec.wrapper[:4] != _WRAPPER:
+        return None
+    plan: dict[str, Any] = json.loads(spec.wrapper[5])
+    return spec.wrapper[4], plan
+
+
+def evaluation_folder(spec: TaskSpec, workdir: Path) -> Path:
+    """Where such a task works."""
+    described = description_of(spec)
+    return workdir if described is None else workdir / described[1]["folder"]
+
+
+def kept(spec: TaskSpec) -> TaskSpec:
+    """Such a task whose folder is kept, whatever the options say."""
+    described = description_of(spec)
+    if described is None:
+        return spec
+    plan = json.dumps({**described[1], "keep": "all"})
+    return replace(spec, wrapper=(*spec.wrapper[:5], plan, *spec.wrapper[6:]))

@@ -150,9 +150,7 @@ def _kind(value: Any) -> str:
         return type(value).__name__
     given = value if isinstance(value, Mapping) else {}
     named = [kind for kind in _READERS if given.get(kind) is not None]
-    if len(named) != 1:
-        raise ValueError(f"give one of {', '.join(_READERS)}")
-    return _READERS[named[0]].__name__
+    return _READERS[named[0]].__name__ if len(named) == 1 else ""
 
 
 Reader = Annotated[
@@ -163,5 +161,9 @@ Reader = Annotated[
     | Annotated[ArrayReader, Tag("ArrayReader")]
     | Annotated[FunctionReader, Tag("FunctionReader")]
     | Annotated[ExitCodeReader, Tag("ExitCodeReader")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind,
+        custom_error_type="reader_kind",
+        custom_error_message=f"give one key of {', '.join(_READERS)}",
+    ),
 ]

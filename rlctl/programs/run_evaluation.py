@@ -34,6 +34,9 @@ EXIT_CODES = {"exit": 81, "read": 82, "output": 83, "signal": 84, "launch": 85, 
 
 TAIL_BYTES = 1 << 20
 LOOK_S = 1.0
+_SHOWN = 20
+"""Last lines of the program's output that this process prints when it has failed."""
+
 GRACE_S = 5.0
 """Seconds that a program has to end once it has written too much."""
 
@@ -82,8 +85,9 @@ class EvaluationRun:
             tries[failed.kind] = tries.get(failed.kind, 0) + 1
             if tries[failed.kind] > self._kinds.get(failed.kind, {}).get("retry", 0):
                 break
+        last_lines = {stream: self._text(stream).splitlines()[-_SHOWN:] for stream in STREAMS}
         attempts = sum(tries.values()) + (failed is None)
-        keep = self._program["keep"]
+        keep = self._evaluation.get("keep", self._program["keep"])
         if keep == "none" or (keep == "failed" and failed is None):
             remove(self._folder)
         if failed is None:
@@ -93,6 +97,9 @@ class EvaluationRun:
         if (then := kind.get("then", "fail")) != "fail" and not self._stopping:
             _write(self._result, {"kind": failed.kind, "then": then, "message": failed.message, "attempts": attempts})
             return 0
+        for stream, lines in last_lines.items():
+            text = "".join(f"\n    | {line}" for line in lines)
+            print(f"{self._evaluation['folder']}/{STREAMS[stream]} ends with:{text}", file=sys.stderr)
         print(f"{failed.kind}: {failed.message}", file=sys.stderr)
         declared = bool(kind.get("exit_codes")) or kind.get("pattern") is not None
         return EXIT_CODES["exit" if declared else failed.kind]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -14,7 +13,6 @@ from rlctl.bundle.network import NumpyPolicy
 from rlctl.config.load import config_data, config_hash, load_config, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.campaign import ENDLESS_S
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.driver import Driver
 from rlctl.core.errors import JournalError, NoAnswerError, StoppedError
@@ -174,9 +172,7 @@ class _Loop:
                 self._records,
                 self._driver,
             )
-            deadline_s = self._campaign.deadline_s
-            total_s = deadline_s if deadline_s < ENDLESS_S else math.inf
-            self._progress.start("steering", total_s, "s of the allocation", origin_s)
+            self._progress.start("steering", self._campaign.deadline_s, "s of the allocation", origin_s)
             self._shown_s = origin_s
             timeout_s = self._config.steer.decision_timeout_s
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlctl.config.schema import Config
-from rlctl.core.campaign import ENDLESS_S, Campaign
+from rlctl.core.campaign import Campaign
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import json_text, plain
 from rlctl.executors.event_log import Journal, JournalInUseError
@@ -296,7 +297,7 @@ def _status(run: RunFolder, steering: Controller, found: Found | None) -> Campai
         successes=successes,
         goal=goal,
         elapsed_s=elapsed_s,
-        deadline_s=campaign.deadline_s if campaign is not None and campaign.deadline_s < ENDLESS_S else None,
+        deadline_s=campaign.deadline_s if campaign is not None and math.isfinite(campaign.deadline_s) else None,
         node_seconds=timeline.capacity.nodes * elapsed_s,
         left_s=left_s,
         running=running,

@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from scipy.optimize import minimize
 
+from rlctl.surrogates.blas_threads import on_one_thread
+
 Floats = NDArray[np.float64]
 
 JITTER = 1e-8
+
+MOST_TUNED = 150
+"""Points that hyperparameters are chosen by at most; each step costs their third power."""
+
 _SQRT5 = math.sqrt(5.0)
 _BOUNDS = {"length": (-4.0, 6.0), "signal": (-5.0, 5.0), "noise": (-16.0, 1.0)}
 
@@ -53,10 +59,12 @@ class GaussianProcess:
         """Standard deviation of the noise."""
         return math.exp(0.5 * float(self.parameters[-1]))
 
+    @on_one_thread
     def similarity(self, x: Floats) -> Floats:
         """Correlation, from 0 to 1, of inputs [m, inputs] with the points, [n, m]."""
         return self._covariance(self._x, x) / math.exp(self.parameters[-2])
 
+    @on_one_thread
     def fit(self, x: Floats, y: Floats, optimize: bool = True) -> None:
         """Condition on points, with hyperparameters of the greatest posterior density, or the present ones.
 
@@ -66,16 +74,20 @@ class GaussianProcess:
         """
         self._x, self._y = x, y
         if optimize and len(y) > 1:
-            square = _squares(x, self._groups, self._scales)
+            some = slice(None) if len(y) <= MOST_TUNED else np.linspace(0, len(y) - 1, MOST_TUNED).astype(int)
+            square = _squares(x[some], self._groups, self._scales)
             bounds = [_BOUNDS["length"]] * self._scales + [_BOUNDS["signal"], _BOUNDS["noise"]]
+            # From the parameters of fewer points on, a few steps are enough.
+            steps = round(min(50.0, max(8.0, 50.0 * (30.0 / len(y)) ** 1.5)))
             found = minimize(
-                self._loss, self.parameters, args=(square, y), jac=True, method="L-BFGS-B", bounds=bounds,
-                options={"maxiter": 50},
+                self._loss, self.parameters, args=(square, y[some]), jac=True, method="L-BFGS-B", bounds=bounds,
+                options={"maxiter": steps, "maxfun": steps + 4},
             )  # fmt: skip
             self.parameters = found.x
         self._lower = _cholesky(self._covariance(x, x) + self._nugget() * np.eye(len(y)))
         self._weights = _solve(self._lower, y)
 
+    @on_one_thread
     def believing(self, x: Floats) -> GaussianProcess:
         """The same, as if points [p, inputs] had been evaluated, each with the predicted mean: less is uncertain there.
 
@@ -95,6 +107,7 @@ class GaussianProcess:
         more._weights = _solve(more._lower, more._y)
         return more
 
+    @on_one_thread
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Mean and standard deviation, without noise, [m] each, at inputs [m, inputs]."""
         signal = math.exp(self.parameters[-2])
@@ -104,6 +117,7 @@ class GaussianProcess:
         half = _forward(self._lower, cross)
         return cross.T @ self._weights, np.sqrt(np.maximum(signal - np.einsum("ij,ij->j", half, half), JITTER))
 
+    @on_one_thread
     def sample(self, x: Floats, rng: np.random.Generator) -> Floats:
         """A function drawn from the posterior, at inputs [m, inputs]: for Thompson sampling."""
         covariance, mean = self._covariance(x, x), np.zeros(len(x))
@@ -112,6 +126,17 @@ class GaussianProcess:
             half = _forward(self._lower, cross)
             covariance, mean = covariance - half.T @ half, cross.T @ self._weights
         return mean + _cholesky(covariance + 1e-6 * np.eye(len(x))) @ rng.standard_normal(len(x))
+
+    @on_one_thread
+    def correlation(self, a: Floats, b: Floats) -> float:
+        """Posterior correlation of the function at two inputs, [inputs] each."""
+        x = np.stack([a, b])
+        covariance = self._covariance(x, x)
+        if self.count:
+            half = _forward(self._lower, self._covariance(self._x, x))
+            covariance = covariance - half.T @ half
+        variances = np.maximum(np.diag(covariance), JITTER)
+        return float(covariance[0, 1] / math.sqrt(variances[0] * variances[1]))
 
     def _nugget(self) -> float:
         return math.exp(self.parameters[-1]) + JITTER

@@ -12,7 +12,7 @@ from rlctl.surrogates.gaussian_process import GaussianProcess
 
 Floats = NDArray[np.float64]
 
-MOST = 400
+MOST = 300
 """Points that a model rests on at most: the best quarter, and others at random."""
 
 POWERS = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
@@ -36,24 +36,23 @@ class OutputModel:
         self._warp = warp
         self._power = 1.0
         self._centre, self._spread, self._mean, self._deviation = 0.0, 1.0, 0.0, 1.0
-        self._optimized = 0
 
-    def fit(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
-        """Learn from all points; hyperparameters are optimized whenever there are a tenth more.
+    def tune(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        """Choose hyperparameters for points, beginning from the present ones.
 
         Args:
             x: features, [n, features].
             y: outputs, [n].
         """
-        if len(y) > MOST:
-            order = np.argsort(y, kind="stable")
-            kept = np.r_[order[: MOST // 4], rng.choice(order[MOST // 4 :], MOST - MOST // 4, replace=False)]
-            x, y = x[kept], y[kept]
-        optimize = len(y) > self._optimized + self._optimized // 10 or len(y) == MOST
-        if optimize:
-            self._optimized = len(y)
-            self._scale(y)
-        self._process.fit(x, self.warped(y), optimize)
+        self._scale(y)
+        x, y = _some(x, y, rng)
+        self._process.fit(x, self.warped(y))
+
+    def fit(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        """Learn from points, with the present hyperparameters."""
+        self._scale(y)
+        x, y = _some(x, y, rng)
+        self._process.fit(x, self.warped(y), optimize=False)
 
     def believing(self, x: Floats) -> OutputModel:
         """The same, as if these points had been evaluated; see ``GaussianProcess.believing``."""
@@ -72,6 +71,10 @@ class OutputModel:
     def similarity(self, x: Floats) -> Floats:
         """See ``GaussianProcess.similarity``."""
         return self._process.similarity(x)
+
+    def correlation(self, a: Floats, b: Floats) -> float:
+        """See ``GaussianProcess.correlation``."""
+        return self._process.correlation(a, b)
 
     def warped(self, y: Floats | float) -> Floats:
         """Outputs in warped units."""
@@ -101,6 +104,14 @@ class OutputModel:
             self._power = POWERS[int(np.argmax(likelihoods))]
         warped = self.warped(y)
         self._mean, self._deviation = float(warped.mean()), float(warped.std()) or 1.0
+
+
+def _some(x: Floats, y: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    if len(y) <= MOST:
+        return x, y
+    order = np.argsort(y, kind="stable")
+    kept = np.r_[order[: MOST // 4], rng.choice(order[MOST // 4 :], MOST - MOST // 4, replace=False)]
+    return x[kept], y[kept]
 
 
 def yeo_johnson(y: Floats, power: float) -> Floats:

@@ -7,6 +7,7 @@ by the predicted cost (Snoek, Larochelle and Adams 2012, arXiv:1206.2944, sectio
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,9 @@ from scipy.special import log_ndtr
 from rlctl.surrogates.output_model import OutputModel
 
 Floats = NDArray[np.float64]
+
+_MANY = 50
+"""Evaluations from which on hyperparameters of one model at a time are optimized."""
 
 _PRIOR_WEIGHT = 0.5
 """Evaluations that the overall share of successes counts as, at a point far from all others."""
@@ -78,27 +82,44 @@ class SearchModel:
         self.loss = OutputModel(self.groups, self.noisy)
         self.cost = OutputModel(self.cost_groups, noisy=True, warp=False)
         self._margins: list[OutputModel] = []
-        self._rng = np.random.default_rng(self.seed)
         self._data: Evaluated | None = None
+        self._tuned = self._tunings = 0
         self.has_loss = self.has_cost = False
 
-    def learn(self, data: Evaluated) -> None:
-        """Fit all models."""
+    def learn(self, data: Evaluated, history: Callable[[int], Evaluated]) -> None:
+        """Fit all models.
+
+        Hyperparameters are optimized whenever there are a tenth more evaluations, and then for those: what is learned
+        follows from the evaluations alone, whenever and however often it was asked for.
+
+        Args:
+            data: evaluations, in the order in which they ended.
+            history: gives the first n of them.
+        """
+        self._margins += [OutputModel(self.groups, self.noisy) for _ in data.margins.T[len(self._margins) :]]
+        while (count := self._tuned + 1 + self._tuned // (10 * (2 + len(self._margins)))) <= len(data.succeeded):
+            self._tuned = count
+            self._tunings += 1
+            for number, (model, x, y) in enumerate(self._outputs(history(count))):
+                # One model at a time where it takes long.
+                if len(y) and (count < _MANY or (number + self._tunings) % (2 + len(self._margins)) == 0):
+                    model.tune(x, y, np.random.default_rng([self.seed, count]))
         self._data = data
+        known = [len(y) > 0 for _, _, y in self._outputs(data)]
+        self.has_loss, self.has_cost = known[0], known[1]
+        for model, x, y in self._outputs(data):
+            if len(y):
+                model.fit(x, y, np.random.default_rng([self.seed, len(data.succeeded)]))
+
+    def _outputs(self, data: Evaluated) -> Iterator[tuple[OutputModel, Floats, Floats]]:
+        """Each model, with its points and outputs."""
         known = np.isfinite(data.losses)
-        self.has_loss = bool(known.any())
-        if self.has_loss:
-            self.loss.fit(data.x[known], data.losses[known], self._rng)
-        for i, margins in enumerate(data.margins.T):
-            if i == len(self._margins):
-                self._margins.append(OutputModel(self.groups, self.noisy))
-            known = np.isfinite(margins)
-            if known.any():
-                self._margins[i].fit(data.x[known], -margins[known], self._rng)
+        yield self.loss, data.x[: len(known)][known], data.losses[known]
         known = np.isfinite(data.cost) & (data.cost > 0.0)
-        self.has_cost = bool(known.any())
-        if self.has_cost:
-            self.cost.fit(data.cost_x[known], np.log(data.cost[known]), self._rng)
+        yield self.cost, data.cost_x[known], np.log(data.cost[known])
+        for model, margins in zip(self._margins, data.margins.T, strict=True):
+            known = np.isfinite(margins)
+            yield model, data.x[known], -margins[known]
 
     def believing(self, x: Floats) -> SearchModel:
         """The same, as if points that are being evaluated had ended as predicted."""

@@ -220,7 +220,8 @@ def _check_spaces(campaign: Campaign) -> list[int]:
         raise ContractError(f"action_space is {space}, a Box should be of float32 or float64, with finite bounds")
     for name in ("reward_scale", "deadline_s"):
         value = getattr(campaign, name)
-        if not (isinstance(value, int | float) and 0.0 < value < float("inf")):
+        endless = name == "deadline_s" and value == math.inf
+        if not endless and not (isinstance(value, int | float) and 0.0 < value < math.inf):
             raise ContractError(f"{name} is {value!r}, it should be a positive number")
     return [int(n) for n in head_sizes(space)]
 

@@ -27,8 +27,10 @@ class SearchView(Protocol):
     seed: int
     counts: int
     stages: Sequence[str]
+    resources: Sequence[Sequence[Any]]
     trials: Sequence[Any]
     running: Mapping[Any, Any]
+    started: int
     starts: Sequence[Floats]
     space: Any
     options: Any
@@ -44,73 +46,107 @@ class SearchView(Protocol):
     def tried(self, point: Floats, stage: int) -> Any:
         """The trial of a point; None: there is none."""
 
+    def untried(self, rng: np.random.Generator) -> Floats | None:
+        """A random point that was not evaluated yet; None: there is none."""
+
     def cost_of(self, point: Floats, stage: int, need: Any) -> float:
         """Logarithm of predicted node-seconds."""
+
+    def seconds_of(self, point: Floats, stage: int, need: Any) -> tuple[float, float]:
+        """Predicted seconds, and the deviation of their logarithm."""
 
     def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None) -> Any:
         """Candidates and predictions."""
 
 
 class SearchRule(ABC):
-    """A rule without memory: what it knows is in the state, and chance follows from the number of trials.
+    """A rule without memory: what it knows is in the state, and chance follows from the number of points.
 
     Args:
-        initial: evaluations before models are asked, in multiples of the number of parameters, plus two.
-        patience: a run is stopped once it has taken so many times the median of its stage; 0: never.
+        patience: a run is stopped once it has taken so many times the median of its stage, and ``outlasts`` times its
+            own prediction; 0: never.
+        outlasts: see ``patience``.
         efficiency: least parallel efficiency, by the model of cost, of the resources that an evaluation gets.
+        walltime: a run is started with a limit of so many times the time that it exceeds once in 40 times, by the
+            model of cost; 0: with that of its program alone. A run that a limit has ended has failed, and counts so;
+            ``patience`` stops late runs with all that is known then, so that limits are for schedulers that place by
+            them.
     """
 
     name: str
-    SPACE: ClassVar[Space] = {"initial": (0.0, 3.0), "patience": (0.0, 20.0), "efficiency": (0.1, 1.0)}
+    SPACE: ClassVar[Space] = {"patience": (0.0, 10.0), "outlasts": (1.0, 4.0), "efficiency": (0.1, 1.0)}
+    PATIENCE: ClassVar[float] = 0.0
+    """Of the rule, unless it is given."""
 
-    def __init__(self, initial: float = 1.0, patience: float = 3.0, efficiency: float = 0.5) -> None:
-        self.initial, self.patience, self.efficiency = initial, patience, efficiency
+    def __init__(
+        self,
+        patience: float | None = None,
+        outlasts: float = 1.5,
+        efficiency: float = 0.5,
+        walltime: float = 0.0,
+    ) -> None:
+        self.patience = self.PATIENCE if patience is None else patience
+        self.outlasts, self.efficiency, self.walltime = outlasts, efficiency, walltime
 
     @abstractmethod
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
-        """Point and stage of the next evaluation, once the initial ones have started."""
+        """Point and stage of the next evaluation, once the starting points have been evaluated."""
 
     def act(self, decision: Decision) -> Action:
         """See ``rlctl.core.policy.Policy``."""
         state: SearchView = decision.fields["state"]
         if state.subject is not None:
             return {"stop": state.subject.number} if self.gives_up(state, state.subject) else {"wait": True}
-        rng = np.random.default_rng([state.seed, len(state.trials)])
-        if len(state.trials) < len(state.starts):
-            point, stage = state.starts[len(state.trials)], state.counts
-        elif len(state.trials) < 2 + self.initial * len(state.space.names):
-            point, stage = state.space.spread(state.seed, len(state.trials)), self.initial_stage(state)
+        rng = np.random.default_rng([state.seed, state.started])
+        stage = state.counts
+        if state.started < len(state.starts):
+            point = state.starts[state.started]
         else:
             point, stage = self.propose(state, rng)
-        if not state.fitting(stage):
-            stage = next((other for other in range(len(state.stages)) if state.fitting(other)), stage)
-        need = self.resources(state, point, stage, rng)
-        return {
+        if not state.options.noisy and state.tried(point, stage) is not None:
+            other = state.untried(rng)
+            if other is not None:
+                point, stage = other, state.counts
+        fitting = state.fitting(stage)
+        if not fitting:
+            if state.running:
+                return {"wait": True}
+            stage = next(other for other in range(len(state.stages)) if state.fitting(other))
+            fitting = state.fitting(stage)
+        need = self.resources(state, point, stage, fitting)
+        answer = {
             "evaluate": state.space.values(point),
             "stage": state.stages[stage],
             "ranks": need.ranks,
             "cores": need.cores_per_rank,
             "gpus": need.gpus_per_rank,
         }
+        if self.walltime > 0.0 and state.median_s(stage) is not None:
+            usual_s, deviation = state.seconds_of(point, stage, need)
+            answer["walltime_s"] = self.walltime * usual_s * math.exp(2.0 * deviation)
+        return answer
 
     def gives_up(self, state: SearchView, trial: Any) -> bool:
         """Whether to stop a run that takes long, or has reported progress."""
         usual_s = state.median_s(trial.stage)
         if self.patience <= 0.0 or usual_s is None or trial.started_s is None:
             return False
-        return bool(state.now_s - trial.started_s >= self.patience * usual_s)
+        ran_s = state.now_s - trial.started_s
+        if ran_s < self.patience * usual_s:
+            return False
+        return bool(ran_s >= self.outlasts * state.seconds_of(trial.point, trial.stage, trial.resources)[0])
 
-    def initial_stage(self, state: SearchView) -> int:
-        """The first evaluations are cheap ones, but for one."""
-        return state.counts if len(state.trials) == 1 else 0
-
-    def resources(self, state: SearchView, point: Floats, stage: int, rng: np.random.Generator) -> Any:
-        """The most resources that are used well enough."""
-        fitting = sorted(state.fitting(stage), key=lambda need: (need.cores, need.gpus))
-        if len(fitting) < 2:
-            return fitting[0]
-        costs = [float(state.cost_of(point, stage, need)) for need in fitting]
-        good = [n for n, cost in zip(fitting, costs, strict=True) if math.exp(min(costs) - cost) >= self.efficiency]
+    def resources(self, state: SearchView, point: Floats, stage: int, fitting: Sequence[Any]) -> Any:
+        """The most resources that are used well enough; the first evaluations try them all."""
+        ordered = sorted(fitting, key=lambda need: (need.cores, need.gpus))
+        if len(ordered) < 2:
+            return ordered[0]
+        seen = [trial.resources for trial in state.trials if trial.stage == stage]
+        new = [need for need in ordered if need not in seen]
+        if new:
+            return new[-1]
+        costs = [state.cost_of(point, stage, need) for need in ordered]
+        good = [n for n, cost in zip(ordered, costs, strict=True) if math.exp(min(costs) - cost) >= self.efficiency]
         return good[-1]
 
     def reset(self, seed: int) -> None:

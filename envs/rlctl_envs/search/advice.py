@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -17,8 +17,11 @@ Features = Callable[[Floats, int], Floats]
 CostFeatures = Callable[[Floats, int, Resources], Floats]
 
 
-RANDOM, NEAR, WIDTHS = 384, 48, (0.2, 0.05, 0.01)
-"""Candidates: random points, and so many around the best one at each of these distances."""
+NEAR, WIDTHS = 48, (0.2, 0.05, 0.01)
+"""Candidates besides random ones: so many around the best one at each of these distances."""
+
+MOST_SAMPLED = 400
+"""Candidates at which a function is drawn from the posterior, whose covariance grows with the square."""
 
 
 class Advice:
@@ -86,5 +89,26 @@ class Advice:
     def sampled(self, rng: np.random.Generator) -> Floats:
         """Minus a loss drawn from the posterior, [m]: its greatest value is Thompson sampling's choice."""
         x = self._features(self.points, self._counts)
-        drawn = self._model.loss.sample(x, rng) if self._model.has_loss else np.zeros(len(x))
+        drawn = np.full(len(x), math.inf)
+        some = rng.permutation(len(x))[:MOST_SAMPLED]
+        drawn[some] = self._model.loss.sample(x[some], rng) if self._model.has_loss else 0.0
         return -drawn + np.minimum(self.prediction.log_feasible - math.log(0.5), 0.0)
+
+    def worthwhile_stage(self, i: int, log_costs: Mapping[int, float]) -> int:
+        """Stage at which evaluating candidate ``i`` tells most of its loss at the stage that counts, for its cost.
+
+        That is, the square of the posterior correlation of the two, divided by the predicted cost: the share of the
+        variance that the evaluation explains for each node-second.
+
+        Args:
+            log_costs: logarithm of node-seconds at each stage in question.
+        """
+        if not self._model.has_loss:
+            return self._counts
+        point, loss = self.points[i : i + 1], self._model.loss
+        full = self._features(point, self._counts)[0]
+        worth = {}
+        for stage, cost in log_costs.items():
+            share = 1.0 if stage == self._counts else loss.correlation(self._features(point, stage)[0], full) ** 2
+            worth[stage] = math.log(max(share, 1e-12)) - cost
+        return max(worth, key=lambda stage: worth[stage])

@@ -10,17 +10,18 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.campaign import ENDLESS_S, Action, Campaign, Cancel, Command, Decision, Mask, Outcome, Start, Wait
+from rlctl.core.campaign import Action, Campaign, Cancel, Command, Decision, Mask, Outcome, Start, Wait
 from rlctl.core.errors import ConfigError
 from rlctl.core.findings import Findings
 from rlctl.core.machine import Capacity, Machine
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl_envs.search.answers import Evaluate, Pause, Stop, understood
 from rlctl_envs.search.evaluation_rows import evaluation_row, findings, shown_choice
-from rlctl_envs.search.objective import SearchObjective
+from rlctl_envs.search.objective import Assessment, SearchObjective
 from rlctl_envs.search.options import SearchOptions
-from rlctl_envs.search.parameters import Floats, SearchSpace
 from rlctl_envs.search.proposals import LAYOUT, Proposal, observe, offered
-from rlctl_envs.search.search_state import SearchState
+from rlctl_envs.search.search_goal import SearchGoal
+from rlctl_envs.search.search_state import SearchState, Space
 from rlctl_envs.search.trials import Trial, TrialStatus
 
 Specify = Callable[[Trial], TaskSpec]
@@ -30,6 +31,7 @@ LATE = (1.5, 3.0, 6.0, 12.0, 24.0)
 """A decision asks whether to stop a run when it has taken so many times the median of its stage."""
 
 _MOST_REPEATED = 10
+_USUAL_S, _USUAL_EVALUATIONS = 60.0, 50
 
 
 class SearchCampaign(Campaign):
@@ -58,7 +60,7 @@ class SearchCampaign(Campaign):
     def __init__(
         self,
         options: SearchOptions,
-        space: SearchSpace,
+        space: Space,
         objective: SearchObjective,
         resources: Sequence[Sequence[Resources]],
         specify: Specify,
@@ -73,7 +75,8 @@ class SearchCampaign(Campaign):
         self.layout = LAYOUT
         self.action_space = gymnasium.spaces.Discrete(LAYOUT.choices)
         self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (LAYOUT.length,), np.float32)
-        self.goal = options.until.found or (1 if options.until.value is not None else None)
+        self._goal = SearchGoal(options.until, objective)
+        self.goal = self._goal.number
         self.masked = self.repeated = 0
         self.begin(Capacity())
 
@@ -81,29 +84,40 @@ class SearchCampaign(Campaign):
 
     def begin(self, capacity: Capacity) -> None:
         """Learn the machine."""
-        until = self.options.until
+        until, options = self.options.until, self.options
         budget = until.node_seconds if until.node_hours is None else 3600.0 * until.node_hours
-        allocation_s = math.inf if self.options.allocation_s is None else self.options.allocation_s
-        budget_s = math.inf if budget is None else budget / capacity.nodes
-        self.deadline_s = min(allocation_s, budget_s, ENDLESS_S)
-        self.reward_scale = 1.0 / (budget or self.deadline_s * capacity.nodes)
-        self.state = SearchState(self.options, self._space, self._objective, self._resources, capacity, self._seed)
-        self.state.deadline_s = self.deadline_s
+        allocation_s = math.inf if options.allocation_s is None else options.allocation_s
+        self.deadline_s = min(allocation_s, math.inf if budget is None else budget / capacity.nodes)
+        state = SearchState(
+            options, self._space, self._objective, self._resources, capacity, self._walltimes, self._seed
+        )
+        self.state = state
+        state.deadline_s = self.deadline_s
+        self.reward_scale = 1.0 / (capacity.nodes * min(self.deadline_s, self._usual_s(state)))
         self._decision: Decision | None = None
         self._offered: list[Proposal | None] | None = None
         self._changed = True
+        self._subjects: dict[TaskId, Trial] = {}
         self._asked: dict[TaskId, int] = {}
         self._in_a_row = 0
         self._stopped_by = ""
+        self._goal.forget()
+
+    def _usual_s(self, state: SearchState) -> float:
+        """Seconds that a search takes about, to scale rewards where there is no budget in time."""
+        need, walltime_s = state.resources[state.counts][0], self._walltimes[state.counts]
+        parallel = max(1.0, state.capacity.nodes / max(state.nodes(need), 1e-9))
+        each_s = _USUAL_S if walltime_s is None else 0.2 * walltime_s
+        return each_s * max(1.0, (self.options.until.evaluations or _USUAL_EVALUATIONS) / parallel)
 
     def on_time(self, time_s: float) -> None:
         """The clock stands at ``time_s``; runs may be late."""
         state = self.state
         state.now_s = max(state.now_s, time_s)
         for trial in state.running.values():
-            if state.now_s >= self._late_s(trial) and state.subject is None:
+            if state.now_s >= self._late_s(trial):
                 self._asked[trial.uid] = self._asked.get(trial.uid, 0) + 1
-                state.subject = trial
+                self._subjects[trial.uid] = trial
 
     @property
     def wake_s(self) -> float:
@@ -122,7 +136,7 @@ class SearchCampaign(Campaign):
             return
         if event.progress is not None:
             trial.progress.append((event.time_s, float(event.progress["progress"])))
-            self.state.subject = trial
+            self._subjects[trial.uid] = trial
         elif event.result is not None:
             self._ended(trial, event)
         elif event.state is TaskState.RUNNING:
@@ -134,72 +148,69 @@ class SearchCampaign(Campaign):
         """What to do about a run, or what to start."""
         if self._decision is None and not self.outcome().ended:
             state = self.state
-            if state.subject is not None and state.subject.uid not in state.running:
-                state.subject = None
-            if state.subject is None and not (self._changed and self._startable()):
-                return None
+            about = next((trial for uid, trial in self._subjects.items() if uid in state.running), None)
+            if about is None:
+                self._subjects.clear()
+                if not (self._changed and self._startable()):
+                    return None
+            state.subject = about
             fields = {
                 "state": state,
                 "running": len(state.running),
                 "ended": len(state.trials) - len(state.running),
                 "best": None if state.best is None else state.best.number,
-                "asks_about": None if state.subject is None else state.subject.number,
+                "asks_about": None if about is None else about.number,
             }
             self._offered = None
             self._decision = Decision("search", state.now_s, fields, observe=self._observe)
         return self._decision
 
+    def refuses(self, action: Action) -> str | None:
+        """Why an action is not allowed at the open decision."""
+        answer = understood(self.state, self._named(action))
+        return answer if isinstance(answer, str) else None
+
+    def excuses(self, event: Event) -> bool:
+        """Whether a failure only says that a point cannot be evaluated."""
+        trial = self.state.running.get(event.uid)
+        if trial is None or event.result is None or event.result.failure is None:
+            return False
+        return self._consequence(trial.stage, event.result.failure) == "infeasible"
+
     def apply(self, action: Action) -> list[Command]:
         """Start an evaluation, stop a run, or wait."""
         state, about = self.state, self.state.subject
+        answer = understood(state, self._named(action))
         self._decision, state.subject = None, None
-        named = self._named(action)
-        if "stop" in named:
-            trial = next((t for t in state.running.values() if t.number == named["stop"]), None)
-            if trial is not None:
-                return [Cancel(trial.uid)]
+        if about is not None:
+            self._subjects.pop(about.uid, None)
+        if isinstance(answer, str):
             self.masked += 1
-            return [Wait()]
-        if "evaluate" in named:
-            commands = self._evaluate(named)
+            if about is not None:
+                return [Wait()]
+            answer = self._random() or Pause()
+        if isinstance(answer, Stop):
+            return [Cancel(answer.trial.uid)]
+        if isinstance(answer, Evaluate):
+            commands = self._evaluate(answer)
             if commands is not None:
                 return commands
-        elif about is not None or state.running:  # to wait
-            self._changed = self._changed and about is not None
-            return [Wait()]
-        self.masked += 1
-        return self._evaluate({"evaluate": self._random()}) or [Wait()]
+        self._changed = self._changed and about is not None
+        return [Wait()]
 
     def outcome(self) -> Outcome:
         """How it stands."""
-        state, until = self.state, self.options.until
-        results = state.results
-        feasible = [assessment for _, assessment in results if assessment.feasible]
-        best = (
-            min((assessment.losses[0] for assessment in feasible), default=math.inf)
-            if self._objective.names
-            else math.inf
-        )
-        found = len(feasible) if self._objective.finds else 0
-        reached = (until.found is not None and found >= until.found) or (
-            until.value is not None and best <= self._objective.signs[0] * until.value
-        )
-        successes = found if self._objective.finds else int(reached) if until.value is not None else len(feasible)
-        over = (
-            bool(self._stopped_by)
-            or state.now_s >= self.deadline_s
-            or (until.evaluations is not None and len(results) >= until.evaluations)
-            or (until.no_improvement is not None and self._since_improvement() >= until.no_improvement)
-            or (not state.running and not self._startable())
-        )
+        state, goal = self.state, self._goal
+        reached = goal.reached(state)
+        over = bool(self._stopped_by) or goal.over(state) or (not state.running and not self._startable())
         counts = dict.fromkeys(TrialStatus, 0)
         for trial in state.trials:
             counts[trial.status] += 1
         extra = {f"evaluations_{status.value}": float(count) for status, count in counts.items()}
         extra |= {"masked_actions": float(self.masked), "repeated_points": float(self.repeated)}
-        if math.isfinite(best):
-            extra["best"] = self._objective.signs[0] * best
-        return Outcome(reached or over, reached, successes, 0.0, extra)
+        if (best := goal.best(state)) is not None:
+            extra["best"] = best
+        return Outcome(reached or over, reached, goal.successes(state), 0.0, extra)
 
     # What people see.
 
@@ -235,13 +246,21 @@ class SearchCampaign(Campaign):
             trial.kind, trial.message = str(result.values["kind"]), str(result.values["message"])
             self._no_result(trial, result.values["then"])
         else:
-            trial.results = result.values["outputs"]
-            try:
-                trial.assessment = self._objective.assess({**trial.values, **trial.results})
-                trial.status = TrialStatus.DONE
-            except ConfigError as error:
-                trial.status, trial.kind, trial.message = TrialStatus.FAILED, "read", str(error)
+            self._assess(trial, result.values)
         self.state.ended(trial)
+
+    def _assess(self, trial: Trial, values: Mapping[str, Any]) -> None:
+        """Say what results are worth; those of a twin say it themselves, and which goals they reach."""
+        trial.results = values.get("outputs", {})
+        try:
+            if "losses" in values:
+                trial.assessment = Assessment(tuple(values["losses"]), tuple(values["margins"]))
+                self._goal.note(values["reached"])
+            else:
+                trial.assessment = self._objective.assess({**trial.values, **trial.results})
+            trial.status = TrialStatus.DONE
+        except ConfigError as error:
+            trial.status, trial.kind, trial.message = TrialStatus.FAILED, "read", str(error)
 
     def _no_result(self, trial: Trial, then: str) -> None:
         trial.status = TrialStatus.INFEASIBLE if then == "infeasible" else TrialStatus.FAILED
@@ -255,27 +274,11 @@ class SearchCampaign(Campaign):
             return math.inf
         return trial.started_s + LATE[asked] * median_s
 
-    def _since_improvement(self) -> int:
-        """Results that count since the best of them."""
-        best, since = math.inf, 0
-        for _, assessment in self.state.results:
-            since += 1
-            if assessment.feasible and assessment.losses and assessment.losses[0] < best:
-                best, since = assessment.losses[0], 0
-        return since
-
     # Decisions.
 
     def _startable(self) -> bool:
         """Whether any evaluation can start now."""
-        return not self.state.exhausted and any(
-            self.state.fitting(stage) and self._in_time(stage, None) for stage in range(len(self._resources))
-        )
-
-    def _in_time(self, stage: int, walltime_s: float | None) -> bool:
-        """Whether a run would reach its walltime before the allocation ends."""
-        limit_s = self._walltimes[stage] if walltime_s is None else walltime_s
-        return self.options.start_late or limit_s is None or self.state.now_s + limit_s <= self.deadline_s
+        return not self.state.exhausted and any(self.state.fitting(stage) for stage in range(len(self._resources)))
 
     def _observe(self) -> tuple[NDArray[np.float32], Mask]:
         rows = self._rows()
@@ -293,52 +296,43 @@ class SearchCampaign(Campaign):
         row = self._rows()[index] if 0 <= index < LAYOUT.choices else None
         return {} if row is None else row.named(self.state)
 
-    def _random(self) -> Mapping[str, Any]:
-        """A random point that was not evaluated yet."""
-        rng = np.random.default_rng([self._seed, len(self.state.trials), self.masked])
-        points = self._space.sample(rng, 100)
-        new = [point for point in points if self.state.tried(point, self.state.counts) is None]
-        return self._space.values(new[0] if new else points[0])
-
-    def _evaluate(self, named: Mapping[str, Any]) -> list[Command] | None:
-        """The commands that start an evaluation; None: it is not possible."""
+    def _random(self) -> Evaluate | None:
+        """A random point that was not evaluated yet; None: nothing can start."""
         state = self.state
-        try:
-            point = self._space.point(named["evaluate"])
-            stage = state.stages.index(str(named.get("stage", state.stages[state.counts])))
-        except (ConfigError, ValueError, TypeError):
-            return None
+        stages = [state.counts, *range(len(state.stages))]
+        stage = next((stage for stage in stages if state.fitting(stage)), state.counts)
         fitting = state.fitting(stage)
-        need = next((need for need in fitting if _meant(need, named)), None)
-        walltime_s = named.get("walltime_s")
-        if need is None or not self._space.allowed(named["evaluate"]) or not self._in_time(stage, walltime_s):
-            return None
-        if not self.options.noisy and state.tried(point, stage) is not None:
+        point = state.untried(np.random.default_rng([self._seed, len(state.trials), self.masked, self.repeated]))
+        return Evaluate(point, stage, fitting[0]) if fitting and point is not None else None
+
+    def _evaluate(self, asked: Evaluate) -> list[Command] | None:
+        """The commands that start an evaluation; None: the point was evaluated before, and it is waited instead."""
+        state = self.state
+        if not self.options.noisy and state.tried(asked.point, asked.stage) is not None:
             self.repeated += 1
             self._in_a_row += 1
-            return [Wait()] if self._in_a_row < _MOST_REPEATED and state.running else None
+            if state.running and self._in_a_row < _MOST_REPEATED:
+                return None
+            other = self._random()
+            if other is None or state.tried(other.point, other.stage) is not None:
+                return None
+            asked = other
         self._in_a_row = 0
-        return [Start(self._specify(self._trial(point, stage, need, walltime_s))) for _ in range(self.options.repeats)]
+        return [Start(self._specify(self._trial(asked))) for _ in range(self.options.repeats)]
 
-    def _trial(self, point: Floats, stage: int, need: Resources, walltime_s: float | None) -> Trial:
+    def _trial(self, asked: Evaluate) -> Trial:
         number = len(self.state.trials)
         trial = Trial(
             number,
-            point,
-            self.state.key(point, stage),
-            self._space.values(point),
-            stage,
-            need,
+            asked.point,
+            self.state.key(asked.point, asked.stage),
+            self._space.values(asked.point),
+            asked.stage,
+            asked.need,
             TaskId(f"evaluation{number:05d}"),
-            self.state.nodes(need),
+            self.state.nodes(asked.need),
             self.state.now_s,
-            walltime_s=walltime_s,
+            walltime_s=asked.walltime_s,
         )
         self.state.add(trial)
         return trial
-
-
-def _meant(need: Resources, named: Mapping[str, Any]) -> bool:
-    """Whether an answer asks for these resources, as far as it says so."""
-    asked = (("ranks", need.ranks), ("cores", need.cores_per_rank), ("gpus", need.gpus_per_rank))
-    return all(named.get(name, value) == value for name, value in asked)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlctl.config.validation import check_options, did_you_mean, key_prefix
 from rlctl.core.campaign_factory import CampaignFactory
@@ -18,12 +20,19 @@ from rlctl.programs.configured import ConfiguredPrograms
 from rlctl.programs.options import NAME
 from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
 from rlctl_envs.search.campaign import SearchCampaign
+from rlctl_envs.search.candidates import CandidateTable
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions, StageOptions
 from rlctl_envs.search.parameters import SearchSpace
+from rlctl_envs.search.search_state import Space
+from rlctl_envs.search.synthetic_problem import SyntheticProblem
 from rlctl_envs.search.trials import Trial
+from rlctl_envs.search.twin import USUAL_S, SearchTwin
 
 _KEY = ("campaign", "options")
+_MOST_KEPT = 256
+"""Synthetic problems that are kept, since drawing one takes tens of milliseconds."""
+
 _LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
 
 
@@ -49,11 +58,12 @@ class Search(CampaignFactory):
     name = "search"
     version = 1
     runs_programs: ClassVar[bool] = True
-    default_policy = "random"
+    default_policy = "target_per_second"
+    default_fallback = "random_search"
 
     def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:
         self.options: SearchOptions = check_options(SearchOptions, options, ".".join(_KEY))
-        self.space = self._space()
+        self.space = self._space(programs.folder)
         self.stages = [self._stage(i, programs) for i in range(max(1, len(self.options.stages)))]
         names = [stage.name for stage in self.stages]
         if self.options.counts is not None and self.options.counts not in names:
@@ -64,6 +74,9 @@ class Search(CampaignFactory):
             for i, start in enumerate(self.options.starts):
                 with key_prefix((str(i),)):
                     self._check_start(start)
+        names = [stage.name for stage in self.stages]
+        self.counts = len(names) - 1 if self.options.counts is None else names.index(self.options.counts)
+        self._problems: dict[int, SyntheticProblem] = {}
 
     def check(self, capacity: Capacity, real: bool) -> None:
         """Refuse a machine on which a stage cannot run."""
@@ -117,7 +130,38 @@ class Search(CampaignFactory):
     def task(self, trial: Trial, seed: int) -> TaskSpec:
         """The task of a trial of instance ``seed``."""
         stage = self.stages[trial.stage]
-        return stage.program.task(trial.uid, self.request(trial, seed))
+        task = stage.program.task(trial.uid, self.request(trial, seed))
+        return replace(
+            task, parameters={"evaluation": trial.number, "stage": stage.name, "parameters": dict(trial.values)}
+        )
+
+    def problem(self, seed: int) -> SyntheticProblem:
+        """The synthetic problem of instance ``seed``."""
+        if seed not in self._problems:
+            if len(self._problems) >= _MOST_KEPT:
+                del self._problems[next(iter(self._problems))]
+            self._problems[seed] = SyntheticProblem(self.options, self.space, self.objective, self.counts, seed)
+        return self._problems[seed]
+
+    def task_model(self, seed: int) -> SearchTwin:
+        """What the evaluations of instance ``seed`` would give."""
+        program = self.stages[self.counts].program.options
+        kinds = [kind.then for stage in self.stages for kind in stage.program.options.failures.values()]
+        return SearchTwin(
+            self.problem(seed),
+            self.space,
+            [stage.name for stage in self.stages],
+            self.counts,
+            list(zip(self.objective.names, self.objective.signs, strict=True)),
+            "infeasible" in kinds,
+            USUAL_S if program.walltime_s is None else 0.2 * program.walltime_s,
+            None if program.progress is None else program.progress.every_s,
+            seed,
+        )
+
+    def privileged(self, seed: int) -> NDArray[np.float32]:
+        """Hidden quantities of the synthetic problem, [9]."""
+        return np.array(self.problem(seed).hidden(), np.float32)
 
     def request(self, trial: Trial, seed: int) -> EvaluationRequest:
         """What a trial of instance ``seed`` asks of its program."""
@@ -134,24 +178,33 @@ class Search(CampaignFactory):
 
     # Making it.
 
-    def _space(self) -> SearchSpace:
+    def _space(self, folder: Path) -> Space:
         options = self.options
-        for name in options.parameters:
-            if not NAME.fullmatch(name) or name in BUILT_IN:
-                why = "every program has this placeholder" if name in BUILT_IN else "use letters, digits and _"
-                raise ConfigError(f"{name!r} cannot name a parameter: {why}", (*_KEY, "parameters", name))
+        if (options.candidates is None) == (not options.parameters):
+            raise ConfigError("give parameters, or candidates in place of them", (*_KEY, "parameters"))
+        space: Space
         with key_prefix(_KEY):
-            try:
-                return SearchSpace(options.parameters, options.constraints)
-            except ConfigError as error:
-                raise ConfigError(error.problem, ("constraints",)) from None
+            if options.candidates is not None:
+                space = CandidateTable(options.candidates, folder, options.constraints)
+            else:
+                try:
+                    space = SearchSpace(options.parameters, options.constraints)
+                except ConfigError as error:
+                    raise ConfigError(error.problem, ("constraints",)) from None
+        for name in space.names:
+            if not NAME.fullmatch(name) or name in BUILT_IN:
+                key = ("parameters", name) if options.candidates is None else ("candidates", "file")
+                what = "a parameter" if options.candidates is None else "a column of candidates"
+                why = "every program has this placeholder" if name in BUILT_IN else "use letters, digits and _"
+                raise ConfigError(f"{name!r} cannot name {what}: {why}", (*_KEY, *key))
+        return space
 
     def _stage(self, number: int, programs: ConfiguredPrograms) -> Stage:
         given = bool(self.options.stages)
         stage = self.options.stages[number] if given else StageOptions(name="")
         key: Key = (*_KEY, "stages", str(number))
         name, options = programs.options(stage.program, (*key, "program") if given else programs.key("program"))
-        taken = next((n for n in stage.values if n in self.options.parameters or n in BUILT_IN), None)
+        taken = next((n for n in stage.values if n in self.space.names or n in BUILT_IN), None)
         if taken is not None:
             raise ConfigError("is a parameter, or a placeholder of every program", (*key, "values", taken))
         program = programs.program(name, {*self.space.names, *stage.values})

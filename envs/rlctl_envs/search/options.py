@@ -6,22 +6,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from rlctl_envs.search.candidates import CandidatesOptions
 from rlctl_envs.search.objective import ObjectiveOptions
 from rlctl_envs.search.parameters import Parameter, SearchSection
-
-
-class CandidatesOptions(SearchSection):
-    """A table of candidates, in place of parameters.
-
-    Attributes:
-        file: CSV, or Parquet if ``pyarrow`` is installed; each row is a candidate, each column a placeholder.
-        features: columns with numbers that models read; empty: all columns of numbers.
-        name: column that names a candidate; null: its row.
-    """
-
-    file: str
-    features: list[str] = Field(default_factory=list)
-    name: str | None = None
 
 
 class StageOptions(SearchSection):

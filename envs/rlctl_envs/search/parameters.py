@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +17,12 @@ from rlctl.core.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Value = float | int | str | bool
+
+MOST_LISTED = 50_000
+"""Points of a finite space that are listed, to find those that are left."""
+
+RANDOM = 384
+"""Random points among the candidates for the next evaluation."""
 
 
 class SearchSection(BaseModel):
@@ -68,6 +74,18 @@ class RangeParameter(SearchSection):
         low, high = self._ends()
         return ((math.log(value) if self.log else float(value)) - low) / (high - low)
 
+    def snapped(self, units: Floats) -> Floats:
+        """Where the values of these units lie."""
+        return np.array([self.unit(self.value(u)) for u in units]) if self.integer else units
+
+    def column(self, units: Floats) -> NDArray[Any]:
+        """The values of these units."""
+        return np.array([self.value(u) for u in units], np.float64)
+
+    def places(self, numbers: NDArray[np.int64]) -> Floats:
+        """Units of the values with these numbers, from the lowest one on, of an integer."""
+        return np.array([self.unit(int(self.low) + int(n)) for n in numbers])
+
     def _ends(self) -> tuple[float, float]:
         half = 0.5 if self.integer else 0.0
         low, high = self.low - half, self.high + half
@@ -91,6 +109,14 @@ class ChoiceParameter(SearchSection):
         """The middle of the share of a value."""
         return _middle(self.choices, value)
 
+    def column(self, units: Floats) -> NDArray[Any]:
+        """The values of these units."""
+        return _column(self.choices, units)
+
+    def places(self, numbers: NDArray[np.int64]) -> Floats:
+        """Units of the values with these numbers."""
+        return np.asarray((numbers + 0.5) / len(self.choices))
+
 
 class OrderedParameter(SearchSection):
     """One of several values whose order means something.
@@ -109,9 +135,23 @@ class OrderedParameter(SearchSection):
         """The middle of the share of a value."""
         return _middle(self.ordered, value)
 
+    def column(self, units: Floats) -> NDArray[Any]:
+        """The values of these units."""
+        return _column(self.ordered, units)
+
+    def places(self, numbers: NDArray[np.int64]) -> Floats:
+        """Units of the values with these numbers."""
+        return np.asarray((numbers + 0.5) / len(self.ordered))
+
 
 def _share(values: Sequence[Value], u: float) -> Value:
     return values[min(int(u * len(values)), len(values) - 1)]
+
+
+def _column(values: Sequence[Value], units: Floats) -> NDArray[Any]:
+    numbers = all(isinstance(value, int | float) for value in values)
+    found = np.array(values, np.float64 if numbers else np.object_)
+    return np.asarray(found[np.minimum((units * len(values)).astype(int), len(values) - 1)])
 
 
 def _middle(values: Sequence[Value], value: Any) -> float:
@@ -153,8 +193,11 @@ class SearchSpace:
         """Number of the parameter behind each feature."""
         self.finite = math.prod(self._count(parameter) for parameter in self._parameters)
         """Number of different points; infinite if a parameter is continuous."""
+        self._designs: dict[tuple[Any, ...], Floats] = {}
+        self._listed: Floats | None = None
         if constraints:
             self.sample(np.random.default_rng(0), 1)
+            self.finite = len(self.all_points()) or self.finite
 
     def values(self, point: Floats) -> dict[str, Value]:
         """Values of the parameters at a point."""
@@ -176,6 +219,11 @@ class SearchSpace:
                 raise ConfigError(f"{name}: {error}") from None
         return np.array(units)
 
+    @property
+    def dimension(self) -> int:
+        """Number of things that vary, for the size of a first design."""
+        return len(self.names)
+
     def allowed(self, values: Mapping[str, Any]) -> bool:
         """Whether all constraints hold."""
         return all(bool(constraint(values)) for constraint in self._constraints)
@@ -191,10 +239,14 @@ class SearchSpace:
                 count = len(parameter.ordered)
                 columns.append((np.minimum((units * count).astype(int), count - 1) / (count - 1))[:, None])
             elif parameter.integer:
-                columns.append(np.array([parameter.unit(parameter.value(u)) for u in units])[:, None])
+                columns.append(parameter.snapped(units)[:, None])
             else:
                 columns.append(units[:, None])
         return np.concatenate(columns, axis=1) if columns else np.zeros((len(points), 0))
+
+    def identities(self, points: Floats) -> list[tuple[int, ...]]:
+        """For each point, numbers that are the same for all points with equal values."""
+        return [tuple(row) for row in np.round(self.features(points) * 1e9).astype(np.int64).tolist()]
 
     def sample(self, rng: np.random.Generator, count: int) -> Floats:
         """Random points that fulfil the constraints, [count, parameters].
@@ -202,29 +254,64 @@ class SearchSpace:
         Raises:
             ConfigError: fewer than one in 10,000 does.
         """
-        return self.accept(lambda n: rng.random((n, len(self.names))), count)
+        return self._accept(lambda n: rng.random((n, len(self.names))), count)
 
-    def accept(self, draw: Any, count: int) -> Floats:
+    def spread(self, seed: int, index: int) -> Floats:
+        """Point ``index`` of a scrambled Sobol sequence, of those that fulfil the constraints."""
+        key = ("sobol", seed)
+        known = self._designs.get(key)
+        if known is None or len(known) <= index:
+            sobol = qmc.Sobol(len(self.names), rng=np.random.default_rng([seed, 1]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is balanced for powers of 2 only
+                known = self._designs[key] = self._accept(sobol.random, 2 * index + 32)
+        return np.asarray(known[index % len(known)])
+
+    def latin_hypercube(self, seed: int, index: int, size: int) -> Floats:
+        """Point ``index`` of Latin hypercubes of ``size`` points each, one after the other."""
+        block, place = divmod(index, size)
+        key = ("latin_hypercube", seed, size, block)
+        if key not in self._designs:
+            cube = qmc.LatinHypercube(len(self.names), rng=np.random.default_rng([seed, 2, block]))
+            self._designs[key] = self._accept(lambda n: cube.random(max(size, n)), size)
+        known = self._designs[key]
+        return np.asarray(known[place % len(known)])
+
+    def all_points(self) -> Floats:
+        """Every point that fulfils the constraints, where there are at most ``MOST_LISTED``; else none."""
+        if self._listed is None:
+            self._listed = np.zeros((0, len(self.names)))
+            if self.finite <= MOST_LISTED:
+                counts = [int(self._count(parameter)) for parameter in self._parameters]
+                places = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), axis=-1).reshape(-1, len(counts))
+                units = [p.places(column) for p, column in zip(self._parameters, places.T, strict=True)]
+                points = np.stack(units, axis=1)
+                self._listed = points[self._fulfilling(points)]
+        return self._listed
+
+    def _fulfilling(self, points: Floats) -> NDArray[np.bool_]:
+        if not self._constraints or not len(points):
+            return np.ones(len(points), np.bool_)
+        columns = {n: p.column(u) for n, p, u in zip(self.names, self._parameters, points.T, strict=True)}
+        good = np.ones(len(points), np.bool_)
+        for constraint in self._constraints:
+            good &= np.broadcast_to(np.asarray(constraint(columns), np.bool_), good.shape)
+        return good
+
+    def _accept(self, draw: Callable[[int], Floats], count: int) -> Floats:
         """The first points of a sequence that fulfil the constraints; ``draw(n)`` gives its next n."""
         if not self._constraints:
-            return np.asarray(draw(count))
+            return np.asarray(draw(count))[:count]
         kept: list[Floats] = []
         for _ in range(20):
             points = draw(max(count, 500))
-            kept += [point for point in points if self.allowed(self.values(point))]
+            kept += list(points[self._fulfilling(points)])
             if len(kept) >= count:
                 return np.array(kept[:count])
         if not kept:
             texts = "; ".join(constraint.text for constraint in self._constraints)
             raise ConfigError(f"none of 10,000 random points fulfils {texts}: correct them, or narrow the parameters")
         return np.array(kept)
-
-    def spread(self, seed: int, index: int) -> Floats:
-        """Point ``index`` of a scrambled Sobol sequence, of those that fulfil the constraints."""
-        sobol = qmc.Sobol(len(self.names), rng=np.random.default_rng([seed, 1]))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is balanced for powers of 2 only
-            return np.asarray(self.accept(sobol.random, index + 1)[index])
 
     def near(self, point: Floats, width: float, rng: np.random.Generator, count: int) -> Floats:
         """Points around another one: some of its parameters are drawn anew, numbers from a normal distribution.
@@ -238,9 +325,7 @@ class SearchSpace:
             if isinstance(parameter, ChoiceParameter):
                 moved[:, i] = rng.random(count)
         points = np.where(changed, moved, point)
-        if self._constraints:
-            points = np.array([p for p in points if self.allowed(self.values(p))]).reshape(-1, len(self.names))
-        return points
+        return np.asarray(points[self._fulfilling(points)])
 
     @staticmethod
     def _count(parameter: Parameter) -> float:

@@ -13,11 +13,17 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId
 from rlctl.executors.pool import NodePool
 from rlctl.surrogates.search_model import Evaluated, SearchModel
-from rlctl_envs.search.advice import NEAR, RANDOM, WIDTHS, Advice
+from rlctl_envs.search.advice import NEAR, WIDTHS, Advice
+from rlctl_envs.search.candidates import CandidateTable
 from rlctl_envs.search.objective import Assessment, SearchObjective, mean, pareto_front, scalarized
 from rlctl_envs.search.options import SearchOptions
-from rlctl_envs.search.parameters import Floats, SearchSpace
+from rlctl_envs.search.parameters import RANDOM, Floats, SearchSpace
 from rlctl_envs.search.trials import Trial, TrialStatus
+
+Space = SearchSpace | CandidateTable
+
+MOST_ROWS = 2000
+"""Rows of a table that are candidates for the next evaluation."""
 
 
 class SearchState:
@@ -34,16 +40,18 @@ class SearchState:
         running: those that run or are queued, by the name of their task.
         now_s, deadline_s: seconds since the campaign began; the end of the allocation.
         subject: the running trial that a decision is about; None: it is about what to start.
+        walltimes: for each stage, seconds after which a run is stopped; None: never.
         starts: points that are to be evaluated before any other.
     """
 
     def __init__(
         self,
         options: SearchOptions,
-        space: SearchSpace,
+        space: Space,
         objective: SearchObjective,
         resources: Sequence[Sequence[Resources]],
         capacity: Capacity,
+        walltimes: Sequence[float | None] = (),
         seed: int = 0,
     ) -> None:
         self.options, self.space, self.objective = options, space, objective
@@ -57,12 +65,16 @@ class SearchState:
         self.subject: Trial | None = None
         self.starts = [space.point(values) for values in options.starts]
         self.seed = seed
+        self.walltimes = [*walltimes] or [None] * len(self.stages)
         self._keys: dict[tuple[int, ...], Trial] = {}
         self._points: dict[tuple[int, ...], list[Trial]] = {}
         self._results: list[tuple[Trial, Assessment]] | None = None
         self._model: SearchModel | None = None
         self._learned = 0
         self._losses: list[float] = []
+
+    def __repr__(self) -> str:
+        return f"<{len(self.trials)} trials, {len(self.running)} running, at {self.now_s:g} s>"
 
     # What has been found.
 
@@ -115,9 +127,38 @@ class SearchState:
             return False
         return sum(key[0] == self.counts for key in self._keys) >= self.space.finite
 
+    @property
+    def started(self) -> int:
+        """Points that were started, repeats of an evaluation not counted."""
+        return len(self.trials) // self.options.repeats
+
     def fitting(self, stage: int) -> list[Resources]:
-        """Resources of a stage for which there is room now."""
+        """Resources of a stage for which there is room now; none, if it would not end before the allocation does."""
+        return self.room(stage) if self.in_time(stage, None) else []
+
+    def room(self, stage: int) -> list[Resources]:
+        """Resources of a stage that are free."""
         return [need for need in self.resources[stage] if sum(self.pool.room(need)) >= need.ranks]
+
+    def in_time(self, stage: int, walltime_s: float | None) -> bool:
+        """Whether a run would reach its walltime before the allocation ends."""
+        limit_s = self.walltimes[stage] if walltime_s is None else walltime_s
+        return self.options.start_late or limit_s is None or self.now_s + limit_s <= self.deadline_s
+
+    def untried(self, rng: np.random.Generator) -> Floats | None:
+        """A random point that was not evaluated yet at the stage that counts; None: there is none."""
+        points = self.space.sample(rng, 20)
+        if self.options.noisy:
+            return np.asarray(points[0])
+        new = self._new(points)
+        if not len(new):
+            new = self._new(self.space.all_points())
+        return np.asarray(new[int(rng.integers(len(new)))]) if len(new) else None
+
+    def _new(self, points: Floats) -> Floats:
+        """Those that were not evaluated yet at the stage that counts."""
+        new = [(self.counts, *identity) not in self._keys for identity in self.space.identities(points)]
+        return np.asarray(points[np.array(new, np.bool_)])
 
     def nodes(self, need: Resources) -> float:
         """Share of the machine that resources take, in nodes."""
@@ -140,15 +181,16 @@ class SearchState:
             resource = np.full(int(self._several), self._next_group(stage_groups))
             self._model = SearchModel(stage_groups, np.r_[stage_groups, resource], self.options.noisy, self.seed)
         ended = [trial for trial in self.trials if trial.ended_s is not None]
-        if len(ended) != self._learned or len(self.objective.names) > 1:
+        if len(ended) != self._learned or (weights is not None and len(self.objective.names) > 1):
             self._learned = len(ended)
+            ended.sort(key=lambda trial: (trial.ended_s or 0.0, trial.number))
             evaluated = self._evaluated(ended, weights)
             counting = [
                 trial.stage == self.counts and trial.assessment is not None and trial.assessment.feasible
                 for trial in ended
             ]
             self._losses = evaluated.losses[counting].tolist() if len(evaluated.losses) else []
-            self._model.learn(evaluated)
+            self._model.learn(evaluated, lambda count: self._evaluated(ended[:count], None))
         return self._model
 
     def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None) -> Advice:
@@ -173,18 +215,28 @@ class SearchState:
         )
 
     def candidates(self, rng: np.random.Generator) -> Floats:
-        """Points that were not evaluated yet: random ones, and some near the best."""
-        best = self.best or (self.front[0] if self.front else None)
+        """Points that were not evaluated yet: random ones, some near the best, and those of cheaper stages."""
+        best = self.best or (self.front[int(rng.integers(len(self.front)))] if self.front else None)
         near = [self.space.near(best.point, width, rng, NEAR) for width in WIDTHS] if best is not None else []
-        points = np.vstack([self.space.sample(rng, RANDOM), *near])
-        if self.options.noisy or not math.isfinite(self.space.finite):
+        cheap = [trial.point for trial in self.trials if trial.stage != self.counts and trial.assessment is not None]
+        count = MOST_ROWS if isinstance(self.space, CandidateTable) else RANDOM
+        points = np.vstack([self.space.sample(rng, count), *near, *cheap])
+        if self.options.noisy:
             return points
-        new = [point for point in points if self.tried(point, self.counts) is None]
-        return np.array(new) if new else points[:1]
+        new = self._new(points)
+        if not len(new):
+            left = self.untried(rng)
+            return points[:1] if left is None else left[None]
+        return new
 
     def cost_of(self, point: Floats, stage: int, need: Resources) -> float:
         """Logarithm of the node-seconds that an evaluation is predicted to take."""
         return float(self.model().log_cost(self.cost_features(point[None], stage, need))[0][0])
+
+    def seconds_of(self, point: Floats, stage: int, need: Resources) -> tuple[float, float]:
+        """Predicted seconds of an evaluation, and the standard deviation of their logarithm."""
+        mean, deviation = self.model().log_cost(self.cost_features(point[None], stage, need))
+        return math.exp(float(mean[0])) / max(self.nodes(need), 1e-9), float(deviation[0])
 
     def features(self, points: Floats, stage: int) -> Floats:
         """Of points at a stage, for models, [points, features]."""
@@ -206,7 +258,7 @@ class SearchState:
 
     def pending(self) -> Floats:
         """Features of the trials that run."""
-        return _rows([self.features(trial.point[None], trial.stage) for trial in self.running.values()])
+        return self._trial_features(list(self.running.values()))
 
     # What happens.
 
@@ -237,7 +289,7 @@ class SearchState:
 
     def key(self, point: Floats, stage: int) -> tuple[int, ...]:
         """The same for all points with equal values of the parameters, different from those of other stages."""
-        return (stage, *(np.round(self.space.features(point[None])[0] * 1e9).astype(np.int64).tolist()))
+        return (stage, *self.space.identities(point[None])[0])
 
     def _evaluated(self, ended: Sequence[Trial], weights: Sequence[float] | None) -> Evaluated:
         count, k = len(ended), len(self.objective.names)
@@ -249,19 +301,25 @@ class SearchState:
         known = np.isfinite(losses).all(axis=1)
         if k > 1 and known.any():
             single[known] = scalarized(losses[known], weights or [1.0 / k] * k)
+        x = self._trial_features(ended)
+        sizes = np.array([0.25 * math.log2(max(trial.nodes, 1e-9)) for trial in ended])
         return Evaluated(
-            x=_rows([self.features(trial.point[None], trial.stage) for trial in ended]),
+            x=x,
             losses=single,
             margins=margins,
             succeeded=np.array([trial.assessment is not None for trial in ended], np.bool_),
-            cost_x=_rows([self.cost_features(trial.point[None], trial.stage, trial.resources) for trial in ended]),
+            cost_x=np.hstack([x, sizes[:, None]]) if self._several else x,
             cost=np.array([trial.node_seconds for trial in ended]),
         )
+
+    def _trial_features(self, trials: Sequence[Trial]) -> Floats:
+        if not trials:
+            return np.zeros((0, 0))
+        x = self.space.features(np.array([trial.point for trial in trials]))
+        if len(self.stages) == 1:
+            return x
+        return np.hstack([x, np.eye(len(self.stages))[[trial.stage for trial in trials]]])
 
     @staticmethod
     def _next_group(groups: Any) -> int:
         return int(max(groups, default=-1)) + 1
-
-
-def _rows(rows: Sequence[Floats]) -> Floats:
-    return np.vstack(rows) if rows else np.zeros((0, 0))

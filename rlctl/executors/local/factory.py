@@ -33,6 +33,10 @@ class Local(BackendFactory):
         self.options.check_installed(specs)
         return []
 
+    def command(self, spec: TaskSpec) -> list[str]:
+        """See ``BackendFactory``."""
+        return self.options.command(spec)
+
     def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> LocalBackend:
         """See ``BackendFactory``."""
         return LocalBackend(capacity, workdir, self.options, pool=pool, first_node=first_node)

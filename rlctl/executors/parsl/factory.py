@@ -57,6 +57,10 @@ class Parsl(BackendFactory):
         executor = load_executor(self.options.config, self.options.label)
         return ParslBackend(executor, capacity, workdir, self.options, pool=pool)
 
+    def command(self, spec: TaskSpec) -> list[str]:
+        """See ``BackendFactory``."""
+        return self.options.command(spec)
+
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
         """See ``BackendFactory``."""
         return self.options.check_elsewhere(specs)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rlctl.core.errors import LaunchError
 from rlctl.core.machine import Capacity
-from rlctl.core.task import TaskSpec
+from rlctl.core.task import Resources, TaskSpec
 from rlctl.executors.factory import BackendFactory
 from rlctl.executors.local.backend import LocalBackend
 from rlctl.executors.slurm.backend import slurm_backend
@@ -41,6 +42,11 @@ class Slurm(BackendFactory):
     def check_programs(self, specs: Sequence[TaskSpec]) -> list[str]:
         """Notes on what is not installed on this machine; the nodes may have it."""
         return self.options.check_elsewhere(specs)
+
+    def command(self, spec: TaskSpec) -> list[str]:
+        """A program as a step, without what follows from the allocation."""
+        alone = replace(spec, resources=Resources())
+        return ["srun", f"--ntasks={spec.resources.ranks}", *self.options.command(alone)]
 
     def backend(self, capacity: Capacity, workdir: Path, pool: str = "", first_node: int = 0) -> LocalBackend:
         """The backend, which takes the job's nodes or submits jobs when it is opened."""

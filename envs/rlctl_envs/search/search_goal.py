@@ -1,0 +1,81 @@
+"""Whether a search has reached its goal, or ends without."""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+
+from rlctl_envs.search.objective import SearchObjective
+from rlctl_envs.search.options import UntilOptions
+from rlctl_envs.search.search_state import SearchState
+
+MOST_ON_TWIN = 1000
+"""Points that a search on a twin evaluates at most, should it be without end."""
+
+
+class SearchGoal:
+    """What ``until`` says, and on a twin, the goals of searches that have none.
+
+    Attributes:
+        number: successes that reach the goal; None: there is no such goal.
+    """
+
+    def __init__(self, until: UntilOptions, objective: SearchObjective) -> None:
+        self._until, self._objective = until, objective
+        self.number = until.found or (1 if until.value is not None else None)
+        self._of_twin: list[bool] = []
+
+    def forget(self) -> None:
+        """Another search begins."""
+        self._of_twin = []
+
+    def note(self, reached: list[bool]) -> None:
+        """A result on a twin, where it is known which goals it reaches."""
+        self._of_twin = [old or new for old, new in zip_longest(self._of_twin, reached, fillvalue=False)]
+
+    def best(self, state: SearchState) -> float | None:
+        """The best value of the first objective; None: nothing feasible was found."""
+        losses = [a.losses[0] for _, a in state.results if a.feasible and a.losses]
+        return self._objective.signs[0] * min(losses) if losses else None
+
+    def reached(self, state: SearchState) -> bool:
+        """Whether the goal is reached."""
+        until = self._until
+        if until.found is not None and self._found(state) >= until.found:
+            return True
+        if until.value is not None:
+            best, sign = self.best(state), self._objective.signs[0]
+            return best is not None and sign * best <= sign * until.value
+        return self.number is None and bool(self._of_twin) and all(self._of_twin)
+
+    def successes(self, state: SearchState) -> int:
+        """Results that fulfil the condition; the goal, if it is a value or that of a twin; else feasible results."""
+        if self._objective.finds or (self._until.value is None and not self._of_twin):
+            return self._found(state)
+        return int(self.reached(state))
+
+    def over(self, state: SearchState) -> bool:
+        """Whether the search ends, though its goal is not reached."""
+        until = self._until
+        return (
+            state.now_s >= state.deadline_s
+            or (until.evaluations is not None and len(state.results) >= until.evaluations)
+            or (until.no_improvement is not None and self._since_improvement(state) >= until.no_improvement)
+            or (bool(self._of_twin) and state.started >= MOST_ON_TWIN)
+        )
+
+    def _found(self, state: SearchState) -> int:
+        return sum(assessment.feasible for _, assessment in state.results)
+
+    def _since_improvement(self, state: SearchState) -> int:
+        """Results that count since the newest that no earlier one was as good as."""
+        best: list[tuple[float, ...]] = []
+        since = 0
+        for _, assessment in state.results:
+            since += 1
+            losses = assessment.losses or (-math.inf,)
+            as_good = any(all(a <= b for a, b in zip(one, losses, strict=True)) for one in best)
+            if assessment.feasible and (not as_good or not assessment.losses):
+                best.append(losses)
+                since = 0
+        return since

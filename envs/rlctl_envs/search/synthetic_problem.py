@@ -1,0 +1,217 @@
+"""Synthetic problems: what evaluations of a program that is not there would give, take, and fail at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl_envs.search.objective import SearchObjective
+from rlctl_envs.search.options import SearchOptions
+from rlctl_envs.search.parameters import Floats
+from rlctl_envs.search.search_state import Space
+
+SAMPLED = 4096
+"""Points by which a problem is scaled and its target is chosen."""
+
+_FREQUENCIES = 96
+USUAL_EVALUATIONS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothField:
+    """A function drawn from a Gaussian process, by random Fourier features (Rahimi and Recht 2007).
+
+    Attributes:
+        frequencies: [features, m].
+        phases, amplitudes: [m].
+    """
+
+    frequencies: Floats
+    phases: Floats
+    amplitudes: Floats
+
+    @classmethod
+    def draw(cls, groups: NDArray[np.int64], rng: np.random.Generator, roughness: float) -> SmoothField:
+        """Draw one.
+
+        Args:
+            groups: number of the parameter behind each feature.
+            roughness: how often it changes over the space, about.
+        """
+        count = int(groups.max(initial=-1)) + 1
+        rates = roughness * np.exp(0.6 * rng.standard_normal(count)) / math.sqrt(max(1, count))
+        # Student's t with 5 degrees of freedom is the spectrum of the Matern function of order 5/2.
+        heavy = np.sqrt(5.0 / rng.chisquare(5.0, _FREQUENCIES))
+        frequencies = rng.standard_normal((len(groups), _FREQUENCIES)) * rates[groups][:, None] * heavy
+        phases = rng.uniform(0.0, 2.0 * math.pi, _FREQUENCIES)
+        return cls(frequencies, phases, rng.standard_normal(_FREQUENCIES) * math.sqrt(2.0 / _FREQUENCIES))
+
+    def __call__(self, x: Floats) -> Floats:
+        """Values at features [n, features]."""
+        return np.asarray(np.cos(x @ self.frequencies + self.phases) @ self.amplitudes)
+
+
+@dataclass(frozen=True, slots=True)
+class Landscape:
+    """A smooth field over a bowl, standardized, then warped: small values stay near each other, large ones do not.
+
+    Attributes:
+        centre: of the bowl.
+        depth: of the bowl, in units of the field.
+        shift, scale: that standardize both.
+        skewness: of the warp.
+    """
+
+    field: SmoothField
+    centre: Floats
+    depth: float
+    shift: float
+    scale: float
+    skewness: float
+
+    @classmethod
+    def draw(cls, groups: NDArray[np.int64], sample: Floats, rng: np.random.Generator) -> Landscape:
+        """Draw one, standardized over a sample of features."""
+        field = SmoothField.draw(groups, rng, float(rng.uniform(2.0, 7.0)))
+        raw = cls(field, sample[int(rng.integers(len(sample)))], float(rng.uniform(0.0, 3.0)), 0.0, 1.0, 0.0)
+        values = raw(sample)
+        skewness = float(rng.uniform(0.0, 1.0))
+        return cls(field, raw.centre, raw.depth, float(values.mean()), float(values.std()) or 1.0, skewness)
+
+    def __call__(self, x: Floats) -> Floats:
+        """Values at features [n, features]."""
+        bowl = ((x - self.centre) ** 2).mean(axis=1)
+        z = (self.field(x) + self.depth * bowl - self.shift) / self.scale
+        return np.asarray(np.expm1(self.skewness * z) / self.skewness if self.skewness > 1e-6 else z)
+
+
+class SyntheticProblem:
+    """What evaluations of instance ``seed`` of a search give.
+
+    Attributes:
+        losses: of the objectives, without noise, as ``loss`` gives them.
+        noise: standard deviation of the noise of losses, in units of their spread.
+        duration_spread: standard deviation of the logarithm of durations over the space.
+        stuck: share of runs that take far longer than others at their point.
+        failing: share of the space in which evaluations fail.
+        biases: of the stages: share of their variance that the stage that counts has not.
+        costs: of the stages, as shares of that which counts.
+        serial: share of the work that does not scale with cores.
+        hits: share of the space that reaches the goal.
+    """
+
+    def __init__(
+        self, options: SearchOptions, space: Space, objective: SearchObjective, counts: int, seed: int
+    ) -> None:
+        rng = np.random.default_rng([seed, 4])
+        self._space, self._signs, self._counts = space, objective.signs, counts
+        sample = space.features(space.sample(rng, SAMPLED))
+        groups = space.groups
+        self.losses = [Landscape.draw(groups, sample, rng) for _ in objective.names]
+        self._conditions = [Landscape.draw(groups, sample, rng) for _ in range(objective.conditions)]
+        self._duration = Landscape.draw(groups, sample, rng)
+        self._failure = Landscape.draw(groups, sample, rng)
+        stages = max(1, len(options.stages))
+        self._bias_fields = [Landscape.draw(groups, sample, rng) for _ in range(stages)]
+        self.biases = [0.0 if s == counts else float(rng.uniform(0.05, 0.5)) for s in range(stages)]
+        ratios = np.exp(rng.uniform(math.log(0.03), math.log(0.3), stages))
+        self.costs = [float(np.prod(ratios[s:counts])) if s < counts else 1.0 for s in range(stages)]
+        self.noise = float(rng.uniform(0.05, 0.3)) if options.noisy else 0.0
+        self.duration_spread = float(np.exp(rng.uniform(math.log(0.1), math.log(1.8))))
+        self._follows_loss = float(rng.uniform(-0.7, 0.7))
+        self._tail = float(rng.uniform(0.0, 0.15))
+        self.stuck = float(rng.uniform(0.01, 0.08)) if rng.random() < 0.5 else 0.0
+        self.failing = float(rng.uniform(0.05, 0.3)) if rng.random() < 0.5 else 0.0
+        self.serial = float(rng.uniform(0.01, 0.3))
+        self.gpu_speed = float(np.exp(rng.uniform(0.0, math.log(8.0))))
+        self._failure_from = float(np.quantile(self._failure(sample), 1.0 - self.failing))
+        self.margin_shift = self._shift_conditions(sample, objective.finds, rng)
+        self._aim(options, sample, rng)
+
+    def _shift_conditions(self, sample: Floats, finds: bool, rng: np.random.Generator) -> float:
+        """What margins lose so that a share of the space fulfils all conditions, a small one if these are the goal."""
+        if not self._conditions:
+            return 0.0
+        share = math.exp(rng.uniform(math.log(1 / 80), math.log(0.1))) if finds else rng.uniform(0.25, 0.9)
+        least = np.min([condition(sample) for condition in self._conditions], axis=0)
+        return float(np.quantile(least, 1.0 - share))
+
+    def _aim(self, options: SearchOptions, sample: Floats, rng: np.random.Generator) -> None:
+        """Choose target and units: so few points reach it that chance needs more evaluations than there are."""
+        value, usual = options.until.value, options.until.evaluations or USUAL_EVALUATIONS
+        self.hits = float(np.exp(rng.uniform(math.log(1 / 20), math.log(1 / 1.5)))) / usual
+        self.units = np.exp(rng.standard_normal(len(self.losses)))
+        self._offsets = np.zeros(len(self.losses))
+        self.directions: list[tuple[Floats, float]] = []
+        if not self.losses:
+            return
+        good = (self.margins(sample) >= 0.0).all(axis=1) & ~self.fails(sample)
+        losses = self.true_losses(sample)[good]
+        if not len(losses):
+            losses = self.true_losses(sample)
+        rank = min(max(1, round(self.hits * len(sample))), len(losses)) - 1
+        count = len(self.losses)
+        weights = (
+            np.ones((1, 1)) if count == 1 else np.vstack([np.eye(count) * 0.6 + 0.4 / count, np.full(count, 1 / count)])
+        )
+        for direction in weights:
+            self.directions.append((direction, float(np.sort((losses * direction).max(axis=1))[rank])))
+        if count == 1 and value is not None:
+            self._offsets[0] = self._signs[0] * value - self.units[0] * self.directions[0][1]
+
+    # What evaluations give.
+
+    def true_losses(self, x: Floats) -> Floats:
+        """Losses at the stage that counts, standardized, without noise, [n, objectives]."""
+        return np.stack([landscape(x) for landscape in self.losses], axis=1) if self.losses else np.zeros((len(x), 0))
+
+    def margins(self, x: Floats) -> Floats:
+        """Of the conditions, [n, conditions]."""
+        found = [condition(x) - self.margin_shift for condition in self._conditions]
+        return np.stack(found, axis=1) if found else np.zeros((len(x), 0))
+
+    def fails(self, x: Floats) -> NDArray[np.bool_]:
+        """Where evaluations fail, [n]."""
+        if self.failing <= 0.0:
+            return np.zeros(len(x), np.bool_)
+        return np.asarray(self._failure(x) > self._failure_from)
+
+    def reached(self, x: Floats) -> list[bool]:
+        """Goals that an evaluation at features [1, features] reaches: one, or one for each of several trade-offs."""
+        feasible = bool((self.margins(x) >= 0.0).all())
+        losses = self.true_losses(x)[0]
+        return [feasible and float((losses * weights).max()) <= most for weights, most in self.directions] or [feasible]
+
+    def reported_losses(self, x: Floats, stage: int, rng: np.random.Generator) -> list[float]:
+        """Losses as the program of a stage gives them, in the objective's units."""
+        bias = self.biases[stage]
+        losses = self.true_losses(x)[0] * math.sqrt(1.0 - bias)
+        losses = losses + math.sqrt(bias) * float(self._bias_fields[stage](x)[0]) if bias else losses
+        losses = losses + self.noise * rng.standard_normal(len(losses))
+        return [float(v) for v in self._offsets + self.units * losses]
+
+    def log_seconds(self, x: Floats) -> float:
+        """Logarithm of the duration on one core at the stage that counts, over its median, about."""
+        own, towards = float(self._duration(x)[0]), self._follows_loss
+        loss = float(self.true_losses(x)[0, 0]) if self.losses else 0.0
+        z = math.sqrt(1.0 - towards**2) * min(max(own, -3.0), 3.0) + towards * min(max(loss, -3.0), 3.0)
+        value = self.duration_spread * z
+        return value + self._tail * max(value, 0.0) ** 2
+
+    def hidden(self) -> Sequence[float]:
+        """Quantities that policies do not know, each about from -1 to 1."""
+        return (
+            math.log(self.duration_spread) / 2.0,
+            self._follows_loss,
+            self.stuck * 10.0,
+            self.failing * 3.0,
+            self.noise * 3.0,
+            math.log(self.hits) / 8.0,
+            self.biases[0] * 2.0,
+            math.log(self.costs[0]) / 4.0,
+            self.serial * 3.0,
+        )
