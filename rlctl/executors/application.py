@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rlctl.core.errors import LaunchError
+from rlctl.core.errors import LaunchError, one_line
 from rlctl.core.task import TaskSpec
 from rlctl.system.mpi import check_same_mpi, mpiexec_command
 
@@ -181,7 +181,7 @@ class ProgramEnvironments:
                 where = "" if os.sep in program else " on PATH"
                 where += "" if spec.application is None else f" of application {spec.application}"
                 raise LaunchError(
-                    f"{program}: no such program that can be executed{where}: install it, or correct the path"
+                    f"{one_line(program)}: no such program that can be executed{where}: install it, or correct the path"
                 )
 
     def _of(self, spec: TaskSpec) -> tuple[Mapping[str, str], Mapping[str, str]]:

@@ -187,7 +187,7 @@ def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: 
         _ask(campaign, policy)
     except RequestError:  # an error of the campaign's task, whatever the policy
         raise
-    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
         problem = f"policy {policy.name} {_misfit(error, config.campaign.name)}"
         raise (ConfigError if key else PolicyError)(problem, key) from error
     try:

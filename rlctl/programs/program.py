@@ -31,6 +31,8 @@ RESTARTS = "restarts"
 
 _WRAPPER = ("python", "-I", "-m", "rlctl.programs.run_evaluation")
 
+_TEMPLATE_BYTES = 1 << 24
+
 _FAILURES = {
     "exit": Failure.EXIT,
     "read": Failure.GARBAGE,
@@ -182,7 +184,7 @@ class Program:
         for where, command in self._commands():
             located = self._located(command)[0]
             if os.sep in located and not os.path.isabs(located) and "{" not in located and not self._made(located):
-                raise ConfigError(f"{located}: there is no such program: correct the path", where)
+                raise ConfigError(f"{one_line(located)}: there is no such program: correct the path", where)
             if where[-1] == "command":
                 yield where, task
             else:
@@ -226,7 +228,7 @@ class Program:
         for name, text in self.options.environment.items():
             yield "", (*self.key, "environment", name), text, BRACES
         for source, target in self.options.templates.items():
-            where = (*self.key, "templates", source)
+            where = (*self.key, "templates")
             for number, line in enumerate(self._templates[target]["text"].splitlines(), 1):
                 yield f"{source}:{number}: ", where, line, self.options.delimiters
 
@@ -241,10 +243,12 @@ class Program:
     def _read_template(self, source: str) -> dict[str, Any]:
         path = self._here / source
         try:
+            if path.exists() and not (path.is_file() and path.stat().st_size <= _TEMPLATE_BYTES):
+                raise ValueError(f"is no file of at most {_TEMPLATE_BYTES >> 20} MiB: copy or link it")
             return {"text": path.read_text(), "mode": path.stat().st_mode & 0o777}
         except (OSError, ValueError) as error:
             why = "there is no such file" if isinstance(error, FileNotFoundError) else one_line(str(error))
-            raise ConfigError(f"{source}: {why}", (*self.key, "templates", source)) from None
+            raise ConfigError(f"{one_line(source)}: {why}", (*self.key, "templates")) from None
 
     def _files(self, place: str, patterns: Sequence[str]) -> list[str]:
         """Files that match, absolute."""
@@ -252,7 +256,7 @@ class Program:
         for i, pattern in enumerate(patterns):
             found = sorted(glob.glob(pattern, root_dir=self._here))
             if not found:
-                raise ConfigError(f"{pattern}: there is no such file", (*self.key, place, str(i)))
+                raise ConfigError(f"{one_line(pattern)}: there is no such file", (*self.key, place, str(i)))
             sources += [os.path.normpath(self._here / name) for name in found]
         return list(dict.fromkeys(sources))
 

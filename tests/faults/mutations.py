@@ -64,7 +64,29 @@ GRAFTS: list[tuple[Key, Any]] = [
     (("policies", "new"), "tuned"), (("policies", "new"), "annealing.yaml"), (("policies", "new"), "policies"),
     (("campaign", "options", "chains"), 16), (("campaign", "options", "ranks"), [2]), (("evaluate", "instances"), 1),
     (("campaign", "options", "steps"), [320, 80]), (("campaign", "options", "probes"), 3), (("parameters", "x"), 1),
+    (("program",), {"command": "sim {x}", "results": {"e": {"regex": "e"}}}), (("programs", "other"), {"command": "x"}),
+    (("program", "command"), "python sim.py {z}"), (("program", "command"), ["{x}"]), (("program", "command"), "{x:q}"),
+    (("program", "copy"), "/dev/zero"), (("program", "copy"), "**"), (("program", "link"), ["/", "/"]),
+    (("program", "templates"), "/dev/zero"), (("program", "templates"), {"in.txt": "/etc/x"}),
+    (("program", "templates"), ["sim.py", "in.txt"]), (("program", "delimiters"), ["", ""]),
+    (("program", "results", "e"), {"json": "a", "npz": "b"}), (("program", "results", "e"), {"regex": "(" * 200}),
+    (("program", "results", "e"), {"function": "os:"}), (("program", "results", "e"), {"hdf5": None}),
+    (("program", "failures", "timeout"), {"exit_codes": [1]}), (("program", "failures", "e"), {"pattern": "(?P<"}),
+    (("program", "resources", "ranks"), [10**9]), (("program", "resources", "gpus"), [0.5, "x"]),
+    (("program", "application"), "none"), (("program", "before"), [[]]), (("folder",), "/dev/null"),
+    (("folder",), "in.txt"), (("campaign", "options", "stages"), [{"name": "a", "program": "b"}]),
+    (("campaign", "options", "constraints"), ["x <"]), (("campaign", "options", "constraints"), ["x < -1e300"]),
+    (("campaign", "options", "constraints"), ["__import__('os')"]), (("campaign", "options", "starts"), [{"x": 1}]),
+    (("campaign", "options", "objective"), {"minimize": "energy ** 0.5 / 0"}), (("campaign", "options", "until"), {}),
+    (("campaign", "options", "parameters"), {}), (("campaign", "options", "parameters", "x"), {"choices": ["a", "a"]}),
+    (("campaign", "options", "candidates"), {"file": "in.txt"}), (("campaign", "options", "repeats"), 100),
 ]  # fmt: skip
+
+
+OWN = ("programs", "results", "read", "failures", "environment", "templates", "values", "starts")
+"""Keys whose mappings have keys of the user's own."""
+SEARCHED = ("campaign", "options", "parameters")
+"""Likewise."""
 
 
 def mutant(data: bytes, tree: dict[str, Any], choice: random.Random) -> Mutant:
@@ -137,7 +159,9 @@ def _remove(data: bytes, tree: dict[str, Any], choice: random.Random) -> Mutant 
 def _typo(data: bytes, tree: dict[str, Any], choice: random.Random) -> Mutant | None:
     """A key that the schema knows, misspelt."""
     fixed = {"schema", "seed", "campaign", "machine", "train", "policies", "evaluate", "rule", "parameters", "tuning"}
+    fixed |= {"program", "programs", "folder"}
     keys = [k for k, _ in _walk(tree) if k[0] in fixed and isinstance(k[-1], str) and len(k[-1]) > 3]
+    keys = [k for k in keys if not any(part in OWN for part in k[:-1]) and (k[:3] != SEARCHED or len(k) != 4)]
     keys = [
         k for k in keys if not (len(k) > 1 and k[0] in ("policies", "tuning")) and isinstance(_parent(tree, k), dict)
     ]

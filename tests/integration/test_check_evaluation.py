@@ -165,7 +165,7 @@ def test_a_probe_without_results_says_why(check: Run, changes: dict[str, Any], s
         ({"program__environment": {"A": "{z}"}}, "program.environment.A", "placeholder {z} is not defined"),
         ({"program__environment": ["A"]}, "program.environment", "should be a mapping"),
         ({"program__application": "lammps"}, "program.command", "application 'lammps' is not described"),
-        ({"program__templates": ["gone.txt"]}, "program.templates.gone.txt", "gone.txt: there is no such file"),
+        ({"program__templates": ["gone.txt"]}, "program.templates", "gone.txt: there is no such file"),
         ({"program__templates": ["."]}, "program.templates", "is no file in the folder of an evaluation"),
         ({"program__templates": {"in.txt": "../in.txt"}}, "program.templates", "'../in.txt' is no file in the folder"),
         (
@@ -174,7 +174,7 @@ def test_a_probe_without_results_says_why(check: Run, changes: dict[str, Any], s
             "what the program prints has",
         ),
         ({"program__templates": ["sim.py"]}, "program.templates", "sim.py would be there twice"),
-        ({"program__templates": ["t.yaml"]}, "program.templates.t.yaml", "t.yaml:2: placeholder {a} is not defined"),
+        ({"program__templates": ["t.yaml"]}, "program.templates", "t.yaml:2: placeholder {a} is not defined"),
         ({"program__delimiters": "<<>>"}, "program.delimiters", "should be a valid tuple"),
         ({"program__delimiters": ["", ">"]}, "program.delimiters", "give two texts without letters"),
         ({"program__delimiters": ["<x", ">"]}, "program.delimiters", "give two texts without letters"),
@@ -231,7 +231,7 @@ def test_a_probe_without_results_says_why(check: Run, changes: dict[str, Any], s
         ({"program__output_mb": 0}, "program.output_mb", "greater than or equal to 1"),
         ({"program": None}, "program", "add this section, with command and results"),
         ({"programs": {"a": {"command": "x", "results": {"e": {"regex": "x"}}}}}, "programs", "not both"),
-        ({"folder": "nowhere"}, "program.templates.in.txt", "in.txt: there is no such file"),
+        ({"folder": "nowhere"}, "program.templates", "in.txt: there is no such file"),
         (
             {"executor__options": {"applications": {"a": {"venv": "gone"}}}},
             "executor.options.applications.a",

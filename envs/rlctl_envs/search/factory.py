@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rlctl.config.validation import check_options, did_you_mean, key_prefix
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import ConfigError, Key
+from rlctl.core.errors import ConfigError, Key, brief
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.executors.pool import NodePool
@@ -68,12 +68,13 @@ class Search(CampaignFactory):
         names = [stage.name for stage in self.stages]
         if self.options.counts is not None and self.options.counts not in names:
             hint = did_you_mean(self.options.counts, names)
-            raise ConfigError(f"there is no stage {self.options.counts!r}; {hint}", (*_KEY, "counts"))
+            raise ConfigError(f"there is no stage {brief(self.options.counts)}; {hint}", (*_KEY, "counts"))
         self.objective = self._objective()
-        with key_prefix((*_KEY, "starts")):
-            for i, start in enumerate(self.options.starts):
-                with key_prefix((str(i),)):
-                    self._check_start(start)
+        for i, start in enumerate(self.options.starts):
+            try:
+                self._check_start(start)
+            except ConfigError as error:
+                raise ConfigError(error.problem, (*_KEY, "starts", str(i), *(error.key or ()))) from None
         names = [stage.name for stage in self.stages]
         self.counts = len(names) - 1 if self.options.counts is None else names.index(self.options.counts)
         self._problems: dict[int, SyntheticProblem] = {}

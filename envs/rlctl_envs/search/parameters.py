@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 from scipy.stats import qmc
 
 from rlctl.config.expressions import Expression
-from rlctl.core.errors import ConfigError
+from rlctl.core.errors import ConfigError, brief, one_line
 
 Floats = NDArray[np.float64]
 Value = float | int | str | bool
@@ -156,7 +156,7 @@ def _column(values: Sequence[Value], units: Floats) -> NDArray[Any]:
 
 def _middle(values: Sequence[Value], value: Any) -> float:
     if value not in values:
-        raise ConfigError(f"{value!r} is none of {', '.join(map(repr, values))}")
+        raise ConfigError(f"{brief(value)} is none of {one_line(', '.join(map(repr, values)))}")
     return (values.index(value) + 0.5) / len(values)
 
 
