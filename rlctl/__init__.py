@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlctl.api import check, evaluate, report, results, status, steer, trace, train, tune
+    from rlctl.api import check, evaluate, steer, train, tune
     from rlctl.cli.doctor import diagnose
     from rlctl.config.load import load_config
     from rlctl.core.campaign import Campaign
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rlctl.core.policy import SimpleRule
     from rlctl.plugins.factory import SimpleFactory
     from rlctl.plugins.registry import load_policy
+    from rlctl.steering.reading import report, results, status, trace
 
     __version__: str
 
@@ -60,10 +61,10 @@ _HOMES = {
     "SimpleFactory": "rlctl.plugins.factory",
     "SimpleRule": "rlctl.core.policy",
     "SimulationDiverged": "rlctl.core.errors",
-    "report": "rlctl.api",
-    "results": "rlctl.api",
-    "trace": "rlctl.api",
-    "status": "rlctl.api",
+    "report": "rlctl.steering.reading",
+    "results": "rlctl.steering.reading",
+    "trace": "rlctl.steering.reading",
+    "status": "rlctl.steering.reading",
 }
 
 

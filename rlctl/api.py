@@ -1,4 +1,4 @@
-"""The Python interface: check, train, tune, evaluate and steer an experiment, and read the results."""
+"""The Python interface to experiments; ``rlctl.steering.reading`` is that to steered campaigns."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rlctl.config.load import config_hash, game_hash, load_rule_file
 from rlctl.config.schema import Config
 from rlctl.config.validation import key_prefix
-from rlctl.core.errors import ConfigError, ContractError, JournalError, brief
+from rlctl.core.errors import ConfigError, ContractError, brief
 from rlctl.environments.reward_env import rewarded
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
 from rlctl.plugins.learner import Learner
 from rlctl.plugins.registry import load_policy, policy_factory
-from rlctl.system.files import require_file, require_folder, storage_errors, write_generated
+from rlctl.system.files import require_file, require_folder, storage_errors
 from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.steering import Summary
-    from rlctl.steering.evaluation_table import EvaluationTable
-    from rlctl.steering.status import CampaignStatus
     from rlctl.testing import Checked
 
 
@@ -267,84 +265,3 @@ def steer(
 
     open_closed_streams()
     return start(config, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=progress, begun=begun)
-
-
-def report(
-    run: Path | str,
-    out: Path | str | None = None,
-    *,
-    rules: bool = True,
-    instances: int = 12,
-    progress: Progress | None = None,
-) -> Path:
-    """Write a report of a steered campaign, ended or not, as one self-contained HTML file.
-
-    Args:
-        run: the run folder.
-        out: the file; None: ``report.html`` in the run folder. Of existing files only earlier reports are replaced.
-        rules: run the configured rules on the campaign's twin, to compare.
-        instances: further instances for the rules, to show the spread over instances.
-        progress: receives the progress; None: not shown.
-
-    Returns:
-        the file.
-
-    Raises:
-        JournalError: ``run`` is not a run folder, or its journal is damaged.
-        ConfigError: the configuration is missing or damaged, or ``out`` is another file.
-    """
-    from rlctl.steering.report import write_report
-
-    return write_report(Path(run), None if out is None else Path(out), rules, instances, progress or Silent())
-
-
-def trace(run: Path | str, out: Path | str | None = None) -> Path:
-    """Write tasks and decisions of a steered campaign as Chrome trace events, for Perfetto.
-
-    Args:
-        run: the run folder.
-        out: the file; None: ``trace.json`` in the run folder. Of existing files only earlier traces are replaced.
-
-    Returns:
-        the file.
-
-    Raises:
-        JournalError: ``run`` is not a run folder, or its journal is damaged.
-        ConfigError: the configuration is missing or damaged, or ``out`` is another file.
-    """
-    from rlctl.monitoring import trace
-    from rlctl.steering.run_folder import read_run
-
-    run = Path(run)
-    found = read_run(run)
-    out = run / "trace.json" if out is None else Path(out)
-    write_generated(out, trace.trace_json(found.timeline, found.header), trace.MARK)
-    return out
-
-
-def results(run: Path | str) -> EvaluationTable:
-    """The evaluations of a steered campaign, running, killed or ended: parameters, results, times and cost.
-
-    Raises:
-        JournalError: ``run`` is not a run folder, its journal is damaged, or its campaign has no such table.
-        ConfigError: the configuration is missing or damaged.
-    """
-    from rlctl.steering.evaluation_table import read_table
-    from rlctl.steering.run_folder import read_run
-
-    table = read_table(read_run(Path(run)))
-    if table is None:
-        raise JournalError(f"{run}: its campaign keeps no table of evaluations; see rlctl status and rlctl report")
-    return table
-
-
-def status(run: Path | str) -> CampaignStatus:
-    """Current state of a steered campaign: goal, budget, running tasks, last decisions, ledger.
-
-    Raises:
-        JournalError: ``run`` is not a run folder, or its journal is damaged.
-        ConfigError: the configuration is missing or damaged.
-    """
-    from rlctl.steering.status import status
-
-    return status(run)

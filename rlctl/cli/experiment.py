@@ -1,4 +1,4 @@
-"""The commands that take a configuration: train, tune, evaluate, steer, check.
+"""The commands about configurations: init, train, tune, evaluate, steer, check.
 
 Each calls the function of the same name in ``rlctl.api``, which it imports when it runs: ``--help`` and wrong options
 need none of the large imports.
@@ -42,6 +42,26 @@ PolicyName = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Resume after an interruption.")]
 Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of the instances; by default that of the configuration.")]
+
+
+def init(
+    name: Annotated[Path, typer.Argument(metavar="NAME", help="The folder to make.")],
+    shipped: Annotated[
+        str | None,
+        typer.Option("--from", metavar="CONFIG", help="Copy a shipped configuration instead; a wrong name lists them."),
+    ] = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Write a project that runs as it stands: a configuration with comments, a small simulation, and a README."""
+    from rlctl.cli.project_folder import write_project
+
+    written = write_project(name, shipped)
+    folder, config = shlex.quote(str(name)), shlex.quote(written[0].name)
+    names = "  ".join(str(path.relative_to(name)) for path in written)
+    text = f"wrote {name}: {names}\nnext: cd {folder} && rlctl check {config}"
+    text += f" && rlctl steer {config}" if shipped is None else ""
+    say(as_json, {"folder": str(name), "config": str(written[0]), "files": [str(path) for path in written]}, text)
 
 
 def train(
@@ -225,7 +245,7 @@ def steer(
 
 def _ending(summary: Summary, run: Path) -> str:
     """What ``steer`` says in the end."""
-    goal = "reached" if summary.reached else "not reached"
+    goal = "goal reached" if summary.reached else "goal not reached"
     name = shlex.quote(str(run))
     lines = [
         f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy",
@@ -235,11 +255,12 @@ def _ending(summary: Summary, run: Path) -> str:
         failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
         lines.append(f"failed tasks: {failed}; for the last one: rlctl status {name}")
     if (found := summary.found_so_far()) is not None:
+        goal = goal if found.goal else "ended"
         lines += [f"{what + ':' if what else '':8}{text}" for what, text in found.lines(run)]
         lines.append(f"results: rlctl results {name} --best 10")
     lines += [f"curves: rlctl board {name}", f"report: rlctl report {name}"]
     end = f"{summary.successes} successes for {summary.node_seconds:,.1f} node-seconds"
-    return "\n".join([*lines, f"{summary.policy}: goal {goal}, {end}"])
+    return "\n".join([*lines, f"{summary.policy}: {goal}, {end}"])
 
 
 def check(

@@ -38,9 +38,9 @@ def report(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Write a report of a campaign, ended or not, as one self-contained HTML file."""
-    from rlctl import api
+    from rlctl.steering import reading
 
-    written = api.report(run, out, rules=rules, instances=instances, progress=progress(as_json))
+    written = reading.report(run, out, rules=rules, instances=instances, progress=progress(as_json))
     say(as_json, {"report": str(written)}, f"wrote {written}")
 
 
@@ -58,11 +58,11 @@ def results(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Show the evaluations of a campaign, running or ended: parameters, results, seconds and cost."""
-    from rlctl import api
+    from rlctl.steering import reading
 
     if csv is not None:
         require_file(csv)
-    table = api.results(run)
+    table = reading.results(run)
     if where is not None:
         try:
             table = table.where(where)
@@ -85,9 +85,9 @@ def trace(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Write tasks and decisions as a trace for https://ui.perfetto.dev or chrome://tracing."""
-    from rlctl import api
+    from rlctl.steering import reading
 
-    written = api.trace(run, out)
+    written = reading.trace(run, out)
     say(as_json, {"trace": str(written)}, f"wrote {written}: open it in https://ui.perfetto.dev")
 
 
@@ -98,15 +98,15 @@ def status(
     log_level: Level = LogLevel.WARNING,
 ) -> None:
     """Show goal, budget, running tasks and last decisions of a campaign, which may be running."""
-    from rlctl import api
+    from rlctl.steering import reading
 
     if not watch:
-        now = api.status(run)
+        now = reading.status(run)
         say(as_json, now.to_json(), now.show())
         return
     redraw = sys.stdout.isatty() and not as_json
     try:
-        now = api.status(run)
+        now = reading.status(run)
         with Live(console=Console(highlight=False), auto_refresh=False) if redraw else nullcontext() as live:
             while True:
                 if live is not None:
@@ -119,7 +119,7 @@ def status(
                 if now.ended:
                     return
                 time.sleep(_EVERY_S if redraw else _EVERY_WITHOUT_TERMINAL_S)
-                now = api.status(run)
+                now = reading.status(run)
     except KeyboardInterrupt:
         return
 

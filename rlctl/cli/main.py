@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command, _example in (
+    (experiment.init, "scan"),
     (experiment.train, "configs/annealing.yaml --out runs/first --set train.decisions=100000"),
     (experiment.tune, "feedback configs/annealing.yaml --out feedback.yaml"),
     (experiment.evaluate, "configs/annealing.yaml --policy ppo --against feedback linear"),

@@ -19,6 +19,7 @@ class Findings:
         best: places of the best rows: one where there is one objective, the Pareto front where there are several, those
             that fulfil the condition where that is looked for.
         stage: stage whose rows count; empty: there is one.
+        goal: whether there is a goal besides the end: a value to reach, or a number of results to find.
         logarithmic: parameters whose equal ratios count as equal distances.
     """
 
@@ -27,4 +28,5 @@ class Findings:
     objectives: Mapping[str, str] = field(default_factory=dict)
     best: tuple[int, ...] = ()
     stage: str = ""
+    goal: bool = False
     logarithmic: frozenset[str] = frozenset()

@@ -111,12 +111,12 @@ class EvaluationTable:
     def show(self) -> Table:
         """For terminals: number, parameters, results, how it stands, seconds and cost."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        shown = self._shown()
+        shown = self.shown_columns()
         for name in shown:
             numeric = all(isinstance(row.get(name, 0), int | float | None) for row in self.rows)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*(Text(_shown(row.get(name))) for name in shown))
+            table.add_row(*(Text(shown_value(row.get(name))) for name in shown))
         return table
 
     def found(self) -> Found:
@@ -127,7 +127,7 @@ class EvaluationTable:
             rows = sorted(rows, key=lambda row: float(row[name]) * (1.0 if aim == MINIMIZE else -1.0))
         ended = sum(row["ended_s"] is not None for row in self.rows)
         inputs, outputs = self.findings.parameters, self.findings.results
-        extra = [name for name in self.findings.objectives if name not in outputs]
+        extra = [name for name in self.findings.objectives if name not in (*outputs, *inputs)]
         best = [
             BestEvaluation(
                 number=int(row["evaluation"]),
@@ -136,7 +136,7 @@ class EvaluationTable:
             )
             for row in rows[:_MOST_BEST]
         ]
-        return Found(ended, len(self.rows), dict(self.findings.objectives), len(rows), best)
+        return Found(ended, len(self.rows), dict(self.findings.objectives), len(rows), best, self.findings.goal)
 
     def curves(self, nodes: int) -> list[tuple[int, dict[str, float]]]:
         """Points of curves, as (node-seconds, values by tag): the tags ``found/...`` of ``rlctl.monitoring.tags``."""
@@ -161,7 +161,7 @@ class EvaluationTable:
         best = [places[id(self.rows[place])] for place in self.findings.best if id(self.rows[place]) in places]
         return replace(self, rows=rows, findings=replace(self.findings, best=tuple(best)))
 
-    def _shown(self) -> list[str]:
+    def shown_columns(self) -> list[str]:
         """Columns that fit on a terminal: without clock times, what is the same everywhere, and what is empty."""
         findings = self.findings
         always = {"evaluation", "status", *findings.parameters, *findings.results, *findings.objectives}
@@ -193,6 +193,7 @@ class Found:
         objectives: ``minimize`` or ``maximize`` by name; empty: a condition is looked for.
         count: number of best ones: of the Pareto front, or of those that fulfil the condition.
         best: the first of them.
+        goal: whether there is a goal besides the end.
     """
 
     ended: int
@@ -200,6 +201,7 @@ class Found:
     objectives: Mapping[str, str]
     count: int
     best: Sequence[BestEvaluation]
+    goal: bool = True
 
     def lines(self, run: Path | str, most: int = 5) -> list[tuple[str, str]]:
         """Names and texts for people; of several best ones, ``most``."""
@@ -219,7 +221,7 @@ class Found:
 
 
 def _named(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_shown(value)}" for name, value in values.items())
+    return ", ".join(f"{name} {shown_value(value)}" for name, value in values.items())
 
 
 def read_table(run: RunFolder) -> EvaluationTable | None:
@@ -237,6 +239,12 @@ def read_table(run: RunFolder) -> EvaluationTable | None:
     except (KeyError, TypeError, ValueError) as error:
         raise JournalError(f"{run.path}: its journal does not fit this campaign ({error!r})") from error
     return EvaluationTable.of(campaign, run.path)
+
+
+def read_csv(run: Path) -> list[dict[str, Any]]:
+    """Rows of the ``evaluations.csv`` of a run; texts, numbers and truth as they look."""
+    with (run / EVALUATIONS).open(newline="") as file:
+        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def write_table(run: Path, config: Config, journal: Journal) -> None:
@@ -284,12 +292,22 @@ def _holds(expression: Expression, row: Row) -> bool:
     return bool(expression({name: row[name] for name in expression.names}))
 
 
+def _value(text: str) -> Any:
+    if text in ("", "true", "false"):
+        return {"": None, "true": True, "false": False}[text]
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def _cell(value: Any) -> Any:
     """Truth as in JSON and YAML."""
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value of a row for people, with seven significant digits."""
     if isinstance(value, float):
         return f"{value:.7g}"
     return "-" if value is None or value == "" else format_value(value)

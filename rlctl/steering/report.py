@@ -37,8 +37,10 @@ from rlctl.monitoring.progress import Progress
 from rlctl.monitoring.timeline import TaskAttempt
 from rlctl.plugins.registry import configured_campaign, load_policy
 from rlctl.steering.comparison import RuleComparison, compare
+from rlctl.steering.evaluation_table import EvaluationTable, read_table, shown_value
 from rlctl.steering.plausibility import BEYOND, Plausibility, plausibility
 from rlctl.steering.run_folder import CONFIG, WORK, RunFolder
+from rlctl.steering.search_charts import runs_beside, search_charts
 from rlctl.steering.status import CampaignStatus, status_of
 from rlctl.system.files import check_replaceable, write_generated
 
@@ -69,13 +71,35 @@ def write_report(path: Path, out: Path | None, rules: bool, instances: int, prog
     out = path / REPORT if out is None else out
     run, now = status_of(path)
     check_replaceable(out, MARK)  # before the rules run for half a minute
-    beside = compare(run, rules, instances, progress)
-    write_generated(out, render(run, now, beside, plausibility(run, progress) if rules else None), MARK)
+    table = _table(run)
+    # The twin of a search is an invented problem, and says nothing of this program.
+    with_twin = rules and table is None
+    beside = compare(run, with_twin, instances, progress)
+    write_generated(out, render(run, now, beside, plausibility(run, progress) if with_twin else None, table), MARK)
     return out
 
 
-def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Plausibility | None = None) -> str:
-    """Render the page; ``twin``: the comparison of results with the twin, if any."""
+def _table(run: RunFolder) -> EvaluationTable | None:
+    try:
+        return read_table(run)
+    except Exception as error:  # code of another package or version; the report is written without it
+        log.warning("%s: no table of evaluations: %s", run.path, error)
+        return None
+
+
+def render(
+    run: RunFolder,
+    now: CampaignStatus,
+    beside: RuleComparison,
+    twin: Plausibility | None = None,
+    table: EvaluationTable | None = None,
+) -> str:
+    """Render the page.
+
+    Args:
+        twin: the comparison of results with the twin, if any.
+        table: the evaluations, if the campaign has any.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rlctl.steering", "page"),
         autoescape=True,
@@ -85,6 +109,8 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
     )
     environment.filters["seconds"] = lambda value: f"{value:,.1f}"
     environment.filters["action"] = format_action
+    environment.filters["shown"] = shown_value
+    environment.filters["safe_svg"] = Markup
     environment.globals["colours"] = css_declarations
     environment.globals["cost"] = lambda value: f"{value:,.1f}" if math.isfinite(value) else "never"
     timeline = run.timeline
@@ -98,6 +124,9 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
     return environment.get_template("page.html.j2").render(
         mark=Markup(MARK),
         now=now,
+        found=None if table is None else table.found().lines(now.run, 10),
+        best=None if table is None else table.best(10),
+        drawn=None if table is None else search_charts(table, timeline.capacity.nodes, runs_beside(run)),
         sentence=_sentence(now),
         facts=_facts(run, now),
         beside=beside,
@@ -128,7 +157,12 @@ def render(run: RunFolder, now: CampaignStatus, beside: RuleComparison, twin: Pl
 
 def _sentence(now: CampaignStatus) -> str:
     reached = format_count(now.successes, "success") if now.goal is None else f"{now.successes} of {now.goal} successes"
+    if now.found is not None and now.found.best and len(now.found.objectives) == 1 and not now.reached:
+        (name,) = now.found.objectives
+        reached = f"best {name} {shown_value(now.found.best[0].results[name])} of {now.found.ended:,} evaluations"
     cost = f"{reached} for {now.node_seconds:,.1f} node-seconds"
+    if now.ended and now.found is not None and not now.found.goal:
+        return f"Ended: {cost}."
     if now.ended:
         return f"Goal {'reached' if now.reached else 'not reached'}: {cost}."
     if now.controller.alive:

@@ -126,7 +126,8 @@ class CampaignStatus:
         reached = format_count(self.successes, "success")
         if self.goal is not None:
             reached = f"{self.successes} of {self.goal} successes"
-        state = "goal reached" if self.reached else "ended, goal not reached" if self.ended else self._steered()
+        missed = "ended, goal not reached" if self.found is None or self.found.goal else "ended"
+        state = "goal reached" if self.reached else missed if self.ended else self._steered()
         budget = format_duration(self.elapsed_s)
         if self.deadline_s is not None:
             left_s = max(self.deadline_s - self.elapsed_s, 0.0)

@@ -57,6 +57,7 @@ def findings(state: SearchState, results: tuple[str, ...]) -> Findings:
         },
         best=tuple(best),
         stage=state.stages[state.counts],
+        goal=options.until.value is not None or options.until.found is not None,
         logarithmic=frozenset(name for name, p in ranges.items() if p.log),
     )
 
