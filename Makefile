@@ -109,7 +109,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing PyTorch (the pinned one, before anything can ask for another build)"
 	@$(PIP) torch==2.13.0
 	@echo "installing rlctl with its MPI runtime, developer and documentation tools"
-	@$(PIP) -e '.[mpi,parsl,readers,dev,docs]'
+	@$(PIP) -e '.[mpi,parsl,readers,optuna,gest,dev,docs]'
 	@rm -f .venv/.installed-*
 	@touch $@
 

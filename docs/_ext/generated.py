@@ -103,7 +103,8 @@ class Rules(Generated):
         for parameter, (low, high, *scale) in getattr(rule, "SPACE", {}).items():
             if parameter not in said:
                 self.warn(f"rule {name}: {parameter} is not documented (Args:)")
-            facts = f"default {defaults[parameter]:g}, tuned in {low:g} to {high:g}{scales[tuple(scale)]}"
+            default = "null" if defaults[parameter] is None else f"{defaults[parameter]:g}"
+            facts = f"default {default}, tuned in {low:g} to {high:g}{scales[tuple(scale)]}"
             lines += [f"`{parameter}` *{facts}*", f": {sentence(said.get(parameter, ''))}", ""]
         return self.section(name, "\n".join(lines))
 

@@ -17,7 +17,7 @@ import psutil
 import typer
 
 from rlctl.cli.options import Json, Level, LogLevel, say, stopped
-from rlctl.core.errors import AllocationEnds, StoppedError
+from rlctl.core.errors import AllocationEnds, ConfigError, StoppedError
 from rlctl.core.json_values import json_text
 from rlctl.distributed.comm.mpi_environment import under_mpi
 from rlctl.distributed.launch.launcher import LauncherName
@@ -201,6 +201,9 @@ def steer(
     ] = None,
     instance: Annotated[int | None, typer.Option(min=0, help="Instance of the campaign; by default 0.")] = None,
     resume: Resume = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the first decisions, commands and files; start and write nothing.")
+    ] = False,
     sets: Sets = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
@@ -213,6 +216,12 @@ def steer(
     from rlctl import api
     from rlctl.config.load import load_config
 
+    if dry_run:
+        if resume:
+            raise ConfigError("--dry-run: it shows how a new campaign begins: omit --resume")
+        planned = api.dry_run(load_config(config, sets or ()), policy, instance=instance)
+        say(as_json, planned.to_json(), planned.to_text())
+        return
     begun: list[Path] = [] if run is None else [run]
 
     def begin(folder: Path) -> None:
@@ -245,7 +254,8 @@ def steer(
 
 def _ending(summary: Summary, run: Path) -> str:
     """What ``steer`` says in the end."""
-    goal = "goal reached" if summary.reached else "goal not reached"
+    ended = f"ended after {summary.reason}" if summary.reason[:1].isdigit() else f"ended, {summary.reason}"
+    goal = "goal reached" if summary.reached else ended if summary.reason else "goal not reached"
     name = shlex.quote(str(run))
     lines = [
         f"{summary.decisions} decisions, {100 * summary.utilisation:.0f} % of the cores busy",
@@ -255,7 +265,7 @@ def _ending(summary: Summary, run: Path) -> str:
         failed = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
         lines.append(f"failed tasks: {failed}; for the last one: rlctl status {name}")
     if (found := summary.found_so_far()) is not None:
-        goal = goal if found.goal else "ended"
+        goal = goal if found.goal or summary.reason else "ended"
         lines += [f"{what + ':' if what else '':8}{text}" for what, text in found.lines(run)]
         lines.append(f"results: rlctl results {name} --best 10")
     lines += [f"curves: rlctl board {name}", f"report: rlctl report {name}"]

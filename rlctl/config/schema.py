@@ -254,7 +254,10 @@ class SteerSection(Section):
     """The real campaign.
 
     Attributes:
-        fallback: policy that decides where the steering policy fails; null: the first allowed choice of each head.
+        fallback: policy that decides where the steering policy fails; null: the campaign's own fallback, a rule, or the
+            first allowed choice of each head where it has none.
+        clean_answers: after a failure, the fallback decides until the policy has given so many valid answers in a row;
+            0: only where it fails.
         decision_timeout_s: time limit of a decision. After it ``fallback`` decides; without a fallback, or where the
             campaign itself exceeds the limit, the campaign stops with exit code 3. null: no limit.
         stop_after_failures: attempts of tasks that fail with the same kind of failure, without a success in between,
@@ -264,6 +267,7 @@ class SteerSection(Section):
     """
 
     fallback: str | None = None
+    clean_answers: int = Field(default=3, ge=0, le=10_000)
     decision_timeout_s: float | None = Field(default=60.0, gt=0)
     stop_after_failures: int | None = Field(default=10, ge=1)
     stop_after_first_failures: int | None = Field(default=3, ge=1)

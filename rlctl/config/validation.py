@@ -54,18 +54,22 @@ def validated(model: type[_Model], data: Any, where: Key = ()) -> _Model:
     # An unknown key is most often a misspelt one, and explains why another key is missing.
     first = next((e for e in errors if e["type"] in ("extra_forbidden", "invalid_key")), errors[0])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    key = _key(first["loc"], data)
+    key = _key(first["loc"], data, first["type"] == "missing")
     raise ConfigError(_problem(first, model, key) + more, (*where, *key) or None)
 
 
-def _key(loc: Sequence[str | int], data: Any) -> Key:
-    """The key of pydantic's location, without the members of unions, which pydantic lists like keys."""
+def _key(loc: Sequence[str | int], data: Any, missing: bool) -> Key:
+    """The key of pydantic's location, without the members of unions, which pydantic lists like keys.
+
+    Args:
+        missing: whether the last part is a key that is not there.
+    """
     key: list[str] = []
     for i, part in enumerate(loc):
         in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
         if in_list or (isinstance(data, Mapping) and part in data):
             data = data[part]
-        elif i < len(loc) - 1 or not isinstance(data, Mapping) or part == "[key]":
+        elif not missing or i < len(loc) - 1 or not isinstance(data, Mapping):
             continue
         key.append(str(part))
     return tuple(key)

@@ -115,6 +115,11 @@ class Decision:
             raise TypeError("a decision needs an observation, or a function that makes observation and mask")
 
     @property
+    def observed(self) -> bool:
+        """Whether observation and mask have been made."""
+        return self._observed is not None
+
+    @property
     def observation(self) -> NDArray[np.float32]:
         """See the class."""
         return self._both()[0]
@@ -148,6 +153,7 @@ class Outcome:
         extra: figures for reports.
         cost: what the campaign has cost so far, where its objective is another than allocated node-seconds; it is
             what ``Campaign.reward_scale`` scales and comparisons divide by successes.
+        reason: why it has ended, in a few words for people; empty: that it reached its goal, or not, says enough.
     """
 
     ended: bool
@@ -156,6 +162,7 @@ class Outcome:
     potential: float = 0.0
     extra: Mapping[str, float] = field(default_factory=dict)
     cost: float | None = None
+    reason: str = ""
 
 
 class Campaign(ABC):
@@ -222,9 +229,10 @@ class Campaign(ABC):
         return None
 
     def excuses(self, event: Event) -> bool:
-        """Whether a failed task is a result, and so does not count for ``steer.stop_after_failures``.
+        """Whether the end of a task only says that its point cannot be evaluated, as the configuration foresees.
 
-        Called before ``on_event``.
+        Then it counts for ``steer.stop_after_failures`` neither as a failure nor as a success. Called before
+        ``on_event``.
         """
         return False
 

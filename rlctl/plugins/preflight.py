@@ -153,8 +153,8 @@ def check_group(section: TrainSection, factory: Game) -> None:
 
 
 def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
-    """Load the fallback policy."""
-    name, key = config.steer.fallback, ("steer", "fallback")
+    """Load the fallback policy: the configured one, else the campaign's own."""
+    name, key = config.steer.fallback or factory.default_fallback, ("steer", "fallback")
     if name is None:
         return None
     try:

@@ -147,8 +147,10 @@ class _Loop:
         self._factory, self._identity, self._executors = factory, identity, executors
         self._records = journal.records()
         self._campaign = factory.campaign(int(identity["instance"]))
-        self._guard = PolicyGuard(policy, fallback, self._campaign.action_space)
-        self._failures = FailureLimit(config.steer, run, run / WORK, self._records)
+        self._guard = PolicyGuard(
+            policy, fallback, self._campaign.action_space, self._campaign.refuses, config.steer.clean_answers
+        )
+        self._failures = FailureLimit(config.steer, run, run / WORK, self._records, self._campaign.excuses)
         self._shown_s = self._counted_s = 0.0
         self._busy_cores = 0
         self._status = StatusFile(run, config, journal, self._campaign)
@@ -247,6 +249,7 @@ class _Loop:
             instance=self._identity["instance"],
             policy=self._identity["policy"],
             reached=outcome.reached,
+            reason=outcome.reason,
             successes=outcome.successes,
             node_seconds=ledger.node_seconds,
             utilisation=uses.utilisation,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rlctl.config.schema import SteerSection
@@ -19,12 +19,21 @@ class FailureLimit:
 
     Repeated attempts of a task count like others. A program that reports a diverged simulation works, which resets
     the counts of the other kinds; diverged attempts in a row reach the limit too. Attempts that ran at the same time as
-    a lost attempt, and were lost too, have the same cause and count once. Cancelled tasks do not count. ``failed`` is
-    the number of all failed attempts, of earlier controllers too.
+    a lost attempt, and were lost too, have the same cause and count once. Neither cancelled tasks count nor those that
+    the campaign excuses (``Campaign.excuses``). ``failed`` is the number of all failed attempts, of earlier controllers
+    too.
     """
 
-    def __init__(self, limits: SteerSection, run: Path, work: Path, records: Iterable[Record]) -> None:
+    def __init__(
+        self,
+        limits: SteerSection,
+        run: Path,
+        work: Path,
+        records: Iterable[Record],
+        excuses: Callable[[Event], bool] = lambda event: False,
+    ) -> None:
         """Start without failures; ``records`` of earlier controllers show whether any task has succeeded."""
+        self._excuses = excuses
         self.failed = 0
         self.last: Failure | None = None
         self._limits, self._run, self._logs = limits, run, work / LOGS
@@ -45,6 +54,8 @@ class FailureLimit:
             failure, message, attempt = event.result.failure, event.result.message, event.attempt
         if event.state is TaskState.RUNNING and event.progress is None:
             self._began_s[event.uid] = event.time_s
+        elif event.result is not None and self._excuses(event):
+            self._began_s.pop(event.uid, None)
         elif failure is not None:
             self.failed, self.last = self.failed + 1, failure
             began_s = self._began_s.pop(event.uid, event.time_s)

@@ -84,7 +84,8 @@ class LiveCurves:
         with _only_curves("curves of choices"):
             for name, value in _numbers(self._driver.campaign.named(action), action):
                 self._chosen.setdefault(name, []).append(value)
-        self._masked.append(1.0 - float(np.mean(decision.mask)) if decision.mask.size else 0.0)
+        if decision.observed:  # rules do not read it, and making it may take longer than they do
+            self._masked.append(1.0 - float(np.mean(decision.mask)) if decision.mask.size else 0.0)
         ledger, successes = self._driver.ledger, self._driver.outcome().successes
         values = {f"campaign/{name}": value for name, value in decision.fields.items()}
         values["machine/node_seconds"] = ledger.node_seconds
@@ -179,6 +180,8 @@ class LiveCurves:
 
     def _rules(self, instance: int) -> dict[str, list[Curve]]:
         if not self._config.steer.rules_on_twin or not self._factory.has_twin:
+            return {}
+        if self._driver.campaign.findings() is not None:  # the twin of a search is an invented problem
             return {}
         loaded, problems = load_rules(self._config)
         for problem in problems:

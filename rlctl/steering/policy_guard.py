@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,16 +26,32 @@ class PolicyGuard:
 
     Without a fallback policy, invalid actions and exceptions lead to the first allowed choice, and timeouts stop the
     campaign, as three timeouts in a row do with one.
+
+    Args:
+        refuses: why an action is not allowed at the open decision; see ``Campaign.refuses``.
+        clean_answers: after a failure the fallback decides until the policy, which is asked too, has given so many
+            valid answers in a row.
     """
 
-    def __init__(self, policy: Policy, fallback: Policy | None, action_space: ActionSpace) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        fallback: Policy | None,
+        action_space: ActionSpace,
+        refuses: Callable[[Action], str | None] = lambda action: None,
+        clean_answers: int = 0,
+    ) -> None:
         self.policy = policy
         self.fallback = fallback
         self._space, self._choices = action_space, head_sizes(action_space)
+        self._refuses, self._clean_answers = refuses, clean_answers
         self._unanswered = 0
+        self._suspended = 0
+        self._failed = False
 
     def reset(self, seed: int) -> None:
         """Reset the policies for a new campaign."""
+        self._suspended, self._failed = 0, False
         for policy in self._policies().values():
             policy.reset(seed)
 
@@ -44,26 +60,39 @@ class PolicyGuard:
 
         NoAnswer: the time limit has passed, and no fallback may decide.
         """
-        if not np.isfinite(decision.observation).all():
-            reason = "observation"
+        action, reason = self._policy_answer(decision)
+        if action is not None and not self._suspended:
+            return action, None
+        if action is not None:
+            self._suspended -= 1
+            reason = "suspended"
         else:
-            action, reason = self._ask(self.policy, decision)
-            if action is not None:
-                return action, None
-        log.warning("decision %d on %s falls back: %s", decision.number, decision.subject, reason)
+            self._failed, self._suspended = True, self._clean_answers if self.fallback is not None else 0
+            log.warning("decision %d on %s falls back: %s", decision.number, decision.subject, reason)
         if self.fallback is not None:
             action, _ = self._ask(self.fallback, decision)
             if action is not None:
                 return action, reason
         return first_allowed(self._space, decision.mask), reason
 
+    def _policy_answer(self, decision: Decision) -> tuple[Action | None, str]:
+        """The policy's answer, unless the observation that it reads is not finite."""
+        if decision.observed and not np.isfinite(decision.observation).all():
+            return None, "observation"
+        action, reason = self._ask(self.policy, decision)
+        if decision.observed and not np.isfinite(decision.observation).all():
+            return None, "observation"
+        return action, reason
+
     def state(self) -> dict[str, Any]:
-        """The states of the policies that have one."""
+        """The states of the policies that have one, and once the policy has failed, whether it is suspended."""
         states = {role: dict(policy.state()) for role, policy in self._policies().items()}
-        return {role: state for role, state in states.items() if state}
+        found: dict[str, Any] = {role: state for role, state in states.items() if state}
+        return found | {"suspended": self._suspended} if self._failed and self._clean_answers else found
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state`` returned."""
+        self._failed, self._suspended = "suspended" in state, int(state.get("suspended", 0))
         for role, policy in self._policies().items():
             if role in state:
                 policy.restore(state[role])
@@ -85,7 +114,14 @@ class PolicyGuard:
         except Exception as error:  # a policy of any package
             log.warning("policy %s raised %r", policy.name, error, exc_info=log.isEnabledFor(logging.DEBUG))
             return None, "exception"
-        return (action, "") if self._valid(action) else (None, "action")
+        if not self._valid(action):
+            return None, "action"
+        with asking("the campaign", "refuses()"):
+            refused = self._refuses(action)
+        if refused is not None:
+            log.warning("policy %s: decision %d: %s", policy.name, decision.number, refused)
+            return None, "refused"
+        return action, ""
 
     def _valid(self, action: Action) -> bool:
         if isinstance(action, Mapping):

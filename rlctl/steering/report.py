@@ -164,7 +164,8 @@ def _sentence(now: CampaignStatus) -> str:
     if now.ended and now.found is not None and not now.found.goal:
         return f"Ended: {cost}."
     if now.ended:
-        return f"Goal {'reached' if now.reached else 'not reached'}: {cost}."
+        end = "Goal reached" if now.reached else (now.reason[:1].upper() + now.reason[1:]) or "Goal not reached"
+        return f"{end}: {cost}."
     if now.controller.alive:
         return f"In progress: {cost} so far."
     if now.controller.alive is None:

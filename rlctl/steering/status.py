@@ -56,6 +56,7 @@ class CampaignStatus:
     """Current state of a campaign.
 
     Attributes:
+        reason: why it has ended, if it says more than whether the goal was reached.
         successes: successes at the last decision or at the end.
         goal: successes to reach; None: the campaign defines none, or is not installed.
         deadline_s: end of the allocation; None: it has none, or the campaign is not installed.
@@ -76,6 +77,7 @@ class CampaignStatus:
     policy: str
     ended: bool
     reached: bool
+    reason: str
     controller: Controller
     successes: int
     goal: int | None
@@ -126,8 +128,9 @@ class CampaignStatus:
         reached = format_count(self.successes, "success")
         if self.goal is not None:
             reached = f"{self.successes} of {self.goal} successes"
-        missed = "ended, goal not reached" if self.found is None or self.found.goal else "ended"
-        state = "goal reached" if self.reached else missed if self.ended else self._steered()
+        missed = "goal not reached" if self.found is None or self.found.goal else ""
+        ended = ", ".join(filter(None, ("ended", self.reason or missed)))
+        state = "goal reached" if self.reached else ended if self.ended else self._steered()
         budget = format_duration(self.elapsed_s)
         if self.deadline_s is not None:
             left_s = max(self.deadline_s - self.elapsed_s, 0.0)
@@ -294,6 +297,7 @@ def _status(run: RunFolder, steering: Controller, found: Found | None) -> Campai
         policy=str(run.header.get("policy", "")),
         ended=summary is not None,
         reached=summary is not None and bool(summary["reached"]),
+        reason="" if summary is None else str(summary.get("reason", "")),
         controller=steering,
         successes=successes,
         goal=goal,

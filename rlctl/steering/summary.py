@@ -16,7 +16,7 @@ from rlctl.core.task import event_from_json
 from rlctl.steering.evaluation_table import Found
 
 SCHEMA = 3
-"""Schema 2 added ``core_seconds`` and ``gpu_seconds``, schema 3 ``found``; earlier files are read without them."""
+"""Schema 2 added ``core_seconds`` and ``gpu_seconds``, schema 3 ``found`` and ``reason``; earlier files have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Summary:
         extra: quantities of the campaign.
         core_seconds: allocated core-seconds by purpose (``rlctl.monitoring.ledger.Purpose``).
         gpu_seconds: allocated GPU-seconds by purpose.
+        reason: why the campaign has ended, if it says more than whether the goal was reached.
         found: the best evaluations (``rlctl.steering.evaluation_table.Found``); empty: the campaign has none.
     """
 
@@ -55,6 +56,7 @@ class Summary:
     core_seconds: Mapping[str, float] = field(default_factory=dict)
     gpu_seconds: Mapping[str, float] = field(default_factory=dict)
     found: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
     schema: int = SCHEMA
 
     @classmethod

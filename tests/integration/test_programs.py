@@ -322,6 +322,32 @@ def test_what_ignores_a_stop_is_killed_and_leaves_nothing(place: Place) -> None:
     assert not (place.work / "results" / "0000.json").exists()
 
 
+@pytest.mark.quick
+def test_a_program_ends_with_what_reads_its_results(place: Place) -> None:
+    """The system may kill a process that has done nothing, where memory is short."""
+    future = place.submit(place.program(command=sh(f": {place.here}; echo >ready; sleep 298")))
+    until((place.folder() / "ready").exists, "it runs")
+    (wrapper,) = [p for p in processes(str(place.here)) if "rlctl.programs.run_evaluation" in p.cmdline()]
+    wrapper.kill()
+    with pytest.raises(TaskFailed, match="SIGKILL"):
+        future.result(PATIENCE_S)
+    assert not processes(str(place.here))
+
+
+@pytest.mark.quick
+def test_a_program_sees_the_gpus_that_it_was_given(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    how = LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
+    place.executor = LocalExecutor(Capacity(cores=4, gpus=2), place.work, eager=True, options=how)
+    results = {name: {"regex": rf"{name} = (\S+)"} for name in ("asked", "gpu", "threads")}
+    script = "echo asked = {gpus:g}; echo gpu = $CUDA_VISIBLE_DEVICES; echo threads = $OMP_NUM_THREADS"
+    program = place.program(command=sh(script), results=results)
+    need = Resources(gpus_per_rank=1.0, cores_per_rank=2)
+    gpus = [place.submit(program, number, resources=need).result(PATIENCE_S)["outputs"] for number in range(2)]
+    assert gpus == [{"asked": 1.0, "gpu": 4.0, "threads": 2.0}] * 2
+    assert "result gpu (regex" in place.failure(program, 2)[1]  # without GPUs, it sees none
+
+
 def processes(word: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():

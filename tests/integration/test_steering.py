@@ -229,7 +229,9 @@ def test_only_the_same_campaign_can_be_resumed(steering: Steering) -> None:
 
 def test_what_the_policy_cannot_answer_the_fallback_does(steering: Steering) -> None:
     steering.configure(parts=5, blind=[1])
-    code, out, err = steering.finish("--set", "steer.fallback=cycling", policy="breaks")
+    code, out, err = steering.finish(
+        "--set", "steer.fallback=cycling", "--set", "steer.clean_answers=0", policy="breaks"
+    )
     assert code == 0, err
     assert json.loads(out)["fallbacks"] == {"observation": 1, "exception": 1}
     assert "ZeroDivisionError" in err

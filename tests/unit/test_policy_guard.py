@@ -77,6 +77,56 @@ def test_without_a_working_fallback_the_first_allowed_choices_are_taken() -> Non
     assert np.array_equal(np.asarray(action), [1])
 
 
+def asked(guard: PolicyGuard, policy: Says, *answers: Any) -> list[str | None]:
+    """Why the fallback decided, for each of the policy's answers."""
+    reasons = []
+    for answer in answers:
+        policy.answer = answer
+        given, reason = guard.act(decision())
+        assert (given == FALLBACK) is (reason is not None)
+        reasons.append(reason)
+    return reasons
+
+
+def test_after_a_failure_the_policy_decides_again_when_it_has_answered_well_for_a_while() -> None:
+    policy, fine = Says(None), [2, 1]
+    guard = PolicyGuard(policy, Says(FALLBACK), SPACE, clean_answers=2)
+    failed = ValueError("no")
+    assert asked(guard, policy, fine, failed, fine, fine, fine) == [None, "exception", "suspended", "suspended", None]
+    assert asked(guard, policy, None, fine, failed, fine) == ["action", "suspended", "exception", "suspended"]
+    other = PolicyGuard(policy, Says(FALLBACK), SPACE, clean_answers=2)
+    other.restore(json.loads(json.dumps({"suspended": guard.state()["suspended"]})))
+    assert asked(other, policy, fine, fine) == ["suspended", None]
+    assert other.state()["suspended"] == 0  # a later state says that it is over
+
+
+def test_without_a_fallback_the_policy_is_not_suspended() -> None:
+    policy = Says(ValueError("no"))
+    guard = PolicyGuard(policy, None, SPACE, clean_answers=2)
+    assert guard.act(decision())[1] == "exception"
+    policy.answer = [2, 1]
+    assert guard.act(decision())[1] is None
+
+
+def test_what_the_campaign_refuses_falls_back() -> None:
+    def refuses(action: Any) -> str | None:
+        return "too hot" if action == {"temperature": 9.0} else None
+
+    guard = PolicyGuard(Says({"temperature": 9.0}), Says(FALLBACK), SPACE, refuses)
+    assert guard.act(decision()) == (FALLBACK, "refused")
+    assert PolicyGuard(Says({"temperature": 2.0}), Says(FALLBACK), SPACE, refuses).act(decision())[1] is None
+    action, reason = PolicyGuard(Says(None), Says({"temperature": 9.0}), SPACE, refuses).act(decision())
+    assert (np.asarray(action).tolist(), reason) == ([1, 1], "action")  # the fallback's is refused as well
+
+
+def test_an_observation_is_not_made_for_a_rule_that_does_not_read_it() -> None:
+    def observe() -> tuple[Any, Any]:
+        raise AssertionError("observed")
+
+    question = Decision("film", 0.0, {}, observe=observe)
+    assert PolicyGuard(Says(FALLBACK), None, SPACE).act(question) == (FALLBACK, None)
+
+
 def test_both_memories_are_saved_and_restored() -> None:
     guard = PolicyGuard(Says([0, 0]), Says(FALLBACK), SPACE)
     saved = json.loads(json.dumps(guard.state()))

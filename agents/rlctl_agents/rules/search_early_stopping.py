@@ -15,8 +15,9 @@ from rlctl_agents.rules.search_rule import Floats, SearchRule, SearchView, Space
 class MedianPruning(SearchRule):
     """Stops a run whose best value so far is worse than the median of the others at the same report.
 
-    The median stopping rule (Golovin et al. 2017) on a Sobol sequence; the others' values are their averages so far.
-    The value that the program reports is to go where its objective is to go: down if that is minimized.
+    On a Sobol sequence. Of the median rule (Golovin et al. 2017) it is the form of Optuna's ``MedianPruner``: the
+    original takes the others' averages so far, and hardly stops a run whose values fall. The value that the program
+    reports is to go where its objective is to go: down if that is minimized.
 
     Args:
         first: report at which a run is judged for the first time.
@@ -39,8 +40,8 @@ class MedianPruning(SearchRule):
         values = _losses(state, trial)
         reports = len(values)
         if reports >= self.first:
-            others = [past[:reports] for past in _others(state, trial) if len(past) >= reports]
-            if len(others) >= self.others and min(values) > median(sum(past) / reports for past in others):
+            others = [past[reports - 1] for past in _others(state, trial) if len(past) >= reports]
+            if len(others) >= self.others and min(values) > median(others):
                 return True
         return super().gives_up(state, trial)
 

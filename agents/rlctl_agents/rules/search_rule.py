@@ -19,6 +19,9 @@ from rlctl.core.campaign import Action, Decision
 Floats = NDArray[np.float64]
 Space = Mapping[str, tuple[Any, ...]]
 
+_FEWEST = 4
+"""Runs that must have ended before one is late."""
+
 
 class SearchView(Protocol):
     """The state of a search, as far as these rules read it."""
@@ -89,8 +92,11 @@ class SearchRule(ABC):
         self.outlasts, self.efficiency, self.walltime = outlasts, efficiency, walltime
 
     @abstractmethod
-    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
-        """Point and stage of the next evaluation, once the starting points have been evaluated."""
+    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
+        """Point and stage of the next evaluation, once the starting points have been evaluated; None: wait for results.
+
+        It is not None where nothing runs.
+        """
 
     def act(self, decision: Decision) -> Action:
         """See ``rlctl.core.policy.Policy``."""
@@ -101,8 +107,10 @@ class SearchRule(ABC):
         stage = state.counts
         if state.started < len(state.starts):
             point = state.starts[state.started]
+        elif (proposed := self.propose(state, rng)) is None:
+            return {"wait": True}
         else:
-            point, stage = self.propose(state, rng)
+            point, stage = proposed
         if not state.options.noisy and state.tried(point, stage) is not None:
             other = state.untried(rng)
             if other is not None:
@@ -132,7 +140,8 @@ class SearchRule(ABC):
         if self.patience <= 0.0 or usual_s is None or trial.started_s is None:
             return False
         ran_s = state.now_s - trial.started_s
-        if ran_s < self.patience * usual_s:
+        known = sum(t.stage == trial.stage and t.status in ("done", "infeasible") for t in state.trials)
+        if ran_s < self.patience * usual_s or known < _FEWEST:
             return False
         return bool(ran_s >= self.outlasts * state.seconds_of(trial.point, trial.stage, trial.resources)[0])
 

@@ -25,7 +25,7 @@ MOST_SAMPLED = 400
 
 
 class Advice:
-    """Candidates for the next evaluation, with the predictions of models; runs that are open count as evaluated.
+    """Candidates for the next evaluation, with the predictions of models; what is pending counts as evaluated.
 
     Attributes:
         points: candidates, [m, parameters].
@@ -34,10 +34,12 @@ class Advice:
 
     Args:
         model: fitted to the results.
-        pending: features of runs that are open.
+        pending: features of runs that are open, and of points without a result.
         features, cost_features: of points at a stage, see ``SearchState``.
         counts: stage that counts.
         best, target: losses; infinite or None: unknown.
+        good: where results differ when repeated, features of all feasible results at the stage that counts: the best
+            one is that with the least predicted loss, not the luckiest.
     """
 
     def __init__(
@@ -50,17 +52,21 @@ class Advice:
         counts: int,
         best: float,
         target: float | None,
+        good: Floats | None = None,
     ) -> None:
         self.points = points
         self._model, self._counts = model.believing(pending), counts
         self._features, self._cost_features = features, cost_features
+        self._x = features(points, counts)
         self.best = float(model.loss.warped(best)) if model.has_loss and math.isfinite(best) else math.inf
+        if good is not None and len(good) and model.has_loss:
+            self.best = float(model.loss.predict(good)[0].min())
         self.target = float(model.loss.warped(target)) if model.has_loss and target is not None else None
 
     @cached_property
     def prediction(self) -> Prediction:
         """Of the candidates at the stage that counts."""
-        return self._model.predict(self._features(self.points, self._counts))
+        return self._model.predict(self._x)
 
     def log_cost(self, stage: int, need: Resources) -> Floats:
         """Logarithm of the node-seconds that the candidates would take, [m]."""
@@ -88,7 +94,7 @@ class Advice:
 
     def sampled(self, rng: np.random.Generator) -> Floats:
         """Minus a loss drawn from the posterior, [m]: its greatest value is Thompson sampling's choice."""
-        x = self._features(self.points, self._counts)
+        x = self._x
         drawn = np.full(len(x), math.inf)
         some = rng.permutation(len(x))[:MOST_SAMPLED]
         drawn[some] = self._model.loss.sample(x[some], rng) if self._model.has_loss else 0.0

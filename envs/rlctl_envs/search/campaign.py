@@ -171,11 +171,13 @@ class SearchCampaign(Campaign):
         return answer if isinstance(answer, str) else None
 
     def excuses(self, event: Event) -> bool:
-        """Whether a failure only says that a point cannot be evaluated."""
-        trial = self.state.running.get(event.uid)
-        if trial is None or event.result is None or event.result.failure is None:
+        """Whether a task only says that its point cannot be evaluated."""
+        trial, result = self.state.running.get(event.uid), event.result
+        if trial is None or result is None:
             return False
-        return self._consequence(trial.stage, event.result.failure) == "infeasible"
+        if result.failure is None:
+            return result.values.get("then") == "infeasible"
+        return self._consequence(trial.stage, result.failure) == "infeasible"
 
     def apply(self, action: Action) -> list[Command]:
         """Start an evaluation, stop a run, or wait."""
@@ -201,16 +203,15 @@ class SearchCampaign(Campaign):
     def outcome(self) -> Outcome:
         """How it stands."""
         state, goal = self.state, self._goal
-        reached = goal.reached(state)
-        over = bool(self._stopped_by) or goal.over(state) or (not state.running and not self._startable())
-        counts = dict.fromkeys(TrialStatus, 0)
-        for trial in state.trials:
-            counts[trial.status] += 1
-        extra = {f"evaluations_{status.value}": float(count) for status, count in counts.items()}
+        reached, reason = goal.reached(state), self._stopped_by or goal.over(state)
+        if not reason and not state.running and not self._startable():
+            reason = "every point was evaluated" if state.exhausted else "no evaluation can start any more"
+        extra = {f"evaluations_{status.value}": float(count) for status, count in state.statuses.items()}
         extra |= {"masked_actions": float(self.masked), "repeated_points": float(self.repeated)}
         if (best := goal.best(state)) is not None:
             extra["best"] = best
-        return Outcome(reached or over, reached, goal.successes(state), 0.0, extra)
+        ended = reached or bool(reason)
+        return Outcome(ended, reached, goal.successes(state), extra=extra, reason="" if reached else reason)
 
     # What people see.
 
@@ -265,7 +266,7 @@ class SearchCampaign(Campaign):
     def _no_result(self, trial: Trial, then: str) -> None:
         trial.status = TrialStatus.INFEASIBLE if then == "infeasible" else TrialStatus.FAILED
         if then == "stop":
-            self._stopped_by = f"evaluation {trial.number}: {trial.kind}: {trial.message}"
+            self._stopped_by = f"stopped by evaluation {trial.number} ({trial.kind}): {trial.message}"
 
     def _late_s(self, trial: Trial) -> float:
         """When a decision asks next whether to stop a run."""

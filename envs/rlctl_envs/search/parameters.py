@@ -76,11 +76,18 @@ class RangeParameter(SearchSection):
 
     def snapped(self, units: Floats) -> Floats:
         """Where the values of these units lie."""
-        return np.array([self.unit(self.value(u)) for u in units]) if self.integer else units
+        if not self.integer:
+            return units
+        low, high = self._ends()
+        numbers = self.column(units)
+        return np.asarray(((np.log(numbers) if self.log else numbers) - low) / (high - low))
 
     def column(self, units: Floats) -> NDArray[Any]:
         """The values of these units."""
-        return np.array([self.value(u) for u in units], np.float64)
+        low, high = self._ends()
+        positions = low + np.clip(units, 0.0, 1.0) * (high - low)
+        numbers = np.exp(positions) if self.log else positions
+        return np.asarray(np.clip(np.round(numbers) if self.integer else numbers, self.low, self.high))
 
     def places(self, numbers: NDArray[np.int64]) -> Floats:
         """Units of the values with these numbers, from the lowest one on, of an integer."""

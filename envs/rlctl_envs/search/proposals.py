@@ -112,9 +112,9 @@ def _evaluations(state: SearchState) -> dict[str, Proposal]:
         found["cheap"] = Proposal(
             "cheap", advice.points[i], stages[0], cheap, features=_of_point(advice, i, low[i], cost)
         )
-        promoted = [i for i, point in enumerate(advice.points) if state.tried(point, stages[0]) is not None]
-        if promoted:
-            i = max(promoted, key=lambda i: float(scores["target_per_second"][i]))
+        promoted = state.were_tried(advice.points, stages[0])
+        if promoted.any():
+            i = int(np.argmax(np.where(promoted, scores["target_per_second"], -math.inf)))
             found["promote"] = Proposal(
                 "promote", advice.points[i], full, need, features=_of_point(advice, i, cost[i], cost)
             )

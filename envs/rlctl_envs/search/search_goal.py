@@ -9,6 +9,9 @@ from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import UntilOptions
 from rlctl_envs.search.search_state import SearchState
 
+MOST_FRUITLESS = 300
+"""Runs in a row that may fail, be stopped, or be infeasible."""
+
 MOST_ON_TWIN = 1000
 """Points that a search on a twin evaluates at most, should it be without end."""
 
@@ -54,15 +57,22 @@ class SearchGoal:
             return self._found(state)
         return int(self.reached(state))
 
-    def over(self, state: SearchState) -> bool:
-        """Whether the search ends, though its goal is not reached."""
+    def over(self, state: SearchState) -> str:
+        """Why the search ends, though its goal is not reached; empty: it does not.
+
+        Points that cannot be evaluated count as evaluations.
+        """
         until = self._until
-        return (
-            state.now_s >= state.deadline_s
-            or (until.evaluations is not None and len(state.results) >= until.evaluations)
-            or (until.no_improvement is not None and self._since_improvement(state) >= until.no_improvement)
-            or (bool(self._of_twin) and state.started >= MOST_ON_TWIN)
-        )
+        evaluations = len(state.results) + state.infeasible
+        if state.now_s >= state.deadline_s:
+            return "the budget is used"
+        if until.evaluations is not None and evaluations >= until.evaluations:
+            return f"{evaluations} evaluations"
+        if until.no_improvement is not None and (since := self._since_improvement(state)) >= until.no_improvement:
+            return f"no improvement in {since} results"
+        if state.fruitless >= MOST_FRUITLESS:
+            return f"{state.fruitless} runs in a row without a result"
+        return "a long search on the twin" if self._of_twin and state.started >= MOST_ON_TWIN else ""
 
     def _found(self, state: SearchState) -> int:
         return sum(assessment.feasible for _, assessment in state.results)

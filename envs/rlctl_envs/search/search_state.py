@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId
@@ -21,6 +22,13 @@ from rlctl_envs.search.parameters import RANDOM, Floats, SearchSpace
 from rlctl_envs.search.trials import Trial, TrialStatus
 
 Space = SearchSpace | CandidateTable
+
+_LONGER = {TrialStatus.DONE: 1.0, TrialStatus.STOPPED: 2.0}
+"""What models of cost believe, in multiples of the time that a run took: one that was stopped would have taken longer,
+lest they learn from stops to stop; one without a result says nothing, lest quick failures look cheap."""
+
+MOST_FAILED = 60
+"""Points without a result, the newest ones, at which models believe their own predictions."""
 
 MOST_ROWS = 2000
 """Rows of a table that are candidates for the next evaluation."""
@@ -41,6 +49,9 @@ class SearchState:
         now_s, deadline_s: seconds since the campaign began; the end of the allocation.
         subject: the running trial that a decision is about; None: it is about what to start.
         walltimes: for each stage, seconds after which a run is stopped; None: never.
+        statuses: number of trials by status.
+        infeasible: points that could not be evaluated at the stage that counts.
+        fruitless: trials that have ended since the last one with a result.
         starts: points that are to be evaluated before any other.
     """
 
@@ -61,6 +72,8 @@ class SearchState:
         self.capacity, self.pool = capacity, NodePool(capacity)
         self.trials: list[Trial] = []
         self.running: dict[TaskId, Trial] = {}
+        self.statuses = dict.fromkeys(TrialStatus, 0)
+        self.infeasible = self.fruitless = 0
         self.now_s, self.deadline_s = 0.0, math.inf
         self.subject: Trial | None = None
         self.starts = [space.point(values) for values in options.starts]
@@ -72,6 +85,8 @@ class SearchState:
         self._model: SearchModel | None = None
         self._learned = 0
         self._losses: list[float] = []
+        self._good: Floats | None = None
+        self._seconds: list[list[float]] = [[] for _ in self.stages]
 
     def __repr__(self) -> str:
         return f"<{len(self.trials)} trials, {len(self.running)} running, at {self.now_s:g} s>"
@@ -111,12 +126,8 @@ class SearchState:
 
     def median_s(self, stage: int) -> float | None:
         """Median duration of the trials of a stage that have ended by themselves; None: there is none."""
-        seconds = [
-            t.seconds
-            for t in self.trials
-            if t.stage == stage and t.status in (TrialStatus.DONE, TrialStatus.INFEASIBLE)
-        ]
-        return median(seconds) if seconds else None
+        seconds = self._seconds[stage]
+        return 0.5 * (seconds[len(seconds) // 2] + seconds[(len(seconds) - 1) // 2]) if seconds else None
 
     # What can be done.
 
@@ -155,10 +166,13 @@ class SearchState:
             new = self._new(self.space.all_points())
         return np.asarray(new[int(rng.integers(len(new)))]) if len(new) else None
 
+    def were_tried(self, points: Floats, stage: int) -> NDArray[np.bool_]:
+        """For each point, whether ``tried`` finds a trial."""
+        return np.array([(stage, *point) in self._keys for point in self.space.identities(points)], np.bool_)
+
     def _new(self, points: Floats) -> Floats:
         """Those that were not evaluated yet at the stage that counts."""
-        new = [(self.counts, *identity) not in self._keys for identity in self.space.identities(points)]
-        return np.asarray(points[np.array(new, np.bool_)])
+        return np.asarray(points[~self.were_tried(points, self.counts)])
 
     def nodes(self, need: Resources) -> float:
         """Share of the machine that resources take, in nodes."""
@@ -190,6 +204,7 @@ class SearchState:
                 for trial in ended
             ]
             self._losses = evaluated.losses[counting].tolist() if len(evaluated.losses) else []
+            self._good = evaluated.x[counting] if self.options.noisy and len(evaluated.x) else None
             self._model.learn(evaluated, lambda count: self._evaluated(ended[:count], None))
         return self._model
 
@@ -212,6 +227,7 @@ class SearchState:
             self.counts,
             best=min(losses, default=math.inf),
             target=self.objective.signs[0] * until.value if single and until.value is not None else None,
+            good=self._good,
         )
 
     def candidates(self, rng: np.random.Generator) -> Floats:
@@ -257,8 +273,9 @@ class SearchState:
         return any(len(choices) > 1 for choices in self.resources)
 
     def pending(self) -> Floats:
-        """Features of the trials that run."""
-        return self._trial_features(list(self.running.values()))
+        """Features of the trials that run, and of points that gave no result: nothing is to be learned there."""
+        failed = [trial for trial in self.trials if trial.ended_s is not None and trial.assessment is None]
+        return self._trial_features([*self.running.values(), *failed[-MOST_FAILED:]])
 
     # What happens.
 
@@ -266,6 +283,7 @@ class SearchState:
         """A trial was submitted."""
         trial.allocation = self.pool.take(trial.resources)
         self.trials.append(trial)
+        self.statuses[TrialStatus.RUNNING] += 1
         self.running[trial.uid] = trial
         self._keys[trial.key] = trial
 
@@ -281,6 +299,13 @@ class SearchState:
     def ended(self, trial: Trial) -> None:
         """A trial has ended; a point that gave no result may be tried again."""
         self.running.pop(trial.uid, None)
+        self.statuses[TrialStatus.RUNNING] -= 1
+        self.statuses[trial.status] += 1
+        if trial.status in (TrialStatus.DONE, TrialStatus.INFEASIBLE):
+            insort(self._seconds[trial.stage], trial.seconds)
+        if trial.stage == self.counts and trial.status is TrialStatus.INFEASIBLE:
+            self.infeasible += 1
+        self.fruitless = 0 if trial.assessment is not None else self.fruitless + 1
         if trial.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
             self._keys.pop(trial.key, None)
         elif trial.stage == self.counts and trial.assessment is not None:
@@ -309,7 +334,7 @@ class SearchState:
             margins=margins,
             succeeded=np.array([trial.assessment is not None for trial in ended], np.bool_),
             cost_x=np.hstack([x, sizes[:, None]]) if self._several else x,
-            cost=np.array([trial.node_seconds for trial in ended]),
+            cost=np.array([trial.node_seconds * _LONGER.get(trial.status, math.nan) for trial in ended]),
         )
 
     def _trial_features(self, trials: Sequence[Trial]) -> Floats:

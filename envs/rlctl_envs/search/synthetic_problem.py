@@ -14,10 +14,10 @@ from rlctl_envs.search.options import SearchOptions
 from rlctl_envs.search.parameters import Floats
 from rlctl_envs.search.search_state import Space
 
-SAMPLED = 4096
+SAMPLED = 2048
 """Points by which a problem is scaled and its target is chosen."""
 
-_FREQUENCIES = 96
+_FREQUENCIES = 64
 USUAL_EVALUATIONS = 50
 
 
