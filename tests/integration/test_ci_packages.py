@@ -23,7 +23,11 @@ esac"""
     [
         (SLURM, True, None),
         (SLURM, False, {"libpmix-dev"}),
-        (("slurmctld", *EXAMPLES), False, {"slurmd", "slurm-client", "munge", "libpmix-dev", "slurm-wlm-basic-plugins"}),
+        (
+            ("slurmctld", *EXAMPLES),
+            False,
+            {"slurmd", "slurm-client", "munge", "libpmix-dev", "slurm-wlm-basic-plugins"},
+        ),
         (("slurmctld", "slurmd", "srun", *EXAMPLES), True, {"munge"}),
         (tuple({*SLURM} - {"xtb"}), True, {"xtb"}),
     ],

@@ -20,10 +20,12 @@ from rlctl.config.load import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = {"xtb": "xtb.yaml", "lammps": "lammps.yaml", "quantum_chemistry": "nwchem.yaml"}
-POLICY = "random"
+POLICY = "random_search"
 
 needs_xtb = pytest.mark.skipif(shutil.which("xtb") is None, reason="xtb is not installed: apt-get install xtb")
-needs_nwchem = pytest.mark.skipif(shutil.which("nwchem") is None, reason="NWChem is not installed: apt-get install nwchem")
+needs_nwchem = pytest.mark.skipif(
+    shutil.which("nwchem") is None, reason="NWChem is not installed: apt-get install nwchem"
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,14 @@ def test_xtb_finds_the_ion_above_the_ring(tmp_path: Path) -> None:
     done = [row for row in evaluations(tmp_path / "run") if row["stage"] == "gfn2" and row["energy"]]
     best = min(done, key=lambda row: float(row["energy"]))
     assert len(done) >= 30
-    assert -15.7275 < float(best["energy"]) < -15.72
-    assert float(best["z"]) == pytest.approx(2.3, abs=0.5)
+    assert float(best["z"]) == pytest.approx(2.3, abs=0.3)
+    # xTB's own optimiser, from there on and with the ring held, finds little.
+    folder = tmp_path / "run" / "work" / "evaluations" / f"{int(best['evaluation']):04d}"
+    (folder / "held").write_text("$fix\n atoms: 1-12\n$end\n")
+    words = ["xtb", "in.xyz", "--gfn2", "--chrg", "1", "--opt", "--input", "held"]
+    said = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60, check=True).stdout
+    reference = float(re.findall(r"TOTAL ENERGY +(\S+)", said)[-1])
+    assert float(best["energy"]) == pytest.approx(reference, abs=2e-3)
 
 
 @needs_xtb
@@ -105,7 +113,9 @@ def test_a_killed_search_goes_on_without_running_anything_twice(tmp_path: Path) 
     steer("xtb", run, *settings, resume=True)
     started = Counter(starts.read_text().split())
     assert set(started.values()) == {1}
-    assert len(started) == len(evaluations(run)) >= 12
+    done = {row["evaluation"] for row in evaluations(run) if row["status"] == "done"}
+    assert len(done) >= 12
+    assert done <= started.keys()
     assert before.items() <= results(run).items()
 
 
@@ -136,7 +146,9 @@ def test_nwchem_runs_under_an_open_mpi_of_its_own(tmp_path: Path, ranks: int) ->
     run = tmp_path / "run"
     good = at(distance=2.75, donor=7.0, acceptor=115.0)
     only = "campaign.options.stages=[{name: b3lyp, values: {theory: dft}}]"
-    steer("quantum_chemistry", run, good, only, until(1), f"program.resources.ranks=[{ranks}]")
+    steer(
+        "quantum_chemistry", run, good, only, until(1), f"program.resources.ranks=[{ranks}]", f"machine.cores={ranks}"
+    )
     assert float(evaluations(run)[0]["energy"]) == pytest.approx(-200.91051, abs=2e-5)
     printed = (run / "work" / "evaluations" / "0000" / "stdout.txt").read_text()
     assert re.findall(r"nproc += +(\d+)", printed) == [str(ranks)]
@@ -153,7 +165,7 @@ def test_nwchem_runs_under_an_open_mpi_of_its_own(tmp_path: Path, ranks: int) ->
 def test_nwchem_that_does_not_converge_is_a_result(tmp_path: Path, point: dict[str, float], said: str) -> None:
     run = tmp_path / "run"
     only = "campaign.options.stages=[{name: b3lyp, values: {theory: dft}}]"
-    steer("quantum_chemistry", run, at(**point), only, until(1), "program.resources.ranks=[1]")
+    steer("quantum_chemistry", run, at(**point), only, until(1), "program.resources.ranks=[1]", "machine.cores=1")
     row = evaluations(run)[0]
     assert (row["status"], row["kind"]) == ("infeasible", "unconverged")
     assert said in row["message"]
