@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rlctl.evaluation.returns import Returns
     from rlctl.evaluation.tuning import Tuned
     from rlctl.steering import Summary
+    from rlctl.steering.dry_run import DryRun
     from rlctl.testing import Checked
 
 
@@ -265,3 +266,14 @@ def steer(
 
     open_closed_streams()
     return start(config, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=progress, begun=begun)
+
+
+def dry_run(config: Config, policy: str | Policy | None = None, *, instance: int | None = None) -> DryRun:
+    """The first decisions of a campaign, with commands and files, until the machine is full; nothing is started.
+
+    Args:
+        config, policy, instance: see ``steer``.
+    """
+    from rlctl.steering.start import show
+
+    return show(config, policy, instance)

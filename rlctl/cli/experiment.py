@@ -17,7 +17,7 @@ import psutil
 import typer
 
 from rlctl.cli.options import Json, Level, LogLevel, say, stopped
-from rlctl.core.errors import AllocationEnds, StoppedError
+from rlctl.core.errors import AllocationEnds, ConfigError, StoppedError
 from rlctl.core.json_values import json_text
 from rlctl.distributed.comm.mpi_environment import under_mpi
 from rlctl.distributed.launch.launcher import LauncherName
@@ -201,6 +201,9 @@ def steer(
     ] = None,
     instance: Annotated[int | None, typer.Option(min=0, help="Instance of the campaign; by default 0.")] = None,
     resume: Resume = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the first decisions, commands and files; start and write nothing.")
+    ] = False,
     sets: Sets = None,
     as_json: Json = False,
     log_level: Level = LogLevel.WARNING,
@@ -213,6 +216,12 @@ def steer(
     from rlctl import api
     from rlctl.config.load import load_config
 
+    if dry_run:
+        if resume:
+            raise ConfigError("--dry-run: it shows how a new campaign begins: omit --resume")
+        planned = api.dry_run(load_config(config, sets or ()), policy, instance=instance)
+        say(as_json, planned.to_json(), planned.to_text())
+        return
     begun: list[Path] = [] if run is None else [run]
 
     def begin(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlctl.core.task import TaskSpec
 from rlctl.programs.placeholders import render, words
-from rlctl.programs.program import description_of
+from rlctl.programs.program import BUILT_IN, description_of
 
 LINES = 12
 """Lines of a file that are shown to people."""
@@ -45,7 +45,8 @@ class RenderedEvaluation:
         folder: its folder in the run folder's ``work``.
         parameters: by name.
         command: with its launcher, as the executor starts it.
-        before, after: the commands before and after it.
+        before: the commands before it.
+        after: the commands after it.
         environment: variables that the program's options set.
         application: whose environment it has; None: that of rlctl.
         resources: what it occupies.
@@ -123,7 +124,7 @@ def rendered(spec: TaskSpec, command: Sequence[str], workdir: Path) -> RenderedE
         files.append(RenderedFile(name, "template", text=render(template["text"], values, delimiters)))
     return RenderedEvaluation(
         folder=plan["folder"],
-        parameters=spec.parameters,
+        parameters={name: value for name, value in values.items() if name not in BUILT_IN},
         command=command,
         before=[words(each, values) for each in program["before"]],
         after=[words(each, values) for each in program["after"]],

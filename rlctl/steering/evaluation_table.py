@@ -63,7 +63,7 @@ class EvaluationTable:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns: a column that only some rows have stands behind the one that it follows there."""
+        """Names of the columns. One that only some rows have stands behind the one that it follows there."""
         columns: list[str] = []
         for row in self.rows:
             at = 0

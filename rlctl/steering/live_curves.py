@@ -181,6 +181,8 @@ class LiveCurves:
     def _rules(self, instance: int) -> dict[str, list[Curve]]:
         if not self._config.steer.rules_on_twin or not self._factory.has_twin:
             return {}
+        if self._driver.campaign.findings() is not None:  # the twin of a search is an invented problem
+            return {}
         loaded, problems = load_rules(self._config)
         for problem in problems:
             log.warning("%s", problem)

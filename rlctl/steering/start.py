@@ -7,15 +7,39 @@ from contextlib import suppress
 from pathlib import Path
 
 from rlctl.config.schema import Config
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.policy import Policy
 from rlctl.monitoring.progress import Progress
 from rlctl.plugins import preflight
 from rlctl.plugins.registry import load_policy
 from rlctl.steering import control
+from rlctl.steering.dry_run import DryRun, dry_run
 from rlctl.steering.run_names import new_run, recorded_start, unfinished_run
 from rlctl.steering.summary import Summary
 from rlctl.system.files import require_folder, storage_errors
 from rlctl.system.watchdog import watching
+
+
+def show(config: Config, policy: str | Policy | None, instance: int | None) -> DryRun:
+    """See ``rlctl.api.dry_run``."""
+    with config.source.located():
+        factory, decider, _ = _checked(config, policy, resume=False)
+        with watching(config.steer.decision_timeout_s, control.TIMEOUT):
+            return dry_run(config, factory, decider, instance or 0)
+
+
+def _checked(config: Config, policy: str | Policy | None, resume: bool) -> tuple[CampaignFactory, Policy, str | None]:
+    """The campaign, its policy, and where that is from; None: it is given."""
+    factory = preflight.check_campaign(config, real=True)
+    policy = policy or preflight.default_policy(config, factory)
+    decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
+    if source is not None and source not in config.policies and Path(source).exists():
+        source = str(Path(source).absolute())
+    with watching(config.steer.decision_timeout_s, control.TIMEOUT):
+        preflight.check_policy(config, factory, decider)
+        if factory.runs_programs and not resume:
+            preflight.check_programs(config, factory)
+    return factory, decider, source
 
 
 def start(
@@ -33,15 +57,7 @@ def start(
     with config.source.located():
         folder = Path(run) if run is not None else unfinished_run(config) if resume else None
         recorded = recorded_start(folder) if resume and folder is not None else {}
-        factory = preflight.check_campaign(config, real=True)
-        policy = policy or recorded.get("policy_source") or preflight.default_policy(config, factory)
-        decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
-        if source is not None and source not in config.policies and Path(source).exists():
-            source = str(Path(source).absolute())
-        with watching(config.steer.decision_timeout_s, control.TIMEOUT):
-            preflight.check_policy(config, factory, decider)
-            if factory.runs_programs and not resume:
-                preflight.check_programs(config, factory)
+        _, decider, source = _checked(config, policy or recorded.get("policy_source"), resume)
         if folder is not None:
             require_folder(folder)
         made = new_run(config) if folder is None else None

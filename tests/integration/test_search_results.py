@@ -160,6 +160,28 @@ def test_status_shows_the_best_point_and_named_decisions(
     assert all(set(decision["named"]) in ({"x", "y"}, {"wait"}) for decision in now["last"] if decision["named"])
 
 
+@pytest.mark.quick
+def test_a_dry_run_shows_decisions_commands_and_files_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_search(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    shown = said(capsys, "steer", "scan.yaml", "--dry-run").splitlines()
+    assert shown[0].startswith("decision 0 on search: x ")
+    assert shown[1].startswith("  evaluation in work/evaluations/0000: x ")
+    assert sum(line.lstrip().startswith("$ ") for line in shown) == 2  # as many as there are cores
+    assert f"    sim.py: copy of {tmp_path}/sim.py" in shown
+    assert shown[-1].endswith("nothing was started or written")
+    data = json.loads(said(capsys, "steer", "scan.yaml", "--dry-run", "--json", "--policy", "random"))
+    assert data["policy"] == "random"
+    assert [set(decision["action"]) for decision in data["decisions"]] == [{"x", "y"}] * 2
+    assert data["decisions"][1]["tasks"][0]["command"][1] == "sim.py"
+    assert "omit --resume" in said(capsys, "steer", "scan.yaml", "--dry-run", "--resume", code=2)
+    assert "neither a known name" in said(capsys, "steer", "scan.yaml", "--dry-run", "--policy", "no.yaml", code=2)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_killed_run_is_read_and_the_newest_unfinished_one_goes_on(tmp_path: Path) -> None:
     write_search(tmp_path, **{"evaluations: 8": "evaluations: 25"})
     command = [sys.executable, "-P", "-m", "rlctl", "steer", "scan.yaml", "--policy", "random", "--instance", "3"]
