@@ -112,11 +112,15 @@ class EvaluationTable:
         """For terminals: number, parameters, results, how it stands, seconds and cost."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         shown = self.shown_columns()
+
+        def digits(name: str) -> int:
+            return 7 if name in (*self.findings.results, *self.findings.objectives) else 5
+
         for name in shown:
             numeric = all(isinstance(row.get(name, 0), int | float | None) for row in self.rows)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*(Text(shown_value(row.get(name))) for name in shown))
+            table.add_row(*(Text(shown_value(row.get(name), digits(name))) for name in shown))
         return table
 
     def found(self) -> Found:
@@ -306,8 +310,8 @@ def _cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def shown_value(value: Any) -> str:
-    """A value of a row for people, with seven significant digits."""
+def shown_value(value: Any, digits: int = 7) -> str:
+    """A value of a row for people, with so many significant digits."""
     if isinstance(value, float):
-        return f"{value:.7g}"
+        return f"{value:.{digits}g}"
     return "-" if value is None or value == "" else format_value(value)
