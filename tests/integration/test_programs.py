@@ -123,7 +123,6 @@ def test_an_evaluation_has_a_folder_of_its_own_with_templates_copies_and_links(p
     assert str(folder) in (folder / "stdout.txt").read_text()
 
 
-@pytest.mark.quick
 def test_a_template_keeps_the_mode_of_its_file_and_loses_its_ending(place: Place) -> None:
     place.script("run.sh.template", "#!/bin/sh\necho out = {x:.2f}\n")
     assert place.result(place.program(command="./run.sh", templates="run.sh.template")) == {
@@ -132,7 +131,6 @@ def test_a_template_keeps_the_mode_of_its_file_and_loses_its_ending(place: Place
     }
 
 
-@pytest.mark.quick
 def test_a_copied_folder_does_not_hold_the_run_that_it_is_copied_into(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "runs").mkdir()
@@ -151,7 +149,6 @@ def test_a_copied_folder_does_not_hold_the_run_that_it_is_copied_into(tmp_path: 
         place.executor.close()
 
 
-@pytest.mark.quick
 def test_commands_run_before_and_after_in_the_same_folder_and_surroundings(place: Place) -> None:
     place.script("post.py", "import os; print('out =', open('made').read().strip(), os.environ['MINE'])")
     program = place.program(
@@ -166,7 +163,6 @@ def test_commands_run_before_and_after_in_the_same_folder_and_surroundings(place
     assert (place.folder() / "stdout.txt").read_text().splitlines()[:2] == ["first", "second"]
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("options", "failure", "said"),
     [
@@ -189,7 +185,6 @@ def test_a_failure_says_what_has_failed(place: Place, options: dict[str, Any], f
     assert said in message
 
 
-@pytest.mark.quick
 def test_results_of_an_earlier_attempt_are_not_this_ones(place: Place) -> None:
     """Those of a failed try, of an attempt that a lost controller began, and of the folder itself."""
     first = place.program(command=sh("echo out = 1 >out.txt; echo x >{restart_out}"), results={"out": {
@@ -205,7 +200,6 @@ def test_results_of_an_earlier_attempt_are_not_this_ones(place: Place) -> None:
     assert not (place.work / "restarts" / "0000").exists()
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("keep", "kept"), [("all", {"0000", "0001"}), ("failed", {"0001"}), ("none", set[str]())])
 def test_folders_are_kept_as_asked_for(place: Place, keep: str, kept: set[str]) -> None:
     program = place.program(command=sh("echo out = 1; exit {x}"), keep=keep)
@@ -224,7 +218,6 @@ KINDS = {
 }
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("script", "then"),
     [
@@ -251,14 +244,12 @@ def test_a_kind_of_failure_is_retried_in_an_empty_folder_as_often_as_asked_for(p
     assert count.read_text() == "x\n" * 3
 
 
-@pytest.mark.quick
 def test_the_exit_code_can_be_a_result(place: Place) -> None:
     assert place.result(place.program(command=sh("exit 7"), results={"code": {"exit_code": True}}))["outputs"] == {
         "code": 7.0
     }
 
 
-@pytest.mark.quick
 def test_a_function_of_the_users_beside_the_configuration_reads_a_result(place: Place) -> None:
     (place.here / "analysis.py").write_text(
         "import numpy as np\ndef norm(folder): return np.linalg.norm(np.loadtxt(folder / 'v.txt'))\n"
@@ -267,7 +258,6 @@ def test_a_function_of_the_users_beside_the_configuration_reads_a_result(place: 
     assert place.result(program)["outputs"] == {"out": 5.0}
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("file", ["stdout", "log.txt"])
 def test_progress_is_reported_while_it_runs(place: Place, file: str) -> None:
     go = place.here / "go"
@@ -310,7 +300,6 @@ def test_a_program_past_its_walltime_is_stopped_saves_its_state_and_is_not_retri
     assert runs.read_text() == "\n"
 
 
-@pytest.mark.quick
 def test_what_ignores_a_stop_is_killed_and_leaves_nothing(place: Place) -> None:
     script = f"trap '' TERM; : {place.here}; (trap '' TERM; sleep 299) & sleep 299"
     future = place.submit(place.program(command=sh(script)))
@@ -322,7 +311,6 @@ def test_what_ignores_a_stop_is_killed_and_leaves_nothing(place: Place) -> None:
     assert not (place.work / "results" / "0000.json").exists()
 
 
-@pytest.mark.quick
 def test_a_program_ends_with_what_reads_its_results(place: Place) -> None:
     """The system may kill a process that has done nothing, where memory is short."""
     future = place.submit(place.program(command=sh(f": {place.here}; echo >ready; sleep 298")))
@@ -334,7 +322,6 @@ def test_a_program_ends_with_what_reads_its_results(place: Place) -> None:
     assert not processes(str(place.here))
 
 
-@pytest.mark.quick
 def test_a_program_sees_the_gpus_that_it_was_given(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     how = LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
