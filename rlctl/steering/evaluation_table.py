@@ -114,7 +114,7 @@ class EvaluationTable:
         shown = self.shown_columns()
 
         def digits(name: str) -> int:
-            return 7 if name in (*self.findings.results, *self.findings.objectives) else 5
+            return 10 if name in (*self.findings.results, *self.findings.objectives) else 5
 
         for name in shown:
             numeric = all(isinstance(row.get(name, 0), int | float | None) for row in self.rows)
@@ -215,17 +215,19 @@ class Found:
         files = [("files", folder)] if (folder := first.files(run)) else []
         if len(self.objectives) == 1:
             best = f"{_named(first.results)} (evaluation {first.number} of {self.started})"
-            return [("best", best), ("at", _named(first.parameters)), *files]
+            return [("best", best), ("at", _named(first.parameters, 7)), *files]
         kind, each = ("front", "not dominated") if self.objectives else ("found", "fulfil the condition")
         lines = [(kind, f"{self.count:,} of {self.ended:,} evaluations {'are ' * bool(self.objectives)}{each}")]
-        lines += [(f"{one.number}", f"{_named(one.results)} at {_named(one.parameters)}") for one in self.best[:most]]
+        lines += [
+            (f"{one.number}", f"{_named(one.results)} at {_named(one.parameters, 7)}") for one in self.best[:most]
+        ]
         if self.count > most:
             lines.append(("", f"and {self.count - most:,} more"))
         return [*lines, *files]
 
 
-def _named(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {shown_value(value)}" for name, value in values.items())
+def _named(values: Mapping[str, Any], digits: int = 10) -> str:
+    return ", ".join(f"{name} {shown_value(value, digits)}" for name, value in values.items())
 
 
 def read_table(run: RunFolder) -> EvaluationTable | None:
@@ -310,7 +312,7 @@ def _cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def shown_value(value: Any, digits: int = 7) -> str:
+def shown_value(value: Any, digits: int = 10) -> str:
     """A value of a row for people, with so many significant digits."""
     if isinstance(value, float):
         return f"{value:.{digits}g}"
