@@ -99,7 +99,7 @@ def train(
                 sys.exit(start_ranks(loaded, out, ranks, launcher, resume, sets or (), options))
             folders = [api.train(loaded, out, resume=resume, progress=progress(as_json))]
         except KeyboardInterrupt:
-            stopped(resume)
+            stopped(resume or not out.exists())
     names = [str(folder) for folder in folders]
     text = "\n".join(f"saved the policy in {name}" for name in names)
     say(as_json, {"policies": names} if len(names) > 1 else {"policy": names[0]}, text)
@@ -108,7 +108,7 @@ def train(
 def tune(
     rule: Annotated[str, typer.Argument(metavar="RULE", help="A registered rule.")],
     config: ConfigFile,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The rule file to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The rule file to write; an earlier one is replaced.")],
     generations: Annotated[int, typer.Option(min=1, help="Generations of the CMA-ES search.")] = 30,
     instances: Annotated[int, typer.Option(min=1, help="Instances of each candidate per generation.")] = 24,
     seed: Seed = None,

@@ -30,7 +30,7 @@ BUILT_IN = frozenset({"ranks", "cores", "gpus", "seed", "task", "here", "restart
 RESTARTS = "restarts"
 """Folder of restart files, beside those of evaluations."""
 
-_WRAPPER = ("python", "-I", "-m", "rlctl.programs.run_evaluation")
+_WRAPPER = ("python", "-P", "-m", "rlctl.programs.run_evaluation")
 
 _TEMPLATE_BYTES = 1 << 24
 

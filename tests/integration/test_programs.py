@@ -256,6 +256,10 @@ def test_a_function_of_the_users_beside_the_configuration_reads_a_result(place: 
     )
     program = place.program(command=sh("echo 3 4 >v.txt"), results={"out": {"function": "analysis:norm"}})
     assert place.result(program)["outputs"] == {"out": 5.0}
+    (place.here / "numpy.py").write_text("raise RuntimeError('not the one that is meant')\n")
+    command = [sys.executable, "-c", "import numpy; numpy.savez('v.npz', out=6.0)"]
+    program = place.program(command=command, results={"out": {"npz": "v.npz"}})
+    assert place.result(program, 1)["outputs"] == {"out": 6.0}
 
 
 @pytest.mark.parametrize("file", ["stdout", "log.txt"])
@@ -411,13 +415,15 @@ def test_a_program_has_the_environment_of_its_application_and_its_wrapper_that_o
     venv = place.here / "venv"
     (venv / "bin").mkdir(parents=True)
     shutil.copy("/bin/sh", venv / "bin" / "sh-of-venv")
-    (venv / "bin" / "python").write_text('#!/bin/sh\necho "out = 4 $LD_LIBRARY_PATH $PYTHONHOME"\n')
+    (venv / "bin" / "python").write_text('#!/bin/sh\ntest "$PYTHONHOME" = /nowhere && echo "out = 4"\n')
     (venv / "bin" / "python").chmod(0o755)
     broken = place.here / "libraries"
     broken.mkdir()
     (broken / "libc.so.6").write_text("no library")
     place.applications = {
-        "other": Application(venv=str(venv), environment={"PYTHONHOME": "/nowhere", "MINE": "2"}),
+        "other": Application(
+            venv=str(venv), environment={"PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere", "MINE": "2"}
+        ),
         "linked": Application(environment={"LD_LIBRARY_PATH": str(broken)}),
     }
     program = place.program(
