@@ -56,7 +56,12 @@ def test_the_first_run_is_number_one_and_its_end_shows_the_best_point(ended: tup
     assert (run / "work" / "evaluations" / f"{int(best['evaluation']):04d}" / "sim.py").exists()
     assert "rlctl results runs/scan-1 --best 10" in out
     assert "rlctl report runs/scan-1" in out
-    found = json.loads((run / "summary.json").read_text())["found"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert {name: value for name, value in summary["extra"].items() if name.startswith("evaluations_")} == {
+        f"evaluations_{status}": sum(row["status"] == status for row in rows(run))
+        for status in ("done", "infeasible", "failed", "stopped")
+    }
+    found = summary["found"]
     assert found["best"][0]["results"]["energy"] == float(best["energy"])
 
 
