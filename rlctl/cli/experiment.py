@@ -59,7 +59,8 @@ def init(
     written = write_project(name, shipped)
     folder, config = shlex.quote(str(name)), shlex.quote(written[0].name)
     names = "  ".join(str(path.relative_to(name)) for path in written)
-    text = f"wrote {name}: {names}\nnext: cd {folder} && rlctl check {config}"
+    go = "" if name == Path() else f"cd {folder} && "
+    text = f"wrote {name}: {names}\nnext: {go}rlctl check {config}"
     text += f" && rlctl steer {config}" if shipped is None else ""
     say(as_json, {"folder": str(name), "config": str(written[0]), "files": [str(path) for path in written]}, text)
 
