@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import csv
 import json
 import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -448,3 +450,43 @@ def lines(path: Path) -> str:
     text = path.read_text()
     assert "libc.so.6" in text
     return one_line(text.strip().splitlines()[-1])
+
+
+SEARCH = r"""
+program:
+  command: sh -c 'case {k} in 1) sleep 30;; 2) exit 4;; 3) exit 0;; 4) kill -9 $$;; esac; echo e = {k}'
+  results: {e: {regex: 'e = (\S+)'}}
+  failures:
+    timeout: {then: infeasible}
+    bad: {exit_codes: [4], then: infeasible}
+    read: {then: infeasible}
+    signal: {retry: 1, then: infeasible}
+  walltime_s: 2
+campaign:
+  options:
+    parameters: {k: {low: 0, high: 5, integer: true}}
+    objective: {minimize: e}
+    until: {evaluations: 6}
+machine: {cores: 2}
+executor: {options: {oversubscribe: true, pin: false}}
+steer: {stop_after_failures: 1, stop_after_first_failures: 1, rules_on_twin: false}
+"""
+
+
+@pytest.mark.parametrize("timeout", ["infeasible", "stop", "fail"])
+def test_what_follows_from_kinds_of_failure_in_a_campaign(tmp_path: Path, timeout: str) -> None:
+    """Infeasible evaluations are results: the brake, which no failure may pass here, does not count them."""
+    file = tmp_path / "search.yaml"
+    file.write_text(SEARCH.replace("timeout: {then: infeasible}", f"timeout: {{then: {timeout}}}"))
+    command = [sys.executable, "-m", "rlctl", "steer", str(file), "--policy", "random_search", "--run", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == (3 if timeout == "fail" else 0), done.stderr
+    with open(tmp_path / "run" / "evaluations.csv") as table:
+        rows = {int(row["k"]): (row["status"], row["kind"], row["e"]) for row in csv.DictReader(table)}
+    expected = {0: ("done", "", "0.0"), 2: ("infeasible", "bad", ""), 3: ("infeasible", "read", "")}
+    expected |= {4: ("infeasible", "signal", ""), 5: ("done", "", "5.0")}
+    assert rows[1] == ("infeasible" if timeout == "infeasible" else "failed", "timeout", "")
+    rest = {k: row for k, row in rows.items() if k != 1 and row[0] not in ("running", "stopped")}
+    assert rest.items() <= expected.items()
+    if timeout == "infeasible":
+        assert set(rows) == set(range(6))
