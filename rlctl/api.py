@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlctl.config.load import config_hash, game_hash, load_rule_file
 from rlctl.config.schema import Config
 from rlctl.config.validation import key_prefix
-from rlctl.core.errors import ConfigError, ContractError, brief
+from rlctl.core.errors import ConfigError, ContractError, StorageError, brief
 from rlctl.environments.reward_env import rewarded
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins import preflight
@@ -89,7 +89,7 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
 
     Raises:
         ConfigError: there is no section ``train``, or the learner rejects it.
-        StorageError: ``out`` cannot be made, or is not empty and ``resume`` is not set.
+        StorageError: ``out`` cannot be made; it is missing though ``resume`` is set, or not empty though it is not.
     """
     open_closed_streams()
     out = Path(out)
@@ -103,6 +103,8 @@ def check_train(config: Config, out: Path, resume: bool) -> Learner:
     with config.source.located():
         learner = preflight.check_training(config, preflight.check_game(config))
         require_folder(out, made=None if resume else ())
+        if resume and not out.exists():
+            raise StorageError(f"{out}: nothing to resume, there is no such folder; to start a training, omit --resume")
         return learner
 
 
@@ -123,7 +125,7 @@ def tune(
     Args:
         config: the experiment.
         rule: name of a registered rule.
-        out: the file to write; an existing file is replaced.
+        out: the file to write; of existing files only earlier rule files are replaced.
         generations: generations of the CMA-ES search.
         instances: instances of each candidate per generation.
         seed: seed of the search and its instances; None: that of the configuration.
@@ -133,10 +135,11 @@ def tune(
 
     Raises:
         ConfigError: the rule is unknown or has no parameters, ``start`` is of another rule or outside the search
-            range, or ``out`` is a folder.
+            range, or ``out`` is a folder, or a file of another kind.
     """
     out = Path(out)
     require_file(out)
+    _require_rule_file(out)
     begin = None if start is None else _start(Path(start), rule)
     with config.source.located(), _watching(config):
         untuned = policy_factory(rule)(begin)
@@ -148,6 +151,15 @@ def tune(
         settings = tuning.SearchSettings(generations=generations, instances=instances, seed=seed)
         with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
+
+
+def _require_rule_file(out: Path) -> None:
+    """Refuse to replace what is no rule file, such as a configuration."""
+    if out.is_file() and out.stat().st_size:
+        try:
+            load_rule_file(out)
+        except ConfigError as error:
+            raise StorageError(f"{out} exists, and is no rule file: choose another file with --out") from error
 
 
 def _start(path: Path, rule: str) -> dict[str, Any]:

@@ -15,13 +15,16 @@ missing() { # the packages of what is not here
     if [ "$prefix" = /usr ] && ! $python -c 'import test.test_concurrent_futures' 2>/dev/null; then
         echo "libpython$version-testsuite"
     fi
-    # A Slurm for scripts/slurm-testbed.sh: each thing by itself, since a site may have some of it.
+    # A Slurm for scripts/slurm-testbed.sh, and programs that examples/ steers: each thing by itself, since a site may
+    # have some of it.
     while read -r program package; do
         command -v "$program" >/dev/null || echo "$package"
     done <<<'slurmctld slurmctld
 slurmd slurmd
 srun slurm-client
-munged munge'
+munged munge
+xtb xtb
+nwchem nwchem'
     # How ranks find each other: the plugins of Debian's Slurm, and the library that they load by this name.
     case $(command -v srun) in
     '' | /usr/bin/srun | /bin/srun) compgen -G '/usr/lib/*/slurm*/mpi_pmix.so' >/dev/null || echo slurm-wlm-basic-plugins ;;

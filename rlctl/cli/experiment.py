@@ -59,7 +59,8 @@ def init(
     written = write_project(name, shipped)
     folder, config = shlex.quote(str(name)), shlex.quote(written[0].name)
     names = "  ".join(str(path.relative_to(name)) for path in written)
-    text = f"wrote {name}: {names}\nnext: cd {folder} && rlctl check {config}"
+    go = "" if name == Path() else f"cd {folder} && "
+    text = f"wrote {name}: {names}\nnext: {go}rlctl check {config}"
     text += f" && rlctl steer {config}" if shipped is None else ""
     say(as_json, {"folder": str(name), "config": str(written[0]), "files": [str(path) for path in written]}, text)
 
@@ -99,7 +100,7 @@ def train(
                 sys.exit(start_ranks(loaded, out, ranks, launcher, resume, sets or (), options))
             folders = [api.train(loaded, out, resume=resume, progress=progress(as_json))]
         except KeyboardInterrupt:
-            stopped(resume)
+            stopped(resume or not out.exists())
     names = [str(folder) for folder in folders]
     text = "\n".join(f"saved the policy in {name}" for name in names)
     say(as_json, {"policies": names} if len(names) > 1 else {"policy": names[0]}, text)
@@ -108,7 +109,7 @@ def train(
 def tune(
     rule: Annotated[str, typer.Argument(metavar="RULE", help="A registered rule.")],
     config: ConfigFile,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The rule file to write.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The rule file to write; an earlier one is replaced.")],
     generations: Annotated[int, typer.Option(min=1, help="Generations of the CMA-ES search.")] = 30,
     instances: Annotated[int, typer.Option(min=1, help="Instances of each candidate per generation.")] = 24,
     seed: Seed = None,

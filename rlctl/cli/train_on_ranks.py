@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,9 +19,14 @@ from rlctl.distributed.launch.topology import TrainingShape, assign_roles, idle_
 from rlctl.distributed.modes.multi_agent import agent_configs
 from rlctl.monitoring.progress import progress
 from rlctl.plugins.preflight import check_game, check_training
+from rlctl.system.cores import usable_cores
 from rlctl.system.watchdog import TIMEOUT, watching
 
 log = logging.getLogger(__name__)
+
+_MOST_PER_CORE = 4
+_BATCH = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "COBALT_JOBID")
+"""Variables of batch jobs, whose nodes are not known here."""
 
 
 def start_ranks(
@@ -45,9 +51,19 @@ def start_ranks(
             check_training(one, game)
     if (warning := idle_ranks_warning(ranks, shape)) is not None:
         log.warning("--ranks: %s", warning)
+    if (warning := _crowded(ranks)) is not None:
+        log.warning("--ranks: %s", warning)
     program = [sys.executable, "-P", "-m", "rlctl", "train", str(config.source.path), f"--out={out}", *options]
     program += ["--resume"] * resume + [f"--set={text}" for text in sets]
     return launcher.run(program, ranks, starter, out, resume_command(resume), lambda: any(out.glob("checkpoints/*")))
+
+
+def _crowded(ranks: int) -> str | None:
+    """One line on far more ranks than cores on this machine; None: they fit, or run on the nodes of a batch job."""
+    cores = usable_cores()[0]
+    if ranks <= _MOST_PER_CORE * cores or any(name in os.environ for name in _BATCH):
+        return None
+    return f"{ranks} ranks share {cores} cores, and wait for each other: {cores + 1} ranks would keep them busy"
 
 
 def be_rank(config: Path, out: Path, ranks: int | None, resume: bool, sets: Sequence[str], quiet: bool) -> list[Path]:

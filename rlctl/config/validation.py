@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rlctl.core.errors import ConfigError, Key, RlctlError, brief
+from rlctl.core.errors import ConfigError, Key, RlctlError, brief, one_line
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -25,7 +25,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     alike = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word[:100].lower(), alike, n=1)
-    return f"known: {', '.join(names) or 'none'}" + (f"; did you mean {alike[close[0]]!r}?" if close else "")
+    shown = one_line(", ".join(one_line(name, 60) for name in names), 1000)
+    return f"known: {shown or 'none'}" + (f"; did you mean {brief(alike[close[0]])}?" if close else "")
 
 
 @contextmanager

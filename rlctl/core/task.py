@@ -126,9 +126,10 @@ class TaskSpec:
         pool: where it is to run, if the executor has several pools; None: where there is room. An executor that has
             none ignores it.
         wrapper: command that starts the program, which follows as its arguments, with its launcher before it; it runs
-            once, whatever the number of ranks, in the environment of the program, but for names that begin with
-            ``LD_``: they begin with ``RLCTL_PROGRAM_LD_`` there. Its exit code is that of the task; signals reach it
-            as well as the program. ``"python"`` as its first word means the interpreter of rlctl.
+            once, whatever the number of ranks, in the environment of the program, but for variables of an application
+            or task that begin with ``LD_`` or ``PYTHON``: ``RLCTL_PROGRAM_`` stands before these. Its exit code is
+            that of the task; signals reach it as well as the program. ``"python"`` as its first word means the
+            interpreter of rlctl.
 
     What can only mean one thing is converted: numbers of NumPy, paths, numbers among arguments and variables (a program
     gets their text), arrays among parameters (lists), other sequences where a tuple belongs, an infinite walltime.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlctl.config.schema import Config
 from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.errors import LaunchError
 from rlctl.core.task import TaskSpec
 from rlctl.plugins.preflight import check_game
 from rlctl.plugins.registry import executor_factory, executor_options
@@ -24,7 +25,6 @@ def sample_evaluation(config: Config) -> RenderedEvaluation | None:
 
     Raises:
         ConfigError: it cannot be rendered.
-        LaunchError: there is no launcher, or no such application.
     """
     with config.source.located():
         factory = check_game(config)
@@ -33,4 +33,8 @@ def sample_evaluation(config: Config) -> RenderedEvaluation | None:
         executors = executor_factory(config.executor.name, executor_options(config))
         with tempfile.TemporaryDirectory(prefix="rlctl-check-") as folder:
             factory.prepare(Path(folder), config.seed)
-            return rendered(spec, executors.command(spec), Path(folder))
+            try:
+                command = executors.command(spec)
+            except LaunchError:  # told by ``preflight.check_programs``; the nodes may have it
+                command = [str(spec.executable), *spec.arguments]
+            return rendered(spec, command, Path(folder))

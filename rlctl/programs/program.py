@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -29,7 +30,7 @@ BUILT_IN = frozenset({"ranks", "cores", "gpus", "seed", "task", "here", "restart
 RESTARTS = "restarts"
 """Folder of restart files, beside those of evaluations."""
 
-_WRAPPER = ("python", "-I", "-m", "rlctl.programs.run_evaluation")
+_WRAPPER = ("python", "-P", "-m", "rlctl.programs.run_evaluation")
 
 _TEMPLATE_BYTES = 1 << 24
 
@@ -123,7 +124,11 @@ class Program:
         }
 
     def task(self, uid: TaskId, evaluation: EvaluationRequest) -> TaskSpec:
-        """The task of an evaluation."""
+        """The task of an evaluation.
+
+        Raises:
+            ConfigError: a placeholder has a format that does not fit its value.
+        """
         values, options = self.values(evaluation), self.options
         folder = f"{evaluation.number:04d}"
         result, progress = f"results/{folder}.json", f"results/{folder}.progress.jsonl"
@@ -134,7 +139,10 @@ class Program:
             "progress": progress,
             "restart": f"{RESTARTS}/{folder}",
         }
-        command = words(self._located(options.command), values)
+        with self._at("command"):
+            command = words(self._located(options.command), values)
+        with self._at("environment"):
+            environment = {name: render(text, values) for name, text in options.environment.items()}
         return TaskSpec(
             uid,
             executable=command[0],
@@ -146,7 +154,7 @@ class Program:
             result_file=result,
             progress_file=progress if options.progress is not None else None,
             failure_codes=tuple((code, _FAILURES[kind]) for kind, code in EXIT_CODES.items()),
-            environment={name: render(text, values) for name, text in options.environment.items()},
+            environment=environment,
             application=options.application,
         )
 
@@ -164,6 +172,14 @@ class Program:
             "restart_in": "" if start is None else f"../../{RESTARTS}/{start:04d}",
             "restart_out": f"../../{RESTARTS}/{evaluation.number:04d}",
         }
+
+    @contextmanager
+    def _at(self, place: str) -> Iterator[None]:
+        """Have errors name this key."""
+        try:
+            yield
+        except ConfigError as error:
+            raise ConfigError(error.problem, (*self.key, place)) from None
 
     # Checks.
 

@@ -263,7 +263,9 @@ def main(arguments: Sequence[str]) -> int:
     """See the module."""
     program, evaluation, _, *command = arguments
     description = json.loads(Path(program).read_text())
-    sys.path.insert(0, description["here"])  # for functions that read results
+    readers = [*description["results"].values(), (description["progress"] or {}).get("read", {})]
+    if any("function" in reader for reader in readers):  # else modules there could only get in the way
+        sys.path.insert(0, description["here"])
     try:
         return EvaluationRun(description, json.loads(evaluation), command).run()
     except (OSError, RlctlError) as error:

@@ -299,7 +299,7 @@ class _Loop:
         now_s = self._executor.now()
         note = f"{outcome.successes} successes, {self._driver.decisions} decisions, "
         note += f"{self._failures.failed} failed (last: {self._failures.last}), " if self._failures.failed else ""
-        note += f"best {outcome.extra['best']:.7g}, " if "best" in outcome.extra else ""
+        note += f"best {outcome.extra['best']:.10g}, " if "best" in outcome.extra else ""
         self._progress.advance(now_s - self._shown_s, note + f"{self._busy_cores} cores busy")
         self._shown_s = now_s
 

@@ -112,11 +112,15 @@ class EvaluationTable:
         """For terminals: number, parameters, results, how it stands, seconds and cost."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         shown = self.shown_columns()
+
+        def digits(name: str) -> int:
+            return 10 if name in (*self.findings.results, *self.findings.objectives) else 5
+
         for name in shown:
             numeric = all(isinstance(row.get(name, 0), int | float | None) for row in self.rows)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*(Text(shown_value(row.get(name))) for name in shown))
+            table.add_row(*(Text(shown_value(row.get(name), digits(name))) for name in shown))
         return table
 
     def found(self) -> Found:
@@ -211,17 +215,19 @@ class Found:
         files = [("files", folder)] if (folder := first.files(run)) else []
         if len(self.objectives) == 1:
             best = f"{_named(first.results)} (evaluation {first.number} of {self.started})"
-            return [("best", best), ("at", _named(first.parameters)), *files]
+            return [("best", best), ("at", _named(first.parameters, 7)), *files]
         kind, each = ("front", "not dominated") if self.objectives else ("found", "fulfil the condition")
         lines = [(kind, f"{self.count:,} of {self.ended:,} evaluations {'are ' * bool(self.objectives)}{each}")]
-        lines += [(f"{one.number}", f"{_named(one.results)} at {_named(one.parameters)}") for one in self.best[:most]]
+        lines += [
+            (f"{one.number}", f"{_named(one.results)} at {_named(one.parameters, 7)}") for one in self.best[:most]
+        ]
         if self.count > most:
             lines.append(("", f"and {self.count - most:,} more"))
         return [*lines, *files]
 
 
-def _named(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {shown_value(value)}" for name, value in values.items())
+def _named(values: Mapping[str, Any], digits: int = 10) -> str:
+    return ", ".join(f"{name} {shown_value(value, digits)}" for name, value in values.items())
 
 
 def read_table(run: RunFolder) -> EvaluationTable | None:
@@ -306,8 +312,8 @@ def _cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def shown_value(value: Any) -> str:
-    """A value of a row for people, with seven significant digits."""
+def shown_value(value: Any, digits: int = 10) -> str:
+    """A value of a row for people, with so many significant digits."""
     if isinstance(value, float):
-        return f"{value:.7g}"
+        return f"{value:.{digits}g}"
     return "-" if value is None or value == "" else format_value(value)

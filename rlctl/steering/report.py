@@ -159,7 +159,7 @@ def _sentence(now: CampaignStatus) -> str:
     reached = format_count(now.successes, "success") if now.goal is None else f"{now.successes} of {now.goal} successes"
     if now.found is not None and now.found.best and len(now.found.objectives) == 1 and not now.reached:
         (name,) = now.found.objectives
-        reached = f"best {name} {shown_value(now.found.best[0].results[name])} of {now.found.ended:,} evaluations"
+        reached = f"best {name} {shown_value(now.found.best[0].results[name])} in {now.found.ended:,} evaluations"
     cost = f"{reached} for {now.node_seconds:,.1f} node-seconds"
     if now.ended and now.found is not None and not now.found.goal:
         return f"Ended: {cost}."

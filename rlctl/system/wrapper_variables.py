@@ -1,10 +1,10 @@
-"""Variables of the dynamic linker on their way through a wrapper of a program: they could break its interpreter."""
+"""Variables of linker and Python on their way through the wrapper of a program, whose interpreter they could break."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_PREFIX, _LINKER = "RLCTL_PROGRAM_", "LD_"
+_PREFIX, _HARMFUL = "RLCTL_PROGRAM_", ("LD_", "PYTHON")
 
 
 def out_of_sight(variables: Mapping[str, str]) -> dict[str, str]:
@@ -13,7 +13,7 @@ def out_of_sight(variables: Mapping[str, str]) -> dict[str, str]:
     >>> out_of_sight({"LD_LIBRARY_PATH": "/lib", "PATH": "/bin"})
     {'RLCTL_PROGRAM_LD_LIBRARY_PATH': '/lib', 'PATH': '/bin'}
     """
-    return {f"{_PREFIX}{name}" if name.startswith(_LINKER) else name: text for name, text in variables.items()}
+    return {f"{_PREFIX}{name}" if name.startswith(_HARMFUL) else name: text for name, text in variables.items()}
 
 
 def restored(variables: Mapping[str, str]) -> dict[str, str]:

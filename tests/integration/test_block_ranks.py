@@ -1,5 +1,7 @@
 """MPI programs over the hosts of a block: the command that starts them."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,18 @@ def test_few_ranks_take_the_first_hosts_and_one_rank_needs_no_launcher(tmp_path:
     command = program(tmp_path, 2).prepare({})["command"]
     assert command[command.index("-hosts") + 1] == "h1:1,h2:1"
     assert program(tmp_path, 1).prepare({})["command"] == [f"{tmp_path}/./solve", "in"]
+
+
+@pytest.mark.parametrize("ranks", [1, 5])
+def test_a_wrapper_runs_once_and_starts_the_launcher(tmp_path: Path, mpich: str, ranks: int) -> None:
+    made = program(tmp_path, ranks)
+    made.attempt = made.attempt._replace(spec=replace(made.attempt.spec, wrapper=("python", "-m", "reads", "--")))
+    made = BlockProgram(made.attempt, tmp_path, tmp_path / "scratch", ProgramEnvironments({"PATH": str(tmp_path)}))
+    command = made.prepare({})["command"]
+    assert command[:4] == [sys.executable, "-m", "reads", "--"]
+    assert command[-2:] == ["./solve", "in"]
+    assert command.count("reads") == 1
+    assert (command[4] == "/usr/bin/env" and mpich in command) == (ranks > 1)
 
 
 def test_what_an_application_or_a_task_sets_wins_over_what_rlctl_sets(tmp_path: Path, mpich: str) -> None:

@@ -239,7 +239,6 @@ def test_a_probe_without_results_says_why(check: Run, changes: dict[str, Any], s
         ),
     ],
 )
-@pytest.mark.quick
 def test_what_is_wrong_is_said_in_one_line_with_its_place(
     check: Run, file: Path, changes: dict[str, Any], key: str | None, said: str
 ) -> None:
@@ -255,6 +254,35 @@ def test_what_is_wrong_is_said_in_one_line_with_its_place(
         line = file.read_text().splitlines()[int(place) - 1]
         known = [part for part in key.split(".") if f"{part}:" in line]
         assert known or last.isdigit() or "- " in line, line
+
+
+def test_a_campaign_does_not_begin_without_its_program(
+    check: Run, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(program__command="no-such-program {x}")
+    with pytest.raises(SystemExit) as left:
+        main(["steer", str(file), "--policy", "random_search", "--run", "run"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith(f"rlctl: {file}:2: program.command: no-such-program: no such program")
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("executor", ["slurm", "parsl"])
+def test_what_this_machine_lacks_does_not_keep_an_evaluation_from_being_shown(
+    check: Run, file: Path, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if executor == "parsl":
+        pytest.importorskip("parsl", reason="needs Parsl: pip install 'rlctl[parsl]'")
+    (file.parent / "places.py").write_text(
+        "from parsl.executors import HighThroughputExecutor\nconfig = HighThroughputExecutor(max_workers_per_node=2)\n"
+    )
+    options = {"applications": {"md": {"mpiexec": "/only/there/mpiexec"}}}
+    options |= {"config": "places.py"} if executor == "parsl" else {}
+    changes = {"program__application": "md", "program__resources": {"ranks": 2}, "program__command": "lmp -in {x}"}
+    code, out, err = check(executor={"name": executor, "options": options}, **changes)
+    assert code == 0, err
+    assert "/only/there/mpiexec" in err
+    assert [line for line in out.splitlines() if line.startswith("  $ ") and line.endswith("lmp -in 1.5")]
 
 
 def test_programs_that_only_other_machines_have_are_doubted(check: Run) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ci-packages.sh"
-SLURM = ("slurmctld", "slurmd", "srun", "munged")
+EXAMPLES = ("xtb", "nwchem")
+SLURM = ("slurmctld", "slurmd", "srun", "munged", *EXAMPLES)
 PYTHON = """case "$2" in
 *base_prefix*) echo /opt/python 3.11 ;;
 *libpmix.so*) [ -e "$PMIX" ] ;;
@@ -22,8 +23,13 @@ esac"""
     [
         (SLURM, True, None),
         (SLURM, False, {"libpmix-dev"}),
-        (("slurmctld",), False, {"slurmd", "slurm-client", "munge", "libpmix-dev", "slurm-wlm-basic-plugins"}),
-        (("slurmctld", "slurmd", "srun"), True, {"munge"}),
+        (
+            ("slurmctld", *EXAMPLES),
+            False,
+            {"slurmd", "slurm-client", "munge", "libpmix-dev", "slurm-wlm-basic-plugins"},
+        ),
+        (("slurmctld", "slurmd", "srun", *EXAMPLES), True, {"munge"}),
+        (tuple({*SLURM} - {"xtb"}), True, {"xtb"}),
     ],
 )
 def test_packages_that_are_asked_for(

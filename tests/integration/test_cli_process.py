@@ -50,12 +50,17 @@ def test_an_output_that_is_taken_is_refused(tmp_path: Path) -> None:
         (steer, "--resume"),
         ([*steer, "--resume"], "nothing to resume"),
         (["tune", "feedback", config, "--out", taken], "is a folder"),
+        (["tune", "feedback", config, "--out", taken / "precious"], "is no rule file"),
+        (["tune", "feedback", config, "--out", config], "is no rule file"),
+        (["train", config, "--out", tmp_path / "missing", "--resume"], "nothing to resume, there is no such folder"),
     ]:
         done = run(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert why in done.stderr
         assert done.stderr.count("\n") == 1
     assert [path.name for path in taken.iterdir()] == ["precious"]
+    assert (taken / "precious").read_text() == "mine"
+    assert not (tmp_path / "missing").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -68,7 +73,8 @@ def test_an_interrupt_leaves_with_130_and_the_line_that_goes_on(tmp_path: Path, 
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == f"rlctl: stopped; to resume: rlctl {shlex.join(command[3:])} --resume\n"
+    # Nothing has begun: the same line begins.
+    assert err == f"rlctl: stopped; to resume: rlctl {shlex.join(command[3:])}\n"
 
 
 def test_provenance_names_the_commit_of_a_checkout() -> None:

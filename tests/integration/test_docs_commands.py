@@ -35,6 +35,8 @@ ROOT = Path(__file__).parents[2]
 LISTED = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
 NOTE = re.compile(r"<!-- (?:(not run): (.+)|(exit) (\d+)|(server)|(compare)) -->")
 FENCES = ("shell", "console")
+WANTED = {"examples/xtb/README.md": "xtb", "examples/quantum_chemistry/README.md": "nwchem"}
+"""Programs without which a page cannot be run."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,13 @@ def serve(command: Command, folder: Path) -> None:
         process.wait()
 
 
-PAGES = [pytest.param(page, marks=[pytest.mark.quick] * (page == "docs/index.md")) for page in pages()]
+def _marks(page: str) -> list[pytest.MarkDecorator]:
+    missing = page in WANTED and shutil.which(WANTED[page]) is None
+    without = pytest.mark.skipif(missing, reason=f"{WANTED.get(page)} is not installed")
+    return [without] + [pytest.mark.quick] * (page == "docs/index.md")
+
+
+PAGES = [pytest.param(page, marks=_marks(page)) for page in pages()]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1242,7 +1242,7 @@ import json, os, signal, subprocess, sys
 signal.signal(signal.SIGTERM, lambda *_: None)
 with open("wrapped.txt", "a") as file: file.write("once\\n")
 code = subprocess.call(sys.argv[1:])
-shown = [name for name in os.environ if "TEST_VARIABLE" in name]
+shown = sorted(name for name in os.environ if "TEST_VARIABLE" in name)
 with open("wrapper.json", "w") as file: json.dump({"code": code, "shown": shown}, file)
 sys.exit(41 if code == 3 else code)
 """
@@ -1261,11 +1261,12 @@ def wrapped(uid: str, script: str, **options: Any) -> TaskSpec:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_wrapper_starts_its_program_once_whatever_its_ranks(real: Bench, ranks: int) -> None:
-    """And variables of the dynamic linker, which are meant for the program, cannot harm its interpreter."""
-    need, variables = Resources(ranks=ranks), {"LD_TEST_VARIABLE": "1"}
+    """And variables of linker and Python, which are meant for the program, cannot harm its interpreter."""
+    need, variables = Resources(ranks=ranks), {"LD_TEST_VARIABLE": "1", "PYTHON_TEST_VARIABLE": "1"}
     spec = wrapped("a", "echo rank >>ranks.txt", resources=need, environment=variables)
     values = real.open(cores=2).submit_task(spec).result(PATIENCE_S)
-    assert values == {"code": 0, "shown": ["RLCTL_PROGRAM_LD_TEST_VARIABLE"]}
+    hidden = ["RLCTL_PROGRAM_LD_TEST_VARIABLE", "RLCTL_PROGRAM_PYTHON_TEST_VARIABLE"]
+    assert values == {"code": 0, "shown": hidden}
     work = real.folder / "work"
     assert (work / "wrapped.txt").read_text() == "once\n"
     assert (work / "ranks.txt").read_text() == "rank\n" * ranks

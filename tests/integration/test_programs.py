@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import csv
 import json
 import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -123,7 +125,6 @@ def test_an_evaluation_has_a_folder_of_its_own_with_templates_copies_and_links(p
     assert str(folder) in (folder / "stdout.txt").read_text()
 
 
-@pytest.mark.quick
 def test_a_template_keeps_the_mode_of_its_file_and_loses_its_ending(place: Place) -> None:
     place.script("run.sh.template", "#!/bin/sh\necho out = {x:.2f}\n")
     assert place.result(place.program(command="./run.sh", templates="run.sh.template")) == {
@@ -132,7 +133,6 @@ def test_a_template_keeps_the_mode_of_its_file_and_loses_its_ending(place: Place
     }
 
 
-@pytest.mark.quick
 def test_a_copied_folder_does_not_hold_the_run_that_it_is_copied_into(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "runs").mkdir()
@@ -151,7 +151,6 @@ def test_a_copied_folder_does_not_hold_the_run_that_it_is_copied_into(tmp_path: 
         place.executor.close()
 
 
-@pytest.mark.quick
 def test_commands_run_before_and_after_in_the_same_folder_and_surroundings(place: Place) -> None:
     place.script("post.py", "import os; print('out =', open('made').read().strip(), os.environ['MINE'])")
     program = place.program(
@@ -166,7 +165,6 @@ def test_commands_run_before_and_after_in_the_same_folder_and_surroundings(place
     assert (place.folder() / "stdout.txt").read_text().splitlines()[:2] == ["first", "second"]
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("options", "failure", "said"),
     [
@@ -189,7 +187,6 @@ def test_a_failure_says_what_has_failed(place: Place, options: dict[str, Any], f
     assert said in message
 
 
-@pytest.mark.quick
 def test_results_of_an_earlier_attempt_are_not_this_ones(place: Place) -> None:
     """Those of a failed try, of an attempt that a lost controller began, and of the folder itself."""
     first = place.program(command=sh("echo out = 1 >out.txt; echo x >{restart_out}"), results={"out": {
@@ -205,7 +202,6 @@ def test_results_of_an_earlier_attempt_are_not_this_ones(place: Place) -> None:
     assert not (place.work / "restarts" / "0000").exists()
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(("keep", "kept"), [("all", {"0000", "0001"}), ("failed", {"0001"}), ("none", set[str]())])
 def test_folders_are_kept_as_asked_for(place: Place, keep: str, kept: set[str]) -> None:
     program = place.program(command=sh("echo out = 1; exit {x}"), keep=keep)
@@ -224,7 +220,6 @@ KINDS = {
 }
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     ("script", "then"),
     [
@@ -251,23 +246,24 @@ def test_a_kind_of_failure_is_retried_in_an_empty_folder_as_often_as_asked_for(p
     assert count.read_text() == "x\n" * 3
 
 
-@pytest.mark.quick
 def test_the_exit_code_can_be_a_result(place: Place) -> None:
     assert place.result(place.program(command=sh("exit 7"), results={"code": {"exit_code": True}}))["outputs"] == {
         "code": 7.0
     }
 
 
-@pytest.mark.quick
 def test_a_function_of_the_users_beside_the_configuration_reads_a_result(place: Place) -> None:
     (place.here / "analysis.py").write_text(
         "import numpy as np\ndef norm(folder): return np.linalg.norm(np.loadtxt(folder / 'v.txt'))\n"
     )
     program = place.program(command=sh("echo 3 4 >v.txt"), results={"out": {"function": "analysis:norm"}})
     assert place.result(program)["outputs"] == {"out": 5.0}
+    (place.here / "numpy.py").write_text("raise RuntimeError('not the one that is meant')\n")
+    command = [sys.executable, "-c", "import numpy; numpy.savez('v.npz', out=6.0)"]
+    program = place.program(command=command, results={"out": {"npz": "v.npz"}})
+    assert place.result(program, 1)["outputs"] == {"out": 6.0}
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("file", ["stdout", "log.txt"])
 def test_progress_is_reported_while_it_runs(place: Place, file: str) -> None:
     go = place.here / "go"
@@ -310,7 +306,6 @@ def test_a_program_past_its_walltime_is_stopped_saves_its_state_and_is_not_retri
     assert runs.read_text() == "\n"
 
 
-@pytest.mark.quick
 def test_what_ignores_a_stop_is_killed_and_leaves_nothing(place: Place) -> None:
     script = f"trap '' TERM; : {place.here}; (trap '' TERM; sleep 299) & sleep 299"
     future = place.submit(place.program(command=sh(script)))
@@ -322,7 +317,6 @@ def test_what_ignores_a_stop_is_killed_and_leaves_nothing(place: Place) -> None:
     assert not (place.work / "results" / "0000.json").exists()
 
 
-@pytest.mark.quick
 def test_a_program_ends_with_what_reads_its_results(place: Place) -> None:
     """The system may kill a process that has done nothing, where memory is short."""
     future = place.submit(place.program(command=sh(f": {place.here}; echo >ready; sleep 298")))
@@ -334,7 +328,6 @@ def test_a_program_ends_with_what_reads_its_results(place: Place) -> None:
     assert not processes(str(place.here))
 
 
-@pytest.mark.quick
 def test_a_program_sees_the_gpus_that_it_was_given(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     how = LocalOptions(lease_s=0.0, pin=False, oversubscribe=True)
@@ -424,13 +417,15 @@ def test_a_program_has_the_environment_of_its_application_and_its_wrapper_that_o
     venv = place.here / "venv"
     (venv / "bin").mkdir(parents=True)
     shutil.copy("/bin/sh", venv / "bin" / "sh-of-venv")
-    (venv / "bin" / "python").write_text('#!/bin/sh\necho "out = 4 $LD_LIBRARY_PATH $PYTHONHOME"\n')
+    (venv / "bin" / "python").write_text('#!/bin/sh\ntest "$PYTHONHOME" = /nowhere && echo "out = 4"\n')
     (venv / "bin" / "python").chmod(0o755)
     broken = place.here / "libraries"
     broken.mkdir()
     (broken / "libc.so.6").write_text("no library")
     place.applications = {
-        "other": Application(venv=str(venv), environment={"PYTHONHOME": "/nowhere", "MINE": "2"}),
+        "other": Application(
+            venv=str(venv), environment={"PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere", "MINE": "2"}
+        ),
         "linked": Application(environment={"LD_LIBRARY_PATH": str(broken)}),
     }
     program = place.program(
@@ -455,3 +450,43 @@ def lines(path: Path) -> str:
     text = path.read_text()
     assert "libc.so.6" in text
     return one_line(text.strip().splitlines()[-1])
+
+
+SEARCH = r"""
+program:
+  command: sh -c 'case {k} in 1) sleep 30;; 2) exit 4;; 3) exit 0;; 4) kill -9 $$;; esac; echo e = {k}'
+  results: {e: {regex: 'e = (\S+)'}}
+  failures:
+    timeout: {then: infeasible}
+    bad: {exit_codes: [4], then: infeasible}
+    read: {then: infeasible}
+    signal: {retry: 1, then: infeasible}
+  walltime_s: 2
+campaign:
+  options:
+    parameters: {k: {low: 0, high: 5, integer: true}}
+    objective: {minimize: e}
+    until: {evaluations: 6}
+machine: {cores: 2}
+executor: {options: {oversubscribe: true, pin: false}}
+steer: {stop_after_failures: 1, stop_after_first_failures: 1, rules_on_twin: false}
+"""
+
+
+@pytest.mark.parametrize("timeout", ["infeasible", "stop", "fail"])
+def test_what_follows_from_kinds_of_failure_in_a_campaign(tmp_path: Path, timeout: str) -> None:
+    """Infeasible evaluations are results: the brake, which no failure may pass here, does not count them."""
+    file = tmp_path / "search.yaml"
+    file.write_text(SEARCH.replace("timeout: {then: infeasible}", f"timeout: {{then: {timeout}}}"))
+    command = [sys.executable, "-m", "rlctl", "steer", str(file), "--policy", "random_search", "--run", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == (3 if timeout == "fail" else 0), done.stderr
+    with open(tmp_path / "run" / "evaluations.csv") as table:
+        rows = {int(row["k"]): (row["status"], row["kind"], row["e"]) for row in csv.DictReader(table)}
+    expected = {0: ("done", "", "0.0"), 2: ("infeasible", "bad", ""), 3: ("infeasible", "read", "")}
+    expected |= {4: ("infeasible", "signal", ""), 5: ("done", "", "5.0")}
+    assert rows[1] == ("infeasible" if timeout == "infeasible" else "failed", "timeout", "")
+    rest = {k: row for k, row in rows.items() if k != 1 and row[0] not in ("running", "stopped")}
+    assert rest.items() <= expected.items()
+    if timeout == "infeasible":
+        assert set(rows) == set(range(6))

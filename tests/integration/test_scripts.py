@@ -20,12 +20,14 @@ def script(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 SMALL = {
     "annealing": ["train.decisions=256", "train.num_envs=4", "train.options.n_steps=32", "train.options.batch_size=64"],
     "ensemble_small": ["train.decisions=256", "train.num_envs=4", "train.options.n_steps=32"],
+    "search": ["train.decisions=256", "train.num_envs=4", "train.options.n_steps=32", "train.options.batch_size=64"],
     "cartpole": ["train.decisions=512"],
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("annealing", "feedback"), ("ensemble_small", "lpt"), ("cartpole", "random")]
+    ("name", "other"),
+    [("annealing", "feedback"), ("ensemble_small", "lpt"), ("search", "sobol"), ("cartpole", "random")],
 )
 def test_each_campaign_is_trained_and_compared(tmp_path: Path, name: str, other: str) -> None:
     config = ROOT / "configs" / f"{name}.yaml"
@@ -39,7 +41,8 @@ def test_each_campaign_is_trained_and_compared(tmp_path: Path, name: str, other:
 
 
 @pytest.mark.parametrize(
-    ("name", "policy", "seconds"), [("annealing", "feedback", 6), ("ensemble_real", "malleable", 6)]
+    ("name", "policy", "seconds"),
+    [("annealing", "feedback", 6), ("ensemble_real", "malleable", 6), ("search", "target_per_second", 40)],
 )
 def test_each_real_campaign_is_steered(tmp_path: Path, name: str, policy: str, seconds: float) -> None:
     config = ROOT / "configs" / f"{name}.yaml"

@@ -50,13 +50,18 @@ def test_the_first_run_is_number_one_and_its_end_shows_the_best_point(ended: tup
     assert "run folder: runs/scan-1" in err.splitlines()
     done = [row for row in rows(run) if row["status"] == "done"]
     best = min(done, key=lambda row: float(row["energy"]))
-    assert f"best:   energy {float(best['energy']):.7g}, size" in out
+    assert f"best:   energy {float(best['energy']):.10g}, size" in out
     assert f"at:     x {float(best['x']):.7g}, y {best['y']}" in out
     assert f"files:  runs/scan-1/work/evaluations/{int(best['evaluation']):04d}" in out
     assert (run / "work" / "evaluations" / f"{int(best['evaluation']):04d}" / "sim.py").exists()
     assert "rlctl results runs/scan-1 --best 10" in out
     assert "rlctl report runs/scan-1" in out
-    found = json.loads((run / "summary.json").read_text())["found"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert {name: value for name, value in summary["extra"].items() if name.startswith("evaluations_")} == {
+        f"evaluations_{status}": sum(row["status"] == status for row in rows(run))
+        for status in ("done", "infeasible", "failed", "stopped")
+    }
+    found = summary["found"]
     assert found["best"][0]["results"]["energy"] == float(best["energy"])
 
 
@@ -152,7 +157,7 @@ def test_status_shows_the_best_point_and_named_decisions(
     run = ended[0]
     shown = said(capsys, "status", str(run))
     best = package.results(run).best(1).rows[0]
-    assert f"energy {best['energy']:.7g}" in shown
+    assert f"energy {best['energy']:.10g}" in shown
     assert f"x {best['x']:.7g}, y {best['y']}" in shown
     assert "277777777" not in shown
     now = json.loads(said(capsys, "status", str(run), "--json"))

@@ -108,3 +108,15 @@ def test_doctor_prints_json_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert "install one" in for_people.stdout
     assert as_json.exit_code == for_people.exit_code == 1  # something is to be done
+
+
+def test_far_more_ranks_than_cores_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlctl.cli import train_on_ranks
+
+    monkeypatch.setattr(train_on_ranks, "usable_cores", lambda: (2, ""))
+    for name in train_on_ranks._BATCH:
+        monkeypatch.delenv(name, raising=False)
+    assert train_on_ranks._crowded(8) is None
+    assert "99 ranks share 2 cores" in str(train_on_ranks._crowded(99))
+    monkeypatch.setenv("PBS_JOBID", "7")
+    assert train_on_ranks._crowded(99) is None

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from run_folders import queue_config, simulated_run
 
+import rlctl
 from rlctl.config.load import load_config
 from rlctl.core.campaign import head_sizes
 from rlctl.core.driver import Driver
+from rlctl.core.errors import JournalError
 from rlctl.core.records import RecordList
 from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.timeline import Timeline
@@ -60,3 +62,5 @@ def test_what_a_rule_names_is_not_recorded_twice(tmp_path: Path) -> None:
     run = simulated_run(tmp_path / "run", config, "equal", decisions=5)
     for answer in read_run(run).timeline.decisions:
         assert answer.named is None or answer.named != answer.action
+    with pytest.raises(JournalError, match="keeps no table of evaluations"):
+        rlctl.results(run)

@@ -111,13 +111,7 @@ class TargetPerSecond(SearchRule):
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
-        return best_candidate(state, rng, self.initial, _target_per_second, cheap=True)
-
-
-def _target_per_second(advice: Any, cost: Floats, rng: np.random.Generator) -> Floats:
-    if advice.target is None or not np.isfinite(advice.best):
-        return np.asarray(advice.expected_improvement() - cost)
-    return np.asarray(advice.probability_of_target() - cost)
+        return best_candidate(state, rng, self.initial, lambda advice, cost, rng: advice.worth() - cost, cheap=True)
 
 
 def best_candidate(

@@ -86,6 +86,12 @@ class Advice:
             return predicted.log_feasible
         return predicted.log_feasible + log_probability_below(predicted.mean, predicted.deviation, self.target)
 
+    def worth(self) -> Floats:
+        """Logarithm of the probability of reaching the target; of the expected improvement, where there is none."""
+        if self.target is None or not math.isfinite(self.best):
+            return self.expected_improvement()
+        return self.probability_of_target()
+
     def confidence_bound(self, beta: float) -> Floats:
         """Minus the lower confidence bound of the loss, [m]; points that hardly are feasible come last."""
         predicted = self.prediction

@@ -206,11 +206,13 @@ class SearchCampaign(Campaign):
         reached, reason = goal.reached(state), self._stopped_by or goal.over(state)
         if not reason and not state.running and not self._startable():
             reason = "every point was evaluated" if state.exhausted else "no evaluation can start any more"
-        extra = {f"evaluations_{status.value}": float(count) for status, count in state.statuses.items()}
+        ended, counts = reached or bool(reason), dict(state.statuses)
+        if ended:  # the driver stops what runs
+            counts[TrialStatus.STOPPED] += counts.pop(TrialStatus.RUNNING)
+        extra = {f"evaluations_{status.value}": float(count) for status, count in counts.items()}
         extra |= {"masked_actions": float(self.masked), "repeated_points": float(self.repeated)}
-        if (best := goal.best(state)) is not None:
+        if len(self._objective.names) == 1 and (best := goal.best(state)) is not None:
             extra["best"] = best
-        ended = reached or bool(reason)
         return Outcome(ended, reached, goal.successes(state), extra=extra, reason="" if reached else reason)
 
     # What people see.

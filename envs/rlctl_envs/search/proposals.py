@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Proposal:
         point, stage, need: of an evaluation; None, -1 and None otherwise.
         trial: that it would stop.
         features: of its row, after those that say its kind.
+        favoured: whether the default rule would choose it.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Proposal:
     need: Resources | None = None
     trial: Trial | None = None
     features: tuple[float, ...] = ()
+    favoured: bool = False
 
     def named(self, state: SearchState) -> Mapping[str, Any]:
         """The same as named quantities."""
@@ -65,9 +67,13 @@ def offered(state: SearchState) -> list[Proposal | None]:
     if about is not None or state.running:
         found["wait"] = Proposal("wait")
     if about is not None:
+        favoured = "stop" if _is_late(state, about) else "wait"
         found["stop"] = Proposal("stop", trial=about, features=_of_run(state, about))
     else:
-        found |= _evaluations(state)
+        evaluations, favoured = _evaluations(state)
+        found |= evaluations
+    if favoured in found:
+        found[favoured] = replace(found[favoured], favoured=True)
     return [found.get(kind) for kind in KINDS]
 
 
@@ -80,22 +86,22 @@ def observe(state: SearchState, rows: Sequence[Proposal | None]) -> NDArray[np.f
             at = GLOBALS + i * ROW
             x[at] = x[at + 1 + i] = 1.0
             x[at + 1 + len(KINDS) : at + 1 + len(KINDS) + len(row.features)] = row.features
-            x[at + ROW - 1] = float(row.kind in ("target_per_second", "wait"))
+            x[at + ROW - 1] = float(row.favoured)
     return np.clip(np.nan_to_num(x), -5.0, 5.0)
 
 
-def _evaluations(state: SearchState) -> dict[str, Proposal]:
-    """Of each acquisition function, its best candidate that can start now."""
+def _evaluations(state: SearchState) -> tuple[dict[str, Proposal], str]:
+    """Of each acquisition function, its best candidate that can start now; and the kind that the default rule takes."""
     stages = [stage for stage in range(len(state.stages)) if state.fitting(stage)]
     if not stages:
-        return {}
+        return {}, ""
     full = state.counts if state.counts in stages else stages[-1]
     need = state.fitting(full)[0]
     rng = np.random.default_rng([state.seed, len(state.trials)])
     advice = state.advice(rng)
     cost = advice.log_cost(full, need)
     scores = {
-        "target_per_second": advice.probability_of_target() - cost,
+        "target_per_second": advice.worth() - cost,
         "ei_per_second": advice.expected_improvement() - cost,
         "ei": advice.expected_improvement(),
         "thompson": advice.sampled(rng),
@@ -106,19 +112,30 @@ def _evaluations(state: SearchState) -> dict[str, Proposal]:
         kind: Proposal(kind, advice.points[i], full, need, features=_of_point(advice, i, cost[i], cost))
         for kind, i in best.items()
     }
+    favoured = "target_per_second"
     if stages[0] != full:
         cheap, i = state.fitting(stages[0])[0], best["ei_per_second"]
         low = advice.log_cost(stages[0], cheap)
         found["cheap"] = Proposal(
             "cheap", advice.points[i], stages[0], cheap, features=_of_point(advice, i, low[i], cost)
         )
+        if advice.worthwhile_stage(i, {stages[0]: float(low[i]), full: float(cost[i])}) != full:
+            favoured = "cheap"
         promoted = state.were_tried(advice.points, stages[0])
         if promoted.any():
             i = int(np.argmax(np.where(promoted, scores["target_per_second"], -math.inf)))
             found["promote"] = Proposal(
                 "promote", advice.points[i], full, need, features=_of_point(advice, i, cost[i], cost)
             )
-    return found
+    return found, favoured
+
+
+def _is_late(state: SearchState, trial: Trial) -> bool:
+    """Whether the default rule would stop a run."""
+    usual_s, ran_s = state.median_s(trial.stage), state.now_s - (trial.started_s or state.now_s)
+    if usual_s is None or ran_s < 2.9 * usual_s:
+        return False
+    return ran_s >= 1.5 * state.seconds_of(trial.point, trial.stage, trial.resources)[0]
 
 
 def _of_point(advice: Advice, i: int, log_cost: float, costs: Floats) -> tuple[float, ...]:
