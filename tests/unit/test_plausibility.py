@@ -142,7 +142,9 @@ def test_a_campaign_without_repetitions_is_compared_with_other_instances(
     class Plain(BlockCopolymer):
         repetitions = CampaignFactory.repetitions
 
-    monkeypatch.setattr("rlctl.steering.plausibility.campaign_factory", lambda name, options: Plain(options))
+    monkeypatch.setattr(
+        "rlctl.steering.plausibility.configured_campaign", lambda config: Plain(config.campaign.options)
+    )
     run = simulated_run(tmp_path / "run", annealing(tmp_path), "feedback")
     assert (asked(run).tasks, asked(run).repeated) == (0, False)
     assert asked(edited(run, false_film)).tasks == 1

@@ -31,6 +31,15 @@ def steps(p: Mapping[str, Any], stage: str) -> float:
     return float(p["n"])
 
 
+def test_two_numbers_are_a_range() -> None:
+    short, long = (
+        search({**LINE, "parameters": {"x": x}, "until": {"evaluations": 3}}) for x in ([0, 1], LINE["parameters"]["x"])
+    )
+    assert short.options == long.options
+    with pytest.raises(ConfigError, match="low should be less"):
+        search({**LINE, "parameters": {"x": [1, 0]}, "until": {"evaluations": 3}})
+
+
 # When it ends.
 
 

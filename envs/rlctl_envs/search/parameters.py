@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from scipy.stats import qmc
 
 from rlctl.config.expressions import Expression
@@ -32,7 +32,7 @@ class SearchSection(BaseModel):
 
 
 class RangeParameter(SearchSection):
-    """A number.
+    """A number; ``[low, high]`` is short for these two keys.
 
     Attributes:
         low: smallest value.
@@ -172,11 +172,19 @@ def _kind(value: Any) -> str:
     return "choices" if "choices" in keys else "ordered" if "ordered" in keys else "range"
 
 
+def _range(value: Any) -> Any:
+    """A mapping for ``[low, high]``."""
+    return dict(zip(("low", "high"), value, strict=True)) if isinstance(value, list) and len(value) == 2 else value
+
+
 Parameter = Annotated[
-    Annotated[RangeParameter, Tag("range")]
-    | Annotated[ChoiceParameter, Tag("choices")]
-    | Annotated[OrderedParameter, Tag("ordered")],
-    Discriminator(_kind),
+    Annotated[
+        Annotated[RangeParameter, Tag("range")]
+        | Annotated[ChoiceParameter, Tag("choices")]
+        | Annotated[OrderedParameter, Tag("ordered")],
+        Discriminator(_kind),
+    ],
+    BeforeValidator(_range),
 ]
 
 
