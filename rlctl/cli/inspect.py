@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from rlctl.cli.options import Json, Level, LogLevel, say
-from rlctl.core.errors import ConfigError
+from rlctl.core.errors import ConfigError, StorageError
 from rlctl.core.json_values import json_text
 from rlctl.monitoring.formatting import format_count
 from rlctl.monitoring.progress import progress
@@ -61,6 +61,8 @@ def results(
     from rlctl.steering import reading
 
     if csv is not None:
+        if not csv.absolute().parent.is_dir():
+            raise StorageError(f"--csv: {csv.parent}: no such folder")
         require_file(csv)
     table = reading.results(run)
     if where is not None:
@@ -73,7 +75,8 @@ def results(
     if csv is not None:
         write_atomically(csv, table.csv_text())
     if csv is None or as_json:
-        say(as_json, table.to_json(), table.show() if table.rows else "no evaluations")
+        nothing = "no evaluations" if where is None else f"no evaluation with {where}"
+        say(as_json, table.to_json(), table.show() if table.rows else nothing)
     else:
         say(False, None, f"wrote {csv}: {format_count(len(table.rows), 'evaluation')}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from functools import reduce
@@ -58,7 +59,8 @@ class Expression:
                 self._code: CodeType = compile(tree, "<expression>", "eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             why = error.msg if isinstance(error, SyntaxError) else str(error)
-            raise ConfigError(f"{one_line(text, 60)!r} is not an expression: {one_line(why)}") from None
+            hint = "; == compares" if re.search(r"(?<![<>=!])=(?!=)", text) else ""
+            raise ConfigError(f"{one_line(text, 60)!r} is not an expression: {one_line(why)}{hint}") from None
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Its value; arrays among the values give an array.

@@ -24,6 +24,8 @@ from rlctl.programs.reader_options import ArrayReader, FunctionReader
 from rlctl.programs.readers import STREAMS
 from rlctl.programs.run_evaluation import EXIT_CODES
 
+_INTERPRETERS = ("python", "python3", "bash", "sh", "perl", "julia", "Rscript")
+
 BUILT_IN = frozenset({"ranks", "cores", "gpus", "seed", "task", "here", "restart_in", "restart_out", "stage"})
 """Placeholders of every program; see ``ProgramOptions``."""
 
@@ -96,6 +98,7 @@ class Program:
         self._copy, self._link = self._files("copy", options.copy_), self._files("link", options.link)
         self._check_names()
         self._check_placeholders({*known, *BUILT_IN})
+        self._check_scripts()
 
     @property
     def resources(self) -> list[Resources]:
@@ -255,6 +258,14 @@ class Program:
                     advice = "; or set delimiters, if it is none" if file else ""
                     shown = f"{file}placeholder {name.join(delimiters)}"
                     raise ConfigError(f"{shown} is not defined; {did_you_mean(name, known)}{advice}", where)
+
+    def _check_scripts(self) -> None:
+        """Scripts beside the configuration that an interpreter is to run have to be there."""
+        for where, command in self._commands():
+            script = command[1] if len(command) > 1 and command[0] in _INTERPRETERS else ""
+            path = script.removeprefix("{here}/")
+            if path != script and "{" not in path and not (self._here / path).exists():
+                raise ConfigError(f"{one_line(script)}: there is no such file", where)
 
     def _read_template(self, source: str) -> dict[str, Any]:
         path = self._here / source

@@ -140,6 +140,8 @@ def _regex(name: str, reader: Reader, folder: Path) -> float:
     if not found:
         lines = text.strip().splitlines() or ["nothing"]
         raise ReadError(f"nothing matches in {reader['file']}, which ends with: {one_line(lines[-1])}")
+    if not re.compile(reader["regex"]).groups and not _is_number(found[-1]):
+        raise ReadError(f"{brief(found[-1])} is not a number: put ( ) around the part of the regex that is one")
     return take(found, reader["take"])
 
 

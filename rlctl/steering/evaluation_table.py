@@ -7,8 +7,9 @@ import io
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,9 @@ class EvaluationTable:
             )
             for row in rows[:_MOST_BEST]
         ]
-        return Found(ended, len(self.rows), dict(self.findings.objectives), len(rows), best, self.findings.goal)
+        statuses = dict(Counter(str(row["status"]) for row in self.rows).most_common())
+        goal = self.findings.goal
+        return Found(ended, len(self.rows), dict(self.findings.objectives), len(rows), best, goal, statuses)
 
     def curves(self, nodes: int) -> list[tuple[int, dict[str, float]]]:
         """Points of curves, as (node-seconds, values by tag): the tags ``found/...`` of ``rlctl.monitoring.tags``."""
@@ -198,6 +201,7 @@ class Found:
         count: number of best ones: of the Pareto front, or of those that fulfil the condition.
         best: the first of them.
         goal: whether there is a goal besides the end.
+        statuses: number of evaluations by status.
     """
 
     ended: int
@@ -206,9 +210,14 @@ class Found:
     count: int
     best: Sequence[BestEvaluation]
     goal: bool = True
+    statuses: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self, run: Path | str, most: int = 5) -> list[tuple[str, str]]:
         """Names and texts for people; of several best ones, ``most``."""
+        counts = ", ".join(f"{count:,} {status}" for status, count in self.statuses.items())
+        return [*self._best_lines(run, most), *([("evaluations", counts)] if len(self.statuses) > 1 else [])]
+
+    def _best_lines(self, run: Path | str, most: int) -> list[tuple[str, str]]:
         if not self.best:
             return [("best", "none yet")]
         first = self.best[0]

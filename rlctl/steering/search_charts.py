@@ -108,12 +108,14 @@ def search_charts(
     axes = {name: _axis(name, some, findings.objectives.get(name)) for name in values}
     inputs = {name: _axis(name, ended, log=name in findings.logarithmic) for name in findings.parameters}
     first = axes[values[0]]
+    lost = [row for row in ended if row["feasible"] is None][:MOST_DOTS]
     ranked = table.best(len(some) // 10).rows if len(findings.objectives) == 1 else []
     good = {id(row) for row in ranked}
     return SearchCharts(
         progress={name: _progress(table, valued, ended, axes[name], nodes, beside) for name in values},
         scatters={
-            name: _scatter(axis, first, some, best, 280.0, 190.0) for name, axis in [*inputs.items()][:_MOST_SCATTERS]
+            name: _scatter(axis, first, some, best, 280.0, 190.0, lost)
+            for name, axis in [*inputs.items()][:_MOST_SCATTERS]
         },
         parallel=_parallel([*({**inputs, **axes}).values()], _sample(some, best, MOST_LINES), best, good),
         fronts={
@@ -179,7 +181,10 @@ def _best_so_far(rows: Sequence[Row], aim: str | None, name: str, stage: str, no
     return corners
 
 
-def _scatter(across: Axis, up: Axis, rows: Sequence[Row], best: set[int], width: float, height: float) -> str:
+def _scatter(
+    across: Axis, up: Axis, rows: Sequence[Row], best: set[int], width: float, height: float, lost: Sequence[Row] = ()
+) -> str:
+    """Dots of evaluations; those without a result lie on the axis."""
     frame = svg.Frame(
         width, height, across.most, up.most, left=56.0, x_least=across.least, y_least=up.least, bottom=38.0
     )
@@ -191,6 +196,8 @@ def _scatter(across: Axis, up: Axis, rows: Sequence[Row], best: set[int], width:
             if x is not None and y is not None and (id(row) in best) is wanted:
                 at.append((frame.x(x), frame.y(y), _title(row, up.name)))
         parts.append(svg.dots(at, colour, radius, 0.7 if not wanted else 1.0))
+    placed = [(x, row) for row in lost if (x := across.place(row.get(across.name))) is not None]
+    parts.append(svg.dots([(frame.x(x), frame.y(up.least), _title(row, "kind")) for x, row in placed], "--red", 2.6))
     return svg.figure(frame, f"{up.name} against {across.name}", parts)
 
 

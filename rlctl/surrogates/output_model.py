@@ -76,6 +76,11 @@ class OutputModel:
         """See ``GaussianProcess.correlation``."""
         return self._process.correlation(a, b)
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise, in warped units."""
+        return self._process.noise
+
     def warped(self, y: Floats | float) -> Floats:
         """Outputs in warped units."""
         scaled = (np.asarray(y, float) - self._centre) / self._spread

@@ -21,9 +21,6 @@ Floats = NDArray[np.float64]
 _MANY = 50
 """Evaluations from which on hyperparameters of one model at a time are optimized."""
 
-_PRIOR_WEIGHT = 0.5
-"""Evaluations that the overall share of successes counts as, at a point far from all others."""
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
@@ -82,9 +79,9 @@ class SearchModel:
         self.loss = OutputModel(self.groups, self.noisy)
         self.cost = OutputModel(self.cost_groups, noisy=True, warp=False)
         self._margins: list[OutputModel] = []
-        self._data: Evaluated | None = None
+        self._success = OutputModel(self.groups, noisy=True, warp=False)
         self._tuned = self._tunings = 0
-        self.has_loss = self.has_cost = False
+        self.has_loss = self.has_cost = self._has_failures = False
 
     def learn(self, data: Evaluated, history: Callable[[int], Evaluated]) -> None:
         """Fit all models.
@@ -104,7 +101,7 @@ class SearchModel:
                 # One model at a time where it takes long.
                 if len(y) and (count < _MANY or (number + self._tunings) % (2 + len(self._margins)) == 0):
                     model.tune(x, y, np.random.default_rng([self.seed, count]))
-        self._data = data
+        self._has_failures = not data.succeeded.all()
         known = [len(y) > 0 for _, _, y in self._outputs(data)]
         self.has_loss, self.has_cost = known[0], known[1]
         for model, x, y in self._outputs(data):
@@ -120,6 +117,8 @@ class SearchModel:
         for model, margins in zip(self._margins, data.margins.T, strict=True):
             known = np.isfinite(margins)
             yield model, data.x[known], -margins[known]
+        if not data.succeeded.all():
+            yield self._success, data.x, np.where(data.succeeded, 1.0, -1.0)
 
     def believing(self, x: Floats) -> SearchModel:
         """The same, as if points that are being evaluated had ended as predicted."""
@@ -134,7 +133,7 @@ class SearchModel:
     def predict(self, x: Floats) -> Prediction:
         """Loss and feasibility at features [m, features]."""
         mean, deviation = self.loss.predict(x) if self.has_loss else (np.zeros(len(x)), np.ones(len(x)))
-        log_feasible = np.log(self._success(x))
+        log_feasible = self.log_success(x)
         for model in self._margins:
             violation, uncertain = model.predict(x)
             log_feasible = log_feasible + log_ndtr((model.warped(0.0) - violation) / uncertain)
@@ -147,16 +146,12 @@ class SearchModel:
         mean, deviation = self.cost.predict(cost_x)
         return self.cost.unwarped(mean), deviation * self.cost.unit
 
-    def _success(self, x: Floats) -> Floats:
-        """Chance that an evaluation gives a result: shares of successes nearby (Nadaraya and Watson)."""
-        data = self._data
-        if data is None or data.succeeded.all():
-            return np.ones(len(x))
-        overall = (data.succeeded.sum() + 1.0) / (len(data.succeeded) + 1.0)
-        near = np.exp(-0.5 * _squares(data.x, x) / (0.1 * x.shape[1]) ** 2)
-        return np.asarray((data.succeeded @ near + _PRIOR_WEIGHT * overall) / (near.sum(0) + _PRIOR_WEIGHT))
+    def log_success(self, x: Floats) -> Floats:
+        """Logarithm of the chance that an evaluation gives a result, [m].
 
-
-def _squares(a: Floats, b: Floats) -> Floats:
-    result: Floats = np.maximum((a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2.0 * a @ b.T, 0.0)
-    return result
+        By least-squares classification (Rasmussen and Williams 2006, section 6.5).
+        """
+        if not self._has_failures:
+            return np.zeros(len(x))
+        mean, deviation = self._success.predict(x)
+        return np.asarray(log_ndtr((mean - self._success.warped(0.0)) / np.hypot(deviation, self._success.noise)))

@@ -178,6 +178,12 @@ def test_a_probe_without_results_says_why(check: Run, changes: dict[str, Any], s
         ({"program__delimiters": "<<>>"}, "program.delimiters", "should be a valid tuple"),
         ({"program__delimiters": ["", ">"]}, "program.delimiters", "give two texts without letters"),
         ({"program__delimiters": ["<x", ">"]}, "program.delimiters", "give two texts without letters"),
+        ({"program__command": "python {here}/gone.py"}, "program.command", "{here}/gone.py: there is no such file"),
+        (
+            {"campaign__options__stages": [{"name": "a"}, {"name": "a"}]},
+            "campaign.options.stages.1.name",
+            "'a' names an earlier stage",
+        ),
         ({"program__copy": "gone.py"}, "program.copy.0", "gone.py: there is no such file"),
         ({"program__copy": ["sim.py", "*.gone"]}, "program.copy.1", "*.gone: there is no such file"),
         (

@@ -131,12 +131,15 @@ def test_results_on_the_command_line(
     out = tmp_path / "out.csv"
     assert said(capsys, "results", run, "--csv", str(out), "--best", "1") == f"wrote {out}: 1 evaluation\n"
     assert len(out.read_text().splitlines()) == 2
+    assert said(capsys, "results", run, "--where", "x > 100") == "no evaluation with x > 100\n"
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (["--where", "x = 3"], "== compares"),
+        (["--csv", "nowhere/a.csv"], "nowhere: no such folder"),
         (["--where", "x <"], "--where: 'x <' is not an expression"),
         (["--where", "z < 1"], "unknown name z"),
         (["--where", "status < 1"], "cannot be computed"),

@@ -285,3 +285,18 @@ def test_a_wrong_range_has_the_key_of_the_file() -> None:
     with pytest.raises(ConfigError) as error:
         search({**LINE, "parameters": {"x": {"low": 3, "high": 1}}, "until": {"evaluations": 9}})
     assert error.value.key == ("campaign", "options", "parameters", "x")
+
+
+def test_a_run_that_a_new_controller_takes_over_has_begun_when_it_began() -> None:
+    """Its executor reports once more that it runs."""
+    campaign = search({**LINE, "until": {"evaluations": 3}}).campaign(0)
+    campaign.begin(Capacity(nodes=1, cores=1))
+    campaign.apply({"evaluate": {"x": 0.5}})
+    uid = next(iter(campaign.state.running))
+    for time_s in (1.0, 7.0):
+        campaign.on_time(time_s)
+        campaign.on_event(Event(time_s, uid, TaskState.RUNNING))
+    result = TaskResult(uid, TaskState.DONE, 1, {"outputs": {"y": 0.5}}, started_s=1.0, ended_s=8.0)
+    campaign.on_time(8.0)
+    campaign.on_event(Event(8.0, uid, TaskState.DONE, result=result))
+    assert (campaign.state.trials[0].started_s, campaign.state.trials[0].seconds) == (1.0, 7.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,9 @@ CostFeatures = Callable[[Floats, int, Resources], Floats]
 
 NEAR, WIDTHS = 48, (0.2, 0.05, 0.01)
 """Candidates besides random ones: so many around the best one at each of these distances."""
+
+LEAST_SUCCESS = 0.1
+"""Chance of a result, as a share of the greatest one among the candidates, below which none is proposed."""
 
 MOST_SAMPLED = 400
 """Candidates at which a function is drawn from the posterior, whose covariance grows with the square."""
@@ -65,8 +69,14 @@ class Advice:
 
     @cached_property
     def prediction(self) -> Prediction:
-        """Of the candidates at the stage that counts."""
-        return self._model.predict(self._x)
+        """Of the candidates at the stage that counts; those that hardly give a result are not feasible.
+
+        Elsewhere a small chance is weighed against what a result is worth. But models know nothing of losses where no
+        evaluation gives one, and may expect the best there for ever.
+        """
+        predicted, success = self._model.predict(self._x), self._model.log_success(self._x)
+        hopeless = success < success.max() + math.log(LEAST_SUCCESS)
+        return replace(predicted, log_feasible=np.where(hopeless, -np.inf, predicted.log_feasible))
 
     def log_cost(self, stage: int, need: Resources) -> Floats:
         """Logarithm of the node-seconds that the candidates would take, [m]."""

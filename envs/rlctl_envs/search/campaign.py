@@ -139,7 +139,7 @@ class SearchCampaign(Campaign):
             self._subjects[trial.uid] = trial
         elif event.result is not None:
             self._ended(trial, event)
-        elif event.state is TaskState.RUNNING:
+        elif event.state is TaskState.RUNNING and trial.started_s is None:  # not again when a controller takes it over
             trial.started_s = event.time_s
         elif event.state in (TaskState.QUEUED, TaskState.PREEMPTED):
             trial.started_s = None
@@ -236,8 +236,7 @@ class SearchCampaign(Campaign):
         result = event.result
         assert result is not None
         trial.ended_s, trial.message = event.time_s, result.message
-        if trial.started_s is None:  # it never began, or its beginning was not seen
-            trial.started_s = max(result.started_s, trial.queued_s)
+        trial.started_s = max(result.started_s, trial.queued_s)
         self.state.release(trial)
         self._changed = True
         if event.state is TaskState.CANCELED:

@@ -66,6 +66,9 @@ class Search(CampaignFactory):
         self.space = self._space(programs.folder)
         self.stages = [self._stage(i, programs) for i in range(max(1, len(self.options.stages)))]
         names = [stage.name for stage in self.stages]
+        twice = next((i for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise ConfigError(f"{names[twice]!r} names an earlier stage", (*_KEY, "stages", str(twice), "name"))
         if self.options.counts is not None and self.options.counts not in names:
             hint = did_you_mean(self.options.counts, names)
             raise ConfigError(f"there is no stage {brief(self.options.counts)}; {hint}", (*_KEY, "counts"))

@@ -69,6 +69,10 @@ def rank_died(error: Exception) -> bool:
     return any(isinstance(e, MPI.Exception) and e.Get_error_class() in dead for e in (error, error.__cause__))
 
 
+_UNSENT: list[dict[Peer, list[tuple[MPI.Request, Bytes]]]] = []
+"""What the transports of this process have sent: a receiver may read it until MPI is finalized."""
+
+
 class MpiTransport:
     """A ``Transport`` over MPI communicators, for any thread.
 
@@ -82,6 +86,7 @@ class MpiTransport:
         self._mpi: Any = MPI
         self._comms: list[MPI.Comm] = [comm]
         self._pending: dict[Peer, list[tuple[MPI.Request, Bytes]]] = {}
+        _UNSENT.append(self._pending)
         self._dead: set[Peer] = set()
         self._new_losses: set[Peer] = set()
         self._status = self._mpi.Status()
