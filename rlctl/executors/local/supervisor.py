@@ -58,6 +58,7 @@ class Supervisor:
 
     def run(self, first: socket.socket) -> None:
         """Serve until everything has ended."""
+        self._write_pid_file()  # first: should it be killed, the next one removes what is made from here on
         self._scratch.mkdir(mode=0o700, exist_ok=True)
         self._link.listen(self._scratch / "socket")
         woken, waker = os.pipe()
@@ -66,7 +67,6 @@ class Supervisor:
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self._selector.register(woken, selectors.EVENT_READ, lambda _: os.read(woken, 4096))
-        self._write_pid_file()
         self._link.connect(first)
         while not (self._over and not any(e.ended is None for e in self._programs.values())):
             for key, mask in self._selector.select(self._timeout()):
