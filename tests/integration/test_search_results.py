@@ -192,6 +192,8 @@ def test_a_dry_run_shows_decisions_commands_and_files_and_writes_nothing(
 
 def test_a_killed_run_is_read_and_the_newest_unfinished_one_goes_on(tmp_path: Path) -> None:
     write_search(tmp_path, **{"evaluations: 8": "evaluations: 25"})
+    slow = "import time\ntime.sleep(0.5)\n"  # or it may have ended before it is interrupted
+    (tmp_path / "sim.py").write_text(slow + (tmp_path / "sim.py").read_text())
     command = [sys.executable, "-P", "-m", "rlctl", "steer", "scan.yaml", "--policy", "random", "--instance", "3"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     run, limit_s = tmp_path / "runs" / "scan-1", time.monotonic() + 60
