@@ -267,7 +267,7 @@ def _ending(summary: Summary, run: Path) -> str:
         lines.append(f"failed tasks: {failed}; for the last one: rlctl status {name}")
     if (found := summary.found_so_far()) is not None:
         goal = goal if found.goal or summary.reason else "ended"
-        lines += [f"{what + ':' if what else '':8}{text}" for what, text in found.lines(run)]
+        lines += [f"{what + ': ' if what else '':8}{text}" for what, text in found.lines(run)]
         lines.append(f"results: rlctl results {name} --best 10")
     lines += [f"curves: rlctl board {name}", f"report: rlctl report {name}"]
     end = f"{summary.successes} successes for {summary.node_seconds:,.1f} node-seconds"

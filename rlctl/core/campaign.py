@@ -229,7 +229,7 @@ class Campaign(ABC):
         return None
 
     def excuses(self, event: Event) -> bool:
-        """Whether the end of a task only says that its point cannot be evaluated, as the configuration foresees.
+        """Whether the end of a task only says that its point cannot be evaluated.
 
         Then it counts for ``steer.stop_after_failures`` neither as a failure nor as a success. Called before
         ``on_event``.

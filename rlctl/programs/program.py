@@ -54,7 +54,6 @@ class EvaluationRequest:
         number: 0, 1, 2 ... within the run; names its folder.
         values: of the placeholders, parameters and values of the stage.
         resources: what it occupies.
-        attempt: 0 for the first task of the evaluation.
         seed: for the placeholder of this name.
         stage: likewise.
         restart_from: number of the evaluation whose restart file it begins with; None: with none.
@@ -64,7 +63,6 @@ class EvaluationRequest:
     number: int
     values: Mapping[str, Any]
     resources: Resources
-    attempt: int = 0
     seed: int = 0
     stage: str = ""
     restart_from: int | None = None

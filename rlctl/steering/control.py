@@ -33,7 +33,7 @@ from rlctl.steering.evaluation_table import EvaluationsFile, EvaluationTable, wr
 from rlctl.steering.failure_limit import FailureLimit
 from rlctl.steering.live_curves import LiveCurves
 from rlctl.steering.policy_guard import PolicyGuard
-from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable
+from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, SUMMARY, TENSORBOARD, WORK, portable, require_journal
 from rlctl.steering.status import StatusFile
 from rlctl.steering.stop_requests import stop_requests
 from rlctl.steering.summary import Summary, task_counts
@@ -101,8 +101,8 @@ def steer(
     if not resume:
         again = {"policy_source": source, "game_hash": digest(_game(config))}
         _create(run, config, factory, {**identity, **again})
-    elif not (run / JOURNAL).exists():
-        raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to start a campaign, omit --resume")
+    else:
+        require_journal(run)
     if begun is not None:
         begun(run)
     with closing(Journal.open(run / JOURNAL)) as journal:

@@ -71,6 +71,12 @@ def read_run(path: Path) -> RunFolder:
     return RunFolder(path, config, header, records, timeline)
 
 
+def require_journal(run: Path) -> None:
+    """Raise JournalError if a folder holds no campaign that could be resumed."""
+    if not (run / JOURNAL).exists():
+        raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to start a campaign, omit --resume")
+
+
 def _require_run(path: Path) -> None:
     if not path.exists():
         raise JournalError(f"{path}: no such folder: give a run folder of rlctl steer --run")

@@ -10,7 +10,7 @@ from typing import Any
 from rlctl.config.schema import Config
 from rlctl.core.errors import JournalError, RlctlError
 from rlctl.executors.event_log import Journal, JournalInUseError
-from rlctl.steering.run_folder import JOURNAL, controller
+from rlctl.steering.run_folder import JOURNAL, controller, require_journal
 from rlctl.system.files import storage_errors
 
 RUNS = Path("runs")
@@ -57,12 +57,11 @@ def recorded_start(run: Path) -> Mapping[str, Any]:
     Raises:
         JournalError: there is none.
     """
-    if not (run / JOURNAL).exists():
-        raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to start a campaign, omit --resume")
+    require_journal(run)
     try:
         with Journal.open(run / JOURNAL, read_only=True) as journal:
             return journal.header
-    except JournalInUseError:  # whoever opens it to write says who uses it
+    except JournalInUseError:  # opening it to write raises this again, with its user
         return {}
 
 

@@ -44,7 +44,7 @@ class GestGenerator(SearchRule):
         super().__init__(**shared)
         self._class, self._options, self.initial = _class(generator), dict(options or {}), initial
         self._generator: Any = None
-        self._ingested: list[Any] = []
+        self._ingested: dict[int, Any] = {}
         self._proposed: list[tuple[Mapping[str, Any], Any]] = []
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
@@ -89,13 +89,14 @@ class GestGenerator(SearchRule):
 
     def _ingest(self, state: SearchView, names: list[str], choices: Mapping[str, int]) -> None:
         trials = [trial for trial in state.trials if trial.stage == state.counts]
-        if self._generator is None or any(trial not in trials for trial in self._ingested):
-            self._generator, self._ingested, self._proposed = self._make(state, names, choices), [], []
+        here = {trial.number: trial for trial in trials}
+        if self._generator is None or any(here.get(number) is not trial for number, trial in self._ingested.items()):
+            self._generator, self._ingested, self._proposed = self._make(state, names, choices), {}, []
         results = []
         for trial in told(trials):
-            if trial.assessment is None or any(trial is other for other in self._ingested):
+            if trial.assessment is None or trial.number in self._ingested:
                 continue
-            self._ingested.append(trial)
+            self._ingested[trial.number] = trial
             result = self._result(trial, names, choices)
             mine = next((i for i, (values, _) in enumerate(self._proposed) if values == trial.values), None)
             if mine is not None:

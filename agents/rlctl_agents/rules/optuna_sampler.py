@@ -42,8 +42,8 @@ class OptunaSampler(SearchRule):
         self._make(0)
         self._study: optuna.Study | None = None
         self._trials: list[Any] = []
-        self._told: list[int] = []
-        self._asked: list[optuna.trial.Trial] = []
+        self._told: set[int] = set()
+        self._asked: dict[int, optuna.trial.Trial] = {}
         self._proposal: optuna.trial.Trial | None = None
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
@@ -68,12 +68,12 @@ class OptunaSampler(SearchRule):
             optuna.logging.set_verbosity(optuna.logging.ERROR)
             minimize = optuna.study.StudyDirection.MINIMIZE
             self._study = optuna.create_study(directions=[minimize] * max(1, len(state.objective.names)))
-            self._trials, self._told, self._asked = [], [], []
+            self._trials, self._told, self._asked = [], set(), {}
             self._proposal = None
         for trial in trials[len(self._trials) :]:
             self._tell(state, trials, before=trial.queued_s)
             self._trials.append(trial)
-            self._asked.append(self._ask_for(state, trial))
+            self._asked[trial.number] = self._ask_for(state, trial)
         self._tell(state, trials)
         return self._study
 
@@ -89,7 +89,8 @@ class OptunaSampler(SearchRule):
             if _values(state, proposal) == dict(trial.values):
                 return proposal
             self._study.tell(proposal, state=optuna.trial.TrialState.FAIL)
-        given = {name: _parameter(state, name, value) for name, value in trial.values.items()}
+        kinds = _parameters(state)
+        given = {n: kinds[n]["ordered"].index(v) if "ordered" in kinds[n] else v for n, v in trial.values.items()}
         self._study.enqueue_trial(given)
         return self._study.ask(_distributions(state))
 
@@ -105,12 +106,11 @@ class OptunaSampler(SearchRule):
         import optuna
 
         assert self._study is not None
-        known = {trial.number: asked for trial, asked in zip(self._trials, self._asked, strict=True)}
         for trial in told(trials, before):
-            if trial.number not in known or trial.number in self._told:
+            asked = self._asked.get(trial.number)
+            if asked is None or trial.number in self._told:
                 continue
-            self._told.append(trial.number)
-            asked = known[trial.number]
+            self._told.add(trial.number)
             if trial.assessment is None:
                 self._study.tell(asked, state=optuna.trial.TrialState.FAIL)
                 continue
@@ -168,12 +168,6 @@ def _values(state: SearchView, trial: Any) -> dict[str, Any]:
     kinds = _parameters(state)
     found = {n: kinds[n]["ordered"][v] if "ordered" in kinds[n] else v for n, v in trial.params.items()}
     return dict(state.space.values(state.space.point(found)))
-
-
-def _parameter(state: SearchView, name: str, value: Any) -> Any:
-    """Optuna's value for the parameter's."""
-    kind = _parameters(state)[name]
-    return kind["ordered"].index(value) if "ordered" in kind else value
 
 
 def _allowed(state: SearchView, point: Floats, rng: np.random.Generator) -> Floats:

@@ -18,7 +18,7 @@ from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskSta
 from rlctl_envs.search.answers import Evaluate, Pause, Stop, understood
 from rlctl_envs.search.evaluation_rows import evaluation_row, findings, shown_choice
 from rlctl_envs.search.objective import Assessment, SearchObjective
-from rlctl_envs.search.options import SearchOptions
+from rlctl_envs.search.options import SearchOptions, usual_s
 from rlctl_envs.search.proposals import LAYOUT, Proposal, observe, offered
 from rlctl_envs.search.search_goal import SearchGoal
 from rlctl_envs.search.search_state import SearchState, Space
@@ -31,7 +31,6 @@ LATE = (1.5, 3.0, 6.0, 12.0, 24.0)
 """A decision asks whether to stop a run when it has taken so many times the median of its stage."""
 
 _MOST_REPEATED = 10
-_USUAL_S, _USUAL_EVALUATIONS = 60.0, 50
 
 
 class SearchCampaign(Campaign):
@@ -107,8 +106,7 @@ class SearchCampaign(Campaign):
         """Seconds that a search takes about, to scale rewards where there is no budget in time."""
         need, walltime_s = state.resources[state.counts][0], self._walltimes[state.counts]
         parallel = max(1.0, state.capacity.nodes / max(state.nodes(need), 1e-9))
-        each_s = _USUAL_S if walltime_s is None else 0.2 * walltime_s
-        return each_s * max(1.0, (self.options.until.evaluations or _USUAL_EVALUATIONS) / parallel)
+        return usual_s(walltime_s) * max(1.0, self.options.usual_evaluations / parallel)
 
     def on_time(self, time_s: float) -> None:
         """The clock stands at ``time_s``; runs may be late."""

@@ -22,12 +22,12 @@ from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
 from rlctl_envs.search.campaign import SearchCampaign
 from rlctl_envs.search.candidates import CandidateTable
 from rlctl_envs.search.objective import SearchObjective
-from rlctl_envs.search.options import SearchOptions, StageOptions
+from rlctl_envs.search.options import SearchOptions, StageOptions, usual_s
 from rlctl_envs.search.parameters import SearchSpace
 from rlctl_envs.search.search_state import Space
 from rlctl_envs.search.synthetic_problem import SyntheticProblem
 from rlctl_envs.search.trials import Trial
-from rlctl_envs.search.twin import USUAL_S, SearchTwin
+from rlctl_envs.search.twin import SearchTwin
 
 _KEY = ("campaign", "options")
 _MOST_KEPT = 256
@@ -65,7 +65,7 @@ class Search(CampaignFactory):
         self.options: SearchOptions = check_options(SearchOptions, options, ".".join(_KEY))
         self.space = self._space(programs.folder)
         self.stages = [self._stage(i, programs) for i in range(max(1, len(self.options.stages)))]
-        names = [stage.name for stage in self.stages]
+        names = self.options.stage_names
         twice = next((i for i, name in enumerate(names) if name in names[:i]), None)
         if twice is not None:
             raise ConfigError(f"{names[twice]!r} names an earlier stage", (*_KEY, "stages", str(twice), "name"))
@@ -78,8 +78,7 @@ class Search(CampaignFactory):
                 self._check_start(start)
             except ConfigError as error:
                 raise ConfigError(error.problem, (*_KEY, "starts", str(i), *(error.key or ()))) from None
-        names = [stage.name for stage in self.stages]
-        self.counts = len(names) - 1 if self.options.counts is None else names.index(self.options.counts)
+        self.counts = self.options.counting_stage
         self._problems: dict[int, SyntheticProblem] = {}
 
     def check(self, capacity: Capacity, real: bool) -> None:
@@ -154,11 +153,11 @@ class Search(CampaignFactory):
         return SearchTwin(
             self.problem(seed),
             self.space,
-            [stage.name for stage in self.stages],
+            self.options.stage_names,
             self.counts,
             list(zip(self.objective.names, self.objective.signs, strict=True)),
             "infeasible" in kinds,
-            USUAL_S if program.walltime_s is None else 0.2 * program.walltime_s,
+            usual_s(program.walltime_s),
             None if program.progress is None else program.progress.every_s,
             seed,
         )

@@ -83,3 +83,23 @@ class SearchOptions(SearchSection):
     repeats: int = Field(default=1, ge=1, le=100)
     start_late: bool = False
     allocation_s: float | None = Field(default=None, gt=0)
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Names of the stages, from cheap to expensive; that of a single one is empty."""
+        return [stage.name for stage in self.stages] or [""]
+
+    @property
+    def counting_stage(self) -> int:
+        """Number of the stage whose results count."""
+        return len(self.stage_names) - 1 if self.counts is None else self.stage_names.index(self.counts)
+
+    @property
+    def usual_evaluations(self) -> int:
+        """Evaluations that a search takes about."""
+        return self.until.evaluations or 50
+
+
+def usual_s(walltime_s: float | None) -> float:
+    """Seconds that an evaluation takes about."""
+    return 60.0 if walltime_s is None else 0.2 * walltime_s

@@ -67,8 +67,7 @@ class SearchState:
     ) -> None:
         self.options, self.space, self.objective = options, space, objective
         self.resources = [list(choices) for choices in resources]
-        self.stages = [stage.name for stage in options.stages] or [""]
-        self.counts = self.stages.index(options.counts) if options.counts is not None else len(self.stages) - 1
+        self.stages, self.counts = options.stage_names, options.counting_stage
         self.capacity, self.pool = capacity, NodePool(capacity)
         self.trials: list[Trial] = []
         self.running: dict[TaskId, Trial] = {}

@@ -18,7 +18,6 @@ SAMPLED = 2048
 """Points by which a problem is scaled and its target is chosen."""
 
 _FREQUENCIES = 64
-USUAL_EVALUATIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,7 @@ class SyntheticProblem:
 
     def _aim(self, options: SearchOptions, sample: Floats, rng: np.random.Generator) -> None:
         """Choose target and units: so few points reach it that chance needs more evaluations than there are."""
-        value, usual = options.until.value, options.until.evaluations or USUAL_EVALUATIONS
+        value, usual = options.until.value, options.usual_evaluations
         self.hits = float(np.exp(rng.uniform(math.log(1 / 20), math.log(1 / 1.5)))) / usual
         self.units = np.exp(rng.standard_normal(len(self.losses)))
         self._offsets = np.zeros(len(self.losses))

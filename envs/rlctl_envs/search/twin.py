@@ -14,9 +14,6 @@ from rlctl_envs.search.parameters import Floats
 from rlctl_envs.search.search_state import Space
 from rlctl_envs.search.synthetic_problem import SyntheticProblem
 
-USUAL_S = 60.0
-"""Median duration of an evaluation whose program has no walltime; otherwise a fifth of that."""
-
 MOST_REPORTS = 20
 
 
