@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError
 from rlctl.evaluation.compare import Comparison
-from rlctl.evaluation.rollout import EVALUATION, TUNING, VALIDATION, Rollout, draw_instances
+from rlctl.evaluation.rollout import EVALUATION, TUNING, VALIDATION, Rollout, draw_instances, evaluation_instances
 from rlctl.evaluation.statistics import ert, ert_interval, ert_ratio, resampled_sums
 
 
@@ -100,3 +102,17 @@ def test_held_out_instances_are_never_those_of_tuning_or_training():
     )
     assert len(set(others)) == 300
     assert max(others) < 2**32
+
+
+def test_given_instances_take_the_place_of_drawn_ones():
+    def config(**evaluate):
+        return Config.model_validate({"schema": 1, "campaign": {"name": "ensemble"}, "evaluate": evaluate})
+
+    drawn = config(instances=4, seed=7)
+    assert evaluation_instances(drawn) == draw_instances(7, EVALUATION, 4)
+    assert evaluation_instances(drawn, 2, 5) == draw_instances(5, EVALUATION, 2)
+    given = config(given=[3, 0, 3])
+    assert evaluation_instances(given) == [3, 0, 3]
+    assert evaluation_instances(given, 2, 5) == [3, 0]
+    with pytest.raises(ConfigError, match="gives 3 instances, not 4"):
+        evaluation_instances(given, 4)
