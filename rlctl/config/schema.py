@@ -238,6 +238,8 @@ class EvaluateSection(Section):
     Attributes:
         instances: number of instances, the same for each policy.
         seed: seed of the held-out instances, which differ from those of training for every seed.
+        given: these instances, in this order, in place of drawn ones; then ``instances`` does not count, and ``seed``
+            only seeds the bootstrap of the intervals.
         max_steps: step limit of an episode of a Gymnasium environment, since a policy may never end it; the table
             shows how many episodes reached it.
         decision_timeout_s: time limit of one call of a rule, campaign or task model; also in ``tune``, ``check`` and
@@ -246,6 +248,7 @@ class EvaluateSection(Section):
 
     instances: int = Field(default=256, ge=2)
     seed: int = Field(default=1_000_000, ge=0)
+    given: list[Annotated[int, Field(ge=0, lt=2**63)]] | None = Field(default=None, min_length=1)
     max_steps: int = Field(default=10_000, ge=1)
     decision_timeout_s: float | None = Field(default=60.0, gt=0)
 

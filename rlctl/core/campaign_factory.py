@@ -35,6 +35,8 @@ class CampaignFactory(ABC):
         default_policy: rule that steers where no policy is named; None: one has to be named.
         default_fallback: rule that decides where the policy fails and the configuration names no other; None: the
             first allowed choice is taken.
+        opponents: the strongest rules of this kind of campaign, as names of registered rules: a trained policy is
+            compared with them too where the configuration's ``policies`` have no entry for them.
     """
 
     name: str
@@ -44,6 +46,7 @@ class CampaignFactory(ABC):
     runs_programs: ClassVar[bool] = False
     default_policy: str | None = None
     default_fallback: str | None = None
+    opponents: tuple[str, ...] = ()
 
     @abstractmethod
     def campaign(self, seed: int) -> Campaign:

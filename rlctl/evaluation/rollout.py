@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlctl.config.schema import Config
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import NoAnswerError
+from rlctl.core.errors import ConfigError, NoAnswerError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
 from rlctl.environments import twin_rollouts
@@ -69,6 +70,26 @@ def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[
     held_out = 2**32 if purpose == EVALUATION else 0
     sequences = (np.random.SeedSequence([seed, purpose, batch], spawn_key=(i,)) for i in range(count))
     return [held_out + int(sequence.generate_state(1)[0]) for sequence in sequences]
+
+
+def evaluation_instances(config: Config, count: int | None = None, seed: int | None = None) -> list[int]:
+    """The instances that policies are evaluated on: those of ``evaluate.given``, or else drawn ones.
+
+    Args:
+        count: how many; None: as many as the configuration gives or ``evaluate.instances`` says.
+        seed: of those that are drawn; None: ``evaluate.seed``.
+
+    Raises:
+        ConfigError: ``evaluate.given`` has fewer than ``count``.
+    """
+    section = config.evaluate
+    if section.given is None:
+        seed, count = section.seed if seed is None else seed, section.instances if count is None else count
+        return draw_instances(seed, EVALUATION, count)
+    if count is not None and count > len(section.given):
+        with config.source.located():
+            raise ConfigError(f"gives {len(section.given)} instances, not {count}", ("evaluate", "given"))
+    return section.given[:count]
 
 
 def roll_out(
