@@ -31,7 +31,7 @@ import numpy as np
 from rlctl.config.load import load_config
 from rlctl.core.machine import Capacity
 from rlctl.environments.twin_rollouts import rollout_on_twin
-from rlctl.evaluation.rollout import EVALUATION, RolloutPool, draw_instances
+from rlctl.evaluation.rollout import RolloutPool, evaluation_instances
 from rlctl.evaluation.statistics import ert_ratio
 from rlctl.evaluation.tuning import CandidateCost, ParameterSpace, SearchSettings, search
 from rlctl.monitoring.progress import Silent
@@ -212,7 +212,7 @@ def placement(options: argparse.Namespace) -> None:
     start = {"cores": -1.0, "gpus": -1.0, "spoiled": -4.0, "whole": 0.0}
     settings = SearchSettings(generations=2 if options.quick else 12, instances=24, validation=96, seed=config.seed)
     found = search(space, evaluate, settings, start, Silent())
-    instances = draw_instances(config.evaluate.seed, EVALUATION, 20 if options.quick else options.instances)
+    instances = evaluation_instances(config, 20 if options.quick else options.instances)
     default, learned, packing = played(None, instances), played(found.parameters, instances), played(start, instances)
     print(f"learned weights: {found.parameters}, {found.episodes} episodes")
     for name, table in (("learned", learned), ("tight, keeps GPUs", packing)):
@@ -224,7 +224,7 @@ def compare(options: argparse.Namespace) -> None:
     """Paired ratios of mean prices to those of the best rule, with 95 % intervals by bootstrap."""
     config = load_config(Path(options.config), options.set)
     factory, capacity = configured_campaign(config), config.machine.capacity()
-    instances = draw_instances(config.evaluate.seed, EVALUATION, 20 if options.quick else options.instances)
+    instances = evaluation_instances(config, 20 if options.quick else options.instances)
     policies = {name: load_policy(config, name) for name in options.policies}
     entries = [(policies[name], instance) for instance in instances for name in policies]
     done: dict[int, Any] = {}

@@ -115,6 +115,7 @@ def tune(
     *,
     generations: int = 30,
     instances: int = 24,
+    decisions: int | None = None,
     seed: int | None = None,
     workers: int = 1,
     start: Path | str | None = None,
@@ -128,6 +129,7 @@ def tune(
         out: the file to write; of existing files only earlier rule files are replaced.
         generations: generations of the CMA-ES search.
         instances: instances of each candidate per generation.
+        decisions: in place of ``generations``: so many decisions on the twin in all, as a training has them.
         seed: seed of the search and its instances; None: that of the configuration.
         workers: number of processes.
         start: rule file with the initial parameters; None: the rule's defaults.
@@ -148,7 +150,7 @@ def tune(
         from rlctl.evaluation import tuning
 
         seed = config.seed if seed is None else seed
-        settings = tuning.SearchSettings(generations=generations, instances=instances, seed=seed)
+        settings = tuning.SearchSettings(generations, instances=instances, seed=seed, decisions=decisions)
         with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
 
@@ -196,7 +198,7 @@ def evaluate(
         config: the experiment.
         policies: names or paths (see ``rlctl.load_policy``), or policies; the first is the reference.
         instances: number of instances; None: that of the configuration.
-        seed: seed of the instances; None: that of the configuration.
+        seed: seed of the instances and the bootstrap; None: that of the configuration.
         workers: number of processes.
         record: add the comparison to the manifest of the first policy, which must be a saved policy.
         progress: receives the progress; None: not shown.
@@ -205,8 +207,10 @@ def evaluate(
         ConfigError: a policy is unknown or given twice.
         PolicyError: a saved policy cannot be loaded, or the scores cannot be recorded.
     """
-    instances = config.evaluate.instances if instances is None else instances
+    from rlctl.evaluation.rollout import evaluation_instances
+
     seed = config.evaluate.seed if seed is None else seed
+    chosen = evaluation_instances(config, instances, seed)
     with config.source.located():
         game = preflight.check_game(config)
     if rewarded(game):
@@ -216,7 +220,7 @@ def evaluate(
 
         with _watching(config):
             loaded, steps = _loaded(config, policies), config.evaluate.max_steps
-            return returns.evaluate(game, loaded, instances, seed, progress or Silent(), steps)
+            return returns.evaluate(game, loaded, chosen, seed, progress or Silent(), steps)
     loaded = _loaded(config, policies)
     with config.source.located(), _watching(config):
         factory = preflight.check_campaign(config)
@@ -227,7 +231,7 @@ def evaluate(
 
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
         comparison = compare_policies(
-            factory, config.machine.capacity(), loaded, instances, seed, progress or Silent(), workers
+            factory, config.machine.capacity(), loaded, chosen, seed, progress or Silent(), workers
         )
         if saved is not None:
             data = comparison.to_json() | {"game_hash": game_hash(config, factory)}

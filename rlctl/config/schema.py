@@ -5,27 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from rlctl.config.yaml_source import Source
+from rlctl.config.benchmark_section import BenchmarkSection
+from rlctl.config.section import Section
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity, NodeGroup
-
-
-class Section(BaseModel):
-    """A mapping of known keys.
-
-    Attributes:
-        source: file of the section and the lines of its keys; empty unless the section is a whole file.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-    _source: Source = PrivateAttr(default_factory=Source)
-
-    @property
-    def source(self) -> Source:
-        """File of the section and the lines of its keys."""
-        return self._source
 
 
 class CampaignSection(Section):
@@ -238,6 +223,8 @@ class EvaluateSection(Section):
     Attributes:
         instances: number of instances, the same for each policy.
         seed: seed of the held-out instances, which differ from those of training for every seed.
+        given: these instances, in this order, in place of drawn ones; then ``instances`` does not count, and ``seed``
+            only seeds the bootstrap of the intervals.
         max_steps: step limit of an episode of a Gymnasium environment, since a policy may never end it; the table
             shows how many episodes reached it.
         decision_timeout_s: time limit of one call of a rule, campaign or task model; also in ``tune``, ``check`` and
@@ -246,6 +233,7 @@ class EvaluateSection(Section):
 
     instances: int = Field(default=256, ge=2)
     seed: int = Field(default=1_000_000, ge=0)
+    given: list[Annotated[int, Field(ge=0, lt=2**63)]] | None = Field(default=None, min_length=1)
     max_steps: int = Field(default=10_000, ge=1)
     decision_timeout_s: float | None = Field(default=60.0, gt=0)
 
@@ -296,6 +284,7 @@ class Config(Section):
         evaluate: the held-out comparison.
         steer: the real campaign.
         policies: policies by name: a rule with parameters, or the path of a rule file or saved policy.
+        benchmark: what ``rlctl benchmark`` judges; only that command needs it.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -308,6 +297,7 @@ class Config(Section):
     executor: ExecutorSection = Field(default_factory=ExecutorSection)
     train: TrainSection | None = None
     policies: dict[str, Entry] = Field(default_factory=dict)
+    benchmark: BenchmarkSection | None = None
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
     steer: SteerSection = Field(default_factory=SteerSection)
 
@@ -327,6 +317,17 @@ class Config(Section):
         if self.train is None:
             raise ConfigError(f"{self.source.path}: the section train is missing: add it")
         return self.train
+
+    @property
+    def judged(self) -> BenchmarkSection:
+        """The section ``benchmark``.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.benchmark is None:
+            raise ConfigError(f"{self.source.path}: the section benchmark is missing: add it, e.g. benchmark: {{}}")
+        return self.benchmark
 
     def resolve(self, path: str | Path) -> Path:
         """``path`` relative to the folder of the configuration file."""

@@ -35,6 +35,8 @@ class CampaignFactory(ABC):
         default_policy: rule that steers where no policy is named; None: one has to be named.
         default_fallback: rule that decides where the policy fails and the configuration names no other; None: the
             first allowed choice is taken.
+        opponents: the strongest rules of this kind of campaign, as names of registered rules: a trained policy is
+            compared with them too where the configuration's ``policies`` have no entry for them.
     """
 
     name: str
@@ -44,6 +46,7 @@ class CampaignFactory(ABC):
     runs_programs: ClassVar[bool] = False
     default_policy: str | None = None
     default_fallback: str | None = None
+    opponents: tuple[str, ...] = ()
 
     @abstractmethod
     def campaign(self, seed: int) -> Campaign:
@@ -88,6 +91,18 @@ class CampaignFactory(ABC):
     def privileged(self, seed: int) -> NDArray[np.float32]:
         """Hidden quantities of the instance, for a critic in training only; by default none."""
         return np.zeros(0, np.float32)
+
+    def hidden(self, seed: int) -> Sequence[float]:
+        """Numbers of the instance that no policy may be shown, as the campaign holds them; by default ``privileged``.
+
+        ``rlctl benchmark`` searches all that ``Decision.fields`` leads to for them.
+        """
+        numbers: list[float] = self.privileged(seed).tolist()
+        return numbers
+
+    def least_cost(self, seed: int, capacity: Capacity) -> float | None:
+        """A cost that no policy can go below in instance ``seed``, whatever it knows; None, the default: not known."""
+        return None
 
     def outcomes(self, launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
         """What tasks of many instances do; a twin that gains from computing them together overrides it."""

@@ -16,7 +16,7 @@ from rich.table import Table
 from rlctl.core.errors import ConfigError
 from rlctl.core.json_values import plain
 from rlctl.core.policy import Policy
-from rlctl.evaluation.rollout import EVALUATION, Rollout, RolloutPool, draw_instances
+from rlctl.evaluation.rollout import Rollout, RolloutPool
 from rlctl.evaluation.statistics import Interval, ert, ert_interval, ert_ratio, with_interval
 from rlctl.monitoring.progress import Progress, working
 
@@ -174,17 +174,20 @@ def compare_policies(
     factory: CampaignFactory,
     capacity: Capacity,
     policies: Mapping[str, Policy],
-    instances: int,
+    instances: Sequence[int],
     seed: int,
     progress: Progress,
     workers: int = 1,
 ) -> Comparison:
-    """Run every policy on the same held-out instances, in ``workers`` processes; the first is the reference."""
-    if not policies or instances < 1:
+    """Run every policy on the same instances, in ``workers`` processes; the first is the reference.
+
+    Args:
+        seed: of the bootstrap.
+    """
+    if not policies or not instances:
         raise ConfigError("a comparison needs at least one policy and one instance")
-    seeds = draw_instances(seed, EVALUATION, instances)
     # Instance by instance, so that load on the machine affects all policies equally.
-    pairs = [(name, instance) for instance in seeds for name in policies]
+    pairs = [(name, instance) for instance in instances for name in policies]
     done: dict[int, Rollout] = {}
     work = working(progress, "comparing policies", len(pairs), "campaigns")
     with work, RolloutPool(factory, capacity, workers) as players:

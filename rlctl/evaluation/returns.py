@@ -23,7 +23,6 @@ from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, Chance
 from rlctl.environments.masks import action_mask
 from rlctl.environments.reward_env import RewardFactory
-from rlctl.evaluation.rollout import EVALUATION, draw_instances
 from rlctl.evaluation.statistics import LEVEL, Interval, resampled_sums, with_interval
 from rlctl.monitoring.progress import Progress, working
 
@@ -91,24 +90,27 @@ class Returns:
 def evaluate(
     factory: RewardFactory,
     policies: Mapping[str, Policy],
-    episodes: int,
+    instances: Sequence[int],
     seed: int,
     progress: Progress,
     max_steps: int,
 ) -> Returns:
-    """Run every policy on the same held-out episodes; the first is the reference.
+    """Run every policy on the same episodes, one for each instance; the first is the reference.
+
+    Args:
+        seed: of the bootstrap.
 
     Raises:
         ConfigError: a policy does not fit the environment.
         EnvironmentFault: the environment raised an exception, or returned an invalid reward or observation.
     """
-    seeds = draw_instances(seed, EVALUATION, episodes)
+    episodes = len(instances)
     episodes_of: dict[str, list[tuple[float, int, bool]]] = {}
-    work = working(progress, "comparing policies", len(seeds) * len(policies), "episodes")
+    work = working(progress, "comparing policies", episodes * len(policies), "episodes")
     with work, closing(factory.environment()) as environment:
         for name, policy in policies.items():
             episodes_of[name] = []
-            for instance in seeds:
+            for instance in instances:
                 episodes_of[name].append(run_episode(environment, name, copy.deepcopy(policy), instance, max_steps))
                 progress.advance(1)
     columns = np.array([[total for total, *_ in of] for of in episodes_of.values()]).T

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlctl.config.schema import Config
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import NoAnswerError
+from rlctl.core.errors import ConfigError, NoAnswerError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
 from rlctl.environments import twin_rollouts
@@ -47,6 +48,7 @@ class Rollout:
         core_seconds: held by tasks.
         latency_s: median wall time of the policy for a decision.
         cost: cost as the campaign defines it; by default node-seconds.
+        success_costs: cost at each success, in order; a success counts at the next decision, or at the end.
     """
 
     instance: int
@@ -57,6 +59,7 @@ class Rollout:
     decisions: int
     latency_s: float
     cost: float
+    success_costs: tuple[float, ...] = ()
 
 
 def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[int]:
@@ -69,6 +72,26 @@ def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[
     return [held_out + int(sequence.generate_state(1)[0]) for sequence in sequences]
 
 
+def evaluation_instances(config: Config, count: int | None = None, seed: int | None = None) -> list[int]:
+    """The instances that policies are evaluated on: those of ``evaluate.given``, or else drawn ones.
+
+    Args:
+        count: how many; None: as many as the configuration gives or ``evaluate.instances`` says.
+        seed: of those that are drawn; None: ``evaluate.seed``.
+
+    Raises:
+        ConfigError: ``evaluate.given`` has fewer than ``count``.
+    """
+    section = config.evaluate
+    if section.given is None:
+        seed, count = section.seed if seed is None else seed, section.instances if count is None else count
+        return draw_instances(seed, EVALUATION, count)
+    if count is not None and count > len(section.given):
+        with config.source.located():
+            raise ConfigError(f"gives {len(section.given)} instances, not {count}", ("evaluate", "given"))
+    return section.given[:count]
+
+
 def roll_out(
     factory: CampaignFactory, capacity: Capacity, entries: Sequence[Entry], watch: Watch | None = None
 ) -> list[Rollout]:
@@ -79,8 +102,17 @@ def roll_out(
     """
     timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
     instances = [instance for _, instance in entries]
-    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)), watch)
-    return [_result(i, capacity, of, t) for i, of, t in zip(instances, figures, timed, strict=True)]
+    rises: list[list[float]] = [[] for _ in entries]
+
+    def note(n: int, episode: Episode) -> None:
+        outcome = episode.campaign.outcome()
+        if (new := outcome.successes - len(rises[n])) > 0:
+            rises[n] += [episode.driver.ledger.node_seconds if outcome.cost is None else outcome.cost] * new
+        if watch is not None:
+            watch(n, episode)
+
+    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)), note)
+    return [_result(*one, capacity) for one in zip(instances, figures, timed, rises, strict=True)]
 
 
 class RolloutPool:
@@ -144,7 +176,9 @@ class _Timed:
         return action
 
 
-def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], timed: _Timed) -> Rollout:
+def _result(
+    instance: int, figures: Mapping[str, float], timed: _Timed, rises: Sequence[float], capacity: Capacity
+) -> Rollout:
     node_seconds = figures["node_seconds"]
     return Rollout(
         instance=instance,
@@ -155,6 +189,7 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
         decisions=int(figures["decisions"]),
         latency_s=float(np.median(timed.latencies_s)) if timed.latencies_s else 0.0,
         cost=figures["cost"],
+        success_costs=tuple(rises),
     )
 
 

@@ -13,6 +13,7 @@ from mpi_runner import ROOT, mpiexec
 
 from rlctl.config.load import load_config
 from rlctl.evaluation.compare import compare_policies
+from rlctl.evaluation.rollout import evaluation_instances
 from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import configured_campaign, load_policy
 from rlctl.system.mpi import clean_environment
@@ -41,7 +42,9 @@ def test_a_policy_that_was_trained_on_ranks_searches_better_than_chance(tmp_path
         config = load_config(CONFIG)
         factory, capacity = configured_campaign(config), config.machine.capacity()
         policies = {"learned": load_policy(config, str(policy)), "chance": load_policy(config, "random_search")}
-        found = compare_policies(factory, capacity, policies, 12, config.evaluate.seed, Silent())
+        found = compare_policies(
+            factory, capacity, policies, evaluation_instances(config, 12), config.evaluate.seed, Silent()
+        )
         value, (low, _) = found.ratio("chance", "learned")
         assert value > 2.0
         assert low > 1.0

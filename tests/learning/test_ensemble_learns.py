@@ -14,6 +14,7 @@ import pytest
 from rlctl.api import train
 from rlctl.config.load import load_config
 from rlctl.evaluation.compare import compare_policies
+from rlctl.evaluation.rollout import evaluation_instances
 from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import configured_campaign, load_policy
 
@@ -26,7 +27,9 @@ def ratio(config: Any, policy: str, against: str, instances: int) -> tuple[float
     policies = {name: load_policy(config, name) for name in (policy, against)}
     factory = configured_campaign(config)
     capacity = config.machine.capacity()
-    found = compare_policies(factory, capacity, policies, instances, config.evaluate.seed, Silent())
+    found = compare_policies(
+        factory, capacity, policies, evaluation_instances(config, instances), config.evaluate.seed, Silent()
+    )
     value, (low, _) = found.ratio(against, policy)
     return value, low
 
