@@ -31,6 +31,7 @@ class _Film:
     heated: float = 0.0
 
 
+@dataclass(kw_only=True, eq=False)
 class AnnealingPosterior:
     """Cools from ``hot`` to ``cold`` as Q rises, in shares of the transition; gives up what is slow for its material.
 
@@ -62,7 +63,7 @@ class AnnealingPosterior:
         short_q: see there.
     """
 
-    name = "annealing_posterior"
+    name: ClassVar[str] = "annealing_posterior"
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "start": (1.25, 1.55),
         "fresh": (0.78, 0.94),
@@ -89,18 +90,31 @@ class AnnealingPosterior:
         "short_q": (0.6, 0.9),
     }
 
-    def __init__(
-        self, *, start: float = 1.4, fresh: float = 0.86, hot: float = 0.9, warm: float = 0.845, cold: float = 0.81,
-        warm_q: float = 0.35, young: float = 0.02, kick: float = 0.04, patience: float = 1000.0, age: float = -0.01,
-        noise: float = -0.03, wave: float = 0.1, level: float = -0.05, spread: float = 0.03, first_q: float = 0.08,
-        grace: float = 500.0, slope: float = 0.3, enough: float = 0.5, most: float = 7000.0, adapt: float = 0.5, first_steps: float = 120.0,
-        long_q: float = 0.4, short_q: float = 0.77,
-    ) -> None:  # fmt: skip
-        self.start, self.fresh, self.hot, self.warm, self.cold = start, fresh, hot, warm, cold
-        self.warm_q, self.young, self.kick, self.patience, self.age = warm_q, young, kick, patience, age
-        self.noise, self.wave, self.level, self.spread = noise, wave, level, spread
-        self.first_q, self.grace, self.slope, self.enough, self.most = first_q, grace, slope, enough, most
-        self.adapt, self.first_steps, self.long_q, self.short_q = adapt, first_steps, long_q, short_q
+    start: float = 1.4
+    fresh: float = 0.86
+    hot: float = 0.9
+    warm: float = 0.845
+    cold: float = 0.81
+    warm_q: float = 0.35
+    young: float = 0.02
+    kick: float = 0.04
+    patience: float = 1000.0
+    age: float = -0.01
+    noise: float = -0.03
+    wave: float = 0.1
+    level: float = -0.05
+    spread: float = 0.03
+    first_q: float = 0.08
+    grace: float = 500.0
+    slope: float = 0.3
+    enough: float = 0.7
+    most: float = 7000.0
+    adapt: float = 0.5
+    first_steps: float = 120.0
+    long_q: float = 0.4
+    short_q: float = 0.77
+
+    def __post_init__(self) -> None:
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -162,7 +176,7 @@ class AnnealingPosterior:
         else:
             share = self.warm + (self.cold - self.warm) * (q - self.warm_q) / (ALIGNED - self.warm_q)
         share += self.age * math.log1p(age / 1000.0) + film.heat * math.exp((film.heated - age) / RELAXATION)
-        return (share + bent) * known.transition
+        return float(share + bent) * known.transition
 
     def _length(self, fields: Mapping[str, Any], q: float) -> int:
         choices = fields["steps_choices"]
@@ -179,9 +193,11 @@ class AnnealingPosterior:
         return float((per_film / TYPICAL) ** self.adapt)
 
     def _hopeless(self, film: _Film, q: float, scale: float) -> bool:
+        if film.measured == 1 and q < self.first_q:
+            return True
         age = film.age / scale
         least = min(self.slope * (age - self.grace) / 1000.0, self.enough)
-        return (film.measured == 1 and q < self.first_q) or q < least or age > self.most
+        return q < least or age > self.most
 
     def _open(self, subject: str, fields: Mapping[str, Any]) -> _Film:
         apart = self.spread / (1.0 + 2.0 * fields["films_good"])

@@ -24,7 +24,8 @@ def allotment(times: Floats, within: float) -> NDArray[np.intp]:
         doi:10.1137/S0097539701385995).
     """
     meets = times <= within
-    return np.where(meets.any(axis=1), meets.argmax(axis=1), times.argmin(axis=1))
+    chosen: NDArray[np.intp] = np.where(meets.any(axis=1), meets.argmax(axis=1), times.argmin(axis=1))
+    return chosen
 
 
 def least_horizon(times: Floats, ranks: Floats, cores: float, other: float = 0.0) -> float:
@@ -42,7 +43,9 @@ def least_horizon(times: Floats, ranks: Floats, cores: float, other: float = 0.0
     each = np.arange(len(times))
     low = max(float(times.min(axis=1).max(initial=0.0)), other / cores)  # each can end, and all else be done
     narrow = allotment(times, math.inf)
-    high = max(low, (other + float((times * ranks)[each, narrow].sum())) / cores, float(times[each, narrow].max(initial=0)))
+    high = max(
+        low, (other + float((times * ranks)[each, narrow].sum())) / cores, float(times[each, narrow].max(initial=0))
+    )
     for _ in range(20):
         if high - low <= 0.01 * high:
             break

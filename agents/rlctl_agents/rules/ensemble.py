@@ -30,6 +30,7 @@ class EnsembleView(Protocol):
     free_gpus: int
     total_gpus: int
     may_wait: bool
+    unit_s: float
 
     def order(self, name: str, task: Any) -> float:
         """A score that orders waiting tasks."""

@@ -1,4 +1,4 @@
-"""Tasks that arrive: the greatest fall of slowdown per share of the machine first, on shapes that are worth their price."""
+"""Tasks that arrive: those that gain most per share of the machine first, on shapes that are worth their price."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rlctl_agents.rules.ensemble import EnsembleRule, EnsembleView, Space, start
-from rlctl_agents.rules.shape_times import Floats, shape_times
+from rlctl_agents.rules.shape_times import shape_times
 
 
 class SlowdownDensity(EnsembleRule):

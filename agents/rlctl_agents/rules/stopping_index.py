@@ -115,7 +115,9 @@ class StoppingIndex(EnsembleRule):
     def known(self) -> tuple[float, float]:
         """How often a task is stuck, and for how long, as far as is known."""
         done, stuck, over, lost = (math.fsum(one[i] for one in self._seen.values()) for i in range(4))
-        return (stuck + self.held * self.rate) / (done + self.held), (lost + self.held * self.length) / (over + self.held)
+        return (stuck + self.held * self.rate) / (done + self.held), (lost + self.held * self.length) / (
+            over + self.held
+        )
 
     def _hopeless(self, state: EnsembleView, task: Any) -> bool:
         stands = self._learn(task)
@@ -177,7 +179,7 @@ class StoppingIndex(EnsembleRule):
 def _promise(report: Any, share: float, noise: float) -> float:
     """Probability that a task is worth having by what it says, where a ``share`` of all tasks are.
 
-    It says ``quality (1 - exp(-4 f)) / (1 - exp(-4))``, as learning curves rise, with an error that vanishes as it ends.
+    It says ``quality (1 - exp(-4 f)) / (1 - exp(-4))``, with an error that vanishes in the end.
     """
     if report.value is None or share >= 1.0:
         return 1.0

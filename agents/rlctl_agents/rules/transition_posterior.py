@@ -46,9 +46,14 @@ class TransitionPosterior:
     """
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all measurements."""
         self.seen: list[list[float]] = []
         self.transition = 1.55
         self.fluctuation = self.pitch = 0.0
+        self._settled = 0
         self._log = _PRIOR.copy()
 
     def learn(self, temperature: float, amplitude: float, age: int, bands: Sequence[float], wavenumber: float) -> None:
@@ -75,9 +80,9 @@ class TransitionPosterior:
         if settled:
             values = (settled[0], log_a, temperature / self.transition)
             noise = sum(w * (v - c) for w, v, c in zip(_FLUCTUATION, values, _CENTRE, strict=True))
-            count = sum(len(one) > 3 for one in self.seen)
-            self.fluctuation += (noise - self.fluctuation) / (count + _HELD)
-            self.pitch += (settled[1] - self.pitch) / (count + _HELD)
+            self._settled += 1
+            self.fluctuation += (noise - self.fluctuation) / (self._settled + _HELD)
+            self.pitch += (settled[1] - self.pitch) / (self._settled + _HELD)
 
     def state(self) -> Mapping[str, Any]:
         """The measurements, which give all else."""
@@ -85,6 +90,6 @@ class TransitionPosterior:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take the measurements again."""
-        self.__init__()  # type: ignore[misc]
+        self.clear()
         for one in state["seen"]:
             self._add(list(one))
