@@ -23,6 +23,7 @@ train:
   decisions: 600
   checkpoint_decisions: 200
   validation_instances: 0
+  judgement_instances: 0
   options: {n_steps: 32, batch_size: 32, net_arch: [8]}
 """
 SETS = """
@@ -34,6 +35,7 @@ train:
   decisions: 600
   checkpoint_decisions: 200
   validation_instances: 0
+  judgement_instances: 0
   options: {n_steps: 32, batch_size: 32, network: attention, attention: {width: 8}, residual: {rule: sjf}}
 """
 FILMS = """
@@ -52,6 +54,7 @@ machine: {nodes: 1, cores: 1}
 train:
   decisions: 24
   validation_instances: 0
+  judgement_instances: 0
   distributed: {simulations: executor, chunk_steps: 4, chunk_s: 2.0, discount_s: 1.0}
   options: {n_steps: 4, batch_size: 8, net_arch: [8]}
 """
