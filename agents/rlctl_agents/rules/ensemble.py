@@ -17,7 +17,9 @@ Space = Mapping[str, tuple[Any, ...]]
 class EnsembleView(Protocol):
     """The state of an ensemble, as far as these rules read it."""
 
+    options: Any
     now_s: float
+    tasks: Mapping[int, Any]
     waiting: Mapping[int, Any]
     alike: Mapping[Any, Mapping[int, Any]]
     running: Mapping[int, Any]
@@ -28,6 +30,7 @@ class EnsembleView(Protocol):
     free_gpus: int
     total_gpus: int
     may_wait: bool
+    unit_s: float
 
     def order(self, name: str, task: Any) -> float:
         """A score that orders waiting tasks."""
