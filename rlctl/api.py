@@ -215,7 +215,6 @@ def evaluate(
     from rlctl.evaluation.rollout import evaluation_instances
 
     seed = config.evaluate.seed if seed is None else seed
-    chosen = evaluation_instances(config, instances, seed)
     with config.source.located():
         game = preflight.check_game(config)
     if rewarded(game):
@@ -225,6 +224,7 @@ def evaluate(
 
         with _watching(config):
             loaded, steps = _loaded(config, policies), config.evaluate.max_steps
+            chosen = evaluation_instances(config, instances, seed)
             return returns.evaluate(game, loaded, chosen, seed, progress or Silent(), steps)
     loaded = _loaded(config, policies)
     with config.source.located(), _watching(config):
@@ -235,6 +235,7 @@ def evaluate(
         from rlctl.evaluation.compare import compare_policies
 
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
+        chosen = evaluation_instances(config, instances, seed)
         comparison = compare_policies(
             factory, config.machine.capacity(), loaded, chosen, seed, progress or Silent(), workers
         )

@@ -98,6 +98,6 @@ def test_a_rule_that_only_the_judgement_knows_steers_and_resumes(project: Projec
 
 def test_without_a_winner_the_error_says_what_to_name(tmp_path: Path) -> None:
     config = load_config(CONFIGS / "ensemble_small.yaml")
-    with pytest.raises(ConfigError, match=r"no default policy, and no saved policy .* name one with --policy, e\.g\. lpt"):
+    with pytest.raises(ConfigError, match=r"no default policy, and no saved policy .* name one with --policy, e\.g\."):
         rlctl.steer(config, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
