@@ -67,7 +67,18 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
         (["evaluate", "CONFIG", "--policy", "missing", "--against", "linear"], "policies.missing"),
         (["evaluate", "CONFIG", "--policy", "linear", "--against", "linear"], "two policies share that name"),
         (
-            "evaluate CONFIG --policy hand --against linear --instances 3 --set evaluate.given=[5,6]".split(),
+            [
+                "evaluate",
+                "CONFIG",
+                "--policy",
+                "hand",
+                "--against",
+                "linear",
+                "--instances",
+                "3",
+                "--set",
+                "evaluate.given=[5,6]",
+            ],
             "evaluate.given: gives 2 instances, not 3",
         ),
         (
