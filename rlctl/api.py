@@ -115,6 +115,7 @@ def tune(
     *,
     generations: int = 30,
     instances: int = 24,
+    decisions: int | None = None,
     seed: int | None = None,
     workers: int = 1,
     start: Path | str | None = None,
@@ -128,6 +129,7 @@ def tune(
         out: the file to write; of existing files only earlier rule files are replaced.
         generations: generations of the CMA-ES search.
         instances: instances of each candidate per generation.
+        decisions: in place of ``generations``: so many decisions on the twin in all, as a training has them.
         seed: seed of the search and its instances; None: that of the configuration.
         workers: number of processes.
         start: rule file with the initial parameters; None: the rule's defaults.
@@ -148,7 +150,7 @@ def tune(
         from rlctl.evaluation import tuning
 
         seed = config.seed if seed is None else seed
-        settings = tuning.SearchSettings(generations=generations, instances=instances, seed=seed)
+        settings = tuning.SearchSettings(generations, instances=instances, seed=seed, decisions=decisions)
         with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
 

@@ -112,6 +112,9 @@ def tune(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The rule file to write; an earlier one is replaced.")],
     generations: Annotated[int, typer.Option(min=1, help="Generations of the CMA-ES search.")] = 30,
     instances: Annotated[int, typer.Option(min=1, help="Instances of each candidate per generation.")] = 24,
+    decisions: Annotated[
+        int | None, typer.Option(min=1, help="Decisions on the twin in all, in place of --generations.")
+    ] = None,
     seed: Seed = None,
     start: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A rule file to start from; by default the rule's defaults.")
@@ -131,6 +134,7 @@ def tune(
         out,
         generations=generations,
         instances=instances,
+        decisions=decisions,
         seed=seed,
         workers=workers,
         start=start,

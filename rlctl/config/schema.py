@@ -5,27 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from rlctl.config.yaml_source import Source
+from rlctl.config.benchmark_section import BenchmarkSection
+from rlctl.config.section import Section
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity, NodeGroup
-
-
-class Section(BaseModel):
-    """A mapping of known keys.
-
-    Attributes:
-        source: file of the section and the lines of its keys; empty unless the section is a whole file.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-    _source: Source = PrivateAttr(default_factory=Source)
-
-    @property
-    def source(self) -> Source:
-        """File of the section and the lines of its keys."""
-        return self._source
 
 
 class CampaignSection(Section):
@@ -299,6 +284,7 @@ class Config(Section):
         evaluate: the held-out comparison.
         steer: the real campaign.
         policies: policies by name: a rule with parameters, or the path of a rule file or saved policy.
+        benchmark: what ``rlctl benchmark`` judges; only that command needs it.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -311,6 +297,7 @@ class Config(Section):
     executor: ExecutorSection = Field(default_factory=ExecutorSection)
     train: TrainSection | None = None
     policies: dict[str, Entry] = Field(default_factory=dict)
+    benchmark: BenchmarkSection | None = None
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
     steer: SteerSection = Field(default_factory=SteerSection)
 
@@ -330,6 +317,17 @@ class Config(Section):
         if self.train is None:
             raise ConfigError(f"{self.source.path}: the section train is missing: add it")
         return self.train
+
+    @property
+    def judged(self) -> BenchmarkSection:
+        """The section ``benchmark``.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.benchmark is None:
+            raise ConfigError(f"{self.source.path}: the section benchmark is missing: add it, e.g. benchmark: {{}}")
+        return self.benchmark
 
     def resolve(self, path: str | Path) -> Path:
         """``path`` relative to the folder of the configuration file."""

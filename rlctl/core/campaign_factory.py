@@ -92,6 +92,18 @@ class CampaignFactory(ABC):
         """Hidden quantities of the instance, for a critic in training only; by default none."""
         return np.zeros(0, np.float32)
 
+    def hidden(self, seed: int) -> Sequence[float]:
+        """Numbers of the instance that no policy may be shown, as the campaign holds them; by default ``privileged``.
+
+        ``rlctl benchmark`` searches all that ``Decision.fields`` leads to for them.
+        """
+        numbers: list[float] = self.privileged(seed).tolist()
+        return numbers
+
+    def least_cost(self, seed: int, capacity: Capacity) -> float | None:
+        """A cost that no policy can go below in instance ``seed``, whatever it knows; None, the default: not known."""
+        return None
+
     def outcomes(self, launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
         """What tasks of many instances do; a twin that gains from computing them together overrides it."""
         return [model.outcomes([launch])[0] for model, launch in launches]

@@ -48,6 +48,7 @@ class Rollout:
         core_seconds: held by tasks.
         latency_s: median wall time of the policy for a decision.
         cost: cost as the campaign defines it; by default node-seconds.
+        success_costs: cost at each success, in order; a success counts at the next decision, or at the end.
     """
 
     instance: int
@@ -58,6 +59,7 @@ class Rollout:
     decisions: int
     latency_s: float
     cost: float
+    success_costs: tuple[float, ...] = ()
 
 
 def draw_instances(seed: int, purpose: int, count: int, batch: int = 0) -> list[int]:
@@ -100,8 +102,17 @@ def roll_out(
     """
     timed = [_Timed(copy.deepcopy(policy)) for policy, _ in entries]
     instances = [instance for _, instance in entries]
-    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)), watch)
-    return [_result(i, capacity, of, t) for i, of, t in zip(instances, figures, timed, strict=True)]
+    rises: list[list[float]] = [[] for _ in entries]
+
+    def note(n: int, episode: Episode) -> None:
+        outcome = episode.campaign.outcome()
+        if (new := outcome.successes - len(rises[n])) > 0:
+            rises[n] += [episode.driver.ledger.node_seconds if outcome.cost is None else outcome.cost] * new
+        if watch is not None:
+            watch(n, episode)
+
+    figures = twin_rollouts.rollout_on_twin(factory, capacity, list(zip(instances, timed, strict=True)), note)
+    return [_result(*one, capacity) for one in zip(instances, figures, timed, rises, strict=True)]
 
 
 class RolloutPool:
@@ -165,7 +176,9 @@ class _Timed:
         return action
 
 
-def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], timed: _Timed) -> Rollout:
+def _result(
+    instance: int, figures: Mapping[str, float], timed: _Timed, rises: Sequence[float], capacity: Capacity
+) -> Rollout:
     node_seconds = figures["node_seconds"]
     return Rollout(
         instance=instance,
@@ -176,6 +189,7 @@ def _result(instance: int, capacity: Capacity, figures: Mapping[str, float], tim
         decisions=int(figures["decisions"]),
         latency_s=float(np.median(timed.latencies_s)) if timed.latencies_s else 0.0,
         cost=figures["cost"],
+        success_costs=tuple(rises),
     )
 
 

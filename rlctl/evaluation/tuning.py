@@ -63,6 +63,8 @@ class SearchSettings:
         population: candidates per generation; None: 4 + 3 ln(number of parameters).
         instances: training instances per generation.
         validation: training instances for the comparison of finalists.
+        decisions: in place of ``generations``: as many as fit in so many decisions on the twin, with the comparison of
+            finalists included; at least one.
     """
 
     generations: int = 30
@@ -70,6 +72,7 @@ class SearchSettings:
     instances: int = 24
     validation: int = 192
     seed: int = 0
+    decisions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +157,12 @@ def search(
     size, episodes, decisions = optimiser.population_size, 0, 0
     best: list[tuple[float, Parameters]] = []
     last = (2 + min(settings.generations, FINALISTS - 1)) * settings.validation
-    with working(progress, "tuning", settings.generations * size * settings.instances + last, "campaigns"):
-        for generation in range(settings.generations):
+    total = settings.generations * size * settings.instances + last
+    with working(
+        progress, "tuning", *((settings.decisions, "decisions") if settings.decisions else (total, "campaigns"))
+    ):
+        generation, more = 0, True
+        while more:
             points = [optimiser.ask() for _ in range(size)]
             candidates = [space.decode(point[: len(first)]) for point in points]
             instances = draw_instances(settings.seed, TUNING, settings.instances, batch=generation)
@@ -166,6 +173,11 @@ def search(
             episodes += sum(one.episodes for one in costs)
             decisions += sum(one.decisions for one in costs)
             progress.advance(0, f"generation {generation + 1}, {math.exp(cost):.4g} per success")
+            generation += 1
+            more = generation < settings.generations
+            if settings.decisions is not None:
+                finalists_too = size * settings.instances + (FINALISTS + 1) * settings.validation
+                more = decisions + finalists_too * decisions / episodes <= settings.decisions
         leaders = [parameters for _, parameters in sorted(best, key=lambda entry: entry[0])[: FINALISTS - 1]]
         centre = space.decode(np.clip(optimiser.mean, 0.0, 1.0)[: len(first)])
         finalists = [space.decode(first), centre, *leaders]
@@ -215,7 +227,8 @@ def tune(
             rollouts: dict[int, Rollout] = {}
             for part in pool.run(entries):
                 rollouts |= part
-                progress.advance(len(part))
+                decisions = sum(one.decisions for one in part.values())
+                progress.advance(len(part) if settings.decisions is None else decisions)
             count = len(instances)
             return [_total([rollouts[i * count + j] for j in range(count)]) for i in range(len(candidates))]
 

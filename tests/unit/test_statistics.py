@@ -3,9 +3,20 @@ import pytest
 
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
 from rlctl.evaluation.compare import Comparison
-from rlctl.evaluation.rollout import EVALUATION, TUNING, VALIDATION, Rollout, draw_instances, evaluation_instances
+from rlctl.evaluation.rollout import (
+    EVALUATION,
+    TUNING,
+    VALIDATION,
+    Rollout,
+    draw_instances,
+    evaluation_instances,
+    roll_out,
+)
 from rlctl.evaluation.statistics import ert, ert_interval, ert_ratio, resampled_sums
+from rlctl_agents.rules.ensemble import Fifo
+from rlctl_envs.ensemble.factory import Ensemble
 
 
 def plays(node_seconds, successes, instances=None):
@@ -102,6 +113,14 @@ def test_held_out_instances_are_never_those_of_tuning_or_training():
     )
     assert len(set(others)) == 300
     assert max(others) < 2**32
+
+
+def test_the_cost_at_each_success_is_kept():
+    factory = Ensemble({"workload": {"tasks": [5, 7], "kinds": [1, 1]}, "ranks": [1, 2]})
+    (one,) = roll_out(factory, Capacity(4, 1), [(Fifo(), 3)])
+    assert len(one.success_costs) == one.successes > 0
+    assert sorted(one.success_costs) == list(one.success_costs)
+    assert 0.0 < one.success_costs[0] < one.success_costs[-1] == one.cost
 
 
 def test_given_instances_take_the_place_of_drawn_ones():

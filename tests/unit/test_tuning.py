@@ -45,6 +45,15 @@ def test_finds_the_optimum_of_a_quadratic():
     assert tuned.decisions == 10 * tuned.episodes
 
 
+def test_a_budget_of_decisions_is_used_and_kept():
+    """Generations of 10 * 2 episodes of 10 decisions; the 7 finalists on 4 instances take 280 of the budget."""
+    budget = {"instances": 2, "validation": 4, "population": 10}
+    tuned = search(SPACE, quadratic, SearchSettings(1, decisions=5000, **budget), {}, Silent())
+    assert 5000 - 200 < tuned.decisions <= 5000
+    assert tuned.parameters["x"] == pytest.approx(2.0, abs=0.5)
+    assert search(SPACE, quadratic, SearchSettings(9, decisions=1, **budget), {}, Silent()).episodes == 10 * 2 + 3 * 4
+
+
 def test_one_parameter_is_enough():
     def cost(candidates, instances):
         return [tally((c["x"] + 1) ** 2, len(instances)) for c in candidates]

@@ -166,6 +166,12 @@ class Search(CampaignFactory):
         """Hidden quantities of the synthetic problem, [9]."""
         return np.array(self.problem(seed).hidden(), np.float32)
 
+    def hidden(self, seed: int) -> list[float]:
+        """The same, and where the bowls of the objectives lie and what their values are scaled by."""
+        problem = self.problem(seed)
+        shapes = [number for loss in problem.losses for number in (*loss.centre.tolist(), loss.shift, loss.scale)]
+        return [*problem.hidden(), *shapes]
+
     def request(self, trial: Trial, seed: int) -> EvaluationRequest:
         """What a trial of instance ``seed`` asks of its program."""
         stage = self.stages[trial.stage]

@@ -1,0 +1,46 @@
+"""The section ``benchmark`` of a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from rlctl.config.section import Section
+
+
+class ClairvoyantSection(Section):
+    """A rule on a twin that shows the truth, for comparison: what complete knowledge is worth.
+
+    Attributes:
+        rule: entry point in the group ``rlctl.policies``.
+        parameters: parameters of the rule; the others keep their defaults.
+        options: changes to ``campaign.options`` by which the twin shows the truth.
+    """
+
+    rule: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class BenchmarkSection(Section):
+    """What ``rlctl benchmark`` trains, tunes and compares.
+
+    Attributes:
+        seeds: number of trainings, with the seeds 1, 2, 3 and so on; 0: nothing is trained.
+        tune: rules that are tuned with ``decisions`` decisions on the twin; null: the rules among ``policies``, and the
+            campaign's opponents.
+        decisions: on the twin for the tuning of each rule; null: as many as a training has.
+        controls: evaluation instances of the controls against self-deception.
+        clairvoyant: a rule on a twin that shows the truth.
+        variants: other games by name, for which nothing is trained or tuned: changes to keys of the configuration.
+        real: evaluation instances that the policy and the best rule also steer for real.
+    """
+
+    seeds: int = Field(default=5, ge=0, le=100)
+    tune: list[str] | None = None
+    decisions: int | None = Field(default=None, ge=1)
+    controls: int = Field(default=64, ge=2, le=100_000)
+    clairvoyant: ClairvoyantSection | None = None
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    real: int = Field(default=0, ge=0, le=100_000)
