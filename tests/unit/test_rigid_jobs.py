@@ -209,6 +209,12 @@ def test_a_journal_rebuilds_the_committed_job_and_what_has_started_before_it(mod
     assert committed > 1  # some did not fit when they were chosen
 
 
+@pytest.mark.parametrize("name", ["lpt", "due", "critical", "tetris", "uni", "malleable"])
+def test_rules_for_moldable_tasks_order_rigid_jobs_too(name: str) -> None:
+    for mode in ("any", "next_backfilled"):
+        assert played(Ensemble(drawn(mode)), rule(name), 32).campaign.outcome().successes == 20
+
+
 def test_easy_keeps_the_first_jobs_reservation_under_any_order(tmp_path: Path) -> None:
     # Job 0 holds 6 of 8 for 10 s. By area job 1 (4 ranks, 5 s) is the first and waits for it until 10; job 2 (2 ranks,
     # 12 s) would not delay it, for 8 - 4 ranks are left; job 3 (2 ranks, 40 s) then has no place.

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from rlctl.core.campaign import Action, Decision
 
 Space = Mapping[str, tuple[Any, ...]]
@@ -17,7 +19,9 @@ Space = Mapping[str, tuple[Any, ...]]
 class EnsembleView(Protocol):
     """The state of an ensemble, as far as these rules read it."""
 
+    options: Any
     now_s: float
+    tasks: Mapping[int, Any]
     waiting: Mapping[int, Any]
     alike: Mapping[Any, Mapping[int, Any]]
     running: Mapping[int, Any]
@@ -30,6 +34,7 @@ class EnsembleView(Protocol):
     may_wait: bool
     names_next: bool
     queue: Any
+    unit_s: float
 
     def order(self, name: str, task: Any) -> float:
         """A score that orders waiting tasks."""
@@ -75,8 +80,8 @@ class EnsembleRule:
     """
 
     name: str
-    ORDER: ClassVar[str]
-    """The score, as the campaign names it; see ``EnsembleView.order``."""
+    ORDER: ClassVar[str] = ""
+    """The score, as the campaign names it; see ``EnsembleView.order``. Rules without one override ``score``."""
     SPACE: ClassVar[Space] = SPACE
 
     def __init__(
@@ -148,7 +153,9 @@ class EnsembleRule:
 
     def scores(self, state: EnsembleView) -> Any:
         """Of all rigid jobs that wait, in order of arrival; the highest starts first."""
-        return state.queue.scores(self.ORDER, state.now_s)
+        if self.ORDER:
+            return state.queue.scores(self.ORDER, state.now_s)
+        return np.array([self.score(state, task) for task in state.queue.tasks])
 
     def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
         """Of rigid jobs the next one; where a decision starts one at once, the first that fits."""

@@ -31,6 +31,7 @@ class BlockCopolymer(CampaignFactory):
 
     name = "block_copolymer"
     version = 2  # 2: the measured wavenumber has an error
+    opponents = ("annealing_posterior", "feedback")
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(AnnealingOptions, options, "campaign.options")
@@ -65,6 +66,10 @@ class BlockCopolymer(CampaignFactory):
     def privileged(self, seed: int) -> NDArray[np.float32]:
         """The material, [7], each number about within -1 to 1."""
         return _material(seed).as_array()
+
+    def hidden(self, seed: int) -> list[float]:
+        """The material's parameters."""
+        return list(_material(seed).to_json().values())
 
     def prepare(self, folder: Path, seed: int) -> None:
         """Write ``material.json``, which the program reads and the policy does not."""

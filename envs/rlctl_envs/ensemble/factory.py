@@ -50,6 +50,7 @@ class Ensemble(CampaignFactory):
         place, key = self.options.placement, ("campaign", "options", "placement")
         self.scoring = None if place is None else make_placement(place, key)
         self._key = self.options.model_dump_json()
+        self.opponents = _opponents(self.options)
 
     def check(self, capacity: Capacity, real: bool) -> None:
         """Refuse a machine that no task can run on, and real programs where they cannot be."""
@@ -143,6 +144,15 @@ class Ensemble(CampaignFactory):
             result_file=f"{name}.json",
             progress_file=f"{uid}.jsonl" if report_s > 0.0 else None,
         )
+
+
+def _opponents(options: EnsembleOptions) -> tuple[str, ...]:
+    """The strongest rules, by what is wanted."""
+    if options.stop and options.objective.goal is not None:
+        return ("stopping_index", "renewal")
+    if options.objective.slowdown > 0.0:
+        return ("slowdown_density", "sjf")
+    return ("dual_approximation", *(("malleable",) if options.resize else ()), "sjf")
 
 
 @lru_cache(maxsize=128)

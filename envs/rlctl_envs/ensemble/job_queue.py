@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl_envs.ensemble.active_task import ActiveTask
+from rlctl_envs.ensemble.active_task import ORDERS, ActiveTask
 from rlctl_envs.ensemble.orders import CHANGING, SCORES
 
 Numbers = NDArray[np.float64]
@@ -66,7 +66,9 @@ class JobQueue:
         return now_s - self._column(ARRIVED)
 
     def scores(self, order: str, now_s: float) -> Numbers:
-        """Of each job by one of ``orders.SCORES``; the highest starts first."""
+        """Of each job by one of ``active_task.ORDERS``; the highest starts first."""
+        if order not in SCORES:
+            return np.array([ORDERS[order](task, now_s) for task in self.tasks])
         version, scores = self._scores.get(order, (-1, None))
         if scores is None or version != self.version:
             wait_s = self.wait_s(now_s) if order in CHANGING else self.run_s
