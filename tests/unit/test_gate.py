@@ -234,7 +234,8 @@ def test_a_judgement_that_is_stopped_leaves_the_policy_as_it_was(folder: Path) -
     assert (folder / "mine" / "manifest.json").read_bytes() == whole
 
 
-def test_a_saved_policy_is_judged_anew(folder: Path) -> None:
+def test_a_saved_policy_is_judged_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(configured_campaign(config(folder))), "opponents", ())
     arguments = ["judge", str(folder / "films.yaml"), "--policy", "mine", "--instances", "2", "--json"]
     done = CliRunner().invoke(app, [*arguments, "--set", "policies.later={rule: constant}"])
     assert done.exit_code == 0, done.output
