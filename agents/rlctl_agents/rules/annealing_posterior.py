@@ -53,10 +53,11 @@ class AnnealingPosterior:
         start: temperature of the first film.
         fresh: share for a fresh film once the transition is known.
         first_steps: length of its segment.
-        peak, aligned_peak: share at which a cycle begins.
-        base, aligned_base: share at which it ends.
-        cycle, aligned_cycle: steps from peak to base.
-        bend: exponent of the way down: linear at 1, above it is steep at first.
+        first_peak: share at which the first cycle begins, at Q = 0; it falls linearly.
+        peak, aligned_peak: share at which a later cycle begins.
+        base, aligned_base: share at which a cycle ends.
+        cycle: steps from peak to base.
+        bend: exponent of the way down in later cycles, which is steep at first above 1.
         patience: see above.
         noise, wave, level: change of the shares with the logarithms of noise and wavenumber and with the transition.
         spread: difference between the shares of successive films; what succeeds becomes the centre, and so much colder
@@ -75,13 +76,13 @@ class AnnealingPosterior:
         "start": (1.15, 1.5),
         "fresh": (0.76, 0.94),
         "first_steps": (80.0, 320.0, "log"),
+        "first_peak": (0.82, 0.98),
         "peak": (0.84, 1.02),
         "aligned_peak": (0.78, 0.92),
         "base": (0.74, 0.88),
         "aligned_base": (0.68, 0.84),
         "cycle": (400.0, 2000.0, "log"),
-        "aligned_cycle": (400.0, 2000.0, "log"),
-        "bend": (0.5, 4.0, "log"),
+        "bend": (0.8, 8.0, "log"),
         "patience": (40.0, 800.0, "log"),
         "noise": (-0.1, 0.02),
         "wave": (-0.1, 0.6),
@@ -100,22 +101,22 @@ class AnnealingPosterior:
     start: float = 1.32
     fresh: float = 0.86
     first_steps: float = 160.0
+    first_peak: float = 0.895
     peak: float = 0.94
     aligned_peak: float = 0.85
     base: float = 0.82
-    aligned_base: float = 0.755
-    cycle: float = 900.0
-    aligned_cycle: float = 900.0
+    aligned_base: float = 0.765
+    cycle: float = 850.0
     bend: float = 1.5
     patience: float = 120.0
     noise: float = -0.06
-    wave: float = 0.33
-    level: float = -0.04
-    spread: float = 0.03
+    wave: float = 0.36
+    level: float = -0.02
+    spread: float = 0.02
     first_q: float = 0.06
     grace: float = 600.0
     slope: float = 0.28
-    enough: float = 0.75
+    enough: float = 0.78
     most: float = 8000.0
     adapt: float = 0.5
     long_q: float = 0.38
@@ -158,8 +159,8 @@ class AnnealingPosterior:
             self._measured(film, fields)
         q = fields["q"]
         give_up = not fields["fresh"] and self._hopeless(film, q, self._scale(fields))
-        cycle = self._between(film, self.cycle, self.aligned_cycle)
-        heat = not give_up and film.age - film.heated >= cycle and film.age - film.gained >= self.patience
+        cold = film.age - film.heated >= self.cycle and film.age - film.gained >= self.patience
+        heat = cold and not give_up
         if heat:
             film.heated = film.gained = film.age
             film.cycle_q = 0.0
@@ -179,10 +180,10 @@ class AnnealingPosterior:
         bent += self.level * (known.transition - 1.55)
         if fields["fresh"]:
             return (self.fresh + bent) * known.transition
-        peak = self._between(film, self.peak, self.aligned_peak)
+        peak = self._between(film, self.peak if film.heated else self.first_peak, self.aligned_peak)
         base = self._between(film, self.base, self.aligned_base)
-        done = min((film.age - film.heated) / self._between(film, self.cycle, self.aligned_cycle), 1.0)
-        return (base + (peak - base) * (1.0 - done) ** self.bend + bent) * known.transition
+        left = max(1.0 - (film.age - film.heated) / self.cycle, 0.0) ** (self.bend if film.heated else 1.0)
+        return (base + (peak - base) * left + bent) * known.transition
 
     def _between(self, film: _Film, low: float, aligned: float) -> float:
         return low + (aligned - low) * min(film.best_q / ALIGNED, 1.0)

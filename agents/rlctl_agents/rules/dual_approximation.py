@@ -87,8 +87,8 @@ class DualApproximation(EnsembleRule):
     }
 
     def __init__(
-        self, *, slack: float = 1.0, mean: float = -0.1, heirs: float = 0.8, efficiency: float = 0.2, most: float = 0.6,
-        squeeze: float = 1.1, backfill: float = 1,
+        self, *, slack: float = 1.04, mean: float = -0.1, heirs: float = 0.9, efficiency: float = 0.15, most: float = 0.66,
+        squeeze: float = 1.14, backfill: float = 1,
     ) -> None:  # fmt: skip
         super().__init__(efficiency, most, backfill=backfill)
         self.slack, self.mean, self.heirs, self.squeeze = slack, mean, heirs, squeeze
