@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from rlctl_envs.ensemble.state import EnsembleState
 
 GLOBALS = 12
 RUNNING = 6
-OWN = 14
+OWN = 16
 """Numbers of a choice before those that say which orders it is the first of."""
 CHOICE = OWN + len(RIGID_ORDERS) + 1
 
@@ -32,6 +32,10 @@ class _Release(NamedTuple):
 
     in_s: Numbers
     free: Numbers
+
+    def delay_s(self, ranks: Any) -> Numbers:
+        """Seconds until so many are free; of more than there ever are, until nothing runs."""
+        return np.asarray(self.in_s[np.minimum(np.searchsorted(self.free, ranks), len(self.in_s) - 1)])
 
 
 def layout(options: EnsembleOptions) -> SetLayout:
@@ -56,10 +60,13 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
     run_s = np.array([task.reference_s for task in tasks])
     ranks = np.array([float(task.job.requested_ranks) for task in tasks])
     wait_s = state.now_s - np.array([task.arrived_s for task in tasks])
-    when = np.minimum(np.searchsorted(release.free, ranks), len(release.in_s) - 1)
-    delay_s, free = release.in_s[when], max(1, state.free_cores)
-    area = run_s * ranks
+    delay_s, free = release.delay_s(ranks), max(1, state.free_cores)
+    area, areas = run_s * ranks, queue.run_s * queue.ranks
     waiting = len(queue)
+    # The job that small ones should not hold up: that of the smallest area among those that do not fit.
+    blocked = np.where(queue.ranks > state.free_cores, areas, np.inf)
+    held = int(blocked.argmin())
+    held_s = float(release.delay_s(queue.ranks[held])) if blocked[held] < np.inf else 0.0
     own = (
         np.ones(len(tasks)),
         np.zeros(len(tasks)),
@@ -73,8 +80,10 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
         np.log10(area / (bound_s * total)) / 2.0,
         np.log10(1.0 + delay_s / bound_s) / 2.5,
         np.searchsorted(np.sort(queue.run_s), run_s) / waiting,
-        np.searchsorted(np.sort(queue.run_s * queue.ranks), area) / waiting,
+        np.searchsorted(np.sort(areas), area) / waiting,
         np.searchsorted(queue.submit_s, [task.job.submit_s for task in tasks]) / waiting,
+        (ranks <= state.free_cores) & (run_s <= held_s),
+        [held_s > 0.0 and task is queue.tasks[held] for task in tasks],
     )
     rows[at, :OWN] = np.array(own).T
     for i, _, first in found:
