@@ -21,6 +21,7 @@ from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
 
 if TYPE_CHECKING:
+    from rlctl.bundle.manifest import Judgement
     from rlctl.core.policy import Policy
     from rlctl.evaluation.compare import Comparison
     from rlctl.evaluation.returns import Returns
@@ -76,7 +77,7 @@ def _check_contracts(config: Config) -> Checked:
 
 
 def train(config: Config, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Path:
-    """Train a policy on the campaign's twin.
+    """Train a policy on the campaign's twin, and judge it against rules; see ``rlctl.evaluation.gate``.
 
     Args:
         config: the experiment, with a section ``train``.
@@ -95,7 +96,11 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     out = Path(out)
     learner = check_train(config, out, resume)
     with config.source.located(), storage_errors(out, "then resume with --resume"), _watching(config, signals=False):
-        return learner.train(out, resume, progress or Silent())
+        from rlctl.evaluation.gate import judge_trained
+
+        folder = learner.train(out, resume, progress or Silent())
+        judge_trained(config, folder, progress or Silent())
+        return folder
 
 
 def check_train(config: Config, out: Path, resume: bool) -> Learner:
@@ -210,7 +215,6 @@ def evaluate(
     from rlctl.evaluation.rollout import evaluation_instances
 
     seed = config.evaluate.seed if seed is None else seed
-    chosen = evaluation_instances(config, instances, seed)
     with config.source.located():
         game = preflight.check_game(config)
     if rewarded(game):
@@ -220,6 +224,7 @@ def evaluate(
 
         with _watching(config):
             loaded, steps = _loaded(config, policies), config.evaluate.max_steps
+            chosen = evaluation_instances(config, instances, seed)
             return returns.evaluate(game, loaded, chosen, seed, progress or Silent(), steps)
     loaded = _loaded(config, policies)
     with config.source.located(), _watching(config):
@@ -230,6 +235,7 @@ def evaluate(
         from rlctl.evaluation.compare import compare_policies
 
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
+        chosen = evaluation_instances(config, instances, seed)
         comparison = compare_policies(
             factory, config.machine.capacity(), loaded, chosen, seed, progress or Silent(), workers
         )
@@ -237,6 +243,35 @@ def evaluate(
             data = comparison.to_json() | {"game_hash": game_hash(config, factory)}
             scores.record(saved, comparison.reference, data, config_hash(config))
         return comparison
+
+
+def judge(
+    config: Config, policy: str | Policy, *, instances: int | None = None, progress: Progress | None = None
+) -> Judgement:
+    """Judge a saved policy against the rules, as ``train`` does in the end, and record it in the policy's manifest.
+
+    Args:
+        config: the experiment, whose ``policies`` are the rules, with the ``opponents`` of the campaign.
+        policy: a name or path (see ``rlctl.load_policy``), or a policy.
+        instances: number of instances of the twin; None: that of the configuration.
+        progress: receives the progress; None: not shown.
+
+    Raises:
+        ConfigError: there is no rule to compare with, or one cannot be used.
+        PolicyError: it is no saved policy, or its manifest cannot be written.
+    """
+    from rlctl.evaluation import gate
+
+    with config.source.located(), _watching(config):
+        factory = preflight.check_campaign(config)
+        loaded = load_policy(config, policy) if isinstance(policy, str) else policy
+        rules = gate.opponents(config, factory)
+        if not rules:
+            raise ConfigError(
+                f"neither these nor campaign {factory.name} name a rule to compare with: add one", ("policies",)
+            )
+        count = instances or (64 if config.train is None else config.train.judgement_instances or 64)
+        return gate.judge(config, factory, loaded, rules, count, progress or Silent())
 
 
 def _loaded(config: Config, policies: Sequence[str | Policy]) -> dict[str, Policy]:
@@ -263,13 +298,14 @@ def steer(
     boot_s: float = 0.0,
     progress: Progress | None = None,
     begun: Callable[[Path], None] | None = None,
+    chosen: Callable[[str], None] | None = None,
 ) -> Summary:
     """Steer a real campaign; see ``rlctl.steering.steer``.
 
     Args:
         config: the experiment.
-        policy: a name or path (see ``rlctl.load_policy``), or a policy; None: the campaign's default, or that of the
-            run which is resumed.
+        policy: a name or path (see ``rlctl.load_policy``), or a policy; None: that of the run which is resumed, else
+            the winner of the judgements that saved policies of the configuration carry, else the campaign's default.
         run: the run folder; None: a new one, ``runs/NAME-N`` with the name of the configuration, or, with ``resume``,
             the newest of these that is unfinished.
         instance: number of the instance; None: 0, or that of the run which is resumed.
@@ -277,19 +313,36 @@ def steer(
         boot_s: seconds of the allocation that this process has used so far; they are charged.
         progress: receives the progress; None: not shown.
         begun: receives the run folder before the campaign begins.
+        chosen: receives the policy's name with the reason where it was chosen.
     """
     from rlctl.steering.start import start
 
     open_closed_streams()
-    return start(config, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=progress, begun=begun)
+    return start(
+        config,
+        policy,
+        run,
+        instance=instance,
+        resume=resume,
+        boot_s=boot_s,
+        progress=progress,
+        begun=begun,
+        chosen=chosen,
+    )
 
 
-def dry_run(config: Config, policy: str | Policy | None = None, *, instance: int | None = None) -> DryRun:
+def dry_run(
+    config: Config,
+    policy: str | Policy | None = None,
+    *,
+    instance: int | None = None,
+    chosen: Callable[[str], None] | None = None,
+) -> DryRun:
     """The first decisions of a campaign, with commands and files, until the machine is full; nothing is started.
 
     Args:
-        config, policy, instance: see ``steer``.
+        config, policy, instance, chosen: see ``steer``.
     """
     from rlctl.steering.start import show
 
-    return show(config, policy, instance)
+    return show(config, policy, instance, chosen)
