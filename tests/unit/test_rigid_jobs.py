@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from rlctl.core.records import RecordList
 from rlctl.environments.campaign_env import Episode, twin
 from rlctl.plugins.registry import policy_factory
 from rlctl.testing import check_campaign
+from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.factory import Ensemble
 
 PROCESSORS = 8
@@ -257,3 +259,37 @@ def test_options_that_make_no_sense_are_refused_in_one_line(tmp_path: Path, wron
         Ensemble({**good, **wrong, "workload": workload})
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_jobs_that_the_machine_has_no_room_for_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.swf", [(1, 5, 1, 1, -1)] * 3 + [(1, 5, 8, 9, -1)])
+    with pytest.raises(ConfigError, match=r"workload\.file: jobs of up to 9 processors, and the machine has 8 cores"):
+        Ensemble(options(tmp_path / "a.swf", 2, "next")).check(Capacity(nodes=1, cores=8), real=False)
+    with pytest.raises(ConfigError, match=r"workload\.processors: jobs of up to 32"):
+        Ensemble(drawn("next")).check(Capacity(nodes=1, cores=8), real=False)
+
+
+def test_a_weighted_order_can_be_any_of_area_length_and_age() -> None:
+    factory = Ensemble(drawn("next_backfilled"))
+
+    def ends(policy: Policy) -> list[float]:
+        return [task.ended_s for task in played(factory, policy, 32).campaign.state.ended]  # type: ignore[attr-defined]
+
+    assert ends(rule("weighted", run=1.0, ranks=0.0)) == ends(rule("sjf"))
+    assert ends(rule("weighted", run=0.0, ranks=0.0, wait=-1.0)) == ends(rule("fifo"))
+    assert ends(rule("weighted", run=5.0, ranks=4.0 * math.log(2.0))) == ends(rule("saf"))
+
+
+def test_observations_hide_run_times_and_tell_what_fits() -> None:
+    """Two instances that differ in true run times only look the same until a job has ended."""
+    factory = Ensemble(drawn("next_backfilled", error=[0.5, 0.5]))
+    campaign = factory.campaign(3)
+    other = EnsembleCampaign(factory.options, factory.workload(3).jobs, factory._spec, runs_s=[1.0] * 20)
+    for each in (campaign, other):
+        each.begin(CAPACITY)
+    decisions = [each.decision() for each in (campaign, other)]
+    assert decisions[0] is not None
+    assert decisions[1] is not None
+    assert np.array_equal(decisions[0].observation, decisions[1].observation)
+    assert decisions[0].mask.sum() == len(campaign.state.waiting)
+    assert not decisions[0].mask[0]  # waiting is no choice there

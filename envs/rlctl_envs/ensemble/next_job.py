@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 
 from rlctl.core.campaign import Command
 from rlctl.core.task import Event
@@ -52,7 +53,7 @@ class NextJob:
     def commit(self, task: ActiveTask) -> list[Command]:
         """Commit a waiting job; returns what follows."""
         self._state.committed = task
-        self._expected_s = self._state.room_in_s(task.job.requested_ranks)
+        self._expected_s = self._expected(task.job.requested_ranks)
         self.look_again = True
         return self.follow_up()
 
@@ -65,6 +66,17 @@ class NextJob:
         while not self.due and self._happen():
             commands += self._advance()
         return commands
+
+    def _expected(self, ranks: int) -> float:
+        """When so many ranks are expected to be free; infinite: never."""
+        free = self._state.free_cores
+        for task in sorted(self._state.running.values(), key=attrgetter("expected_s")):
+            if free >= ranks:
+                break
+            free += task.shape.ranks
+            if free >= ranks:
+                return task.expected_s
+        return self._state.now_s if free >= ranks else math.inf
 
     def _happen(self) -> bool:
         """The next arrival or end; False if none has come."""

@@ -5,10 +5,11 @@ Times are compared with ``objective.bound_s``, as slowdowns are, and processors 
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +28,6 @@ CHOICE = OWN + len(RIGID_ORDERS) + 1
 Numbers = NDArray[np.float64]
 
 
-class _Release(NamedTuple):
-    """Running jobs by their expected ends: seconds from now, and the processors that are free then."""
-
-    in_s: Numbers
-    free: Numbers
-
-    def delay_s(self, ranks: Any) -> Numbers:
-        """Seconds until so many are free; of more than there ever are, until nothing runs."""
-        return np.asarray(self.in_s[np.minimum(np.searchsorted(self.free, ranks), len(self.in_s) - 1)])
-
-
 def layout(options: EnsembleOptions) -> SetLayout:
     """What is there once, then the choices and the running jobs."""
     return SetLayout(GLOBALS, ((options.slots, CHOICE), (options.observed, RUNNING)), prior=CHOICE - 1)
@@ -48,8 +38,13 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
     options, bound_s, total = state.options, state.options.objective.bound_s, max(1, state.total_cores)
     x = np.zeros(layout(options).length, np.float32)
     rows = x[GLOBALS : GLOBALS + options.slots * CHOICE].reshape(options.slots, CHOICE)
-    release = _releases(state, x[GLOBALS + options.slots * CHOICE :].reshape(options.observed, RUNNING), total)
-    x[:GLOBALS] = _globals(state, release, total)
+    _running(state, x[GLOBALS + options.slots * CHOICE :].reshape(options.observed, RUNNING), total)
+    in_s, then = state.releases()
+    x[:GLOBALS] = _globals(state, float(in_s[-1]), total)
+
+    def until_free_s(ranks: Any) -> Numbers:
+        return np.asarray(in_s[np.minimum(np.searchsorted(then, ranks), len(in_s) - 1)])
+
     if choices[0] is not None:
         rows[0, :2] = 1.0
     queue = state.queue
@@ -60,13 +55,13 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
     run_s = np.array([task.reference_s for task in tasks])
     ranks = np.array([float(task.job.requested_ranks) for task in tasks])
     wait_s = state.now_s - np.array([task.arrived_s for task in tasks])
-    delay_s, free = release.delay_s(ranks), max(1, state.free_cores)
+    delay_s, free = until_free_s(ranks), max(1, state.free_cores)
     area, areas = run_s * ranks, queue.run_s * queue.ranks
     waiting = len(queue)
     # The job that small ones should not hold up: that of the smallest area among those that do not fit.
     blocked = np.where(queue.ranks > state.free_cores, areas, np.inf)
     held = int(blocked.argmin())
-    held_s = float(release.delay_s(queue.ranks[held])) if blocked[held] < np.inf else 0.0
+    held_s = float(until_free_s(queue.ranks[held])) if blocked[held] < np.inf else 0.0
     own = (
         np.ones(len(tasks)),
         np.zeros(len(tasks)),
@@ -92,29 +87,26 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
     return np.clip(x, -5.0, 5.0)
 
 
-def _releases(state: EnsembleState, rows: NDArray[np.float32], total: int) -> _Release:
-    """When processors come free; fills the rows of the running jobs."""
-    running = sorted(state.running.values(), key=attrgetter("expected_s"))
-    in_s = np.maximum(np.array([task.expected_s for task in running]) - state.now_s, 0.0)
-    ranks = np.array([float(task.shape.ranks) for task in running])
-    free = state.free_cores + np.cumsum(ranks)
-    count = min(len(running), len(rows))
-    if count:
-        bound_s, began_s = state.options.objective.bound_s, np.array([task.started_s for task in running[:count]])
-        rows[:count] = np.array(
-            (
-                np.ones(count),
-                ranks[:count] / total,
-                np.log2(ranks[:count]) / 8.0,
-                np.log10(1.0 + in_s[:count] / bound_s) / 2.5,
-                np.log10(1.0 + (state.now_s - began_s) / bound_s) / 2.5,
-                free[:count] / total,
-            )
-        ).T
-    return _Release(np.concatenate([[0.0], in_s]), np.concatenate([[float(state.free_cores)], free]))
+def _running(state: EnsembleState, rows: NDArray[np.float32], total: int) -> None:
+    """Fill the rows of the jobs that are expected to end first."""
+    tasks = heapq.nsmallest(len(rows), state.running.values(), key=attrgetter("expected_s"))
+    if not tasks:
+        return
+    bound_s, ranks = state.options.objective.bound_s, np.array([float(task.shape.ranks) for task in tasks])
+    left_s = np.maximum(np.array([task.expected_s for task in tasks]) - state.now_s, 0.0)
+    passed_s = state.now_s - np.array([task.started_s for task in tasks])
+    columns = (
+        np.ones(len(tasks)),
+        ranks / total,
+        np.log2(ranks) / 8.0,
+        np.log10(1.0 + left_s / bound_s) / 2.5,
+        np.log10(1.0 + passed_s / bound_s) / 2.5,
+        (state.free_cores + np.cumsum(ranks)) / total,
+    )
+    rows[: len(tasks)] = np.array(columns).T
 
 
-def _globals(state: EnsembleState, release: _Release, total: int) -> list[float]:
+def _globals(state: EnsembleState, last_s: float, total: int) -> list[float]:
     queue, bound_s, now_s = state.queue, state.options.objective.bound_s, state.now_s
     assert queue is not None
     unit = bound_s * total
@@ -131,7 +123,7 @@ def _globals(state: EnsembleState, release: _Release, total: int) -> list[float]
         math.log10(1.0 + bound_s * rate) / 2.0,
         math.log10(1.0 + now_s / bound_s) / 2.5 - 1.0,
         math.log10(1.0 + now_s / (bound_s * max(arrived, 1))) - 1.0,
-        math.log10(1.0 + float(release.in_s[-1]) / bound_s) / 2.5,
+        math.log10(1.0 + last_s / bound_s) / 2.5,
         float(np.mean(queue.ranks <= state.free_cores)) if len(queue) else 0.0,
         float(state.names_next),
         float(state.may_wait),
