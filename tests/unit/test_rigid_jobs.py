@@ -270,14 +270,17 @@ def test_jobs_that_the_machine_has_no_room_for_are_refused(tmp_path: Path) -> No
 
 
 def test_a_weighted_order_can_be_any_of_area_length_and_age() -> None:
-    factory = Ensemble(drawn("next_backfilled"))
+    factory = Ensemble(drawn("next_backfilled", tasks=[40, 40], faster=[4.0, 4.0]))
 
     def ends(policy: Policy) -> list[float]:
         return [task.ended_s for task in played(factory, policy, 32).campaign.state.ended]  # type: ignore[attr-defined]
 
-    assert ends(rule("weighted", run=1.0, ranks=0.0)) == ends(rule("sjf"))
+    assert ends(rule("weighted", ranks=0.0)) == ends(rule("sjf"))
     assert ends(rule("weighted", run=0.0, ranks=0.0, wait=-1.0)) == ends(rule("fifo"))
     assert ends(rule("weighted", run=5.0, ranks=4.0 * math.log(2.0))) == ends(rule("saf"))
+    assert ends(rule("weighted", small=-3.0, late=1.0, harmless=-2.0)) != ends(rule("weighted"))
+    with pytest.raises(ConfigError, match="unknown parameter 'weigth'"):
+        rule("weighted", weigth=1.0)
 
 
 def test_observations_hide_run_times_and_tell_what_fits() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 
 from rlctl_agents.rules.ensemble import SPACE, EnsembleRule, EnsembleView, Space, start
 
+WEIGHTS = ("run", "ranks", "wait", "slowdown", "fits", "delay", "harmless", "small", "late")
+"""What ``weighted`` weighs."""
 ORDERS = ("fifo", "sjf", "lpt", "saf", "lxf", "wfp3", "uni", "f1", "f2", "f3", "f4", "due", "critical")
 """The orders of ensembles."""
 
@@ -113,46 +115,48 @@ class Easy(EnsembleRule):
 class Weighted(EnsembleRule):
     """Of rigid jobs, that with the smallest weighted sum of what is known of it; with a reservation, as ``easy`` has.
 
-    Made for tuning: the defaults order by area.
+    Made for tuning: the defaults order by area. *Small* is the job of the smallest area of those that do not fit now.
 
     Args:
         run, ranks, wait, slowdown, delay: weights of the logarithms of the requested time, the processors, the time
             that the job has waited, its slowdown if it started now (bounded at 10 s), and the time until it can start.
         fits: weight of whether it can start now.
+        harmless: weight of whether it can start now and end before *small* can start.
+        late: weight of the logarithm of how much later than that it would end.
+        small: weight of whether it is *small*.
         spare: as of ``easy``.
     """
 
     name = "weighted"
-    SPACE: ClassVar[Space] = {
-        **dict.fromkeys(("run", "ranks", "wait", "slowdown", "fits", "delay"), (-3.0, 3.0)),
-        "spare": (0, 1, "int"),
-    }
+    SPACE: ClassVar[Space] = {**dict.fromkeys(WEIGHTS, (-6.0, 6.0)), "spare": (0, 1, "int")}
 
-    def __init__(
-        self,
-        run: float = 1.0,
-        ranks: float = 0.55,
-        wait: float = 0.0,
-        slowdown: float = 0.0,
-        fits: float = 0.0,
-        delay: float = 0.0,
-        spare: float = 0,
-    ) -> None:
+    def __init__(self, run: float = 2.0, ranks: float = 1.109, spare: float = 0, **weights: float) -> None:
         super().__init__()
-        self.weights = np.array([run, ranks, wait, slowdown, fits, delay])
+        unknown = set(weights) - set(WEIGHTS)
+        if unknown:
+            raise TypeError(f"no weight {sorted(unknown)[0]!r}")
+        self.weights = np.array([run, ranks, *(weights.get(name, 0.0) for name in WEIGHTS[2:])])
         self.spare = round(spare)
 
     def scores(self, state: EnsembleView) -> Any:
         """Of all rigid jobs that wait, in order of arrival; the highest starts first."""
         queue = state.queue
         run_s, ranks, wait_s = queue.run_s, queue.ranks, queue.wait_s(state.now_s)
+        delay_s = state.delays_s(ranks)
+        fits = ranks <= state.free_cores
+        areas = np.where(fits, np.inf, run_s * ranks)
+        small = int(areas.argmin())
+        late_s = np.where(fits, run_s - (delay_s[small] if areas[small] < np.inf else np.inf), 0.0).clip(0.0)
         inputs = (
             np.log(np.maximum(run_s, 1.0)) / 5.0,
             np.log2(ranks) / 4.0,
             np.log1p(wait_s) / 5.0,
             np.log(np.maximum((wait_s + run_s) / np.maximum(run_s, 10.0), 1.0)) / 3.0,
-            ranks <= state.free_cores,
-            np.log1p(state.delays_s(ranks)) / 5.0,
+            fits,
+            np.log1p(delay_s) / 5.0,
+            fits & (late_s == 0.0),
+            (np.arange(len(ranks)) == small) & ~fits,
+            np.log1p(late_s) / 5.0,
         )
         return -(self.weights @ np.array(inputs, np.float64))
 

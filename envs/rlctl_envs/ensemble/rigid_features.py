@@ -21,7 +21,7 @@ from rlctl_envs.ensemble.state import EnsembleState
 
 GLOBALS = 12
 RUNNING = 6
-OWN = 16
+OWN = 17
 """Numbers of a choice before those that say which orders it is the first of."""
 CHOICE = OWN + len(RIGID_ORDERS) + 1
 
@@ -78,6 +78,7 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
         np.searchsorted(np.sort(areas), area) / waiting,
         np.searchsorted(queue.submit_s, [task.job.submit_s for task in tasks]) / waiting,
         (ranks <= state.free_cores) & (run_s <= held_s),
+        np.log10(1.0 + (ranks <= state.free_cores) * (run_s - held_s).clip(0.0) / bound_s * (held_s > 0.0)) / 2.5,
         [held_s > 0.0 and task is queue.tasks[held] for task in tasks],
     )
     rows[at, :OWN] = np.array(own).T
