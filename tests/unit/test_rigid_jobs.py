@@ -179,8 +179,9 @@ def test_jobs_start_when_a_simulator_says_that_shares_nothing(
 
 
 def drawn(mode: str, **workload: Any) -> dict[str, Any]:
-    """Twenty jobs of the model of Lublin and Feitelson on 32 processors."""
-    jobs = {"source": "lublin", "processors": 32, "tasks": [20, 20], "error": [0.0, 0.0], "kinds": [1, 1], **workload}
+    """Twenty jobs of the model of Lublin and Feitelson on 32 processors, which soon fill them."""
+    drawn = {"source": "lublin", "processors": 32, "tasks": [20, 20], "error": [0.0, 0.0], "faster": [20.0, 20.0]}
+    jobs = {**drawn, **workload}
     objective = {"node_second": 0.0, "slowdown": 1.0, "slowdown_over": "run"}
     return {"workload": jobs, "objective": objective, "rigid": mode, "allocation_s": 1e7}
 
@@ -198,17 +199,17 @@ def test_the_contract_of_campaigns_is_kept_with_failures_and_lost_nodes(mode: st
 @pytest.mark.parametrize("mode", MODES)
 def test_a_journal_rebuilds_the_committed_job_and_what_has_started_before_it(mode: str) -> None:
     factory, whole = Ensemble(drawn(mode)), RecordList()
-    first = Driver(factory.campaign(5), twin(factory, CAPACITY, 5, whole), whole)
+    first = Driver(factory.campaign(0), twin(factory, CAPACITY, 0, whole), whole)
     policy, decision = rule("sjf"), first.begin()
     committed = 0
     while decision is not None:
         decision = first.step(policy.act(decision))
         committed += not first.started
-        again = Driver(factory.campaign(5), twin(factory, CAPACITY, 5))
+        again = Driver(factory.campaign(0), twin(factory, CAPACITY, 0))
         again.fold(list(whole))
         assert repr(again.campaign.state) == repr(first.campaign.state)  # type: ignore[attr-defined]
         assert again.outcome() == first.outcome()
-    assert committed > 1  # some did not fit when they were chosen
+    assert committed > 2  # some did not fit when they were chosen
 
 
 @pytest.mark.parametrize("name", ["lpt", "due", "critical", "tetris", "uni", "malleable"])
@@ -270,7 +271,7 @@ def test_jobs_that_the_machine_has_no_room_for_are_refused(tmp_path: Path) -> No
 
 
 def test_a_weighted_order_can_be_any_of_area_length_and_age() -> None:
-    factory = Ensemble(drawn("next_backfilled", tasks=[40, 40], faster=[4.0, 4.0]))
+    factory = Ensemble(drawn("next_backfilled", tasks=[40, 40]))
 
     def ends(policy: Policy) -> list[float]:
         return [task.ended_s for task in played(factory, policy, 32).campaign.state.ended]  # type: ignore[attr-defined]
@@ -278,7 +279,7 @@ def test_a_weighted_order_can_be_any_of_area_length_and_age() -> None:
     assert ends(rule("weighted", ranks=0.0)) == ends(rule("sjf"))
     assert ends(rule("weighted", run=0.0, ranks=0.0, wait=-1.0)) == ends(rule("fifo"))
     assert ends(rule("weighted", run=5.0, ranks=4.0 * math.log(2.0))) == ends(rule("saf"))
-    assert ends(rule("weighted", small=-3.0, late=1.0, harmless=-2.0)) != ends(rule("weighted"))
+    assert ends(rule("weighted", small=-3.0)) != ends(rule("weighted"))
     with pytest.raises(ConfigError, match="unknown parameter 'weigth'"):
         rule("weighted", weigth=1.0)
 
