@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
 
 if TYPE_CHECKING:
+    from rlctl.benchmark.result_rows import FamilyResults
     from rlctl.core.policy import Policy
     from rlctl.evaluation.compare import Comparison
     from rlctl.evaluation.returns import Returns
@@ -42,6 +43,11 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     """
     with _watching(config):
         preflight.check(config)
+        if config.benchmark is not None:
+            from rlctl.benchmark.judge import check_family
+
+            with config.source.located():
+                check_family(config)
         return _check_contracts(config) if play else None
 
 
@@ -237,6 +243,46 @@ def evaluate(
             data = comparison.to_json() | {"game_hash": game_hash(config, factory)}
             scores.record(saved, comparison.reference, data, config_hash(config))
         return comparison
+
+
+def benchmark(
+    configs: Mapping[str, Config],
+    out: Path | str | None = None,
+    work: Path | str | None = None,
+    *,
+    instances: int | None = None,
+    workers: int = 1,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Sequence[FamilyResults]:
+    """Judge policies against rules, each configuration in turn; see ``rlctl.benchmark.family``.
+
+    Args:
+        configs: by name, which results and folders get; each with a section ``benchmark``.
+        out: folder of the results; None: ``docs/results`` in a clone of rlctl, else ``runs/results``.
+        work: folder of trainings, tuned rules and rollouts; what it holds is used. None: ``runs/benchmark``.
+        instances: number of evaluation instances; None: those of each configuration.
+        workers: number of processes of rollouts.
+        command: that makes the results again, for the pages.
+        progress: receives the progress; None: not shown.
+
+    Raises:
+        ConfigError: a configuration has no section ``benchmark``, or one that cannot be used.
+        StorageError: ``work`` holds what was made for another game.
+    """
+    from rlctl.benchmark.family import Work
+    from rlctl.benchmark.judge import check_family, judge_families, results_folder
+
+    open_closed_streams()
+    out, work = results_folder() if out is None else Path(out), Path(work or "runs/benchmark")
+    for config in configs.values():
+        with config.source.located():
+            check_family(config)
+    for folder in (out, work):
+        require_folder(folder)
+    works = {name: Work(work / name, instances, workers, command, progress or Silent()) for name in configs}
+    with storage_errors(work, "then begin again: what is there is used"):
+        return judge_families(configs, works, out)
 
 
 def _loaded(config: Config, policies: Sequence[str | Policy]) -> dict[str, Policy]:
