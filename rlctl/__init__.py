@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlctl.api import check, evaluate, steer, train, tune
+    from rlctl.api import check, evaluate, judge, steer, train, tune
     from rlctl.cli.doctor import diagnose
     from rlctl.config.load import load_config
     from rlctl.core.campaign import Campaign
@@ -37,6 +37,7 @@ __all__ = [
     "check",
     "diagnose",
     "evaluate",
+    "judge",
     "load_config",
     "load_policy",
     "report",
@@ -56,6 +57,7 @@ _HOMES = {
     "train": "rlctl.api",
     "tune": "rlctl.api",
     "evaluate": "rlctl.api",
+    "judge": "rlctl.api",
     "steer": "rlctl.api",
     "Campaign": "rlctl.core.campaign",
     "SimpleFactory": "rlctl.plugins.factory",

@@ -22,6 +22,7 @@ from rlctl.system.watchdog import TIMEOUT, watching
 
 if TYPE_CHECKING:
     from rlctl.benchmark.result_rows import FamilyResults
+    from rlctl.bundle.manifest import Judgement
     from rlctl.core.policy import Policy
     from rlctl.evaluation.compare import Comparison
     from rlctl.evaluation.returns import Returns
@@ -44,7 +45,7 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     with _watching(config):
         preflight.check(config)
         if config.benchmark is not None:
-            from rlctl.benchmark.judge import check_family
+            from rlctl.benchmark.families import check_family
 
             with config.source.located():
                 check_family(config)
@@ -82,7 +83,7 @@ def _check_contracts(config: Config) -> Checked:
 
 
 def train(config: Config, out: Path | str, *, resume: bool = False, progress: Progress | None = None) -> Path:
-    """Train a policy on the campaign's twin.
+    """Train a policy on the campaign's twin, and judge it against rules; see ``rlctl.evaluation.gate``.
 
     Args:
         config: the experiment, with a section ``train``.
@@ -101,7 +102,11 @@ def train(config: Config, out: Path | str, *, resume: bool = False, progress: Pr
     out = Path(out)
     learner = check_train(config, out, resume)
     with config.source.located(), storage_errors(out, "then resume with --resume"), _watching(config, signals=False):
-        return learner.train(out, resume, progress or Silent())
+        from rlctl.evaluation.gate import judge_trained
+
+        folder = learner.train(out, resume, progress or Silent())
+        judge_trained(config, folder, progress or Silent())
+        return folder
 
 
 def check_train(config: Config, out: Path, resume: bool) -> Learner:
@@ -216,7 +221,6 @@ def evaluate(
     from rlctl.evaluation.rollout import evaluation_instances
 
     seed = config.evaluate.seed if seed is None else seed
-    chosen = evaluation_instances(config, instances, seed)
     with config.source.located():
         game = preflight.check_game(config)
     if rewarded(game):
@@ -226,6 +230,7 @@ def evaluate(
 
         with _watching(config):
             loaded, steps = _loaded(config, policies), config.evaluate.max_steps
+            chosen = evaluation_instances(config, instances, seed)
             return returns.evaluate(game, loaded, chosen, seed, progress or Silent(), steps)
     loaded = _loaded(config, policies)
     with config.source.located(), _watching(config):
@@ -236,6 +241,7 @@ def evaluate(
         from rlctl.evaluation.compare import compare_policies
 
         saved = scores.recordable(next(iter(loaded.values()))) if record and loaded else None
+        chosen = evaluation_instances(config, instances, seed)
         comparison = compare_policies(
             factory, config.machine.capacity(), loaded, chosen, seed, progress or Silent(), workers
         )
@@ -255,34 +261,40 @@ def benchmark(
     command: str = "",
     progress: Progress | None = None,
 ) -> Sequence[FamilyResults]:
-    """Judge policies against rules, each configuration in turn; see ``rlctl.benchmark.family``.
+    """Judge policies with several training seeds against tuned rules; see ``rlctl.benchmark.families.benchmark``."""
+    from rlctl.benchmark import families
+
+    open_closed_streams()
+    return families.benchmark(configs, out, work, instances, workers, command, progress or Silent())
+
+
+def judge(
+    config: Config, policy: str | Policy, *, instances: int | None = None, progress: Progress | None = None
+) -> Judgement:
+    """Judge a saved policy against the rules, as ``train`` does in the end, and record it in the policy's manifest.
 
     Args:
-        configs: by name, which results and folders get; each with a section ``benchmark``.
-        out: folder of the results; None: ``docs/results`` in a clone of rlctl, else ``runs/results``.
-        work: folder of trainings, tuned rules and rollouts; what it holds is used. None: ``runs/benchmark``.
-        instances: number of evaluation instances; None: those of each configuration.
-        workers: number of processes of rollouts.
-        command: that makes the results again, for the pages.
+        config: the experiment, whose ``policies`` are the rules, with the ``opponents`` of the campaign.
+        policy: a name or path (see ``rlctl.load_policy``), or a policy.
+        instances: number of instances of the twin; None: that of the configuration.
         progress: receives the progress; None: not shown.
 
     Raises:
-        ConfigError: a configuration has no section ``benchmark``, or one that cannot be used.
-        StorageError: ``work`` holds what was made for another game.
+        ConfigError: there is no rule to compare with, or one cannot be used.
+        PolicyError: it is no saved policy, or its manifest cannot be written.
     """
-    from rlctl.benchmark.family import Work
-    from rlctl.benchmark.judge import check_family, judge_families, results_folder
+    from rlctl.evaluation import gate
 
-    open_closed_streams()
-    out, work = results_folder() if out is None else Path(out), Path(work or "runs/benchmark")
-    for config in configs.values():
-        with config.source.located():
-            check_family(config)
-    for folder in (out, work):
-        require_folder(folder)
-    works = {name: Work(work / name, instances, workers, command, progress or Silent()) for name in configs}
-    with storage_errors(work, "then begin again: what is there is used"):
-        return judge_families(configs, works, out)
+    with config.source.located(), _watching(config):
+        factory = preflight.check_campaign(config)
+        loaded = load_policy(config, policy) if isinstance(policy, str) else policy
+        rules = gate.opponents(config, factory)
+        if not rules:
+            raise ConfigError(
+                f"neither these nor campaign {factory.name} name a rule to compare with: add one", ("policies",)
+            )
+        count = instances or (64 if config.train is None else config.train.judgement_instances or 64)
+        return gate.judge(config, factory, loaded, rules, count, progress or Silent())
 
 
 def _loaded(config: Config, policies: Sequence[str | Policy]) -> dict[str, Policy]:
@@ -309,13 +321,14 @@ def steer(
     boot_s: float = 0.0,
     progress: Progress | None = None,
     begun: Callable[[Path], None] | None = None,
+    chosen: Callable[[str], None] | None = None,
 ) -> Summary:
     """Steer a real campaign; see ``rlctl.steering.steer``.
 
     Args:
         config: the experiment.
-        policy: a name or path (see ``rlctl.load_policy``), or a policy; None: the campaign's default, or that of the
-            run which is resumed.
+        policy: a name or path (see ``rlctl.load_policy``), or a policy; None: that of the run which is resumed, else
+            the winner of the judgements that saved policies of the configuration carry, else the campaign's default.
         run: the run folder; None: a new one, ``runs/NAME-N`` with the name of the configuration, or, with ``resume``,
             the newest of these that is unfinished.
         instance: number of the instance; None: 0, or that of the run which is resumed.
@@ -323,19 +336,36 @@ def steer(
         boot_s: seconds of the allocation that this process has used so far; they are charged.
         progress: receives the progress; None: not shown.
         begun: receives the run folder before the campaign begins.
+        chosen: receives the policy's name with the reason where it was chosen.
     """
     from rlctl.steering.start import start
 
     open_closed_streams()
-    return start(config, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=progress, begun=begun)
+    return start(
+        config,
+        policy,
+        run,
+        instance=instance,
+        resume=resume,
+        boot_s=boot_s,
+        progress=progress,
+        begun=begun,
+        chosen=chosen,
+    )
 
 
-def dry_run(config: Config, policy: str | Policy | None = None, *, instance: int | None = None) -> DryRun:
+def dry_run(
+    config: Config,
+    policy: str | Policy | None = None,
+    *,
+    instance: int | None = None,
+    chosen: Callable[[str], None] | None = None,
+) -> DryRun:
     """The first decisions of a campaign, with commands and files, until the machine is full; nothing is started.
 
     Args:
-        config, policy, instance: see ``steer``.
+        config, policy, instance, chosen: see ``steer``.
     """
     from rlctl.steering.start import show
 
-    return show(config, policy, instance)
+    return show(config, policy, instance, chosen)

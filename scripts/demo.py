@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import rlctl
+from rlctl.bundle.saved_policy import read_manifest
 from rlctl.evaluation.compare import Comparison
 from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import progress
@@ -34,17 +35,13 @@ def main() -> None:
 
     say.rule("1. A network learns, briefly, to share eight nodes; it begins as the rule narrow")
     small = rlctl.load_config(CONFIGS / "ensemble_small.yaml")
-    learned = rlctl.load_policy(small, str(rlctl.train(small, run / "train", progress=progress())))
-    learned.name = "ppo, brief"
-    taught = rlctl.evaluate(
-        small, [learned, "narrow", "lpt"], instances=options.instances, workers=2, progress=progress()
-    )
-    assert isinstance(taught, Comparison)  # of campaigns, not of environments with rewards
-    say.print(taught.table())
+    judged = read_manifest(rlctl.train(small, run / "train", progress=progress())).judgement
+    assert judged is not None
+    say.print(f"judged: {judged.reason('ppo')}")
     say.rule("2. The policy shipped for annealing and the rules play the same held-out materials")
     config = rlctl.load_config(CONFIGS / "annealing.yaml")
     comparison = rlctl.evaluate(config, ["ppo", *RULES], instances=options.instances, workers=2, progress=progress())
-    assert isinstance(comparison, Comparison)
+    assert isinstance(comparison, Comparison)  # of campaigns, not of environments with rewards
     say.rule("3. The shipped policy steers real films, some of them on two MPI ranks")
     films = run / "films"
     probing = rlctl.load_config(CONFIGS / "annealing.yaml", ["campaign.options.probes=2"])
@@ -68,7 +65,7 @@ def main() -> None:
     say.print(table)
     say.print(comparison.verdict())
     say.print(f"real films: {sum(real.tasks.values())} segments as processes, {wide} of them on two MPI ranks")
-    compared = {"learned": taught.to_json(), "comparison": comparison.to_json()}
+    compared = {"judgement": judged.model_dump(mode="json"), "comparison": comparison.to_json()}
     summary = {**compared, "real": real.to_json(), "segments_on_two_ranks": wide}
     (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     say.print(f"figures: {run / 'summary.json'}", f"films:   {run / 'films.png'} ({drawn} drawn)", sep="\n")

@@ -43,12 +43,14 @@ def export_policy(
     config: Config,
     rows: NDArray[np.float32] | None = None,
     before: NumpyPolicy | None = None,
+    cpu_seconds: float | None = None,
 ) -> Path:
     """Write the saved policy and check that it answers as the model does.
 
     Args:
         rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
         before: the policy that the training started from.
+        cpu_seconds: of the training; None: unknown.
     """
     manifest: dict[str, Any] = {
         "name": config.training.algorithm,
@@ -57,6 +59,7 @@ def export_policy(
         "network": actor_network(model),
         "deterministic": options.deterministic,
         "decisions": model.num_timesteps,
+        "cpu_seconds": cpu_seconds,
         "seed": config.seed,
         "config_hash": config_hash(config),
         "game_hash": game_hash(config, factory),

@@ -32,7 +32,7 @@ from rlctl_agents.bundle_export import export_policy
 from rlctl_agents.callback import TrainingCallback
 from rlctl_agents.starting_policy import begin_as, starting_policy
 from rlctl_agents.training_board import TrainingBoard
-from rlctl_agents.training_checkpoint import Checkpoint, Checkpoints
+from rlctl_agents.training_checkpoint import Checkpoint, Checkpoints, CpuClock
 from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def train(
         checkpoints.require_none()
     start = checkpoints.newest()
     done = start.decisions if start else 0
+    checkpoints.clock = CpuClock(0 if ranks is None else ranks.ranks, start.cpu_seconds if start else 0.0)
 
     factory = configured_game(config)
     # Where environments cannot be saved, a resumed training goes on in new ones.
@@ -149,7 +150,8 @@ def train(
         if asked or not context.first:
             return None
         rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
-        return export_policy(model, options, out / "policy", factory, env, config, rows, before)
+        spent_s = checkpoints.clock.seconds()
+        return export_policy(model, options, out / "policy", factory, env, config, rows, before, spent_s)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback

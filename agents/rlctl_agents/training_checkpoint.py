@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +48,13 @@ class Checkpoint:
         folder: of its files.
         decisions: learned from until then.
         actors: of each learner, what it knew of its actors; empty where there were none.
+        cpu_seconds: spent until then; None: an earlier version did not record it.
     """
 
     folder: Path
     decisions: int
     actors: Sequence[Mapping[str, Any]] = ()
+    cpu_seconds: float | None = None
 
     @property
     def model(self) -> Path:
@@ -78,11 +82,36 @@ class Checkpoint:
         model.action_space._np_random = states["actions"]
 
 
+class CpuClock:
+    """CPU seconds of a training, over all its processes: of the first and its children, where there are no ranks.
+
+    Args:
+        ranks: number of MPI ranks, each of which holds a core all the time; 0: there are none.
+        before_s: spent in earlier processes of the same training; None: unknown.
+    """
+
+    def __init__(self, ranks: int = 0, before_s: float | None = 0.0) -> None:
+        self._ranks, self._before_s = ranks, before_s
+        self._began_s = self._now_s()
+
+    def seconds(self) -> float | None:
+        """So far; None: unknown."""
+        return None if self._before_s is None else self._before_s + self._now_s() - self._began_s
+
+    def _now_s(self) -> float:
+        return self._ranks * time.monotonic() if self._ranks else sum(os.times()[:4])
+
+
 class Checkpoints:
-    """The checkpoints of one training, ``FOLDER/<decisions>/``; the newest two are kept."""
+    """The checkpoints of one training, ``FOLDER/<decisions>/``; the newest two are kept.
+
+    Attributes:
+        clock: of the training.
+    """
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder = folder
+        self.clock = CpuClock()
         self._settings, self._hash = _settings(config), config_hash(config)
         self._kept = CheckpointFolder(folder, KEPT)
 
@@ -114,7 +143,7 @@ class Checkpoints:
                 f"{folder} was trained with {key} {began!r}, not {now!r}: resume it unchanged, or train into another "
                 "folder"
             )
-        return Checkpoint(folder, int(state["decisions"]), state["actors"])
+        return Checkpoint(folder, int(state["decisions"]), state["actors"], state.get("cpu_seconds"))
 
     def require_finite(self, model: Any) -> None:
         """Raise LearningDiverged if a weight is not finite, before actors or a checkpoint take it."""
@@ -145,6 +174,7 @@ class Checkpoints:
             "settings": self._settings,
             "config_hash": self._hash,
             "actors": list(actors),
+            "cpu_seconds": self.clock.seconds(),
             **provenance(),
         }
 
@@ -190,6 +220,6 @@ def _fill(buffer: ReplayBuffer, path: Path) -> None:
 def _settings(config: Config) -> dict[str, Any]:
     """What must be the same for a checkpoint to go on; the total, the interval and what is only shown may change."""
     data = config_data(config)
-    may_change = ("decisions", "checkpoint_decisions", "validation_instances", "distributed")
+    may_change = ("decisions", "checkpoint_decisions", "validation_instances", "judgement_instances", "distributed")
     train = {k: v for k, v in data["train"].items() if k not in may_change}
     return {"seed": data["seed"], "campaign": data["campaign"], "machine": data["machine"], "train": train}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,6 @@ from rlctl.evaluation.tuning import SearchSettings, tune
 from rlctl.monitoring.progress import Progress
 from rlctl.plugins import preflight
 from rlctl.plugins.registry import load_policy, make_rule, policy_factory
-from rlctl.system.files import write_atomically
 
 POLICY = "policy"
 """System that is trained, with all its seeds."""
@@ -72,11 +69,10 @@ def trainings(config: Config, factory: CampaignFactory, work: Path, progress: Pr
     for seed in range(1, count + 1):
         folder = work / "train" / str(seed)
         if not (folder / POLICY / "manifest.json").exists():
-            section = config.training.model_copy(update={"seed": None})
+            section = config.training.model_copy(update={"seed": None, "judgement_instances": 0})
             own = config.model_copy(update={"seed": seed, "train": section})
             learner = preflight.check_training(own, factory)
-            with _timed(folder):
-                learner.train(folder, folder.exists() and any(folder.iterdir()), progress)
+            learner.train(folder, folder.exists() and any(folder.iterdir()), progress)
         policy = load_policy(config, str(folder / POLICY))
         made_for = (network_of(policy).manifest.model_extra or {}).get("game_hash")
         if made_for != game_hash(config, factory):
@@ -92,11 +88,12 @@ def trainings(config: Config, factory: CampaignFactory, work: Path, progress: Pr
 def contestants(config: Config, factory: CampaignFactory, work: Path, progress: Progress, workers: int) -> list[System]:
     """The configuration's policies, the rules that are tuned, each untuned too, and chance; none twice."""
     found = [_configured(config, name) for name in config.policies]
-    names = [] if config.benchmark is None else list(_tuned_names(config, factory))
-    for rule in names:
-        tuned = f"{rule}, tuned"
-        if policy_factory(rule).SPACE:
-            found.append(_tuned(config, factory, rule, tuned, work, progress, workers))
+    configured = [entry.rule if (entry := _entry(config, name)) is not None else "" for name in config.policies]
+    rules = [rule for rule in dict.fromkeys((*configured, *factory.opponents)) if rule and rule != RANDOM]
+    tuned = rules if config.judged.tune is None else config.judged.tune
+    for rule in dict.fromkeys((*rules, *tuned)):
+        if rule in tuned and policy_factory(rule).SPACE:
+            found.append(_tuned(config, factory, rule, work, progress, workers))
         plain = make_rule(RuleEntry(rule=rule), rule)
         found.append(System(f"{rule}, untuned", UNTUNED, (plain,), (identity(plain),), {"rule": rule}))
     chance = load_policy(config, RANDOM)
@@ -129,14 +126,6 @@ def _configured(config: Config, name: str) -> System:
     return System(name, RULE, (policy,), (identity(policy),), record, tuning.get(CPU_SECONDS))
 
 
-def _tuned_names(config: Config, factory: CampaignFactory) -> Iterator[str]:
-    if config.judged.tune is not None:
-        yield from config.judged.tune
-        return
-    named = [entry.rule if (entry := _entry(config, name)) is not None else "" for name in config.policies]
-    yield from dict.fromkeys(name for name in (*named, *factory.opponents) if name and name != RANDOM)
-
-
 def _entry(config: Config, name: str) -> RuleEntry | None:
     """The rule behind a name among ``policies``; None: a saved policy."""
     entry = config.policies[name]
@@ -146,9 +135,7 @@ def _entry(config: Config, name: str) -> RuleEntry | None:
     return None if path.is_dir() else load_rule_file(path).entry
 
 
-def _tuned(
-    config: Config, factory: CampaignFactory, rule: str, name: str, work: Path, progress: Progress, workers: int
-) -> System:
+def _tuned(config: Config, factory: CampaignFactory, rule: str, work: Path, progress: Progress, workers: int) -> System:
     """The rule in ``work/rules``, tuned now if there is none; the search begins at that of a configured rule file."""
     file = work / "rules" / f"{rule}.yaml"
     if not file.exists():
@@ -161,6 +148,7 @@ def _tuned(
     found = load_rule_file(file)
     if found.tuning.get("game_hash") != game_hash(config, factory):
         raise StorageError(f"{file} was tuned for another game: choose another folder with --work")
+    name = f"{rule}, tuned"
     policy = make_rule(found.entry, name)
     record = {"rule": rule, "parameters": found.parameters}
     record |= {key: found.tuning[key] for key in ("decisions", "episodes", CPU_SECONDS) if key in found.tuning}
@@ -175,26 +163,10 @@ def network_of(policy: Policy) -> NumpyPolicy:
 
 
 def _recorded_seconds(folder: Path, policy: Policy) -> float | None:
-    recorded = (network_of(policy).manifest.model_extra or {}).get("training")
-    stated = recorded.get(CPU_SECONDS) if isinstance(recorded, dict) else None
+    stated = (network_of(policy).manifest.model_extra or {}).get(CPU_SECONDS)
     if isinstance(stated, int | float):
         return float(stated)
     try:
         return float((folder / CPU_SECONDS).read_text())
     except (OSError, ValueError):
         return None
-
-
-@contextmanager
-def _timed(folder: Path) -> Iterator[None]:
-    """Add the processor time inside to the file beside the training, however it ends."""
-    before, began_s = _seconds_in(folder / CPU_SECONDS), time.process_time()
-    try:
-        yield
-    finally:
-        if folder.exists():
-            write_atomically(folder / CPU_SECONDS, f"{before + time.process_time() - began_s:.1f}\n")
-
-
-def _seconds_in(file: Path) -> float:
-    return float(file.read_text()) if file.exists() else 0.0

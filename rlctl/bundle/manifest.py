@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlctl.bundle.attention import AttentionSpec
 from rlctl.bundle.spaces import Spaces
@@ -22,13 +23,20 @@ MAX_DEPTH = 32
 
 # Names are shown on terminals, and file names are joined to the folder: no separators, no control characters.
 Name = Annotated[str, Field(pattern=r"^\w[\w .+-]{0,99}$")]
+Label = Annotated[str, Field(pattern=r"^[\w!-~][\w -~]{0,99}$")]
+"""A key of ``policies``."""
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Width = Annotated[int, Field(ge=1, le=65536)]
+Ends = Annotated[list[float | None], Field(min_length=2, max_length=2)]
+"""Of an interval."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+_P = TypeVar("_P", bound=_Part)
 
 
 class CampaignId(_Part):
@@ -60,8 +68,8 @@ class Network(_Part):
     attention: AttentionSpec | None = None
 
 
-class Residual(_Part):
-    """The rule whose proposal the actions correct."""
+class RuleSpec(_Part):
+    """A registered rule with its parameters; the others keep their defaults."""
 
     rule: Name
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -110,6 +118,87 @@ class Score(_Part):
     rows: list[dict[str, Any]] = Field(min_length=1, max_length=100)
 
 
+class JudgedPolicy(_Part):
+    """A row of a judgement.
+
+    Attributes:
+        rule: makes the policy again; None: it is the saved policy itself.
+        cost: per success; None: it had no success.
+        cost_interval: 95 %; None: infinite.
+        ratio: ``cost`` over that of the best rule; None: infinite.
+        ratio_interval: 95 %, paired over the instances.
+    """
+
+    policy: Label
+    rule: RuleSpec | None
+    successes: int = Field(ge=0)
+    cost: float | None = Field(ge=0)
+    cost_interval: Ends
+    ratio: float | None = Field(ge=0)
+    ratio_interval: Ends
+
+
+class Judgement(_Part):
+    """A comparison of the saved policy with rules, on instances of the twin that are neither trained on nor held out.
+
+    Attributes:
+        date: when it was done, UTC.
+        config_hash: of the configuration that it was done with.
+        game_hash: of what it holds for, see ``rlctl.config.load.game_hash``.
+        seed: the instances were drawn from it.
+        winner: the policy of least cost per success, a rule where the saved policy costs as much; None: none had a
+            success.
+        rows: the rules, and last the saved policy.
+    """
+
+    date: str = Field(max_length=40)
+    config_hash: Sha256
+    game_hash: Sha256
+    seed: int
+    instances: int = Field(ge=1)
+    winner: Label | None
+    rows: list[JudgedPolicy] = Field(min_length=2, max_length=100)
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Judgement:
+        if len({row.policy for row in self.rows}) < len(self.rows):
+            raise ValueError("two rows have one name")
+        if [row.rule is None for row in self.rows] != [False] * (len(self.rows) - 1) + [True]:
+            raise ValueError("the last row, and no other, is that of the saved policy")
+        best = min(self.rows, key=lambda row: math.inf if row.cost is None else row.cost)
+        if self.winner != (None if best.cost is None else best.policy):
+            raise ValueError("the winner is not the row of least cost")
+        return self
+
+    @property
+    def policy(self) -> JudgedPolicy:
+        """The row of the saved policy."""
+        return self.rows[-1]
+
+    @property
+    def best_rule(self) -> JudgedPolicy:
+        """The row of the rule with the least cost per success."""
+        return min(self.rows[:-1], key=lambda row: math.inf if row.cost is None else row.cost)
+
+    def reason(self, policy: str) -> str:
+        """Names the winner and its lead, in half a sentence; ``policy`` is the name of the saved policy."""
+        rule, own, place = self.best_rule, self.policy, f"on {self.instances} instances of the twin"
+        if self.winner is None:
+            return f"neither {policy} nor a rule had a success {place}"
+        won = self.winner == own.policy
+        first, second = (policy, rule.policy) if won else (self.winner, policy)
+        if (rule if won else own).cost is None:
+            return f"{first}, since {second} had no success {place}"
+        figures = [
+            math.inf if one is None else one for one in (own.ratio_interval[0], own.ratio, own.ratio_interval[1])
+        ]
+        if won:
+            figures = [1.0 / one if one else math.inf for one in reversed(figures)]
+        low, lead, high = figures
+        text = f"{first}, {lead:.2f} times cheaper than {second} {place} [{low:.2f}, {high:.2f}]"
+        return text if low > 1.0 else f"{text}, which is no significant difference"
+
+
 class Manifest(_Part):
     """What ``manifest.json`` holds; what is not named here is kept for people.
 
@@ -118,6 +207,7 @@ class Manifest(_Part):
         deterministic: whether it takes the likeliest answer; otherwise it draws.
         files: by name, all other files of the bundle.
         scores: comparisons that ``rlctl evaluate --record`` wrote down, oldest first.
+        judgement: what ``rlctl train`` ended with; None: it was not judged.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
@@ -130,9 +220,10 @@ class Manifest(_Part):
     observations: Statistics
     golden_pairs: int = Field(ge=MIN_PAIRS, le=4096)
     deterministic: bool
-    residual: Residual | None = None
+    residual: RuleSpec | None = None
     files: dict[FileName, FileEntry] = Field(max_length=64)
     scores: list[Score] = Field(default_factory=list, max_length=MAX_SCORES)
+    judgement: Judgement | None = None
 
 
 def parse(text: bytes, path: Path) -> Manifest:
@@ -155,12 +246,21 @@ def parse(text: bytes, path: Path) -> Manifest:
 
 def validate(data: dict[str, Any], path: Path) -> Manifest:
     """The manifest that ``data`` is; raise PolicyError, of one line, if it says what cannot be."""
+    return _validated(Manifest, data, f"{path}: ", f"; {AGAIN}")
+
+
+def validate_judgement(data: dict[str, Any]) -> Judgement:
+    """The judgement that ``data`` is; raise PolicyError, of one line, if a manifest cannot hold it."""
+    return _validated(Judgement, data, "judgement: ")
+
+
+def _validated(model: type[_P], data: dict[str, Any], before: str, after: str = "") -> _P:
     try:
-        return Manifest.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise PolicyError(f"{path}: {_short(where)}: {_short(first['msg'])}; {AGAIN}") from None
+        raise PolicyError(f"{before}{_short(where)}: {_short(first['msg'])}{after}") from None
 
 
 AGAIN = "copy or save the policy again"
@@ -183,12 +283,14 @@ def as_data(manifest: Manifest) -> dict[str, Any]:
     for key in ("output", "lstm", "attention"):
         if data["network"][key] == Network.model_fields[key].default:
             del data["network"][key]
+    if data["judgement"] is None:
+        del data["judgement"]
     return data
 
 
 def digest(manifest: Manifest) -> str:
-    """Identifies the bundle: SHA-256 of all but the scores, which may be added later."""
-    return checksum({key: value for key, value in as_data(manifest).items() if key != "scores"})
+    """Identifies the bundle: SHA-256 of all but the scores and the judgement, which may be added later."""
+    return checksum({key: value for key, value in as_data(manifest).items() if key not in ("scores", "judgement")})
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -149,6 +149,12 @@ def load(folder: Path, deterministic: bool | None = None) -> NumpyPolicy:
     return policy
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """What the manifest says; PolicyError if it is missing or damaged. The other files are not looked at."""
+    with Folder(folder) as opened:
+        return parse(opened.read(MANIFEST, MAX_MANIFEST), folder / MANIFEST)
+
+
 def _policy(opened: Folder, manifest: Manifest, deterministic: bool | None) -> NumpyPolicy:
     with _about(opened.path / MANIFEST):
         declared = declared_weights(manifest)

@@ -101,9 +101,17 @@ def train(
             folders = [api.train(loaded, out, resume=resume, progress=progress(as_json))]
         except KeyboardInterrupt:
             stopped(resume or not out.exists())
+    from rlctl.bundle.saved_policy import read_manifest
+
+    judged = [read_manifest(folder).judgement for folder in folders]
+    data = [judgement and judgement.model_dump(mode="json") for judgement in judged]
     names = [str(folder) for folder in folders]
-    text = "\n".join(f"saved the policy in {name}" for name in names)
-    say(as_json, {"policies": names} if len(names) > 1 else {"policy": names[0]}, text)
+    lines = [
+        f"saved the policy in {name}" + (f"\njudged: {judgement.reason(judgement.policy.policy)}" if judgement else "")
+        for name, judgement in zip(names, judged, strict=True)
+    ]
+    several = {"policies": names, "judgements": data}
+    say(as_json, several if len(names) > 1 else {"policy": names[0], "judgement": data[0]}, "\n".join(lines))
 
 
 def tune(
@@ -195,7 +203,8 @@ def steer(
         typer.Option(
             "--policy",
             metavar="P",
-            help="A name in the configuration's policies, a rule, or a path; by default that of the campaign.",
+            help="A name in the configuration's policies, a rule, or a path; by default the winner of judgements, see "
+            "below, or that of the campaign.",
         ),
     ] = None,
     run: Annotated[
@@ -215,16 +224,21 @@ def steer(
 ) -> None:
     """Steer a real campaign: a policy decides, programs run, and a journal records both.
 
+    Without --policy, the judgements in the saved policies of CONFIG say which of them, or which rule, costs least.
     Without --run, the folder is runs/NAME-N, with the name of CONFIG and the next number; with --resume, it is the
     newest of these that is unfinished.
     """
     from rlctl import api
     from rlctl.config.load import load_config
 
+    def chosen(reason: str) -> None:
+        if not as_json:
+            print(f"policy: {reason}", file=sys.stderr, flush=True)
+
     if dry_run:
         if resume:
             raise ConfigError("--dry-run: it shows how a new campaign begins: omit --resume")
-        planned = api.dry_run(load_config(config, sets or ()), policy, instance=instance)
+        planned = api.dry_run(load_config(config, sets or ()), policy, instance=instance, chosen=chosen)
         say(as_json, planned.to_json(), planned.to_text())
         return
     begun: list[Path] = [] if run is None else [run]
@@ -243,9 +257,8 @@ def steer(
         # The start of the interpreter and the imports are charged to the allocation too.
         boot_s = max(time.time() - psutil.Process().create_time(), 0.0)
         shown = progress(as_json)
-        summary = api.steer(
-            loaded, policy, run, instance=instance, resume=resume, boot_s=boot_s, progress=shown, begun=begin
-        )
+        how: dict[str, Any] = {"instance": instance, "resume": resume, "boot_s": boot_s}
+        summary = api.steer(loaded, policy, run, **how, progress=shown, begun=begin, chosen=chosen)
     except StoppedError as error:
         stopped(resume, error.exit_code, str(error), more())
     except AllocationEnds:
@@ -299,6 +312,7 @@ def check(
     from rlctl import api
     from rlctl.config.load import load_config
     from rlctl.plugins.sample_evaluation import sample_evaluation
+    from rlctl.steering.policy_choice import steering_policy
 
     loaded = load_config(config, sets or ())
     checked = api.check(loaded, play=play)
@@ -310,6 +324,10 @@ def check(
         text += f"; contracts kept in {checked.decisions} decisions and {checked.tasks} tasks"
         text += f"; goal reached by {reached}" if reached else ""
         text += f"; {checked.cut} episodes reached evaluate.max_steps" if checked.cut else ""
+    choice = steering_policy(loaded)
+    if choice is not None:
+        data["steers"] = {"policy": choice.name, "reason": choice.reason}
+        text += f"\npolicy: {choice.reason}"
     sample = sample_evaluation(loaded)
     if sample is not None:
         data["evaluation"] = sample.to_json()

@@ -170,6 +170,7 @@ class TrainSection(Section):
         seed: seed of the learner; null: the seed of the experiment.
         checkpoint_decisions: decisions between two checkpoints, the most that a kill can lose.
         validation_instances: instances of the policy and of every rule at each checkpoint, for the curves; 0: none.
+        judgement_instances: instances on which the trained policy is judged against the rules in the end; 0: it is not.
         distributed: distribution over MPI ranks.
         options: options of the learner, which validates them.
     """
@@ -181,6 +182,7 @@ class TrainSection(Section):
     seed: int | None = Field(default=None, ge=0)
     checkpoint_decisions: int = Field(default=100_000, ge=1)
     validation_instances: int = Field(default=4, ge=0, le=10_000)
+    judgement_instances: int = Field(default=64, ge=0, le=10_000)
     distributed: DistributedSection = Field(default_factory=DistributedSection)
     options: dict[str, Any] = Field(default_factory=dict)
 

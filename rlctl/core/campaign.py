@@ -169,8 +169,8 @@ class Campaign(ABC):
     """A fold of (seed, events, actions): the same sequence gives the same state, in training, steering and replay.
 
     A campaign is a subclass. The driver calls, in this order: ``begin`` once; then, until ``outcome().ended``,
-    ``decision`` and ``apply`` while a decision is open, and ``on_event`` for each event, ``on_time`` before it. When
-    the campaign has ended the driver cancels what is still running.
+    ``decision`` and ``apply`` while a decision is open, and ``on_event`` for each event, ``on_time`` before it,
+    ``follow_up`` after it. When the campaign has ended the driver cancels what is still running.
 
     Attributes:
         observation_space: of ``Decision.observation``: a Box of float32.
@@ -212,6 +212,13 @@ class Campaign(ABC):
     @abstractmethod
     def outcome(self) -> Outcome:
         """How the campaign stands."""
+
+    def follow_up(self) -> Sequence[Command]:
+        """Commands that follow from what has just happened without a decision; by default none.
+
+        None either once the campaign has ended.
+        """
+        return ()
 
     @property
     def wake_s(self) -> float:

@@ -15,6 +15,7 @@ from rlctl.core.campaign import (
     Action,
     Campaign,
     Cancel,
+    Command,
     Decision,
     Outcome,
     Start,
@@ -88,6 +89,7 @@ class Driver:
         """Couple them; ``wait`` is called in place of ``executor.wait``, with the same arguments."""
         require_campaign(campaign)
         self.campaign = campaign
+        self._follows = type(campaign).follow_up is not Campaign.follow_up
         self.executor = executor
         self.recorder = recorder
         self._wait = wait
@@ -205,28 +207,39 @@ class Driver:
             elif record.kind == "event" and self.campaign.outcome().ended:
                 self._settle(event_from_json(record.data))
             elif record.kind == "event":
-                self._fold(event_from_json(record.data))
+                self._fold(event_from_json(record.data), submit=False)
             elif record.kind == "machine":
                 data = record.data
-                self._fold_machine(record.time_s, Machine(data["nodes"], frozenset(data["down"]), data["paid"]))
+                machine = Machine(data["nodes"], frozenset(data["down"]), data["paid"])
+                self._fold_machine(record.time_s, machine, submit=False)
             elif record.kind == "time":
                 self.ledger.elapse(record.time_s)
                 if not self.campaign.outcome().ended:  # else an interrupt, while the last tasks were being stopped
                     self.campaign.on_time(record.time_s)
+                    self._follow_up(submit=False)
 
     def _apply(self, action: Action, *, submit: bool) -> None:
         self.decisions += 1
-        self.started = []
         box = self.campaign.action_space
         if isinstance(box, Box) and not isinstance(action, Mapping):
             # Of one type and within the bounds, whether the numbers come from a policy or from the journal.
             action = np.clip(np.asarray(action, box.dtype).reshape(box.shape), box.low, box.high)
         with asking("the campaign", f"apply() of decision {self.decisions - 1}"):
             commands = self.campaign.apply(action)
+        self.started = [command.spec.uid for command in commands if isinstance(command, Start)]
+        self._carry_out(commands, submit=submit)
+
+    def _follow_up(self, *, submit: bool) -> None:
+        """Carry out what follows from what has just happened."""
+        if self._follows:
+            with asking("the campaign", "follow_up()"):
+                commands = self.campaign.follow_up()
+            self._carry_out(commands, submit=submit)
+
+    def _carry_out(self, commands: Sequence[Command], *, submit: bool) -> None:
         for command in commands:
             self.commands[type(command).__name__.lower()] += 1
             if isinstance(command, Start):
-                self.started.append(command.spec.uid)
                 self._open[command.spec.uid] = command.spec
                 if submit:
                     self.executor.submit_task(command.spec)
@@ -246,7 +259,7 @@ class Driver:
             if self.campaign.outcome().ended:
                 self._settle(event)
             else:
-                self._fold(event)
+                self._fold(event, submit=True)
 
     def _settle(self, event: Event) -> None:
         """Book an event in the ledger; events after the end of the campaign do not reach it."""
@@ -256,11 +269,12 @@ class Driver:
         if event.state.final:
             self._open.pop(event.uid, None)
 
-    def _fold(self, event: Event) -> None:
+    def _fold(self, event: Event, *, submit: bool) -> None:
         self._settle(event)
         with asking("the campaign", "on_event()"):
             self.campaign.on_time(event.time_s)
             self.campaign.on_event(event)
+        self._follow_up(submit=submit)
 
     def _look_at_machine(self) -> bool:
         """Inform the campaign if nodes have come or gone."""
@@ -269,20 +283,22 @@ class Driver:
             return False
         now_s = self.executor.now()
         self._record("machine", now_s, {**machine._asdict(), "down": sorted(machine.down)})
-        self._fold_machine(now_s, machine)
+        self._fold_machine(now_s, machine, submit=True)
         return True
 
-    def _fold_machine(self, time_s: float, machine: Machine) -> None:
+    def _fold_machine(self, time_s: float, machine: Machine, *, submit: bool) -> None:
         self.ledger.elapse(time_s)
         self.ledger.nodes, self._machine = machine.paid, machine
         if not self.campaign.outcome().ended:
             self.campaign.on_time(time_s)
             self.campaign.on_machine(self._machine)
+            self._follow_up(submit=submit)
 
     def _time(self, time_s: float) -> None:
         self._record("time", time_s, {})
         self.ledger.elapse(time_s)
         self.campaign.on_time(time_s)
+        self._follow_up(submit=True)
 
     def _finish(self) -> None:
         """Cancel open tasks; the time until they have ended is part of the cost."""

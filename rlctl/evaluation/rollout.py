@@ -26,8 +26,8 @@ from rlctl.environments.campaign_env import Episode
 from rlctl.system import watchdog
 from rlctl.system.crash_report import remember_origin
 
-EVALUATION, TUNING, VALIDATION = 1, 2, 3
-"""Purposes of instances; each purpose has its own instances."""
+EVALUATION, TUNING, VALIDATION, JUDGEMENT = 1, 2, 3, 5
+"""Purposes of instances; each purpose has its own instances. 4 is in ``rlctl.evaluation.success_curves``."""
 
 TOGETHER = 128
 """Largest number of campaigns in step; twins run many campaigns several times as fast as one by one."""

@@ -1,4 +1,4 @@
-"""Records comparisons in the manifest of a saved policy."""
+"""Records comparisons and judgements in the manifest of a saved policy."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import datetime
 import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlctl.bundle import saved_policy
-from rlctl.bundle.manifest import MAX_SCORES, as_data, to_bytes, validate
+from rlctl.bundle.manifest import MAX_SCORES, Judgement, as_data, to_bytes, validate
 from rlctl.bundle.network import NumpyPolicy
 from rlctl.core.errors import PolicyError
 from rlctl.core.policy import Policy
@@ -39,22 +39,35 @@ def record(saved: NumpyPolicy, name: str, comparison: Mapping[str, Any], config_
         saved: from ``recordable``; PolicyError if its folder now contains another policy, or cannot be written.
         name: name of the policy in the comparison.
     """
+    score = {"date": now(), "policy": name, "config_hash": config_hash, **comparison}
+    _rewrite(saved, "scores", lambda data: {"scores": [*data["scores"], score]})
+
+
+def record_judgement(saved: NumpyPolicy, judgement: Judgement) -> None:
+    """Write a judgement into the manifest, atomically, in place of an earlier one; errors are as in ``record``."""
+    _rewrite(saved, "judgement", lambda _: {"judgement": judgement.model_dump(mode="json")})
+
+
+def now() -> str:
+    """The date, UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _rewrite(saved: NumpyPolicy, what: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
     folder = saved.folder
     assert folder is not None
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)  # two comparisons may end at the same time
-        now = saved_policy.load(folder)
-        if now.digest != saved.digest:
+        found = saved_policy.load(folder)
+        if found.digest != saved.digest:
             raise PolicyError(f"{folder}: replaced since the comparison began; nothing was recorded")
-        date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        score = {"date": date, "policy": name, "config_hash": config_hash, **comparison}
-        data = as_data(now.manifest)
-        data["scores"] = [*data["scores"], score]
+        data = as_data(found.manifest)
+        data |= change(data)
         _replace(handle, to_bytes(as_data(validate(data, folder / saved_policy.MANIFEST))), folder)
     except OSError as error:
         raise PolicyError(
-            f"{folder}: the scores cannot be written ({error.strerror}); the policy is as it was"
+            f"{folder}: the {what} cannot be written ({error.strerror}); the policy is as it was"
         ) from None
     finally:
         os.close(handle)
@@ -63,7 +76,7 @@ def record(saved: NumpyPolicy, name: str, comparison: Mapping[str, Any], config_
 def _replace(handle: int, manifest: bytes, folder: Path) -> None:
     """Replace the manifest atomically."""
     if len(manifest) > saved_policy.MAX_MANIFEST:
-        raise PolicyError(f"{folder}: the manifest is full; no scores were recorded")
+        raise PolicyError(f"{folder}: the manifest is full; nothing was recorded")
     new = f".{saved_policy.MANIFEST}.new"
     _remove(handle, new)  # left by a killed process
     try:

@@ -14,7 +14,6 @@ from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, ContractError, Key, LaunchError, PolicyError, RequestError, brief
 from rlctl.core.plugin_calls import asking
 from rlctl.core.policy import Policy
-from rlctl.core.random_policy import RANDOM
 from rlctl.core.task import TaskSpec
 from rlctl.environments.reward_env import Game, collective, rewarded
 from rlctl.plugins.entry_points import CAMPAIGNS, load
@@ -165,17 +164,6 @@ def load_fallback(config: Config, factory: CampaignFactory) -> Policy | None:
         raise ConfigError(str(error), key) from error
     check_policy(config, factory, policy, key)
     return policy
-
-
-def default_policy(config: Config, factory: CampaignFactory) -> str:
-    """Name of the policy that steers where none is named."""
-    name = factory.default_policy
-    if name is None:
-        choices = sorted({*config.policies, RANDOM})
-        raise ConfigError(
-            f"campaign {factory.name} has no default policy: name one with --policy, e.g. {', '.join(choices)}"
-        )
-    return name
 
 
 def check_policy(config: Config, factory: CampaignFactory, policy: Policy, key: Key | None = None) -> None:

@@ -71,7 +71,7 @@ class Rule:
         try:
             rule = self._registered.found(**parameters)
         except (TypeError, ValueError, OverflowError) as error:
-            if unknown is None:
+            if unknown is None or not isinstance(error, TypeError):  # of a parameter that is there
                 raise ConfigError(f"rule {self.name}: {error}", ("parameters",)) from error
             hint = did_you_mean(unknown, self.SPACE)
             raise ConfigError(

@@ -58,6 +58,7 @@ def steer(
     resume: bool = False,
     boot_s: float = 0.0,
     source: str | None = None,
+    choice: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     begun: Callable[[Path], None] | None = None,
 ) -> Summary:
@@ -71,6 +72,8 @@ def steer(
         resume: resume the campaign in ``run``; otherwise ``run`` must not exist or be empty.
         boot_s: seconds of the allocation that this process has used so far; they are charged.
         source: argument of ``load_policy`` for this policy, recorded in the journal.
+        choice: why it was chosen where none was named (``policy_reason``), and the rule that it is if ``config`` was
+            given that (``policy_rule``); recorded too.
         progress: receives the progress; None: not shown.
         begun: receives the run folder once it is made, or found.
 
@@ -99,7 +102,7 @@ def steer(
     executors = executor_factory(config.executor.name, executor_options(config))
     executors.check(config.machine.capacity())  # before the run folder is made
     if not resume:
-        again = {"policy_source": source, "game_hash": digest(_game(config))}
+        again = {"policy_source": source, **(choice or {}), "game_hash": digest(_game(config))}
         _create(run, config, factory, {**identity, **again})
     else:
         require_journal(run)
@@ -264,6 +267,7 @@ class _Loop:
             core_seconds={purpose.value: seconds for purpose, seconds in uses.cores.items()},
             gpu_seconds={purpose.value: seconds for purpose, seconds in uses.gpus.items()},
             found={} if table is None else plain(table.found()),
+            policy_reason=str(self._journal.header.get("policy_reason", "")),
         )
         self._journal.append("ended", self._executor.now(), summary.to_json())
         return summary

@@ -54,11 +54,13 @@ class DryRun:
 
     Attributes:
         full: whether they end since nothing more can be decided before something has happened.
+        policy_reason: why this policy was chosen; empty: it was named.
     """
 
     policy: str
     decisions: Sequence[PlannedDecision]
     full: bool
+    policy_reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """For JSON."""
@@ -78,7 +80,8 @@ class DryRun:
             }
             for decision in self.decisions
         ]
-        return {"policy": self.policy, "decisions": decisions, "full": self.full}
+        named = {"policy": self.policy, "policy_reason": self.policy_reason}
+        return {**named, "decisions": decisions, "full": self.full}
 
     def to_text(self) -> str:
         """For people."""

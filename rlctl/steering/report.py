@@ -278,7 +278,7 @@ def _versions(run: RunFolder) -> list[tuple[str, str]]:
     facts = [
         ("campaign", f"{header.get('campaign')}, version {header.get('campaign_version')}"),
         ("instance", str(header.get("instance"))),
-        ("policy", str(header.get("policy"))),
+        ("policy", str(header.get("policy_reason") or header.get("policy"))),
         ("policy from", str(header.get("policy_source") or "given from Python")),
         ("seed", str(header.get("seed"))),
         ("configuration", f"SHA-256 {header.get('config_hash')}"),

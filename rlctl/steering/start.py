@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from rlctl.config.schema import Config
+from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.policy import Policy
 from rlctl.monitoring.progress import Progress
@@ -14,24 +16,47 @@ from rlctl.plugins import preflight
 from rlctl.plugins.registry import load_policy
 from rlctl.steering import control
 from rlctl.steering.dry_run import DryRun, dry_run
+from rlctl.steering.policy_choice import choose, with_rule
 from rlctl.steering.run_names import new_run, recorded_start, unfinished_run
 from rlctl.steering.summary import Summary
 from rlctl.system.files import require_folder, storage_errors
 from rlctl.system.watchdog import watching
 
 
-def show(config: Config, policy: str | Policy | None, instance: int | None) -> DryRun:
+def show(
+    config: Config, policy: str | Policy | None, instance: int | None, chosen: Callable[[str], None] | None = None
+) -> DryRun:
     """See ``rlctl.api.dry_run``."""
     with config.source.located():
-        factory, decider, _ = _checked(config, policy, resume=False)
+        factory = preflight.check_campaign(config, real=True)
+        config, policy, why = _chosen(config, factory, policy, {}, chosen)
+        decider, _ = _checked(config, factory, policy, resume=False)
         with watching(config.steer.decision_timeout_s, control.TIMEOUT):
-            return dry_run(config, factory, decider, instance or 0)
+            planned = dry_run(config, factory, decider, instance or 0)
+        return replace(planned, policy_reason=why.get("policy_reason", ""))
 
 
-def _checked(config: Config, policy: str | Policy | None, resume: bool) -> tuple[CampaignFactory, Policy, str | None]:
-    """The campaign, its policy, and where that is from; None: it is given."""
-    factory = preflight.check_campaign(config, real=True)
-    policy = policy or preflight.default_policy(config, factory)
+def _chosen(
+    config: Config,
+    factory: CampaignFactory,
+    policy: str | Policy | None,
+    recorded: Mapping[str, Any],
+    chosen: Callable[[str], None] | None,
+) -> tuple[Config, str | Policy, dict[str, Any]]:
+    """The configuration with the policy, the policy, and what the journal says of how it was chosen."""
+    if recorded.get("policy_rule"):
+        config = with_rule(config, str(recorded["policy"]), RuleEntry(**recorded["policy_rule"]))
+    if policy or recorded.get("policy_source"):
+        return config, policy or str(recorded["policy_source"]), {}
+    choice = choose(config, factory)
+    if chosen is not None:
+        chosen(choice.reason)
+    rule = {} if choice.rule is None else {"policy_rule": choice.rule.model_dump(mode="json")}
+    return with_rule(config, choice.name, choice.rule), choice.name, {"policy_reason": choice.reason, **rule}
+
+
+def _checked(config: Config, factory: CampaignFactory, policy: str | Policy, resume: bool) -> tuple[Policy, str | None]:
+    """The policy, and where it is from; None: it is given."""
     decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
     if source is not None and source not in config.policies and Path(source).exists():
         source = str(Path(source).absolute())
@@ -39,7 +64,7 @@ def _checked(config: Config, policy: str | Policy | None, resume: bool) -> tuple
         preflight.check_policy(config, factory, decider)
         if factory.runs_programs and not resume:
             preflight.check_programs(config, factory)
-    return factory, decider, source
+    return decider, source
 
 
 def start(
@@ -52,12 +77,15 @@ def start(
     boot_s: float,
     progress: Progress | None,
     begun: Callable[[Path], None] | None,
+    chosen: Callable[[str], None] | None,
 ) -> Summary:
     """See ``rlctl.steer``."""
     with config.source.located():
         folder = Path(run) if run is not None else unfinished_run(config) if resume else None
         recorded = recorded_start(folder) if resume and folder is not None else {}
-        _, decider, source = _checked(config, policy or recorded.get("policy_source"), resume)
+        factory = preflight.check_campaign(config, real=True)
+        config, policy, why = _chosen(config, factory, policy, recorded, chosen)
+        decider, source = _checked(config, factory, policy, resume)
         if folder is not None:
             require_folder(folder)
         made = new_run(config) if folder is None else None
@@ -73,6 +101,7 @@ def start(
                     resume=resume,
                     boot_s=boot_s,
                     source=source,
+                    choice=why,
                     progress=progress,
                     begun=begun,
                 )

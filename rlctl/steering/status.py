@@ -69,6 +69,7 @@ class CampaignStatus:
         unattended: number of programs that still run on this machine although their controller has died.
         lease_s: remaining lease of these programs.
         found: the best evaluations; None: the campaign has no table of evaluations, or is not installed.
+        policy_reason: why this policy was chosen; empty: it was named.
     """
 
     run: str
@@ -99,6 +100,7 @@ class CampaignStatus:
     unattended: int = 0
     lease_s: float = 0.0
     found: Found | None = None
+    policy_reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The status for JSON."""
@@ -138,6 +140,7 @@ class CampaignStatus:
         facts = [
             ("run", self.run),
             ("campaign", f"{self.campaign}, instance {self.instance}, steered by {self.policy}"),
+            *([("policy", self.policy_reason)] if self.policy_reason else []),
             ("state", state),
             *self._unattended(),
             ("goal", f"{reached} after {format_count(self.decisions, 'decision')}"),
@@ -319,6 +322,7 @@ def _status(run: RunFolder, steering: Controller, found: Found | None) -> Campai
         unattended=programs,
         lease_s=lease_s,
         found=found,
+        policy_reason=str(run.header.get("policy_reason", "")),
     )
 
 

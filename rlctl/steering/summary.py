@@ -15,8 +15,9 @@ from rlctl.core.records import Record
 from rlctl.core.task import event_from_json
 from rlctl.steering.evaluation_table import Found
 
-SCHEMA = 3
-"""Schema 2 added ``core_seconds`` and ``gpu_seconds``, schema 3 ``found`` and ``reason``; earlier files have none."""
+SCHEMA = 4
+"""Schema 2 added ``core_seconds`` and ``gpu_seconds``, schema 3 ``found`` and ``reason``, schema 4 ``policy_reason``;
+earlier files have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Summary:
 
     Attributes:
         policy: name of the steering policy.
+        policy_reason: why it was chosen; empty: it was named.
         reached: whether the goal was reached within the allocation.
         node_seconds: allocated from the first start of the controller to the end of the last task.
         utilisation: share of the allocated core-seconds that tasks held.
@@ -57,6 +59,7 @@ class Summary:
     gpu_seconds: Mapping[str, float] = field(default_factory=dict)
     found: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
+    policy_reason: str = ""
     schema: int = SCHEMA
 
     @classmethod

@@ -107,6 +107,12 @@ class _CheckedCampaign(Campaign):
             raise ContractError(f"wake_s is {wake_s!r}, it should be a number of seconds, or infinite")
         return float(wake_s)
 
+    def follow_up(self) -> Sequence[Command]:
+        commands = call("follow_up()", self.campaign.follow_up)
+        for command in commands:
+            self._check_command(command)
+        return commands
+
     def on_machine(self, machine: Machine) -> None:
         call(f"on_machine({machine})", self.campaign.on_machine, machine)
 

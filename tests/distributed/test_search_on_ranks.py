@@ -19,7 +19,13 @@ from rlctl.plugins.registry import configured_campaign, load_policy
 from rlctl.system.mpi import clean_environment
 
 CONFIG = ROOT / "configs" / "search.yaml"
-SMALL = ["train.decisions=256", "train.options.n_steps=32", "train.options.batch_size=64", "train.num_envs=4"]
+SMALL = [
+    "train.decisions=256",
+    "train.judgement_instances=0",
+    "train.options.n_steps=32",
+    "train.options.batch_size=64",
+    "train.num_envs=4",
+]
 
 
 @pytest.mark.parametrize("mode", ["asynchronous", "lockstep"])

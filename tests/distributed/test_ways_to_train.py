@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mpi_runner import mpiexec
 
+from rlctl.bundle.saved_policy import read_manifest
 from rlctl.distributed.launch.launcher import stale_shm
 from rlctl.steering.run_folder import WORK
 
@@ -34,7 +35,9 @@ train:
   decisions: 600
   checkpoint_decisions: 200
   validation_instances: 0
+  judgement_instances: 2
   options: {n_steps: 32, batch_size: 32, network: attention, attention: {width: 8}, residual: {rule: sjf}}
+policies: {sjf: {rule: sjf}}
 """
 FILMS = """
 schema: 1
@@ -52,6 +55,7 @@ machine: {nodes: 1, cores: 1}
 train:
   decisions: 24
   validation_instances: 0
+  judgement_instances: 0
   distributed: {simulations: executor, chunk_steps: 4, chunk_s: 2.0, discount_s: 1.0}
   options: {n_steps: 4, batch_size: 8, net_arch: [8]}
 """
@@ -117,9 +121,16 @@ def test_it_attends_on_ranks(tmp_path: Path, ranks: int, algorithm: str) -> None
     assert done.returncode == 0, done.stderr
     before = weights(tmp_path / "run" / "policy")
     assert before["attention.layer0.query.weight"].shape == (8, 8)
+    first = read_manifest(tmp_path / "run" / "policy")
+    assert first.judgement is not None
+    assert first.judgement.reason(algorithm) in done.stdout
     done = train(tmp_path, SETS, ranks, *sets, "--set=train.decisions=900", "--resume")
     assert done.returncode == 0, done.stderr
     after = weights(tmp_path / "run" / "policy")
+    judged, spent_s = read_manifest(tmp_path / "run" / "policy"), [(first.model_extra or {})["cpu_seconds"]]
+    assert judged.judgement is not None
+    spent_s.append((judged.model_extra or {})["cpu_seconds"])
+    assert 0.0 < spent_s[0] < spent_s[1]
     assert all(not np.array_equal(before[name], after[name]) for name in ("attention.score.weight", "attention.favour"))
 
 

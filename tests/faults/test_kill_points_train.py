@@ -29,6 +29,7 @@ train:
   decisions: {decisions}
   num_envs: 4
   checkpoint_decisions: 64
+  judgement_instances: 2
   options: {{n_steps: 16, n_epochs: 1, batch_size: 64, net_arch: [8]}}
 """
 TRAIN = ["train", "config.yaml", "--out", "run", "--json"]

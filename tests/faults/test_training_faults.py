@@ -42,6 +42,7 @@ train:
   decisions: {decisions}
   checkpoint_decisions: 400
   validation_instances: 0
+  judgement_instances: 0
   distributed:
     chunk_steps: 16
     chunk_s: 1.0
@@ -71,6 +72,7 @@ train:
   decisions: {decisions}
   checkpoint_decisions: 100
   validation_instances: 0
+  judgement_instances: 0
   distributed: {{ranks_per_env: 2, lease_s: 5.0}}
   options: {{n_steps: 16, batch_size: 32, net_arch: [16]}}
 """

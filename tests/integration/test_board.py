@@ -37,6 +37,7 @@ train:
   num_envs: 8
   checkpoint_decisions: 256
   validation_instances: 3
+  judgement_instances: 0
   options: {n_steps: 16, batch_size: 64, net_arch: [16], ent_coef: 0.01}
 policies:
   wide: {rule: lpt, parameters: {efficiency: 0.05, most: 1.0}}

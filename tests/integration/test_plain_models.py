@@ -190,7 +190,8 @@ def test_a_campaigns_actor_alone_is_plain_too(
 ) -> None:
     attends = options.get("network") == "attention"
     section = {key: value for key, value in SHORT.items() if not (attends and key == "net_arch")}
-    train = {"algorithm": algorithm, "decisions": 64, "num_envs": 2, "validation_instances": 0}
+    train = {"algorithm": algorithm, "decisions": 64, "num_envs": 2}
+    train |= {"validation_instances": 0, "judgement_instances": 0}
     data = {"schema": 1, "seed": 1, "campaign": campaign, "machine": {"nodes": 8, "cores": 1}}
     config = Config.model_validate({**data, "train": {**train, "options": section | options}})
     folder = rlctl.train(config, tmp_path / "run")

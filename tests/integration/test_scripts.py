@@ -31,7 +31,9 @@ SMALL = {
 )
 def test_each_campaign_is_trained_and_compared(tmp_path: Path, name: str, other: str) -> None:
     config = ROOT / "configs" / f"{name}.yaml"
-    trained = script("train", config, tmp_path / "run", *SMALL[name], "train.validation_instances=0")
+    trained = script(
+        "train", config, tmp_path / "run", *SMALL[name], "train.validation_instances=0", "train.judgement_instances=0"
+    )
     assert trained.returncode == 0, trained.stderr
     policy = Path(trained.stdout.strip())
     assert (policy / "manifest.json").exists()

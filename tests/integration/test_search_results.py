@@ -227,4 +227,5 @@ def test_wrong_requests_of_steer_are_one_line_and_leave_nothing(tmp_path: Path) 
     assert not list((tmp_path / "runs").glob("*"))
     (tmp_path / "ensemble.yaml").write_text("schema: 1\nseed: 1\ncampaign: {name: ensemble}\nmachine: {cores: 2}\n")
     told = rlctl(tmp_path, "steer", "ensemble.yaml", code=2).stderr
-    assert "campaign ensemble has no default policy: name one with --policy, e.g. random" in told
+    assert "campaign ensemble has no default policy, and no saved policy" in told
+    assert told.strip().endswith("name one with --policy, e.g. random")

@@ -329,7 +329,7 @@ def test_a_limit_on_file_sizes_while_training(tmp_path: Path) -> None:
     # Of the queue, which compiles nothing: only what the training writes can meet the limit.
     queue, out = CONFIGS / "ensemble_small.yaml", tmp_path / "out"
     small = ["train.num_envs=2", "train.decisions=64", "train.options.n_steps=16", "train.options.batch_size=16"]
-    small.append("train.validation_instances=0")
+    small += ["train.validation_instances=0", "train.judgement_instances=0"]
     sets = [part for one in small for part in ("--set", one)]
 
     def limit() -> None:

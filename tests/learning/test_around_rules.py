@@ -25,7 +25,8 @@ def test_training_around_a_rule_starts_as_the_rule_and_is_saved_with_it(tmp_path
     experiment = tmp_path / "experiment.yaml"
     experiment.write_text(
         "{schema: 1, seed: 1, campaign: {name: block_copolymer, options: {films: 1, allocation_s: 15.0}},\n"
-        " train: {decisions: 64, num_envs: 16, options: {n_steps: 16, n_epochs: 1, learning_rate: 1.0e-6,\n"
+        " train: {decisions: 64, judgement_instances: 0, num_envs: 16,\n"
+        "  options: {n_steps: 16, n_epochs: 1, learning_rate: 1.0e-6,\n"
         "   residual: {rule: linear, parameters: {start: 1.6}}}}}\n"
     )
     config = load_config(experiment)
@@ -47,6 +48,7 @@ def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algo
     settings = [
         f"train.algorithm={algorithm}",
         "train.decisions=512",
+        "train.judgement_instances=0",
         "train.num_envs=8",
         "train.options.n_steps=32",
         "train.options.batch_size=64",

@@ -47,6 +47,7 @@ def test_it_leaves_a_poor_rule_behind(tmp_path: Path, algorithm: str) -> None:
         "machine.nodes=8",
         f"train.algorithm={algorithm}",
         "train.decisions=16384",
+        "train.judgement_instances=0",
         "train.num_envs=32",
         "train.seed=1",
         "train.options.n_steps=32",

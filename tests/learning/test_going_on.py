@@ -24,6 +24,7 @@ train:
   decisions: 256
   num_envs: 8
   validation_instances: 0
+  judgement_instances: 0
   options: {n_steps: 16, batch_size: 64, net_arch: [16]}
 policies:
   largest: {rule: lpt}

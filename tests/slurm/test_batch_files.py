@@ -95,7 +95,7 @@ def test_annealing_goes_on_in_a_second_job_and_comes_to_its_end(
 @pytest.mark.slurm
 def test_training_goes_on_in_a_second_job_and_comes_to_its_end(bed: Bed, free: None, tmp_path: Path) -> None:
     experiment = yaml.safe_load((ROOT / "configs" / "ensemble_small.yaml").read_text())
-    experiment["train"] |= {"decisions": 40_000, "validation_instances": 0}
+    experiment["train"] |= {"decisions": 40_000, "validation_instances": 0, "judgement_instances": 0}
     experiment["policies"] = {}
     config, run = tmp_path / "queue.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(experiment))

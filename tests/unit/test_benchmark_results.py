@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 
 from rlctl.benchmark import result_rows as rows
+from rlctl.benchmark.families import corrected, write_all
 from rlctl.benchmark.family import PORTFOLIO
-from rlctl.benchmark.judge import corrected, write_all
 from rlctl.benchmark.measures import Estimate
 from rlctl.benchmark.result_rows import FamilyResults, Row, read_results, row
 from rlctl.benchmark.results_page import TABLES, summary_table, with_tables

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from rlctl.core.campaign import Action, Decision
 
 Space = Mapping[str, tuple[Any, ...]]
@@ -30,6 +32,8 @@ class EnsembleView(Protocol):
     free_gpus: int
     total_gpus: int
     may_wait: bool
+    names_next: bool
+    queue: Any
     unit_s: float
 
     def order(self, name: str, task: Any) -> float:
@@ -76,8 +80,8 @@ class EnsembleRule:
     """
 
     name: str
-    ORDER: ClassVar[str]
-    """The score, as the campaign names it; see ``EnsembleView.order``."""
+    ORDER: ClassVar[str] = ""
+    """The score, as the campaign names it; see ``EnsembleView.order``. Rules without one override ``score``."""
     SPACE: ClassVar[Space] = SPACE
 
     def __init__(
@@ -131,6 +135,8 @@ class EnsembleRule:
 
     def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first task that fits, in order; tasks that are alike fit alike, so that one of them tells of all."""
+        if state.queue is not None:
+            return self.choose_rigid(state)
         best: tuple[float, Any, Any] | None = None
         for group in state.alike.values():
             one = next(iter(group.values()))
@@ -144,6 +150,20 @@ class EnsembleRule:
         if best is None or best[2] is None:
             return self.rest(state)
         return start(best[1], best[2])
+
+    def scores(self, state: EnsembleView) -> Any:
+        """Of all rigid jobs that wait, in order of arrival; the highest starts first."""
+        if self.ORDER:
+            return state.queue.scores(self.ORDER, state.now_s)
+        return np.array([self.score(state, task) for task in state.queue.tasks])
+
+    def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
+        """Of rigid jobs the next one; where a decision starts one at once, the first that fits."""
+        fits = None if state.names_next or not self.backfill else state.free_cores
+        task = state.queue.best(self.scores(state), fits)
+        if task is None or not (state.names_next or state.fits(task, task.shapes[0])):
+            return self.rest(state)
+        return start(task, task.shapes[0])
 
     def rest(self, state: EnsembleView) -> Mapping[str, Any]:
         """Wait; if nothing would happen then, start what fits, as wide as it can be."""
@@ -257,49 +277,6 @@ class Tetris(EnsembleRule):
         cores = shape.ranks / state.total_cores * state.free_cores / state.total_cores
         gpus = shape.ranks * shape.gpu / max(1, state.total_gpus) * state.free_gpus / max(1, state.total_gpus)
         return float(cores + gpus - self.short * task.work_left_s / max(self._largest_s, 1e-9))
-
-
-class Easy(EnsembleRule):
-    """First come, first served, and others where they do not delay the first (EASY backfilling, Lifka 1995).
-
-    Walltimes are the estimates; the expected ends of running tasks say when the first one can start.
-    """
-
-    name = "easy"
-    ORDER = "fifo"
-    SPACE: ClassVar[Space] = {key: SPACE[key] for key in ("efficiency", "most", "part", "patience")}
-
-    def __init__(self, efficiency: float = 0.4, most: float = 0.5, part: float = 8.0, patience: float = 4.0) -> None:
-        super().__init__(efficiency, most, part, patience, 0)
-
-    def choose(self, state: EnsembleView) -> Mapping[str, Any]:
-        """The first; where it does not fit, the next that ends before it could start, or leaves it enough."""
-        waiting = sorted(state.waiting.values(), key=lambda task: -self.score(state, task))
-        if not waiting:
-            return self.rest(state)
-        first, shape = waiting[0], self.wanted(state, waiting[0])[0]
-        if state.fits(first, shape):
-            return start(first, shape)
-        shadow_s, spare = _shadow(state, shape)
-        for task in waiting[1:]:
-            for other in self.wanted(state, task):
-                if not state.fits(task, other):
-                    continue
-                in_time = state.now_s + state.seconds(task, other) <= shadow_s
-                if in_time or (other.ranks <= spare and not (other.gpu and shape.gpu)):
-                    return start(task, other)
-        return self.rest(state)
-
-
-def _shadow(state: EnsembleView, shape: Any) -> tuple[float, int]:
-    """When a shape will fit, as far as is known, and the cores that will be left besides."""
-    cores, gpus = state.free_cores, state.free_gpus
-    for task in sorted(state.running.values(), key=lambda task: task.expected_s):
-        cores += task.shape.ranks
-        gpus += task.shape.ranks * task.shape.gpu
-        if cores >= shape.ranks and (not shape.gpu or gpus >= shape.ranks):
-            return max(task.expected_s, state.now_s), cores - shape.ranks
-    return float("inf"), 0
 
 
 class Malleable(EnsembleRule):

@@ -10,6 +10,7 @@ from enum import StrEnum
 from rlctl.core.task import TaskId
 from rlctl.executors.node_share import Allocation
 from rlctl_envs.ensemble.job_request import ONE, JobRequest, TaskShape
+from rlctl_envs.ensemble.orders import SCORES, Score
 
 
 class TaskPhase(StrEnum):
@@ -123,16 +124,15 @@ def lpt(task: ActiveTask, now_s: float) -> float:
     return task.work_left_s
 
 
-def wfp3(task: ActiveTask, now_s: float) -> float:
-    """``(wait / run)^3 ranks`` (Tang, Lan, Desai, Buettner 2009)."""
-    ratio = (now_s - task.arrived_s) / max(task.reference_s, 1e-9)
-    return ratio**3 * task.job.requested_ranks
+def _submitted(score: Score) -> Callable[[ActiveTask, float], float]:
+    """A score of what users submit."""
 
+    def of(task: ActiveTask, now_s: float) -> float:
+        job = task.job
+        run_s, submit_s = max(task.reference_s, 1e-9), job.submit_s or task.arrived_s
+        return float(score(now_s - task.arrived_s, run_s, job.requested_ranks, submit_s))
 
-def f1(task: ActiveTask, now_s: float) -> float:
-    """``log10(run) ranks + 870 log10(arrival)``, smallest first (Carastan-Santos and de Camargo 2017)."""
-    run = math.log10(max(task.reference_s, 1.0)) * task.job.requested_ranks
-    return -(run + 870.0 * math.log10(max(task.arrived_s, 1.0)))
+    return of
 
 
 def due(task: ActiveTask, now_s: float) -> float:
@@ -149,9 +149,8 @@ ORDERS: Mapping[str, Callable[[ActiveTask, float], float]] = {
     "fifo": fifo,
     "sjf": sjf,
     "lpt": lpt,
-    "wfp3": wfp3,
-    "f1": f1,
     "due": due,
     "critical": critical,
+    **{name: _submitted(score) for name, score in SCORES.items() if name not in ("fifo", "sjf")},
 }
 """The scores by name."""

@@ -25,11 +25,12 @@ from rlctl.core.campaign import (
 )
 from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.task import Event, TaskId, TaskSpec, TaskState
+from rlctl_envs.ensemble import features, rigid_features
 from rlctl_envs.ensemble.active_task import ActiveTask, TaskPhase
 from rlctl_envs.ensemble.choices import WAITING, Choice, ChoiceKind, shortlist
-from rlctl_envs.ensemble.features import CHOICE, GLOBALS, layout, observe
 from rlctl_envs.ensemble.job_request import JobRequest, TaskShape
 from rlctl_envs.ensemble.lifecycle import TaskLifecycle
+from rlctl_envs.ensemble.next_job import NextJob
 from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.state import EnsembleState, TrueDuration
 
@@ -54,6 +55,7 @@ class EnsembleCampaign(Campaign):
             or says nothing of it.
         truth: what tasks really take, for rules that are there for comparison; None: hidden.
         scoring: which nodes tasks go to, as the executor has it.
+        runs_s: what each job really takes, where slowdowns are over that.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class EnsembleCampaign(Campaign):
         specify: Specify,
         truth: TrueDuration | None = None,
         scoring: Scoring | None = None,
+        runs_s: Sequence[float] | None = None,
     ) -> None:
         self.options = options
         window = options.objective.window_s
         self.deadline_s = options.allocation_s if window is None else min(options.allocation_s, window[1])
-        self.layout = layout(options)
+        self.layout = self._layout = (rigid_features if options.rigid else features).layout(options)
+        self._prior = self._layout.once + (self._layout.prior or 0)
         self.action_space = gymnasium.spaces.Discrete(options.slots)
         self.observation_space = gymnasium.spaces.Box(-5.0, 5.0, (self.layout.length,), np.float32)
         self.masked = 0
@@ -76,6 +80,7 @@ class EnsembleCampaign(Campaign):
         self._specify = specify
         self._truth = truth
         self._scoring = scoring
+        self._runs_s = runs_s
         self._decision: Decision | None = None
         self._choices: list[Choice | None] | None = None
         self._begin(Capacity(), [])
@@ -85,11 +90,15 @@ class EnsembleCampaign(Campaign):
     def begin(self, capacity: Capacity) -> None:
         """Take the machine's capacity, and let the first tasks arrive."""
         self._begin(capacity, self._jobs)
-        self.tasks.arrivals()
+        (self.tasks.arrivals if self._next is None else self._next.follow_up)()
 
     def _begin(self, capacity: Capacity, jobs: Sequence[JobRequest]) -> None:
+        rigid = self.options.rigid
         self.state = EnsembleState(self.options, capacity, self._truth, self._scoring)
-        self.tasks = TaskLifecycle(self.options, jobs, self.state)
+        self.tasks = TaskLifecycle(self.options, jobs, self.state, self._runs_s)
+        self._next: NextJob | None = None
+        if rigid in ("next", "next_backfilled"):
+            self._next = NextJob(self.tasks, self.state, self._start, rigid == "next_backfilled")
         self.reward_scale = self.tasks.account.scale
 
     def on_time(self, time_s: float) -> None:
@@ -97,7 +106,12 @@ class EnsembleCampaign(Campaign):
         if time_s > self.state.now_s:
             self.state.now_s = time_s
             self.tasks.account.elapse(time_s)
-        self.tasks.arrivals()
+        if self._next is None:
+            self.tasks.arrivals()
+
+    def follow_up(self) -> Sequence[Command]:
+        """Starts of rigid jobs that a decision before has committed, or that fit in before these."""
+        return () if self._next is None or self.outcome().ended else self._next.follow_up()
 
     @property
     def wake_s(self) -> float:
@@ -120,7 +134,7 @@ class EnsembleCampaign(Campaign):
         if event.progress is not None:
             self.tasks.progressed(task, event)
         elif event.result is not None:
-            self.tasks.ended(task, event)
+            (self.tasks if self._next is None else self._next).ended(task, event)
         elif event.state is TaskState.RUNNING:
             self.tasks.runs(task, event)
         elif event.state is TaskState.PREEMPTED and not task.resizing:
@@ -128,8 +142,9 @@ class EnsembleCampaign(Campaign):
 
     def decision(self) -> Decision | None:
         """The open decision, if something has happened and anything but waiting is possible."""
-        if self._decision is None and self.tasks.changed and not self.outcome().ended:
-            self.state.may_wait = bool(self.state.running or self.tasks.coming) or not self._whole()
+        if self._decision is None and (self.tasks.changed or self._next) and not self.outcome().ended:
+            more = bool(self.state.running or self.tasks.coming) or not self._whole()
+            self.state.may_wait = more and self._next is None
             if self._possible():
                 state = self.state
                 fields = {
@@ -163,6 +178,8 @@ class EnsembleCampaign(Campaign):
             return self._stop(choice.task)
         if choice.kind is ChoiceKind.RESIZE:
             return self._resize(choice.task, choice.shape)
+        if self._next is not None:
+            return self._next.commit(choice.task) or [Wait()]
         return self._start(choice.task, choice.shape)
 
     def outcome(self) -> Outcome:
@@ -201,7 +218,9 @@ class EnsembleCampaign(Campaign):
         state = self.state
         if self.tasks.again:
             return False  # it is the executor's first in the queue: nothing may overtake it
-        if state.free_cores > 0 and next(state.startable(), None) is not None:
+        if self._next is not None:
+            return self._next.due
+        if state.startable_now:
             return True
         task = state.reported
         if task is not None and task.settled and (self.options.stop or (self.options.resize and state.wider(task))):
@@ -217,7 +236,12 @@ class EnsembleCampaign(Campaign):
 
     def _observe(self) -> tuple[NDArray[np.float32], Mask]:
         choices = self._offered()
-        return observe(self.state, choices, self._goal_left()), _mask(choices)
+        return self._features(choices), _mask(choices)
+
+    def _features(self, choices: Sequence[Choice | None]) -> NDArray[np.float32]:
+        if self.options.rigid is not None:
+            return rigid_features.observe(self.state, choices)
+        return features.observe(self.state, choices, self._goal_left())
 
     def _residual_choices(self, proposal: Mapping[str, Any]) -> ResidualChoices:
         """The same choices, with the rule's own among them and marked."""
@@ -231,8 +255,8 @@ class EnsembleCampaign(Campaign):
         else:  # in place of the last start
             index = len(choices) - 1 if None not in choices[1:] else 1 + choices[1:].index(None)
             choices[index] = wanted
-            observation, mask = observe(self.state, choices, self._goal_left()), _mask(choices)
-        observation[GLOBALS + (index + 1) * CHOICE - 1] = 1.0
+            observation, mask = self._features(choices), _mask(choices)
+        observation[self._prior + index * self._layout.sets[0][1]] = 1.0
 
         def named(indices: NDArray[np.int64]) -> Mapping[str, Any]:
             index = int(indices[0])
@@ -248,6 +272,9 @@ class EnsembleCampaign(Campaign):
     def _default(self) -> Choice:
         if self.state.may_wait:
             return WAITING
+        if self._next is not None:
+            task = next(iter(self.state.waiting.values()))
+            return Choice(ChoiceKind.START, task, task.shapes[0])
         for group in self.state.startable():
             task = next(iter(group.values()))
             return Choice(ChoiceKind.START, task, self.state.fitting(task)[0])
@@ -271,6 +298,10 @@ class EnsembleCampaign(Campaign):
         shape = TaskShape(int(named.get("ranks", 1)), bool(named.get("gpu", False)))
         if "start" in named:
             task = state.waiting.get(named["start"])
+            if task is not None and state.queue is not None:
+                shape = task.shapes[0]
+            if task is not None and self._next is not None:
+                return Choice(ChoiceKind.START, task, shape)
             fits = task is not None and shape in task.shapes and state.fits(task, shape)
             return Choice(ChoiceKind.START, task, shape) if fits else None
         task = state.running.get(named.get("resize", -1))

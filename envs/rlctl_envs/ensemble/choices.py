@@ -11,7 +11,9 @@ from operator import attrgetter
 from typing import Any
 
 from rlctl_envs.ensemble.active_task import ActiveTask
+from rlctl_envs.ensemble.job_queue import JobQueue
 from rlctl_envs.ensemble.job_request import ONE, TaskShape
+from rlctl_envs.ensemble.orders import SCORES
 from rlctl_envs.ensemble.state import EnsembleState
 
 MANY = 64
@@ -19,6 +21,8 @@ MANY = 64
 
 SHORTLISTS = ("fifo", "sjf", "lpt", "wfp3", "f1", "due", "critical")
 """Orders whose first tasks are offered."""
+RIGID_ORDERS = tuple(SCORES)
+"""The same for rigid jobs."""
 
 
 class ChoiceKind(IntEnum):
@@ -36,7 +40,8 @@ class Choice:
 
     Attributes:
         task: None for waiting.
-        first: for each of ``SHORTLISTS``, whether the task is the first of those that may start.
+        first: for each of ``SHORTLISTS``, or ``RIGID_ORDERS``, whether the task is the first of those that may start;
+            empty for rigid jobs that are the first of none.
     """
 
     kind: ChoiceKind
@@ -62,11 +67,32 @@ def shortlist(state: EnsembleState) -> list[Choice | None]:
     """As many as ``options.slots``, None where there is none: waiting, then stops and changes of size, then starts."""
     options = state.options
     found: list[Choice | None] = [WAITING if state.may_wait else None]
+    if state.queue is not None:
+        found += _rigid_starts(state, state.queue, options.slots - 1)
+        return found + [None] * (options.slots - len(found))
     control = _controls(state)[: options.control_slots]
     found += control
     found += [None] * (options.control_slots - len(control))
     found += _starts(state, options.slots - len(found))
     return found + [None] * (options.slots - len(found))
+
+
+def _rigid_starts(state: EnsembleState, queue: JobQueue, room: int) -> list[Choice]:
+    """The first job by each order, then the oldest ones; only of those that fit, unless a decision names the next."""
+    most = None if state.names_next else state.free_cores
+    firsts = [queue.best(queue.scores(name, state.now_s), most) for name in RIGID_ORDERS]
+    flags: dict[int, tuple[bool, ...]] = {}
+    found: list[ActiveTask] = []
+    for task in firsts:
+        if task is not None and task.job.number not in flags:
+            flags[task.job.number] = tuple(other is task for other in firsts)
+            found.append(task)
+    for task in queue.tasks:
+        if len(found) >= room:
+            break
+        if task.job.number not in flags and (most is None or task.job.requested_ranks <= most):
+            found.append(task)
+    return [Choice(ChoiceKind.START, task, task.shapes[0], flags.get(task.job.number, ())) for task in found[:room]]
 
 
 def _controls(state: EnsembleState) -> list[Choice]:

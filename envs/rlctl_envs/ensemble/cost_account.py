@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 
 from rlctl_envs.ensemble.active_task import ActiveTask
@@ -22,6 +23,7 @@ class CostAccount:
     Args:
         areas: node-seconds that each task of the workload, by number, is thought to need at best.
         gpu_s: GPU-seconds likewise, on as few GPUs as can be.
+        bounds_s: what the slowdown of each is over.
 
     Attributes:
         successes: tasks that are done and worth having, within the window if there is one.
@@ -33,8 +35,16 @@ class CostAccount:
         full_s: of it, while that share was at least ``FULL``.
     """
 
-    def __init__(self, objective: Objective, state: EnsembleState, areas: list[float], gpu_s: list[float]) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        state: EnsembleState,
+        areas: list[float],
+        gpu_s: list[float],
+        bounds_s: Sequence[float],
+    ) -> None:
         self._objective, self._state, self._areas = objective, state, areas
+        self._bounds_s = bounds_s
         self.paid_nodes = state.capacity.nodes
         self._at_s = 0.0
         self._sum = 0.0
@@ -87,7 +97,7 @@ class CostAccount:
 
     def arrived(self, task: ActiveTask) -> None:
         """Begin to charge the slowdown of a task."""
-        self._rate += 1.0 / max(task.reference_s, self._objective.bound_s)
+        self._rate += 1.0 / self._bounds_s[task.job.number]
 
     def queued(self, task: ActiveTask) -> None:
         """Add a task to the waiting work."""
@@ -115,7 +125,7 @@ class CostAccount:
 
     def ended(self, task: ActiveTask, now_s: float) -> None:
         """Cease to charge a task, and count its success."""
-        bound_s = max(task.reference_s, self._objective.bound_s)
+        bound_s = self._bounds_s[task.job.number]
         self._rate -= 1.0 / bound_s
         window = self._objective.window_s
         if window is None or window[0] <= now_s <= window[1]:

@@ -44,9 +44,9 @@ class Ensemble(CampaignFactory):
         if self.options.workload.file is not None:
             with key_prefix(("campaign", "options", "workload")):
                 try:
-                    self.options.workload.jobs()
+                    self.options.workload.jobs(self.options.rigid is not None)
                 except ConfigError as error:
-                    raise ConfigError(error.problem, ("file",)) from error
+                    raise ConfigError(error.problem, error.key or ("file",)) from error
         place, key = self.options.placement, ("campaign", "options", "placement")
         self.scoring = None if place is None else make_placement(place, key)
         self._key = self.options.model_dump_json()
@@ -82,9 +82,11 @@ class Ensemble(CampaignFactory):
         def truth(number: int, shape: TaskShape) -> float:
             return workload.duration_s(number, shape.ranks, shape.gpu)
 
-        return EnsembleCampaign(
-            self.options, workload.jobs, self._spec, truth if self.options.clairvoyant else None, self.scoring
-        )
+        runs_s = None
+        if self.options.objective.slowdown_over == "run":
+            runs_s = [workload.duration_s(job.number, job.requested_ranks) for job in workload.jobs]
+        known = truth if self.options.clairvoyant else None
+        return EnsembleCampaign(self.options, workload.jobs, self._spec, known, self.scoring, runs_s)
 
     def workload(self, seed: int) -> Workload:
         """All that is drawn for instance ``seed``, hidden parameters included."""

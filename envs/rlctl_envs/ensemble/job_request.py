@@ -43,6 +43,7 @@ class JobRequest:
         arrives: when it arrives: at the beginning (0), or after so many seconds (``offered`` is 0), or when the machine
             could have done so much work (``offered``, seconds of one rank).
         due: its deadline, as a multiple of its estimated time on ``requested_ranks``; 0: none.
+        submit_s: when it was submitted on the clock of the log that it is of; 0 elsewhere.
     """
 
     number: int
@@ -59,6 +60,7 @@ class JobRequest:
     arrives: float = 0.0
     offered: float = 0.0
     due: float = 0.0
+    submit_s: float = 0.0
 
     def need(self, shape: TaskShape) -> Resources:
         """Resources that it occupies on a shape."""

@@ -14,6 +14,7 @@ from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.program.hidden_parameters import WORTH
 from rlctl_envs.ensemble.scaling_estimate import ScalingEstimate
 from rlctl_envs.ensemble.state import EnsembleState
+from rlctl_envs.ensemble.workload_options import Range
 
 SOON = 1e-6
 """What is due within this share of the time that has passed is due now: clocks round."""
@@ -27,6 +28,7 @@ class TaskLifecycle:
     Args:
         jobs: every task that may ever arrive, by number.
         state: of the ensemble, which it changes.
+        runs_s: what each really takes, where slowdowns are over that; None: they are over the estimates.
 
     Attributes:
         account: adds up what tasks cost.
@@ -36,7 +38,13 @@ class TaskLifecycle:
         failures: of attempts so far.
     """
 
-    def __init__(self, options: EnsembleOptions, jobs: Sequence[JobRequest], state: EnsembleState) -> None:
+    def __init__(
+        self,
+        options: EnsembleOptions,
+        jobs: Sequence[JobRequest],
+        state: EnsembleState,
+        runs_s: Sequence[float] | None = None,
+    ) -> None:
         self._options, self._jobs, self._state = options, jobs, state
         self.uids: dict[TaskId, ActiveTask] = {}
         self.changed = True
@@ -48,32 +56,49 @@ class TaskLifecycle:
         for job in jobs:
             if job.kind not in state.scalings:
                 gain = job.gain if job.gpu is not GpuUse.NO else 1.0
-                state.scalings[job.kind] = ScalingEstimate(w.serial, w.kappa, gain)
+                rigid = state.queue is not None
+                serial, kappa = (Range(1.0, 1.0), Range(0.0, 0.0)) if rigid else (w.serial, w.kappa)
+                state.scalings[job.kind] = ScalingEstimate(serial, kappa, gain)
         # Estimated time of each job on the ranks that it was submitted for, by what is believed before any has run: the
         # cost of waiting must not depend on what a policy measures.
         self._references_s = [
-            state.scalings[job.kind].seconds(job.estimate_s, job.requested_ranks, job.gpu is GpuUse.NEED)
+            job.estimate_s
+            if state.queue is not None
+            else state.scalings[job.kind].seconds(job.estimate_s, job.requested_ranks, job.gpu is GpuUse.NEED)
             for job in jobs
         ]
+        bounds_s = [max(seconds, options.objective.bound_s) for seconds in runs_s or self._references_s]
         self._shapes = [state.shapes(job) for job in jobs]  # what each can ever be started on
         tasks = [ActiveTask(job, 0.0, 0.0, shapes) for job, shapes in zip(jobs, self._shapes, strict=True)]
         areas, gpu_s = [state.least_area(task) for task in tasks], [state.gpu_seconds(task) for task in tasks]
-        self.account = CostAccount(options.objective, state, areas, gpu_s)
+        self.account = CostAccount(options.objective, state, areas, gpu_s, bounds_s)
         self.again: set[ActiveTask] = set()
         arrivals = [(job.arrives + job.offered / power, job.number) for job in jobs if job.parent is None]
         self.coming = sorted(arrivals, reverse=True)  # the next one last
 
     def arrivals(self) -> None:
         """Tasks whose time has come arrive."""
-        state = self._state
-        while self.coming and self.coming[-1][0] <= state.now_s * (1.0 + SOON) + 1e-9:
-            self._arrive(self._jobs[self.coming.pop()[1]])
+        while self.due:
+            self.arrive_next()
 
-    def _arrive(self, job: JobRequest) -> None:
+    @property
+    def due(self) -> bool:
+        """Whether the time of the next task has come; that of a rigid job has to the digit."""
+        soon = 1e-9 if self._state.queue is None else 0.0
+        factor = 1.0 + (SOON if self._state.queue is None else 1e-15)
+        return bool(self.coming) and self.coming[-1][0] <= self._state.now_s * factor + soon
+
+    def arrive_next(self) -> None:
+        """The next task arrives."""
+        arrives_s, number = self.coming.pop()
+        self._arrive(self._jobs[number], None if self._state.queue is None else arrives_s)
+
+    def _arrive(self, job: JobRequest, at_s: float | None = None) -> None:
         state = self._state
+        at_s = state.now_s if at_s is None else at_s
         reference_s = self._references_s[job.number]
-        due_s = state.now_s + job.due * reference_s if job.due > 0.0 else math.inf
-        task = ActiveTask(job, state.now_s, reference_s, self._shapes[job.number], due_s, reference_s)
+        due_s = at_s + job.due * reference_s if job.due > 0.0 else math.inf
+        task = ActiveTask(job, at_s, reference_s, self._shapes[job.number], due_s, reference_s)
         state.arrive(task)
         self.account.arrived(task)
         before = [state.tasks[n] for n in job.after if n in state.tasks]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from rlctl_envs.ensemble.options import Range
 from rlctl_envs.ensemble.program.scaling_law import loss
+from rlctl_envs.ensemble.workload_options import Range
 
 SCATTER = 0.6
 """Relative error of one measurement, mostly that of its estimate."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
 from rlctl.executors.pool import NodePool
 from rlctl_envs.ensemble.active_task import ORDERS, ActiveTask, TaskPhase
+from rlctl_envs.ensemble.job_queue import JobQueue
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
 from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.scaling_estimate import ScalingEstimate
@@ -52,6 +54,9 @@ class EnsembleState:
         may_wait: whether anything will happen if nothing is started.
         truth: what tasks really take; None: hidden.
         waiting_work_s: estimated work of all that wait.
+        queue: the waiting jobs as columns, if they are rigid; None: they are not.
+        committed: the rigid job that was chosen as the next one and does not fit yet; None: there is none.
+        names_next: whether a decision names the job that starts next, whether it fits or not.
         busy_ranks, promised_rank_s: ranks of running tasks, and the sum of these times their tasks' expected ends.
     """
 
@@ -84,7 +89,10 @@ class EnsembleState:
         self.busy_ranks = 0
         self.may_wait = False
         self.truth = truth
-        self._start_up_s = {ranks: options.program.start_up(ranks) for ranks in options.ranks}
+        self.queue = JobQueue() if options.rigid is not None else None
+        self.committed: ActiveTask | None = None
+        self.names_next = options.rigid in ("next", "next_backfilled")
+        self._start_up_s: dict[int, float] = {}
         self._rooms: dict[tuple[bool, int | None], int] = {}
         cores = max(1.0, capacity.total_cores / capacity.nodes)
         gpus = max((group.gpus for group in capacity.kinds), default=0)
@@ -154,6 +162,26 @@ class EnsembleState:
             room = self._rooms[key] = sum(self.pool.room(Resources(1, 1, float(shape.gpu), key[1])))
         return room >= shape.ranks
 
+    @property
+    def startable_now(self) -> bool:
+        """Whether some waiting task fits now."""
+        if self.free_cores <= 0:
+            return False
+        if self.queue is not None:
+            return len(self.queue) > 0 and self.queue.ranks.min() <= self.free_cores
+        return next(self.startable(), None) is not None
+
+    def room_in_s(self, ranks: int) -> float:
+        """When so many ranks will be free, by the expected ends of running tasks; infinite: never."""
+        free = self.free_cores
+        if free >= ranks:
+            return self.now_s
+        for task in sorted(self.running.values(), key=attrgetter("expected_s")):
+            free += task.shape.ranks
+            if free >= ranks:
+                return task.expected_s
+        return math.inf
+
     def startable(self) -> Iterator[dict[int, ActiveTask]]:
         """Groups of waiting tasks that are alike, of which some shape fits now."""
         for group in self.alike.values():
@@ -179,12 +207,16 @@ class EnsembleState:
         """Add a waiting task."""
         self.waiting[task.job.number] = task
         self.waiting_work_s += task.work_left_s
+        if self.queue is not None:
+            self.queue.add(task)
         self.alike.setdefault(_alike(task), {})[task.job.number] = task
 
     def dequeue(self, task: ActiveTask) -> None:
         """Remove a waiting task."""
         del self.waiting[task.job.number]
         self.waiting_work_s -= task.work_left_s
+        if self.queue is not None:
+            self.queue.remove(task)
         group = self.alike[_alike(task)]
         del group[task.job.number]
         if not group:
@@ -201,7 +233,7 @@ class EnsembleState:
         for gpu in (False, True):
             if job.gpu is (GpuUse.NO if gpu else GpuUse.NEED):
                 continue
-            for ranks in self.options.ranks:
+            for ranks in self.options.ranks if self.queue is None else (job.requested_ranks,):
                 need = job.need(TaskShape(ranks, gpu))
                 if ranks <= _room(self.capacity, gpu, need.memory_per_rank_mb):
                     found.append(TaskShape(ranks, gpu))
@@ -264,13 +296,23 @@ class EnsembleState:
 
     def learn(self, task: ActiveTask, seconds: float) -> None:
         """Learn from a task that ran on one shape from beginning to end, in ``seconds``."""
-        start_up_s = self._start_up_s[task.shape.ranks]
+        if self.queue is not None:
+            return  # what its user requested stays what is believed
+        start_up_s = self._start_up(task.shape)
         scaling = self.scalings[task.job.kind]
         scaling.learn(task.job.estimate_s, task.shape.ranks, task.shape.gpu, max(seconds - start_up_s, 1e-9))
 
     def _seconds(self, task: ActiveTask, shape: TaskShape, share: float) -> float:
+        if self.queue is not None:
+            return self._start_up(shape) + task.job.estimate_s * share
         scaling = self.scalings[task.job.kind]
-        return self._start_up_s[shape.ranks] + scaling.seconds(task.job.estimate_s * share, shape.ranks, shape.gpu)
+        return self._start_up(shape) + scaling.seconds(task.job.estimate_s * share, shape.ranks, shape.gpu)
+
+    def _start_up(self, shape: TaskShape) -> float:
+        seconds = self._start_up_s.get(shape.ranks)
+        if seconds is None:
+            seconds = self._start_up_s[shape.ranks] = self.options.program.start_up(shape.ranks)
+        return seconds
 
     def _count(self, task: ActiveTask, sign: int) -> None:
         absent = self.pool.absent

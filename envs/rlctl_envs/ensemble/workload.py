@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from rlctl.core.machine import Capacity
 from rlctl.core.simulation import Outage
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest
-from rlctl_envs.ensemble.options import EnsembleOptions, Range, WorkloadOptions
+from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.program.hidden_parameters import WORTH, HiddenParameters
 from rlctl_envs.ensemble.program.scaling_law import loss, seconds
+from rlctl_envs.ensemble.workload_options import Range
 from rlctl_envs.ensemble.workloads.logged import LoggedJob, window
 from rlctl_envs.ensemble.workloads.lublin import lublin
 
@@ -54,28 +55,29 @@ class Workload:
         trap_work = _uniform(rng, w.trouble.trap_work)
         kinds = _kinds(rng, options)
         initial = int(rng.integers(w.tasks[0], w.tasks[1] + 1))
+        rigid = options.rigid is not None
         parents: list[int | None] = [None] * initial
         children: list[tuple[int, ...]] = []
         while len(children) < len(parents):
-            spawns = rng.random() < w.spawn_probability and len(parents) < w.most_tasks
+            spawns = rng.random() < w.spawn_probability and len(parents) < w.most_tasks and not rigid
             children.append((len(parents),) if spawns else ())
             parents += [len(children) - 1] * spawns
         count = len(parents)
         kind = rng.integers(len(kinds), size=count)
         works = w.work_s * np.exp(spread * rng.standard_normal(count))
-        logged = _logged(rng, w, count)
-        sizes = [_nearest(options.ranks, job.ranks) for job in logged]
+        logged = _logged(rng, seed, options, count)
+        sizes = [job.ranks if rigid else _nearest(options.ranks, job.ranks) for job in logged]
         arrives = np.zeros(count)
         for i, job in enumerate(logged):
             if job.application >= 0 or job.user >= 0:
                 kind[i] = job.kind % len(kinds)
             k = kind[i]
             works[i] = job.run_s * sizes[i] / loss(sizes[i], kinds[k].serial, kinds[k].kappa)
-            arrives[i] = job.submit_s if i < initial and w.load == 0.0 else 0.0
+            arrives[i] = job.submit_s - logged[0].submit_s if i < initial and w.load == 0.0 else 0.0
         estimates = works * np.exp(error * rng.standard_normal(count))
         for i, job in enumerate(logged):
             if job.estimate_s is not None:
-                estimates[i] = works[i] * job.estimate_s / job.run_s
+                estimates[i] = job.estimate_s if rigid else works[i] * job.estimate_s / job.run_s
         belief = np.exp(w.gpus.told * rng.standard_normal(len(kinds)))
         requested = rng.choice(options.ranks, size=count)
         requested[: len(sizes)] = sizes
@@ -112,6 +114,7 @@ class Workload:
                     arrives=float(arrives[i]),
                     offered=float(offered[i]),
                     due=float(due[i]),
+                    submit_s=logged[i].submit_s if rigid else 0.0,
                 )
             )
             at = sorted(rng.random(stuck[i]).tolist()) if stuck[i] else []
@@ -216,14 +219,15 @@ def outages(options: EnsembleOptions, seed: int, capacity: Capacity) -> list[Out
     return found
 
 
-def _logged(rng: np.random.Generator, options: WorkloadOptions, count: int) -> list[LoggedJob]:
+def _logged(rng: np.random.Generator, seed: int, options: EnsembleOptions, count: int) -> list[LoggedJob]:
     """Jobs of a model or a log; none if tasks are drawn otherwise."""
-    if options.source == "generator":
+    w, rigid = options.workload, options.rigid is not None
+    if w.source == "generator":
         return []
-    if options.source == "lublin":
-        return window(lublin(rng, count, options.processors), 0, count)
-    jobs = options.jobs()
-    return window(jobs, int(rng.integers(len(jobs))), count)
+    if w.source == "lublin":
+        return lublin(rng, count, w.processors)
+    jobs = w.jobs(rigid)
+    return window(jobs, int(rng.integers(len(jobs))) if w.starts is None else w.starts[seed % len(w.starts)], count)
 
 
 def _nearest(choices: Sequence[int], ranks: int) -> int:
@@ -235,6 +239,8 @@ def _kinds(rng: np.random.Generator, options: EnsembleOptions) -> tuple[TaskKind
     w = options.workload
     count = int(rng.integers(w.kinds[0], w.kinds[1] + 1))
     serial, kappa = _log_uniform(rng, w.serial, count), rng.uniform(w.kappa.low, w.kappa.high, count)
+    if options.rigid is not None:  # on any number of ranks for the same time
+        serial, kappa = np.ones(count), np.zeros(count)
     gains, gpu, resizable = _log_uniform(rng, w.gpus.gains, count), rng.random(count), rng.random(count)
 
     def of(i: int) -> TaskKind:

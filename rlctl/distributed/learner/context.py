@@ -26,6 +26,7 @@ class LearnerContext:
         learners: all of the agent; None: this one is alone.
         agent: number of the agent.
         environments: of this learner's actors together.
+        ranks: of the agent: learners, actors and what their environments span.
         spaces: observation and action space of an environment, known after the first actor's hello.
     """
 
@@ -35,6 +36,7 @@ class LearnerContext:
     learners: RankGroup | None = None
     agent: int = 0
     environments: int = 1
+    ranks: int = 1
     spaces: tuple[gymnasium.Space[Any], gymnasium.Space[Any]] | None = None
 
     @property

@@ -47,6 +47,7 @@ def run_learner(
         learners=None if alone or context.learners is None else RankGroup(context.learners, context.limit_s),
         agent=own.agent,
         environments=len(peers) * distributed.envs_per_actor,
+        ranks=sum(one.agent == own.agent for one in context.assignments),
     )
     with config.source.located(), storage_errors(out, "then go on with --resume"):
         learner = check_training(config, configured_game(config))

@@ -12,6 +12,7 @@ from rlctl.distributed.launch.topology import Role, TrainingShape
 from rlctl.distributed.modes.actor_rank import run_actor
 from rlctl.distributed.modes.learner_rank import run_learner
 from rlctl.distributed.modes.multi_agent import agent_config
+from rlctl.evaluation.gate import judge_trained
 
 if TYPE_CHECKING:
     from rlctl.monitoring.progress import Progress
@@ -35,7 +36,13 @@ def run_rank(config: Config, out: Path, resume: bool, progress: Progress) -> Pat
             window = WeightsWindow(context.agent, own.learner)
         match own.role:
             case Role.LEARNER:
-                return run_learner(config, out, resume, progress, context, window)
+                folder = run_learner(config, out, resume, progress, context, window)
+                if folder is not None:  # the other ranks sleep until this one ends
+                    try:
+                        judge_trained(config, folder, progress, context.stop)
+                    except KeyboardInterrupt:
+                        return None
+                return folder
             case Role.ACTOR | Role.ENVIRONMENT:
                 run_actor(config, out, own, context.agent, own.learner, context.environment, window)
     return None

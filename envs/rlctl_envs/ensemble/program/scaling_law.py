@@ -25,4 +25,6 @@ def seconds(work_s: float, ranks: int, serial: float, kappa: float, gain: float 
     >>> seconds(100.0, 4, 0.0, 0.0), seconds(100.0, 4, 0.0, 0.0, gain=5.0)
     (25.0, 5.0)
     """
+    if serial == 1.0:
+        return work_s / gain  # on any number of ranks, to the last digit
     return work_s * loss(ranks, serial, kappa) / (ranks * gain)

@@ -46,10 +46,10 @@ def usable(job: LoggedJob) -> bool:
 
 
 def window(jobs: Sequence[LoggedJob], first: int, count: int) -> list[LoggedJob]:
-    """``count`` jobs from the one numbered ``first`` on, round the end of the log; the first is submitted at 0.
+    """``count`` jobs from the one numbered ``first`` on, round the end of the log.
 
     >>> [job.submit_s for job in window([LoggedJob(5, 1, 1), LoggedJob(7, 1, 1)], 1, 2)]
-    [0.0, 2.0]
+    [7.0, 9.0]
     """
     found: list[LoggedJob] = []
     offset_s = 0.0
@@ -59,4 +59,4 @@ def window(jobs: Sequence[LoggedJob], first: int, count: int) -> list[LoggedJob]
             span_s = jobs[-1].submit_s - jobs[0].submit_s
             offset_s += span_s + (span_s / (len(jobs) - 1) if len(jobs) > 1 else 1.0)
         found.append(replace(job, submit_s=job.submit_s + offset_s))
-    return [replace(job, submit_s=job.submit_s - found[0].submit_s) for job in found]
+    return found

@@ -13,6 +13,7 @@ import gzip
 import math
 import zlib
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from rlctl.core.errors import ConfigError
@@ -26,12 +27,20 @@ NAMES = (
 """The fields of a line."""
 PARTS = (2, 3, 4)
 """Status of lines that are parts of a job."""
+NEGATIVE_RUN_S = 10.0
+"""What RLScheduler takes a run time below 0 for."""
 _WHOLE = frozenset((0, 4, 7, 10, 11, 12, 13, 14, 16))
 
 
-def read_swf(path: Path) -> list[LoggedJob]:
-    """The jobs of a log, maybe compressed by gzip, by their time of submission; ConfigError if it cannot be used."""
-    jobs: list[LoggedJob] = []
+def read_swf(path: Path, as_requested: bool = False) -> list[LoggedJob]:
+    """The jobs of a log, maybe compressed by gzip, by their time of submission; ConfigError if it cannot be used.
+
+    Args:
+        as_requested: read it as RLScheduler does (Zhang et al. 2020): jobs in the order of their numbers, parts of jobs
+            too; a run time below 0 is 10 s; a job has as many processors as it requested or had, the larger number; a
+            requested time that is unknown is the run time.
+    """
+    jobs: list[tuple[float, LoggedJob]] = []
     try:
         # Names in the comments of old logs are not all UTF-8; numbers are ASCII.
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", errors="replace") as file:
@@ -39,14 +48,14 @@ def read_swf(path: Path) -> list[LoggedJob]:
                 text = line.strip()
                 if text and not text.startswith(";"):
                     values = _numbers(text.split(), f"{path}, line {number}")
-                    job = _job(values)
-                    if values[10] not in PARTS and usable(job):
-                        jobs.append(job)
+                    job = _as_requested(values) if as_requested else _job(values)
+                    if usable(job) and (as_requested or values[10] not in PARTS):
+                        jobs.append((values[0] if as_requested else job.submit_s, job))
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     if not jobs:
         raise ConfigError(f"{path}: no job in it has run")
-    return sorted(jobs, key=lambda job: job.submit_s)
+    return [job for _, job in sorted(jobs, key=itemgetter(0))]
 
 
 def _numbers(fields: Sequence[str], where: str) -> list[float]:
@@ -75,3 +84,9 @@ def _job(values: Sequence[float]) -> LoggedJob:
         user=max(int(values[11]), UNKNOWN),
         application=max(int(values[13]), UNKNOWN),
     )
+
+
+def _as_requested(values: Sequence[float]) -> LoggedJob:
+    run_s = values[3] if values[3] >= 0.0 else NEGATIVE_RUN_S
+    estimate_s = values[8] if values[8] > 0.0 else run_s
+    return LoggedJob(values[1], run_s, int(max(values[4], values[7])), estimate_s)

@@ -39,7 +39,7 @@ def benchmark(
     What lies in --work is used: trainings, tuned rules and rollouts. What is missing is made, which takes hours.
     """
     from rlctl import api
-    from rlctl.benchmark.judge import results_folder
+    from rlctl.benchmark.families import results_folder
     from rlctl.benchmark.results_page import summary_table
     from rlctl.config.load import load_config
 

@@ -20,18 +20,52 @@ from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.errors import ConfigError, Key
 from rlctl.plugins import preflight
 from rlctl.plugins.registry import load_policy, make_rule
-from rlctl.system.files import write_atomically
+from rlctl.system.files import require_folder, storage_errors, write_atomically
 from rlctl.system.watchdog import TIMEOUT, watching
 
 SIGNIFICANT = 0.05
 
 
-def judge_families(configs: Mapping[str, Config], works: Mapping[str, Work], out: Path) -> list[FamilyResults]:
-    """Judge each family; results are written whenever one is done, with Holm's correction over those done so far."""
+def benchmark(
+    configs: Mapping[str, Config],
+    out: Path | str | None,
+    work: Path | str | None,
+    instances: int | None,
+    workers: int,
+    command: str,
+    progress: Progress,
+) -> list[FamilyResults]:
+    """Judge each configuration in turn.
+
+    Results are written whenever one is done, with Holm's correction over those done so far.
+
+    Args:
+        configs: by name, which results and folders get; each with a section ``benchmark``.
+        out: folder of the results; None: ``docs/results`` in a clone of rlctl, else ``runs/results``.
+        work: folder of trainings, tuned rules and rollouts; what it holds is used. None: ``runs/benchmark``.
+        instances: number of evaluation instances; None: those of each configuration.
+        workers: number of processes of rollouts.
+        command: that makes the results again, for the pages.
+        progress: receives the progress.
+
+    Raises:
+        ConfigError: a configuration has no section ``benchmark``, or one that cannot be used.
+        StorageError: ``work`` holds what was made for another game.
+    """
+    out, work = results_folder() if out is None else Path(out), Path(work or "runs/benchmark")
+    for config in configs.values():
+        with config.source.located():
+            check_family(config)
+    for folder in (out, work):
+        require_folder(folder)
     done: list[FamilyResults] = []
     for name, config in configs.items():
-        with config.source.located(), watching(config.evaluate.decision_timeout_s, TIMEOUT):
-            done.append(_judged(name, config, works[name]))
+        with (
+            storage_errors(work, "then begin again: what is there is used"),
+            config.source.located(),
+            watching(config.evaluate.decision_timeout_s, TIMEOUT),
+        ):
+            done.append(_judged(name, config, Work(work / name, instances, workers, command, progress)))
         for results in corrected(done):
             write_all(results, out)
     return corrected(done)

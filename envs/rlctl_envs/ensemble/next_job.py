@@ -1,0 +1,88 @@
+"""Decisions that name the job which starts next: it is committed, and time passes until it fits.
+
+This is how RLScheduler decides (Zhang, Dai, He, Bao, Xie 2020, "RLScheduler: An Automated HPC Batch Job Scheduler Using
+Reinforcement Learning", SC'20), and what happens at one instant happens in its order: arrivals before ends, one by one,
+and only while nothing can be decided.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from rlctl.core.campaign import Command
+from rlctl.core.task import Event
+from rlctl_envs.ensemble.active_task import ActiveTask
+from rlctl_envs.ensemble.job_request import TaskShape
+from rlctl_envs.ensemble.lifecycle import TaskLifecycle
+from rlctl_envs.ensemble.state import EnsembleState
+
+Starter = Callable[[ActiveTask, TaskShape], list[Command]]
+
+
+class NextJob:
+    """Starts the committed job as soon as it fits, and others meanwhile if ``backfill``.
+
+    Args:
+        start: starts a task that fits.
+        backfill: while the committed job waits, others start in order of submission if they fit and end, as requested,
+            before the committed one is expected to start. That time is estimated once, when the job is committed.
+    """
+
+    def __init__(self, tasks: TaskLifecycle, state: EnsembleState, start: Starter, backfill: bool) -> None:
+        self._tasks, self._state, self._start, self._backfill = tasks, state, start, backfill
+        self._ends: deque[tuple[ActiveTask, Event]] = deque()  # not looked at yet
+        self._expected_s = math.inf
+
+    @property
+    def due(self) -> bool:
+        """Whether the next job has to be chosen."""
+        return self._state.committed is None and bool(self._state.waiting)
+
+    def ended(self, task: ActiveTask, event: Event) -> None:
+        """Take note of the end of an attempt."""
+        self._ends.append((task, event))
+
+    def commit(self, task: ActiveTask) -> list[Command]:
+        """Commit a waiting job; returns what follows."""
+        self._state.committed = task
+        self._expected_s = self._state.room_in_s(task.job.requested_ranks)
+        return self.follow_up()
+
+    def follow_up(self) -> list[Command]:
+        """Take what has happened in, one by one, until the next job has to be chosen; returns what follows."""
+        commands = self._advance()
+        while not self.due and self._happen():
+            commands += self._advance()
+        return commands
+
+    def _happen(self) -> bool:
+        """The next arrival or end; False if none has come."""
+        tasks, ends = self._tasks, self._ends
+        if tasks.due and (not ends or tasks.coming[-1][0] <= ends[0][1].time_s):
+            tasks.arrive_next()
+        elif ends:
+            tasks.ended(*ends.popleft())
+        else:
+            return False
+        return True
+
+    def _advance(self) -> list[Command]:
+        """Start the committed job if it fits; otherwise what may start before it."""
+        state, committed = self._state, self._state.committed
+        if committed is None or self._tasks.again:  # what lost its node comes first
+            return []
+        if state.fits(committed, committed.shapes[0]):
+            state.committed = None
+            return self._start(committed, committed.shapes[0])
+        if not self._backfill or state.queue is None:
+            return []
+        queue, commands = state.queue, list[Command]()
+        in_time = (queue.ranks <= state.free_cores) & (state.now_s + queue.run_s < self._expected_s)
+        for task in [queue.tasks[i] for i in np.flatnonzero(in_time)]:
+            if state.fits(task, task.shapes[0]):
+                commands += self._start(task, task.shapes[0])
+        return commands
