@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rlctl.config.load import config_hash, game_hash, load_rule_file
+from rlctl.config.load import config_hash, game_hash
 from rlctl.config.schema import Config
-from rlctl.config.validation import key_prefix
 from rlctl.core.errors import ConfigError, ContractError, StorageError, brief
 from rlctl.environments.reward_env import rewarded
 from rlctl.monitoring.progress import Progress, Silent
@@ -150,47 +149,20 @@ def tune(
         ConfigError: the rule is unknown or has no parameters, ``start`` is of another rule or outside the search
             range, or ``out`` is a folder, or a file of another kind.
     """
+    from rlctl.evaluation import tuning
+
     out = Path(out)
     require_file(out)
-    _require_rule_file(out)
-    begin = None if start is None else _start(Path(start), rule)
+    tuning.require_rule_file(out)
+    begin = None if start is None else tuning.start_parameters(Path(start), rule)
     with config.source.located(), _watching(config):
         untuned = policy_factory(rule)(begin)
         untuned.name = rule
         preflight.check_policy(config, preflight.check_campaign(config), untuned)
-        from rlctl.evaluation import tuning
-
         seed = config.seed if seed is None else seed
         settings = tuning.SearchSettings(generations, instances=instances, seed=seed, decisions=decisions)
         with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
-
-
-def _require_rule_file(out: Path) -> None:
-    """Refuse to replace what is no rule file, such as a configuration."""
-    if out.is_file() and out.stat().st_size:
-        try:
-            load_rule_file(out)
-        except ConfigError as error:
-            raise StorageError(f"{out} exists, and is no rule file: choose another file with --out") from error
-
-
-def _start(path: Path, rule: str) -> dict[str, Any]:
-    """Parameters in a rule file of ``rule``."""
-    file = load_rule_file(path)
-    with file.source.located():
-        if file.rule != rule:
-            raise ConfigError(
-                f"{brief(file.rule)} is not the tuned rule {brief(rule)}: give a file of that rule", ("rule",)
-            )
-        make = policy_factory(rule)
-        make(file.parameters)
-        from rlctl.evaluation.tuning import ParameterSpace
-
-        if make.SPACE:
-            with key_prefix(("parameters",)):
-                ParameterSpace(make.SPACE).require(file.parameters)
-    return file.parameters
 
 
 def evaluate(

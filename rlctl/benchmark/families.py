@@ -18,6 +18,7 @@ from rlctl.config.load import config_hash, game_hash
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.errors import ConfigError, Key
+from rlctl.monitoring.progress import Progress
 from rlctl.plugins import preflight
 from rlctl.plugins.registry import load_policy, make_rule
 from rlctl.system.files import require_folder, storage_errors, write_atomically

@@ -19,9 +19,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from rlctl.config.load import config_hash, game_hash
+from rlctl.config.load import config_hash, game_hash, load_rule_file
 from rlctl.config.provenance import provenance
-from rlctl.core.errors import ConfigError
+from rlctl.config.validation import key_prefix
+from rlctl.core.errors import ConfigError, StorageError, brief
 from rlctl.evaluation.rollout import TUNING, VALIDATION, Rollout, RolloutPool, draw_instances
 from rlctl.monitoring.progress import Progress, working
 from rlctl.plugins.registry import configured_campaign, policy_factory
@@ -240,6 +241,31 @@ def tune(
     record["cpu_seconds"] = round(_cpu_seconds() - began_s, 1)
     write_rule(out, rule, fixed | tuned.parameters, record | ({} if start is None else {"start": dict(start)}))
     return tuned
+
+
+def require_rule_file(out: Path) -> None:
+    """Refuse to replace what is no rule file, such as a configuration."""
+    if out.is_file() and out.stat().st_size:
+        try:
+            load_rule_file(out)
+        except ConfigError as error:
+            raise StorageError(f"{out} exists, and is no rule file: choose another file with --out") from error
+
+
+def start_parameters(path: Path, rule: str) -> dict[str, Any]:
+    """Parameters in a rule file of ``rule``."""
+    file = load_rule_file(path)
+    with file.source.located():
+        if file.rule != rule:
+            raise ConfigError(
+                f"{brief(file.rule)} is not the tuned rule {brief(rule)}: give a file of that rule", ("rule",)
+            )
+        make = policy_factory(rule)
+        make(file.parameters)
+        if make.SPACE:
+            with key_prefix(("parameters",)):
+                ParameterSpace(make.SPACE).require(file.parameters)
+    return file.parameters
 
 
 def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: Mapping[str, Any]) -> None:
