@@ -180,8 +180,8 @@ def test_jobs_start_when_a_simulator_says_that_shares_nothing(
 
 def drawn(mode: str, **workload: Any) -> dict[str, Any]:
     """Twenty jobs of the model of Lublin and Feitelson on 32 processors, which soon fill them."""
-    drawn = {"source": "lublin", "processors": 32, "tasks": [20, 20], "error": [0.0, 0.0], "faster": [20.0, 20.0]}
-    jobs = {**drawn, **workload}
+    drawn = {"source": "lublin", "processors": 32, "tasks": [20, 20], "error": [0.0, 0.0]}
+    jobs = {**drawn, "faster": [20.0, 20.0], "begins_s": [5e4, 5e4], **workload}
     objective = {"node_second": 0.0, "slowdown": 1.0, "slowdown_over": "run"}
     return {"workload": jobs, "objective": objective, "rigid": mode, "allocation_s": 1e7}
 
@@ -190,22 +190,39 @@ CAPACITY = Capacity(nodes=4, cores=8)
 
 
 @pytest.mark.parametrize("mode", ["any", *MODES])
-def test_the_contract_of_campaigns_is_kept_with_failures_and_lost_nodes(mode: str) -> None:
-    factory = Ensemble(drawn(mode, trouble={"failures_per_rank_s": 1e-5}) | {"nodes": {"losses_per_node_s": 1e-5}})
-    checked = check_campaign(factory, CAPACITY, [rule("f1")], seed=1)
+def test_the_contract_of_campaigns_is_kept_with_failures(mode: str) -> None:
+    checked = check_campaign(
+        Ensemble(drawn(mode, trouble={"failures_per_rank_s": 1e-5})), CAPACITY, [rule("f1")], seed=1
+    )
     assert checked.tasks > 60
+
+
+@pytest.mark.parametrize("mode", ["any", *MODES])
+def test_jobs_that_lose_their_nodes_run_again_before_others(mode: str) -> None:
+    losses = {"losses_per_node_s": 2e-5, "repair_s": 20_000.0}
+    factory, lost = Ensemble(drawn(mode) | {"nodes": losses}), 0
+    for instance in range(4):
+        driver = Driver(factory.campaign(instance), twin(factory, CAPACITY, instance))
+        policy, decision = rule("saf"), driver.begin()
+        while decision is not None:
+            decision = driver.step(policy.act(decision))
+        state = driver.campaign.state  # type: ignore[attr-defined]
+        assert driver.outcome().successes == 20
+        assert state.free_cores == state.total_cores
+        lost += len(factory.outages(instance, CAPACITY)) > 0
+    assert lost == 4
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_journal_rebuilds_the_committed_job_and_what_has_started_before_it(mode: str) -> None:
     factory, whole = Ensemble(drawn(mode)), RecordList()
-    first = Driver(factory.campaign(0), twin(factory, CAPACITY, 0, whole), whole)
+    first = Driver(factory.campaign(5), twin(factory, CAPACITY, 5, whole), whole)
     policy, decision = rule("sjf"), first.begin()
     committed = 0
     while decision is not None:
         decision = first.step(policy.act(decision))
         committed += not first.started
-        again = Driver(factory.campaign(0), twin(factory, CAPACITY, 0))
+        again = Driver(factory.campaign(5), twin(factory, CAPACITY, 5))
         again.fold(list(whole))
         assert repr(again.campaign.state) == repr(first.campaign.state)  # type: ignore[attr-defined]
         assert again.outcome() == first.outcome()
