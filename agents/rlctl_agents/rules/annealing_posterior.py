@@ -44,9 +44,9 @@ class AnnealingPosterior:
     The transition is the mean of a posterior over all measurements of the material (``TransitionPosterior``). In each
     cycle a film is cooled from a peak, where defects heal, to a base, where stripes are sharpest and Q is highest, in a
     number of steps; once it is there and has not gained in Q for ``patience`` steps, a short segment heats it to the
-    peak again (cyclic annealing, as in simulated annealing with restarts). Peak, base and the length of a cycle change
-    with the highest Q of the film so far: the first numbers are for 0, the second ones for 0.8. All shares change with
-    noise, wavenumber and transition of the material. Ages are measured by the steps that a good film of this material
+    peak again (cyclic annealing, as in simulated annealing with restarts). Peak and base change with the highest Q
+    of the film so far: the first numbers are for 0, the second ones for 0.8. All shares change with noise, wavenumber
+    and transition of the material. Ages are measured by the steps that a good film of this material
     has taken so far, to the power ``adapt``.
 
     Args:

@@ -87,8 +87,8 @@ class DualApproximation(EnsembleRule):
     }
 
     def __init__(
-        self, *, slack: float = 1.04, mean: float = -0.1, heirs: float = 0.9, efficiency: float = 0.15, most: float = 0.66,
-        squeeze: float = 1.14, backfill: float = 1,
+        self, *, slack: float = 1.04, mean: float = -0.1, heirs: float = 0.9, efficiency: float = 0.15,
+        most: float = 0.66, squeeze: float = 1.14, backfill: float = 1,
     ) -> None:  # fmt: skip
         super().__init__(efficiency, most, backfill=backfill)
         self.slack, self.mean, self.heirs, self.squeeze = slack, mean, heirs, squeeze
@@ -96,8 +96,8 @@ class DualApproximation(EnsembleRule):
     def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first task that fits."""
         waiting = list(state.waiting.values())
-        if not waiting:
-            return self.rest(state)
+        if not waiting:  # or jobs are rigid
+            return super().choose(state)
         limit = max(1.0, self.most * state.total_cores)
         shapes, times = shape_times(
             state, waiting, lambda task, shape: shape.ranks <= limit and self.efficient(state, task, shape)
