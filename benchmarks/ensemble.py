@@ -38,8 +38,7 @@ from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import campaign_factory, configured_campaign, load_policy
 from rlctl.steering.control import steer
 from rlctl_envs.ensemble.factory import Ensemble
-from rlctl_envs.ensemble.options import EnsembleOptions, Objective
-from rlctl_envs.ensemble.workload import bound_s
+from rlctl_envs.ensemble.options import EnsembleOptions
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -139,7 +138,6 @@ class _Network:
         from rlctl.bundle.attention import AttentionSpec
         from rlctl.bundle.policy_network import views
         from rlctl_envs.ensemble.features import layout
-        from rlctl_envs.ensemble.options import EnsembleOptions
 
         self._network = network
         sets = layout(EnsembleOptions())
@@ -248,17 +246,9 @@ def compare(options: argparse.Namespace) -> None:
         cost = price[name].sum() / good[name].sum()
         shown = "1" if name == best else f"{value:.3f} [{low:.3f}, {high:.3f}]"
         print(f"{name[-40:]:>40} {cost:11.4g} {shown:>34} {good[name].sum():9.0f}")
-    if isinstance(factory, Ensemble) and _bounded(factory.options, capacity):
-        ranks, cores = factory.options.ranks, capacity.total_cores
-        bounds = [bound_s(factory.workload(i), ranks, cores) * capacity.nodes for i in instances]
-        print(f"{'no schedule beats':>40} {np.sum(bounds) / good[best].sum():11.4g}")
-
-
-def _bounded(options: EnsembleOptions, capacity: Capacity) -> bool:
-    """Whether ``bound_s`` is a bound there."""
-    w, n = options.workload, options.nodes
-    plain = options.objective == Objective() and not capacity.groups and not w.gpus.gain + w.gpus.need
-    return plain and w.trouble.scatter == n.queue_s.high == n.change_s == 0.0
+    bounds = [factory.least_cost(i, capacity) for i in instances]
+    if (known := [bound for bound in bounds if bound is not None]) and len(known) == len(bounds):
+        print(f"{'no schedule beats':>40} {np.sum(known) / good[best].sum():11.4g}")
 
 
 if __name__ == "__main__":

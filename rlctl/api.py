@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rlctl.config.load import config_hash, game_hash, load_rule_file
+from rlctl.config.load import config_hash, game_hash
 from rlctl.config.schema import Config
-from rlctl.config.validation import key_prefix
 from rlctl.core.errors import ConfigError, ContractError, StorageError, brief
 from rlctl.environments.reward_env import rewarded
 from rlctl.monitoring.progress import Progress, Silent
@@ -21,6 +20,7 @@ from rlctl.system.terminal import open_closed_streams
 from rlctl.system.watchdog import TIMEOUT, watching
 
 if TYPE_CHECKING:
+    from rlctl.benchmark.result_rows import FamilyResults
     from rlctl.bundle.manifest import Judgement
     from rlctl.core.policy import Policy
     from rlctl.evaluation.compare import Comparison
@@ -43,6 +43,11 @@ def check(config: Config, *, play: bool = False) -> Checked | None:
     """
     with _watching(config):
         preflight.check(config)
+        if config.benchmark is not None:
+            from rlctl.benchmark.families import check_family
+
+            with config.source.located():
+                check_family(config)
         return _check_contracts(config) if play else None
 
 
@@ -144,47 +149,20 @@ def tune(
         ConfigError: the rule is unknown or has no parameters, ``start`` is of another rule or outside the search
             range, or ``out`` is a folder, or a file of another kind.
     """
+    from rlctl.evaluation import tuning
+
     out = Path(out)
     require_file(out)
-    _require_rule_file(out)
-    begin = None if start is None else _start(Path(start), rule)
+    tuning.require_rule_file(out)
+    begin = None if start is None else tuning.start_parameters(Path(start), rule)
     with config.source.located(), _watching(config):
         untuned = policy_factory(rule)(begin)
         untuned.name = rule
         preflight.check_policy(config, preflight.check_campaign(config), untuned)
-        from rlctl.evaluation import tuning
-
         seed = config.seed if seed is None else seed
         settings = tuning.SearchSettings(generations, instances=instances, seed=seed, decisions=decisions)
         with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
-
-
-def _require_rule_file(out: Path) -> None:
-    """Refuse to replace what is no rule file, such as a configuration."""
-    if out.is_file() and out.stat().st_size:
-        try:
-            load_rule_file(out)
-        except ConfigError as error:
-            raise StorageError(f"{out} exists, and is no rule file: choose another file with --out") from error
-
-
-def _start(path: Path, rule: str) -> dict[str, Any]:
-    """Parameters in a rule file of ``rule``."""
-    file = load_rule_file(path)
-    with file.source.located():
-        if file.rule != rule:
-            raise ConfigError(
-                f"{brief(file.rule)} is not the tuned rule {brief(rule)}: give a file of that rule", ("rule",)
-            )
-        make = policy_factory(rule)
-        make(file.parameters)
-        from rlctl.evaluation.tuning import ParameterSpace
-
-        if make.SPACE:
-            with key_prefix(("parameters",)):
-                ParameterSpace(make.SPACE).require(file.parameters)
-    return file.parameters
 
 
 def evaluate(
@@ -243,6 +221,23 @@ def evaluate(
             data = comparison.to_json() | {"game_hash": game_hash(config, factory)}
             scores.record(saved, comparison.reference, data, config_hash(config))
         return comparison
+
+
+def benchmark(
+    configs: Mapping[str, Config],
+    out: Path | str | None = None,
+    work: Path | str | None = None,
+    *,
+    instances: int | None = None,
+    workers: int = 1,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Sequence[FamilyResults]:
+    """Judge policies with several training seeds against tuned rules; see ``rlctl.benchmark.families.benchmark``."""
+    from rlctl.benchmark import families
+
+    open_closed_streams()
+    return families.benchmark(configs, out, work, instances, workers, command, progress or Silent())
 
 
 def judge(

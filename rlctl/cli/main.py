@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from rlctl.cli import cache_folders, experiment, inspect, judge
+from rlctl.cli import benchmark, cache_folders, experiment, inspect, judge
 from rlctl.cli.options import INTERRUPTED, fail
 from rlctl.config.provenance import rlctl_version
 from rlctl.core.errors import EnvironmentFault, RlctlError
@@ -30,6 +30,7 @@ for _command, _example in (
     (experiment.train, "configs/annealing.yaml --out runs/first --set train.decisions=100000"),
     (experiment.tune, "feedback configs/annealing.yaml --out feedback.yaml"),
     (experiment.evaluate, "configs/annealing.yaml --policy ppo --against feedback linear"),
+    (benchmark.benchmark, "configs/ensemble_small.yaml --out runs/results"),
     (judge.judge, "configs/annealing.yaml --policy ppo"),
     (experiment.steer, "configs/annealing.yaml --policy ppo --run runs/real --instance 7"),
     (inspect.status, "runs/films"),

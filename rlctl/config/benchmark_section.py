@@ -24,7 +24,7 @@ class ClairvoyantSection(Section):
 
 
 class BenchmarkSection(Section):
-    """What ``rlctl benchmark`` trains, tunes and compares.
+    """What ``rlctl benchmark`` trains, tunes and compares; see [](benchmark.md).
 
     Attributes:
         seeds: number of trainings, with the seeds 1, 2, 3 and so on; 0: nothing is trained.

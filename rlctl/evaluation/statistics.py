@@ -43,7 +43,7 @@ def resampled_sums(columns: NDArray[Any], samples: int = SAMPLES, seed: int = 0)
 def ert_interval(node_seconds: NDArray[Any], successes: NDArray[Any], seed: int = 0) -> Interval:
     """95 % interval of ``ert``."""
     sums = resampled_sums(np.column_stack([node_seconds, successes]), seed=seed)
-    return _interval(_divide(sums[:, 0], sums[:, 1]))
+    return interval_of(quotient(sums[:, 0], sums[:, 1]))
 
 
 def ert_ratio(
@@ -56,8 +56,8 @@ def ert_ratio(
     """ERT of a method over that of the reference on the same instances, with its paired 95 % interval."""
     columns = np.column_stack([node_seconds, successes, reference_node_seconds, reference_successes]).astype(np.float64)
     sums = resampled_sums(columns, seed=seed)
-    value = _divide(*_cross(columns.sum(axis=0, keepdims=True)))[0]
-    return float(value), _interval(_divide(*_cross(sums)))
+    value = quotient(*_cross(columns.sum(axis=0, keepdims=True)))[0]
+    return float(value), interval_of(quotient(*_cross(sums)))
 
 
 def with_interval(value: float, interval: Interval, form: str = ".1f") -> str:
@@ -74,14 +74,18 @@ def _cross(sums: Array) -> tuple[Array, Array]:
     return sums[:, 0] * sums[:, 3], sums[:, 1] * sums[:, 2]
 
 
-def _divide(numerator: Array, denominator: Array) -> Array:
+def quotient(numerator: Array, denominator: Array) -> Array:
+    """Quotients; NaN and infinities where they have no value."""
     with np.errstate(divide="ignore", invalid="ignore"):
         result: Array = numerator / denominator
     return result
 
 
-def _interval(values: Array) -> Interval:
-    """Percentiles without interpolation, which would turn infinities into NaN; NaN widens both ends."""
+def interval_of(values: Array) -> Interval:
+    """The 95 % interval of bootstrap values.
+
+    Percentiles are not interpolated, which would turn infinities into NaN; NaN widens both ends.
+    """
     tail = (1.0 - LEVEL) / 2.0
     low = np.quantile(np.nan_to_num(values, nan=0.0, posinf=np.inf), tail, method="inverted_cdf")
     high = np.quantile(np.nan_to_num(values, nan=np.inf, posinf=np.inf), 1.0 - tail, method="inverted_cdf")

@@ -8,6 +8,7 @@ are then compared on a larger set, since the winner of a noisy generation is par
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from rlctl.config.load import config_hash, game_hash
+from rlctl.config.load import config_hash, game_hash, load_rule_file
 from rlctl.config.provenance import provenance
-from rlctl.core.errors import ConfigError
+from rlctl.config.validation import key_prefix
+from rlctl.core.errors import ConfigError, StorageError, brief
 from rlctl.evaluation.rollout import TUNING, VALIDATION, Rollout, RolloutPool, draw_instances
 from rlctl.monitoring.progress import Progress, working
 from rlctl.plugins.registry import configured_campaign, policy_factory
@@ -64,7 +66,7 @@ class SearchSettings:
         instances: training instances per generation.
         validation: training instances for the comparison of finalists.
         decisions: in place of ``generations``: as many as fit in so many decisions on the twin, with the comparison of
-            finalists included; at least one.
+            finalists included, which takes a quarter of them at most; at least one generation.
     """
 
     generations: int = 30
@@ -156,7 +158,8 @@ def search(
     )
     size, episodes, decisions = optimiser.population_size, 0, 0
     best: list[tuple[float, Parameters]] = []
-    last = (2 + min(settings.generations, FINALISTS - 1)) * settings.validation
+    validation = settings.validation
+    last = (2 + min(settings.generations, FINALISTS - 1)) * validation
     total = settings.generations * size * settings.instances + last
     with working(
         progress, "tuning", *((settings.decisions, "decisions") if settings.decisions else (total, "campaigns"))
@@ -176,13 +179,14 @@ def search(
             generation += 1
             more = generation < settings.generations
             if settings.decisions is not None:
-                finalists_too = size * settings.instances + (FINALISTS + 1) * settings.validation
-                more = decisions + finalists_too * decisions / episodes <= settings.decisions
+                most = settings.decisions * episodes / decisions  # campaigns in all
+                validation = max(min(validation, int(most / 4 / (FINALISTS + 1))), settings.instances)
+                more = episodes + size * settings.instances + (FINALISTS + 1) * validation <= most
         leaders = [parameters for _, parameters in sorted(best, key=lambda entry: entry[0])[: FINALISTS - 1]]
         centre = space.decode(np.clip(optimiser.mean, 0.0, 1.0)[: len(first)])
         finalists = [space.decode(first), centre, *leaders]
         progress.advance(0, "comparing the finalists")
-        costs = evaluate(finalists, draw_instances(settings.seed, VALIDATION, settings.validation))
+        costs = evaluate(finalists, draw_instances(settings.seed, VALIDATION, validation))
     cost, winner = min((one.objective, i) for i, one in enumerate(costs))
     return Tuned(
         parameters=finalists[winner],
@@ -219,7 +223,7 @@ def tune(
     space = ParameterSpace(make.SPACE)
     first = _defaults(make(start), space) | {k: v for k, v in (start or {}).items() if k in space.axes}
     fixed = {name: value for name, value in (start or {}).items() if name not in space.axes}
-    factory = configured_campaign(config)
+    factory, began_s = configured_campaign(config), _cpu_seconds()
     with RolloutPool(factory, config.machine.capacity(), workers) as pool:
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[CandidateCost]:
@@ -234,8 +238,34 @@ def tune(
 
         tuned = search(space, evaluate, settings, first, progress)
     record = _record(config, settings, tuned) | {"game_hash": game_hash(config, factory)}
+    record["cpu_seconds"] = round(_cpu_seconds() - began_s, 1)
     write_rule(out, rule, fixed | tuned.parameters, record | ({} if start is None else {"start": dict(start)}))
     return tuned
+
+
+def require_rule_file(out: Path) -> None:
+    """Refuse to replace what is no rule file, such as a configuration."""
+    if out.is_file() and out.stat().st_size:
+        try:
+            load_rule_file(out)
+        except ConfigError as error:
+            raise StorageError(f"{out} exists, and is no rule file: choose another file with --out") from error
+
+
+def start_parameters(path: Path, rule: str) -> dict[str, Any]:
+    """Parameters in a rule file of ``rule``."""
+    file = load_rule_file(path)
+    with file.source.located():
+        if file.rule != rule:
+            raise ConfigError(
+                f"{brief(file.rule)} is not the tuned rule {brief(rule)}: give a file of that rule", ("rule",)
+            )
+        make = policy_factory(rule)
+        make(file.parameters)
+        if make.SPACE:
+            with key_prefix(("parameters",)):
+                ParameterSpace(make.SPACE).require(file.parameters)
+    return file.parameters
 
 
 def write_rule(path: Path, rule: str, parameters: Mapping[str, float], tuning: Mapping[str, Any]) -> None:
@@ -248,6 +278,11 @@ def _record(config: Config, settings: SearchSettings, tuned: Tuned) -> dict[str,
     found = asdict(tuned)
     del found["parameters"]
     return asdict(settings) | found | {"config_hash": config_hash(config)} | provenance()
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process, and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def _total(rollouts: Sequence[Rollout]) -> CandidateCost:

@@ -40,7 +40,7 @@ def one_line(arguments: Sequence[str | Path], capsys: pytest.CaptureFixture[str]
     return err
 
 
-@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "steer", "doctor"])
+@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "benchmark", "steer", "doctor"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"])
     assert shown.exit_code == 0
@@ -99,6 +99,34 @@ def test_wrong_input_is_one_line(
     message = one_line([str(config) if a == "CONFIG" else a for a in arguments], capsys)
     assert said in message
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("null", "section benchmark is missing"),
+        ("{seds: 3}", "did you mean 'seeds'"),
+        ("{tune: [fedback]}", "benchmark.tune.0: unknown rule 'fedback'"),
+        ("{variants: {a: {machine.nods: 3}}}", "benchmark.variants.a: machine.nods: unknown key"),
+        ("{variants: {a: {machine.cores: 0}}}", "benchmark.variants.a: machine.cores: should be greater"),
+        ("{clairvoyant: {rule: linear, options: {tells: 1}}}", "benchmark.clairvoyant.options: campaign.options.tells"),
+    ],
+)
+@pytest.mark.parametrize("command", ["benchmark", "check"])
+def test_a_family_that_cannot_be_judged_is_refused_before_anything_is_made(
+    command: str,
+    section: str,
+    said: str,
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if command == "check" and section == "null":
+        pytest.skip("only the judge needs the section")
+    assert said in one_line([command, config, "--set", "policies={}", "--set", f"benchmark={section}"], capsys)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_wrong_parameter_of_a_rule_is_one_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

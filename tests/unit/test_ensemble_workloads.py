@@ -80,24 +80,27 @@ def test_tasks_of_a_log_take_on_its_processors_what_they_took(tmp_path: Path) ->
 def test_sizes_are_distributed_as_published() -> None:
     rng = np.random.default_rng(1)
     sizes = np.array([lublin.size(rng, 128) for _ in range(40_000)])
-    assert np.mean(sizes == 1) == pytest.approx(lublin.SERIAL, abs=0.01)
+    assert np.mean(sizes == 1) == pytest.approx(lublin.EITHER.serial, abs=0.01)
     powers = np.log2(sizes[sizes > 1]) % 1 == 0
     # Rounding makes some of the others powers of two as well.
-    assert lublin.POWER_OF_TWO / (1 - lublin.SERIAL) < powers.mean() < 0.87
+    assert lublin.EITHER.power_of_two / (1 - lublin.EITHER.serial) < powers.mean() < 0.87
     assert sizes.max() <= 128
     small = np.mean(np.log2(sizes[sizes > 1]) < 4.5)
-    assert small == pytest.approx(lublin.FIRST_STAGE, abs=0.05)
+    assert small == pytest.approx(lublin.EITHER.first_stage, abs=0.05)
 
 
 @pytest.mark.parametrize("ranks", [1, 16, 128])
 def test_run_times_are_hyper_gamma(ranks: int) -> None:
     rng = np.random.default_rng(2)
     logs = np.log([lublin.run_time(rng, ranks) for _ in range(8_000)])
-    short = lublin.SLOPE * ranks + lublin.INTERCEPT
+    short = lublin.EITHER.slope * ranks + lublin.EITHER.intercept
 
     def cdf(x: np.ndarray) -> np.ndarray:
-        parts = [stats.gamma.cdf(x, shape, scale=scale) for shape, scale in (lublin.SHORT, lublin.LONG)]
-        whole = [stats.gamma.cdf(lublin.LONGEST, shape, scale=scale) for shape, scale in (lublin.SHORT, lublin.LONG)]
+        parts = [stats.gamma.cdf(x, shape, scale=scale) for shape, scale in (lublin.EITHER.short, lublin.EITHER.long)]
+        whole = [
+            stats.gamma.cdf(lublin.LONGEST, shape, scale=scale)
+            for shape, scale in (lublin.EITHER.short, lublin.EITHER.long)
+        ]
         mixed = short * parts[0] + (1 - short) * parts[1]
         return mixed / (short * whole[0] + (1 - short) * whole[1])
 

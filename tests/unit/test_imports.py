@@ -23,7 +23,7 @@ ORDER = (
         "plugins",
         "testing",
     ),
-    *("evaluation", "steering", "distributed", "api", "cli"),
+    *("evaluation", "steering", "benchmark", "distributed", "api", "cli"),
 )
 """The packages of rlctl: one may import those before it, never one after it."""
 SB3 = ("stable_baselines3", "sb3_contrib")

@@ -51,7 +51,7 @@ def test_a_budget_of_decisions_is_used_and_kept():
     tuned = search(SPACE, quadratic, SearchSettings(1, decisions=5000, **budget), {}, Silent())
     assert 5000 - 200 < tuned.decisions <= 5000
     assert tuned.parameters["x"] == pytest.approx(2.0, abs=0.5)
-    assert search(SPACE, quadratic, SearchSettings(9, decisions=1, **budget), {}, Silent()).episodes == 10 * 2 + 3 * 4
+    assert search(SPACE, quadratic, SearchSettings(9, decisions=1, **budget), {}, Silent()).episodes == 10 * 2 + 3 * 2
 
 
 def test_one_parameter_is_enough():

@@ -54,6 +54,9 @@ class EnsembleView(Protocol):
     def charge(self, shape: Any) -> float:
         """Its share of the machine, in nodes."""
 
+    def delays_s(self, ranks: Any) -> Any:
+        """Seconds until so many ranks will be free; of an array of numbers."""
+
     def wider(self, task: Any) -> Sequence[Any]:
         """Other shapes on which a running task could go on now."""
 

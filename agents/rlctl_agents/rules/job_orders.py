@@ -9,6 +9,8 @@ import numpy as np
 
 from rlctl_agents.rules.ensemble import SPACE, EnsembleRule, EnsembleView, Space, start
 
+WEIGHTS = ("run", "ranks", "wait", "slowdown", "fits", "delay", "harmless", "small", "late")
+"""What ``weighted`` weighs."""
 ORDERS = ("fifo", "sjf", "lpt", "saf", "lxf", "wfp3", "uni", "f1", "f2", "f3", "f4", "due", "critical")
 """The orders of ensembles."""
 
@@ -56,6 +58,7 @@ class Easy(EnsembleRule):
 
     Args:
         order: name of another order in which tasks are the first, and fill in.
+        spare: whether rigid jobs may also fill in on what the first one will leave free; 0: only if they end before.
     """
 
     name = "easy"
@@ -69,11 +72,12 @@ class Easy(EnsembleRule):
         part: float = 8.0,
         patience: float = 4.0,
         order: str = ORDER,
+        spare: float = 1,
     ) -> None:
         if order not in ORDERS:
             raise ValueError(f"no order {order!r}: one of {', '.join(ORDERS)}")
         super().__init__(efficiency, most, part, patience, 0)
-        self.order = order
+        self.order, self.spare = order, round(spare)
 
     def score(self, state: EnsembleView, task: Any) -> float:
         """The highest starts first."""
@@ -85,17 +89,7 @@ class Easy(EnsembleRule):
 
     def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first by the order; where it does not fit, the next that does not delay it."""
-        queue, scores = state.queue, self.scores(state)
-        first = queue.best(scores)
-        if first is None:
-            return self.rest(state)
-        if state.names_next or state.fits(first, first.shapes[0]):
-            return start(first, first.shapes[0])
-        shadow_s, spare = _shadow(state, first.shapes[0])
-        harmless = (state.now_s + queue.run_s <= shadow_s) | (queue.ranks <= spare)
-        scores = np.where(harmless & (queue.ranks <= state.free_cores), scores, -np.inf)
-        task = queue.best(scores)
-        return self.rest(state) if scores.max() == -np.inf else start(task, task.shapes[0])
+        return _with_reservation(self, state, self.scores(state), bool(self.spare))
 
     def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first; where it does not fit, the next that ends before it could start, or leaves it enough."""
@@ -116,6 +110,82 @@ class Easy(EnsembleRule):
                 if in_time or (other.ranks <= spare and not (other.gpu and shape.gpu)):
                     return start(task, other)
         return self.rest(state)
+
+
+class Weighted(EnsembleRule):
+    """Of rigid jobs, that with the smallest weighted sum of what is known of it; with a reservation, as ``easy`` has.
+
+    Made for tuning: the defaults order by area. *Small* is the job of the smallest area of those that do not fit now.
+
+    Args:
+        run, ranks, wait, slowdown, delay: weights of the logarithms of the requested time, the processors, the time
+            that the job has waited, its slowdown if it started now (bounded at 10 s), and the time until it can start.
+        fits: weight of whether it can start now.
+        harmless: weight of whether it can start now and end before *small* can start.
+        late: weight of the logarithm of how much later than that it would end.
+        small: weight of whether it is *small*.
+        spare: as of ``easy``.
+    """
+
+    name = "weighted"
+    SPACE: ClassVar[Space] = {**dict.fromkeys(WEIGHTS, (-6.0, 6.0)), "spare": (0, 1, "int")}
+
+    def __init__(self, run: float = 2.0, ranks: float = 1.109, spare: float = 0, **weights: float) -> None:
+        super().__init__()
+        unknown = set(weights) - set(WEIGHTS)
+        if unknown:
+            raise TypeError(f"no weight {sorted(unknown)[0]!r}")
+        self.weights = np.array([run, ranks, *(weights.get(name, 0.0) for name in WEIGHTS[2:])])
+        self.spare = round(spare)
+
+    def scores(self, state: EnsembleView) -> Any:
+        """Of all rigid jobs that wait, in order of arrival; the highest starts first."""
+        queue = state.queue
+        run_s, ranks, wait_s = queue.run_s, queue.ranks, queue.wait_s(state.now_s)
+        delay_s = state.delays_s(ranks)
+        fits = ranks <= state.free_cores
+        areas = np.where(fits, np.inf, run_s * ranks)
+        small = int(areas.argmin())
+        late_s = np.where(fits, run_s - (delay_s[small] if areas[small] < np.inf else np.inf), 0.0).clip(0.0)
+        inputs = (
+            np.log(np.maximum(run_s, 1.0)) / 5.0,
+            np.log2(ranks) / 4.0,
+            np.log1p(wait_s) / 5.0,
+            np.log(np.maximum((wait_s + run_s) / np.maximum(run_s, 10.0), 1.0)) / 3.0,
+            fits,
+            np.log1p(delay_s) / 5.0,
+            fits & (late_s == 0.0),
+            (np.arange(len(ranks)) == small) & ~fits,
+            np.log1p(late_s) / 5.0,
+        )
+        return -(self.weights @ np.array(inputs, np.float64))
+
+    def score(self, state: EnsembleView, task: Any) -> float:
+        """Of a task that is not rigid: the smallest work first."""
+        return -float(task.work_left_s)
+
+    def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
+        """The first by the order; where it does not fit, the next that does not delay it."""
+        return _with_reservation(self, state, self.scores(state), bool(self.spare))
+
+
+def _with_reservation(rule: EnsembleRule, state: EnsembleView, scores: Any, use_spare: bool) -> Mapping[str, Any]:
+    """Of rigid jobs the first; where it has to fit and does not, the next that does not delay it."""
+    queue = state.queue
+    first = queue.best(scores)
+    if first is None:
+        return rule.rest(state)
+    if state.names_next or state.fits(first, first.shapes[0]):
+        return start(first, first.shapes[0])
+    shadow_s, spare = _shadow(state, first.shapes[0])
+    harmless = state.now_s + queue.run_s <= shadow_s
+    if use_spare:
+        harmless |= queue.ranks <= spare
+    scores = np.where(harmless & (queue.ranks <= state.free_cores), scores, -np.inf)
+    if scores.max() == -np.inf:
+        return rule.rest(state)
+    task = queue.best(scores)
+    return start(task, task.shapes[0])
 
 
 def _shadow(state: EnsembleView, shape: Any) -> tuple[float, int]:

@@ -90,7 +90,7 @@ class EnsembleCampaign(Campaign):
     def begin(self, capacity: Capacity) -> None:
         """Take the machine's capacity, and let the first tasks arrive."""
         self._begin(capacity, self._jobs)
-        (self.tasks.arrivals if self._next is None else self._next.follow_up)()
+        self.tasks.arrivals() if self._next is None else self._next.follow_up()
 
     def _begin(self, capacity: Capacity, jobs: Sequence[JobRequest]) -> None:
         rigid = self.options.rigid
@@ -111,7 +111,7 @@ class EnsembleCampaign(Campaign):
 
     def follow_up(self) -> Sequence[Command]:
         """Starts of rigid jobs that a decision before has committed, or that fit in before these."""
-        return () if self._next is None or self.outcome().ended else self._next.follow_up()
+        return () if self._next is None or self._stands()[1] else self._next.follow_up()
 
     @property
     def wake_s(self) -> float:
@@ -125,6 +125,8 @@ class EnsembleCampaign(Campaign):
             self.tasks.displaced(task)
         self.tasks.place_again()
         self.tasks.happened()
+        if self._next is not None:
+            self._next.look_again = True
 
     def on_event(self, event: Event) -> None:
         """Take a start, report, loss or end of a task."""
@@ -142,7 +144,7 @@ class EnsembleCampaign(Campaign):
 
     def decision(self) -> Decision | None:
         """The open decision, if something has happened and anything but waiting is possible."""
-        if self._decision is None and (self.tasks.changed or self._next) and not self.outcome().ended:
+        if self._decision is None and (self.tasks.changed or self._next) and not self._stands()[1]:
             more = bool(self.state.running or self.tasks.coming) or not self._whole()
             self.state.may_wait = more and self._next is None
             if self._possible():
@@ -185,11 +187,7 @@ class EnsembleCampaign(Campaign):
     def outcome(self) -> Outcome:
         """The result so far; it ends when the goal is reached, nothing is left, or the allocation or window ends."""
         state, account, goal = self.state, self.tasks.account, self.options.objective.goal
-        left = bool(state.waiting or state.running or state.blocked or self.tasks.coming)
-        window = self.options.objective.window_s
-        all_done = not left and state.counts[TaskPhase.DONE] > 0
-        reached = window is None and (all_done if goal is None else account.successes >= goal)
-        ended = reached or not left or state.now_s >= self.deadline_s
+        reached, ended = self._stands()
         extra = {
             "masked_actions": float(self.masked),
             "tasks": float(len(state.tasks)),
@@ -203,6 +201,16 @@ class EnsembleCampaign(Campaign):
         }
         potential = account.potential(reached or (ended and goal is not None))  # then what is missing has its price
         return Outcome(ended, reached, account.successes, potential, extra, account.cost(ended))
+
+    def _stands(self) -> tuple[bool, bool]:
+        """Whether the goal is reached, and whether the campaign has ended."""
+        state, objective = self.state, self.options.objective
+        left = bool(state.waiting or state.running or state.blocked or self.tasks.coming)
+        if objective.goal is not None:
+            reached = self.tasks.account.successes >= objective.goal
+        else:
+            reached = not left and objective.window_s is None and state.counts[TaskPhase.DONE] > 0
+        return reached, reached or not left or state.now_s >= self.deadline_s
 
     def named(self, action: Action) -> Mapping[str, Any]:
         """The task that the answer starts, stops or resizes, or that it waits."""
@@ -273,8 +281,7 @@ class EnsembleCampaign(Campaign):
         if self.state.may_wait:
             return WAITING
         if self._next is not None:
-            task = next(iter(self.state.waiting.values()))
-            return Choice(ChoiceKind.START, task, task.shapes[0])
+            return next(choice for choice in self._offered() if choice is not None)
         for group in self.state.startable():
             task = next(iter(group.values()))
             return Choice(ChoiceKind.START, task, self.state.fitting(task)[0])

@@ -78,7 +78,10 @@ def shortlist(state: EnsembleState) -> list[Choice | None]:
 
 
 def _rigid_starts(state: EnsembleState, queue: JobQueue, room: int) -> list[Choice]:
-    """The first job by each order, then the oldest ones; only of those that fit, unless a decision names the next."""
+    """The first job by each order, then in turn the oldest and the smallest ones.
+
+    Only of those that fit, unless a decision names the next.
+    """
     most = None if state.names_next else state.free_cores
     firsts = [queue.best(queue.scores(name, state.now_s), most) for name in RIGID_ORDERS]
     flags: dict[int, tuple[bool, ...]] = {}

@@ -21,11 +21,11 @@ from rlctl.plugins.registry import make_placement
 from rlctl.system.mpi import require_mpiexec
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
-from rlctl_envs.ensemble.options import EnsembleOptions
+from rlctl_envs.ensemble.options import EnsembleOptions, Objective
 from rlctl_envs.ensemble.program.kernels import units_per_second
 from rlctl_envs.ensemble.state import EnsembleState
 from rlctl_envs.ensemble.twin import EnsembleTwin
-from rlctl_envs.ensemble.workload import Workload, outages
+from rlctl_envs.ensemble.workload import Workload, bound_s, outages
 
 MOST_CHANGES = 1_000_000
 JOBS = "jobs.json"
@@ -55,9 +55,15 @@ class Ensemble(CampaignFactory):
     def check(self, capacity: Capacity, real: bool) -> None:
         """Refuse a machine that no task can run on, and real programs where they cannot be."""
         key = ("campaign", "options")
-        if self.options.ranks[0] > capacity.total_cores:
+        if self.options.rigid is None and self.options.ranks[0] > capacity.total_cores:
             raise ConfigError(f"at least {self.options.ranks[0]} ranks, and no so many cores", (*key, "ranks"))
         w = self.options.workload
+        if self.options.rigid is not None:
+            most = w.processors if w.file is None else max(job.ranks for job in w.jobs(True))
+            if most > capacity.total_cores:
+                where = "processors" if w.file is None else "file"
+                problem = f"jobs of up to {most} processors, and the machine has {capacity.total_cores} cores"
+                raise ConfigError(problem, (*key, "workload", where))
         if w.gpus.need > 0.0 and not capacity.total_gpus:
             raise ConfigError("tasks need GPUs, and the machine has none", (*key, "workload", "gpus", "need"))
         largest = JobRequest(0, 0, 1.0, gpu=GpuUse.NEED if w.gpus.need > 0.0 else GpuUse.NO, memory_mb=w.memory_mb.high)
@@ -104,6 +110,29 @@ class Ensemble(CampaignFactory):
         """Scaling, spreads, total and longest work, troubles, [10], each number about within -1 to 1."""
         return self.workload(seed).as_array(self.options)
 
+    def hidden(self, seed: int) -> list[float]:
+        """How tasks really scale, what they are worth, and how long those take that cannot be the first to start.
+
+        When one that started at 0 has ended, all can see how long it took.
+        """
+        workload, rigid = self.workload(seed), self.options.rigid is not None
+        numbers = [] if rigid else [number for kind in workload.kinds for number in (kind.serial, kind.kappa)]
+        for job, truth in zip(workload.jobs, workload.truths, strict=True):
+            if self.options.workload.quality < 1.0:
+                numbers.append(truth.quality)
+            later = job.parent is not None or job.arrives > 0.0 or job.offered > 0.0
+            if later and truth.work_s != job.estimate_s:
+                numbers.append(truth.work_s)
+        return numbers
+
+    def least_cost(self, seed: int, capacity: Capacity) -> float | None:
+        """Node-seconds that no schedule can go below, where all tasks have to end on equal nodes without GPUs."""
+        o, w, n = self.options, self.options.workload, self.options.nodes
+        plain = o.objective == Objective() and o.rigid is None and w.gpus.gain + w.gpus.need == 0.0
+        if not plain or capacity.groups or not w.trouble.scatter == n.queue_s.high == n.change_s == 0.0:
+            return None
+        return bound_s(self.workload(seed), o.ranks, capacity.total_cores) * capacity.nodes
+
     def prepare(self, folder: Path, seed: int) -> None:
         """Write ``jobs.json``, which the programs read and the policy does not; what computes is measured first."""
         rates = units_per_second(tuple(sorted(set(self.options.program.kinds) - {"paced"})))
@@ -148,6 +177,8 @@ class Ensemble(CampaignFactory):
 
 def _opponents(options: EnsembleOptions) -> tuple[str, ...]:
     """The strongest rules, by what is wanted."""
+    if options.rigid is not None:
+        return ("weighted", "f4", "saf")
     if options.stop and options.objective.goal is not None:
         return ("stopping_index", "renewal")
     if options.objective.slowdown > 0.0:

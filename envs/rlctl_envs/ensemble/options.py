@@ -93,6 +93,8 @@ class TaskProgramOptions(OptionsSection):
         >>> TaskProgramOptions(start_up_s={1: 0.1, 2: 0.3, 8: 0.7}).start_up(4)
         0.5
         """
+        if len(self.start_up_s) == 1:  # most often
+            return next(iter(self.start_up_s.values()))
         known = sorted(self.start_up_s)
         times = [self.start_up_s[number] for number in known]
         return float(np.interp(math.log2(ranks), [math.log2(number) for number in known], times))

@@ -5,10 +5,11 @@ Times are compared with ``objective.bound_s``, as slowdowns are, and processors 
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +21,11 @@ from rlctl_envs.ensemble.state import EnsembleState
 
 GLOBALS = 12
 RUNNING = 6
-OWN = 14
+OWN = 17
 """Numbers of a choice before those that say which orders it is the first of."""
 CHOICE = OWN + len(RIGID_ORDERS) + 1
 
 Numbers = NDArray[np.float64]
-
-
-class _Release(NamedTuple):
-    """Running jobs by their expected ends: seconds from now, and the processors that are free then."""
-
-    in_s: Numbers
-    free: Numbers
 
 
 def layout(options: EnsembleOptions) -> SetLayout:
@@ -44,8 +38,13 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
     options, bound_s, total = state.options, state.options.objective.bound_s, max(1, state.total_cores)
     x = np.zeros(layout(options).length, np.float32)
     rows = x[GLOBALS : GLOBALS + options.slots * CHOICE].reshape(options.slots, CHOICE)
-    release = _releases(state, x[GLOBALS + options.slots * CHOICE :].reshape(options.observed, RUNNING), total)
-    x[:GLOBALS] = _globals(state, release, total)
+    _running(state, x[GLOBALS + options.slots * CHOICE :].reshape(options.observed, RUNNING), total)
+    in_s, then = state.releases()
+    x[:GLOBALS] = _globals(state, float(in_s[-1]), total)
+
+    def until_free_s(ranks: Any) -> Numbers:
+        return np.asarray(in_s[np.minimum(np.searchsorted(then, ranks), len(in_s) - 1)])
+
     if choices[0] is not None:
         rows[0, :2] = 1.0
     queue = state.queue
@@ -56,10 +55,13 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
     run_s = np.array([task.reference_s for task in tasks])
     ranks = np.array([float(task.job.requested_ranks) for task in tasks])
     wait_s = state.now_s - np.array([task.arrived_s for task in tasks])
-    when = np.minimum(np.searchsorted(release.free, ranks), len(release.in_s) - 1)
-    delay_s, free = release.in_s[when], max(1, state.free_cores)
-    area = run_s * ranks
+    delay_s, free = until_free_s(ranks), max(1, state.free_cores)
+    area, areas = run_s * ranks, queue.run_s * queue.ranks
     waiting = len(queue)
+    # The job that small ones should not hold up: that of the smallest area among those that do not fit.
+    blocked = np.where(queue.ranks > state.free_cores, areas, np.inf)
+    held = int(blocked.argmin())
+    held_s = float(until_free_s(queue.ranks[held])) if blocked[held] < np.inf else 0.0
     own = (
         np.ones(len(tasks)),
         np.zeros(len(tasks)),
@@ -73,8 +75,11 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
         np.log10(area / (bound_s * total)) / 2.0,
         np.log10(1.0 + delay_s / bound_s) / 2.5,
         np.searchsorted(np.sort(queue.run_s), run_s) / waiting,
-        np.searchsorted(np.sort(queue.run_s * queue.ranks), area) / waiting,
+        np.searchsorted(np.sort(areas), area) / waiting,
         np.searchsorted(queue.submit_s, [task.job.submit_s for task in tasks]) / waiting,
+        (ranks <= state.free_cores) & (run_s <= held_s),
+        np.log10(1.0 + (ranks <= state.free_cores) * (run_s - held_s).clip(0.0) / bound_s * (held_s > 0.0)) / 2.5,
+        [held_s > 0.0 and task is queue.tasks[held] for task in tasks],
     )
     rows[at, :OWN] = np.array(own).T
     for i, _, first in found:
@@ -83,29 +88,26 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
     return np.clip(x, -5.0, 5.0)
 
 
-def _releases(state: EnsembleState, rows: NDArray[np.float32], total: int) -> _Release:
-    """When processors come free; fills the rows of the running jobs."""
-    running = sorted(state.running.values(), key=attrgetter("expected_s"))
-    in_s = np.maximum(np.array([task.expected_s for task in running]) - state.now_s, 0.0)
-    ranks = np.array([float(task.shape.ranks) for task in running])
-    free = state.free_cores + np.cumsum(ranks)
-    count = min(len(running), len(rows))
-    if count:
-        bound_s, began_s = state.options.objective.bound_s, np.array([task.started_s for task in running[:count]])
-        rows[:count] = np.array(
-            (
-                np.ones(count),
-                ranks[:count] / total,
-                np.log2(ranks[:count]) / 8.0,
-                np.log10(1.0 + in_s[:count] / bound_s) / 2.5,
-                np.log10(1.0 + (state.now_s - began_s) / bound_s) / 2.5,
-                free[:count] / total,
-            )
-        ).T
-    return _Release(np.concatenate([[0.0], in_s]), np.concatenate([[float(state.free_cores)], free]))
+def _running(state: EnsembleState, rows: NDArray[np.float32], total: int) -> None:
+    """Fill the rows of the jobs that are expected to end first."""
+    tasks = heapq.nsmallest(len(rows), state.running.values(), key=attrgetter("expected_s"))
+    if not tasks:
+        return
+    bound_s, ranks = state.options.objective.bound_s, np.array([float(task.shape.ranks) for task in tasks])
+    left_s = np.maximum(np.array([task.expected_s for task in tasks]) - state.now_s, 0.0)
+    passed_s = state.now_s - np.array([task.started_s for task in tasks])
+    columns = (
+        np.ones(len(tasks)),
+        ranks / total,
+        np.log2(ranks) / 8.0,
+        np.log10(1.0 + left_s / bound_s) / 2.5,
+        np.log10(1.0 + passed_s / bound_s) / 2.5,
+        (state.free_cores + np.cumsum(ranks)) / total,
+    )
+    rows[: len(tasks)] = np.array(columns).T
 
 
-def _globals(state: EnsembleState, release: _Release, total: int) -> list[float]:
+def _globals(state: EnsembleState, last_s: float, total: int) -> list[float]:
     queue, bound_s, now_s = state.queue, state.options.objective.bound_s, state.now_s
     assert queue is not None
     unit = bound_s * total
@@ -122,7 +124,7 @@ def _globals(state: EnsembleState, release: _Release, total: int) -> list[float]
         math.log10(1.0 + bound_s * rate) / 2.0,
         math.log10(1.0 + now_s / bound_s) / 2.5 - 1.0,
         math.log10(1.0 + now_s / (bound_s * max(arrived, 1))) - 1.0,
-        math.log10(1.0 + float(release.in_s[-1]) / bound_s) / 2.5,
+        math.log10(1.0 + last_s / bound_s) / 2.5,
         float(np.mean(queue.ranks <= state.free_cores)) if len(queue) else 0.0,
         float(state.names_next),
         float(state.may_wait),

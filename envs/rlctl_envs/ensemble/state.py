@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rlctl.core.machine import Capacity, Machine, NodeGroup, Scoring
 from rlctl.core.task import Resources
@@ -171,16 +175,17 @@ class EnsembleState:
             return len(self.queue) > 0 and self.queue.ranks.min() <= self.free_cores
         return next(self.startable(), None) is not None
 
-    def room_in_s(self, ranks: int) -> float:
-        """When so many ranks will be free, by the expected ends of running tasks; infinite: never."""
-        free = self.free_cores
-        if free >= ranks:
-            return self.now_s
-        for task in sorted(self.running.values(), key=attrgetter("expected_s")):
-            free += task.shape.ranks
-            if free >= ranks:
-                return task.expected_s
-        return math.inf
+    def releases(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Seconds from now until running tasks are expected to end, in order, after a 0; and the cores free then."""
+        running = sorted(self.running.values(), key=attrgetter("expected_s"))
+        in_s = np.array([0.0, *(task.expected_s - self.now_s for task in running)])
+        free = np.cumsum([float(self.free_cores), *(task.shape.ranks for task in running)])
+        return in_s.clip(0.0), free
+
+    def delays_s(self, ranks: Any) -> NDArray[np.float64]:
+        """Seconds until so many cores are expected to be free; of more than there are, until nothing runs."""
+        in_s, free = self.releases()
+        return np.asarray(in_s[np.minimum(np.searchsorted(free, ranks), len(in_s) - 1)])
 
     def startable(self) -> Iterator[dict[int, ActiveTask]]:
         """Groups of waiting tasks that are alike, of which some shape fits now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -225,9 +225,18 @@ def _logged(rng: np.random.Generator, seed: int, options: EnsembleOptions, count
     if w.source == "generator":
         return []
     if w.source == "lublin":
-        return lublin(rng, count, w.processors)
+        # Of their own, drawn only where they are not certain: workloads of former options stay what they were.
+        own = np.random.default_rng(np.random.SeedSequence([seed, 0x1B11]))
+        faster, typed = float(_log_uniform(own, w.faster, 1)[0]), bool(own.random() < w.typed)
+        drawn = lublin(rng, count, w.processors, typed=typed, begin_s=_uniform(own, w.begins_s) * faster)
+        return [_whole(job, faster) for job in drawn] if rigid else drawn
     jobs = w.jobs(rigid)
     return window(jobs, int(rng.integers(len(jobs))) if w.starts is None else w.starts[seed % len(w.starts)], count)
+
+
+def _whole(job: LoggedJob, faster: float) -> LoggedJob:
+    """The job in whole seconds, as logs have them, submitted so many times sooner."""
+    return replace(job, submit_s=math.floor(job.submit_s / faster), run_s=max(1.0, math.floor(job.run_s)))
 
 
 def _nearest(choices: Sequence[int], ranks: int) -> int:

@@ -122,6 +122,11 @@ class WorkloadOptions(OptionsSection):
         file: of ``swf``; run folder of ``journal``. Of their jobs each instance takes as many as ``tasks`` says, one
             after the other, from a random one on; scaling, estimates that are not known, and all else are drawn.
         processors: of the machine that ``lublin`` makes jobs for.
+        typed: chance that ``lublin`` draws interactive and batch jobs for an instance, each by parameters of their own,
+            in place of jobs of either type.
+        faster: of ``lublin``: how many times faster jobs arrive than in the model, log-uniform.
+        begins_s: of ``lublin``: when an instance begins, seconds since midnight of the first day of its log. The hour
+            decides how fast jobs arrive, and rules such as F1 read the time since the log began.
         tasks: least and greatest number of tasks.
         most_tasks: no more are brought forth once there are so many.
         kinds: least and greatest number of kinds of tasks; tasks of a kind scale alike.
@@ -145,12 +150,15 @@ class WorkloadOptions(OptionsSection):
         trouble: what goes wrong.
     """
 
-    LATER: ClassVar[tuple[str, ...]] = ("starts", "part")
+    LATER: ClassVar[tuple[str, ...]] = ("starts", "part", "typed", "faster", "begins_s")
     source: Literal["generator", "lublin", "swf", "journal"] = "generator"
     file: Path | None = None
     starts: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
     part: tuple[int, int] | None = None
     processors: int = Field(default=128, ge=2, le=1 << 20)
+    typed: Share = 0.0
+    faster: Positive = Range(1.0, 1.0)
+    begins_s: NotNegative = Range(0.0, 0.0)
     tasks: tuple[int, int] = (16, 24)
     most_tasks: int = Field(default=48, ge=1, le=100_000)
     kinds: tuple[int, int] = (1, 3)

@@ -1,0 +1,78 @@
+"""``rlctl benchmark`` from end to end: training, tuning, controls, variants; then again from what is there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIG = Path(__file__).parents[2] / "configs" / "ensemble_small.yaml"
+SETS = ("benchmark.seeds=2", "benchmark.decisions=4096", "benchmark.controls=32", "train.decisions=12288")
+COMMAND = ["benchmark", str(CONFIG), "--instances=32", "--json", *(f"--set={one}" for one in SETS)]
+
+
+def run(folder, *arguments):
+    command = [sys.executable, "-m", "rlctl", *COMMAND, "--out=results", "--work=work", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout)["families"]["ensemble_small"]
+
+
+def rows(found, measure, family="ensemble_small"):
+    return {row["system"]: row for row in found if row["measure"] == measure and row["family"] == family}
+
+
+def test_every_control_and_a_weak_rule_lose_to_the_policy(judged):
+    _, found = judged
+    controls = rows(found, "cost per success of a control, relative to the policy")
+    assert len(controls) == 4
+    assert all(row["met"] for row in controls.values()), controls
+    assert rows(found, "hidden numbers in fields")["policy, best seed"]["met"]
+    assert rows(found, "cost per success, relative to the policy")["narrow"]["low"] > 1.0
+
+
+def test_all_systems_are_there_with_their_intervals(judged):
+    folder, found = judged
+    cost = rows(found, "cost per success")
+    assert {"policy", "policy, seed 1", "policy, seed 2", "policy, best seed", "lpt, tuned", "narrow", "random"} <= {
+        *cost
+    }
+    assert all(row["low"] < row["median"] < row["high"] for name, row in cost.items())
+    assert cost["policy"]["runs"] == 64
+    hindsight = cost["best rule of each instance, in hindsight"]["median"]
+    assert hindsight <= min(cost[name]["median"] for name in ("lpt", "lpt, tuned", "narrow", "same_efficiency"))
+    (holm,) = rows(found, "sign-flip test, Holm's correction").values()
+    assert holm["unit"] == "p, of 3 tests"
+    assert set(rows(found, "cost per success", "ensemble_small: 16 nodes")) >= {"policy", "lpt, tuned"}
+    assert rows(found, "processor time of training or tuning")["policy"]["median"] > 1.0
+    results = json.loads((folder / "results" / "ensemble_small.json").read_text())
+    assert results["systems"]["policy"]["decisions"] == 12288
+    assert results["systems"]["lpt, tuned"]["decisions"] <= 4096
+    assert str(folder) not in json.dumps(results)
+    assert (folder / "results" / "ensemble_small.md").read_text().startswith("# Results: ensemble_small")
+    assert (folder / "results" / "ensemble_small.svg").read_text().startswith("<svg")
+
+
+def test_the_same_again_plays_nothing_and_gives_the_same(judged):
+    folder, _ = judged
+    results = {path.name: path.read_bytes() for path in (folder / "results").iterdir()}
+    work = {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*") if path.is_file()}
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in (folder / "results").iterdir()} == results
+    assert {path: path.stat().st_mtime_ns for path in (folder / "work").rglob("*") if path.is_file()} == work
+
+
+def test_what_was_made_for_another_game_is_refused(judged):
+    folder, _ = judged
+    done = run(folder, "--set=machine.nodes=7")
+    assert done.returncode == 2
+    assert "was trained for another game: choose another folder with --work" in done.stderr
+    assert "Traceback" not in done.stderr
