@@ -1,4 +1,4 @@
-"""The table of RLScheduler (Zhang, Dai, He, Bao, Xie, SC'20), from logs of your own: see docs/scheduling-benchmark.md.
+"""The table of RLScheduler (Zhang et al., SC'20), from logs of your own: see docs/guides/scheduling-benchmark.md.
 
     python benchmarks/rlscheduler.py --traces FOLDER                  the published cells of the rules, and more rules
     python benchmarks/rlscheduler.py --traces FOLDER --policy POLICY  the same windows with a policy, rule or rule file

@@ -366,3 +366,13 @@ def test_what_a_campaign_does_is_a_possible_schedule_of_the_same_score(tmp_path:
     ended = episode.campaign.state.ended  # type: ignore[attr-defined]
     starts = {jobs[task.job.number].number: task.started_s + jobs[0].submit_s for task in ended}
     assert bounded_slowdown(jobs, starts, PROCESSORS) == pytest.approx((episode.campaign.outcome().cost or 0.0) / 60)
+
+
+def test_the_rule_of_the_guide_schedules_in_every_mode() -> None:
+    page = (Path(__file__).parents[2] / "docs/guides/scheduling-benchmark.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.split("```python")[1].split("```")[0], names)
+    for mode in ("any", *MODES):
+        episode = played(Ensemble(drawn(mode, tasks=[40, 40])), names["ShortAndOld"](), 32)
+        assert episode.campaign.outcome().successes == 40
+        assert episode.campaign.masked == 0  # type: ignore[attr-defined]
