@@ -115,8 +115,8 @@ class Easy(EnsembleRule):
 class Weighted(EnsembleRule):
     """Of rigid jobs, that with the smallest weighted sum of what is known of it; with a reservation, as ``easy`` has.
 
-    *Small* is the job of the smallest area of those that do not fit now. The defaults order by area and protect it: jobs
-    that do not hold it up come first, and others only if they are far smaller.
+    *Small* is the job of the smallest area of those that do not fit now. The defaults order by area and protect it:
+    jobs that do not hold it up come first, others only if they are far smaller.
 
     Args:
         run, ranks, wait, slowdown, delay: weights of the logarithms of the requested time, the processors, the time
