@@ -39,7 +39,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(abc|concurrent|contextlib)\..*"),
     # Names inside of the framework, and parts of annotations that Sphinx cuts in two.
     ("py:.*", r"rlctl\.executors\.(engine\._T|dispatch\.Dispatcher|recovery\.History|event_log\.Journal)"),
-    ("py:.*", r"rlctl\.core\.runner\.TaskRunner"),
+    ("py:.*", r"rlctl\.(core\.runner\.TaskRunner|bundle\.manifest\._Part)"),
     ("py:.*", r"rlctl\.config\.schema\.\w+Section"),
     ("py:.*", r"(Intracomm|Journal|TaskRunner|Allocation|tuple\[str)"),
     ("py:.*", r"(NDArray|ArrayLike|Path|Any|Protocol|BaseModel|Callable|Mapping|Sequence|.*\.NDArray)(\[.*)?"),

@@ -324,14 +324,14 @@ def check(
         text += f"; contracts kept in {checked.decisions} decisions and {checked.tasks} tasks"
         text += f"; goal reached by {reached}" if reached else ""
         text += f"; {checked.cut} episodes reached evaluate.max_steps" if checked.cut else ""
-    choice = steering_policy(loaded)
-    if choice is not None:
-        data["steers"] = {"policy": choice.name, "reason": choice.reason}
-        text += f"\npolicy: {choice.reason}"
     sample = sample_evaluation(loaded)
     if sample is not None:
         data["evaluation"] = sample.to_json()
         text += f"\n{sample.to_text()}"
+    choice = steering_policy(loaded)
+    if choice is not None:
+        data["steers"] = {"policy": choice.name, "reason": choice.reason}
+        text += f"\npolicy: {choice.reason}"
     if not (probe and as_json):
         say(as_json, data, text)
     if probe:

@@ -29,10 +29,12 @@ def show(
     """See ``rlctl.api.dry_run``."""
     with config.source.located():
         factory = preflight.check_campaign(config, real=True)
-        config, policy, why = _chosen(config, factory, policy, {}, chosen)
+        config, policy, why = _chosen(config, factory, policy, {})
         decider, _ = _checked(config, factory, policy, resume=False)
         with watching(config.steer.decision_timeout_s, control.TIMEOUT):
             planned = dry_run(config, factory, decider, instance or 0)
+        if why and chosen is not None:
+            chosen(why["policy_reason"])
         return replace(planned, policy_reason=why.get("policy_reason", ""))
 
 
@@ -41,7 +43,6 @@ def _chosen(
     factory: CampaignFactory,
     policy: str | Policy | None,
     recorded: Mapping[str, Any],
-    chosen: Callable[[str], None] | None,
 ) -> tuple[Config, str | Policy, dict[str, Any]]:
     """The configuration with the policy, the policy, and what the journal says of how it was chosen."""
     if recorded.get("policy_rule"):
@@ -49,8 +50,6 @@ def _chosen(
     if policy or recorded.get("policy_source"):
         return config, policy or str(recorded["policy_source"]), {}
     choice = choose(config, factory)
-    if chosen is not None:
-        chosen(choice.reason)
     rule = {} if choice.rule is None else {"policy_rule": choice.rule.model_dump(mode="json")}
     return with_rule(config, choice.name, choice.rule), choice.name, {"policy_reason": choice.reason, **rule}
 
@@ -84,13 +83,20 @@ def start(
         folder = Path(run) if run is not None else unfinished_run(config) if resume else None
         recorded = recorded_start(folder) if resume and folder is not None else {}
         factory = preflight.check_campaign(config, real=True)
-        config, policy, why = _chosen(config, factory, policy, recorded, chosen)
+        config, policy, why = _chosen(config, factory, policy, recorded)
         decider, source = _checked(config, factory, policy, resume)
         if folder is not None:
             require_folder(folder)
         made = new_run(config) if folder is None else None
         folder = made or Path(folder or "")
         number = int(recorded.get("instance", 0)) if instance is None else instance
+
+        def starts(run: Path) -> None:
+            if why and chosen is not None:
+                chosen(why["policy_reason"])
+            if begun is not None:
+                begun(run)
+
         try:
             with storage_errors(folder, "then resume with --resume"):
                 return control.steer(
@@ -103,7 +109,7 @@ def start(
                     source=source,
                     choice=why,
                     progress=progress,
-                    begun=begun,
+                    begun=starts,
                 )
         finally:
             if made is not None:

@@ -13,6 +13,7 @@ from rlctl.bundle.saved_policy import read_manifest
 from rlctl.config.load import game_hash, load_config
 from rlctl.core.errors import ConfigError
 from rlctl.executors.event_log import Journal
+from rlctl.monitoring.progress import Progress
 from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.policy_choice import steering_policy
 
@@ -20,15 +21,24 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 BRIEF = ["train.decisions=64", "train.num_envs=4", "train.options.n_steps=16", "train.options.batch_size=64"]
 
 
+class InterruptsJudgements(Progress):
+    """Ctrl-C, as soon as the judgement begins."""
+
+    def start(self, what: str, total: float, unit: str, done: float = 0.0) -> None:
+        if what.startswith("judging"):
+            raise KeyboardInterrupt
+
+
 def test_a_small_ensemble_is_trained_judged_and_steered(tmp_path: Path) -> None:
     saved = f"policies.mine={tmp_path / 'run' / 'policy'}"
-    config = load_config(CONFIGS / "ensemble_small.yaml", [*BRIEF, "train.judgement_instances=0", saved])
-    folder = rlctl.train(config, tmp_path / "run")
+    config = load_config(CONFIGS / "ensemble_small.yaml", [*BRIEF, "train.judgement_instances=3", saved])
+    folder = tmp_path / "run" / "policy"
+    with pytest.raises(KeyboardInterrupt):
+        rlctl.train(config, tmp_path / "run", progress=InterruptsJudgements())
     before = read_manifest(folder)
     assert before.judgement is None
     assert steering_policy(config) is None
 
-    config = load_config(CONFIGS / "ensemble_small.yaml", [*BRIEF, "train.judgement_instances=3", saved])
     assert rlctl.train(config, tmp_path / "run", resume=True) == folder  # it had ended: it is only judged
     after = read_manifest(folder)
     judgement = after.judgement
@@ -74,6 +84,7 @@ def test_the_winner_steers_and_the_run_says_why(project: Project) -> None:
     summary = json.loads((project.folder / "own" / "summary.json").read_text())
     assert (summary["policy"], summary["policy_reason"]) == ("sure", reason)
     assert rlctl.status(project.folder / "own").policy_reason == reason
+    assert reason in rlctl.report(project.folder / "own", rules=False).read_text()
 
 
 def test_a_rule_that_only_the_judgement_knows_steers_and_resumes(project: Project) -> None:

@@ -35,6 +35,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
         main(arguments)
     out, err = capsys.readouterr()
     assert (left.value.code or 0) == code, err
+    err = err.removeprefix("policy: target_per_second, the campaign's default\n")
     assert err.count("\n") == (1 if code else 0), err
     return err if code else out
 

@@ -352,7 +352,7 @@ def test_a_limit_on_file_sizes_while_training(tmp_path: Path) -> None:
         command("train", queue, "--out", out, *sets, "--json", "--resume"), capture_output=True, text=True, timeout=120
     )
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout) == {"policy": str(out / "policy")}
+    assert json.loads(again.stdout) == {"policy": str(out / "policy"), "judgement": None}
 
 
 def test_an_interrupt_does_not_wait_for_what_the_workers_play(file: Path, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_a_policy_was_made_for_the_game_beside_it(path: Path) -> None:
         assert "game_hash" not in (manifest.model_extra or {})
         return
     assert (manifest.model_extra or {})["game_hash"] == hash_of(config)
+    assert manifest.judgement is None or manifest.judgement.game_hash == hash_of(config)
     assert all(score.model_extra and score.model_extra["game_hash"] == hash_of(config) for score in manifest.scores)
 
 
