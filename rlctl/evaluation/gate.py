@@ -49,7 +49,13 @@ def judge_trained(config: Config, folder: Path, progress: Progress, stop: Stop =
     game, count = configured_game(config), config.training.judgement_instances
     if not count or not isinstance(game, CampaignFactory) or not game.has_twin:
         return None
-    rules = opponents(config, game)
+    rules: dict[str, RuleEntry] = {}
+    for name, entry in opponents(config, game).items():
+        try:
+            _load(config, game, {name: entry})
+            rules[name] = entry
+        except RlctlError as error:
+            log.warning("%s is not compared with: %s", name, error)
     if not rules:
         return None
     try:
@@ -69,7 +75,7 @@ def opponents(config: Config, factory: CampaignFactory) -> dict[str, RuleEntry]:
             try:
                 rules[name] = load_rule_file(config.resolve(entry)).entry
             except RlctlError as error:
-                log.warning("%s: not judged: %s", name, error)
+                log.warning("%s is not compared with: %s", name, error)
     known = {entry.rule for entry in rules.values()}
     return rules | {rule: RuleEntry(rule=rule) for rule in factory.opponents if rule not in known | {*config.policies}}
 
@@ -90,10 +96,7 @@ def judge(
         PolicyError: ``policy`` is no saved policy, or its manifest cannot be written.
     """
     saved = scores.recordable(policy)
-    with_rules = config.model_copy(update={"policies": {**config.policies, **rules}})
-    players: dict[str, Policy] = {name: load_policy(with_rules, name) for name in rules}
-    for player in players.values():
-        preflight.check_policy(config, factory, player)
+    players = _load(config, factory, rules)
     players[policy.name if policy.name not in rules else f"{policy.name} (trained)"] = policy
     rollouts = _roll_out(config, factory, players, draw_instances(config.seed, JUDGEMENT, count), progress, stop)
 
@@ -126,6 +129,14 @@ def judge(
     judgement = validate_judgement(plain(data))
     scores.record_judgement(saved, judgement)
     return judgement
+
+
+def _load(config: Config, factory: CampaignFactory, rules: Mapping[str, RuleEntry]) -> dict[str, Policy]:
+    with_rules = config.model_copy(update={"policies": {**config.policies, **rules}})
+    players: dict[str, Policy] = {name: load_policy(with_rules, name) for name in rules}
+    for player in players.values():
+        preflight.check_policy(config, factory, player)
+    return players
 
 
 def _roll_out(

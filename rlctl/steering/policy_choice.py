@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rlctl.bundle import saved_policy
-from rlctl.bundle.manifest import JudgedPolicy, Judgement, RuleSpec
+from rlctl.bundle.manifest import JudgedPolicy, Judgement
 from rlctl.config.load import game_hash, load_rule_file
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.campaign_factory import CampaignFactory
@@ -117,13 +117,12 @@ def _best(config: Config, judged: Mapping[str, Judgement], unit: JudgedPolicy) -
     """The policy or rule of least cost, in multiples of a common rule's: each judgement has its own instances."""
     best, name, winner, own = math.inf, "", unit, list[str]()
     for of, judgement in judged.items():
-        cost = next(row.cost for row in judgement.rows if row.rule == unit.rule)
-        assert cost  # as the rule was chosen
+        cost = next(row.cost for row in judgement.rows if row.rule == unit.rule and row.cost)
         for row in judgement.rows:
             share = math.inf if row.cost is None else row.cost / cost
             if share < best:
                 best, name, winner = share, of, row
-        own.append("no success" if judgement.policy.cost is None else f"{of} {judgement.policy.cost / cost:.2f}")
+        own.append(f"{of} {'inf' if judgement.policy.cost is None else format(judgement.policy.cost / cost, '.2f')}")
     first = name if winner.rule is None else winner.policy
     return _choice(
         config, name, winner, f"{first}, at {best:.2f} times the cost of {unit.policy} on the twin ({', '.join(own)})"
@@ -138,6 +137,6 @@ def _choice(config: Config, name: str, winner: JudgedPolicy, reason: str) -> Pol
     if isinstance(entry, str):
         with suppress(RlctlError):
             entry = load_rule_file(config.resolve(entry)).entry
-    same = isinstance(entry, RuleEntry) and winner.rule == RuleSpec(rule=entry.rule, parameters=entry.parameters)
-    rule = None if same else RuleEntry(rule=winner.rule.rule, parameters=winner.rule.parameters)
-    return PolicyChoice(winner.policy, reason, rule)
+    rule = RuleEntry(rule=winner.rule.rule, parameters=winner.rule.parameters)
+    same = isinstance(entry, RuleEntry) and dict(entry) == dict(rule)
+    return PolicyChoice(winner.policy, reason, None if same else rule)

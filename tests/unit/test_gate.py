@@ -143,6 +143,7 @@ def test_of_several_the_best_by_a_rule_that_they_share(folder: Path) -> None:
     choice = steering_policy(config(folder))
     assert choice is not None
     assert choice.name == "mine"
+    assert choice.reason == "mine, at 0.20 times the cost of hot on the twin (mine 0.20, other inf)"
     record(folder, "other", row("none", {"rule": "cyclic", "parameters": {}}, 9.0), row("ppo", None, 1.0, 0.1))
     with pytest.raises(ConfigError, match="mine and other were judged against different rules: name one with --policy"):
         choose(config(folder), configured_campaign(config(folder)))
@@ -251,3 +252,20 @@ def test_a_saved_policy_is_judged_anew(folder: Path, monkeypatch: pytest.MonkeyP
         assert said in str(refused.exception)
     refused = CliRunner().invoke(app, [*arguments, "--set", "policies={mine: mine}"])
     assert "policies: neither these nor campaign block_copolymer name a rule" in str(refused.exception)
+
+
+def test_after_a_training_rules_that_cannot_play_are_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(type(configured_campaign(config(folder))), "opponents", ())
+    wrong = "policies={mine: mine, slow: {rule: linear}, fits_not: {rule: lpt}, gone: nosuch.yaml}"
+    trained = config(folder, wrong, "train.decisions=1", "train.judgement_instances=1")
+    found = gate.judge_trained(trained, folder / "mine", Silent())
+    assert found is not None
+    assert [row.policy for row in found.rows] == ["slow", "ppo"]
+    assert [line.getMessage().split(":")[0] for line in caplog.records] == [
+        "gone is not compared with",
+        "fits_not is not compared with",
+    ]
+    for none in ("train.judgement_instances=0", "policies={mine: mine}"):
+        assert gate.judge_trained(config(folder, wrong, "train.decisions=1", none), folder / "mine", Silent()) is None

@@ -22,6 +22,9 @@ from rlctl.plugins.registry import policy_factory
 from rlctl.testing import check_campaign
 from rlctl_envs.ensemble.campaign import EnsembleCampaign
 from rlctl_envs.ensemble.factory import Ensemble
+from rlctl_envs.ensemble.schedule import bounded_slowdown, read_schedule
+from rlctl_envs.ensemble.workloads.logged import LoggedJob
+from rlctl_envs.ensemble.workloads.swf import read_swf
 
 PROCESSORS = 8
 MODES = ("next", "next_backfilled")
@@ -293,10 +296,11 @@ def test_a_weighted_order_can_be_any_of_area_length_and_age() -> None:
     def ends(policy: Policy) -> list[float]:
         return [task.ended_s for task in played(factory, policy, 32).campaign.state.ended]  # type: ignore[attr-defined]
 
-    assert ends(rule("weighted", ranks=0.0)) == ends(rule("sjf"))
-    assert ends(rule("weighted", run=0.0, ranks=0.0, wait=-1.0)) == ends(rule("fifo"))
-    assert ends(rule("weighted", run=5.0, ranks=4.0 * math.log(2.0))) == ends(rule("saf"))
-    assert ends(rule("weighted", small=-3.0)) != ends(rule("weighted"))
+    plain = {"harmless": 0.0, "small": 0.0}
+    assert ends(rule("weighted", ranks=0.0, **plain)) == ends(rule("sjf"))
+    assert ends(rule("weighted", run=0.0, ranks=0.0, wait=-1.0, **plain)) == ends(rule("fifo"))
+    assert ends(rule("weighted", run=5.0, ranks=4.0 * math.log(2.0), **plain)) == ends(rule("saf"))
+    assert ends(rule("weighted", small=-3.0)) != ends(rule("weighted", **plain))
     with pytest.raises(ConfigError, match="unknown parameter 'weigth'"):
         rule("weighted", weigth=1.0)
 
@@ -314,3 +318,62 @@ def test_observations_hide_run_times_and_tell_what_fits() -> None:
     assert np.array_equal(decisions[0].observation, decisions[1].observation)
     assert decisions[0].mask.sum() == len(campaign.state.waiting)
     assert not decisions[0].mask[0]  # waiting is no choice there
+
+
+def jobs_of_three() -> list[LoggedJob]:
+    return [LoggedJob(10.0, 20.0, 3, number=4), LoggedJob(15.0, 10.0, 2, number=5), LoggedJob(15.0, 5.0, 1, number=6)]
+
+
+def test_a_schedule_of_another_scheduler_is_scored(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("window,job,start\n0,4,10\n0,5,30\n0,6,15.0\n1,4,10\n")
+    starts = read_schedule(tmp_path / "a.csv")
+    assert bounded_slowdown(jobs_of_three(), starts[0], 4) == pytest.approx((1.0 + 2.5 + 1.0) / 3.0)
+
+
+@pytest.mark.parametrize(
+    ("starts", "said"),
+    [
+        ({4: 10.0, 5: 30.0}, "job 6 has no start"),
+        ({4: 10.0, 5: 30.0, 6: 15.0, 7: 1.0}, "job 7 has a start, and is not one of the 3 jobs"),
+        ({4: 9.0, 5: 30.0, 6: 15.0}, "job 4 starts at 9 s, and is submitted at 10 s"),
+        ({4: math.nan, 5: 30.0, 6: 15.0}, "job 4 starts at nan s"),
+        ({4: 10.0, 5: 29.0, 6: 15.0}, "at 29 s, with job 5, 5 processors are in use of 4"),
+    ],
+)
+def test_a_schedule_that_is_not_possible_is_refused(starts: dict[int, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        bounded_slowdown(jobs_of_three(), starts, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("window,job\n", "line 1: should be window,job,start, got 'window,job'"),
+        ("window,job,start\n0,4\n", "line 2: should be two whole numbers and seconds, got"),
+        ("window,job,start\n0,4,1\n0,4,2\n", "line 3: job 4 of window 0 has a start already"),
+    ],
+)
+def test_a_file_that_is_no_schedule_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_schedule(tmp_path / "a.csv")
+
+
+def test_what_a_campaign_does_is_a_possible_schedule_of_the_same_score(tmp_path: Path) -> None:
+    rows = [(1, 10 + 7 * i % 40, 1 + i % 8, 1, -1) for i in range(60)]
+    write(tmp_path / "a.swf", rows)
+    episode = played(Ensemble(options(tmp_path / "a.swf", 60, "any")), rule("easy", order="f4"))
+    jobs = read_swf(tmp_path / "a.swf", as_requested=True)
+    ended = episode.campaign.state.ended  # type: ignore[attr-defined]
+    starts = {jobs[task.job.number].number: task.started_s + jobs[0].submit_s for task in ended}
+    assert bounded_slowdown(jobs, starts, PROCESSORS) == pytest.approx((episode.campaign.outcome().cost or 0.0) / 60)
+
+
+def test_the_rule_of_the_guide_schedules_in_every_mode() -> None:
+    page = (Path(__file__).parents[2] / "docs/guides/scheduling-benchmark.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.split("```python")[1].split("```")[0], names)
+    for mode in ("any", *MODES):
+        episode = played(Ensemble(drawn(mode, tasks=[40, 40])), names["ShortAndOld"](), 32)
+        assert episode.campaign.outcome().successes == 40
+        assert episode.campaign.masked == 0  # type: ignore[attr-defined]

@@ -115,7 +115,8 @@ class Easy(EnsembleRule):
 class Weighted(EnsembleRule):
     """Of rigid jobs, that with the smallest weighted sum of what is known of it; with a reservation, as ``easy`` has.
 
-    Made for tuning: the defaults order by area. *Small* is the job of the smallest area of those that do not fit now.
+    *Small* is the job of the smallest area of those that do not fit now. The defaults order by area and protect it:
+    jobs that do not hold it up come first, others only if they are far smaller.
 
     Args:
         run, ranks, wait, slowdown, delay: weights of the logarithms of the requested time, the processors, the time
@@ -135,6 +136,7 @@ class Weighted(EnsembleRule):
         unknown = set(weights) - set(WEIGHTS)
         if unknown:
             raise TypeError(f"no weight {sorted(unknown)[0]!r}")
+        weights = {"harmless": -4.0, "small": -2.0, **weights}
         self.weights = np.array([run, ranks, *(weights.get(name, 0.0) for name in WEIGHTS[2:])])
         self.spare = round(spare)
 

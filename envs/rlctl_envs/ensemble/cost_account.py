@@ -13,6 +13,9 @@ from rlctl_envs.ensemble.state import EnsembleState
 MOST_CREDIT = 0.9
 """Of a success, for a task that is still running."""
 
+RIGID_SLOWDOWN = 50.0
+"""Bounded slowdown that rigid jobs have in the mean, on machines as full as those of the logs; for the scale only."""
+
 FULL = 0.98
 """Occupancy of a machine that counts as full, as MuMMI reports it (Bhatia et al. 2021)."""
 
@@ -69,7 +72,8 @@ class CostAccount:
             whole = o.goal * (o.node_second * self._typical + o.gpu_second * (median(gpu_s) if gpu_s else 0.0))
         else:
             whole = o.node_second * math.fsum(possible) + o.gpu_second * math.fsum(gpu_s)
-        self.scale = 1.0 / max(whole + o.slowdown * 2.0 * len(areas), 1e-9)
+        each = RIGID_SLOWDOWN if state.queue is not None else 2.0
+        self.scale = 1.0 / max(whole + o.slowdown * each * len(areas), 1e-9)
 
     def cost(self, ended: bool) -> float | None:
         """Cost so far; None where it is the allocated node-seconds, which the driver counts."""

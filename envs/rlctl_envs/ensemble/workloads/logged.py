@@ -21,6 +21,7 @@ class LoggedJob:
         estimate_s: run time that its user asked for; None: unknown.
         user: number of its user.
         application: number of its program.
+        number: its own number in the log.
     """
 
     submit_s: float
@@ -29,6 +30,7 @@ class LoggedJob:
     estimate_s: float | None = None
     user: int = UNKNOWN
     application: int = UNKNOWN
+    number: int = UNKNOWN
 
     @property
     def kind(self) -> int:

@@ -89,4 +89,4 @@ def _job(values: Sequence[float]) -> LoggedJob:
 def _as_requested(values: Sequence[float]) -> LoggedJob:
     run_s = values[3] if values[3] >= 0.0 else NEGATIVE_RUN_S
     estimate_s = values[8] if values[8] > 0.0 else run_s
-    return LoggedJob(values[1], run_s, int(max(values[4], values[7])), estimate_s)
+    return LoggedJob(values[1], run_s, int(max(values[4], values[7])), estimate_s, number=int(values[0]))
