@@ -377,3 +377,26 @@ def test_the_rule_of_the_guide_schedules_in_every_mode() -> None:
         episode = played(Ensemble(drawn(mode, tasks=[40, 40])), names["ShortAndOld"](), 32)
         assert episode.campaign.outcome().successes == 40
         assert episode.campaign.masked == 0  # type: ignore[attr-defined]
+
+
+def test_a_rules_job_is_offered_and_marked_though_no_order_puts_it_first() -> None:
+    factory = Ensemble(drawn("next_backfilled", tasks=[60, 60], most_tasks=60, faster=[200.0, 200.0]) | {"slots": 12})
+    campaign = factory.campaign(5)
+    driver = Driver(campaign, twin(factory, CAPACITY, 5))
+    decision, inserted = driver.begin(), 0
+    while decision is not None:
+        newest = max(campaign.state.waiting)
+        choices = decision.residual({"start": newest})  # type: ignore[misc]
+        layout = campaign.layout
+        assert layout is not None
+        assert layout.prior is not None
+        assert choices.observation is not None
+        rows = choices.observation[layout.once :][: layout.choices * layout.sets[0][1]].reshape(layout.choices, -1)
+        (marked,) = np.flatnonzero(rows[:, layout.prior])
+        assert choices.mask[marked]
+        assert choices.named(np.array([marked]))["start"] == newest
+        inserted += not np.array_equal(
+            rows[:, :-1], decision.observation[layout.once :][: rows.size].reshape(rows.shape)[:, :-1]
+        )
+        decision = driver.step(rule("fifo").act(decision))
+    assert inserted > 0

@@ -41,7 +41,7 @@ class Choice:
     Attributes:
         task: None for waiting.
         first: for each of ``SHORTLISTS``, or ``RIGID_ORDERS``, whether the task is the first of those that may start;
-            empty for rigid jobs that are the first of none.
+            may be empty, or as long as of others, if it is the first of none.
     """
 
     kind: ChoiceKind

@@ -83,7 +83,7 @@ def observe(state: EnsembleState, choices: Sequence[Choice | None]) -> NDArray[n
     )
     rows[at, :OWN] = np.array(own).T
     for i, _, first in found:
-        if first:
+        if any(first):
             rows[i, OWN : OWN + len(RIGID_ORDERS)] = first
     return np.clip(x, -5.0, 5.0)
 
