@@ -255,11 +255,12 @@ def judge(
         ConfigError: there is no rule to compare with, or one cannot be used.
         PolicyError: it is no saved policy, or its manifest cannot be written.
     """
-    from rlctl.evaluation import gate
+    from rlctl.evaluation import gate, scores
 
     with config.source.located(), _watching(config):
         factory = preflight.check_campaign(config)
         loaded = load_policy(config, policy) if isinstance(policy, str) else policy
+        scores.recordable(loaded)
         rules = gate.opponents(config, factory)
         if not rules:
             raise ConfigError(

@@ -84,6 +84,7 @@ def test_the_winner_steers_and_the_run_says_why(project: Project) -> None:
     summary = json.loads((project.folder / "own" / "summary.json").read_text())
     assert (summary["policy"], summary["policy_reason"]) == ("sure", reason)
     assert rlctl.status(project.folder / "own").policy_reason == reason
+    assert reason in rlctl.report(project.folder / "own", rules=False).read_text()
 
 
 def test_a_rule_that_only_the_judgement_knows_steers_and_resumes(project: Project) -> None:

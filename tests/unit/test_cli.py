@@ -62,6 +62,13 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
         (["train", "CONFIG", "--out", "x", "--set", "train.decision=3"], "did you mean 'decisions'"),
         (["train", "CONFIG", "--out", "x", "--set", "train.algorithm=pppo"], "did you mean 'ppo'"),
         (["train", "CONFIG", "--out", "x", "--set", "train=null"], "section train"),
+        (
+            ["train", "CONFIG", "--out", "x", "--set", "train.judgement_instances=-1"],
+            "--set train.judgement_instances: should be greater than or equal to 0",
+        ),
+        (["judge", "CONFIG"], "'--policy'; see rlctl judge --help"),
+        (["judge", "CONFIG", "--policy", "linear", "--instances", "0"], "see rlctl judge --help"),
+        (["judge", "CONFIG", "--policy", "linear"], "policy linear is not a saved policy: only trained policies"),
         (["tune", "fedback", "CONFIG", "--out", "x"], "did you mean 'feedback'"),
         (["evaluate", "CONFIG", "--policy", "fedback", "--against", "linear"], "did you mean 'feedback'"),
         (["evaluate", "CONFIG", "--policy", "missing", "--against", "linear"], "policies.missing"),
