@@ -1,11 +1,8 @@
-"""Ensembles: is the twin right, is it fast, and who wins?
+"""Ensembles: is the twin right, and is it fast? Who wins, ``rlctl benchmark`` says.
 
 ``python benchmarks/ensemble.py twin``: the same workloads and rules on the twin and for real, on this machine.
 ``... speed``: decisions per second from end to end, at 32 and at 600 nodes, with a rule and with a network.
-``... compare CONFIG POLICY RULE ...``: policies on held-out instances, with the best of the rules in hindsight, and
-with what no schedule can beat.
 ``... steady CONFIG POLICY ...``: how full the machine is in the window, and how much useful work it does.
-``... real CONFIG POLICY RULE RULE``: the same instance for real, by turns.
 ``... placement CONFIG RULE``: learns which nodes tasks go to, and compares it with the default on held-out instances.
 
 ``--quick``: fewer of each. Each command prints a table.
@@ -31,7 +28,7 @@ import numpy as np
 from rlctl.config.load import load_config
 from rlctl.core.machine import Capacity
 from rlctl.environments.twin_rollouts import rollout_on_twin
-from rlctl.evaluation.rollout import RolloutPool, evaluation_instances
+from rlctl.evaluation.rollout import evaluation_instances
 from rlctl.evaluation.statistics import ert_ratio
 from rlctl.evaluation.tuning import CandidateCost, ParameterSpace, SearchSettings, search
 from rlctl.monitoring.progress import Silent
@@ -46,15 +43,12 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 def main() -> None:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description="Benchmarks of ensembles.")
-    commands = {f.__name__: f for f in (twin, speed, compare, real, placement, steady)}
+    commands = {f.__name__: f for f in (twin, speed, placement, steady)}
     parser.add_argument("what", choices=list(commands))
     parser.add_argument("config", nargs="?")
     parser.add_argument("policies", nargs="*")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--instances", type=int, default=300)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--instance", type=int, default=0)
-    parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     commands[options.what](options)
@@ -81,20 +75,6 @@ def twin(options: argparse.Namespace) -> None:
         print(f"{rule:>8}: real / twin {middle:.3f} [{low:.3f}, {high:.3f}] of {len(values)}")
     everything = [value for values in ratios.values() for value in values]
     print(f"     all: real / twin {np.median(everything):.3f}, mean {np.mean(everything):.3f} of {len(everything)}")
-
-
-def real(options: argparse.Namespace) -> None:
-    """The same instance for real, by turns."""
-    config = load_config(Path(options.config), options.set)
-    took: dict[str, list[float]] = {name: [] for name in options.policies}
-    for turn in range(options.times):
-        for name in options.policies:
-            took[name].append(_steered(config, name, options.instance))
-            print(f"turn {turn + 1} {name}: {took[name][-1]:.1f} node-seconds", flush=True)
-    first = np.median(took[options.policies[0]])
-    for name, values in took.items():
-        low, middle, high = np.quantile(values, (0.0, 0.5, 1.0))
-        print(f"{name}: {middle:.1f} [{low:.1f}, {high:.1f}] node-seconds, {middle / first:.2f} times the first")
 
 
 def _steered(config: Any, name: str, instance: int) -> float:
@@ -216,39 +196,6 @@ def placement(options: argparse.Namespace) -> None:
     for name, table in (("learned", learned), ("tight, keeps GPUs", packing)):
         value, (low, high) = ert_ratio(*default, *table, seed=0)
         print(f"default / {name}: {value:.3f} [{low:.3f}, {high:.3f}] over {len(instances)} held-out instances")
-
-
-def compare(options: argparse.Namespace) -> None:
-    """Paired ratios of mean prices to those of the best rule, with 95 % intervals by bootstrap."""
-    config = load_config(Path(options.config), options.set)
-    factory, capacity = configured_campaign(config), config.machine.capacity()
-    instances = evaluation_instances(config, 20 if options.quick else options.instances)
-    policies = {name: load_policy(config, name) for name in options.policies}
-    entries = [(policies[name], instance) for instance in instances for name in policies]
-    done: dict[int, Any] = {}
-    with RolloutPool(factory, capacity, options.workers) as players:
-        for part in players.run(entries):
-            done |= part
-    count = len(policies)
-    price = {n: np.array([done[i].cost for i in range(k, len(entries), count)]) for k, n in enumerate(policies)}
-    good = {n: np.array([done[i].successes for i in range(k, len(entries), count)]) for k, n in enumerate(policies)}
-    rules = [name for name in policies if not Path(name).is_dir()]
-    each = {name: price[name].sum() / good[name].sum() for name in policies}
-    best = min(rules or policies, key=lambda name: each[name])
-    if len(rules) > 1:
-        chosen = np.argmin([price[name] / np.maximum(good[name], 0.5) for name in rules], axis=0)
-        for table in (price, good):
-            table["best rule in hindsight"] = np.array([table[rules[k]][i] for i, k in enumerate(chosen)])
-    print(f"{len(instances)} held-out instances; best rule: {best}")
-    print(f"{'policy':>40} {'per success':>11} {'best rule / this [95 % interval]':>34} {'successes':>9}")
-    for name in price:
-        value, (low, high) = ert_ratio(price[best], good[best], price[name], good[name], seed=0)
-        cost = price[name].sum() / good[name].sum()
-        shown = "1" if name == best else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        print(f"{name[-40:]:>40} {cost:11.4g} {shown:>34} {good[name].sum():9.0f}")
-    bounds = [factory.least_cost(i, capacity) for i in instances]
-    if (known := [bound for bound in bounds if bound is not None]) and len(known) == len(bounds):
-        print(f"{'no schedule beats':>40} {np.sum(known) / good[best].sum():11.4g}")
 
 
 if __name__ == "__main__":

@@ -103,8 +103,10 @@ class Rules(Generated):
         for parameter, (low, high, *scale) in getattr(rule, "SPACE", {}).items():
             if parameter not in said:
                 self.warn(f"rule {name}: {parameter} is not documented (Args:)")
-            default = "null" if defaults[parameter] is None else f"{defaults[parameter]:g}"
-            facts = f"default {default}, tuned in {low:g} to {high:g}{scales[tuple(scale)]}"
+            facts = f"tuned in {low:g} to {high:g}{scales[tuple(scale)]}"
+            if parameter in defaults:  # else it is one of **keywords
+                default = "null" if defaults[parameter] is None else f"{defaults[parameter]:g}"
+                facts = f"default {default}, {facts}"
             lines += [f"`{parameter}` *{facts}*", f": {sentence(said.get(parameter, ''))}", ""]
         return self.section(name, "\n".join(lines))
 

@@ -1,7 +1,8 @@
 """Controls against self-deception: a policy that has learned to read its campaign must lose when it is misled.
 
 Each control plays the policy's own network on the instances that it has just played, with what it sees or answers
-exchanged. Masks, and the proposals of a rule that the network corrects, are those of the instance that is played.
+exchanged. Masks, and the proposals of a rule that the network corrects, are those of the instance that is played. To
+show a network without memory what it saw in another instance would be the same as to replay its actions there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from rlctl.environments.residual import ResidualPolicy
 from rlctl.evaluation.rollout import TOGETHER, Rollout, roll_out
 
 REPLAY = "replay of its actions in another instance"
-OTHER = "observations of another instance"
 SHUFFLED = "observations of any time and instance"
 BLANK = "observations of zeros"
+CONTROLS = (REPLAY, SHUFFLED, BLANK)
 
 Numbers = NDArray[Any]
 
@@ -98,13 +99,8 @@ def play_controls(
     def showing(show: Callable[[int, int], Numbers]) -> Callable[[int], Act]:
         return lambda instance: lambda network, decision, number: network.act(_shown(decision, show(instance, number)))
 
-    def other(instance: int, number: int) -> Numbers:
-        observations = seen[following[instance]].observations
-        return observations[number % len(observations)]
-
     controls: dict[str, Callable[[int], Act]] = {
         REPLAY: replay,
-        OTHER: showing(other),
         SHUFFLED: showing(lambda instance, number: pool[orders[instance][number % 4096]]),
         BLANK: showing(lambda instance, number: np.zeros_like(pool[0])),
     }

@@ -16,7 +16,6 @@ from rlctl.benchmark.measures import Estimate, Resamples, Results, best_of_each,
 from rlctl.benchmark.result_rows import Row, row
 from rlctl.benchmark.rollout_cache import RolloutCache
 from rlctl.benchmark.systems import (
-    CHANCE,
     CPU_SECONDS,
     RULE,
     TRAINED,
@@ -115,6 +114,15 @@ class Family:
         """Names of all rules."""
         return [name for name, one in self.systems.items() if one.kind in (RULE, UNTUNED)]
 
+    def candidates(self) -> list[str]:
+        """Rules that may be chosen: with defaults only where a rule is nowhere configured or tuned."""
+        better = {one.record.get("rule") for one in self.systems.values() if one.kind == RULE}
+        return [
+            name
+            for name in self.rules
+            if self.systems[name].kind == RULE or self.systems[name].record["rule"] not in better
+        ]
+
     @property
     def unit(self) -> str:
         """Of costs."""
@@ -133,7 +141,9 @@ class Family:
 
     def best_policy(self) -> System | None:
         """The judged policy with its best seed."""
-        return None if self.judged is None else self.judged.seed(self.chosen["seed"] - 1, BEST_SEED)
+        if self.judged is None or len(self.judged.policies) == 1:
+            return self.judged
+        return self.judged.seed(self.chosen["seed"] - 1, BEST_SEED)
 
     def judge(self) -> list[Row]:
         """All rows about the evaluation instances of the family itself."""
@@ -157,14 +167,20 @@ class Family:
         """Choose training seed and rule on validation instances."""
         count = min(len(self.instances), 128)
         instances = draw_instances(self.config.seed, VALIDATION, count, batch=1)
-        players = [one for one in self.systems.values() if one.kind != CHANCE]
+        players = [self.systems[name] for name in self.candidates()]
+        players += [one for one in self.systems.values() if one.kind == TRAINED]
         played = self.cache.play(self.config, self.factory, players, instances, f"{self.name}: validation")
         costs = {
             name: [Results.of([of]).cost.sum() / max(Results.of([of]).successes.sum(), 0.5) for of in rollouts]
             for name, rollouts in played.items()
         }
-        self.best_rule = min(self.rules, key=lambda name: costs[name][0])
-        self.chosen: dict[str, Any] = {"rule": self.best_rule, "instances": count, "cost per success": costs}
+        self.best_rule = min(self.candidates(), key=lambda name: costs[name][0])
+        self.chosen: dict[str, Any] = {
+            "rule": self.best_rule,
+            "instances": count,
+            "candidates": self.candidates(),
+            "cost per success": costs,
+        }
         if self.judged is not None:
             self.chosen["seed"] = int(np.argmin(costs[self.judged.name])) + 1
 
@@ -282,7 +298,7 @@ class Family:
         instances = self.instances[: self.config.judged.controls]
         played = self.cache.controls(self.config, self.factory, policy, instances, f"{self.name}: controls")
         results = {name: Results.of([rollouts]) for name, rollouts in played.items()}
-        mine, draw = results.pop(BEST_SEED), Resamples(len(instances), seed=self.config.evaluate.seed)
+        mine, draw = results.pop(policy.name), Resamples(len(instances), seed=self.config.evaluate.seed)
         for name, of in results.items():
             figure = draw.ratio_of_sums(of, mine)
             found.append(row(self.name, rows.CONTROL, name, figure, "ratio", len(instances), 1.0))

@@ -40,7 +40,9 @@ class Row:
 
     Attributes:
         family: name of the configuration, and of the variant behind a colon.
-        median, low, high: the figure and its 95 % interval; None: it is infinite or has no value.
+        median: the figure; None: it is infinite or has no value.
+        low: lower end of its 95 % interval.
+        high: upper end.
         runs: campaigns behind the figure.
         target: what it should reach; None: it has none.
         met: whether its interval lies beyond the target, on the right side.

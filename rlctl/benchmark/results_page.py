@@ -10,6 +10,7 @@ from typing import Any
 from rlctl.benchmark import result_rows as rows
 from rlctl.benchmark.family import BEST_SEED, CAMPAIGNS
 from rlctl.benchmark.result_rows import FamilyResults, Row, read_results
+from rlctl.benchmark.systems import UNTUNED
 from rlctl.core.errors import ConfigError
 
 _QUOTED = re.compile(r"<!-- results: (?P<family>[\w.-]+)(?: (?P<table>\w+))? -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
@@ -46,8 +47,10 @@ def page(results: FamilyResults) -> str:
 
 
 def summary_table(results: FamilyResults) -> str:
-    """What READMEs quote: each system but single seeds, with cost per success and its ratio to the policy's."""
-    shown = [name for name in order(results) if ", seed " not in name and not name.endswith(", untuned")]
+    """What READMEs quote: all systems but single seeds and the defaults of tuned rules, in a few columns."""
+    kept = results.chosen.get("candidates", ())
+    hidden = [name for name, one in results.systems.items() if one["kind"] == UNTUNED and name not in kept]
+    shown = [name for name in order(results) if ", seed " not in name and name not in hidden]
     return _table(
         ["system", f"{_unit(results)} [95 %]", "relative to the policy", "geometric mean", "instances lost"],
         [

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rlctl.benchmark.controls import play_controls
+from rlctl.benchmark.controls import CONTROLS, play_controls
 from rlctl.benchmark.systems import System
 from rlctl.config.load import game_hash
 from rlctl.config.schema import Config
@@ -71,7 +71,7 @@ class RolloutCache:
                 played = play_controls(factory, config.machine.capacity(), system.policies[0], instances)
             return {name: [asdict(one) for one in rollouts] for name, rollouts in played.items()}
 
-        data = self.kept(["controls", system.identity[0], self._game(config, factory), *instances], make)
+        data = self.kept([*CONTROLS, system.identity[0], self._game(config, factory), *instances], make)
         own = system.policies[0].name
         return {system.name if name == own else name: list(map(_rollout, of)) for name, of in data.items()}
 

@@ -118,11 +118,16 @@ def identity(policy: Policy) -> str:
 
 def _configured(config: Config, name: str) -> System:
     policy, entry = load_policy(config, name), config.policies[name]
-    trained = isinstance(policy, NumpyPolicy | ResidualPolicy)
-    if trained or isinstance(entry, RuleEntry):
-        return System(name, TRAINED if trained else RULE, (policy,), (identity(policy),), {"as": "configured"}, None)
-    tuning = load_rule_file(config.resolve(entry)).tuning
-    record = {key: tuning[key] for key in ("decisions", "episodes", CPU_SECONDS) if key in tuning}
+    if isinstance(policy, NumpyPolicy | ResidualPolicy):
+        extra = network_of(policy).manifest.model_extra or {}
+        record = {key: extra[key] for key in ("seed", "decisions", CPU_SECONDS) if extra.get(key) is not None}
+        return System(name, TRAINED, (policy,), (identity(policy),), record, extra.get(CPU_SECONDS))
+    if isinstance(entry, RuleEntry):
+        record = {"rule": entry.rule, "parameters": entry.parameters}
+        return System(name, RULE, (policy,), (identity(policy),), record, None)
+    file = load_rule_file(config.resolve(entry))
+    tuning, record = file.tuning, {"rule": file.rule, "parameters": file.parameters}
+    record |= {key: tuning[key] for key in ("decisions", "episodes", CPU_SECONDS) if key in tuning}
     return System(name, RULE, (policy,), (identity(policy),), record, tuning.get(CPU_SECONDS))
 
 

@@ -69,7 +69,9 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
 
 def _judge(family: Family, name: str, config: Config) -> list[Row]:
     factory = preflight.check_campaign(config)
-    systems = [one for one in family.systems.values() if one.kind not in (CHANCE, UNTUNED)]
+    systems = [
+        one for one in family.systems.values() if one.kind not in (CHANCE, UNTUNED) or one.name == family.best_rule
+    ]
     spaces = game_spaces(factory, config.seed)
     for policy in family.judged.policies if family.judged is not None else ():
         network_of(policy).require(factory.name, factory.version, *spaces)

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 CONFIG = Path(__file__).parents[2] / "configs" / "ensemble_small.yaml"
-SETS = ("benchmark.seeds=2", "benchmark.decisions=4096", "benchmark.controls=32", "train.decisions=12288")
+SETS = (
+    "benchmark.seeds=2",
+    "benchmark.decisions=4096",
+    "benchmark.controls=32",
+    "benchmark.real=1",
+)
 COMMAND = ["benchmark", str(CONFIG), "--instances=32", "--json", *(f"--set={one}" for one in SETS)]
 
 
@@ -32,10 +37,10 @@ def rows(found, measure, family="ensemble_small"):
 def test_every_control_and_a_weak_rule_lose_to_the_policy(judged):
     _, found = judged
     controls = rows(found, "cost per success of a control, relative to the policy")
-    assert len(controls) == 4
+    assert len(controls) == 3
     assert all(row["met"] for row in controls.values()), controls
     assert rows(found, "hidden numbers in fields")["policy, best seed"]["met"]
-    assert rows(found, "cost per success, relative to the policy")["narrow"]["low"] > 1.0
+    assert rows(found, "the same, geometric mean over instances")["narrow"]["median"] > 1.0
 
 
 def test_all_systems_are_there_with_their_intervals(judged):
@@ -53,7 +58,8 @@ def test_all_systems_are_there_with_their_intervals(judged):
     assert set(rows(found, "cost per success", "ensemble_small: 16 nodes")) >= {"policy", "lpt, tuned"}
     assert rows(found, "processor time of training or tuning")["policy"]["median"] > 1.0
     results = json.loads((folder / "results" / "ensemble_small.json").read_text())
-    assert results["systems"]["policy"]["decisions"] == 12288
+    assert results["systems"]["policy"]["decisions"] == 16384
+    assert "needs" in results["skipped"]["real campaigns"] or "cores" in results["skipped"]["real campaigns"]
     assert results["systems"]["lpt, tuned"]["decisions"] <= 4096
     assert str(folder) not in json.dumps(results)
     assert (folder / "results" / "ensemble_small.md").read_text().startswith("# Results: ensemble_small")

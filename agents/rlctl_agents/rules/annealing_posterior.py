@@ -182,7 +182,7 @@ class AnnealingPosterior:
             return (self.fresh + bent) * known.transition
         peak = self._between(film, self.peak if film.heated else self.first_peak, self.aligned_peak)
         base = self._between(film, self.base, self.aligned_base)
-        left = max(1.0 - (film.age - film.heated) / self.cycle, 0.0) ** (self.bend if film.heated else 1.0)
+        left: float = max(1.0 - (film.age - film.heated) / self.cycle, 0.0) ** (self.bend if film.heated else 1.0)
         return (base + (peak - base) * left + bent) * known.transition
 
     def _between(self, film: _Film, low: float, aligned: float) -> float:

@@ -10,6 +10,8 @@ from rlctl_envs.ensemble.orders import CHANGING, SCORES
 
 Numbers = NDArray[np.float64]
 RUN, RANKS, SUBMIT, ARRIVED = range(4)
+_KEPT = {order: row for row, order in enumerate(name for name in SCORES if name not in CHANGING)}
+"""Orders whose scores do not change while jobs wait, and are kept."""
 
 
 class JobQueue:
@@ -17,14 +19,12 @@ class JobQueue:
 
     Attributes:
         tasks: the jobs.
-        version: rises whenever one comes or goes.
     """
 
     def __init__(self) -> None:
         self.tasks: list[ActiveTask] = []
-        self.version = 0
-        self._columns = np.zeros((4, 64))
-        self._scores: dict[str, tuple[int, Numbers]] = {}
+        self._columns = np.zeros((4 + len(_KEPT), 64))
+        self._scored = [0] * len(_KEPT)  # jobs at the head of the queue whose scores are there
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -35,16 +35,15 @@ class JobQueue:
         if count == self._columns.shape[1]:
             self._columns = np.concatenate([self._columns, np.zeros_like(self._columns)], axis=1)
         job = task.job
-        self._columns[:, count] = task.reference_s, job.requested_ranks, job.submit_s, task.arrived_s
+        self._columns[:4, count] = task.reference_s, job.requested_ranks, job.submit_s, task.arrived_s
         self.tasks.append(task)
-        self.version += 1
 
     def remove(self, task: ActiveTask) -> None:
         """Remove a job."""
         i, count = self.tasks.index(task), len(self.tasks)
         self._columns[:, i : count - 1] = self._columns[:, i + 1 : count]
+        self._scored = [scored - (i < scored) for scored in self._scored]
         del self.tasks[i]
-        self.version += 1
 
     @property
     def run_s(self) -> Numbers:
@@ -69,13 +68,15 @@ class JobQueue:
         """Of each job by one of ``active_task.ORDERS``; the highest starts first."""
         if order not in SCORES:
             return np.array([ORDERS[order](task, now_s) for task in self.tasks])
-        version, scores = self._scores.get(order, (-1, None))
-        if scores is None or version != self.version:
-            wait_s = self.wait_s(now_s) if order in CHANGING else self.run_s
-            scores = SCORES[order](wait_s, self.run_s, self.ranks, self.submit_s)
-            if order not in CHANGING:
-                self._scores[order] = self.version, scores
-        return scores
+        if order in CHANGING:
+            return np.asarray(SCORES[order](self.wait_s(now_s), self.run_s, self.ranks, self.submit_s))
+        row, count = _KEPT[order], len(self.tasks)
+        since = self._scored[row]
+        if since < count:  # those that have come since the last time
+            run_s, ranks, submit_s = self._columns[:ARRIVED, since:count]
+            self._columns[4 + row, since:count] = SCORES[order](0.0, run_s, ranks, submit_s)
+            self._scored[row] = count
+        return self._column(4 + row)
 
     def best(self, scores: Numbers, most: float | None = None) -> ActiveTask | None:
         """The job with the highest score, the earliest of several; only of those of at most ``most`` ranks.
@@ -91,4 +92,6 @@ class JobQueue:
         return self.tasks[best] if fits[best] else None
 
     def _column(self, which: int) -> Numbers:
-        return self._columns[which, : len(self.tasks)]
+        column = self._columns[which, : len(self.tasks)]
+        column.flags.writeable = False
+        return column

@@ -121,6 +121,9 @@ class WorkloadOptions(OptionsSection):
             (2003); ``swf``: a log in the Standard Workload Format; ``journal``: what a campaign of one's own has run.
         file: of ``swf``; run folder of ``journal``. Of their jobs each instance takes as many as ``tasks`` says, one
             after the other, from a random one on; scaling, estimates that are not known, and all else are drawn.
+        starts: of ``swf``: instance i takes the jobs from number ``starts[i]`` on, counted modulo their length; null:
+            from a random one on.
+        part: of ``swf``: first job, and the one after the last, that instances are taken from; null: all.
         processors: of the machine that ``lublin`` makes jobs for.
         typed: chance that ``lublin`` draws interactive and batch jobs for an instance, each by parameters of their own,
             in place of jobs of either type.
