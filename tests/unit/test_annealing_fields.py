@@ -24,7 +24,7 @@ from rlctl_envs.block_copolymer.campaign import AnnealingCampaign
 from rlctl_envs.block_copolymer.factory import BlockCopolymer
 from rlctl_envs.block_copolymer.film import Film
 from rlctl_envs.block_copolymer.material import Material
-from rlctl_envs.ensemble import campaign as ensemble_campaign
+from rlctl_envs.ensemble import features as ensemble_features
 from rlctl_envs.ensemble.factory import Ensemble
 
 SEGMENT_S = 0.22 + 80 * 0.0035
@@ -192,12 +192,12 @@ def test_no_observation_is_made_for_a_rule_that_anneals(rule: str, monkeypatch: 
     assert figures["node_seconds"] > 5.0
 
 
-@pytest.mark.parametrize("rule", ["lpt", "same_efficiency"])
+@pytest.mark.parametrize("rule", ["lpt", "dual_approximation"])
 def test_no_observation_is_made_for_a_rule_of_an_ensemble(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def made(*arguments: object) -> None:
         raise AssertionError("an observation was made")
 
-    monkeypatch.setattr(ensemble_campaign, "observe", made)
+    monkeypatch.setattr(ensemble_features, "observe", made)
     factory = Ensemble({"workload": {"tasks": [16, 24]}})
     (figures,) = rollout_on_twin(factory, Capacity(nodes=8, cores=1), [(3, policy_factory(rule)())])
     assert figures["successes"] > 5

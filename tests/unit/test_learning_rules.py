@@ -107,8 +107,9 @@ def ensemble(task: Any, ended: list[Any]) -> Any:
     waiting = reporting(99, [])
     waiting.work_left_s = 100.0
     state = SimpleNamespace(
-        ended=ended, reported=task, waiting={99: waiting}, alike={}, running={task.job.number: task}, may_wait=True,
-        tasks={99: waiting, task.job.number: task}, options=SimpleNamespace(objective=SimpleNamespace(goal=None)),
+        ended=ended, reported=task, waiting={99: waiting}, alike={}, queue=None, may_wait=True,
+        running={task.job.number: task}, tasks={99: waiting, task.job.number: task},
+        options=SimpleNamespace(objective=SimpleNamespace(goal=None)),
     )  # fmt: skip
     return state
 

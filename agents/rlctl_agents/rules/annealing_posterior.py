@@ -11,72 +11,81 @@ from rlctl.core.campaign import Action, Decision
 from rlctl_agents.rules.transition_posterior import TransitionPosterior
 
 ALIGNED = 0.8
-"""Order parameter at which the temperature is ``cold``."""
+"""Order parameter at which a film counts as aligned."""
 TYPICAL = 2500.0
 """Time steps that a good film takes of a typical material."""
-RELAXATION = 500.0
-"""Time steps in which a film forgets that it was heated, to 1 / e."""
 
 
 @dataclass(slots=True)
 class _Film:
-    """A film in progress: its offset, and when it gained and was heated last."""
+    """A film in progress.
+
+    Attributes:
+        offset: of its temperatures, as a share of the transition.
+        measured: how often it was.
+        best_q: its highest Q.
+        heated: its age when it was heated last.
+        cycle_q, gained: its highest Q since, and its age then.
+    """
 
     offset: float
-    heat: float
     age: int = 0
     measured: int = 0
     best_q: float = 0.0
-    gained: float = 0.0
-    heated: float = 0.0
+    heated: int = 0
+    cycle_q: float = 0.0
+    gained: int = 0
 
 
 @dataclass(kw_only=True, eq=False)
 class AnnealingPosterior:
-    """Cools from ``hot`` to ``cold`` as Q rises, in shares of the transition; gives up what is slow for its material.
+    """Cycles of cooling and heating, in shares of the transition; gives up what is slow for its material.
 
-    The transition is the mean of a posterior over all measurements of the material (``TransitionPosterior``). The share
-    of it that a film is held at falls with Q from ``hot`` over ``warm``, at ``warm_q``, to ``cold``, since order is
-    found near the transition and kept below it; with noise, with the transition and with the wavelength, as linear
-    functions; and with age. A film that has not gained in Q for ``patience`` steps is heated. Ages are measured by the
-    steps that a good film of this material has taken so far, to the power ``adapt``.
+    The transition is the mean of a posterior over all measurements of the material (``TransitionPosterior``). In each
+    cycle a film is cooled from a peak, where defects heal, to a base, where stripes are sharpest and Q is highest, in a
+    number of steps; once it is there and has not gained in Q for ``patience`` steps, a short segment heats it to the
+    peak again (cyclic annealing, as in simulated annealing with restarts). Peak and base change with the highest Q
+    of the film so far: the first numbers are for 0, the second ones for 0.8. All shares change with noise, wavenumber
+    and transition of the material. Ages are measured by the steps that a good film of this material
+    has taken so far, to the power ``adapt``.
 
     Args:
         start: temperature of the first film.
         fresh: share for a fresh film once the transition is known.
-        hot, warm, cold: shares at Q of 0, ``warm_q`` and 0.8.
-        warm_q: see there.
-        young: further share for a young film, falling to 1 / e in 500 steps.
-        kick: the same for a film that stagnates.
-        patience: steps without gain after which it does.
-        age: change of the share with log (1 + age / 1000).
-        noise, wave, level: change of the share with the logarithm of the noise and of the wavenumber, and with the
-            transition.
+        first_steps: length of its segment.
+        first_peak: share at which the first cycle begins, at Q = 0; it falls linearly.
+        peak, aligned_peak: share at which a later cycle begins.
+        base, aligned_base: share at which a cycle ends.
+        cycle: steps from peak to base.
+        bend: exponent of the way down in later cycles, which is steep at first above 1.
+        patience: see above.
+        noise, wave, level: change of the shares with the logarithms of noise and wavenumber and with the transition.
         spread: difference between the shares of successive films; what succeeds becomes the centre, and so much colder
             (hotter) does it become by a film that never aligned (that got stuck).
         first_q: a film whose first measurement is below is given up.
-        grace, slope, enough: a film is given up if Q < min(``slope`` (age - ``grace``) / 1000, ``enough``).
+        grace, slope, enough: a film is given up if Q < min(``slope`` (age - ``grace``) / 1000, ``enough``); its Q is
+            the highest of this cycle.
         most: and at this age whatever it shows.
         adapt: see above.
-        first_steps: length of a film's first segment.
         long_q: segments are the longest below this Q, the shortest from ``short_q`` on, and else of 160 steps.
         short_q: see there.
     """
 
     name: ClassVar[str] = "annealing_posterior"
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "start": (1.25, 1.55),
-        "fresh": (0.78, 0.94),
-        "hot": (0.84, 0.98),
-        "warm": (0.79, 0.91),
-        "cold": (0.74, 0.9),
-        "warm_q": (0.15, 0.6),
-        "young": (-0.04, 0.1),
-        "kick": (-0.03, 0.12),
-        "patience": (300.0, 4000.0, "log"),
-        "age": (-0.06, 0.03),
-        "noise": (-0.08, 0.02),
-        "wave": (-0.2, 0.4),
+        "start": (1.15, 1.5),
+        "fresh": (0.76, 0.94),
+        "first_steps": (80.0, 320.0, "log"),
+        "first_peak": (0.82, 0.98),
+        "peak": (0.84, 1.02),
+        "aligned_peak": (0.78, 0.92),
+        "base": (0.74, 0.88),
+        "aligned_base": (0.68, 0.84),
+        "cycle": (400.0, 2000.0, "log"),
+        "bend": (0.8, 8.0, "log"),
+        "patience": (40.0, 800.0, "log"),
+        "noise": (-0.1, 0.02),
+        "wave": (-0.1, 0.6),
         "level": (-0.2, 0.1),
         "spread": (0.0, 0.08),
         "first_q": (0.0, 0.2),
@@ -84,35 +93,34 @@ class AnnealingPosterior:
         "slope": (0.05, 1.0, "log"),
         "enough": (0.1, 0.8),
         "most": (2500.0, 16000.0, "log"),
-        "adapt": (0.0, 1.0),
-        "first_steps": (80.0, 320.0, "log"),
+        "adapt": (0.0, 1.2),
         "long_q": (0.1, 0.8),
         "short_q": (0.6, 0.9),
     }
 
-    start: float = 1.4
+    start: float = 1.32
     fresh: float = 0.86
-    hot: float = 0.9
-    warm: float = 0.845
-    cold: float = 0.81
-    warm_q: float = 0.35
-    young: float = 0.02
-    kick: float = 0.04
-    patience: float = 1000.0
-    age: float = -0.01
-    noise: float = -0.03
-    wave: float = 0.1
-    level: float = -0.05
-    spread: float = 0.03
-    first_q: float = 0.08
-    grace: float = 500.0
-    slope: float = 0.3
-    enough: float = 0.7
-    most: float = 7000.0
+    first_steps: float = 160.0
+    first_peak: float = 0.895
+    peak: float = 0.94
+    aligned_peak: float = 0.85
+    base: float = 0.82
+    aligned_base: float = 0.765
+    cycle: float = 850.0
+    bend: float = 1.5
+    patience: float = 120.0
+    noise: float = -0.06
+    wave: float = 0.36
+    level: float = -0.02
+    spread: float = 0.02
+    first_q: float = 0.06
+    grace: float = 600.0
+    slope: float = 0.28
+    enough: float = 0.78
+    most: float = 8000.0
     adapt: float = 0.5
-    first_steps: float = 120.0
-    long_q: float = 0.4
-    short_q: float = 0.77
+    long_q: float = 0.38
+    short_q: float = 0.78
 
     def __post_init__(self) -> None:
         self.reset(0)
@@ -149,15 +157,17 @@ class AnnealingPosterior:
         film = self._films.get(decision.subject) or self._open(decision.subject, fields)
         if fields["age_steps"] > film.age:
             self._measured(film, fields)
-        scale = self._scale(fields)
-        give_up = not fields["fresh"] and self._hopeless(film, fields["q"], scale)
-        q, age = fields["q"], film.age
-        if not give_up and age - max(film.gained, film.heated) > self.patience * scale:
-            film.heat, film.heated = self.kick, float(age)
+        q = fields["q"]
+        give_up = not fields["fresh"] and self._hopeless(film, q, self._scale(fields))
+        cold = film.age - film.heated >= self.cycle and film.age - film.gained >= self.patience
+        heat = cold and not give_up
+        if heat:
+            film.heated = film.gained = film.age
+            film.cycle_q = 0.0
         low, high = fields["temperature_range"]
         return {
             "temperature": min(max(self._temperature(film, fields), low), high),
-            "steps": self._length(fields, q),
+            "steps": int(fields["steps_choices"][0]) if heat else self._length(fields, q),
             "ranks": fields["ranks_choices"][0],
             "give_up": give_up,
         }
@@ -170,13 +180,13 @@ class AnnealingPosterior:
         bent += self.level * (known.transition - 1.55)
         if fields["fresh"]:
             return (self.fresh + bent) * known.transition
-        q, age = fields["q"], film.age
-        if q < self.warm_q:
-            share = self.hot + (self.warm - self.hot) * q / self.warm_q
-        else:
-            share = self.warm + (self.cold - self.warm) * (q - self.warm_q) / (ALIGNED - self.warm_q)
-        share += self.age * math.log1p(age / 1000.0) + film.heat * math.exp((film.heated - age) / RELAXATION)
-        return float(share + bent) * known.transition
+        peak = self._between(film, self.peak if film.heated else self.first_peak, self.aligned_peak)
+        base = self._between(film, self.base, self.aligned_base)
+        left: float = max(1.0 - (film.age - film.heated) / self.cycle, 0.0) ** (self.bend if film.heated else 1.0)
+        return (base + (peak - base) * left + bent) * known.transition
+
+    def _between(self, film: _Film, low: float, aligned: float) -> float:
+        return low + (aligned - low) * min(film.best_q / ALIGNED, 1.0)
 
     def _length(self, fields: Mapping[str, Any], q: float) -> int:
         choices = fields["steps_choices"]
@@ -195,6 +205,7 @@ class AnnealingPosterior:
     def _hopeless(self, film: _Film, q: float, scale: float) -> bool:
         if film.measured == 1 and q < self.first_q:
             return True
+        q = max(q, film.cycle_q)
         age = film.age / scale
         least = min(self.slope * (age - self.grace) / 1000.0, self.enough)
         return q < least or age > self.most
@@ -202,7 +213,7 @@ class AnnealingPosterior:
     def _open(self, subject: str, fields: Mapping[str, Any]) -> _Film:
         apart = self.spread / (1.0 + 2.0 * fields["films_good"])
         offset = self._centre + (0.5 if self._opened % 2 else -0.5) * apart
-        film = self._films[subject] = _Film(offset, self.young)
+        film = self._films[subject] = _Film(offset)
         self._opened += 1
         return film
 
@@ -211,8 +222,9 @@ class AnnealingPosterior:
         self._material.learn(fields["temperature"], fields["amplitude"], age, fields["bands"], fields["wavenumber"])
         self._steps += age - film.age
         film.age, film.measured = age, film.measured + 1
-        if q > film.best_q + 0.01:
-            film.best_q, film.gained = q, float(age)
+        film.best_q = max(film.best_q, q)
+        if q > film.cycle_q + 0.01:
+            film.cycle_q, film.gained = q, age
 
     def _close(self, ended: Mapping[str, Any]) -> None:
         """Learn from how a film ended: where it succeeded, or which way it was wrong."""

@@ -62,8 +62,8 @@ class DualApproximation(EnsembleRule):
     """Guesses the makespan of all that is left, and starts each task as narrow as lets it end by then.
 
     The guess is the least at which the allotment's work fits the machine (``least_horizon``), with the rest of what
-    runs and the tasks that those in the system will bring forth, as often as those before did. Tasks start in order of
-    their work to the power ``mix``, the greatest value first.
+    runs and the tasks that those in the system will bring forth, as often as those before did. The largest task
+    starts first.
 
     Args:
         slack: the time that a task may take is so many times the guess,
@@ -71,35 +71,33 @@ class DualApproximation(EnsembleRule):
         heirs: weight of the tasks that will be brought forth.
         efficiency: least efficiency of a shape, as far as is known.
         most: largest share of the machine.
-        mix: see above; below 0 the short ones go first.
         squeeze: a task that does not fit starts narrower if it takes at most so many times longer.
         backfill: whether others may start where one does not fit.
     """
 
     name = "dual_approximation"
     SPACE: ClassVar[Space] = {
-        "slack": (0.3, 2.0, "log"),
+        "slack": (0.5, 2.0, "log"),
         "mean": (-0.5, 0.8),
         "heirs": (0.0, 2.5),
         "efficiency": (0.02, 0.8),
-        "most": (0.1, 1.0, "log"),
-        "mix": (-1.0, 1.0),
-        "squeeze": (0.5, 4.0, "log"),
+        "most": (0.2, 1.0, "log"),
+        "squeeze": (0.9, 3.0, "log"),
         "backfill": SPACE["backfill"],
     }
 
     def __init__(
-        self, *, slack: float = 1.0, mean: float = 0.0, heirs: float = 1.0, efficiency: float = 0.2, most: float = 0.6,
-        mix: float = 0.5, squeeze: float = 1.0, backfill: float = 1,
+        self, *, slack: float = 1.04, mean: float = -0.1, heirs: float = 0.9, efficiency: float = 0.15,
+        most: float = 0.66, squeeze: float = 1.14, backfill: float = 1,
     ) -> None:  # fmt: skip
         super().__init__(efficiency, most, backfill=backfill)
-        self.slack, self.mean, self.heirs, self.mix, self.squeeze = slack, mean, heirs, mix, squeeze
+        self.slack, self.mean, self.heirs, self.squeeze = slack, mean, heirs, squeeze
 
     def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first task that fits."""
         waiting = list(state.waiting.values())
-        if not waiting:
-            return self.rest(state)
+        if not waiting:  # or jobs are rigid
+            return super().choose(state)
         limit = max(1.0, self.most * state.total_cores)
         shapes, times = shape_times(
             state, waiting, lambda task, shape: shape.ranks <= limit and self.efficient(state, task, shape)
@@ -116,7 +114,7 @@ class DualApproximation(EnsembleRule):
         guess = least_horizon(times, charges, whole, running + expected)
         within = max(self.slack * guess + self.mean * float(times[narrow].mean()), 1e-3 * guess)
         chosen = allotment(times, within)
-        for i in np.argsort(-(areas**self.mix), kind="stable").tolist():
+        for i in np.argsort(-areas, kind="stable").tolist():
             task, shape = waiting[i], shapes[chosen[i]]
             if state.fits(task, shape):
                 return start(task, shape)

@@ -54,8 +54,8 @@ class SlowdownDensity(EnsembleRule):
     def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """The densest task that should start now."""
         waiting = list(state.waiting.values())
-        if not waiting:
-            return self.rest(state)
+        if not waiting:  # or jobs are rigid
+            return super().choose(state)
         shapes, times = shape_times(state, waiting, lambda task, shape: self.efficient(state, task, shape))
         reference = np.array([max(task.reference_s, state.options.objective.bound_s) for task in waiting])
         waited = state.now_s - np.array([task.arrived_s for task in waiting])

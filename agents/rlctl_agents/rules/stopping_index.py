@@ -80,8 +80,8 @@ class StoppingIndex(EnsembleRule):
     }
 
     def __init__(
-        self, *, patience: float = 1.0, late: float = 0.3, rate: float = 1.5, length: float = 2.0, held: float = 1.0,
-        shrunk: float = 0.5, doubt: float = 1.5, noise: float = 0.3, **starts: float,
+        self, *, patience: float = 0.853, late: float = 0.227, rate: float = 0.724, length: float = 2.966,
+        held: float = 1.085, shrunk: float = 0.689, doubt: float = 2.269, noise: float = 0.3, **starts: float,
     ) -> None:  # fmt: skip
         super().__init__(**starts)
         self.patience, self.late, self.rate, self.length, self.held = patience, late, rate, length, held
