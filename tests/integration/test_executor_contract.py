@@ -862,7 +862,8 @@ def test_a_task_past_its_walltime_is_stopped(bench: Bench) -> None:
     with pytest.raises(TaskFailed, match=r"stopped at its walltime of 0\.1 s") as failed:
         future.result(PATIENCE_S)
     assert failed.value.result.failure is Failure.TIMEOUT
-    assert failed.value.result.ended_s - failed.value.result.started_s >= 0.1
+    # The clock of the walltime begins a little before the start is noted.
+    assert failed.value.result.ended_s - failed.value.result.started_s >= 0.09
 
 
 def test_a_failed_attempt_is_repeated_as_often_as_asked_for(bench: Bench) -> None:
