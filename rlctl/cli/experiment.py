@@ -101,9 +101,10 @@ def train(
             folders = [api.train(loaded, out, resume=resume, progress=progress(as_json))]
         except KeyboardInterrupt:
             stopped(resume or not out.exists())
-    from rlctl.bundle.saved_policy import read_manifest
+    from rlctl.bundle.saved_policy import MANIFEST, read_manifest
 
-    judged = [read_manifest(folder).judgement for folder in folders]
+    # Learners of other packages may save in a form of their own.
+    judged = [read_manifest(folder).judgement if (folder / MANIFEST).exists() else None for folder in folders]
     data = [judgement and judgement.model_dump(mode="json") for judgement in judged]
     names = [str(folder) for folder in folders]
     lines = [
