@@ -22,6 +22,7 @@ from rlctl.core.task import Event, Failure, Resources, TaskId, TaskResult, TaskS
 from rlctl.executors.event_log import Journal
 from rlctl.executors.functions.large_results import fetch
 from rlctl.executors.local.backend import LocalBackend, LocalExecutor
+from rlctl.executors.local.pid_file import TASK
 from rlctl.executors.local.processes import GRACE_S, family, start_time
 from rlctl.executors.local.supervisor_client import SupervisorClient
 from rlctl.executors.naming import scratch_folder
@@ -547,12 +548,19 @@ def test_hanging_call_is_stopped_and_the_next_call_works(
 
 
 def test_call_canceled_before_its_worker_is_there_never_runs(
-    make: Callable[..., LocalExecutor], functions: str, tmp_path: Path
+    make: Callable[..., LocalExecutor], functions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Workers wait as they start, until the call is canceled.
+    (tmp_path / "slow").mkdir()
+    held = f"{TASK!r} in os.environ and not os.path.exists({str(tmp_path / 'go')!r})"
+    wait = f"import os, time\nwhile {held}: time.sleep(0.01)\n"
+    (tmp_path / "slow" / "sitecustomize.py").write_text(wait)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"), prepend=os.pathsep)
     executor = make()
     executor.submit_task(call("a", f"{functions}:hang", {"path": str(tmp_path / "pid")}))
     executor.wait()
     executor.cancel(TaskId("a"))
+    (tmp_path / "go").touch()
     assert [event.state for event in finish(executor)] == [TaskState.CANCELED]
     assert run(executor, call("b", f"{functions}:double", {"x": 1}))["b"].values["twice"] == 2
     assert not (tmp_path / "pid").exists()
@@ -573,6 +581,7 @@ def test_what_was_asked_and_started_is_written_ahead(make: Callable[..., LocalEx
 
 
 ONCE = "import json; open('begun', 'a').write('x'); json.dump({'x': 1}, open('a.json', 'w'))"
+WHEN_ALLOWED = f"import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\n{ONCE}"
 
 
 def lives_once(executor: LocalExecutor, work: Path, told_again: bool = True) -> None:
@@ -592,7 +601,7 @@ def lives_once(executor: LocalExecutor, work: Path, told_again: bool = True) -> 
 def test_an_end_that_a_killed_controller_was_told_is_found_again(
     make: Callable[..., LocalExecutor], tmp_path: Path, recorded: bool
 ) -> None:
-    spec = script("a", ONCE, result_file="a.json")
+    spec = script("a", WHEN_ALLOWED, result_file="a.json")
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from rlctl.core.machine import Capacity; from rlctl.executors.event_log import Journal\n"
@@ -603,11 +612,13 @@ def test_an_end_that_a_killed_controller_was_told_is_found_again(
         "executor.submit_task(spec)\n"
         "die = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
         "assert executor.wait()[-1].state == 'running'\n"
+        "(folder / 'work' / 'go').touch()\n"
         "if sys.argv[3] == 'False': journal.batch = die\n"
         "executor.wait()\n"
         "die()"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), ONCE, str(recorded)], timeout=60.0)
+    arguments = [str(tmp_path), WHEN_ALLOWED, str(recorded)]
+    killed = subprocess.run([sys.executable, "-c", code, *arguments], timeout=60.0)
     assert killed.returncode == -signal.SIGKILL
     with Journal.open(tmp_path / "journal.db") as journal:
         executor = make(journal=journal, history=History.read(journal.records(kinds=KINDS)))
