@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -72,6 +73,7 @@ class SupervisorClient:
         self._exits = workdir / of_pool(EXITS, name)
         self._hello = {"epoch": incarnation, "lease_s": lease_s, "environment": dict(environment)}
         self._input, self._output = bytearray(), bytearray()
+        self._sending = threading.RLock()  # tasks start and end in different threads
         self._messages: list[dict[str, Any]] = []
         self._found: set[str] = set()  # keys of exit files
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,10 +95,11 @@ class SupervisorClient:
 
     def flush(self) -> None:
         """Send what waits for the next message."""
-        if self._output:
-            with contextlib.suppress(OSError):  # also of a connection that is closed
-                self._socket.sendall(self._output)
-            self._output.clear()
+        with self._sending:
+            output, self._output = self._output, bytearray()
+            if output:
+                with contextlib.suppress(OSError):  # also of a connection that is closed
+                    self._socket.sendall(output)
 
     def receive(self) -> list[dict[str, Any]] | None:
         """Messages that have come; None: the supervisor has died."""
@@ -163,7 +166,8 @@ class SupervisorClient:
             self._pid_file.unlink(missing_ok=True)
 
     def _later(self, do: str, **message: Any) -> None:
-        self._output += json.dumps({"do": do, **message}).encode() + b"\n"
+        with self._sending:
+            self._output += json.dumps({"do": do, **message}).encode() + b"\n"
 
     def _connect(self) -> None:
         end = time.monotonic() + _PATIENCE_S
