@@ -858,12 +858,12 @@ def test_cancel_stops_whatever_state_a_task_is_in_and_ignores_the_rest(bench: Be
 
 
 def test_a_task_past_its_walltime_is_stopped(bench: Bench) -> None:
-    future = bench.open().submit_task(task("a", "hangs", walltime_s=0.1))
-    with pytest.raises(TaskFailed, match=r"stopped at its walltime of 0\.1 s") as failed:
+    future = bench.open().submit_task(task("a", "hangs", walltime_s=0.5))
+    with pytest.raises(TaskFailed, match=r"stopped at its walltime of 0\.5 s") as failed:
         future.result(PATIENCE_S)
     assert failed.value.result.failure is Failure.TIMEOUT
-    # The clock of the walltime begins a little before the start is noted.
-    assert failed.value.result.ended_s - failed.value.result.started_s >= 0.09
+    # On a busy machine the start is noted some time after the clock of the walltime began.
+    assert failed.value.result.ended_s - failed.value.result.started_s >= 0.25
 
 
 def test_a_failed_attempt_is_repeated_as_often_as_asked_for(bench: Bench) -> None:
