@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -330,6 +331,10 @@ class Config(Section):
         if self.benchmark is None:
             raise ConfigError(f"{self.source.path}: the section benchmark is missing: add it, e.g. benchmark: {{}}")
         return self.benchmark
+
+    def with_rules(self, rules: Mapping[str, RuleEntry]) -> Config:
+        """The same with rules among its policies, by name."""
+        return self.model_copy(update={"policies": {**self.policies, **rules}})
 
     def resolve(self, path: str | Path) -> Path:
         """``path`` relative to the folder of the configuration file."""

@@ -132,8 +132,7 @@ def judge(
 
 
 def _load(config: Config, factory: CampaignFactory, rules: Mapping[str, RuleEntry]) -> dict[str, Policy]:
-    with_rules = config.model_copy(update={"policies": {**config.policies, **rules}})
-    players: dict[str, Policy] = {name: load_policy(with_rules, name) for name in rules}
+    players: dict[str, Policy] = {name: load_policy(config.with_rules(rules), name) for name in rules}
     for player in players.values():
         preflight.check_policy(config, factory, player)
     return players

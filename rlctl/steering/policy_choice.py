@@ -33,11 +33,6 @@ class PolicyChoice:
     rule: RuleEntry | None = None
 
 
-def with_rule(config: Config, name: str, rule: RuleEntry | None) -> Config:
-    """The configuration with a rule among its policies."""
-    return config if rule is None else config.model_copy(update={"policies": {**config.policies, name: rule}})
-
-
 def choose(config: Config, factory: CampaignFactory) -> PolicyChoice:
     """The policy that steers where none is named.
 

@@ -16,7 +16,7 @@ from rlctl.plugins import preflight
 from rlctl.plugins.registry import load_policy
 from rlctl.steering import control
 from rlctl.steering.dry_run import DryRun, dry_run
-from rlctl.steering.policy_choice import choose, with_rule
+from rlctl.steering.policy_choice import choose
 from rlctl.steering.run_names import new_run, recorded_start, unfinished_run
 from rlctl.steering.summary import Summary
 from rlctl.system.files import require_folder, storage_errors
@@ -46,12 +46,15 @@ def _chosen(
 ) -> tuple[Config, str | Policy, dict[str, Any]]:
     """The configuration with the policy, the policy, and what the journal says of how it was chosen."""
     if recorded.get("policy_rule"):
-        config = with_rule(config, str(recorded["policy"]), RuleEntry(**recorded["policy_rule"]))
+        config = config.with_rules({str(recorded["policy"]): RuleEntry(**recorded["policy_rule"])})
     if policy or recorded.get("policy_source"):
         return config, policy or str(recorded["policy_source"]), {}
     choice = choose(config, factory)
-    rule = {} if choice.rule is None else {"policy_rule": choice.rule.model_dump(mode="json")}
-    return with_rule(config, choice.name, choice.rule), choice.name, {"policy_reason": choice.reason, **rule}
+    why = {"policy_reason": choice.reason}
+    if choice.rule is None:
+        return config, choice.name, why
+    rule = choice.rule.model_dump(mode="json")
+    return config.with_rules({choice.name: choice.rule}), choice.name, {**why, "policy_rule": rule}
 
 
 def _checked(config: Config, factory: CampaignFactory, policy: str | Policy, resume: bool) -> tuple[Policy, str | None]:

@@ -19,7 +19,7 @@ from rlctl.core.errors import ConfigError, PolicyError
 from rlctl.evaluation import gate, scores
 from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import configured_campaign, load_policy
-from rlctl.steering.policy_choice import choose, steering_policy, with_rule
+from rlctl.steering.policy_choice import choose, steering_policy
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "policies" / "annealing-ppo"
 CONFIG = """
@@ -120,7 +120,7 @@ def test_a_rule_that_wins_steers_as_it_was_judged(folder: Path) -> None:
         assert choice is not None
         assert choice.rule is not None
         assert choice.rule.model_dump() == SLOW
-        assert load_policy(with_rule(other, "slow", choice.rule), "slow").start == 1.6  # type: ignore[attr-defined]
+        assert load_policy(other.with_rules({"slow": choice.rule}), "slow").start == 1.6  # type: ignore[attr-defined]
 
 
 def test_a_judgement_of_another_game_does_not_count_and_is_told(folder: Path) -> None:
