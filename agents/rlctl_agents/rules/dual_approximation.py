@@ -118,8 +118,8 @@ class DualApproximation(EnsembleRule):
             task, shape = waiting[i], shapes[chosen[i]]
             if state.fits(task, shape):
                 return start(task, shape)
-            limit = self.squeeze * times[i, chosen[i]]
-            other = [j for j in range(len(shapes)) if times[i, j] <= limit and state.fits(task, shapes[j])]
+            longest = self.squeeze * times[i, chosen[i]]
+            other = [j for j in range(len(shapes)) if times[i, j] <= longest and state.fits(task, shapes[j])]
             if other:
                 return start(task, shapes[min(other, key=lambda j: times[i, j])])
             if not self.backfill:

@@ -97,10 +97,11 @@ class EnsembleRule:
     ) -> None:
         self.efficiency, self.most, self.part = efficiency, most, part
         self.patience, self.backfill = patience, round(backfill)
+        self.order = self.ORDER
 
     def score(self, state: EnsembleView, task: Any) -> float:
         """The highest starts first."""
-        return state.order(self.ORDER, task)
+        return state.order(self.order, task)
 
     def efficient(self, state: EnsembleView, task: Any, shape: Any) -> bool:
         """Whether a task uses a shape well enough."""
@@ -156,8 +157,8 @@ class EnsembleRule:
 
     def scores(self, state: EnsembleView) -> Any:
         """Of all rigid jobs that wait, in order of arrival; the highest starts first."""
-        if self.ORDER:
-            return state.queue.scores(self.ORDER, state.now_s)
+        if self.order:
+            return state.queue.scores(self.order, state.now_s)
         return np.array([self.score(state, task) for task in state.queue.tasks])
 
     def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:

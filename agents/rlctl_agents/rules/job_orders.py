@@ -79,17 +79,9 @@ class Easy(EnsembleRule):
         super().__init__(efficiency, most, part, patience, 0)
         self.order, self.spare = order, round(spare)
 
-    def score(self, state: EnsembleView, task: Any) -> float:
-        """The highest starts first."""
-        return state.order(self.order, task)
-
-    def scores(self, state: EnsembleView) -> Any:
-        """Of all rigid jobs that wait, in order of arrival; the highest starts first."""
-        return state.queue.scores(self.order, state.now_s)
-
     def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first by the order; where it does not fit, the next that does not delay it."""
-        return _with_reservation(self, state, self.scores(state), bool(self.spare))
+        return _with_reservation(self, state)
 
     def choose(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first; where it does not fit, the next that ends before it could start, or leaves it enough."""
@@ -168,12 +160,12 @@ class Weighted(EnsembleRule):
 
     def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first by the order; where it does not fit, the next that does not delay it."""
-        return _with_reservation(self, state, self.scores(state), bool(self.spare))
+        return _with_reservation(self, state)
 
 
-def _with_reservation(rule: EnsembleRule, state: EnsembleView, scores: Any, use_spare: bool) -> Mapping[str, Any]:
+def _with_reservation(rule: Easy | Weighted, state: EnsembleView) -> Mapping[str, Any]:
     """Of rigid jobs the first; where it has to fit and does not, the next that does not delay it."""
-    queue = state.queue
+    queue, scores = state.queue, rule.scores(state)
     first = queue.best(scores)
     if first is None:
         return rule.rest(state)
@@ -181,7 +173,7 @@ def _with_reservation(rule: EnsembleRule, state: EnsembleView, scores: Any, use_
         return start(first, first.shapes[0])
     shadow_s, spare = _shadow(state, first.shapes[0])
     harmless = state.now_s + queue.run_s <= shadow_s
-    if use_spare:
+    if rule.spare:
         harmless |= queue.ranks <= spare
     scores = np.where(harmless & (queue.ranks <= state.free_cores), scores, -np.inf)
     if scores.max() == -np.inf:
