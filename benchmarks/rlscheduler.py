@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from rlctl.config.load import load_config
 from rlctl.core.errors import RlctlError
 from rlctl.core.policy import Policy
-from rlctl.evaluation.rollout import RolloutPool
+from rlctl.evaluation.compare import compare_policies
+from rlctl.evaluation.rollout import evaluation_instances
 from rlctl.evaluation.statistics import resampled_sums
+from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import configured_campaign, load_policy, policy_factory
 from rlctl_agents.rules.ensemble import EnsembleRule
 from rlctl_envs.ensemble.orders import SCORES
@@ -139,13 +141,9 @@ def played(folder: Path, name: str, mode: str, policies: Sequence[str], workers:
     """Mean bounded slowdown of each window, by policy; of the rules, if no policies are named."""
     config = load_config(CONFIG, overrides(folder, name, mode))
     entries = {each: load_policy(config, each) for each in policies} or rules(mode)
-    pairs = [(policy, window) for policy in entries.values() for window in range(len(STARTS))]
-    done: dict[int, float] = {}
-    with RolloutPool(configured_campaign(config), config.machine.capacity(), workers) as pool:
-        for part in pool.run(pairs):
-            done |= {i: rollout.cost / rollout.successes for i, rollout in part.items()}
-    figures = np.array([done[i] for i in range(len(pairs))]).reshape(len(entries), len(STARTS))
-    return dict(zip(entries, figures, strict=True))
+    factory, capacity = configured_campaign(config), config.machine.capacity()
+    compared = compare_policies(factory, capacity, entries, evaluation_instances(config), 0, Silent(), workers)
+    return {each: np.array([one.cost / one.successes for one in of]) for each, of in compared.rollouts.items()}
 
 
 def row(trace: str, mode: str, system: str, windows: NDArray[Any]) -> dict[str, Any]:
