@@ -170,9 +170,10 @@ class Family:
         players = [self.systems[name] for name in self.candidates()]
         players += [one for one in self.systems.values() if one.kind == TRAINED]
         played = self.cache.play(self.config, self.factory, players, instances, f"{self.name}: validation")
+        results = {name: Results.of(rollouts) for name, rollouts in played.items()}
         costs = {
-            name: [Results.of([of]).cost.sum() / max(Results.of([of]).successes.sum(), 0.5) for of in rollouts]
-            for name, rollouts in played.items()
+            name: (of.cost.sum(axis=1) / np.maximum(of.successes.sum(axis=1), 0.5)).tolist()
+            for name, of in results.items()
         }
         self.best_rule = min(self.candidates(), key=lambda name: costs[name][0])
         self.chosen: dict[str, Any] = {
