@@ -181,8 +181,10 @@ class TrainingCallback(BaseCallback):
         if self._returns:
             figures["learning/return_std"] = float(np.std(self._returns))
         board.scalars(figures, step)
-        if "learning/node_seconds_per_success" in figures:
-            self._note = f"{figures['learning/node_seconds_per_success']:.4g} node-seconds per success"
+        for name, unit in (("cost", "cost"), ("node_seconds", "node-seconds")):
+            if f"learning/{name}_per_success" in figures:
+                self._note = f"{figures[f'learning/{name}_per_success']:.4g} {unit} per success"
+                break
         part = HISTOGRAMS * step // max(self.locals["total_timesteps"], 1)
         if part > self._drawn:
             self._drawn = part

@@ -55,7 +55,8 @@ class AttentionActor(nn.Module):
         self.spec = spec
         width = spec.width
         self.once = nn.Linear(spec.once, width, bias=False) if spec.once else None
-        self.embed = nn.ModuleList(nn.Linear(numbers, width) for _, numbers in spec.sets)
+        read = spec.sets if spec.layers else spec.sets[:1]
+        self.embed = nn.ModuleList(nn.Linear(numbers, width) for _, numbers in read)
         self.layers = nn.ModuleList(Layer(width, spec.heads) for _ in range(spec.layers))
         self.score = nn.Linear(width, 1)
         self.favour = nn.Parameter(torch.full((1,), FAVOUR))
@@ -68,7 +69,7 @@ class AttentionActor(nn.Module):
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """Logits [n, choices]."""
         spec = self.spec
-        sets = split(observation, spec.layout)
+        sets = split(observation, spec.layout)[: len(self.embed)]
         tokens = [embed(x) for embed, x in zip(self.embed, sets, strict=True)]
         if self.once is not None:
             once = self.once(observation[:, : spec.once])[:, None]

@@ -223,4 +223,6 @@ def campaign_figures(campaigns: Sequence[Mapping[str, float]]) -> dict[str, floa
         figures["machine/utilisation"] = means["utilisation"]
     if {"node_seconds", "successes"} <= means.keys() and means["successes"] > 0.0:
         figures["learning/node_seconds_per_success"] = means["node_seconds"] / means["successes"]
+        if means.get("cost", means["node_seconds"]) != means["node_seconds"]:
+            figures["learning/cost_per_success"] = means["cost"] / means["successes"]
     return figures

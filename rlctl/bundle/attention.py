@@ -32,14 +32,14 @@ class AttentionSize(BaseModel):
     Attributes:
         width: numbers of a token, which stands for a choice, a task or a group of nodes.
         heads: that these are divided among.
-        layers: how often the choices look at all tokens.
+        layers: how often the choices look at all tokens; 0: each is scored by itself, knowing what is there once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int = Field(default=32, ge=1, le=4096)
     heads: int = Field(default=2, ge=1, le=64)
-    layers: int = Field(default=1, ge=1, le=16)
+    layers: int = Field(default=1, ge=0, le=16)
 
 
 class AttentionSpec(AttentionSize):
@@ -78,7 +78,7 @@ class AttentionSpec(AttentionSize):
         """Names and shapes of the weights, in their order; matrices are (outputs, inputs)."""
         w = self.width
         shapes: dict[str, tuple[int, ...]] = {"once.weight": (w, self.once)} if self.once else {}
-        for i, (_, numbers) in enumerate(self.sets):
+        for i, (_, numbers) in enumerate(self.read):
             shapes |= {f"set{i}.weight": (w, numbers), f"set{i}.bias": (w,)}
         for i in range(self.layers):
             for name, (outputs, inputs) in {
@@ -93,6 +93,11 @@ class AttentionSpec(AttentionSize):
                 shapes[f"layer{i}.{name}.bias"] = (outputs,)
         shapes |= {"score.weight": (1, w), "score.bias": (1,), "favour": (1,)}
         return shapes
+
+    @property
+    def read(self) -> list[list[int]]:
+        """The sets that the network looks at."""
+        return self.sets if self.layers else self.sets[:1]
 
     @property
     def length(self) -> int:
@@ -124,7 +129,7 @@ def attention_logits(spec: AttentionSpec, w: Mapping[str, NDArray[Any]], rows: N
     n, choices = len(rows), spec.sets[0][0]
     once = rows[:, : spec.once] @ w["once.weight"] if spec.once else np.zeros((n, spec.width), rows.dtype)
     parts, there, at = [], [], spec.once
-    for i, (count, numbers) in enumerate(spec.sets):
+    for i, (count, numbers) in enumerate(spec.read):
         x = rows[:, at : at + count * numbers].reshape(n, count, numbers)
         at += count * numbers
         there.append(x[:, :, 0] > 0.5)

@@ -61,12 +61,12 @@ class Capacity:
     @property
     def total_cores(self) -> int:
         """Cores of all nodes."""
-        return sum(group.nodes * group.cores for group in self.kinds)
+        return sum(group.nodes * group.cores for group in self.groups) if self.groups else self.nodes * self.cores
 
     @property
     def total_gpus(self) -> int:
         """GPUs of all nodes."""
-        return sum(group.nodes * group.gpus for group in self.kinds)
+        return sum(group.nodes * group.gpus for group in self.groups) if self.groups else self.nodes * self.gpus
 
     def require_equal(self, backend: str) -> None:
         """Raise LaunchError for unequal nodes."""

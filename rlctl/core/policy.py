@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rlctl.core.campaign import Action, Decision
 
@@ -27,6 +27,14 @@ class Policy(Protocol):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what ``state`` gave."""
+
+
+@runtime_checkable
+class Preferring(Protocol):
+    """A rule that also says how much it prefers each of what its answer might have been."""
+
+    def preferences(self, decision: Decision) -> Any:
+        """In the campaign's own order, e.g. of its queue; a difference of 1 is much. None: it does not say."""
 
 
 class SimpleRule:

@@ -28,6 +28,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     Attributes:
         instance: gives the instance of an environment's n-th episode; may be replaced.
+        observes: whether observations and masks are made; False where a wrapper makes its own.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -37,6 +38,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     ) -> None:
         self.factory = factory
         self.instance: Callable[[int, int], int] = self._instance
+        self.observes = True
         self.num_envs = num_envs
         self.capacity = capacity
         self.gamma = gamma
@@ -90,7 +92,7 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         for i in np.flatnonzero(terminated | truncated).tolist():
             ended = self.episodes[i]
             info = {"action_mask": ended.mask(), "privileged": self._privileged[i].copy(), **ended.figures()}
-            final.append((i, ended.observation(), info))
+            final.append((i, ended.observation() if self.observes else self._observations[i].copy(), info))
             self.episodes[i] = self._begin(i)
             self._now_s[i] = self.episodes[i].executor.now()
         for i in range(self.num_envs):
@@ -130,6 +132,8 @@ class CampaignVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         return episode
 
     def _look(self, i: int) -> None:
+        if not self.observes:
+            return
         self._observations[i] = self.episodes[i].observation()
         self._masks[i] = self.episodes[i].mask()
 

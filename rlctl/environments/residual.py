@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rlctl.core.campaign import Action, Decision, Mask, ResidualChoices
 from rlctl.core.errors import ConfigError
-from rlctl.core.policy import Policy
+from rlctl.core.policy import Policy, Preferring
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 
@@ -23,6 +23,8 @@ from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 def residual_choices(decision: Decision, rule: Policy) -> ResidualChoices:
     """The choices around a rule's answer; ConfigError if the campaign offers none, or the answer is not named."""
     proposal = rule.act(decision)
+    if isinstance(rule, Preferring) and isinstance(proposal, Mapping):
+        proposal = {**proposal, "preferences": rule.preferences(decision)}
     if decision.residual is None or not isinstance(proposal, Mapping):
         raise ConfigError("residual: this campaign, or this rule, does not know choices around a rule's answer")
     return decision.residual(proposal)
@@ -92,7 +94,11 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Answer every open decision."""
+        last = self._choices
         observations, rewards, terminated, truncated, infos = self._campaigns.step(self.actions(actions))
+        for i in np.flatnonzero(infos.get("_final_obs", ())).tolist():
+            if last[i].observation is not None:
+                infos["final_obs"][i] = last[i].observation
         observations, infos = self._around(observations, infos)
         return observations, rewards, terminated, truncated, infos
 
@@ -108,6 +114,7 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
     def _around(self, observations: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         decisions = [episode.decision for episode in self._campaigns.episodes]
         self._choices = [residual_choices(d, self._rule) for d in decisions if d is not None]
+        self._campaigns.observes = self._choices[0].observation is None
         for i, choices in enumerate(self._choices):
             if choices.observation is not None:
                 observations[i] = choices.observation

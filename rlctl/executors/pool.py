@@ -17,6 +17,18 @@ def _same(node: int) -> int:
     return 0
 
 
+def _lowest(bits: int, count: int) -> int:
+    """The lowest ``count`` bits that are set."""
+    low, high = count, bits.bit_length()
+    while low < high:  # how many places hold them, by bisection: nodes have up to hundreds of cores
+        middle = (low + high) // 2
+        if (bits & ((1 << middle) - 1)).bit_count() < count:
+            low = middle + 1
+        else:
+            high = middle
+    return bits & ((1 << low) - 1)
+
+
 class NodePool:
     """Nodes and what is free on them.
 
@@ -275,11 +287,7 @@ class NodePool:
             raise LaunchError(f"no node can be chosen: {type(scoring).__name__}.score(): {described(error)}") from error
 
     def _take_share(self, node: int, ranks: int, want: Demand) -> NodeShare:
-        free, mask = self._cores[node], 0
-        for _ in range(ranks * want.cores):
-            lowest = free & -free
-            mask |= lowest
-            free ^= lowest
+        mask = _lowest(self._cores[node], ranks * want.cores)
         gpus = self._choose(node, ranks, want) if want.share or want.devices else ()
         taken = NodeShare(node, ranks, mask, gpus, ranks * want.memory_mb)
         self._occupy(taken)

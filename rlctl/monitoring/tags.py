@@ -53,6 +53,7 @@ TAGS = (
     Tag("learning/return_std", _S, "Standard deviation of the returns of the last campaigns."),
     Tag("learning/returns", _H, "Returns of the last campaigns."),
     Tag("learning/node_seconds_per_success", _S, "Cost of a success while exploring, over the last campaigns."),
+    Tag("learning/cost_per_success", _S, "The same, for campaigns with a cost of their own."),
     Tag("learning/decisions_per_campaign", _S, "Mean number of decisions of the last campaigns."),
     Tag("learning/policy_loss", _S, "Negative clipped surrogate objective; noisy around zero."),
     Tag("learning/value_loss", _S, "Mean squared error of the critic."),

@@ -66,7 +66,7 @@ def in_numpy(net: AttentionActor, dtype: Any = np.float32) -> Callable[[NDArray[
     return lambda x: found(x.astype(dtype), found.initial_state(len(x)))[0]
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("layers", [0, 1, 2])
 @pytest.mark.parametrize("prior", [None, 3])
 def test_numpy_computes_what_pytorch_does(layers: int, prior: int | None) -> None:
     spec = SPEC.model_copy(update={"layers": layers, "prior": prior})
@@ -110,6 +110,15 @@ def test_it_looks_at_the_other_sets() -> None:
     filled = x[:, -2] > 0.5
     assert filled.any()
     assert np.abs(net(other) - net(x))[filled].max() > 1e-4
+
+
+def test_without_layers_each_choice_is_scored_by_itself() -> None:
+    net, x = in_numpy(actor(SPEC.model_copy(update={"layers": 0}))), rows(32)
+    other = x.copy()
+    other[:, SPEC.once + 4 :] = 0.0
+    assert net(other)[:, 0] == pytest.approx(net(x)[:, 0])
+    other[:, : SPEC.once] += 1.0
+    assert np.abs(net(other)[:, 0] - net(x)[:, 0]).max() > 1e-4
 
 
 def model(prior: int | None = 3) -> PPO:

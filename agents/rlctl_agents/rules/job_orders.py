@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rlctl.core.campaign import Decision
 from rlctl_agents.rules.ensemble import SPACE, EnsembleRule, EnsembleView, Space, start
 
 WEIGHTS = ("run", "ranks", "wait", "slowdown", "fits", "delay", "harmless", "small", "late")
@@ -158,6 +159,11 @@ class Weighted(EnsembleRule):
         """Of a task that is not rigid: the smallest work first."""
         return -float(task.work_left_s)
 
+    def preferences(self, decision: Decision) -> Any:
+        """Of all rigid jobs that wait, in e-folds of area by the defaults; None without such jobs."""
+        state = decision.fields["state"]
+        return 2.5 * _reserved(self, state) if state.queue else None
+
     def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first by the order; where it does not fit, the next that does not delay it."""
         return _with_reservation(self, state)
@@ -165,21 +171,24 @@ class Weighted(EnsembleRule):
 
 def _with_reservation(rule: Easy | Weighted, state: EnsembleView) -> Mapping[str, Any]:
     """Of rigid jobs the first; where it has to fit and does not, the next that does not delay it."""
+    scores = _reserved(rule, state) if state.queue else None
+    if scores is None or scores.max() == -np.inf:
+        return rule.rest(state)
+    task = state.queue.best(scores)
+    return start(task, task.shapes[0])
+
+
+def _reserved(rule: Easy | Weighted, state: EnsembleView) -> Any:
+    """Scores of the queue's jobs; minus infinity: the job would delay the first one, or does not fit."""
     queue, scores = state.queue, rule.scores(state)
     first = queue.best(scores)
-    if first is None:
-        return rule.rest(state)
     if state.names_next or state.fits(first, first.shapes[0]):
-        return start(first, first.shapes[0])
+        return scores
     shadow_s, spare = _shadow(state, first.shapes[0])
     harmless = state.now_s + queue.run_s <= shadow_s
     if rule.spare:
         harmless |= queue.ranks <= spare
-    scores = np.where(harmless & (queue.ranks <= state.free_cores), scores, -np.inf)
-    if scores.max() == -np.inf:
-        return rule.rest(state)
-    task = queue.best(scores)
-    return start(task, task.shapes[0])
+    return np.where(harmless & (queue.ranks <= state.free_cores), scores, -np.inf)
 
 
 def _shadow(state: EnsembleView, shape: Any) -> tuple[float, int]:

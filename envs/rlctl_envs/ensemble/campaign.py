@@ -27,7 +27,7 @@ from rlctl.core.machine import Capacity, Machine, Scoring
 from rlctl.core.task import Event, TaskId, TaskSpec, TaskState
 from rlctl_envs.ensemble import features, rigid_features
 from rlctl_envs.ensemble.active_task import ActiveTask, TaskPhase
-from rlctl_envs.ensemble.choices import WAITING, Choice, ChoiceKind, shortlist
+from rlctl_envs.ensemble.choices import WAITING, Choice, ChoiceKind, choice_mask, named_choice, preferred, shortlist
 from rlctl_envs.ensemble.job_request import JobRequest, TaskShape
 from rlctl_envs.ensemble.lifecycle import TaskLifecycle
 from rlctl_envs.ensemble.next_job import NextJob
@@ -244,7 +244,7 @@ class EnsembleCampaign(Campaign):
 
     def _observe(self) -> tuple[NDArray[np.float32], Mask]:
         choices = self._offered()
-        return self._features(choices), _mask(choices)
+        return self._features(choices), choice_mask(choices)
 
     def _features(self, choices: Sequence[Choice | None]) -> NDArray[np.float32]:
         if self.options.rigid is not None:
@@ -252,26 +252,28 @@ class EnsembleCampaign(Campaign):
         return features.observe(self.state, choices, self._goal_left())
 
     def _residual_choices(self, proposal: Mapping[str, Any]) -> ResidualChoices:
-        """The same choices, with the rule's own among them and marked."""
-        decision = self._decision
+        """The same choices, with the rule's own among them and marked; or those that it prefers, if it says so."""
+        decision, queue, stride = self._decision, self.state.queue, self._layout.sets[0][1]
         assert decision is not None
-        choices = list(self._offered())
         wanted = self._named(proposal) or self._default()
+        preferences = proposal.get("preferences")
+        if queue is not None and len(queue) and preferences is not None:
+            choices, prior = preferred(self.state, queue, preferences, self.options.slots - 1)
+            if wanted.task is None:
+                prior[0] = 1.0
+            observation, mask = self._features(choices), choice_mask(choices)
+            observation[self._prior + np.arange(len(choices)) * stride] = prior
+            return ResidualChoices((), mask, lambda indices: named_choice(choices, indices), observation)
+        choices = list(self._offered())
         if wanted in choices:
             index = choices.index(wanted)
             observation, mask = decision.observation.copy(), decision.mask
         else:  # in place of the last start
             index = len(choices) - 1 if None not in choices[1:] else 1 + choices[1:].index(None)
             choices[index] = wanted
-            observation, mask = self._features(choices), _mask(choices)
-        observation[self._prior + index * self._layout.sets[0][1]] = 1.0
-
-        def named(indices: NDArray[np.int64]) -> Mapping[str, Any]:
-            index = int(indices[0])
-            choice = choices[index] if 0 <= index < len(choices) else None
-            return {"choice": index} if choice is None else choice.named()
-
-        return ResidualChoices((), mask, named, observation)
+            observation, mask = self._features(choices), choice_mask(choices)
+        observation[self._prior + index * stride] = 1.0
+        return ResidualChoices((), mask, lambda indices: named_choice(choices, indices), observation)
 
     def _goal_left(self) -> float:
         goal = self.options.objective.goal
@@ -344,7 +346,3 @@ class EnsembleCampaign(Campaign):
             return [Wait()]
         self.resizes += 1
         return [Update(task.uid, task.job.need(shape))]
-
-
-def _mask(choices: Sequence[Choice | None]) -> Mask:
-    return np.array([choice is not None for choice in choices], np.bool_)

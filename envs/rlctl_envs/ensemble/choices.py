@@ -10,6 +10,10 @@ from enum import IntEnum
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl.core.campaign import Mask
 from rlctl_envs.ensemble.active_task import ActiveTask
 from rlctl_envs.ensemble.job_queue import JobQueue
 from rlctl_envs.ensemble.job_request import ONE, TaskShape
@@ -23,6 +27,8 @@ SHORTLISTS = ("fifo", "sjf", "lpt", "wfp3", "f1", "due", "critical")
 """Orders whose first tasks are offered."""
 RIGID_ORDERS = tuple(SCORES)
 """The same for rigid jobs."""
+LEAST_PRIOR = -2.0
+"""Of a job that a rule would not start; its own choice has 1."""
 
 
 class ChoiceKind(IntEnum):
@@ -63,6 +69,18 @@ class Choice:
 WAITING = Choice(ChoiceKind.WAIT)
 
 
+def choice_mask(choices: Sequence[Choice | None]) -> Mask:
+    """Which of the choices there are."""
+    return np.array([choice is not None for choice in choices], np.bool_)
+
+
+def named_choice(choices: Sequence[Choice | None], indices: NDArray[np.int64]) -> Mapping[str, Any]:
+    """The named quantities of a choice, by its index; a bad index as it is, for the campaign to refuse."""
+    index = int(indices[0])
+    choice = choices[index] if 0 <= index < len(choices) else None
+    return {"choice": index} if choice is None else choice.named()
+
+
 def shortlist(state: EnsembleState) -> list[Choice | None]:
     """As many as ``options.slots``, None where there is none: waiting, then stops and changes of size, then starts."""
     options = state.options
@@ -96,6 +114,27 @@ def _rigid_starts(state: EnsembleState, queue: JobQueue, room: int) -> list[Choi
         if task.job.number not in flags and (most is None or task.job.requested_ranks <= most):
             found.append(task)
     return [Choice(ChoiceKind.START, task, task.shapes[0], flags.get(task.job.number, ())) for task in found[:room]]
+
+
+def preferred(
+    state: EnsembleState, queue: JobQueue, preferences: NDArray[np.float64], room: int
+) -> tuple[list[Choice | None], list[float]]:
+    """Waiting, then the rigid jobs that a rule prefers, in its order; and the prior of each, 1 for the first job.
+
+    Args:
+        preferences: of the jobs in the queue; minus infinity: the rule does not start it now.
+    """
+    best = preferences.max()
+    prior = (1.0 + preferences - best).clip(LEAST_PRIOR) if best > -np.inf else np.full(len(queue), LEAST_PRIOR)
+    order = np.argsort(-preferences, kind="stable")
+    if not state.names_next:
+        order = order[queue.ranks[order] <= state.free_cores]
+    order = order[:room]
+    tasks = [queue.tasks[i] for i in order]
+    found: list[Choice | None] = [WAITING if state.may_wait else None]
+    found += [Choice(ChoiceKind.START, task, task.shapes[0], ()) for task in tasks]
+    padding = room - len(tasks)
+    return found + [None] * padding, [0.0, *prior[order].tolist(), *[0.0] * padding]
 
 
 def _controls(state: EnsembleState) -> list[Choice]:
