@@ -7,6 +7,7 @@ campaign, for learning; ``ResidualPolicy`` joins rule and network again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, cast
 
 import gymnasium
@@ -23,11 +24,16 @@ from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 def residual_choices(decision: Decision, rule: Policy) -> ResidualChoices:
     """The choices around a rule's answer; ConfigError if the campaign offers none, or the answer is not named."""
     proposal = rule.act(decision)
-    if isinstance(rule, Preferring) and isinstance(proposal, Mapping):
-        proposal = {**proposal, "preferences": rule.preferences(decision)}
+    if _prefers(type(rule)) and isinstance(proposal, Mapping):
+        proposal = {**proposal, "preferences": cast(Preferring, rule).preferences(decision)}
     if decision.residual is None or not isinstance(proposal, Mapping):
         raise ConfigError("residual: this campaign, or this rule, does not know choices around a rule's answer")
     return decision.residual(proposal)
+
+
+@cache
+def _prefers(rule: type[Policy]) -> bool:
+    return issubclass(rule, Preferring)  # takes longer than the decision itself
 
 
 class ResidualActions(gymnasium.ActionWrapper[Any, Any, Any]):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 import math
+from bisect import insort
 from collections.abc import Sequence
 from statistics import median
 
 from rlctl_envs.ensemble.active_task import ActiveTask
+from rlctl_envs.ensemble.job_request import JobRequest
 from rlctl_envs.ensemble.options import Objective
 from rlctl_envs.ensemble.state import EnsembleState
 
 MOST_CREDIT = 0.9
 """Of a success, for a task that is still running."""
-
-RIGID_SLOWDOWN = 50.0
-"""Bounded slowdown that rigid jobs have in the mean, on machines as full as those of the logs; for the scale only."""
 
 FULL = 0.98
 """Occupancy of a machine that counts as full, as MuMMI reports it (Bhatia et al. 2021)."""
@@ -27,6 +27,7 @@ class CostAccount:
         areas: node-seconds that each task of the workload, by number, is thought to need at best.
         gpu_s: GPU-seconds likewise, on as few GPUs as can be.
         bounds_s: what the slowdown of each is over.
+        slowdowns: about the sum of all, for the scale.
 
     Attributes:
         successes: tasks that are done and worth having, within the window if there is one.
@@ -45,6 +46,7 @@ class CostAccount:
         areas: list[float],
         gpu_s: list[float],
         bounds_s: Sequence[float],
+        slowdowns: float,
     ) -> None:
         self._objective, self._state, self._areas = objective, state, areas
         self._bounds_s = bounds_s
@@ -72,8 +74,7 @@ class CostAccount:
             whole = o.goal * (o.node_second * self._typical + o.gpu_second * (median(gpu_s) if gpu_s else 0.0))
         else:
             whole = o.node_second * math.fsum(possible) + o.gpu_second * math.fsum(gpu_s)
-        each = RIGID_SLOWDOWN if state.queue is not None else 2.0
-        self.scale = 1.0 / max(whole + o.slowdown * each * len(areas), 1e-9)
+        self.scale = 1.0 / max(whole + o.slowdown * slowdowns, 1e-9)
 
     def cost(self, ended: bool) -> float | None:
         """Cost so far; None where it is the allocated node-seconds, which the driver counts."""
@@ -153,3 +154,32 @@ class CostAccount:
         if objective.goal is not None:
             return weight * self._typical * min(0.0, self.successes + self._partly - objective.goal)
         return -weight * (self._waiting + max(0.0, self._promised - self._charged * self._at_s))
+
+
+def greedy_slowdowns(jobs: Sequence[JobRequest], bounds_s: Sequence[float], cores: int) -> float:
+    """Sum of the slowdowns of rigid jobs if, whenever something happens, those that fit start, the smallest area first.
+
+    Slowdowns of drawn windows differ by a factor of a hundred: a scale for all would let a few decide what is learned.
+    """
+    coming = sorted(range(len(jobs)), key=lambda i: -jobs[i].arrives)
+    waiting: list[tuple[float, int]] = []
+    ends: list[tuple[float, int]] = []
+    free, total = cores, 0.0
+    while coming or ends:
+        now_s = min(jobs[coming[-1]].arrives if coming else math.inf, ends[0][0] if ends else math.inf)
+        while coming and jobs[coming[-1]].arrives <= now_s:
+            job = coming.pop()
+            insort(waiting, (jobs[job].estimate_s * jobs[job].requested_ranks, job))
+        while ends and ends[0][0] <= now_s:
+            free += heapq.heappop(ends)[1]
+        left = []
+        for area, job in waiting:
+            ranks, run_s = jobs[job].requested_ranks, jobs[job].estimate_s
+            if ranks > free:
+                left.append((area, job))
+                continue
+            free -= ranks
+            heapq.heappush(ends, (now_s + run_s, ranks))
+            total += max(1.0, (now_s - jobs[job].arrives + run_s) / bounds_s[job])
+        waiting = left
+    return total

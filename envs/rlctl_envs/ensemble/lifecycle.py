@@ -8,7 +8,7 @@ from typing import Any
 
 from rlctl.core.task import Event, TaskId, TaskState
 from rlctl_envs.ensemble.active_task import ActiveTask, ProgressReport, TaskPhase
-from rlctl_envs.ensemble.cost_account import CostAccount
+from rlctl_envs.ensemble.cost_account import CostAccount, greedy_slowdowns
 from rlctl_envs.ensemble.job_request import GpuUse, JobRequest, TaskShape
 from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.program.hidden_parameters import WORTH
@@ -71,7 +71,9 @@ class TaskLifecycle:
         self._shapes = [state.shapes(job) for job in jobs]  # what each can ever be started on
         tasks = [ActiveTask(job, 0.0, 0.0, shapes) for job, shapes in zip(jobs, self._shapes, strict=True)]
         areas, gpu_s = [state.least_area(task) for task in tasks], [state.gpu_seconds(task) for task in tasks]
-        self.account = CostAccount(options.objective, state, areas, gpu_s, bounds_s)
+        rigid = state.queue is not None and options.objective.slowdown > 0.0
+        slowdowns = greedy_slowdowns(jobs, bounds_s, capacity.total_cores) if rigid else 2.0 * len(jobs)
+        self.account = CostAccount(options.objective, state, areas, gpu_s, bounds_s, slowdowns)
         self.again: set[ActiveTask] = set()
         arrivals = [(job.arrives + job.offered / power, job.number) for job in jobs if job.parent is None]
         self.coming = sorted(arrivals, reverse=True)  # the next one last
