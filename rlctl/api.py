@@ -126,6 +126,7 @@ def tune(
     generations: int = 30,
     instances: int = 24,
     decisions: int | None = None,
+    step: float = 0.25,
     seed: int | None = None,
     workers: int = 1,
     start: Path | str | None = None,
@@ -140,6 +141,7 @@ def tune(
         generations: generations of the CMA-ES search.
         instances: instances of each candidate per generation.
         decisions: in place of ``generations``: so many decisions on the twin in all, as a training has them.
+        step: deviation of the first generation, in units of a parameter's whole range.
         seed: seed of the search and its instances; None: that of the configuration.
         workers: number of processes.
         start: rule file with the initial parameters; None: the rule's defaults.
@@ -160,7 +162,7 @@ def tune(
         untuned.name = rule
         preflight.check_policy(config, preflight.check_campaign(config), untuned)
         seed = config.seed if seed is None else seed
-        settings = tuning.SearchSettings(generations, instances=instances, seed=seed, decisions=decisions)
+        settings = tuning.SearchSettings(generations, instances=instances, seed=seed, decisions=decisions, step=step)
         with storage_errors(out):
             return tuning.tune(config, rule, out, progress or Silent(), settings, workers, begin)
 

@@ -124,6 +124,10 @@ def tune(
     decisions: Annotated[
         int | None, typer.Option(min=1, help="Decisions on the twin in all, in place of --generations.")
     ] = None,
+    step: Annotated[
+        float,
+        typer.Option(min=0.001, max=1.0, help="First step of the search, as a share of a parameter's whole range."),
+    ] = 0.25,
     seed: Seed = None,
     start: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A rule file to start from; by default the rule's defaults.")
@@ -144,6 +148,7 @@ def tune(
         generations=generations,
         instances=instances,
         decisions=decisions,
+        step=step,
         seed=seed,
         workers=workers,
         start=start,

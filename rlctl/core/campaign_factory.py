@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rlctl.core.campaign import Campaign
 from rlctl.core.errors import ContractError, Key
 from rlctl.core.machine import Capacity, Scoring
+from rlctl.core.policy import Policy
 from rlctl.core.records import Record
 from rlctl.core.simulation import Launch, Outage, Simulated, TaskModel
 from rlctl.core.task import TaskSpec
@@ -107,6 +108,18 @@ class CampaignFactory(ABC):
     def outcomes(self, launches: Sequence[tuple[TaskModel, Launch]]) -> list[Simulated]:
         """What tasks of many instances do; a twin that gains from computing them together overrides it."""
         return [model.outcomes([launch])[0] for model, launch in launches]
+
+    def play(self, capacity: Capacity, players: Sequence[tuple[Policy, int]]) -> list[dict[str, float]] | None:
+        """Play whole campaigns without asking for each decision, for tuning; None, the default: that cannot be done.
+
+        Args:
+            capacity: the allocation of each.
+            players: (policy, instance) of each campaign.
+
+        Returns:
+            ``cost``, ``successes`` and ``decisions`` of each, as if it had been played on its twin.
+        """
+        return None
 
     def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
         """When nodes are not there, on the twin of instance ``seed``; by default never."""

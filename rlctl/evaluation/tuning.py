@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FINALISTS = 6
-SIGMA = 0.25  # first step, in units of a parameter's whole range
 
 Parameters = dict[str, float]
 
@@ -67,6 +66,7 @@ class SearchSettings:
         validation: training instances for the comparison of finalists.
         decisions: in place of ``generations``: as many as fit in so many decisions on the twin, with the comparison of
             finalists included, which takes a quarter of them at most; at least one generation.
+        step: deviation of the first generation, in units of a parameter's whole range.
     """
 
     generations: int = 30
@@ -75,6 +75,7 @@ class SearchSettings:
     validation: int = 192
     seed: int = 0
     decisions: int | None = None
+    step: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def search(
     mean = np.concatenate([first, np.full(width - len(first), 0.5)])
     optimiser = cmaes.CMA(
         mean=mean,
-        sigma=SIGMA,
+        sigma=settings.step,
         bounds=np.tile([0.0, 1.0], (width, 1)),
         seed=settings.seed % 2**32,
         population_size=settings.population,
@@ -223,17 +224,23 @@ def tune(
     space = ParameterSpace(make.SPACE)
     first = _defaults(make(start), space) | {k: v for k, v in (start or {}).items() if k in space.axes}
     fixed = {name: value for name, value in (start or {}).items() if name not in space.axes}
-    factory, began_s = configured_campaign(config), _cpu_seconds()
-    with RolloutPool(factory, config.machine.capacity(), workers) as pool:
+    factory, capacity, began_s = configured_campaign(config), config.machine.capacity(), _cpu_seconds()
+    with RolloutPool(factory, capacity, workers) as pool:
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[CandidateCost]:
             entries = [(make(**fixed, **candidate), instance) for candidate in candidates for instance in instances]
+            count = len(instances)
+            at_once = factory.play(capacity, entries)
+            if at_once is not None:
+                progress.advance(
+                    len(entries) if settings.decisions is None else int(sum(one["decisions"] for one in at_once))
+                )
+                return [_sum(at_once[i * count : (i + 1) * count]) for i in range(len(candidates))]
             rollouts: dict[int, Rollout] = {}
             for part in pool.run(entries):
                 rollouts |= part
                 decisions = sum(one.decisions for one in part.values())
                 progress.advance(len(part) if settings.decisions is None else decisions)
-            count = len(instances)
             return [_total([rollouts[i * count + j] for j in range(count)]) for i in range(len(candidates))]
 
         tuned = search(space, evaluate, settings, first, progress)
@@ -292,6 +299,13 @@ def _total(rollouts: Sequence[Rollout]) -> CandidateCost:
         episodes=len(rollouts),
         decisions=sum(one.decisions for one in rollouts),
     )
+
+
+def _sum(figures: Sequence[Mapping[str, float]]) -> CandidateCost:
+    def of(name: str) -> float:
+        return math.fsum(one[name] for one in figures)
+
+    return CandidateCost(of("cost"), int(of("successes")), len(figures), int(of("decisions")))
 
 
 def _defaults(rule: object, space: ParameterSpace) -> Parameters:

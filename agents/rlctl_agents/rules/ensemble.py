@@ -54,8 +54,8 @@ class EnsembleView(Protocol):
     def charge(self, shape: Any) -> float:
         """Its share of the machine, in nodes."""
 
-    def delays_s(self, ranks: Any) -> Any:
-        """Seconds until so many ranks will be free; of an array of numbers."""
+    def releases(self) -> tuple[Any, Any]:
+        """Seconds until running tasks are expected to end, in order, after a 0; and the cores free then."""
 
     def wider(self, task: Any) -> Sequence[Any]:
         """Other shapes on which a running task could go on now."""

@@ -10,8 +10,12 @@ import numpy as np
 from rlctl.core.campaign import Decision
 from rlctl_agents.rules.ensemble import SPACE, EnsembleRule, EnsembleView, Space, start
 
-WEIGHTS = ("run", "ranks", "wait", "slowdown", "fits", "delay", "harmless", "small", "late")
-"""What ``weighted`` weighs."""
+INPUTS = ("run", "ranks", "wait", "slowdown", "fits", "delay", "harmless", "small", "late")
+"""What ``weighted`` weighs of a job: see ``rlctl_envs.ensemble.job_scores``."""
+PRODUCTS = (
+    *(f"{one}*{other}" for i, one in enumerate(INPUTS) for other in INPUTS[i:]),
+    *(f"{one}*{other}" for one in INPUTS for other in ("queue", "free", "backlog")),
+)
 ORDERS = ("fifo", "sjf", "lpt", "saf", "lxf", "wfp3", "uni", "f1", "f2", "f3", "f4", "due", "critical")
 """The orders of ensembles."""
 
@@ -106,54 +110,35 @@ class Easy(EnsembleRule):
 
 
 class Weighted(EnsembleRule):
-    """Of rigid jobs, that with the smallest weighted sum of what is known of it; with a reservation, as ``easy`` has.
+    """Of rigid jobs, that with the smallest weighted sum of what is known of it; under a reservation, as ``easy``.
 
-    *Small* is the job of the smallest area of those that do not fit now. The defaults order by area and protect it:
-    jobs that do not hold it up come first, others only if they are far smaller.
+    The defaults order by area and protect the smallest job that does not fit now: jobs that do not hold it up come
+    first, others only if they are far smaller.
 
     Args:
-        run, ranks, wait, slowdown, delay: weights of the logarithms of the requested time, the processors, the time
-            that the job has waited, its slowdown if it started now (bounded at 10 s), and the time until it can start.
-        fits: weight of whether it can start now.
-        harmless: weight of whether it can start now and end before *small* can start.
-        late: weight of the logarithm of how much later than that it would end.
-        small: weight of whether it is *small*.
         spare: as of ``easy``.
+        weights: of the inputs that the campaign names.
     """
 
     name = "weighted"
-    SPACE: ClassVar[Space] = {**dict.fromkeys(WEIGHTS, (-6.0, 6.0)), "spare": (0, 1, "int")}
+    SPACE: ClassVar[Space] = {**dict.fromkeys(INPUTS, (-6.0, 6.0)), "spare": (0, 1, "int")}
+    DEFAULTS: ClassVar[Mapping[str, float]] = {"run": 2.0, "ranks": 1.109, "harmless": -4.0, "small": -2.0}
 
-    def __init__(self, run: float = 2.0, ranks: float = 1.109, spare: float = 0, **weights: float) -> None:
+    def __init__(self, spare: float = 0, **weights: float) -> None:
         super().__init__()
-        unknown = set(weights) - set(WEIGHTS)
+        names = [name for name in self.SPACE if name != "spare"]
+        unknown = set(weights) - set(names)
         if unknown:
             raise TypeError(f"no weight {sorted(unknown)[0]!r}")
-        weights = {"harmless": -4.0, "small": -2.0, **weights}
-        self.weights = np.array([run, ranks, *(weights.get(name, 0.0) for name in WEIGHTS[2:])])
+        weights = {**self.DEFAULTS, **weights}
+        weights = {name: float(weights.get(name, 0.0)) for name in names}
+        vars(self).update(weights)  # where tuning begins
+        self.weights = np.array(list(weights.values()))
         self.spare = round(spare)
 
     def scores(self, state: EnsembleView) -> Any:
         """Of all rigid jobs that wait, in order of arrival; the highest starts first."""
-        queue = state.queue
-        run_s, ranks, wait_s = queue.run_s, queue.ranks, queue.wait_s(state.now_s)
-        delay_s = state.delays_s(ranks)
-        fits = ranks <= state.free_cores
-        areas = np.where(fits, np.inf, run_s * ranks)
-        small = int(areas.argmin())
-        late_s = np.where(fits, run_s - (delay_s[small] if areas[small] < np.inf else np.inf), 0.0).clip(0.0)
-        inputs = (
-            np.log(np.maximum(run_s, 1.0)) / 5.0,
-            np.log2(ranks) / 4.0,
-            np.log1p(wait_s) / 5.0,
-            np.log(np.maximum((wait_s + run_s) / np.maximum(run_s, 10.0), 1.0)) / 3.0,
-            fits,
-            np.log1p(delay_s) / 5.0,
-            fits & (late_s == 0.0),
-            (np.arange(len(ranks)) == small) & ~fits,
-            np.log1p(late_s) / 5.0,
-        )
-        return -(self.weights @ np.array(inputs, np.float64))
+        return state.queue.weighted(self.weights, state.now_s, state.free_cores, state.total_cores, state.releases())
 
     def score(self, state: EnsembleView, task: Any) -> float:
         """Of a task that is not rigid: the smallest work first."""
@@ -167,6 +152,13 @@ class Weighted(EnsembleRule):
     def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first by the order; where it does not fit, the next that does not delay it."""
         return _with_reservation(self, state)
+
+
+class Quadratic(Weighted):
+    """As ``weighted``, with the products of any two inputs, and of each with how full queue and machine are."""
+
+    name = "quadratic"
+    SPACE: ClassVar[Space] = {**Weighted.SPACE, **dict.fromkeys(PRODUCTS, (-2.0, 2.0))}
 
 
 def _with_reservation(rule: Easy | Weighted, state: EnsembleView) -> Mapping[str, Any]:

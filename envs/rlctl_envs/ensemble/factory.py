@@ -15,6 +15,7 @@ from rlctl.config.validation import check_options, key_prefix
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
+from rlctl.core.policy import Policy
 from rlctl.core.simulation import Outage
 from rlctl.core.task import TaskId, TaskSpec
 from rlctl.plugins.registry import make_placement
@@ -101,6 +102,18 @@ class Ensemble(CampaignFactory):
     def task_model(self, seed: int) -> EnsembleTwin:
         """What the tasks of instance ``seed`` do."""
         return EnsembleTwin(self.workload(seed), self.options, seed)
+
+    def play(self, capacity: Capacity, players: Sequence[tuple[Policy, int]]) -> list[dict[str, float]] | None:
+        """Rigid jobs under a rule that weighs them are scheduled at once, if nothing can go wrong."""
+        if self.options.rigid is None:
+            return None
+        from rlctl_envs.ensemble import fast_schedule  # with Numba
+
+        instances = {instance for _, instance in players}
+        if any(self.outages(instance, capacity) for instance in instances):
+            return None
+        workloads = {instance: self.workload(instance) for instance in instances}
+        return fast_schedule.play(self.options, workloads, capacity.total_cores, players)
 
     def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
         """When nodes are not there, in instance ``seed``."""

@@ -78,6 +78,16 @@ class JobQueue:
             self._scored[row] = count
         return self._column(4 + row)
 
+    def weighted(
+        self, weights: Numbers, now_s: float, free: int, total: int, releases: tuple[Numbers, Numbers]
+    ) -> Numbers:
+        """Scores of the jobs by weights of what is known of them; see ``job_scores.score_jobs``."""
+        from rlctl_envs.ensemble.job_scores import score_jobs  # with Numba
+
+        scores = np.empty(len(self.tasks))
+        score_jobs(weights, self.run_s, self.ranks, self.wait_s(now_s), float(free), float(total), *releases, scores)
+        return scores
+
     def best(self, scores: Numbers, most: float | None = None) -> ActiveTask | None:
         """The job with the highest score, the earliest of several; only of those of at most ``most`` ranks.
 
