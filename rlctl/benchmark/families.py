@@ -20,7 +20,7 @@ from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.errors import ConfigError, Key
 from rlctl.monitoring.progress import Progress
 from rlctl.plugins import preflight
-from rlctl.plugins.registry import load_policy, make_rule
+from rlctl.plugins.registry import load_policy, make_rule, policy_factory
 from rlctl.system.files import require_folder, storage_errors, write_atomically
 from rlctl.system.watchdog import TIMEOUT, watching
 
@@ -81,7 +81,11 @@ def check_family(config: Config) -> None:
     section, factory = config.judged, preflight.check_campaign(config)
     if not factory.has_twin:
         raise ConfigError(f"campaign {factory.name!r} cannot be judged: its factory has no twin", ("campaign", "name"))
-    if section.seeds and config.train is not None:
+    if section.search is not None:
+        _check_rule(config, RuleEntry(rule=section.search.rule), ("benchmark", "search", "rule"))
+        if not policy_factory(section.search.rule).SPACE:
+            raise ConfigError(f"rule {section.search.rule!r} has no parameters", ("benchmark", "search", "rule"))
+    elif section.seeds and config.train is not None:
         preflight.check_training(config, factory)
     for name in config.policies:
         preflight.check_policy(config, factory, load_policy(config, name), ("policies", name))

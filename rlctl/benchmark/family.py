@@ -22,6 +22,7 @@ from rlctl.benchmark.systems import (
     UNTUNED,
     System,
     contestants,
+    has_network,
     identity,
     trainings,
 )
@@ -80,7 +81,7 @@ class Family:
         self.factory = preflight.check_campaign(config)
         self.capacity = config.machine.capacity()
         self.cache = RolloutCache(work.folder / "rollouts", work.progress, work.workers)
-        trained = trainings(config, self.factory, work.folder, work.progress)
+        trained = trainings(config, self.factory, work.folder, work.progress, work.workers)
         others = contestants(config, self.factory, work.folder, work.progress, work.workers)
         self.systems = {one.name: one for one in ([] if trained is None else [trained]) + others}
         self.judged = next((one for one in self.systems.values() if one.kind == TRAINED), None)
@@ -295,6 +296,9 @@ class Family:
         if hidden:
             self.skipped[rows.HIDDEN] = hidden[0]
         if policy is None:
+            return found
+        if not has_network(player):
+            self.skipped["controls of observations"] = f"{policy.name} is a rule, and reads fields"
             return found
         instances = self.instances[: self.config.judged.controls]
         played = self.cache.controls(self.config, self.factory, policy, instances, f"{self.name}: controls")

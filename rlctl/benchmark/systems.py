@@ -8,11 +8,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rlctl.bundle.network import NumpyPolicy
+from rlctl.config.benchmark_section import SearchSection
 from rlctl.config.load import game_hash, load_rule_file
-from rlctl.config.schema import Config, RuleEntry
+from rlctl.config.schema import Config, RuleEntry, RuleFile
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import StorageError
 from rlctl.core.json_values import digest
@@ -60,11 +62,14 @@ class System:
         return System(name, self.kind, (self.policies[number],), (self.identity[number],), {}, self.cpu_seconds)
 
 
-def trainings(config: Config, factory: CampaignFactory, work: Path, progress: Progress) -> System | None:
+def trainings(config: Config, factory: CampaignFactory, work: Path, progress: Progress, workers: int) -> System | None:
     """The policies of seeds 1, 2, 3 ...: those in ``work/train``, and trained now where there is none."""
-    count = config.judged.seeds if config.train is not None else 0
+    search = config.judged.search
+    count = config.judged.seeds if config.train is not None or search is not None else 0
     if not count:
         return None
+    if search is not None:
+        return _searched(config, factory, search, work, progress, workers)
     policies, seconds = list[Policy](), list[float | None]()
     for seed in range(1, count + 1):
         folder = work / "train" / str(seed)
@@ -118,7 +123,7 @@ def identity(policy: Policy) -> str:
 
 def _configured(config: Config, name: str) -> System:
     policy, entry = load_policy(config, name), config.policies[name]
-    if isinstance(policy, NumpyPolicy | ResidualPolicy):
+    if has_network(policy):
         extra = network_of(policy).manifest.model_extra or {}
         record = {key: extra[key] for key in ("seed", "decisions", CPU_SECONDS) if extra.get(key) is not None}
         return System(name, TRAINED, (policy,), (identity(policy),), record, extra.get(CPU_SECONDS))
@@ -140,24 +145,55 @@ def _entry(config: Config, name: str) -> RuleEntry | None:
     return None if path.is_dir() else load_rule_file(path).entry
 
 
+def _searched(
+    config: Config, factory: CampaignFactory, search: SearchSection, work: Path, progress: Progress, workers: int
+) -> System:
+    """The rule of ``benchmark.search`` in ``work/train/SEED.yaml``, tuned now with the seeds that are missing."""
+    files = []
+    for seed in range(1, config.judged.seeds + 1):
+        path = work / "train" / f"{seed}.yaml"
+        if not path.exists():
+            size = SearchSettings(seed=seed, decisions=_budget(config), instances=search.instances, step=search.step)
+            tune(config, search.rule, path, progress, size, workers)
+        files.append(_rule_file(config, factory, path))
+    policies = tuple(make_rule(file.entry, POLICY) for file in files)
+    mean = fmean(file.tuning[CPU_SECONDS] for file in files)
+    record = {"rule": search.rule, "seeds": list(range(1, len(files) + 1)), "decisions": _budget(config)}
+    return System(POLICY, TRAINED, policies, tuple(map(identity, policies)), {**record, CPU_SECONDS: mean}, mean)
+
+
+def _budget(config: Config) -> int:
+    """Decisions on the twin for the tuning of a rule."""
+    return config.judged.decisions or (config.train.decisions if config.train is not None else 100_000)
+
+
+def _rule_file(config: Config, factory: CampaignFactory, path: Path) -> RuleFile:
+    found = load_rule_file(path)
+    if found.tuning.get("game_hash") != game_hash(config, factory):
+        raise StorageError(f"{path} was tuned for another game: choose another folder with --work")
+    return found
+
+
 def _tuned(config: Config, factory: CampaignFactory, rule: str, work: Path, progress: Progress, workers: int) -> System:
     """The rule in ``work/rules``, tuned now if there is none; the search begins at that of a configured rule file."""
     file = work / "rules" / f"{rule}.yaml"
     if not file.exists():
-        budget = config.judged.decisions or (config.train.decisions if config.train is not None else 100_000)
-        settings = SearchSettings(seed=config.seed, decisions=budget)
+        settings = SearchSettings(seed=config.seed, decisions=_budget(config))
         files = [name for name, entry in config.policies.items() if isinstance(entry, str)]
         entries = [entry for policy in files if (entry := _entry(config, policy)) is not None]
         start = next((entry.parameters for entry in entries if entry.rule == rule), None)
         tune(config, rule, file, progress, settings, workers, start)
-    found = load_rule_file(file)
-    if found.tuning.get("game_hash") != game_hash(config, factory):
-        raise StorageError(f"{file} was tuned for another game: choose another folder with --work")
     name = f"{rule}, tuned"
+    found = _rule_file(config, factory, file)
     policy = make_rule(found.entry, name)
     record = {"rule": rule, "parameters": found.parameters}
     record |= {key: found.tuning[key] for key in ("decisions", "episodes", CPU_SECONDS) if key in found.tuning}
     return System(name, RULE, (policy,), (identity(policy),), record, found.tuning.get(CPU_SECONDS))
+
+
+def has_network(policy: Policy) -> bool:
+    """Whether it is a saved policy, not a rule."""
+    return isinstance(policy, NumpyPolicy | ResidualPolicy)
 
 
 def network_of(policy: Policy) -> NumpyPolicy:

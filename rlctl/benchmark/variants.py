@@ -9,7 +9,7 @@ from rlctl.benchmark import result_rows as rows
 from rlctl.benchmark.family import Family
 from rlctl.benchmark.measures import Estimate, Resamples, Results, sign_flips
 from rlctl.benchmark.result_rows import Row, row
-from rlctl.benchmark.systems import CHANCE, UNTUNED, network_of
+from rlctl.benchmark.systems import CHANCE, UNTUNED, has_network, network_of
 from rlctl.config.schema import Config
 from rlctl.config.validation import validated
 from rlctl.core.errors import ConfigError, ContractError, PolicyError
@@ -74,7 +74,8 @@ def _judge(family: Family, name: str, config: Config) -> list[Row]:
     ]
     spaces = game_spaces(factory, config.seed)
     for policy in family.judged.policies if family.judged is not None else ():
-        network_of(policy).require(factory.name, factory.version, *spaces)
+        if has_network(policy):
+            network_of(policy).require(factory.name, factory.version, *spaces)
     count = None if config.evaluate.given is not None else min(len(family.instances), MOST_INSTANCES)
     instances = evaluation_instances(config, count)
     played = family.cache.play(config, factory, systems, instances, name)

@@ -156,7 +156,7 @@ def tune(
     )
     found = ", ".join(f"{name} {value:.4g}" for name, value in tuned.parameters.items())
     before = "untuned" if start is None else "at the start"
-    cost = f"{tuned.cost:,.4g} node-seconds per success on the twin, {tuned.start_cost:,.4g} {before}"
+    cost = f"{tuned.cost:,.4g} per success on the twin, {tuned.start_cost:,.4g} {before}"
     say(as_json, dataclasses.asdict(tuned), f"wrote {out}: {found}\n{cost}")
 
 

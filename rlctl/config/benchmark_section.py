@@ -23,11 +23,25 @@ class ClairvoyantSection(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class SearchSection(Section):
+    """A rule whose parameters are the policy: it is tuned with each seed, as ``rlctl tune`` does.
+
+    Attributes:
+        rule: entry point in the group ``rlctl.policies``.
+        instances, step: see there.
+    """
+
+    rule: str
+    instances: int = Field(default=24, ge=1, le=100_000)
+    step: float = Field(default=0.25, ge=0.001, le=1.0)
+
+
 class BenchmarkSection(Section):
     """What ``rlctl benchmark`` trains, tunes and compares; see [](benchmark.md).
 
     Attributes:
         seeds: number of trainings, with the seeds 1, 2, 3 and so on; 0: nothing is trained.
+        search: in place of a training: the policy is this rule, tuned with ``decisions`` decisions for each seed.
         tune: rules that are tuned with ``decisions`` decisions on the twin; null: the rules among ``policies``, and the
             campaign's opponents.
         decisions: on the twin for the tuning of each rule; null: as many as a training has.
@@ -38,6 +52,7 @@ class BenchmarkSection(Section):
     """
 
     seeds: int = Field(default=5, ge=0, le=100)
+    search: SearchSection | None = None
     tune: list[str] | None = None
     decisions: int | None = Field(default=None, ge=1)
     controls: int = Field(default=64, ge=2, le=100_000)

@@ -100,3 +100,26 @@ def test_real_campaigns_stand_beside_their_twins_and_are_not_run_twice(tmp_path)
     assert all(0.5 < row["median"] < 10.0 and row["target"] == 1.1 and row["runs"] == 1 for row in ratios.values())
     assert all(row["median"] > 0.0 for row in rows(found, "cost per success, real", "ensemble_paced").values())
     assert len(list((tmp_path / "work").glob("ensemble_paced/real/*/*/summary.json"))) == 2
+
+
+def test_the_policy_may_be_a_rule_that_is_tuned_with_each_seed(tmp_path):
+    config, sets = CONFIG.with_name("rlscheduler.yaml"), ("benchmark.seeds=2", "benchmark.decisions=100000")
+    sets += ("campaign.options.workload.tasks=[48, 48]", "benchmark.search.instances=16", "benchmark.variants={}")
+    command = [sys.executable, "-m", "rlctl", "benchmark", str(config), "--instances=8", "--json", "--work=work"]
+    command += ["--out=results", *(f"--set={one}" for one in sets)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    cost = rows(json.loads(done.stdout)["families"]["rlscheduler"], "cost per success", "rlscheduler")
+    assert {"policy", "policy, seed 1", "policy, seed 2", "weighted, tuned", "weighted", "f4", "random"} <= {*cost}
+    assert cost["policy"]["runs"] == 16
+    results = json.loads((tmp_path / "results" / "rlscheduler.json").read_text())
+    assert results["systems"]["policy"]["rule"] == "quadratic"
+    assert results["systems"]["policy"]["seeds"] == [1, 2]
+    assert "is a rule" in results["skipped"]["controls of observations"]
+    assert {path.name for path in (tmp_path / "work" / "rlscheduler" / "train").iterdir()} == {"1.yaml", "2.yaml"}
+
+    wrong = subprocess.run(
+        [*command, "--set=benchmark.search.rule=quadratc"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    assert "benchmark.search.rule: unknown rule" in wrong.stderr
