@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from rlctl.bundle.network import NumpyPolicy
-from rlctl.config.benchmark_section import SearchSection
+from rlctl.config.benchmark_section import SearchedRuleSection
 from rlctl.config.load import game_hash, load_rule_file
 from rlctl.config.schema import Config, RuleEntry, RuleFile
 from rlctl.core.campaign_factory import CampaignFactory
@@ -146,7 +146,7 @@ def _entry(config: Config, name: str) -> RuleEntry | None:
 
 
 def _searched(
-    config: Config, factory: CampaignFactory, search: SearchSection, work: Path, progress: Progress, workers: int
+    config: Config, factory: CampaignFactory, search: SearchedRuleSection, work: Path, progress: Progress, workers: int
 ) -> System:
     """The rule of ``benchmark.search`` in ``work/train/SEED.yaml``, tuned now with the seeds that are missing."""
     files = []

@@ -23,7 +23,7 @@ class ClairvoyantSection(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class SearchSection(Section):
+class SearchedRuleSection(Section):
     """A rule whose parameters are the policy: it is tuned with each seed, as ``rlctl tune`` does.
 
     Attributes:
@@ -52,7 +52,7 @@ class BenchmarkSection(Section):
     """
 
     seeds: int = Field(default=5, ge=0, le=100)
-    search: SearchSection | None = None
+    search: SearchedRuleSection | None = None
     tune: list[str] | None = None
     decisions: int | None = Field(default=None, ge=1)
     controls: int = Field(default=64, ge=2, le=100_000)

@@ -110,16 +110,16 @@ def test_the_policy_may_be_a_rule_that_is_tuned_with_each_seed(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     cost = rows(json.loads(done.stdout)["families"]["rlscheduler"], "cost per success", "rlscheduler")
-    assert {"policy", "policy, seed 1", "policy, seed 2", "weighted, tuned", "weighted", "f4", "random"} <= {*cost}
+    assert {"policy", "policy, seed 1", "policy, seed 2", "weighted", "f4", "random"} <= {*cost}
     assert cost["policy"]["runs"] == 16
     results = json.loads((tmp_path / "results" / "rlscheduler.json").read_text())
-    assert results["systems"]["policy"]["rule"] == "quadratic"
+    assert results["systems"]["policy"]["rule"] == "weighted"
     assert results["systems"]["policy"]["seeds"] == [1, 2]
     assert "is a rule" in results["skipped"]["controls of observations"]
     assert {path.name for path in (tmp_path / "work" / "rlscheduler" / "train").iterdir()} == {"1.yaml", "2.yaml"}
 
     wrong = subprocess.run(
-        [*command, "--set=benchmark.search.rule=quadratc"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*command, "--set=benchmark.search.rule=weigted"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert wrong.returncode == 2
     assert "benchmark.search.rule: unknown rule" in wrong.stderr

@@ -12,7 +12,7 @@ from rlctl_agents.rules.ensemble import SPACE, EnsembleRule, EnsembleView, Space
 
 INPUTS = ("run", "ranks", "wait", "slowdown", "fits", "delay", "harmless", "small", "late")
 """What ``weighted`` weighs of a job: see ``rlctl_envs.ensemble.job_scores``."""
-PRODUCTS = (
+PRODUCTS = (  # of any two, and of each with how full queue and machine are
     *(f"{one}*{other}" for i, one in enumerate(INPUTS) for other in INPUTS[i:]),
     *(f"{one}*{other}" for one in INPUTS for other in ("queue", "free", "backlog")),
 )
@@ -117,11 +117,15 @@ class Weighted(EnsembleRule):
 
     Args:
         spare: as of ``easy``.
-        weights: of the inputs that the campaign names.
+        weights: by name: of ``run``, say, and of products: ``run*ranks``, ``run*queue``.
     """
 
     name = "weighted"
-    SPACE: ClassVar[Space] = {**dict.fromkeys(INPUTS, (-6.0, 6.0)), "spare": (0, 1, "int")}
+    SPACE: ClassVar[Space] = {
+        **dict.fromkeys(INPUTS, (-6.0, 6.0)),
+        **dict.fromkeys(PRODUCTS, (-2.0, 2.0)),
+        "spare": (0, 1, "int"),
+    }
     DEFAULTS: ClassVar[Mapping[str, float]] = {"run": 2.0, "ranks": 1.109, "harmless": -4.0, "small": -2.0}
 
     def __init__(self, spare: float = 0, **weights: float) -> None:
@@ -134,6 +138,8 @@ class Weighted(EnsembleRule):
         weights = {name: float(weights.get(name, 0.0)) for name in names}
         vars(self).update(weights)  # where tuning begins
         self.weights = np.array(list(weights.values()))
+        if not self.weights[len(INPUTS) :].any():
+            self.weights = self.weights[: len(INPUTS)]
         self.spare = round(spare)
 
     def scores(self, state: EnsembleView) -> Any:
@@ -152,13 +158,6 @@ class Weighted(EnsembleRule):
     def choose_rigid(self, state: EnsembleView) -> Mapping[str, Any]:
         """The first by the order; where it does not fit, the next that does not delay it."""
         return _with_reservation(self, state)
-
-
-class Quadratic(Weighted):
-    """As ``weighted``, with the products of any two inputs, and of each with how full queue and machine are."""
-
-    name = "quadratic"
-    SPACE: ClassVar[Space] = {**Weighted.SPACE, **dict.fromkeys(PRODUCTS, (-2.0, 2.0))}
 
 
 def _with_reservation(rule: Easy | Weighted, state: EnsembleView) -> Mapping[str, Any]:
