@@ -60,4 +60,4 @@ def test_it_is_trained_on_ensembles_around_a_rule_and_saved(tmp_path: Path, algo
     network: Any = policy
     assert isinstance(network.network, NumpyPolicy)
     assert network.network.manifest.network.attention is not None
-    assert type(network.rule).__name__ == "Sjf"
+    assert type(network.rule).__name__ == "DualApproximation"
