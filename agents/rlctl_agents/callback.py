@@ -181,10 +181,9 @@ class TrainingCallback(BaseCallback):
         if self._returns:
             figures["learning/return_std"] = float(np.std(self._returns))
         board.scalars(figures, step)
-        for name, unit in (("cost", "cost"), ("node_seconds", "node-seconds")):
+        for name in ("node_seconds", "cost"):  # its own cost, if the campaign has one
             if f"learning/{name}_per_success" in figures:
-                self._note = f"{figures[f'learning/{name}_per_success']:.4g} {unit} per success"
-                break
+                self._note = f"{figures[f'learning/{name}_per_success']:.4g} {name.replace('_', '-')} per success"
         part = HISTOGRAMS * step // max(self.locals["total_timesteps"], 1)
         if part > self._drawn:
             self._drawn = part

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,19 +229,17 @@ def tune(
 
         def evaluate(candidates: Sequence[Parameters], instances: Sequence[int]) -> list[CandidateCost]:
             entries = [(make(**fixed, **candidate), instance) for candidate in candidates for instance in instances]
-            count = len(instances)
             at_once = factory.play(capacity, entries)
-            if at_once is not None:
-                progress.advance(
-                    len(entries) if settings.decisions is None else int(sum(one["decisions"] for one in at_once))
-                )
-                return [_sum(at_once[i * count : (i + 1) * count]) for i in range(len(candidates))]
-            rollouts: dict[int, Rollout] = {}
-            for part in pool.run(entries):
-                rollouts |= part
-                decisions = sum(one.decisions for one in part.values())
+            parts: Iterable[Mapping[int, Mapping[str, float]]] = [dict(enumerate(at_once or ()))]
+            if at_once is None:
+                parts = ({n: _figures(one) for n, one in part.items()} for part in pool.run(entries))
+            played: dict[int, Mapping[str, float]] = {}
+            for part in parts:
+                played |= part
+                decisions = int(sum(one["decisions"] for one in part.values()))
                 progress.advance(len(part) if settings.decisions is None else decisions)
-            return [_total([rollouts[i * count + j] for j in range(count)]) for i in range(len(candidates))]
+            count = len(instances)
+            return [_total([played[i * count + j] for j in range(count)]) for i in range(len(candidates))]
 
         tuned = search(space, evaluate, settings, first, progress)
     record = _record(config, settings, tuned) | {"game_hash": game_hash(config, factory)}
@@ -292,20 +290,18 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _total(rollouts: Sequence[Rollout]) -> CandidateCost:
+def _figures(one: Rollout) -> Mapping[str, float]:
+    """As ``CampaignFactory.play`` gives them."""
+    return {"cost": one.cost, "successes": one.successes, "decisions": one.decisions}
+
+
+def _total(campaigns: Sequence[Mapping[str, float]]) -> CandidateCost:
     return CandidateCost(
-        cost=math.fsum(one.cost for one in rollouts),
-        successes=sum(one.successes for one in rollouts),
-        episodes=len(rollouts),
-        decisions=sum(one.decisions for one in rollouts),
+        cost=math.fsum(one["cost"] for one in campaigns),
+        successes=int(sum(one["successes"] for one in campaigns)),
+        episodes=len(campaigns),
+        decisions=int(sum(one["decisions"] for one in campaigns)),
     )
-
-
-def _sum(figures: Sequence[Mapping[str, float]]) -> CandidateCost:
-    def of(name: str) -> float:
-        return math.fsum(one[name] for one in figures)
-
-    return CandidateCost(of("cost"), int(of("successes")), len(figures), int(of("decisions")))
 
 
 def _defaults(rule: object, space: ParameterSpace) -> Parameters:

@@ -109,11 +109,9 @@ class Ensemble(CampaignFactory):
             return None
         from rlctl_envs.ensemble import fast_schedule  # with Numba
 
-        instances = {instance for _, instance in players}
-        if any(self.outages(instance, capacity) for instance in instances):
+        if any(self.outages(instance, capacity) for instance in {instance for _, instance in players}):
             return None
-        workloads = {instance: self.workload(instance) for instance in instances}
-        return fast_schedule.play(self.options, workloads, capacity.total_cores, players)
+        return fast_schedule.play(self.options, self.workload, capacity.total_cores, players)
 
     def outages(self, seed: int, capacity: Capacity) -> Sequence[Outage]:
         """When nodes are not there, in instance ``seed``."""

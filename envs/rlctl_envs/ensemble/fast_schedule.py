@@ -7,7 +7,7 @@ the digit. Compiled with Numba.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -37,12 +37,12 @@ class WeighsJobs(Protocol):
 
 
 def play(
-    options: EnsembleOptions, workloads: Mapping[int, Workload], cores: int, players: Sequence[tuple[Policy, int]]
+    options: EnsembleOptions, draw: Callable[[int], Workload], cores: int, players: Sequence[tuple[Policy, int]]
 ) -> list[dict[str, float]] | None:
-    """See ``CampaignFactory.play``; None for what is not played exactly here.
+    """See ``CampaignFactory.play``; None, before anything is drawn, for what is not played exactly here.
 
     Args:
-        workloads: of the instances.
+        draw: the workload of an instance.
     """
     o, program, trouble = options.objective, options.program, options.workload.trouble
     plain = o.node_second == o.gpu_second == 0.0 and o.goal is None and o.window_s is None
@@ -51,16 +51,13 @@ def play(
         return None
     if not all(isinstance(policy, WeighsJobs) for policy in {id(policy): policy for policy, _ in players}.values()):
         return None
-    tables = {instance: _table(workload) for instance, workload in workloads.items()}
-    found = []
+    tables = {instance: _table(draw(instance)) for instance in {instance for _, instance in players}}
+    names_next, backfills, found = options.rigid != "any", options.rigid == "next_backfilled", []
     for policy, instance in players:
         assert isinstance(policy, WeighsJobs)
         arrives_s, run_s, request_s, _ = jobs = tables[instance]
         starts_s = np.empty(len(run_s))
-        names_next = options.rigid != "any"
-        decisions = schedule(
-            jobs, cores, names_next, options.rigid == "next_backfilled", bool(policy.spare), policy.weights, starts_s
-        )
+        decisions = schedule(jobs, cores, names_next, backfills, bool(policy.spare), policy.weights, starts_s)
         ends_s = starts_s + run_s
         if ends_s.max() >= options.allocation_s:
             return None
@@ -133,7 +130,7 @@ def schedule(
         job = queue[place]
         _remove(queue, n, WAITING, place)
         if ranks[job] > n[FREE]:
-            by_s = _expected_s(n, running, expected_s, ranks, ranks[job])
+            by_s, _ = _expected(n, running, expected_s, ranks, ranks[job])
             while ranks[job] > n[FREE]:
                 if backfills:
                     _backfill(n, now_s, by_s, jobs, books)
@@ -225,14 +222,14 @@ def _releases(n: Any, now_s: float, running: Any, expected_s: Any, ranks: Any) -
 
 
 @njit(cache=True)
-def _expected_s(n: Any, running: Any, expected_s: Any, ranks: Any, need: int) -> float:
-    """When so many cores are expected to be free."""
-    free = n[FREE]
+def _expected(n: Any, running: Any, expected_s: Any, ranks: Any, need: float) -> tuple[float, float]:
+    """When so many cores are expected to be free, and how many will be left besides."""
+    free = float(n[FREE])
     for i in range(n[RUNNING]):
         free += ranks[running[i]]
         if free >= need:
-            return float(expected_s[running[i]])
-    return math.inf
+            return float(expected_s[running[i]]), free - need
+    return math.inf, 0.0
 
 
 @njit(cache=True)
@@ -240,12 +237,8 @@ def _harmless(n: Any, now_s: float, jobs: Any, books: Any, scores: Any, first: i
     """The place of the job with the highest score that fits and does not delay the first one; -1: there is none."""
     _, _, request_s, ranks = jobs
     queue, running, _, _, _, expected_s = books
-    free, shadow_s, left = float(n[FREE]), math.inf, 0.0
-    for i in range(n[RUNNING]):
-        free += ranks[running[i]]
-        if free >= ranks[first]:
-            shadow_s, left = max(expected_s[running[i]], now_s), free - ranks[first]
-            break
+    shadow_s, left = _expected(n, running, expected_s, ranks, ranks[first])
+    shadow_s = max(shadow_s, now_s)
     best, place = -math.inf, -1
     for at in range(n[WAITING]):
         job = queue[at]
