@@ -76,7 +76,7 @@ lint: $(STAMP)
 
 # Warnings are errors: a link that leads nowhere, a name that is not documented, a page that no table of contents has.
 docs: $(STAMP)
-	$(BIN)/python -m sphinx -q -W --keep-going -n -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m sphinx -q -E -W --keep-going -n -d docs/_build/doctrees docs docs/_build/html
 	@echo "the pages: docs/_build/html/index.html"
 
 bench: $(STAMP) bench-executor

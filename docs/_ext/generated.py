@@ -100,7 +100,8 @@ class Rules(Generated):
         defaults = {k: p.default for base in rule.__mro__ for k, p in inspect.signature(base).parameters.items()}
         lines = [first_paragraph(rule), ""]
         scales = {(): "", ("log",): ", logarithmic", ("int",): ", whole"}
-        for parameter, (low, high, *scale) in getattr(rule, "SPACE", {}).items():
+        space = {"one*other" if "*" in key else key: limits for key, limits in getattr(rule, "SPACE", {}).items()}
+        for parameter, (low, high, *scale) in space.items():
             if parameter not in said:
                 self.warn(f"rule {name}: {parameter} is not documented (Args:)")
             facts = f"tuned in {low:g} to {high:g}{scales[tuple(scale)]}"

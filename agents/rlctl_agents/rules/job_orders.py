@@ -116,8 +116,19 @@ class Weighted(EnsembleRule):
     first, others only if they are far smaller.
 
     Args:
+        run: weight of the logarithm of the seconds that the job requests.
+        ranks: of the logarithm of its processors.
+        wait: of the logarithm of the seconds that it has waited.
+        slowdown: of the logarithm of its slowdown if it started now.
+        fits: of whether it can start now.
+        delay: of the logarithm of the seconds until it can.
+        small: of whether it has the smallest area of those that do not fit; ``harmless`` and ``late`` are of that job.
+        harmless: of whether it can start now, and end before the smallest job can start.
+        late: of the logarithm of the seconds by which it would end later.
+        one*other: of a product of two of these, or of one with ``queue``, ``free`` or ``backlog``: the logarithm of
+            the number of jobs that wait, the share of the machine that is free, and the logarithm of the waiting work
+            per processor.
         spare: as of ``easy``.
-        weights: by name: of ``run``, say, and of products: ``run*ranks``, ``run*queue``.
     """
 
     name = "weighted"
