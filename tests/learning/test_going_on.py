@@ -108,11 +108,7 @@ def test_a_policy_without_its_model_file_or_of_another_rule_is_refused(folder: P
         rlctl.train(config(folder, f"train.start={tmp_path / 'policy'}"), tmp_path / "run")
 
 
-ENSEMBLE = Path(__file__).parents[2] / "configs" / "ensemble_paced.yaml"
-
-
-def test_a_policy_that_corrects_another_rule_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"corrects rule 'malleable'.*train\.options\.residual"):
-        rlctl.train(
-            rlctl.load_config(ENSEMBLE, ["train.start=ppo", "train.options.residual={rule: sjf}"]), tmp_path / "run"
-        )
+def test_a_policy_that_corrects_another_rule_is_refused(folder: Path, tmp_path: Path) -> None:
+    around = rlctl.train(config(folder, "train.options.residual={rule: lpt}"), tmp_path / "around")
+    with pytest.raises(ConfigError, match=r"corrects rule 'lpt'.*train\.options\.residual"):
+        rlctl.train(config(folder, f"train.start={around}", "train.options.residual={rule: sjf}"), tmp_path / "run")

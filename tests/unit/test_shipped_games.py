@@ -9,16 +9,12 @@ import pytest
 from rlctl.bundle.saved_policy import load
 from rlctl.config.load import game_hash, load_config, load_rule_file
 from rlctl.config.schema import Config
-from rlctl.environments.residual import ResidualPolicy
 from rlctl.plugins.registry import campaign_factory, configured_game, load_policy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GAMES = {path.stem: path for path in CONFIGS.glob("*.yaml")}
 POLICIES = sorted(path.parent for path in CONFIGS.glob("policies/*/manifest.json"))
 RULES = sorted(CONFIGS.glob("tuned/*.yaml"))
-EARLIER = {"ensemble-paced-ppo"}
-"""Made for earlier forms of their games: the instances of their tuning, or comparison, give other figures when they are
-played again. They carry no hash of a game; made again, they leave this set."""
 
 
 def hash_of(config: Config) -> str:
@@ -39,9 +35,6 @@ def made_for(path: Path) -> str:
 def test_a_policy_was_made_for_the_game_beside_it(path: Path) -> None:
     config = load_config(GAMES[made_for(path)])
     manifest = load(path).manifest
-    if path.name in EARLIER:
-        assert "game_hash" not in (manifest.model_extra or {})
-        return
     assert (manifest.model_extra or {})["game_hash"] == hash_of(config)
     assert manifest.judgement is None or manifest.judgement.game_hash == hash_of(config)
     assert all(score.model_extra and score.model_extra["game_hash"] == hash_of(config) for score in manifest.scores)
@@ -50,14 +43,7 @@ def test_a_policy_was_made_for_the_game_beside_it(path: Path) -> None:
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
 def test_a_rule_was_tuned_for_the_game_beside_it(path: Path) -> None:
     tuning = load_rule_file(path).tuning
-    if path.stem in EARLIER:
-        assert "game_hash" not in tuning
-        return
     assert tuning["game_hash"] == hash_of(load_config(GAMES[made_for(path)]))
-
-
-def test_those_of_earlier_games_are_still_there() -> None:
-    assert {path.name for path in POLICIES} | {path.stem for path in RULES} >= EARLIER
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -81,14 +67,3 @@ def test_the_hash_is_that_of_the_game_and_of_nothing_else() -> None:
     factory.version += 1
     assert game_hash(load_config(GAMES["annealing"]), factory) != same
     assert of(file="cartpole") != of(file="pendulum_sac")
-
-
-def test_what_a_policy_corrects_is_the_rule_that_its_configuration_says() -> None:
-    config = load_config(GAMES["ensemble_paced"])
-    assert config.train is not None
-    policy = load_policy(config, "ppo")
-    assert isinstance(policy, ResidualPolicy)
-    assert isinstance(policy.network, type(load(CONFIGS / "policies" / "ensemble-paced-ppo")))
-    residual = policy.network.manifest.residual
-    assert residual is not None
-    assert residual.model_dump() == config.train.options["residual"]
