@@ -70,8 +70,7 @@ class Family:
 
     Attributes:
         systems: by name: policy, rules, untuned rules, random.
-        judged: the system that the others are compared with: the trained policy, else a configured one; None: rules
-            alone are compared.
+        judged: the trained policy, else a configured one; None: rules alone are compared.
         best_rule: name of the rule that was cheapest on validation instances.
         chosen: what was chosen there, for the results.
     """
@@ -139,6 +138,11 @@ class Family:
             BEST_SEED,
             *(f"{self.judged.name}, seed {n + 1}" for n in range(len(self.judged.policies))),
         ]
+
+    @property
+    def reference(self) -> str:
+        """Name of the system that the others are compared with: the judged policy, or else the chosen rule."""
+        return self.best_rule if self.judged is None else self.judged.name
 
     def best_policy(self) -> System | None:
         """The judged policy with its best seed."""
@@ -233,20 +237,20 @@ class Family:
         return np.array([max(most[i], 1.0) if goal is None else goal for i, goal in enumerate(goals)])
 
     def _against(self) -> list[Row]:
-        """Measures of each system against the policy."""
-        if self.judged is None:
-            return []
-        draw, found, mine = self.resamples, list[Row](), self.results[self.judged.name]
+        """Measures of each system against the policy, or the chosen rule."""
+        draw, found, mine = self.resamples, list[Row](), self.results[self.reference]
         for name, of in self.results.items():
-            if name in self.own:
+            if name in (self.reference, *self.own):
                 continue
-            rival: dict[str, Any] = {"target": 1.0} if name in self.rules else {}
+            rival: dict[str, Any] = {"target": 1.0} if self.judged is not None and name in self.rules else {}
             found.append(self._row(rows.SUMS, name, draw.ratio_of_sums(of, mine), "ratio", **rival))
             if name == BOUND:
                 continue
             found.append(self._row(rows.GEOMETRIC, name, draw.geometric_mean(of, mine), "ratio", **rival))
             if len(of.cost) == 1:
                 found.append(self._row(rows.LOST, name, draw.lost(of, mine), "share"))
+        if self.judged is None:
+            return found
         p = sign_flips(self.results[self.best_rule], mine, self.config.evaluate.seed)
         return [*found, self._row(rows.FLIPS, self.best_rule, Estimate(p, p, p), "p")]
 

@@ -17,9 +17,9 @@ from rlctl.system.files import write_atomically
 SCHEMA = 1
 
 COST = "cost per success"
-SUMS = "cost per success, relative to the policy"
+SUMS = "relative cost per success"
 GEOMETRIC = "the same, geometric mean over instances"
-LOST = "share of instances lost by the policy"
+LOST = "share of instances lost to the system"
 DECILE = "cost per success, worst decile"
 NONE = "share of instances without success"
 UNREACHED = "share of cost where the goal was not reached"

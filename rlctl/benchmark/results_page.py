@@ -52,7 +52,7 @@ def summary_table(results: FamilyResults) -> str:
     hidden = [name for name, one in results.systems.items() if one["kind"] == UNTUNED and name not in kept]
     shown = [name for name in order(results) if ", seed " not in name and name not in hidden]
     return _table(
-        ["system", f"{_unit(results)} [95 %]", "relative to the policy", "geometric mean", "instances lost"],
+        ["system", f"{_unit(results)} [95 %]", f"relative to {_reference(results)}", "geometric mean", "instances lost"],
         [
             [
                 _named(results, name),
@@ -70,9 +70,9 @@ def systems_table(results: FamilyResults) -> str:
     """All measures of all systems."""
     columns: list[tuple[str, str, Callable[[float], str]]] = [
         (_unit(results), rows.COST, _figure),
-        ("relative to the policy", rows.SUMS, _ratio),
+        (f"relative to {_reference(results)}", rows.SUMS, _ratio),
         ("geometric mean", rows.GEOMETRIC, _ratio),
-        ("lost by the policy", rows.LOST, _percent),
+        (f"lost by {_reference(results)}", rows.LOST, _percent),
         ("worst decile", rows.DECILE, _figure),
         ("no success", rows.NONE, _percent),
         ("cost without goal", rows.UNREACHED, _percent),
@@ -135,7 +135,8 @@ def variants_table(results: FamilyResults) -> str:
         for name in results.variants
         for one in results.find(rows.COST, family=name)
     ]
-    return _table(["game", "system", _unit(results), "relative to the policy", "geometric mean"], lines, words=2)
+    heads = ["game", "system", _unit(results), f"relative to {_reference(results)}", "geometric mean"]
+    return _table(heads, lines, words=2)
 
 
 def real_table(results: FamilyResults) -> str:
@@ -215,6 +216,10 @@ def _named(results: FamilyResults, name: str) -> str:
     if name == results.chosen.get("rule"):
         return f"**{name}** (chosen rule)"
     return f"**{name}**" if name == results.made.get("judged") else name
+
+
+def _reference(results: FamilyResults) -> str:
+    return "the policy" if results.made.get("judged") else "the chosen rule"
 
 
 def _unit(results: FamilyResults) -> str:

@@ -84,17 +84,15 @@ def _judge(family: Family, name: str, config: Config) -> list[Row]:
     unit = f"{family.unit} per success"
     for system, of in results.items():
         found.append(row(name, rows.COST, system, draw.cost_per_success(of), unit, of.cost.size))
-    if family.judged is None:
-        return found
-    mine = results[family.judged.name]
+    mine = results[family.reference]
     for system, of in results.items():
-        if system != family.judged.name:
-            target = 1.0 if system in family.rules else None
+        if system != family.reference:
+            target = 1.0 if family.judged is not None and system in family.rules else None
             found.append(row(name, rows.SUMS, system, draw.ratio_of_sums(of, mine), "ratio", of.cost.size, target))
             found.append(
                 row(name, rows.GEOMETRIC, system, draw.geometric_mean(of, mine), "ratio", of.cost.size, target)
             )
-    if family.best_rule in results:
+    if family.judged is not None and family.best_rule in results:
         p = sign_flips(results[family.best_rule], mine, config.evaluate.seed)
         found.append(row(name, rows.FLIPS, family.best_rule, Estimate(p, p, p), "p", len(instances)))
     return found
