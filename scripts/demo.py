@@ -17,7 +17,7 @@ from rlctl.monitoring.progress import progress
 from rlctl_envs.block_copolymer.pictures import films_png
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-RULES = ["feedback", "linear", "exponential", "cyclic", "constant"]
+RULES = ["annealing_posterior", "feedback", "linear", "exponential", "cyclic", "constant"]
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def find_hidden(factory: CampaignFactory, capacity: Capacity, policy: Policy, in
             return
         for path, value in reachable(decision.fields, "fields"):
             place = telling[n].get(value)
-            if place is not None:
+            if place is not None and path.rpartition(".")[2] not in factory.measured:
                 where = f"decision {decision.number} of instance {instances[n]}: {path} is hidden({instances[n]})"
                 found.setdefault((n, place), f"{where}[{place}]")
 

@@ -51,8 +51,9 @@ def summary_table(results: FamilyResults) -> str:
     kept = results.chosen.get("candidates", ())
     hidden = [name for name, one in results.systems.items() if one["kind"] == UNTUNED and name not in kept]
     shown = [name for name in order(results) if ", seed " not in name and name not in hidden]
+    relative = f"relative to {_reference(results)}"
     return _table(
-        ["system", f"{_unit(results)} [95 %]", f"relative to {_reference(results)}", "geometric mean", "instances lost"],
+        ["system", f"{_unit(results)} [95 %]", relative, "geometric mean", "instances lost"],
         [
             [
                 _named(results, name),

@@ -38,6 +38,7 @@ class CampaignFactory(ABC):
             first allowed choice is taken.
         opponents: the strongest rules of this kind of campaign, as names of registered rules: a trained policy is
             compared with them too where the configuration's ``policies`` have no entry for them.
+        measured: attributes of what decisions show that hold measured times, which may be equal to a hidden number.
     """
 
     name: str
@@ -48,6 +49,7 @@ class CampaignFactory(ABC):
     default_policy: str | None = None
     default_fallback: str | None = None
     opponents: tuple[str, ...] = ()
+    measured: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def campaign(self, seed: int) -> Campaign:
@@ -96,7 +98,7 @@ class CampaignFactory(ABC):
     def hidden(self, seed: int) -> Sequence[float]:
         """Numbers of the instance that no policy may be shown, as the campaign holds them; by default ``privileged``.
 
-        ``rlctl benchmark`` searches all that ``Decision.fields`` leads to for them.
+        ``rlctl benchmark`` searches all that ``Decision.fields`` leads to for them, but for what is ``measured``.
         """
         numbers: list[float] = self.privileged(seed).tolist()
         return numbers

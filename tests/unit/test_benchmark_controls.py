@@ -58,6 +58,13 @@ def test_an_honest_campaign_shows_nothing_hidden():
     assert find_hidden(Ensemble(OPTIONS), MACHINE, Fifo(), [3, 4, 5]) == []
 
 
+def test_what_was_measured_may_be_equal_to_what_is_hidden():
+    def spent(workload):
+        return SimpleNamespace(spent=workload.truths[0].work_s)
+
+    assert find_hidden(Leaking(spent), MACHINE, Fifo(), [3, 4]) == []
+
+
 def test_whole_numbers_and_those_of_all_instances_tell_nothing():
     class Plain(Leaking):
         def hidden(self, seed):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class Ensemble(CampaignFactory):
 
     name = "ensemble"
     version = 1
+    measured: ClassVar[frozenset[str]] = frozenset({"spent"})
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(EnsembleOptions, options, "campaign.options")
