@@ -23,6 +23,6 @@ def test_it_tells_what_it_saw_and_how_it_did_against_whom() -> None:
     assert (np.array(figures.std) > 0).sum() > 40
     score = policy.manifest.scores[-1]
     rows = {row["policy"]: row for row in score.rows}
-    assert set(rows) == {"ppo", "feedback"}
+    assert set(rows) == {"ppo", "annealing_posterior", "feedback"}
     assert all(row["instances"] == 256 for row in rows.values())
     assert rows["ppo"]["ert_interval"][1] < rows["feedback"]["ert_interval"][0]
