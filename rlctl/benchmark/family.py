@@ -281,7 +281,7 @@ class Family:
         policy = self.best_policy()
         player = self.systems[self.best_rule].policies[0] if policy is None else policy.policies[0]
         searched = self.instances[:HIDDEN_IN]
-        key = ["hidden", identity(player), config_hash(self.config), *searched]
+        key = ["hidden", identity(player), self.cache.game(self.config, self.factory), *searched]
         hidden = self.cache.kept(key, lambda: find_hidden(self.factory, self.capacity, player, searched))
         count = float(len(hidden))
         figure = Estimate(count, count, count)

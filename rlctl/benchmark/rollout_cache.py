@@ -39,7 +39,7 @@ class RolloutCache:
         Args:
             what: the work, for the progress.
         """
-        capacity, game = config.machine.capacity(), self._game(config, factory)
+        capacity, game = config.machine.capacity(), self.game(config, factory)
         players = {
             self._file(identity, game): policy
             for system in systems
@@ -71,7 +71,7 @@ class RolloutCache:
                 played = play_controls(factory, config.machine.capacity(), system.policies[0], instances)
             return {name: [asdict(one) for one in rollouts] for name, rollouts in played.items()}
 
-        data = self.kept([*CONTROLS, system.identity[0], self._game(config, factory), *instances], make)
+        data = self.kept([*CONTROLS, system.identity[0], self.game(config, factory), *instances], make)
         own = system.policies[0].name
         return {system.name if name == own else name: list(map(_rollout, of)) for name, of in data.items()}
 
@@ -84,7 +84,8 @@ class RolloutCache:
         return json.loads(file.read_text())
 
     @staticmethod
-    def _game(config: Config, factory: CampaignFactory) -> str:
+    def game(config: Config, factory: CampaignFactory) -> str:
+        """Digest of the game and of the source of the campaign's package."""
         return digest([game_hash(config, factory), _source(factory)])
 
     def _file(self, identity: str, game: str) -> Path:
