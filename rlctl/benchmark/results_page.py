@@ -256,7 +256,7 @@ def _share(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
+    return f"{round(100 * value)} %"
 
 
 def _told(value: Any) -> str:
