@@ -13,6 +13,9 @@ from rlctl.benchmark.result_rows import FamilyResults, Row, read_results
 from rlctl.benchmark.systems import UNTUNED
 from rlctl.core.errors import ConfigError
 
+SIGNIFICANT = 0.05
+"""A p value below it, corrected by Holm's method, names the cheaper one."""
+
 _QUOTED = re.compile(r"<!-- results: (?P<family>[\w.-]+)(?: (?P<table>\w+))? -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
 
 
@@ -21,9 +24,9 @@ def page(results: FamilyResults) -> str:
     made = results.made
     parts = [
         f"# Results: {results.family}",
-        f"Made by `{made['command']}`: {made['instances']} evaluation instances, on a machine of {made['nodes']} nodes "
-        f"with {made['cores']} cores. Brackets are 95 % intervals over instances and training seeds; "
-        "[](../benchmark.md) says how each figure is made.",
+        f"Made by `{made['command']}`: {made['instances']} evaluation instances. Machine: nodes {made['nodes']}, cores "
+        f"{made['cores']}. Brackets are 95 % intervals over instances and training seeds; docs/benchmark.md of rlctl says "
+        "how each figure is made.",
         f"![Cost per success of each system, and successes against cost]({results.family}.svg)",
         _chosen(results),
         "## Systems",
@@ -73,7 +76,7 @@ def systems_table(results: FamilyResults) -> str:
         (_unit(results), rows.COST, _figure),
         (f"relative to {_reference(results)}", rows.SUMS, _ratio),
         ("geometric mean", rows.GEOMETRIC, _ratio),
-        (f"lost by {_reference(results)}", rows.LOST, _percent),
+        ("instances lost", rows.LOST, _percent),
         ("worst decile", rows.DECILE, _figure),
         ("no success", rows.NONE, _percent),
         ("cost without goal", rows.UNREACHED, _percent),
@@ -93,9 +96,12 @@ def tests_table(results: FamilyResults) -> str:
         for one in results.find(rows.FLIPS, family=name):
             ratio, holm = (results.of(measure, one.system, name) for measure in (rows.GEOMETRIC, rows.HOLM))
             p = "" if holm is None else f"{holm.median:.2g} ({holm.unit.removeprefix('p, ')})"
-            cheaper = "" if ratio is None else "policy" if (ratio.median or 0.0) > 1.0 else "rule"
+            sure = (one if holm is None else holm).median or 0.0
+            cheaper = (
+                "" if ratio is None or sure >= SIGNIFICANT else "policy" if (ratio.median or 0.0) > 1.0 else "rule"
+            )
             lines.append([name, one.system, f"{one.median:.2g}", p, cheaper])
-    return _table(["game", "rule", "p", "p by Holm", "cheaper"], lines, words=2)
+    return _table(["game", "rule", "p", "p by Holm", "significantly cheaper"], lines, words=2)
 
 
 def preparation_table(results: FamilyResults) -> str:
@@ -121,6 +127,15 @@ def controls_table(results: FamilyResults) -> str:
     for one in _all(results, rows.HIDDEN):
         lines.append(["hidden numbers in `fields`", f"{one.median:g} found in {one.runs} campaigns", _met(one)])
     return _table(["control", "result", "as it should be"], lines, words=3)
+
+
+def failed_controls(results: FamilyResults) -> list[str]:
+    """A line for each control that did not come out as it should."""
+    return [
+        f"NOT as it should be: {one.system}: {_shown(one, _ratio)} ({one.measure})"
+        for one in (*_all(results, rows.CONTROL), *_all(results, rows.HIDDEN))
+        if one.met is False
+    ]
 
 
 def variants_table(results: FamilyResults) -> str:

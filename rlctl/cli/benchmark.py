@@ -24,7 +24,10 @@ def benchmark(
     ] = None,
     work: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="For what is trained, tuned and played; by default runs/benchmark/NAME."),
+        typer.Option(
+            metavar="FOLDER",
+            help="For what is trained, tuned and played; a folder for each family; by default runs/benchmark.",
+        ),
     ] = None,
     instances: Annotated[
         int | None, typer.Option(min=2, help="Number of evaluation instances; by default that of the configuration.")
@@ -40,7 +43,7 @@ def benchmark(
     """
     from rlctl import api
     from rlctl.benchmark.families import results_folder
-    from rlctl.benchmark.results_page import summary_table
+    from rlctl.benchmark.results_page import failed_controls, summary_table
     from rlctl.config.load import load_config
 
     options = [f"--instances={instances}"] * (instances is not None) + [f"--set={one}" for one in sets or ()]
@@ -59,5 +62,5 @@ def benchmark(
         stopped(same_again=True)
     folder = results_folder() if out is None else out
     data = {"out": str(folder), "families": {one.family: plain(one.rows) for one in results}}
-    tables = "\n\n".join(f"{one.family}\n\n{summary_table(one)}" for one in results)
+    tables = "\n\n".join("\n\n".join([one.family, summary_table(one), *failed_controls(one)]) for one in results)
     say(as_json, data, f"{tables}\n\nwrote to {folder}: {', '.join(one.family for one in results)}")
