@@ -25,7 +25,7 @@ def page(results: FamilyResults) -> str:
     parts = [
         f"# Results: {results.family}",
         f"Made by `{made['command']}`: {made['instances']} evaluation instances. Machine: nodes {made['nodes']}, cores "
-        f"{made['cores']}. Brackets are 95 % intervals over instances and training seeds; docs/benchmark.md of rlctl says "
+        f"{made['cores']}. Brackets are 95 % intervals over instances and training seeds; docs/benchmark.md says "
         "how each figure is made.",
         f"![Cost per success of each system, and successes against cost]({results.family}.svg)",
         _chosen(results),
