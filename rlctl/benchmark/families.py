@@ -101,6 +101,10 @@ def check_family(config: Config) -> None:
         _check_rule(game, RuleEntry(rule=section.clairvoyant.rule, parameters=section.clairvoyant.parameters), key)
     for name, changes in section.variants.items():
         check_variant(config, name, changes)
+    try:
+        preflight.check_campaign(changed(config, section.calibrated))
+    except ConfigError as error:
+        raise ConfigError(str(error), ("benchmark", "calibrated")) from error
 
 
 def _check_rule(config: Config, entry: RuleEntry, key: Key) -> None:

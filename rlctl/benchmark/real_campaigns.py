@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlctl.benchmark import result_rows as rows
 from rlctl.benchmark.family import Family
 from rlctl.benchmark.measures import Resamples
 from rlctl.benchmark.result_rows import Row, row
 from rlctl.benchmark.systems import System
+from rlctl.benchmark.variants import changed
 from rlctl.core.errors import RlctlError
 from rlctl.plugins import preflight
 from rlctl.steering.control import steer
@@ -35,7 +37,7 @@ def judge_real(family: Family) -> list[Row]:
             preflight.check_programs(family.config, factory)
         for system in [rule] if policy is None else [policy, rule]:
             figures = [_steered(family, system, instance) for instance in instances]
-            found += _rows(family, system, instances, figures)
+            found += _rows(family, system, instances, np.array([figures]))
     except RlctlError as error:
         family.skipped["real campaigns"] = str(error)
     return found
@@ -54,15 +56,22 @@ def _steered(family: Family, system: System, instance: int) -> tuple[float, int]
     return float(data["node_seconds"]), int(data["successes"])
 
 
-def _rows(family: Family, system: System, instances: list[int], figures: list[tuple[float, int]]) -> list[Row]:
-    played = family.cache.play(family.config, family.factory, [system], instances, "twin of the real campaigns")
-    real, twin = np.array([figures]), played[system.name][0]
+def _rows(family: Family, system: System, instances: list[int], real: NDArray[np.float64]) -> list[Row]:
+    """Rows of a system.
+
+    Args:
+        real: node-seconds and successes, [1, instances, 2].
+    """
     draw = Resamples(len(instances), seed=family.config.evaluate.seed)
-    ratio = draw.ratio(real[:, :, 0], np.array([[one.node_seconds for one in twin]]))
     each = draw.ratio(real[:, :, 0], real[:, :, 1])
-    agrees = row(family.name, rows.REAL, system.name, ratio, "ratio", len(instances))
-    agrees = replace(agrees, target=AGREES, met=1.0 / AGREES <= ratio.value <= AGREES)
-    return [
-        row(family.name, f"{rows.COST}, real", system.name, each, "node-seconds per success", len(instances)),
-        agrees,
-    ]
+    found = [row(family.name, f"{rows.COST}, real", system.name, each, "node-seconds per success", len(instances))]
+    twins = [(rows.REAL, family.config)]
+    if family.config.judged.calibrated:
+        twins.append((rows.CALIBRATED, changed(family.config, family.config.judged.calibrated)))
+    for measure, config in twins:
+        factory = preflight.check_campaign(config)
+        twin = family.cache.play(config, factory, [system], instances, "twin of the real campaigns")[system.name][0]
+        ratio = draw.ratio(real[:, :, 0], np.array([[one.node_seconds for one in twin]]))
+        agrees = row(family.name, measure, system.name, ratio, "ratio", len(instances))
+        found.append(replace(agrees, target=AGREES, met=1.0 / AGREES <= ratio.value <= AGREES))
+    return found

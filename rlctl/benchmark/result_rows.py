@@ -32,6 +32,7 @@ HOLM = "sign-flip test, Holm's correction"
 CONTROL = "cost per success of a control, relative to the policy"
 HIDDEN = "hidden numbers in fields"
 REAL = "cost of real campaigns, relative to the twin"
+CALIBRATED = "cost of real campaigns, relative to the calibrated twin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,8 +160,12 @@ def real_table(results: FamilyResults) -> str:
     lines = []
     for one in _all(results, rows.REAL):
         each = results.of(f"{rows.COST}, real", one.system)
-        lines.append([one.system, str(one.runs), _shown(each), _shown(one, _ratio), _met(one)])
-    return _table(["system", "campaigns", "per success, real", "real / twin", "within 10 %"], lines)
+        found = [one, results.of(rows.CALIBRATED, one.system)]
+        ratios = [cell for row in found if row is not None for cell in (_shown(row, _ratio), _met(row))]
+        lines.append([one.system, str(one.runs), _shown(each), *ratios])
+    heads = ["real / twin", "within 10 %", "real / calibrated twin", "within 10 %"]
+    most = max(map(len, lines), default=0) - 3
+    return _table(["system", "campaigns", "per success, real", *heads[:most]], lines)
 
 
 TABLES: Mapping[str, Callable[[FamilyResults], str]] = {

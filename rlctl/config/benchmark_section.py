@@ -49,6 +49,8 @@ class BenchmarkSection(Section):
         clairvoyant: a rule on a twin that shows the truth.
         variants: other games by name, for which nothing is trained or tuned: changes to keys of the configuration.
         real: evaluation instances that the policy and the best rule also steer for real.
+        calibrated: changes to keys of the configuration by which its twin has the durations of the machine that real
+            campaigns run on; these are then compared with both twins.
     """
 
     seeds: int = Field(default=5, ge=0, le=100)
@@ -59,3 +61,4 @@ class BenchmarkSection(Section):
     clairvoyant: ClairvoyantSection | None = None
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     real: int = Field(default=0, ge=0, le=100_000)
+    calibrated: dict[str, Any] = Field(default_factory=dict)

@@ -88,6 +88,7 @@ def test_real_campaigns_stand_beside_their_twins_and_are_not_run_twice(tmp_path)
     sets = ("benchmark.real=1", "benchmark.controls=2", "campaign.options.workload.tasks=[2, 3]")
     sets += ("campaign.options.workload.most_tasks=3", "campaign.options.workload.work_s=0.5")
     sets += ("benchmark.seeds=1", "train.decisions=256", "train.num_envs=4")
+    sets += ("benchmark.calibrated={campaign.options.program.start_up_s: {1: 60, 2: 60, 4: 60, 8: 60}}",)
     paced = [str(CONFIG.with_name("ensemble_paced.yaml")), "--instances=2", *(f"--set={one}" for one in sets)]
     command = [sys.executable, "-m", "rlctl", "benchmark", *paced, "--out=results", "--work=work", "--json"]
     done = [subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300) for _ in range(2)]
@@ -97,6 +98,10 @@ def test_real_campaigns_stand_beside_their_twins_and_are_not_run_twice(tmp_path)
     ratios = rows(found, "cost of real campaigns, relative to the twin", "ensemble_paced")
     assert "policy" in ratios
     assert len(ratios) == 2
+    slow = rows(found, "cost of real campaigns, relative to the calibrated twin", "ensemble_paced")
+    assert all(
+        slow[name]["median"] < 0.2 * ratios[name]["median"] for name in ratios
+    )  # of a machine that starts slowly
     # A busy machine starts programs late, so that only the size is asserted.
     assert all(0.5 < row["median"] < 10.0 and row["target"] == 1.1 and row["runs"] == 1 for row in ratios.values())
     assert all(row["median"] > 0.0 for row in rows(found, "cost per success, real", "ensemble_paced").values())
