@@ -93,18 +93,22 @@ def check_family(config: Config) -> None:
         _check_rule(config, RuleEntry(rule=rule), ("benchmark", "tune", str(i)))
     if section.clairvoyant is not None:
         key = ("benchmark", "clairvoyant")
-        try:
-            game = changed(config, {f"campaign.options.{k}": v for k, v in section.clairvoyant.options.items()})
-            preflight.check_campaign(game)
-        except ConfigError as error:
-            raise ConfigError(str(error), (*key, "options")) from error
+        options = {f"campaign.options.{k}": v for k, v in section.clairvoyant.options.items()}
+        game = _checked_change(config, options, (*key, "options"))
         _check_rule(game, RuleEntry(rule=section.clairvoyant.rule, parameters=section.clairvoyant.parameters), key)
     for name, changes in section.variants.items():
         check_variant(config, name, changes)
+    if section.calibrated:
+        _checked_change(config, section.calibrated, ("benchmark", "calibrated"))
+
+
+def _checked_change(config: Config, changes: Mapping[str, Any], key: Key) -> Config:
     try:
-        preflight.check_campaign(changed(config, section.calibrated))
+        found = changed(config, changes)
+        preflight.check_campaign(found)
     except ConfigError as error:
-        raise ConfigError(str(error), ("benchmark", "calibrated")) from error
+        raise ConfigError(str(error), key) from error
+    return found
 
 
 def _check_rule(config: Config, entry: RuleEntry, key: Key) -> None:

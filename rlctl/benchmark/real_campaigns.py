@@ -65,11 +65,11 @@ def _rows(family: Family, system: System, instances: list[int], real: NDArray[np
     draw = Resamples(len(instances), seed=family.config.evaluate.seed)
     each = draw.ratio(real[:, :, 0], real[:, :, 1])
     found = [row(family.name, f"{rows.COST}, real", system.name, each, "node-seconds per success", len(instances))]
-    twins = [(rows.REAL, family.config)]
+    twins = [(rows.REAL, family.config, family.factory)]
     if family.config.judged.calibrated:
-        twins.append((rows.CALIBRATED, changed(family.config, family.config.judged.calibrated)))
-    for measure, config in twins:
-        factory = preflight.check_campaign(config)
+        config = changed(family.config, family.config.judged.calibrated)
+        twins.append((rows.CALIBRATED, config, preflight.check_campaign(config)))
+    for measure, config, factory in twins:
         twin = family.cache.play(config, factory, [system], instances, "twin of the real campaigns")[system.name][0]
         ratio = draw.ratio(real[:, :, 0], np.array([[one.node_seconds for one in twin]]))
         agrees = row(family.name, measure, system.name, ratio, "ratio", len(instances))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import rlctl
+from rlctl.bundle.saved_policy import load
 from rlctl.config.load import game_hash
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, PolicyError
@@ -110,5 +111,8 @@ def test_a_policy_without_its_model_file_or_of_another_rule_is_refused(folder: P
 
 def test_a_policy_that_corrects_another_rule_is_refused(folder: Path, tmp_path: Path) -> None:
     around = rlctl.train(config(folder, "train.options.residual={rule: lpt}"), tmp_path / "around")
+    residual = load(around).manifest.residual
+    assert residual is not None
+    assert residual.model_dump() == {"rule": "lpt", "parameters": {}}
     with pytest.raises(ConfigError, match=r"corrects rule 'lpt'.*train\.options\.residual"):
         rlctl.train(config(folder, f"train.start={around}", "train.options.residual={rule: sjf}"), tmp_path / "run")
