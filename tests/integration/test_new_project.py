@@ -119,7 +119,9 @@ def test_the_wheel_goes_from_an_empty_folder_to_the_report_within_two_minutes(in
     assert summary["found"]["best"][0]["results"]["profit"] > 0.7
     assert summary["extra"]["evaluations_infeasible"] > 0
     run(tmp_path, "init", "films", "--from", "annealing")
-    assert run(tmp_path / "films", "check", "annealing.yaml") == "annealing.yaml: ok\n"
+    valid, policy = run(tmp_path / "films", "check", "annealing.yaml").splitlines()
+    assert valid == "annealing.yaml: ok"
+    assert policy.startswith("policy: ppo, ")  # the copied bundle, with what its judgement says
 
 
 def test_init_refuses_on_the_command_line(tmp_path: Path) -> None:
