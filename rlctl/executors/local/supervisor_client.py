@@ -221,7 +221,7 @@ class SupervisorClient:
             # Not a pipe: what has the other end of one would end with this process.
             self._errors = tempfile.TemporaryFile(prefix="rlctl-")  # noqa: SIM115
         ours, theirs = socket.socketpair()
-        program = [sys.executable, "-m", "rlctl.executors.local.supervisor"]
+        program = [sys.executable, "-P", "-m", "rlctl.executors.local.supervisor"]
         command = [*program, token, str(scratch_folder(token)), self._exits.name]
         # It must not be found by the mark of a surrounding task.
         environment = {name: value for name, value in os.environ.items() if name != TASK}
