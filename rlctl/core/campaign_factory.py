@@ -38,8 +38,8 @@ class CampaignFactory(ABC):
             first allowed choice is taken.
         opponents: the strongest rules of this kind of campaign, as names of registered rules: a trained policy is
             compared with them too where the configuration's ``policies`` have no entry for them.
-        changeable: keys of the configuration that may change while a campaign goes on, with all below them; ``*`` stands
-            for a name. They are those that ``Campaign.extend`` takes over.
+        changeable: keys of the configuration that may change while a campaign goes on, with all below them; ``*``
+            stands for a name. They are those that ``Campaign.extend`` takes over.
         measured: attributes of what decisions show that hold measured times, which may be equal to a hidden number.
     """
 

@@ -32,7 +32,6 @@ from rlctl.core.records import AMENDMENTS, Record, Recorder
 from rlctl.core.runner import TaskRunner
 from rlctl.core.task import Event, TaskId, TaskSpec, event_from_json
 
-
 Changed = Callable[[Mapping[str, Any]], tuple[Campaign, Capacity]]
 """Makes, of a record ``config``, a fresh campaign of the changed configuration, and its machine."""
 

@@ -138,8 +138,10 @@ class _Reader:
     def _take(self, record: Record, now_s: float) -> None:
         data = record.data
         match record.kind:
+            case "rerun":
+                self.timeline.summary = None
             case "epoch":
-                self.timeline.braked = ""
+                self.timeline.braked, self.timeline.summary = "", None
                 self._lose(now_s)
             case "braked":
                 self.timeline.braked = str(data["reason"])

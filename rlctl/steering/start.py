@@ -15,6 +15,7 @@ from rlctl.monitoring.progress import Progress
 from rlctl.plugins import preflight
 from rlctl.plugins.registry import load_policy
 from rlctl.steering import control
+from rlctl.steering.control_loop import TIMEOUT
 from rlctl.steering.dry_run import DryRun, dry_run
 from rlctl.steering.policy_choice import choose
 from rlctl.steering.run_names import new_run, recorded_start, unfinished_run
@@ -31,7 +32,7 @@ def show(
         factory = preflight.check_campaign(config, real=True)
         config, policy, why = _chosen(config, factory, policy, {})
         decider, _ = _checked(config, factory, policy, resume=False)
-        with watching(config.steer.decision_timeout_s, control.TIMEOUT):
+        with watching(config.steer.decision_timeout_s, TIMEOUT):
             planned = dry_run(config, factory, decider, instance or 0)
         if why and chosen is not None:
             chosen(why["policy_reason"])
@@ -62,7 +63,7 @@ def _checked(config: Config, factory: CampaignFactory, policy: str | Policy, res
     decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
     if source is not None and source not in config.policies and Path(source).exists():
         source = str(Path(source).absolute())
-    with watching(config.steer.decision_timeout_s, control.TIMEOUT):
+    with watching(config.steer.decision_timeout_s, TIMEOUT):
         preflight.check_policy(config, factory, decider)
         if factory.runs_programs and not resume:
             preflight.check_programs(config, factory)
