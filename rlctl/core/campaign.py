@@ -272,6 +272,10 @@ class Campaign(ABC):
         """Start these evaluations again, which gave no result."""
         raise ContractError(f"{type(self).__name__} has no rerun(): nothing can be asked for again")
 
+    def repeatable(self) -> Mapping[int, str]:
+        """Evaluations that ``rerun`` can start again, with how they stand; by default none."""
+        return {}
+
     def elsewhere(self, numbers: Sequence[int]) -> None:
         """These evaluations are made elsewhere: they take no room on the machine."""
         return None
