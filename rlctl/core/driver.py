@@ -44,6 +44,7 @@ class Driver:
         decisions: number of decisions answered so far.
         started: tasks that the last answer has started.
         commands: how many there were of each kind.
+        open: tasks that were started and have not ended.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Driver:
         self.decisions = 0
         self.started: list[TaskId] = []
         self.commands: Counter[str] = Counter()
-        self._open: dict[TaskId, TaskSpec] = {}
+        self.open: dict[TaskId, TaskSpec] = {}
         self._canceled: set[TaskId] = set()
         self._unheard: list[Event] = []  # since the campaign ended
         self._charged = 0.0
@@ -136,12 +137,12 @@ class Driver:
             wake_s = self.campaign.wake_s
             until_s = min(self.campaign.deadline_s, wake_s)  # when ``on_time`` is due at the latest
             whole = self._machine == self._whole
-            idle = wake_s < math.inf or not whole or bool(self._open) or held
+            idle = wake_s < math.inf or not whole or bool(self.open) or held
             wait = self._wait or self.executor.wait
             events = wait(max(until_s - self.executor.now(), 0.0), idle=idle)
             self.take(events)
             if not self._look_at_machine() and not events:
-                if self.executor.now() < until_s and not self._open and not idle:
+                if self.executor.now() < until_s and not self.open and not idle:
                     raise ContractError("decision() is None and no task runs, before deadline_s: nothing can come")
                 self._time(self.executor.now())
         self._finish()
@@ -170,13 +171,13 @@ class Driver:
     def go_on(self, attempts: Mapping[TaskId, int]) -> Decision | None:
         """After ``fold`` and ``amend``, submit the open tasks and run to the next decision; see ``replay``."""
         if not self.campaign.outcome().ended:
-            for uid, spec in self._open.items():
+            for uid, spec in self.open.items():
                 self.executor.submit_task(spec, attempts.get(uid, 0) + 1)
                 if uid in self._canceled:
                     self.executor.cancel(uid)
             self._look_at_machine()
         else:
-            self._open.clear()
+            self.open.clear()
         return self.advance()
 
     def amend(self, kind: str, data: Mapping[str, Any]) -> None:
@@ -244,7 +245,7 @@ class Driver:
         for command in commands:
             self.commands[type(command).__name__.lower()] += 1
             if isinstance(command, Start):
-                self._open[command.spec.uid] = command.spec
+                self.open[command.spec.uid] = command.spec
                 if submit:
                     self.executor.submit_task(command.spec)
             elif isinstance(command, Cancel):
@@ -252,8 +253,8 @@ class Driver:
                 if submit:
                     self.executor.cancel(command.uid)
             elif isinstance(command, Update):
-                if command.uid in self._open:  # for a task that has to be submitted again
-                    self._open[command.uid] = replace(self._open[command.uid], resources=command.resources)
+                if command.uid in self.open:  # for a task that has to be submitted again
+                    self.open[command.uid] = replace(self.open[command.uid], resources=command.resources)
                 if submit:
                     self.executor.update(command.uid, resources=command.resources)
 
@@ -288,10 +289,10 @@ class Driver:
     def _settle(self, event: Event) -> None:
         """Book an event in the ledger."""
         self.ledger.elapse(event.time_s)
-        spec = self._open.get(event.uid)
+        spec = self.open.get(event.uid)
         self.ledger.task(event, 0 if spec is None else spec.resources.cores)
         if event.state.final:
-            self._open.pop(event.uid, None)
+            self.open.pop(event.uid, None)
 
     def _fold(self, event: Event, *, submit: bool = True) -> None:
         self._settle(event)
@@ -332,10 +333,10 @@ class Driver:
         if self._finished:
             return
         self._finished = True
-        for uid in list(self._open):
+        for uid in list(self.open):
             self.executor.cancel(uid)
         wait = self._wait or self.executor.wait
-        while self._open:
+        while self.open:
             events = wait(60.0)
             if not events:
                 break

@@ -8,19 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rlctl.bundle.network import NumpyPolicy
-from rlctl.config.load import config_hash
 from rlctl.config.schema import Config
 from rlctl.core.json_values import json_text
 from rlctl.core.policy import Policy
-from rlctl.environments.residual import ResidualPolicy
 from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins.preflight import check_campaign, load_fallback
 from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.control_loop import TIMEOUT, ControlLoop
 from rlctl.steering.evaluation_table import write_table
-from rlctl.steering.going_on import create_run, goes_on
+from rlctl.steering.going_on import create_run, goes_on, start_of
 from rlctl.steering.run_folder import JOURNAL, SUMMARY, require_journal
 from rlctl.steering.summary import Summary
 from rlctl.system.files import write_atomically
@@ -67,21 +64,9 @@ def steer(
         KeyboardInterrupt: SIGINT or SIGTERM arrived; all tasks are stopped, and the campaign can be resumed.
     """
     factory = check_campaign(config, real=True)
-    began: dict[str, Any] = {
-        "campaign": factory.name,
-        "campaign_version": factory.version,
-        "instance": instance,
-        "seed": config.seed,
-        "config_hash": config_hash(config),
-        "policy": policy.name,
-    }
     with watching(config.steer.decision_timeout_s, TIMEOUT):
         fallback = load_fallback(config, factory)
-    # A saved policy may be replaced under its name.
-    for role, one in (("policy", policy), ("fallback", fallback)):
-        if isinstance(one, NumpyPolicy | ResidualPolicy) and one.digest is not None:
-            began[f"{role}_digest"] = one.digest
-    began |= {"policy_source": source, **(choice or {})}
+    began = start_of(config, factory, policy, fallback, instance, source, choice)
     executors = executor_factory(config.executor.name, executor_options(config))
     executors.check(config.machine.capacity())  # before the run folder is made
     if not resume:

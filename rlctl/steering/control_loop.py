@@ -12,25 +12,23 @@ from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import NoAnswerError, StoppedError
-from rlctl.core.json_values import plain
 from rlctl.core.policy import Policy
 from rlctl.core.task import Event
 from rlctl.executors.engine import Executor
 from rlctl.executors.event_log import Journal
 from rlctl.executors.factory import BackendFactory
 from rlctl.executors.recovery import History
-from rlctl.monitoring.ledger import allocation_ledger
 from rlctl.monitoring.progress import Progress
-from rlctl.monitoring.timeline import Timeline
 from rlctl.steering.config_history import Amendment, last_state, replaying
-from rlctl.steering.evaluation_table import EvaluationsFile, EvaluationTable
+from rlctl.steering.ending import record_end
+from rlctl.steering.evaluation_table import EvaluationsFile
 from rlctl.steering.failure_limit import FailureLimit
 from rlctl.steering.live_curves import LiveCurves
 from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import TENSORBOARD, WORK
 from rlctl.steering.status import StatusFile
 from rlctl.steering.stop_requests import stop_requests
-from rlctl.steering.summary import Summary, task_counts
+from rlctl.steering.summary import Summary
 from rlctl.system.watchdog import watching
 
 log = logging.getLogger(__name__)
@@ -109,7 +107,7 @@ class ControlLoop:
             try:
                 with watching(timeout_s, TIMEOUT, self._give_up):
                     self._decide(amendments)
-                    summary = self._end()
+                    summary = record_end(self._config, self._run, self._journal, self._identity, self._driver)
                 try:
                     with watching(timeout_s, TIMEOUT):  # rules run on the twin after the end of the campaign
                         self._curves.ended(summary)
@@ -170,38 +168,6 @@ class ControlLoop:
                 self._journal.append("policy", now_s, {"number": decision.number, "state": state})
             self._curves.decided(decision, action, latency_s)
             decision = self._driver.step(action)
-
-    def _end(self) -> Summary:
-        outcome, ledger = self._driver.outcome(), self._driver.ledger
-        records = self._journal.records()
-        tasks, failures, fallbacks = task_counts(records)
-        end_s = ledger.node_seconds / self._config.machine.capacity().nodes
-        uses = allocation_ledger(Timeline.read(records, self._executor.capacity), end_s)
-        table = EvaluationTable.of(self._campaign, self._run)
-        summary = Summary(
-            campaign=self._identity["campaign"],
-            instance=self._identity["instance"],
-            policy=self._identity["policy"],
-            reached=outcome.reached,
-            reason=outcome.reason,
-            successes=outcome.successes,
-            node_seconds=ledger.node_seconds,
-            utilisation=uses.utilisation,
-            decisions=self._driver.decisions,
-            tasks=tasks,
-            failures=failures,
-            fallbacks=fallbacks,
-            seed=self._config.seed,
-            config_hash=self._identity["config_hash"],
-            extra=dict(outcome.extra),
-            provenance=provenance(),
-            core_seconds={purpose.value: seconds for purpose, seconds in uses.cores.items()},
-            gpu_seconds={purpose.value: seconds for purpose, seconds in uses.gpus.items()},
-            found={} if table is None else plain(table.found()),
-            policy_reason=str(self._identity.get("policy_reason", "")),
-        )
-        self._journal.append("ended", self._executor.now(), summary.to_json())
-        return summary
 
     def _wait(self, timeout_s: float, *, idle: bool = False) -> list[Event]:
         """Wait for events in short slices, to react to stop requests and update what is shown meanwhile."""

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlctl.config.load import config_data, write_config
+from rlctl.bundle.network import NumpyPolicy
+from rlctl.config.load import config_data, config_hash, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import JournalError
 from rlctl.core.json_values import digest
+from rlctl.core.policy import Policy
 from rlctl.core.records import Record
+from rlctl.environments.residual import ResidualPolicy
 from rlctl.executors.event_log import Journal
 from rlctl.executors.recovery import KINDS, History
 from rlctl.steering.config_changes import ConfigChange, config_changes, require_changeable
@@ -43,6 +46,31 @@ class GoingOn:
     before: Config
     start: Mapping[str, Any]
     amendments: Sequence[Amendment]
+
+
+def start_of(
+    config: Config,
+    factory: CampaignFactory,
+    policy: Policy,
+    fallback: Policy | None,
+    instance: int,
+    source: str | None,
+    choice: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What the header of a new run says; see ``rlctl.steering.control.steer`` for the arguments."""
+    start: dict[str, Any] = {
+        "campaign": factory.name,
+        "campaign_version": factory.version,
+        "instance": instance,
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "policy": policy.name,
+    }
+    # A saved policy may be replaced under its name.
+    for role, one in (("policy", policy), ("fallback", fallback)):
+        if isinstance(one, NumpyPolicy | ResidualPolicy) and one.digest is not None:
+            start[f"{role}_digest"] = one.digest
+    return {**start, "policy_source": source, **(choice or {})}
 
 
 def create_run(run: Path, config: Config, factory: CampaignFactory, start: Mapping[str, Any]) -> None:
