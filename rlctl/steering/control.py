@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.config.schema import Config
-from rlctl.core.json_values import json_text
 from rlctl.core.policy import Policy
 from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import Progress, Silent
 from rlctl.plugins.preflight import check_campaign, load_fallback
 from rlctl.plugins.registry import executor_factory, executor_options
 from rlctl.steering.control_loop import TIMEOUT, ControlLoop
+from rlctl.steering.ending import write_summary
 from rlctl.steering.evaluation_table import write_table
 from rlctl.steering.going_on import create_run, goes_on, start_of
-from rlctl.steering.run_folder import JOURNAL, SUMMARY, require_journal
+from rlctl.steering.run_folder import JOURNAL, require_journal
 from rlctl.steering.summary import Summary
-from rlctl.system.files import write_atomically
 from rlctl.system.watchdog import watching
 
 log = logging.getLogger(__name__)
@@ -86,5 +85,5 @@ def steer(
             quiet = progress or Silent()
             loop = ControlLoop(config, factory, executors, policy, fallback, run, journal, going.start, quiet)
             summary = loop.run(boot_s, going.before, going.amendments)
-        write_atomically(run / SUMMARY, json_text(summary.to_json(), indent=2) + "\n", only_writer=True)
+        write_summary(run, summary)
     return summary

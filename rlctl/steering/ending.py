@@ -9,12 +9,14 @@ from typing import Any
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
 from rlctl.core.driver import Driver
-from rlctl.core.json_values import plain
+from rlctl.core.json_values import json_text, plain
 from rlctl.executors.event_log import Journal
 from rlctl.monitoring.ledger import allocation_ledger
 from rlctl.monitoring.timeline import Timeline
 from rlctl.steering.evaluation_table import EvaluationTable
+from rlctl.steering.run_folder import SUMMARY
 from rlctl.steering.summary import Summary, task_counts
+from rlctl.system.files import write_atomically
 
 
 def record_end(config: Config, run: Path, journal: Journal, start: Mapping[str, Any], driver: Driver) -> Summary:
@@ -57,3 +59,8 @@ def record_end(config: Config, run: Path, journal: Journal, start: Mapping[str, 
     )
     journal.append("ended", driver.executor.now(), summary.to_json())
     return summary
+
+
+def write_summary(run: Path, summary: Summary) -> None:
+    """Write the summary into the run folder."""
+    write_atomically(run / SUMMARY, json_text(summary.to_json(), indent=2) + "\n", only_writer=True)
