@@ -246,10 +246,9 @@ class SearchCampaign(Campaign):
 
     def rerun(self, numbers: Sequence[int]) -> list[Command]:
         """Start these again, at once, whatever the policy says."""
-        self._stopped_by = ""
+        self._stopped_by, self.state.fruitless = "", 0
         commands = list[Command]()
         for old in [self.state.trials[number] for number in numbers]:
-            self.state.forget_outcome(old)
             choices = self._resources[old.stage]
             need = old.resources if old.resources in choices else choices[0]
             commands.append(Start(self._specify(self.state.start(old.point, old.stage, need, again=old.number))))
@@ -261,8 +260,9 @@ class SearchCampaign(Campaign):
 
     def elsewhere(self, numbers: Sequence[int]) -> None:
         """These hold nothing of the machine."""
-        for number in numbers:
-            self.state.release(self.state.trials[number])
+        for trial in [self.state.trials[number] for number in numbers]:
+            trial.elsewhere = True
+            self.state.release(trial)
         self._changed = True
 
     def open_evaluations(self) -> dict[int, TaskId]:

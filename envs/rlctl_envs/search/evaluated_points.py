@@ -119,7 +119,7 @@ class EvaluatedPoints:
             self.pool.release(trial.allocation)
             trial.allocation = None
         for other in self.running.values():
-            if other is not trial and other.allocation is None:
+            if other is not trial and other.allocation is None and not other.elsewhere:
                 other.allocation = self.pool.take(other.resources)
 
     def ended(self, trial: Trial) -> None:
@@ -131,6 +131,8 @@ class EvaluatedPoints:
             insort(self._seconds[trial.stage], trial.seconds)
         if trial.stage == self.counts and trial.status is TrialStatus.INFEASIBLE:
             self.infeasible += 1
+        if trial.again is not None and trial.stage == self.counts:  # one evaluation, however often it was made
+            self.infeasible -= self.trials[trial.again].status is TrialStatus.INFEASIBLE
         self.fruitless = 0 if trial.assessment is not None else self.fruitless + 1
         self._book(trial)
 
@@ -140,12 +142,6 @@ class EvaluatedPoints:
         self.statuses[trial.status] += 1
         self._keys[trial.key] = trial
         self._book(trial)
-
-    def forget_outcome(self, trial: Trial) -> None:
-        """A trial without a result is repeated: what it said of its point does not count any more."""
-        if trial.status is TrialStatus.INFEASIBLE and trial.stage == self.counts and not trial.known:
-            self.infeasible -= 1
-        self.fruitless = 0
 
     def _book(self, trial: Trial) -> None:
         if trial.status in (TrialStatus.FAILED, TrialStatus.STOPPED):

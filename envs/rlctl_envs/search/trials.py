@@ -48,6 +48,7 @@ class Trial:
         kind: of its failure, as the program's options name it.
         message: one line on its failure.
         known: whether it was made elsewhere, before: it counts for models and goals, not for budgets.
+        elsewhere: whether it is made elsewhere, and holds nothing of the machine.
         again: number of the trial that this one repeats, since it gave no result; None: it repeats none.
     """
 
@@ -71,6 +72,7 @@ class Trial:
     kind: str = ""
     message: str = ""
     known: bool = False
+    elsewhere: bool = False
     again: int | None = None
 
     @property
