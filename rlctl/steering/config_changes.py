@@ -81,7 +81,7 @@ def _refusal(run: Path, change: ConfigChange, changeable: tuple[str, ...], unfin
         return f"{began}, and {unfinished} of its tasks may still run there: resume it once unchanged"
     new = "start a new run"
     if "campaign.options.known" in changeable:
-        new += f", which may begin with its results (campaign.options.known: {run})"
+        new += f", which may begin with its results (campaign.options.known: {run.absolute()})"
     return f"{began}, and its evaluations would not belong together: resume it unchanged, or {new}"
 
 

@@ -141,7 +141,7 @@ def test_a_key_that_ties_evaluations_together_is_refused_with_its_place(folder: 
     error = steer(folder, "--resume", "--set", f"{MORE}=8", "--set", key, code=2)["error"]
     assert error.startswith("rlctl: scan.yaml with --set ")
     assert said in error
-    assert "campaign.options.known: run" in error
+    assert f"campaign.options.known: {folder / 'run'})" in error
     assert read_run(folder / "run").records == before
 
 

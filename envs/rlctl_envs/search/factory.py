@@ -123,10 +123,9 @@ class Search(CampaignFactory):
         """The rows of ``options.known``."""
         if self.options.known is None:
             return ()
-        names, results = self.options.stage_names, self.results
         try:
             path = self._folder / self.options.known
-            return read_known(path, self.space, names, self.counts, results, self.objective)
+            return read_known(path, self.space, self.options, self.results, self.objective)
         except ConfigError as error:
             raise ConfigError(error.problem, (*_KEY, "known")) from None
 

@@ -12,7 +12,8 @@ from rlctl.core.errors import ConfigError, brief
 from rlctl.core.task import TaskId
 from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.objective import SearchObjective
-from rlctl_envs.search.parameters import Floats
+from rlctl_envs.search.options import SearchOptions
+from rlctl_envs.search.parameters import ChoiceParameter, Floats, Parameter, RangeParameter
 from rlctl_envs.search.search_state import SearchState
 from rlctl_envs.search.trials import Trial, TrialStatus
 
@@ -26,15 +27,14 @@ _SKIPPED = ("queued", "running", "failed", "stopped")
 
 
 def read_known(
-    path: Path, space: Space, stages: Sequence[str], counts: int, results: Collection[str], objective: SearchObjective
+    path: Path, space: Space, options: SearchOptions, results: Collection[str], objective: SearchObjective
 ) -> list[dict[str, Any]]:
     """The rows of a file, ready for JSON.
 
     Args:
         path: the file, or a run folder.
         space: of the points; its names are columns.
-        stages: their names; if there are several, a column ``stage`` says which, else the one that counts.
-        counts: number of this one.
+        options: of the search; if it has several stages, a column ``stage`` says which, else it is the one that counts.
         results: names of results, which are columns as far as the objective needs them.
         objective: what results are worth.
 
@@ -45,7 +45,7 @@ def read_known(
     return [
         row
         for line, cells in _lines(file, space.names, results)
-        if (row := _row(f"{file}:{line}", cells, space, stages, counts, results, objective)) is not None
+        if (row := _row(f"{file}:{line}", cells, space, options, results, objective)) is not None
     ]
 
 
@@ -106,13 +106,13 @@ def _row(
     where: str,
     cells: Mapping[str, str],
     space: Space,
-    stages: Sequence[str],
-    counts: int,
+    options: SearchOptions,
     results: Collection[str],
     objective: SearchObjective,
 ) -> dict[str, Any] | None:
     """A row; None: it says nothing of its point."""
-    status, stage = cells.get("status", ""), counts
+    stages, parameters = options.stage_names, options.parameters
+    status, stage = cells.get("status", ""), options.counting_stage
     if status in _SKIPPED:
         return None
     if status not in (*_RESULT, "infeasible"):
@@ -123,7 +123,7 @@ def _row(
             raise ConfigError(f"{where}: there is no stage {cells['stage']!r}; {did_you_mean(cells['stage'], stages)}")
         stage = stages.index(cells["stage"])
     try:
-        values = space.values(_point(space, {name: cells[name] for name in space.names if name in cells}))
+        values = space.values(_point(space, parameters, {name: cells[name] for name in space.names if name in cells}))
         found = {name: _number(name, cells[name]) for name in results if cells.get(name)}
         if status != "infeasible":
             objective.assess({**values, **found})
@@ -132,17 +132,22 @@ def _row(
     return {"parameters": values, "results": found, "stage": stage, "infeasible": status == "infeasible"}
 
 
-def _point(space: Space, cells: Mapping[str, str]) -> Floats:
+def _point(space: Space, parameters: Mapping[str, Parameter], cells: Mapping[str, str]) -> Floats:
+    if parameters:
+        return space.point({name: _choice(parameters[name], text) for name, text in cells.items()})
     try:
         return space.point({name: _value(text) for name, text in cells.items()})
-    except ConfigError:
-        if all(_value(text) == text for text in cells.values()):
-            raise
-        try:
-            return space.point(cells)  # choices may be texts that look like numbers
-        except ConfigError:
-            pass
-        raise
+    except ConfigError:  # texts that look like numbers, in a column that has others too
+        return space.point(cells)
+
+
+def _choice(parameter: Parameter, text: str) -> Any:
+    """A cell; of a parameter with choices, the one that it means."""
+    value = _value(text)
+    if isinstance(parameter, RangeParameter):
+        return value
+    choices = parameter.choices if isinstance(parameter, ChoiceParameter) else parameter.ordered
+    return text if text in choices and value not in choices else value
 
 
 def _value(text: str) -> Any:
