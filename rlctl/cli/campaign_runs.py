@@ -17,7 +17,7 @@ from rlctl.monitoring.formatting import format_action, format_count
 
 if TYPE_CHECKING:
     from rlctl.steering.by_hand import Asked
-    from rlctl.steering.told_results import ToldResult
+    from rlctl.steering.hand_results import ToldResult
 
 RunOption = Annotated[
     Path, typer.Option("--run", metavar="RUN", help="The run folder, which is made if there is none.")
@@ -149,8 +149,8 @@ def _told(
     run: Path, texts: list[str], trial: int | None, csv: Path | None, failed: bool, infeasible: bool
 ) -> list[ToldResult]:
     from rlctl.steering.by_hand import FAILED, INFEASIBLE
+    from rlctl.steering.hand_results import ToldResult, parse_results, read_told
     from rlctl.steering.reading import results as table_of
-    from rlctl.steering.told_results import ToldResult, parse_results, read_told
 
     if csv is not None:
         if texts or trial is not None or failed or infeasible:

@@ -277,7 +277,7 @@ class Driver:
                 campaign.elsewhere(data["evaluations"])
         self._carry_out(commands, submit=False)
         if not campaign.outcome().ended:
-            unheard, self._unheard = self._unheard, []
+            unheard, self._unheard, self._finished = self._unheard, [], False
             for event in unheard:
                 self._hear(event, submit=False)
 

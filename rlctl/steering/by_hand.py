@@ -25,10 +25,10 @@ from rlctl.steering.control_loop import TIMEOUT
 from rlctl.steering.ending import record_end, write_summary
 from rlctl.steering.evaluation_table import EvaluationsFile
 from rlctl.steering.going_on import create_run, goes_on, start_of
+from rlctl.steering.hand_results import ToldResult
 from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import JOURNAL, has_ended, recorded_config, require_run
 from rlctl.steering.summary import Summary
-from rlctl.steering.told_results import ToldResult
 from rlctl.system.watchdog import watching
 
 FAILED, INFEASIBLE = "failed", "infeasible"

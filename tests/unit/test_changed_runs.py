@@ -9,16 +9,20 @@ import pytest
 
 from rlctl.config.load import config_data, load_config
 from rlctl.config.schema import Config
+from rlctl.core.campaign import Decision
+from rlctl.core.driver import Driver
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record, RecordList
+from rlctl.core.runner import NoRunner
+from rlctl.executors.simulated.backend import SimulatedExecutor
 from rlctl.monitoring.ledger import allocation_ledger
 from rlctl.monitoring.timeline import Timeline
-from rlctl.plugins.registry import configured_campaign
+from rlctl.plugins.registry import configured_campaign, load_policy
 from rlctl.steering.config_changes import config_changes, require_changeable
 from rlctl.steering.config_history import begun_with, last_state, newest_config, newest_start
+from rlctl.steering.hand_results import parse_results, read_told
 from rlctl.steering.run_folder import has_ended, portable
-from rlctl.steering.told_results import parse_results, read_told
 
 pytestmark = pytest.mark.quick
 
@@ -137,6 +141,69 @@ def test_the_timeline_knows_how_many_nodes_there_were(tmp_path: Path) -> None:
     ledger = allocation_ledger(timeline)
     assert ledger.allocated_cores == 4 * 40.0
     assert math.isclose(sum(ledger.cores.values()), 4 * 40.0)
+
+
+ANNEALING = "campaign: {name: block_copolymer, options: {films: 1, allocation_s: 900}}\nmachine: {cores: 2}\n"
+
+
+def played(before: Config, after: Config, policy: str, seed: int) -> tuple[RecordList, Driver]:
+    """A campaign on the twin that has ended, was extended, and has ended again."""
+    factory, other, capacity = configured_campaign(before), configured_campaign(after), before.machine.capacity()
+    records = RecordList()
+    executor = SimulatedExecutor(capacity, factory.task_model(seed), records)
+    driver = Driver(
+        factory.campaign(seed),
+        executor,
+        records,
+        changed=lambda data: (other.campaign(seed), after.machine.capacity()),
+    )
+    decider = load_policy(after, policy)
+    decider.reset(seed)
+
+    def finish(decision: Decision | None) -> None:
+        while decision is not None:
+            decision = driver.step(decider.act(decision))
+
+    finish(driver.begin())
+    assert driver.outcome().ended
+    driver.amend("config", {"extends": True})
+    assert not driver.outcome().ended
+    finish(driver.go_on({}))
+    return records, driver
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "policy"),
+    [
+        (SEARCH, "campaign.options.until.evaluations=12", "sobol"),
+        (SEARCH, "campaign.options.until={evaluations: 9, value: -1e9}", "random_search"),
+        (ANNEALING, "campaign.options.films=2", "feedback"),
+        (
+            ANNEALING.replace("1, allocation_s: 900", "20, allocation_s: 60"),
+            "campaign.options.allocation_s=120",
+            "feedback",
+        ),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 3])
+def test_an_extended_campaign_is_folded_as_it_was_played(
+    tmp_path: Path, text: str, key: str, policy: str, seed: int
+) -> None:
+    before, after = written(tmp_path, text), written(tmp_path, text, key)
+    records, live = played(before, after, policy, seed)
+    factory, other = configured_campaign(before), configured_campaign(after)
+    again = Driver(
+        factory.campaign(seed),
+        NoRunner(before.machine.capacity()),
+        changed=lambda data: (other.campaign(seed), after.machine.capacity()),
+    )
+    again.fold(records)
+    assert again.outcome() == live.outcome()
+    assert again.outcome().ended
+    assert list(again.campaign.evaluations()) == list(live.campaign.evaluations())
+    assert again.decisions == live.decisions
+    assert math.isclose(again.ledger.node_seconds, live.ledger.node_seconds)
+    assert not again.open
 
 
 # Results from elsewhere
