@@ -19,6 +19,7 @@ from rlctl.core.policy import Policy
 from rlctl.core.records import Record
 from rlctl.environments.residual import ResidualPolicy
 from rlctl.executors.event_log import Journal
+from rlctl.executors.local.pid_file import unattended
 from rlctl.executors.recovery import KINDS, History
 from rlctl.steering.config_changes import ConfigChange, config_changes, require_changeable
 from rlctl.steering.config_history import KIND, POLICY_KEYS, Amendment, newest_config, newest_start
@@ -115,6 +116,8 @@ def goes_on(run: Path, config: Config, factory: CampaignFactory, start: Mapping[
     before = newest_config(recorded_config(run), records)
     changes, history = config_changes(before, config), History.read(journal.records(kinds=KINDS))
     unfinished = len(history.attempts.keys() - history.finished.keys())
+    if before.executor.name == "local":  # which knows better: a controller that is stopped leaves nothing
+        unfinished = unattended(run / WORK)[0]
     extends = require_changeable(run, changes, factory.changeable, unfinished)
     over = has_ended(records) and not extends
     policy = _changed_policy(began, start)

@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from search_runs import rlctl
 
@@ -145,20 +144,21 @@ def test_a_key_that_ties_evaluations_together_is_refused_with_its_place(folder: 
     assert read_run(folder / "run").records == before
 
 
-def test_the_executor_cannot_change_while_tasks_may_run_there(folder: Path) -> None:
-    (folder / "sleep.txt").write_text("20")
-    process = begun(folder)
-    until(lambda: (folder / "run/journal.db").exists() and status(folder / "run").running, process)
+def test_a_kill_while_points_are_asked_for_loses_none_and_leaves_none_to_run_here(folder: Path) -> None:
+    ask = ("ask", "scan.yaml", "--run", "run", "--policy", "sobol")
+    command = [sys.executable, "-P", "-m", "rlctl", *ask, "-n", "3000"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(
+        lambda: (folder / "run/journal.db").exists() and len(read_run(folder / "run").timeline.decisions) > 5, process
+    )
     process.kill()
     process.communicate(timeout=30)
-    error = steer(folder, "--resume", "--set", "executor.name=slurm", code=2)["error"]
-    assert "executor" in error
-    for program in psutil.process_iter():  # the programs that it has left
-        try:
-            if str(folder) in " ".join(program.cmdline()) and program.pid != psutil.Process().pid:
-                program.kill()
-        except psutil.Error:
-            continue
+    records = read_run(folder / "run").records
+    asked = [number for record in records if record.kind == "asked" for number in record.data["evaluations"]]
+    assert asked == list(range(sum(record.kind == "decision" for record in records)))
+    opened = json.loads(rlctl(folder, *ask, "--open", "--json").stdout)["evaluations"]
+    assert [point["evaluation"] for point in opened] == asked
+    assert all((folder / point["folder"]).is_dir() for point in opened)
 
 
 def test_failed_evaluations_are_made_again_and_the_earlier_attempts_stay(folder: Path) -> None:
