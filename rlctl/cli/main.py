@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from rlctl.cli import benchmark, cache_folders, experiment, inspect, judge
+from rlctl.cli import benchmark, cache_folders, campaign_runs, experiment, inspect, judge
 from rlctl.cli.options import INTERRUPTED, fail
 from rlctl.config.provenance import rlctl_version
 from rlctl.core.errors import EnvironmentFault, RlctlError
@@ -33,6 +33,12 @@ for _command, _example in (
     (benchmark.benchmark, "configs/ensemble_small.yaml --out runs/results"),
     (judge.judge, "configs/annealing.yaml --policy ppo"),
     (experiment.steer, "configs/annealing.yaml --policy ppo --run runs/real --instance 7"),
+    (campaign_runs.ask, "scan/scan.yaml --run runs/by-hand -n 4"),
+    (campaign_runs.tell, "runs/by-hand --trial 0 product=0.7 profit=0.5"),
+    (campaign_runs.rerun, "runs/scan-1 --failed"),
+    (campaign_runs.stop, "runs/scan-1"),
+    (campaign_runs.pause, "runs/scan-1"),
+    (campaign_runs.continue_, "runs/scan-1"),
     (inspect.status, "runs/films"),
     (inspect.results, "runs/scan-1 --best 5"),
     (inspect.report, "runs/films"),
@@ -41,7 +47,8 @@ for _command, _example in (
     (inspect.board, "runs/films runs/annealing"),
     (inspect.doctor, ""),
 ):
-    app.command(epilog=f"Example: rlctl {_command.__name__} {_example}".rstrip())(_command)
+    _name = _command.__name__.rstrip("_")
+    app.command(_name, epilog=f"Example: rlctl {_name} {_example}".rstrip())(_command)
 
 
 def _version(asked: bool) -> None:

@@ -257,6 +257,33 @@ class Campaign(ABC):
         """
         return None
 
+    def extend(self, other: Campaign, capacity: Capacity, time_s: float) -> None:
+        """Go on as a fresh campaign of a changed configuration would, on its machine; it may have ended before.
+
+        Only what ``CampaignFactory.changeable`` names differs.
+        """
+        raise ContractError(f"{type(self).__name__} has no extend(): its configuration cannot change")
+
+    def know(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Learn results from elsewhere; see ``CampaignFactory.known``."""
+        raise ContractError(f"{type(self).__name__} has no know(): it cannot begin with results")
+
+    def rerun(self, numbers: Sequence[int]) -> Sequence[Command]:
+        """Start these evaluations again, which gave no result."""
+        raise ContractError(f"{type(self).__name__} has no rerun(): nothing can be asked for again")
+
+    def repeatable(self) -> Mapping[int, str]:
+        """Evaluations that ``rerun`` can start again, with how they stand; by default none."""
+        return {}
+
+    def elsewhere(self, numbers: Sequence[int]) -> None:
+        """These evaluations are made elsewhere: they take no room on the machine."""
+        return None
+
+    def open_evaluations(self) -> Mapping[int, TaskId]:
+        """Evaluations that have not ended, and their tasks, by number; by default none."""
+        return {}
+
     def evaluations(self) -> Sequence[Mapping[str, Any]]:
         """Rows of the table of evaluations, in the order of their starts; by default there is none."""
         return ()

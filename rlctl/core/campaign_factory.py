@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class CampaignFactory(ABC):
             first allowed choice is taken.
         opponents: the strongest rules of this kind of campaign, as names of registered rules: a trained policy is
             compared with them too where the configuration's ``policies`` have no entry for them.
+        changeable: keys of the configuration that may change while a campaign goes on, with all below them; ``*``
+            stands for a name. They are those that ``Campaign.extend`` takes over.
         measured: attributes of what decisions show that hold measured times, which may be equal to a hidden number.
     """
 
@@ -49,6 +51,7 @@ class CampaignFactory(ABC):
     default_policy: str | None = None
     default_fallback: str | None = None
     opponents: tuple[str, ...] = ()
+    changeable: ClassVar[tuple[str, ...]] = ()
     measured: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -80,8 +83,19 @@ class CampaignFactory(ABC):
         return None
 
     def prepare(self, folder: Path, seed: int) -> None:
-        """Write what the real programs of instance ``seed`` need into a fresh run folder; by default, nothing."""
+        """Write what the real programs of instance ``seed`` need into its run folder; by default, nothing.
+
+        Called again when the configuration has changed.
+        """
         return None
+
+    def known(self) -> Sequence[Mapping[str, Any]]:
+        """Results from elsewhere with which campaigns begin, for ``Campaign.know``, ready for JSON; by default none.
+
+        Raises:
+            ConfigError: they cannot be read.
+        """
+        return ()
 
     def sample_tasks(self, capacity: Capacity, seed: int) -> Sequence[tuple[Key, TaskSpec]]:
         """Tasks that show what is run on a machine, each with the key of the configuration that describes it.

@@ -25,58 +25,26 @@ from rlctl.core.campaign import (
     require_campaign,
 )
 from rlctl.core.errors import ContractError, JournalError
-from rlctl.core.machine import Machine
+from rlctl.core.machine import Capacity, Machine
+from rlctl.core.node_ledger import Ledger
 from rlctl.core.plugin_calls import asking
-from rlctl.core.records import Record, Recorder
+from rlctl.core.records import AMENDMENTS, Record, Recorder
 from rlctl.core.runner import TaskRunner
-from rlctl.core.task import Event, TaskId, TaskSpec, TaskState, event_from_json
+from rlctl.core.task import Event, TaskId, TaskSpec, event_from_json
 
-
-class Ledger:
-    """Adds up what was allocated and what was used.
-
-    Attributes:
-        nodes: that are allocated now.
-        node_seconds: allocated so far: nodes of the allocation times elapsed time, busy or not.
-        core_seconds: occupied by attempts of tasks that have ended.
-    """
-
-    def __init__(self, nodes: int) -> None:
-        self.nodes = nodes
-        self.node_seconds = 0.0
-        self.core_seconds = 0.0
-        self._last_s = 0.0
-        self._began: dict[TaskId, tuple[float, int]] = {}
-
-    def elapse(self, time_s: float) -> None:
-        """The clock stands at ``time_s``."""
-        self.node_seconds += self.nodes * (time_s - self._last_s)
-        self._last_s = time_s
-
-    def task(self, event: Event, cores: int) -> None:
-        """Book the beginning of an attempt on so many cores, or its end; the result of a task has its own cores."""
-        if event.state is TaskState.RUNNING:
-            self._began.setdefault(event.uid, (event.time_s, cores))
-        elif event.state is TaskState.QUEUED and event.uid in self._began:  # it is repeated
-            since_s, held = self._began.pop(event.uid)
-            self.core_seconds += held * (event.time_s - since_s)
-        elif event.result is not None:
-            self._began.pop(event.uid, None)
-            self.core_seconds += event.result.cores * (event.result.ended_s - event.result.started_s)
+Changed = Callable[[Mapping[str, Any]], tuple[Campaign, Capacity]]
+"""Makes, of a record ``config``, a fresh campaign of the changed configuration, and its machine."""
 
 
 class Driver:
-    """Couples a campaign to an executor.
-
-    >>> # decision = driver.begin()
-    >>> # while decision is not None:
-    >>> #     decision = driver.step(policy.act(decision))
+    """Couples a campaign to an executor: ``begin``, then ``step`` with the policy's answer while a decision is open.
 
     Attributes:
         ledger: allocated and occupied time so far.
         decisions: number of decisions answered so far.
         started: tasks that the last answer has started.
         commands: how many there were of each kind.
+        open: tasks that were started and have not ended.
     """
 
     def __init__(
@@ -85,28 +53,44 @@ class Driver:
         executor: TaskRunner,
         recorder: Recorder | None = None,
         wait: Callable[..., list[Event]] | None = None,
+        *,
+        capacity: Capacity | None = None,
+        changed: Changed | None = None,
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Couple them; ``wait`` is called in place of ``executor.wait``, with the same arguments."""
+        """Couple them.
+
+        Args:
+            campaign: a fresh one, of the configuration that it began with.
+            executor: of its tasks.
+            recorder: takes the records.
+            wait: is called in place of ``executor.wait``, with the same arguments.
+            capacity: machine that the campaign began on; None: that of the executor.
+            changed: reads the records of changed configurations.
+            held: whether no decision is to be asked for at present.
+        """
         require_campaign(campaign)
         self.campaign = campaign
         self._follows = type(campaign).follow_up is not Campaign.follow_up
         self.executor = executor
         self.recorder = recorder
-        self._wait = wait
-        self.ledger = Ledger(executor.capacity.nodes)
-        self._whole = self._machine = Machine(executor.capacity.nodes, frozenset(), executor.capacity.nodes)
+        self._wait, self._changed, self._held = wait, changed, held
+        self._capacity = capacity or executor.capacity
+        self.ledger = Ledger(self._capacity.nodes)
+        self._whole = self._machine = Machine(self._capacity.nodes, frozenset(), self._capacity.nodes)
         self.decisions = 0
         self.started: list[TaskId] = []
         self.commands: Counter[str] = Counter()
-        self._open: dict[TaskId, TaskSpec] = {}
+        self.open: dict[TaskId, TaskSpec] = {}
         self._canceled: set[TaskId] = set()
+        self._unheard: list[Event] = []  # since the campaign ended
         self._charged = 0.0
         self._asked: Mapping[str, Any] = {}
         self._finished = False
 
     def begin(self) -> Decision | None:
         """Start the campaign and run to its first decision."""
-        self.campaign.begin(self.executor.capacity)
+        self.campaign.begin(self._capacity)
         self._look_at_machine()
         return self.advance()
 
@@ -133,9 +117,10 @@ class Driver:
     def advance(self) -> Decision | None:
         """Run until a decision is open (its ``cost`` is what has elapsed since the previous one) or all is over."""
         while True:
+            held = self._held()
             with asking("the campaign", "decision()"):
                 ended = self.campaign.outcome().ended
-                decision = None if ended else self.campaign.decision()
+                decision = None if ended or held else self.campaign.decision()
             if ended:
                 break
             if decision is not None:
@@ -152,12 +137,12 @@ class Driver:
             wake_s = self.campaign.wake_s
             until_s = min(self.campaign.deadline_s, wake_s)  # when ``on_time`` is due at the latest
             whole = self._machine == self._whole
-            idle = wake_s < math.inf or not whole or bool(self._open)
+            idle = wake_s < math.inf or not whole or bool(self.open) or held
             wait = self._wait or self.executor.wait
             events = wait(max(until_s - self.executor.now(), 0.0), idle=idle)
-            self._take(events)
+            self.take(events)
             if not self._look_at_machine() and not events:
-                if self.executor.now() < until_s and not self._open and not idle:
+                if self.executor.now() < until_s and not self.open and not idle:
                     raise ContractError("decision() is None and no task runs, before deadline_s: nothing can come")
                 self._time(self.executor.now())
         self._finish()
@@ -181,19 +166,37 @@ class Driver:
             attempts: for each task that was launched, its last attempt.
         """
         self.fold(records)
+        return self.go_on(attempts)
+
+    def go_on(self, attempts: Mapping[TaskId, int]) -> Decision | None:
+        """After ``fold`` and ``amend``, submit the open tasks and run to the next decision; see ``replay``."""
         if not self.campaign.outcome().ended:
-            for uid, spec in self._open.items():
+            for uid, spec in self.open.items():
                 self.executor.submit_task(spec, attempts.get(uid, 0) + 1)
                 if uid in self._canceled:
                     self.executor.cancel(uid)
             self._look_at_machine()
         else:
-            self._open.clear()
+            self.open.clear()
         return self.advance()
+
+    def amend(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Record one of ``AMENDMENTS`` and carry it out, after ``fold``.
+
+        A campaign that had ended may go on after it, and hears what has happened to its tasks since.
+        """
+        self._record(kind, self.executor.now(), data)
+        self._amend(kind, data, self.executor.now())
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Inform the campaign of what has happened to its tasks."""
+        for event in events:
+            # As a replay does, which cannot know what came at one instant with the event that ended the campaign.
+            (self._miss if self.campaign.outcome().ended else self._fold)(event)
 
     def fold(self, records: Iterable[Record]) -> None:
         """Bring a fresh campaign to where its journal ends, without an executor; see ``replay``."""
-        self.campaign.begin(self.executor.capacity)
+        self.campaign.begin(self._capacity)
         for record in records:
             if record.kind == "decision":
                 decision = self.campaign.decision()
@@ -205,9 +208,11 @@ class Driver:
                 self._charged = self.ledger.node_seconds
                 self._apply(action_from_json(record.data["action"]), submit=False)
             elif record.kind == "event" and self.campaign.outcome().ended:
-                self._settle(event_from_json(record.data))
+                self._miss(event_from_json(record.data))
             elif record.kind == "event":
                 self._fold(event_from_json(record.data), submit=False)
+            elif record.kind in AMENDMENTS:
+                self._amend(record.kind, record.data, record.time_s)
             elif record.kind == "machine":
                 data = record.data
                 machine = Machine(data["nodes"], frozenset(data["down"]), data["paid"])
@@ -240,7 +245,7 @@ class Driver:
         for command in commands:
             self.commands[type(command).__name__.lower()] += 1
             if isinstance(command, Start):
-                self._open[command.spec.uid] = command.spec
+                self.open[command.spec.uid] = command.spec
                 if submit:
                     self.executor.submit_task(command.spec)
             elif isinstance(command, Cancel):
@@ -248,29 +253,52 @@ class Driver:
                 if submit:
                     self.executor.cancel(command.uid)
             elif isinstance(command, Update):
-                if command.uid in self._open:  # for a task that has to be submitted again
-                    self._open[command.uid] = replace(self._open[command.uid], resources=command.resources)
+                if command.uid in self.open:  # for a task that has to be submitted again
+                    self.open[command.uid] = replace(self.open[command.uid], resources=command.resources)
                 if submit:
                     self.executor.update(command.uid, resources=command.resources)
 
-    def _take(self, events: Sequence[Event]) -> None:
-        for event in events:
-            # As a replay does, which cannot know what came at one instant with the event that ended the campaign.
-            if self.campaign.outcome().ended:
-                self._settle(event)
-            else:
-                self._fold(event, submit=True)
+    def _amend(self, kind: str, data: Mapping[str, Any], time_s: float) -> None:
+        campaign, commands = self.campaign, list[Command]()
+        with asking("the campaign", f"what follows from {kind}"):
+            if kind == "config" and data["extends"]:
+                if self._changed is None:
+                    raise JournalError("its configuration was changed, which this reader does not know of")
+                self.ledger.elapse(time_s)
+                other, capacity = self._changed(data)
+                campaign.extend(other, capacity, time_s)
+                self.ledger.nodes = capacity.nodes
+                self._whole = self._machine = Machine(capacity.nodes, frozenset(), capacity.nodes)
+            elif kind == "rerun":
+                commands += campaign.rerun(data["evaluations"])
+            elif kind == "known":
+                campaign.know(data["rows"])
+            elif kind == "asked":
+                campaign.elsewhere(data["evaluations"])
+        self._carry_out(commands, submit=False)
+        if not campaign.outcome().ended:
+            unheard, self._unheard, self._finished = self._unheard, [], False
+            for event in unheard:
+                self._hear(event, submit=False)
+
+    def _miss(self, event: Event) -> None:
+        """Book an event after the end of the campaign, which does not reach it unless it goes on."""
+        self._settle(event)
+        self._unheard.append(event)
 
     def _settle(self, event: Event) -> None:
-        """Book an event in the ledger; events after the end of the campaign do not reach it."""
+        """Book an event in the ledger."""
         self.ledger.elapse(event.time_s)
-        spec = self._open.get(event.uid)
+        spec = self.open.get(event.uid)
         self.ledger.task(event, 0 if spec is None else spec.resources.cores)
         if event.state.final:
-            self._open.pop(event.uid, None)
+            self.open.pop(event.uid, None)
 
-    def _fold(self, event: Event, *, submit: bool) -> None:
+    def _fold(self, event: Event, *, submit: bool = True) -> None:
         self._settle(event)
+        self._hear(event, submit=submit)
+
+    def _hear(self, event: Event, *, submit: bool) -> None:
         with asking("the campaign", "on_event()"):
             self.campaign.on_time(event.time_s)
             self.campaign.on_event(event)
@@ -305,15 +333,15 @@ class Driver:
         if self._finished:
             return
         self._finished = True
-        for uid in list(self._open):
+        for uid in list(self.open):
             self.executor.cancel(uid)
         wait = self._wait or self.executor.wait
-        while self._open:
+        while self.open:
             events = wait(60.0)
             if not events:
                 break
             for event in events:
-                self._settle(event)
+                self._miss(event)
 
     def _record(self, kind: str, time_s: float, data: Mapping[str, Any]) -> None:
         if self.recorder is not None:

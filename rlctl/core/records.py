@@ -16,6 +16,11 @@ EVENTS: Mapping[str, str] = {
     "decision": "A decision is answered: number, action, subject, asked_s, successes; named quantities.",
     "machine": "Nodes have come or gone: nodes, down, paid.",
     "time": "A wait has ended without events, or the controller stops.",
+    # Written by the driver between two controllers, or between two evaluations that are made elsewhere.
+    "config": "The configuration is changed: before, after, extends (whether the campaign's part is), policy.",
+    "rerun": "Evaluations are asked for again: their numbers.",
+    "known": "Results from elsewhere are made known: from, rows.",
+    "asked": "Evaluations are made elsewhere, and hold nothing of the machine: their numbers.",
     # Written by steering: ``rlctl.steering.control``.
     "epoch": "A controller begins: what it runs on.",
     "policy": "The policy's memory before a decision is answered: number, state.",
@@ -24,6 +29,9 @@ EVENTS: Mapping[str, str] = {
     "ended": "The campaign has ended: its summary.",
 }
 """The kinds of records, and what their data hold."""
+
+AMENDMENTS = ("config", "rerun", "known", "asked")
+"""Those by which users change a campaign that has begun."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,14 +36,15 @@ class TaskRunner(Protocol):
 
 
 class NoRunner(TaskRunner):
-    """Runs nothing; for campaigns that are read from a journal."""
+    """Runs nothing; for campaigns that are read from a journal, and for those whose tasks run elsewhere."""
 
-    def __init__(self, capacity: Capacity) -> None:
+    def __init__(self, capacity: Capacity, time_s: float = 0.0) -> None:
         self.capacity = capacity
+        self._time_s = time_s
 
     def now(self) -> float:
-        """The beginning."""
-        return 0.0
+        """Always the same time."""
+        return self._time_s
 
     def submit_task(self, spec: TaskSpec, attempt: int = 1) -> None:
         """Do nothing."""

@@ -32,12 +32,12 @@ def join(dispatch: Dispatcher) -> bool:
     return True
 
 
-def wait_for_events(dispatch: Dispatcher, timeout_s: float | None, idle: bool) -> list[Event]:
+def wait_for_events(dispatch: Dispatcher, timeout_s: float | None, idle: bool, starts: bool = True) -> list[Event]:
     """Start what fits, wait for the next events, and record them; see ``Executor.wait``.
 
     Records are written without the lock, which the journal's thread needs meanwhile.
     """
-    events, ended = _await(dispatch, timeout_s, idle)
+    events, ended = _await(dispatch, timeout_s, idle, starts)
     if dispatch.task_log is not None:
         dispatch.task_log.returned(events)
         with dispatch.lock:
@@ -46,7 +46,9 @@ def wait_for_events(dispatch: Dispatcher, timeout_s: float | None, idle: bool) -
     return events
 
 
-def _await(dispatch: Dispatcher, timeout_s: float | None, idle: bool) -> tuple[list[Event], list[tuple[Backend, str]]]:
+def _await(
+    dispatch: Dispatcher, timeout_s: float | None, idle: bool, starts: bool
+) -> tuple[list[Event], list[tuple[Backend, str]]]:
     first, end_s = True, None if timeout_s is None else dispatch.now() + timeout_s
     while True:
         with dispatch.lock:
@@ -59,7 +61,8 @@ def _await(dispatch: Dispatcher, timeout_s: float | None, idle: bool) -> tuple[l
                     pool.drop_unclaimed()
             elif dispatch.has_news(idle):
                 return dispatch.take()
-            dispatch.start_what_fits()  # calls end without an event, so that others have room now
+            if starts:
+                dispatch.start_what_fits()  # calls end without an event, so that others have room now
             if dispatch.has_news(idle):
                 return dispatch.take()
             left_s = None if end_s is None else max(end_s - dispatch.now(), 0.0)

@@ -280,7 +280,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             return machine_of(self._dispatch)
 
-    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False, starts: bool = True) -> list[Event]:
         """Start what fits, then wait for the next events of tasks and return them in order.
 
         These are starts, ends, suspensions, preemptions, repeated attempts, and progress. Returns an empty list when
@@ -288,9 +288,10 @@ class Executor(concurrent.futures.Executor):
 
         Args:
             idle: wait also where nothing is queued or running, but return when nodes come or go.
+            starts: False: start nothing, though it fits.
         """
         timeout_s = None if timeout_s is None else asked("timeout_s", timeout_s, number)
-        return wait_for_events(self._dispatch, timeout_s, idle)
+        return wait_for_events(self._dispatch, timeout_s, idle, starts)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As ``concurrent.futures``: take no more tasks; let those there are come to their end, then release all.

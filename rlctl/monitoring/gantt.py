@@ -35,14 +35,14 @@ def gantt(timeline: Timeline) -> tuple[str, bool]:
     bars = _summed(held, rows, frame, height) if many else _bars(held, rows, frame, height, timeline.charged_s)
     parts = [axes(frame, "seconds since the campaign began", []), bars, _failures(held, rows, frame, height)]
     parts += [_labels(rows, frame, height), _controller(timeline, frame, frame.top + tall + 4.0)]
-    label = f"{len(held)} attempts of tasks on {timeline.capacity.total_cores} cores over {end_s:.0f} seconds"
+    label = f"{len(held)} attempts of tasks on {timeline.largest.total_cores} cores over {end_s:.0f} seconds"
     return figure(frame, label, parts), many
 
 
 def _rows(timeline: Timeline) -> dict[int, int]:
     """Row of each core; cores share rows if there are too many."""
     used = sorted({core for attempt in timeline.attempts for core in attempt.cores})
-    total = timeline.capacity.total_cores
+    total = timeline.largest.total_cores
     # Cores that were never used have rows too, if their numbers are known: an idle machine should look idle.
     cores = used if used and used[-1] >= total else list(range(total))
     together = -(-len(cores) // _MOST_ROWS)

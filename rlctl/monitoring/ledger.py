@@ -96,18 +96,23 @@ def ledger_line(core_seconds: Mapping[str, float], gpu_seconds: Mapping[str, flo
 def allocation_ledger(timeline: Timeline, end_s: float | None = None) -> AllocationLedger:
     """Add up a timeline until ``end_s``; None: until the end of the charged time."""
     end_s = timeline.charged_s if end_s is None else end_s
-    totals = (float(timeline.capacity.total_cores), float(timeline.capacity.total_gpus))
-    sums: list[dict[Purpose, list[float]]] = [{purpose: [] for purpose in Purpose} for _ in totals]
-    held = [dict.fromkeys((Purpose.BOOT, Purpose.USEFUL, Purpose.WASTED), 0.0) for _ in totals]
+    machines = [*timeline.machines, (math.inf, timeline.capacity)]
+    sums: list[dict[Purpose, list[float]]] = [{purpose: [] for purpose in Purpose} for _ in range(2)]
+    held = [dict.fromkeys((Purpose.BOOT, Purpose.USEFUL, Purpose.WASTED), 0.0) for _ in range(2)]
     # Why a free core is free, and how often; the first one that applies counts.
     reasons = dict.fromkeys((Purpose.BOOT, Purpose.CONTROLLER, Purpose.QUEUE), 0)
     changes: list[tuple[float, int, _Span | None]] = []
     for span in _spans(timeline, end_s):
         if min(span.to_s, end_s) > span.from_s:
             changes += [(span.from_s, 1, span), (min(span.to_s, end_s), -1, span)]
-    since_s, held_cores = 0.0, []
+    changes += [(until_s, 0, None) for until_s, _ in timeline.machines if until_s < end_s]
+    since_s, held_cores, allocated = 0.0, [], [0.0, 0.0]
     for time_s, sign, change in [*sorted(changes, key=lambda change: change[0]), (end_s, 0, None)]:
         if time_s > since_s:
+            while machines[0][0] <= since_s:
+                machines.pop(0)
+            totals = (float(machines[0][1].total_cores), float(machines[0][1].total_gpus))
+            allocated = [sum_ + total * (time_s - since_s) for sum_, total in zip(allocated, totals, strict=True)]
             held_cores.append(math.fsum(held[0].values()) * (time_s - since_s))
             for total, of, into in zip(totals, held, sums, strict=True):
                 for purpose, count in of.items():
@@ -123,7 +128,7 @@ def allocation_ledger(timeline: Timeline, end_s: float | None = None) -> Allocat
             for of, count in zip(held, change.held, strict=True):
                 of[change.purpose] += sign * count
     cores, gpus = ({purpose: math.fsum(parts) for purpose, parts in of.items()} for of in sums)
-    return AllocationLedger(cores, gpus, totals[0] * end_s, totals[1] * end_s, math.fsum(held_cores))
+    return AllocationLedger(cores, gpus, allocated[0], allocated[1], math.fsum(held_cores))
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def _picture(
     timeline: Timeline, cells: NDArray[np.uint8], legend: Sequence[str], palette: Sequence[tuple[int, int, int]]
 ) -> bytes:
     """A PNG of indices of colours, with axes; the legend names the first colours."""
-    rows, end_s, capacity = cells.shape[0], timeline.end_s, timeline.capacity
+    rows, end_s, capacity = cells.shape[0], timeline.end_s, timeline.largest
     tall = max(_HEIGHT // rows, 1)
     height = tall * rows
     colours = np.full((_TOP + height + _BOTTOM, _LEFT + _WIDTH + _RIGHT), _PAPER, np.uint8)
@@ -107,7 +107,7 @@ def _picture(
 
 def tasks(timeline: Timeline, columns: int) -> NDArray[np.uint8]:
     """[row, column]: 0 without a task, else a number from 1 to 15 that belongs to the task."""
-    cells = np.zeros((timeline.capacity.nodes * timeline.capacity.cores, columns), np.uint8)
+    cells = np.zeros((timeline.largest.nodes * timeline.largest.cores, columns), np.uint8)
     numbers: dict[str, int] = {}
     for attempt in timeline.attempts:
         if attempt.launched_s is not None:
@@ -119,7 +119,7 @@ def tasks(timeline: Timeline, columns: int) -> NDArray[np.uint8]:
 def allocation(timeline: Timeline, columns: int) -> NDArray[np.uint8]:
     """[row, column]: index of the purpose of a core or node, plus ``len(Purpose)`` for the darker colour."""
     # Nodes of unequal size are numbered as if all were the largest.
-    total = timeline.capacity.nodes * timeline.capacity.cores
+    total = timeline.largest.nodes * timeline.largest.cores
     cells = np.full((total, columns), _PURPOSES.index(Purpose.IDLE), np.uint8)
     for attempt in timeline.attempts:
         left_s = attempt.ended_s if attempt.launched_s is None else attempt.launched_s
@@ -148,7 +148,7 @@ def _rows(timeline: Timeline, cells: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """One row for each core, or, for many cores, for the first core of each node or group of nodes."""
     if len(cells) <= MOST_ROWS:
         return cells
-    capacity = timeline.capacity
+    capacity = timeline.largest
     return np.ascontiguousarray(cells[:: capacity.cores * math.ceil(capacity.nodes / 4 / MOST_ROWS)])
 
 

@@ -6,10 +6,12 @@ campaign.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlctl.config.schema import MachineSection
 from rlctl.core.machine import Capacity
 from rlctl.core.records import Record
 from rlctl.core.task import Failure, TaskId, TaskState, event_from_json
@@ -93,6 +95,7 @@ class Timeline:
         end_s: time of the last record.
         summary: final summary; None: the campaign has not ended.
         braked: why the controller stopped the campaign, unless it was resumed since; empty: it did not.
+        machines: earlier machines, as (until when, machine), in order; ``capacity`` is the last one.
     """
 
     capacity: Capacity
@@ -103,11 +106,36 @@ class Timeline:
     end_s: float = 0.0
     summary: Mapping[str, Any] | None = None
     braked: str = ""
+    machines: list[tuple[float, Capacity]] = field(default_factory=list)
+
+    @property
+    def largest(self) -> Capacity:
+        """The machine with the most cores so far, for pictures that have a row for each."""
+        return max([self.capacity, *(machine for _, machine in self.machines)], key=lambda one: one.total_cores)
+
+    def node_seconds(self, elapsed_s: float) -> float:
+        """Node-seconds that are allocated until a time."""
+        return sum(nodes * max(min(to_s, elapsed_s) - from_s, 0.0) for from_s, to_s, nodes in self._nodes())
+
+    def elapsed_s(self, node_seconds: float) -> float:
+        """Until when so many node-seconds are allocated."""
+        for from_s, to_s, nodes in self._nodes():
+            if node_seconds <= nodes * (to_s - from_s):
+                return from_s + node_seconds / nodes
+            node_seconds -= nodes * (to_s - from_s)
+        return math.inf
+
+    def _nodes(self) -> Iterator[tuple[float, float, int]]:
+        """Spans with their numbers of nodes."""
+        from_s = 0.0
+        for to_s, capacity in [*self.machines, (math.inf, self.capacity)]:
+            yield from_s, to_s, capacity.nodes
+            from_s = to_s
 
     @property
     def charged_s(self) -> float:
         """End of the charged time: the end of the last task, or the last record of a run in progress."""
-        return self.end_s if self.summary is None else float(self.summary["node_seconds"]) / self.capacity.nodes
+        return self.end_s if self.summary is None else self.elapsed_s(float(self.summary["node_seconds"]))
 
     @classmethod
     def read(cls, records: Iterable[Record], capacity: Capacity) -> Timeline:
@@ -138,8 +166,14 @@ class _Reader:
     def _take(self, record: Record, now_s: float) -> None:
         data = record.data
         match record.kind:
+            case "config" if data["extends"]:
+                before, after = (MachineSection(**data[which]["machine"]).capacity() for which in ("before", "after"))
+                if before != after:
+                    self.timeline.machines.append((now_s, before))
+            case "rerun":
+                self.timeline.summary = None
             case "epoch":
-                self.timeline.braked = ""
+                self.timeline.braked, self.timeline.summary = "", None
                 self._lose(now_s)
             case "braked":
                 self.timeline.braked = str(data["reason"])

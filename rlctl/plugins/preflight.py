@@ -49,6 +49,7 @@ def check(config: Config) -> None:
             executor_factory(config.executor.name, executor_options(config))
             return
         factory = check_campaign(config)
+        factory.known()
         for name in config.policies:
             check_policy(config, factory, load_policy(config, name), ("policies", name))
         load_fallback(config, factory)

@@ -105,6 +105,8 @@ def dry_run(config: Config, factory: CampaignFactory, policy: Policy, instance: 
     """
     campaign = factory.campaign(instance)
     campaign.begin(config.machine.capacity())
+    if rows := factory.known():
+        campaign.know(rows)
     policy.reset(instance)
     executors = executor_factory(config.executor.name, executor_options(config))
     decisions: list[PlannedDecision] = []

@@ -19,15 +19,12 @@ from rich.text import Text
 from rlctl.config.expressions import Expression
 from rlctl.config.schema import Config
 from rlctl.core.campaign import Campaign
-from rlctl.core.driver import Driver
-from rlctl.core.errors import JournalError
 from rlctl.core.findings import MINIMIZE, Findings
 from rlctl.core.json_values import plain
-from rlctl.core.runner import NoRunner
 from rlctl.executors.event_log import Journal
 from rlctl.monitoring.formatting import format_value
 from rlctl.monitoring.timeline import Timeline
-from rlctl.plugins.registry import configured_campaign
+from rlctl.steering.config_history import folded
 from rlctl.steering.run_folder import WORK, RunFolder
 from rlctl.system.files import write_atomically
 
@@ -245,14 +242,7 @@ def read_table(run: RunFolder) -> EvaluationTable | None:
     Raises:
         JournalError: the journal does not fit the campaign that is installed.
     """
-    campaign = configured_campaign(run.config).campaign(int(run.header.get("instance", 0)))
-    if campaign.findings() is None:
-        return None
-    driver = Driver(campaign, NoRunner(run.config.machine.capacity()))
-    try:
-        driver.fold(run.records)
-    except (KeyError, TypeError, ValueError) as error:
-        raise JournalError(f"{run.path}: its journal does not fit this campaign ({error!r})") from error
+    campaign = folded(run.path, run.config, run.records, int(run.header.get("instance", 0))).campaign
     return EvaluationTable.of(campaign, run.path)
 
 

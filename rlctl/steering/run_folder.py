@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ from rlctl.executors.event_log import Journal
 from rlctl.executors.ownership import LOCK, read_owner
 from rlctl.monitoring.timeline import Timeline
 from rlctl.plugins.registry import executor_options
+from rlctl.steering.config_history import newest_config, newest_start
 
 JOURNAL, CONFIG, SUMMARY, TENSORBOARD, WORK = "journal.db", "config.yaml", "summary.json", "tensorboard", "work"
 MADE = (WORK, CONFIG, LOCK, JOURNAL)
 """Entries of a new run folder; the journal, which identifies it, comes last."""
+
+ENDINGS = ("ended", "epoch", "rerun")
+"""Kinds of records that say whether a campaign has ended: the last one of them counts."""
 
 _OF_TRAINING = ("checkpoints", "policy")
 
@@ -58,17 +62,31 @@ def read_run(path: Path) -> RunFolder:
         ConfigError: its configuration is missing or damaged.
     """
     try:
-        _require_run(path)
+        require_run(path)
     except OSError as error:
         raise JournalError(f"{path}: cannot be read ({error.strerror}): give a readable run folder") from error
-    config = load_config(path / CONFIG)
     with Journal.open(path / JOURNAL, read_only=True) as journal:
-        header, records = journal.header, journal.records()
+        records = journal.records()
+        header = newest_start(journal.header, records)
+    config = newest_config(recorded_config(path), records)
     try:
         timeline = Timeline.read(records, config.machine.capacity())
     except (KeyError, TypeError, ValueError) as error:
         raise JournalError(f"{path / JOURNAL}: damaged, a record cannot be read ({error!r}): restore it") from error
     return RunFolder(path, config, header, records, timeline)
+
+
+def recorded_config(path: Path) -> Config:
+    """The configuration in a run folder."""
+    return load_config(path / CONFIG)
+
+
+def has_ended(records: Iterable[Record]) -> bool:
+    """Whether a campaign has ended, and nothing was asked of it since."""
+    ended = False
+    for record in records:
+        ended = record.kind == "ended" or (ended and record.kind not in ENDINGS)
+    return ended
 
 
 def require_journal(run: Path) -> None:
@@ -77,7 +95,8 @@ def require_journal(run: Path) -> None:
         raise JournalError(f"{run}: nothing to resume, there is no {JOURNAL}; to start a campaign, omit --resume")
 
 
-def _require_run(path: Path) -> None:
+def require_run(path: Path) -> None:
+    """Raise JournalError, or ConfigError, if a folder is no run folder."""
     if not path.exists():
         raise JournalError(f"{path}: no such folder: give a run folder of rlctl steer --run")
     if not path.is_dir():

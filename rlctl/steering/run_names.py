@@ -10,7 +10,8 @@ from typing import Any
 from rlctl.config.schema import Config
 from rlctl.core.errors import JournalError, RlctlError
 from rlctl.executors.event_log import Journal, JournalInUseError
-from rlctl.steering.run_folder import JOURNAL, controller, require_journal
+from rlctl.steering.config_history import KIND, newest_start
+from rlctl.steering.run_folder import ENDINGS, JOURNAL, controller, has_ended, require_journal
 from rlctl.system.files import storage_errors
 
 RUNS = Path("runs")
@@ -40,7 +41,7 @@ def unfinished_run(config: Config) -> Path:
     for _, run in sorted(_runs(config), reverse=True):
         try:
             with Journal.open(run / JOURNAL, read_only=True) as journal:
-                ended = bool(journal.records(kinds=("ended",)))
+                ended = has_ended(journal.records(kinds=ENDINGS))
         except RlctlError:  # damaged, or another host's: it can be named
             continue
         if controller(run).alive:
@@ -52,7 +53,7 @@ def unfinished_run(config: Config) -> Path:
 
 
 def recorded_start(run: Path) -> Mapping[str, Any]:
-    """What a run was started with, that is, the header of its journal.
+    """What a run was started with, that is, the header of its journal, with its last policy.
 
     Raises:
         JournalError: there is none.
@@ -60,7 +61,7 @@ def recorded_start(run: Path) -> Mapping[str, Any]:
     require_journal(run)
     try:
         with Journal.open(run / JOURNAL, read_only=True) as journal:
-            return journal.header
+            return newest_start(journal.header, journal.records(kinds=(KIND,)))
     except JournalInUseError:  # opening it to write raises this again, with its user
         return {}
 

@@ -14,9 +14,12 @@ from rlctl.core.policy import Policy
 from rlctl.monitoring.progress import Progress
 from rlctl.plugins import preflight
 from rlctl.plugins.registry import load_policy
-from rlctl.steering import control
+from rlctl.steering import by_hand, control
+from rlctl.steering.by_hand import Asked
+from rlctl.steering.control_loop import TIMEOUT
 from rlctl.steering.dry_run import DryRun, dry_run
 from rlctl.steering.policy_choice import choose
+from rlctl.steering.run_folder import JOURNAL
 from rlctl.steering.run_names import new_run, recorded_start, unfinished_run
 from rlctl.steering.summary import Summary
 from rlctl.system.files import require_folder, storage_errors
@@ -31,7 +34,7 @@ def show(
         factory = preflight.check_campaign(config, real=True)
         config, policy, why = _chosen(config, factory, policy, {})
         decider, _ = _checked(config, factory, policy, resume=False)
-        with watching(config.steer.decision_timeout_s, control.TIMEOUT):
+        with watching(config.steer.decision_timeout_s, TIMEOUT):
             planned = dry_run(config, factory, decider, instance or 0)
         if why and chosen is not None:
             chosen(why["policy_reason"])
@@ -62,11 +65,33 @@ def _checked(config: Config, factory: CampaignFactory, policy: str | Policy, res
     decider, source = (load_policy(config, policy), policy) if isinstance(policy, str) else (policy, None)
     if source is not None and source not in config.policies and Path(source).exists():
         source = str(Path(source).absolute())
-    with watching(config.steer.decision_timeout_s, control.TIMEOUT):
+    with watching(config.steer.decision_timeout_s, TIMEOUT):
         preflight.check_policy(config, factory, decider)
         if factory.runs_programs and not resume:
             preflight.check_programs(config, factory)
     return decider, source
+
+
+def ask(
+    config: Config,
+    policy: str | None,
+    run: Path,
+    count: int = 1,
+    *,
+    instance: int | None = None,
+    chosen: Callable[[str], None] | None = None,
+) -> Asked:
+    """Have the policy of a run choose evaluations that are made elsewhere; see ``rlctl.steering.by_hand.ask``."""
+    with config.source.located():
+        recorded = recorded_start(run) if (run / JOURNAL).exists() else {}
+        factory = preflight.check_campaign(config, real=True)
+        config, named, why = _chosen(config, factory, policy, recorded)
+        decider, source = _checked(config, factory, named, resume=True)  # programs may be elsewhere, too
+        number = int(recorded.get("instance", 0)) if instance is None else instance
+        if why and chosen is not None:
+            chosen(why["policy_reason"])
+        with storage_errors(run, "then ask again"):
+            return by_hand.ask(config, factory, decider, run, number, count, source, why)
 
 
 def start(

@@ -29,6 +29,7 @@ from rlctl.monitoring.timeline import AnsweredDecision, Timeline
 from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.evaluation_table import EvaluationTable, Found, read_table
 from rlctl.steering.run_folder import WORK, Controller, RunFolder, controller, now_s, read_run
+from rlctl.steering.stop_requests import requested
 from rlctl.system.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class CampaignStatus:
         lease_s: remaining lease of these programs.
         found: the best evaluations; None: the campaign has no table of evaluations, or is not installed.
         policy_reason: why this policy was chosen; empty: it was named.
+        request: ``stop`` or ``pause``, if the controller was asked for it; else empty.
     """
 
     run: str
@@ -101,6 +103,7 @@ class CampaignStatus:
     lease_s: float = 0.0
     found: Found | None = None
     policy_reason: str = ""
+    request: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The status for JSON."""
@@ -162,7 +165,8 @@ class CampaignStatus:
 
     def _steered(self) -> str:
         if self.controller.alive:
-            return f"being steered by process {self.controller.holder}"
+            doing = {"stop": "stopping, ", "pause": "paused, "}.get(self.request, "")
+            return f"{doing}being steered by process {self.controller.holder}"
         if self.controller.alive is None:
             return f"last steered by process {self.controller.holder} on another machine, which may still run"
         if self.braked:
@@ -306,7 +310,7 @@ def _status(run: RunFolder, steering: Controller, found: Found | None) -> Campai
         goal=goal,
         elapsed_s=elapsed_s,
         deadline_s=campaign.deadline_s if campaign is not None and math.isfinite(campaign.deadline_s) else None,
-        node_seconds=timeline.capacity.nodes * elapsed_s,
+        node_seconds=timeline.node_seconds(elapsed_s),
         left_s=left_s,
         running=running,
         queued=len(open_) - len(running),
@@ -323,6 +327,7 @@ def _status(run: RunFolder, steering: Controller, found: Found | None) -> Campai
         lease_s=lease_s,
         found=found,
         policy_reason=str(run.header.get("policy_reason", "")),
+        request=requested(run.path) if alive else "",
     )
 
 

@@ -32,7 +32,7 @@ executor: {{options: {{lease_s: {lease_s}}}}}
 STEER = ["steer", "config.yaml", "--policy", "remembering", "--run", "run", "--json"]
 SHORT = {"parts": 3, "ms": 4.0}
 LONG = {"parts": 12, "ms": 15.0, "failing": [5], "cancel_at": 4}
-MODULES = ("evidence_campaign", "rlctl.api", "rlctl.steering.control", "rlctl.cli.main")
+MODULES = ("evidence_campaign", "rlctl.api", "rlctl.steering.control", "rlctl.steering.control_loop", "rlctl.cli.main")
 TABLE: list[Row] = []
 
 

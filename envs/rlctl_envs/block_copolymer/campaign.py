@@ -135,6 +135,12 @@ class AnnealingCampaign(Campaign):
         }
         return Outcome(reached or self._now >= self.deadline_s, reached, self.memory.good, potential, extra)
 
+    def extend(self, other: Campaign, capacity: Capacity, time_s: float) -> None:
+        """Go on with other numbers of films and seconds, and other limits, on another machine."""
+        assert isinstance(other, AnnealingCampaign)
+        self.options, self.goal, self.deadline_s = other.options, other.goal, other.deadline_s
+        self._capacity, self._decision = capacity, None
+
     def named(self, action: Action) -> Mapping[str, Any]:
         """Temperature, steps, ranks, and whether the film is given up."""
         masked = self.masked

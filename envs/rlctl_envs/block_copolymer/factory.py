@@ -32,6 +32,10 @@ class BlockCopolymer(CampaignFactory):
     name = "block_copolymer"
     version = 2  # 2: the measured wavenumber has an error
     opponents = ("annealing_posterior", "feedback")
+    changeable = (
+        *(f"campaign.options.{key}" for key in ("films", "allocation_s", "retries", "program.walltime_s")),
+        "machine.nodes",
+    )
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
         self.options = check_options(AnnealingOptions, options, "campaign.options")

@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.core.campaign import Action, Campaign, Cancel, Command, Decision, Mask, Outcome, Start, Wait
-from rlctl.core.errors import ConfigError
 from rlctl.core.findings import Findings
 from rlctl.core.machine import Capacity, Machine
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.search.answers import Evaluate, Pause, Stop, understood
+from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.evaluation_rows import evaluation_row, findings, shown_choice
-from rlctl_envs.search.objective import Assessment, SearchObjective
+from rlctl_envs.search.known_results import learn_known
+from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions, usual_s
 from rlctl_envs.search.proposals import LAYOUT, Proposal, observe, offered
 from rlctl_envs.search.search_goal import SearchGoal
-from rlctl_envs.search.search_state import SearchState, Space
+from rlctl_envs.search.search_state import SearchState
+from rlctl_envs.search.trial_endings import end_trial
 from rlctl_envs.search.trials import Trial, TrialStatus
 
 Specify = Callable[[Trial], TaskSpec]
@@ -83,12 +85,10 @@ class SearchCampaign(Campaign):
 
     def begin(self, capacity: Capacity) -> None:
         """Learn the machine."""
-        until, options = self.options.until, self.options
-        budget = until.node_seconds if until.node_hours is None else 3600.0 * until.node_hours
-        allocation_s = math.inf if options.allocation_s is None else options.allocation_s
-        self.deadline_s = min(allocation_s, math.inf if budget is None else budget / capacity.nodes)
+        self._spent = 0.0, 0.0  # when the machine changed last, and node-seconds until then
+        self.deadline_s = self.options.end_s(capacity.nodes)
         state = SearchState(
-            options, self._space, self._objective, self._resources, capacity, self._walltimes, self._seed
+            self.options, self._space, self._objective, self._resources, capacity, self._walltimes, self._seed
         )
         self.state = state
         state.deadline_s = self.deadline_s
@@ -144,7 +144,9 @@ class SearchCampaign(Campaign):
 
     def decision(self) -> Decision | None:
         """What to do about a run, or what to start."""
-        if self._decision is None and not self.outcome().ended:
+        if self._decision is None:
+            if any(self._standing()):  # what is repeated may still run
+                return None
             state = self.state
             about = next((trial for uid, trial in self._subjects.items() if uid in state.running), None)
             if about is None:
@@ -201,17 +203,71 @@ class SearchCampaign(Campaign):
     def outcome(self) -> Outcome:
         """How it stands."""
         state, goal = self.state, self._goal
-        reached, reason = goal.reached(state), self._stopped_by or goal.over(state)
-        if not reason and not state.running and not self._startable():
-            reason = "every point was evaluated" if state.exhausted else "no evaluation can start any more"
-        ended, counts = reached or bool(reason), dict(state.statuses)
+        reached, reason = self._standing()
+        repeats = any(trial.again is not None for trial in state.running.values()) and state.now_s < state.deadline_s
+        ended, counts = (reached or bool(reason)) and not repeats, dict(state.statuses)
         if ended:  # the driver stops what runs
             counts[TrialStatus.STOPPED] += counts.pop(TrialStatus.RUNNING)
+        if not counts[TrialStatus.KNOWN]:
+            del counts[TrialStatus.KNOWN]
         extra = {f"evaluations_{status.value}": float(count) for status, count in counts.items()}
         extra |= {"masked_actions": float(self.masked), "repeated_points": float(self.repeated)}
         if len(self._objective.names) == 1 and (best := goal.best(state)) is not None:
             extra["best"] = best
         return Outcome(ended, reached, goal.successes(state), extra=extra, reason="" if reached else reason)
+
+    def _standing(self) -> tuple[bool, str]:
+        """Whether the goal is reached, and why the search ends otherwise; empty: it does not."""
+        state = self.state
+        reached, reason = self._goal.reached(state), self._stopped_by or self._goal.over(state)
+        if not reason and not state.running and not self._startable():
+            reason = "every point was evaluated" if state.exhausted else "no evaluation can start any more"
+        return reached, reason
+
+    # What users change.
+
+    def extend(self, other: Campaign, capacity: Capacity, time_s: float) -> None:
+        """Go on with the budget, the goal, the walltimes, the resources and the programs of another search."""
+        assert isinstance(other, SearchCampaign)
+        since_s, spent = self._spent
+        self._spent = time_s, spent + self.state.capacity.nodes * (time_s - since_s)
+        self.options, self._resources, self._walltimes = other.options, other._resources, other._walltimes
+        self._specify, self._consequence = other._specify, other._consequence
+        self._goal = self._goal.moved(other.options.until)
+        self.goal = self._goal.number
+        self.deadline_s = self.options.end_s(capacity.nodes, *self._spent)
+        self.state.extend(other.options, self._resources, self._walltimes, capacity, self.deadline_s)
+        self._decision, self._offered, self._changed, self._stopped_by = None, None, True, ""
+
+    def know(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Learn the rows of ``known_results.read_known``."""
+        learn_known(self.state, rows)
+        self._decision, self._offered, self._changed = None, None, True
+
+    def rerun(self, numbers: Sequence[int]) -> list[Command]:
+        """Start these again, at once, whatever the policy says."""
+        self._stopped_by, self.state.fruitless = "", 0
+        commands = list[Command]()
+        for old in [self.state.trials[number] for number in numbers]:
+            choices = self._resources[old.stage]
+            need = old.resources if old.resources in choices else choices[0]
+            commands.append(Start(self._specify(self.state.start(old.point, old.stage, need, again=old.number))))
+        return commands
+
+    def repeatable(self) -> dict[int, str]:
+        """Those that failed, were infeasible or were stopped, and whose points have no result since."""
+        return self.state.repeatable()
+
+    def elsewhere(self, numbers: Sequence[int]) -> None:
+        """These hold nothing of the machine."""
+        for trial in [self.state.trials[number] for number in numbers]:
+            trial.elsewhere = True
+            self.state.release(trial)
+        self._changed = True
+
+    def open_evaluations(self) -> dict[int, TaskId]:
+        """Those that are queued or run."""
+        return {trial.number: trial.uid for trial in self.state.running.values()}
 
     # What people see.
 
@@ -228,44 +284,15 @@ class SearchCampaign(Campaign):
         """Likewise."""
         return findings(self.state, self._results)
 
-    # What happens to trials.
-
     def _ended(self, trial: Trial, event: Event) -> None:
-        result = event.result
-        assert result is not None
-        trial.ended_s, trial.message = event.time_s, result.message
-        trial.started_s = max(result.started_s, trial.queued_s)
+        """A run has ended: say what came of it."""
         self.state.release(trial)
         self._changed = True
-        if event.state is TaskState.CANCELED:
-            trial.status = TrialStatus.STOPPED
-        elif result.failure is not None:
-            trial.kind = result.failure.value
-            self._no_result(trial, self._consequence(trial.stage, result.failure))
-        elif "then" in result.values:
-            trial.kind, trial.message = str(result.values["kind"]), str(result.values["message"])
-            self._no_result(trial, result.values["then"])
-        else:
-            self._assess(trial, result.values)
+        reached, stopped_by = end_trial(trial, event, self._objective, self._consequence)
+        if reached is not None:
+            self._goal.note(reached)
+        self._stopped_by = stopped_by or self._stopped_by
         self.state.ended(trial)
-
-    def _assess(self, trial: Trial, values: Mapping[str, Any]) -> None:
-        """Say what results are worth; those of a twin say it themselves, and which goals they reach."""
-        trial.results = values.get("outputs", {})
-        try:
-            if "losses" in values:
-                trial.assessment = Assessment(tuple(values["losses"]), tuple(values["margins"]))
-                self._goal.note(values["reached"])
-            else:
-                trial.assessment = self._objective.assess({**trial.values, **trial.results})
-            trial.status = TrialStatus.DONE
-        except ConfigError as error:
-            trial.status, trial.kind, trial.message = TrialStatus.FAILED, "read", str(error)
-
-    def _no_result(self, trial: Trial, then: str) -> None:
-        trial.status = TrialStatus.INFEASIBLE if then == "infeasible" else TrialStatus.FAILED
-        if then == "stop":
-            self._stopped_by = f"stopped by evaluation {trial.number} ({trial.kind}): {trial.message}"
 
     def _late_s(self, trial: Trial) -> float:
         """When a decision asks next whether to stop a run."""
@@ -318,21 +345,5 @@ class SearchCampaign(Campaign):
                 return None
             asked = other
         self._in_a_row = 0
-        return [Start(self._specify(self._trial(asked))) for _ in range(self.options.repeats)]
-
-    def _trial(self, asked: Evaluate) -> Trial:
-        number = len(self.state.trials)
-        trial = Trial(
-            number,
-            asked.point,
-            self.state.key(asked.point, asked.stage),
-            self._space.values(asked.point),
-            asked.stage,
-            asked.need,
-            TaskId(f"evaluation{number:05d}"),
-            self.state.nodes(asked.need),
-            self.state.now_s,
-            walltime_s=asked.walltime_s,
-        )
-        self.state.add(trial)
-        return trial
+        how = (asked.point, asked.stage, asked.need, asked.walltime_s)
+        return [Start(self._specify(state.start(*how))) for _ in range(self.options.repeats)]

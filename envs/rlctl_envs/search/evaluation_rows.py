@@ -21,7 +21,8 @@ def evaluation_row(state: SearchState, trial: Trial, ended: bool) -> dict[str, A
     if trial.status is TrialStatus.RUNNING and (ended or trial.started_s is None):
         status = "stopped" if ended else "queued"
     row |= trial.values
-    row |= {"ranks": need.ranks, "cores": need.cores_per_rank, "gpus": need.gpus_per_rank}
+    where = (need.ranks, need.cores_per_rank, need.gpus_per_rank) if not trial.known else (None, None, None)
+    row |= dict(zip(("ranks", "cores", "gpus"), where, strict=True))
     row["status"] = status
     row |= trial.results
     if (assessment := trial.assessment) is not None:
@@ -35,6 +36,7 @@ def evaluation_row(state: SearchState, trial: Trial, ended: bool) -> dict[str, A
         "node_seconds": round(trial.node_seconds, 4),
         "kind": trial.kind,
         "message": trial.message,
+        **({} if trial.again is None else {"again": trial.again}),
     }
 
 

@@ -21,10 +21,11 @@ from rlctl.programs.options import NAME
 from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
 from rlctl_envs.search.campaign import SearchCampaign
 from rlctl_envs.search.candidates import CandidateTable
+from rlctl_envs.search.evaluated_points import Space
+from rlctl_envs.search.known_results import read_known
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions, StageOptions, usual_s
 from rlctl_envs.search.parameters import SearchSpace
-from rlctl_envs.search.search_state import Space
 from rlctl_envs.search.synthetic_problem import SyntheticProblem
 from rlctl_envs.search.trials import Trial
 from rlctl_envs.search.twin import SearchTwin
@@ -32,6 +33,9 @@ from rlctl_envs.search.twin import SearchTwin
 _KEY = ("campaign", "options")
 _MOST_KEPT = 256
 """Synthetic problems that are kept, since drawing one takes tens of milliseconds."""
+
+_CHANGEABLE = ("walltime_s", "resources", "environment", "application", "keep", "output_mb")
+"""Options of programs that change no result."""
 
 _LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
 
@@ -60,6 +64,11 @@ class Search(CampaignFactory):
     runs_programs: ClassVar[bool] = True
     default_policy = "target_per_second"
     default_fallback = "random_search"
+    changeable = (
+        *(f"campaign.options.{key}" for key in ("until", "allocation_s", "start_late", "known")),
+        *(f"{program}.{key}" for program in ("program", "programs.*") for key in _CHANGEABLE),
+        *("machine.nodes", "machine.cores"),
+    )
 
     def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:
         self.options: SearchOptions = check_options(SearchOptions, options, ".".join(_KEY))
@@ -78,7 +87,7 @@ class Search(CampaignFactory):
                 self._check_start(start)
             except ConfigError as error:
                 raise ConfigError(error.problem, (*_KEY, "starts", str(i), *(error.key or ()))) from None
-        self.counts = self.options.counting_stage
+        self.counts, self._folder = self.options.counting_stage, programs.folder
         self._problems: dict[int, SyntheticProblem] = {}
 
     def check(self, capacity: Capacity, real: bool) -> None:
@@ -107,8 +116,23 @@ class Search(CampaignFactory):
             [stage.program.options.walltime_s for stage in self.stages],
             self._consequence,
             seed,
-            list(dict.fromkeys(name for stage in self.stages for name in stage.program.options.results)),
+            self.results,
         )
+
+    def known(self) -> Sequence[Mapping[str, Any]]:
+        """The rows of ``options.known``."""
+        if self.options.known is None:
+            return ()
+        try:
+            path = self._folder / self.options.known
+            return read_known(path, self.space, self.options, self.results, self.objective)
+        except ConfigError as error:
+            raise ConfigError(error.problem, (*_KEY, "known")) from None
+
+    @property
+    def results(self) -> list[str]:
+        """Names of what the programs' readers find."""
+        return list(dict.fromkeys(name for stage in self.stages for name in stage.program.options.results))
 
     def prepare(self, folder: Path, seed: int) -> None:
         """Write the descriptions of the programs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -64,6 +65,8 @@ class SearchOptions(SearchSection):
         objective: what is looked for.
         stages: ways to evaluate a point, from cheap to expensive; empty: one.
         counts: stage whose results count; null: the last one.
+        known: results from elsewhere that it begins with: a CSV file with columns named after parameters and results,
+            or the folder of an earlier run. They cost nothing, and count for no budget.
         until: when it ends.
         noisy: whether repeated evaluations of a point differ; otherwise none is run twice.
         repeats: evaluations of each point, with different values of ``{seed}``; their mean counts.
@@ -78,6 +81,7 @@ class SearchOptions(SearchSection):
     objective: ObjectiveOptions
     stages: list[StageOptions] = Field(default_factory=list)
     counts: str | None = None
+    known: str | None = None
     until: UntilOptions
     noisy: bool = False
     repeats: int = Field(default=1, ge=1, le=100)
@@ -93,6 +97,12 @@ class SearchOptions(SearchSection):
     def counting_stage(self) -> int:
         """Number of the stage whose results count."""
         return len(self.stage_names) - 1 if self.counts is None else self.stage_names.index(self.counts)
+
+    def end_s(self, nodes: int, since_s: float = 0.0, spent: float = 0.0) -> float:
+        """When the budget is used: with so many nodes from ``since_s`` on, until when ``spent`` node-seconds were."""
+        until, allocation_s = self.until, math.inf if self.allocation_s is None else self.allocation_s
+        budget = until.node_seconds if until.node_hours is None else 3600.0 * until.node_hours
+        return min(allocation_s, math.inf if budget is None else since_s + (budget - spent) / nodes)
 
     @property
     def usual_evaluations(self) -> int:

@@ -28,6 +28,12 @@ class SearchGoal:
         self.number = until.found or (1 if until.value is not None else None)
         self._of_twin: list[bool] = []
 
+    def moved(self, until: UntilOptions) -> SearchGoal:
+        """Another goal, with what is known of that of a twin."""
+        other = SearchGoal(until, self._objective)
+        other._of_twin = list(self._of_twin)
+        return other
+
     def forget(self) -> None:
         """Another search begins."""
         self._of_twin = []
@@ -63,7 +69,7 @@ class SearchGoal:
         Points that cannot be evaluated count as evaluations.
         """
         until = self._until
-        evaluations = len(state.results) + state.infeasible
+        evaluations = state.evaluated
         if state.now_s >= state.deadline_s:
             return "the budget is used"
         if until.evaluations is not None and evaluations >= until.evaluations:
@@ -78,11 +84,11 @@ class SearchGoal:
         return sum(assessment.feasible for _, assessment in state.results)
 
     def _since_improvement(self, state: SearchState) -> int:
-        """Results that count since the newest that no earlier one was as good as."""
+        """Results of this search that count since the newest that no earlier one was as good as."""
         best: list[tuple[float, ...]] = []
         since = 0
-        for _, assessment in state.results:
-            since += 1
+        for trial, assessment in state.results:
+            since += not trial.known
             losses = assessment.losses or (-math.inf,)
             as_good = any(all(a <= b for a, b in zip(one, losses, strict=True)) for one in best)
             if assessment.feasible and (not as_good or not assessment.losses):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import insort
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +15,11 @@ from rlctl.executors.pool import NodePool
 from rlctl.surrogates.search_model import Evaluated, SearchModel
 from rlctl_envs.search.advice import NEAR, WIDTHS, Advice
 from rlctl_envs.search.candidates import CandidateTable
-from rlctl_envs.search.objective import Assessment, SearchObjective, mean, pareto_front, scalarized
+from rlctl_envs.search.evaluated_points import EvaluatedPoints, Space
+from rlctl_envs.search.objective import SearchObjective, scalarized
 from rlctl_envs.search.options import SearchOptions
-from rlctl_envs.search.parameters import RANDOM, Floats, SearchSpace
+from rlctl_envs.search.parameters import RANDOM, Floats
 from rlctl_envs.search.trials import Trial, TrialStatus
-
-Space = SearchSpace | CandidateTable
 
 _LONGER = {TrialStatus.DONE: 1.0, TrialStatus.STOPPED: 2.0}
 """What models of cost believe, in multiples of the time that a run took: one that was stopped would have taken longer,
@@ -34,24 +32,15 @@ MOST_ROWS = 2000
 """Rows of a table that are candidates for the next evaluation."""
 
 
-class SearchState:
+class SearchState(EvaluatedPoints):
     """What rules and networks read.
 
     Attributes:
-        options: as the configuration has them.
-        space: points and their parameters.
-        objective: what results are worth.
         stages: names of the stages, from cheap to expensive; the number of a trial's stage is its place here.
-        counts: number of the stage whose results count.
         resources: for each stage, what an evaluation may occupy.
-        trials: all, in the order of their starts.
-        running: those that run or are queued, by the name of their task.
         now_s, deadline_s: seconds since the campaign began; the end of the allocation.
         subject: the running trial that a decision is about; None: it is about what to start.
         walltimes: for each stage, seconds after which a run is stopped; None: never.
-        statuses: number of trials by status.
-        infeasible: points that could not be evaluated at the stage that counts.
-        fruitless: trials that have ended since the last one with a result.
         starts: points that are to be evaluated before any other.
     """
 
@@ -65,68 +54,62 @@ class SearchState:
         walltimes: Sequence[float | None] = (),
         seed: int = 0,
     ) -> None:
-        self.options, self.space, self.objective = options, space, objective
+        super().__init__(options, space, objective, NodePool(capacity))
         self.resources = [list(choices) for choices in resources]
-        self.stages, self.counts = options.stage_names, options.counting_stage
-        self.capacity, self.pool = capacity, NodePool(capacity)
-        self.trials: list[Trial] = []
-        self.running: dict[TaskId, Trial] = {}
-        self.statuses = dict.fromkeys(TrialStatus, 0)
-        self.infeasible = self.fruitless = 0
+        self.stages, self.capacity = options.stage_names, capacity
         self.now_s, self.deadline_s = 0.0, math.inf
         self.subject: Trial | None = None
         self.starts = [space.point(values) for values in options.starts]
         self.seed = seed
         self.walltimes = [*walltimes] or [None] * len(self.stages)
-        self._keys: dict[tuple[int, ...], Trial] = {}
-        self._points: dict[tuple[int, ...], list[Trial]] = {}
-        self._results: list[tuple[Trial, Assessment]] | None = None
         self._model: SearchModel | None = None
         self._learned = 0
         self._losses: list[float] = []
         self._good: Floats | None = None
-        self._seconds: list[list[float]] = [[] for _ in self.stages]
 
-    def __repr__(self) -> str:
-        return f"<{len(self.trials)} trials, {len(self.running)} running, at {self.now_s:g} s>"
+    def extend(
+        self,
+        options: SearchOptions,
+        resources: Sequence[Sequence[Resources]],
+        walltimes: Sequence[float | None],
+        capacity: Capacity,
+        deadline_s: float,
+    ) -> None:
+        """Go on with other options, choices of resources, limits, and another machine."""
+        self.options, self.walltimes, self.deadline_s = options, [*walltimes], deadline_s
+        if capacity != self.capacity:
+            self.capacity, self.pool = capacity, NodePool(capacity)
+            for trial in self.running.values():
+                if trial.allocation is not None:
+                    trial.allocation = self.pool.take(trial.resources)
+        self.resources = [list(choices) for choices in resources]
+        self._model, self._learned, self.subject = None, 0, None
 
-    # What has been found.
-
-    @property
-    def results(self) -> list[tuple[Trial, Assessment]]:
-        """Results that count: the first trial of each point, and the mean of all of the point's trials."""
-        if self._results is None:
-            self._results = [
-                (trials[0], mean([trial.assessment for trial in trials if trial.assessment is not None]))
-                for trials in self._points.values()
-            ]
-        return self._results
-
-    @property
-    def best(self) -> Trial | None:
-        """The trial with the least loss that fulfils all constraints; None: there is none, or not one objective."""
-        feasible = [(assessment.losses, trial) for trial, assessment in self.results if assessment.feasible]
-        if len(self.objective.names) != 1 or not feasible:
-            return None
-        return min(feasible, key=lambda pair: pair[0])[1]
-
-    @property
-    def front(self) -> list[Trial]:
-        """Trials that no other one dominates, where there are several objectives."""
-        feasible = [(trial, assessment.losses) for trial, assessment in self.results if assessment.feasible]
-        if not feasible:
-            return []
-        on_front = pareto_front(np.array([losses for _, losses in feasible]))
-        return [trial for (trial, _), on in zip(feasible, on_front, strict=True) if on]
-
-    def tried(self, point: Floats, stage: int) -> Trial | None:
-        """The trial of a point at a stage, running or ended with a result; None: there is none."""
-        return self._keys.get(self.key(point, stage))
-
-    def median_s(self, stage: int) -> float | None:
-        """Median duration of the trials of a stage that have ended by themselves; None: there is none."""
-        seconds = self._seconds[stage]
-        return 0.5 * (seconds[len(seconds) // 2] + seconds[(len(seconds) - 1) // 2]) if seconds else None
+    def start(
+        self,
+        point: Floats,
+        stage: int,
+        need: Resources,
+        walltime_s: float | None = None,
+        again: int | None = None,
+    ) -> Trial:
+        """Submit a trial of a point now; ``again``: the trial that it repeats."""
+        number = len(self.trials)
+        trial = Trial(
+            number,
+            point,
+            self.key(point, stage),
+            self.space.values(point),
+            stage,
+            need,
+            TaskId(f"evaluation{number:05d}"),
+            self.nodes(need),
+            self.now_s,
+            walltime_s=walltime_s,
+            again=again,
+        )
+        self.add(trial)
+        return trial
 
     # What can be done.
 
@@ -139,8 +122,9 @@ class SearchState:
 
     @property
     def started(self) -> int:
-        """Points that were started, repeats of an evaluation not counted."""
-        return len(self.trials) // self.options.repeats
+        """Points that were started; neither repeats of an evaluation count nor those that were known."""
+        new = sum(not trial.known and trial.again is None for trial in self.trials)
+        return new // self.options.repeats
 
     def fitting(self, stage: int) -> list[Resources]:
         """Resources of a stage for which there is room now; none, if it would not end before the allocation does."""
@@ -276,45 +260,6 @@ class SearchState:
         failed = [trial for trial in self.trials if trial.ended_s is not None and trial.assessment is None]
         return self._trial_features([*self.running.values(), *failed[-MOST_FAILED:]])
 
-    # What happens.
-
-    def add(self, trial: Trial) -> None:
-        """A trial was submitted."""
-        trial.allocation = self.pool.take(trial.resources)
-        self.trials.append(trial)
-        self.statuses[TrialStatus.RUNNING] += 1
-        self.running[trial.uid] = trial
-        self._keys[trial.key] = trial
-
-    def release(self, trial: Trial) -> None:
-        """Its place is free; the first one that waits takes it if it fits."""
-        if trial.allocation is not None:
-            self.pool.release(trial.allocation)
-            trial.allocation = None
-        for other in self.running.values():
-            if other is not trial and other.allocation is None:
-                other.allocation = self.pool.take(other.resources)
-
-    def ended(self, trial: Trial) -> None:
-        """A trial has ended; a point that gave no result may be tried again."""
-        self.running.pop(trial.uid, None)
-        self.statuses[TrialStatus.RUNNING] -= 1
-        self.statuses[trial.status] += 1
-        if trial.status in (TrialStatus.DONE, TrialStatus.INFEASIBLE):
-            insort(self._seconds[trial.stage], trial.seconds)
-        if trial.stage == self.counts and trial.status is TrialStatus.INFEASIBLE:
-            self.infeasible += 1
-        self.fruitless = 0 if trial.assessment is not None else self.fruitless + 1
-        if trial.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
-            self._keys.pop(trial.key, None)
-        elif trial.stage == self.counts and trial.assessment is not None:
-            self._points.setdefault(trial.key, []).append(trial)
-            self._results = None
-
-    def key(self, point: Floats, stage: int) -> tuple[int, ...]:
-        """The same for all points with equal values of the parameters, different from those of other stages."""
-        return (stage, *self.space.identities(point[None])[0])
-
     def _evaluated(self, ended: Sequence[Trial], weights: Sequence[float] | None) -> Evaluated:
         count, k = len(ended), len(self.objective.names)
         losses, margins = np.full((count, k), np.nan), np.full((count, self.objective.conditions), np.nan)
@@ -333,7 +278,7 @@ class SearchState:
             margins=margins,
             succeeded=np.array([trial.assessment is not None for trial in ended], np.bool_),
             cost_x=np.hstack([x, sizes[:, None]]) if self._several else x,
-            cost=np.array([trial.node_seconds * _LONGER.get(trial.status, math.nan) for trial in ended]),
+            cost=np.array([(trial.node_seconds or math.nan) * _LONGER.get(trial.status, math.nan) for trial in ended]),
         )
 
     def _trial_features(self, trials: Sequence[Trial]) -> Floats:

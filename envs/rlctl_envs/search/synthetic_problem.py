@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions
 from rlctl_envs.search.parameters import Floats
-from rlctl_envs.search.search_state import Space
 
 SAMPLED = 2048
 """Points by which a problem is scaled and its target is chosen."""

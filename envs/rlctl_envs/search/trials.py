@@ -21,6 +21,7 @@ class TrialStatus(StrEnum):
     INFEASIBLE = "infeasible"  # the program says that the point cannot be evaluated
     FAILED = "failed"
     STOPPED = "stopped"  # by the policy
+    KNOWN = "known"  # done elsewhere, before
 
 
 @dataclass(slots=True)
@@ -46,6 +47,9 @@ class Trial:
         progress: what it has reported while it runs: (seconds since the campaign began, value).
         kind: of its failure, as the program's options name it.
         message: one line on its failure.
+        known: whether it was made elsewhere, before: it counts for models and goals, not for budgets.
+        elsewhere: whether it is made elsewhere, and holds nothing of the machine.
+        again: number of the trial that this one repeats, since it gave no result; None: it repeats none.
     """
 
     number: int
@@ -67,6 +71,9 @@ class Trial:
     progress: list[tuple[float, float]] = field(default_factory=list)
     kind: str = ""
     message: str = ""
+    known: bool = False
+    elsewhere: bool = False
+    again: int | None = None
 
     @property
     def seconds(self) -> float:

@@ -10,8 +10,8 @@ import numpy as np
 
 from rlctl.core.simulation import Launch, Simulated
 from rlctl.core.task import Failure, Resources
+from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.parameters import Floats
-from rlctl_envs.search.search_state import Space
 from rlctl_envs.search.synthetic_problem import SyntheticProblem
 
 MOST_REPORTS = 20

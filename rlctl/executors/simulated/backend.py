@@ -300,7 +300,7 @@ class SimulatedExecutor(Executor):
         self.simulated = SimulatedBackend(capacity, model, outages)
         super().__init__([PoolPlan(self.simulated, backfill=backfill)], journal, eager=eager, scoring=scoring)
 
-    def wait(self, timeout_s: float | None = None, *, idle: bool = False) -> list[Event]:
+    def wait(self, timeout_s: float | None = None, *, idle: bool = False, starts: bool = True) -> list[Event]:
         """Start what fits and move the clock to the next events, or by the timeout if none comes before.
 
         Raises:
@@ -309,4 +309,4 @@ class SimulatedExecutor(Executor):
         if self.simulated.uncomputed:
             with self._lock:
                 self.simulated.compute()
-        return super().wait(timeout_s, idle=idle)
+        return super().wait(timeout_s, idle=idle, starts=starts)

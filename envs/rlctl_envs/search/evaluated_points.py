@@ -1,0 +1,155 @@
+"""The points that a search has evaluated: its trials, which of them count, and what they have found."""
+
+from __future__ import annotations
+
+from bisect import insort
+
+import numpy as np
+
+from rlctl.core.task import TaskId
+from rlctl.executors.pool import NodePool
+from rlctl_envs.search.candidates import CandidateTable
+from rlctl_envs.search.objective import Assessment, SearchObjective, mean, pareto_front
+from rlctl_envs.search.options import SearchOptions
+from rlctl_envs.search.parameters import Floats, SearchSpace
+from rlctl_envs.search.trials import Trial, TrialStatus
+
+_WITHOUT_RESULT = (TrialStatus.FAILED, TrialStatus.INFEASIBLE, TrialStatus.STOPPED)
+
+Space = SearchSpace | CandidateTable
+
+
+class EvaluatedPoints:
+    """Trials and results.
+
+    Attributes:
+        options: as the configuration has them.
+        space: points and their parameters.
+        objective: what results are worth.
+        counts: number of the stage whose results count.
+        pool: the machine, as far as these trials hold it.
+        trials: all, in the order of their starts.
+        running: those that run or are queued, by the name of their task.
+        statuses: number of trials by status.
+        infeasible: points that could not be evaluated at the stage that counts; those that were known do not count.
+        fruitless: trials that have ended since the last one with a result.
+    """
+
+    def __init__(self, options: SearchOptions, space: Space, objective: SearchObjective, pool: NodePool) -> None:
+        self.options, self.space, self.objective = options, space, objective
+        self.counts, self.pool = options.counting_stage, pool
+        self.trials: list[Trial] = []
+        self.running: dict[TaskId, Trial] = {}
+        self.statuses = dict.fromkeys(TrialStatus, 0)
+        self.infeasible = self.fruitless = 0
+        self._keys: dict[tuple[int, ...], Trial] = {}
+        self._points: dict[tuple[int, ...], list[Trial]] = {}
+        self._results: list[tuple[Trial, Assessment]] | None = None
+        self._seconds: list[list[float]] = [[] for _ in options.stage_names]
+
+    def __repr__(self) -> str:
+        return f"<{len(self.trials)} trials, {len(self.running)} running>"
+
+    @property
+    def results(self) -> list[tuple[Trial, Assessment]]:
+        """Results that count: the first trial of each point, and the mean of all of the point's trials."""
+        if self._results is None:
+            self._results = [
+                (trials[0], mean([trial.assessment for trial in trials if trial.assessment is not None]))
+                for trials in self._points.values()
+            ]
+        return self._results
+
+    @property
+    def evaluated(self) -> int:
+        """Evaluations that a budget counts: points with a result of this search, and those that gave none."""
+        return sum(not all(trial.known for trial in trials) for trials in self._points.values()) + self.infeasible
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the least loss that fulfils all constraints; None: there is none, or not one objective."""
+        feasible = [(assessment.losses, trial) for trial, assessment in self.results if assessment.feasible]
+        if len(self.objective.names) != 1 or not feasible:
+            return None
+        return min(feasible, key=lambda pair: pair[0])[1]
+
+    @property
+    def front(self) -> list[Trial]:
+        """Trials that no other one dominates, where there are several objectives."""
+        feasible = [(trial, assessment.losses) for trial, assessment in self.results if assessment.feasible]
+        if not feasible:
+            return []
+        on_front = pareto_front(np.array([losses for _, losses in feasible]))
+        return [trial for (trial, _), on in zip(feasible, on_front, strict=True) if on]
+
+    def tried(self, point: Floats, stage: int) -> Trial | None:
+        """The trial of a point at a stage, running or ended with a result; None: there is none."""
+        return self._keys.get(self.key(point, stage))
+
+    def median_s(self, stage: int) -> float | None:
+        """Median duration of the trials of a stage that have ended by themselves; None: there is none."""
+        seconds = self._seconds[stage]
+        return 0.5 * (seconds[len(seconds) // 2] + seconds[(len(seconds) - 1) // 2]) if seconds else None
+
+    def repeatable(self) -> dict[int, str]:
+        """Trials that failed, were infeasible or were stopped, and whose points have no result since; with status."""
+        again = {trial.again for trial in self.trials}
+        return {
+            trial.number: trial.status.value
+            for trial in self.trials
+            if trial.status in _WITHOUT_RESULT
+            and not trial.known
+            and trial.number not in again
+            and self._keys.get(trial.key) in (None, trial)
+        }
+
+    # What happens.
+
+    def add(self, trial: Trial) -> None:
+        """A trial was submitted."""
+        trial.allocation = self.pool.take(trial.resources)
+        self.trials.append(trial)
+        self.statuses[TrialStatus.RUNNING] += 1
+        self.running[trial.uid] = trial
+        self._keys[trial.key] = trial
+
+    def release(self, trial: Trial) -> None:
+        """Its place is free; the first one that waits takes it if it fits."""
+        if trial.allocation is not None:
+            self.pool.release(trial.allocation)
+            trial.allocation = None
+        for other in self.running.values():
+            if other is not trial and other.allocation is None and not other.elsewhere:
+                other.allocation = self.pool.take(other.resources)
+
+    def ended(self, trial: Trial) -> None:
+        """A trial has ended; a point that gave no result may be tried again."""
+        self.running.pop(trial.uid, None)
+        self.statuses[TrialStatus.RUNNING] -= 1
+        self.statuses[trial.status] += 1
+        if trial.status in (TrialStatus.DONE, TrialStatus.INFEASIBLE) and trial.seconds > 0.0:
+            insort(self._seconds[trial.stage], trial.seconds)
+        if trial.stage == self.counts and trial.status is TrialStatus.INFEASIBLE:
+            self.infeasible += 1
+        if trial.again is not None and trial.stage == self.counts:  # one evaluation, however often it was made
+            self.infeasible -= self.trials[trial.again].status is TrialStatus.INFEASIBLE
+        self.fruitless = 0 if trial.assessment is not None else self.fruitless + 1
+        self._book(trial)
+
+    def know(self, trial: Trial) -> None:
+        """A trial was made elsewhere, before."""
+        self.trials.append(trial)
+        self.statuses[trial.status] += 1
+        self._keys[trial.key] = trial
+        self._book(trial)
+
+    def _book(self, trial: Trial) -> None:
+        if trial.status in (TrialStatus.FAILED, TrialStatus.STOPPED):
+            self._keys.pop(trial.key, None)
+        elif trial.stage == self.counts and trial.assessment is not None:
+            self._points.setdefault(trial.key, []).append(trial)
+            self._results = None
+
+    def key(self, point: Floats, stage: int) -> tuple[int, ...]:
+        """The same for all points with equal values of the parameters, different from those of other stages."""
+        return (stage, *self.space.identities(point[None])[0])
