@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.surrogates.smooth_field import SmoothField
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions
 from rlctl_envs.search.parameters import Floats
@@ -17,41 +18,7 @@ from rlctl_envs.search.search_state import Space
 SAMPLED = 2048
 """Points by which a problem is scaled and its target is chosen."""
 
-_FREQUENCIES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class SmoothField:
-    """A function drawn from a Gaussian process, by random Fourier features (Rahimi and Recht 2007).
-
-    Attributes:
-        frequencies: [features, m].
-        phases, amplitudes: [m].
-    """
-
-    frequencies: Floats
-    phases: Floats
-    amplitudes: Floats
-
-    @classmethod
-    def draw(cls, groups: NDArray[np.int64], rng: np.random.Generator, roughness: float) -> SmoothField:
-        """Draw one.
-
-        Args:
-            groups: number of the parameter behind each feature.
-            roughness: how often it changes over the space, about.
-        """
-        count = int(groups.max(initial=-1)) + 1
-        rates = roughness * np.exp(0.6 * rng.standard_normal(count)) / math.sqrt(max(1, count))
-        # Student's t with 5 degrees of freedom is the spectrum of the Matern function of order 5/2.
-        heavy = np.sqrt(5.0 / rng.chisquare(5.0, _FREQUENCIES))
-        frequencies = rng.standard_normal((len(groups), _FREQUENCIES)) * rates[groups][:, None] * heavy
-        phases = rng.uniform(0.0, 2.0 * math.pi, _FREQUENCIES)
-        return cls(frequencies, phases, rng.standard_normal(_FREQUENCIES) * math.sqrt(2.0 / _FREQUENCIES))
-
-    def __call__(self, x: Floats) -> Floats:
-        """Values at features [n, features]."""
-        return np.asarray(np.cos(x @ self.frequencies + self.phases) @ self.amplitudes)
+_WAVES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +42,9 @@ class Landscape:
     @classmethod
     def draw(cls, groups: NDArray[np.int64], sample: Floats, rng: np.random.Generator) -> Landscape:
         """Draw one, standardized over a sample of features."""
-        field = SmoothField.draw(groups, rng, float(rng.uniform(2.0, 7.0)))
+        roughness, count = float(rng.uniform(2.0, 7.0)), int(groups.max(initial=-1)) + 1
+        rates = roughness * np.exp(0.6 * rng.standard_normal(count)) / math.sqrt(max(1, count))
+        field = SmoothField.draw(rates[groups], rng, _WAVES)
         raw = cls(field, sample[int(rng.integers(len(sample)))], float(rng.uniform(0.0, 3.0)), 0.0, 1.0, 0.0)
         values = raw(sample)
         skewness = float(rng.uniform(0.0, 1.0))
