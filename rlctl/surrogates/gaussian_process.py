@@ -59,6 +59,11 @@ class GaussianProcess:
         return len(self._y)
 
     @property
+    def outputs(self) -> Floats:
+        """Those of the points, [n]."""
+        return self._y
+
+    @property
     def noise(self) -> float:
         """Standard deviation of the noise."""
         return math.exp(0.5 * float(self.parameters[-1]))
@@ -135,8 +140,8 @@ class GaussianProcess:
     def draw(self, rng: np.random.Generator, waves: int = 256) -> Function:
         """A function drawn from the posterior, which can be asked anywhere, any number of times.
 
-        By Matheron's rule (Wilson et al. 2020, arXiv:2002.09309, equation 9): a function of the prior, corrected by what
-        it misses at the points.
+        By Matheron's rule (Wilson et al. 2020, arXiv:2002.09309, equation 9): a function of the prior, corrected by
+        what it misses at the points.
         """
         prior = SmoothField.draw(np.exp(-self.parameters[: self._scales])[self._groups], rng, waves)
         height = math.exp(0.5 * self.parameters[-2])

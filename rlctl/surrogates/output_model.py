@@ -77,6 +77,11 @@ class OutputModel:
         return self._process.left_out()
 
     @property
+    def points(self) -> Floats:
+        """The outputs that the model rests on, in warped units, [n]."""
+        return self._process.outputs
+
+    @property
     def parameters(self) -> Floats:
         """Hyperparameters; see ``GaussianProcess.parameters``."""
         return self._process.parameters
