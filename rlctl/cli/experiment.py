@@ -89,10 +89,10 @@ def train(
             raise typer.Exit
     else:
         from rlctl import api
-        from rlctl.config.load import load_config
+        from rlctl.cli.near_twin import near_config
 
         try:
-            loaded = load_config(config, sets or ())
+            loaded = near_config(config, sets, as_json)
             if ranks is not None and ranks > 1:
                 from rlctl.cli.train_on_ranks import start_ranks
 
@@ -139,10 +139,10 @@ def tune(
 ) -> None:
     """Tune the parameters of a rule on the campaign's twin."""
     from rlctl import api
-    from rlctl.config.load import load_config
+    from rlctl.cli.near_twin import near_config
 
     tuned = api.tune(
-        load_config(config, sets or ()),
+        near_config(config, sets, as_json),
         rule,
         out,
         generations=generations,

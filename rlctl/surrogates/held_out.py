@@ -24,7 +24,8 @@ class Quality:
     Attributes:
         rows: that were predicted.
         error: median of the absolute error; of durations, of their natural logarithm.
-        share: the same, divided by that of the median of all values: 1: inputs tell nothing, 0: they tell all.
+        share: mean of the absolute error, divided by that of predicting the median of the level everywhere: 1: inputs
+            tell nothing, 0: they tell all.
         covered: share of rows within their 90 % interval.
     """
 
@@ -83,7 +84,7 @@ class Agreement:
 
 
 def _rest(one: Quality) -> str:
-    return f"{one.share:.2f} of that of the median; {100 * one.covered:.0f} % within the 90 % interval"
+    return f"mean error {one.share:.2f} of that of the median alone, {100 * one.covered:.0f} % within the 90 % interval"
 
 
 @dataclass
@@ -157,7 +158,8 @@ def _quality_of(truth: Floats, quantiles: Floats, level: NDArray[np.int64]) -> Q
     plain = truth.copy()
     for one in np.unique(level):
         plain[level == one] -= np.median(truth[level == one])
-    error, usual = float(np.median(np.abs(truth - middle))), float(np.median(np.abs(plain)))
+    misses, usual = np.abs(truth - middle), float(np.mean(np.abs(plain)))
     slack = 1e-9 * (1.0 + np.abs(truth))  # of values that are all equal
     covered = float(np.mean((truth >= low - slack) & (truth <= high + slack)))
-    return Quality(len(truth), error, error / usual if usual > 0.0 else 0.0, covered)
+    share = float(np.mean(misses)) / usual if usual > 0.0 else 0.0
+    return Quality(len(truth), float(np.median(misses)), share, covered)
