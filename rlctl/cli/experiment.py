@@ -28,7 +28,7 @@ from rlctl.system.files import require_file, write_atomically
 if TYPE_CHECKING:
     from rlctl.steering.summary import Summary
 
-_ALLOCATION_ENDS = 75
+ALLOCATION_ENDS = 75
 """Exit code if the batch job ends before the campaign: submit it again with ``--resume``."""
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration of the experiment, a YAML file.")]
@@ -268,7 +268,7 @@ def steer(
     except StoppedError as error:
         stopped(resume, error.exit_code, str(error), more())
     except AllocationEnds:
-        stopped(resume, _ALLOCATION_ENDS, more=more())
+        stopped(resume, ALLOCATION_ENDS, more=more())
     except KeyboardInterrupt:
         started = bool(begun) and (begun[0] / "journal.db").exists()
         stopped(resume or not started, more=more() if started else ())

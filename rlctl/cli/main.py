@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 for _command, _example in (
     (experiment.init, "scan"),
+    (twin.calibrate, "scan.yaml --out runs/scaling"),
     (twin.twin, "runs/scan-1 earlier.csv --out twin"),
     (experiment.train, "configs/annealing.yaml --out runs/first --set train.decisions=100000"),
     (experiment.tune, "feedback configs/annealing.yaml --out feedback.yaml"),

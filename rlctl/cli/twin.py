@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rlctl.cli.experiment import Sets
-from rlctl.cli.options import Json, Level, LogLevel, say
+from rlctl.cli.experiment import ALLOCATION_ENDS, ConfigFile, Resume, Sets
+from rlctl.cli.options import Json, Level, LogLevel, say, stopped
+from rlctl.monitoring.progress import progress
 
 
 def twin(
@@ -37,3 +38,33 @@ def twin(
         raise ConfigError("--set changes a configuration: add --config CONFIG")
     fitted = fit_twin(sources, out, None if config is None else load_config(config, sets or ()), seed)
     say(as_json, fitted.to_json(), fitted.to_text())
+
+
+def calibrate(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make, a new one unless with --resume.")],
+    points: Annotated[int, typer.Option(min=1, max=1000, help="Points, each run on every choice of resources.")] = 4,
+    resume: Resume = False,
+    sets: Sets = None,
+    as_json: Json = False,
+    log_level: Level = LogLevel.WARNING,
+) -> None:
+    """Measure start-up and scaling of a program over the resources that its configuration allows, on its executor."""
+    from rlctl.config.load import load_config
+    from rlctl.core.errors import AllocationEnds, StoppedError
+    from rlctl.steering.calibration import calibrate as measure
+
+    loaded, begun = load_config(config, sets or ()), list[Path]()
+    try:
+        found = measure(loaded, out, points, resume=resume, progress=progress(as_json), begun=begun.append)
+    except StoppedError as error:
+        stopped(resume, error.exit_code, str(error))
+    except AllocationEnds:
+        stopped(resume, ALLOCATION_ENDS)
+    except KeyboardInterrupt:
+        stopped(resume or not begun)
+    if as_json:
+        say(True, found.to_json(), "")
+    else:
+        say(False, None, found.table())
+        say(False, None, found.to_text())

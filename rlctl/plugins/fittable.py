@@ -1,9 +1,10 @@
-"""Kinds of campaign whose twin can be fitted to recorded evaluations."""
+"""Kinds of campaign whose twin can be fitted to recorded evaluations, and whose programs can be calibrated."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from rlctl.surrogates.fitted_table import FittedTable
 from rlctl.surrogates.table_inputs import TableInputs
@@ -39,4 +40,11 @@ class Fittable(Protocol):
 
         Raises:
             ConfigError: they cannot stand in for its programs.
+        """
+
+    def scaling_options(self, points: int) -> Mapping[str, Any]:
+        """Options of the campaign that make it measure how its program scales, by the rule ``scaling_design``.
+
+        Args:
+            points: that are evaluated on every choice of resources.
         """

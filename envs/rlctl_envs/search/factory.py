@@ -165,6 +165,13 @@ class Search(CampaignFactory):
         """Refuse models of another search."""
         check_columns(self.twin_columns(), table)
 
+    def scaling_options(self, points: int) -> dict[str, Any]:
+        """Options with which points are evaluated on every choice of resources.
+
+        The search ends with the first result of one more point, since it counts points, not evaluations.
+        """
+        return {"until": {"evaluations": points + 1}, "noisy": True, "repeats": 1, "starts": [], "allocation_s": None}
+
     def problem(self, seed: int) -> Problem:
         """What evaluations of instance ``seed`` give on the twin."""
         if seed not in self._problems:
