@@ -16,7 +16,8 @@ from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.recorded_rows import Source, is_run, table_rows
 from rlctl.steering.run_folder import CONFIG
 from rlctl.surrogates.fitted_folder import DESCRIPTION, write_fitted
-from rlctl.surrogates.fitted_table import MOST_ROWS, FittedTable
+from rlctl.surrogates.fitted_output import MOST_ROWS
+from rlctl.surrogates.fitted_table import FittedTable
 from rlctl.surrogates.held_out import Agreement, held_out
 from rlctl.system.files import require_folder, storage_errors
 
@@ -75,8 +76,8 @@ def fit_twin(paths: Sequence[Path], out: Path, config: Config | None = None, see
         columns, sources = factory.twin_columns(), [Source.read(path) for path in paths]
         rows = table_rows(columns, sources)
     inputs = columns.inputs
-    quality = held_out(inputs, rows, seed)
     table = FittedTable.fit(inputs, rows, seed)
+    quality = held_out(inputs, rows, seed)
     failed = int(rows.failed.sum())
     about = {
         "campaign": config.campaign.name,

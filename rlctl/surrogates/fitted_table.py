@@ -87,8 +87,11 @@ class FittedTable:
     outcomes: Mapping[str, FittedOutput]
 
     @classmethod
-    def fit(cls, inputs: TableInputs, rows: TableRows, seed: int = 0) -> FittedTable:
+    def fit(cls, inputs: TableInputs, rows: TableRows, seed: int = 0, fewest: int = FEWEST_ROWS) -> FittedTable:
         """Fit to rows; of more than ``MOST_ROWS``, to some that are drawn with ``seed``.
+
+        Args:
+            fewest: rows with a result that are needed, in all and of each outcome.
 
         Raises:
             ConfigError: there are too few.
@@ -96,9 +99,9 @@ class FittedTable:
         if len(rows) > MOST_ROWS:
             chosen = np.random.default_rng([seed, 6]).choice(len(rows), MOST_ROWS, replace=False)
             rows = rows.some(np.sort(chosen))
-        _require(int((rows.timed & ~rows.failed).sum()), "a duration and a result")
+        _require(int((rows.timed & ~rows.failed).sum()), "a duration and a result", fewest)
         for name in rows.outcomes:
-            _require(int(rows.has(name).sum()), f"a number in {name}")
+            _require(int(rows.has(name).sum()), f"a number in {name}", fewest)
         return cls._fitted(inputs, rows, {})
 
     @classmethod
@@ -209,6 +212,6 @@ class DrawnTable:
         return {name: of[name].noisy(values, drawn.level, rng) for name, values in drawn.outcomes.items()}
 
 
-def _require(count: int, what: str) -> None:
-    if count < FEWEST_ROWS:
-        raise ConfigError(f"{count} evaluations have {what}: a twin needs {FEWEST_ROWS} at least")
+def _require(count: int, what: str, fewest: int) -> None:
+    if count < fewest:
+        raise ConfigError(f"{count} evaluations have {what}: a twin needs {fewest} at least")

@@ -56,15 +56,16 @@ class MeasuredScaling:
         loads = several and count > 2
         rest = np.maximum(seconds - start_s, 0.05 * seconds)
 
-        def predicted(found: Floats) -> Floats:
+        def missed(found: Floats) -> Floats:
             serial, loading_s, work_s = found[0] * several, found[1] * loads, np.exp(found[2:])[place]
-            return np.asarray(start_s + loading_s + work_s * (serial + (1.0 - serial) / cores))
+            expected = start_s + loading_s + work_s * (serial + (1.0 - serial) / cores)
+            return np.asarray(np.log(seconds / expected))
 
         begin = np.r_[0.1, 0.1 * rest.min(), [math.log(float(rest[place == one].max())) for one in range(count)]]
         low, high = np.r_[0.0, 0.0, np.full(count, -20.0)], np.r_[1.0, rest.min(), np.full(count, 20.0)]
-        found = least_squares(lambda of: np.log(seconds / predicted(of)), begin, bounds=(low, high), x_scale="jac").x
+        found = least_squares(missed, begin, bounds=(low, high), x_scale="jac").x
         freedom = max(1, len(runs) - count - several - loads)
-        scatter = math.sqrt(float(np.sum(np.log(seconds / predicted(found)) ** 2)) / freedom)
+        scatter = math.sqrt(float(np.sum(missed(found) ** 2)) / freedom)
         serial, loading_s = float(found[0]) * several, float(found[1]) * loads
         return cls(dict(start_up_s), loading_s, np.exp(found[2:]).tolist(), serial, scatter)
 
