@@ -25,7 +25,7 @@ _MACHINE = ("launch", "lost")
 
 
 @dataclass(frozen=True)
-class Source:
+class RecordedSource:
     """Evaluations of one run or file.
 
     Attributes:
@@ -41,7 +41,7 @@ class Source:
     sha256: str
 
     @classmethod
-    def read(cls, path: Path) -> Source:
+    def read(cls, path: Path) -> RecordedSource:
         """Read a run folder of ``rlctl steer``, or a CSV file such as ``rlctl results --csv`` writes.
 
         Raises:
@@ -90,7 +90,7 @@ def is_run(path: Path) -> bool:
     return (path / JOURNAL).exists()
 
 
-def table_rows(columns: TwinColumns, sources: Sequence[Source], fewest: int = FEWEST_ROWS) -> TableRows:
+def table_rows(columns: TwinColumns, sources: Sequence[RecordedSource], fewest: int = FEWEST_ROWS) -> TableRows:
     """The evaluations that have ended, as models see them; those that were stopped say nothing certain.
 
     Args:
@@ -127,7 +127,7 @@ def table_rows(columns: TwinColumns, sources: Sequence[Source], fewest: int = FE
     return TableRows.of(columns.inputs, inputs, np.array(seconds), np.array(failed, np.bool_), kept)
 
 
-def _require_columns(columns: TwinColumns, source: Source) -> None:
+def _require_columns(columns: TwinColumns, source: RecordedSource) -> None:
     have = list(dict.fromkeys(name for row in source.rows for name in row))
     resources = {"cores", "gpus"}
     needed = [name for name in columns.inputs.names if name not in resources]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, JournalError
-from rlctl.steering.recorded_rows import Source, is_run, table_rows
+from rlctl.steering.recorded_rows import RecordedSource, is_run, table_rows
 from rlctl.steering.run_names import runs_of
 from rlctl.steering.twin_fit import fittable
 from rlctl.surrogates.fitted_folder import read_fitted
@@ -62,7 +62,7 @@ def twin_distance(config: Config) -> TwinDistance | None:
             if not is_run(run):
                 continue
             try:
-                source = Source.read(run)
+                source = RecordedSource.read(run)
                 rows = table_rows(factory.twin_columns(), [source])
             except (ConfigError, JournalError):  # of another version of this configuration
                 continue

@@ -13,7 +13,7 @@ from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, StorageError, brief
 from rlctl.plugins.fittable import Fittable
 from rlctl.plugins.registry import configured_campaign
-from rlctl.steering.recorded_rows import Source, is_run, table_rows
+from rlctl.steering.recorded_rows import RecordedSource, is_run, table_rows
 from rlctl.steering.run_folder import CONFIG
 from rlctl.surrogates.fitted_folder import DESCRIPTION, write_fitted
 from rlctl.surrogates.fitted_output import MOST_ROWS
@@ -73,7 +73,7 @@ def fit_twin(paths: Sequence[Path], out: Path, config: Config | None = None, see
     seed = config.seed if seed is None else seed
     with config.source.located():
         factory = fittable(config)
-        columns, sources = factory.twin_columns(), [Source.read(path) for path in paths]
+        columns, sources = factory.twin_columns(), [RecordedSource.read(path) for path in paths]
         rows = table_rows(columns, sources)
     inputs = columns.inputs
     table = FittedTable.fit(inputs, rows, seed)
