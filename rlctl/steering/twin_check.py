@@ -63,7 +63,7 @@ def twin_distance(config: Config) -> TwinDistance | None:
                 continue
             try:
                 source = RecordedSource.read(run)
-                rows = table_rows(factory.twin_columns(), [source])
+                rows = table_rows(factory.twin_columns(), [source], fewest=1)
             except (ConfigError, JournalError):  # of another version of this configuration
                 continue
             if source.sha256 in sources.values() or str(run.absolute()) in sources:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,8 +107,8 @@ class _Predicted:
         some = rows.some(at)
         self.log_seconds[:, at] = model.duration.quantiles(some.cost_x, some.level)
         self.failure[at] = model.failure.chance(some.x)
-        for name, one in model.outcomes.items():
-            self.outcomes[name][:, at] = one.quantiles(some.x, some.level)
+        for name, found in self.outcomes.items():
+            found[:, at] = model.outcomes[name].quantiles(some.x, some.level)
 
 
 def held_out(
@@ -135,7 +135,8 @@ def held_out(
 
 
 def agreement(model: FittedTable, rows: TableRows) -> Agreement:
-    """How well a model predicts rows that it was not fitted to."""
+    """How well a model predicts rows that it was not fitted to, as far as both have the same outcomes."""
+    rows = replace(rows, outcomes={name: of for name, of in rows.outcomes.items() if name in model.outcomes})
     predicted = _Predicted.empty(rows)
     predicted.fill(model, rows, np.ones(len(rows), np.bool_))
     return _agreement(rows, predicted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,13 @@ def test_a_model_of_another_program_does_not_agree_with_its_runs() -> None:
     assert found.durations is not None
     assert found.durations.covered < 0.2
     assert found.outside > 0.4
+
+
+def test_agreement_is_about_the_outcomes_that_both_have() -> None:
+    model, rows = FittedTable.fit(INPUTS, recorded(60, 1)), recorded(20, 2)
+    nothing, other = replace(rows, outcomes={}), replace(rows, outcomes={"size": rows.seconds})
+    assert agreement(model, nothing).outcomes == agreement(model, other).outcomes == {}
+    assert agreement(model, nothing).predictions == int((~rows.failed).sum())
 
 
 def test_draws_differ_where_nothing_was_recorded_and_agree_where_much_was() -> None:
