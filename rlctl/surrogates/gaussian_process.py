@@ -27,6 +27,9 @@ JITTER = 1e-8
 MOST_TUNED = 150
 """Points that hyperparameters are chosen by at most; each step costs their third power."""
 
+_FEW = 8
+"""Inputs of a drawn function for which no thread is started."""
+
 _SQRT5 = math.sqrt(5.0)
 _BOUNDS = {"length": (-4.0, 6.0), "signal": (-5.0, 5.0), "noise": (-16.0, 1.0)}
 
@@ -150,11 +153,12 @@ class GaussianProcess:
         missed = self._y - height * prior(self._x) - math.sqrt(self._nugget()) * rng.standard_normal(self.count)
         weights = _solve(self._lower, missed)
 
-        @on_one_thread
         def function(x: Floats) -> Floats:
             return np.asarray(height * prior(x) + self._covariance(x, self._x) @ weights)
 
-        return function
+        # For a few inputs, limiting threads takes longer than the function, and no library starts any.
+        limited = on_one_thread(function)
+        return lambda x: function(x) if len(x) < _FEW else limited(x)
 
     @on_one_thread
     def left_out(self) -> tuple[Floats, Floats]:
