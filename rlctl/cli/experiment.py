@@ -28,7 +28,7 @@ from rlctl.system.files import require_file, write_atomically
 if TYPE_CHECKING:
     from rlctl.steering.summary import Summary
 
-_ALLOCATION_ENDS = 75
+ALLOCATION_ENDS = 75
 """Exit code if the batch job ends before the campaign: submit it again with ``--resume``."""
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration of the experiment, a YAML file.")]
@@ -89,10 +89,10 @@ def train(
             raise typer.Exit
     else:
         from rlctl import api
-        from rlctl.config.load import load_config
+        from rlctl.cli.near_twin import near_config
 
         try:
-            loaded = load_config(config, sets or ())
+            loaded = near_config(config, sets, as_json)
             if ranks is not None and ranks > 1:
                 from rlctl.cli.train_on_ranks import start_ranks
 
@@ -139,10 +139,10 @@ def tune(
 ) -> None:
     """Tune the parameters of a rule on the campaign's twin."""
     from rlctl import api
-    from rlctl.config.load import load_config
+    from rlctl.cli.near_twin import near_config
 
     tuned = api.tune(
-        load_config(config, sets or ()),
+        near_config(config, sets, as_json),
         rule,
         out,
         generations=generations,
@@ -268,7 +268,7 @@ def steer(
     except StoppedError as error:
         stopped(resume, error.exit_code, str(error), more())
     except AllocationEnds:
-        stopped(resume, _ALLOCATION_ENDS, more=more())
+        stopped(resume, ALLOCATION_ENDS, more=more())
     except KeyboardInterrupt:
         started = bool(begun) and (begun[0] / "journal.db").exists()
         stopped(resume or not started, more=more() if started else ())

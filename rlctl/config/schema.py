@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from rlctl.config.benchmark_section import BenchmarkSection
 from rlctl.config.section import Section
+from rlctl.config.twin_section import Twin
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity, NodeGroup
 
@@ -288,6 +289,7 @@ class Config(Section):
         steer: the real campaign.
         policies: policies by name: a rule with parameters, or the path of a rule file or saved policy.
         benchmark: what ``rlctl benchmark`` judges; only that command needs it.
+        twin: what stands in for real evaluations in training and comparison; null: problems that the campaign invents.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
@@ -301,6 +303,7 @@ class Config(Section):
     train: TrainSection | None = None
     policies: dict[str, Entry] = Field(default_factory=dict)
     benchmark: BenchmarkSection | None = None
+    twin: Twin | None = None
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
     steer: SteerSection = Field(default_factory=SteerSection)
 

@@ -131,6 +131,8 @@ def game_factory(name: str, options: Mapping[str, Any], programs: ConfiguredProg
     found = registered.found
     if isinstance(found, type) and issubclass(found, CampaignFactory) and found.runs_programs:
         game = registered.make(options, programs or ConfiguredPrograms())
+    elif programs is not None and programs.twin is not None:
+        raise ConfigError(f"campaign {name!r} has a twin of its own: leave it out", ("twin",))
     elif programs is not None and programs.sections:
         key = ("program",) if programs.single else ("programs",)
         raise ConfigError(f"campaign {name!r} runs no programs of the configuration: leave it out", key)

@@ -1,4 +1,4 @@
-"""The programs that a configuration describes."""
+"""The programs that a configuration describes, and what stands in for them on the twin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlctl.config.schema import Config
+from rlctl.config.twin_section import TwinSection
 from rlctl.config.validation import did_you_mean, validated
 from rlctl.core.errors import ConfigError, Key
 from rlctl.programs.options import ProgramOptions
@@ -19,25 +20,28 @@ PROGRAM = "program"
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredPrograms:
-    """The sections ``program`` or ``programs`` of a configuration.
+    """The sections ``program`` or ``programs`` of a configuration, and ``twin``.
 
     Attributes:
         sections: their content by name; a single one has the name ``program``.
         folder: where relative paths begin.
         single: whether it is the section ``program``.
+        twin: what stands in for them, its paths absolute; None: what the campaign invents.
     """
 
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folder: Path = Path()
     single: bool = False
+    twin: TwinSection | None = None
 
     @classmethod
     def of(cls, config: Config) -> ConfiguredPrograms:
         """Those of a configuration."""
         folder = config.resolve(config.folder or "")
+        twin = None if config.twin is None else config.twin.absolute(config.resolve)
         if config.program is not None:
-            return cls({PROGRAM: config.program}, folder, single=True)
-        return cls(config.programs, folder)
+            return cls({PROGRAM: config.program}, folder, single=True, twin=twin)
+        return cls(config.programs, folder, twin=twin)
 
     def key(self, name: str) -> Key:
         """Where a program stands in the configuration."""

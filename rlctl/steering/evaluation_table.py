@@ -249,7 +249,7 @@ def read_table(run: RunFolder) -> EvaluationTable | None:
 def read_csv(run: Path) -> list[dict[str, Any]]:
     """Rows of the ``evaluations.csv`` of a run; texts, numbers and truth as they look."""
     with (run / EVALUATIONS).open(newline="") as file:
-        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return [{name: cell_value(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def write_table(run: Path, config: Config, journal: Journal) -> None:
@@ -297,7 +297,8 @@ def _holds(expression: Expression, row: Row) -> bool:
     return bool(expression({name: row[name] for name in expression.names}))
 
 
-def _value(text: str) -> Any:
+def cell_value(text: str) -> Any:
+    """Number, truth, text or None of a cell, as it looks."""
     if text in ("", "true", "false"):
         return {"": None, "true": True, "false": False}[text]
     try:

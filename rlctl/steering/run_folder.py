@@ -144,6 +144,8 @@ def portable(config: Config) -> Config:
                     entries[name] = load_rule_file(path).entry
     executor = config.executor.model_copy(update={"options": executor_options(config)})
     changed: dict[str, Any] = {"policies": entries, "executor": executor}
+    if config.twin is not None:
+        changed["twin"] = config.twin.absolute(config.resolve)
     if config.program is not None or config.programs:
         changed["folder"] = str(config.resolve(config.folder or "").absolute())
     return config.model_copy(update=changed)

@@ -52,6 +52,11 @@ def unfinished_run(config: Config) -> Path:
     raise JournalError(f"no run {pattern} is unfinished{steered}: omit --resume, or name a run with --run")
 
 
+def runs_of(config: Config) -> list[Path]:
+    """Folders of the runs that are named after this configuration, the newest first."""
+    return [run for _, run in sorted(_runs(config), reverse=True)]
+
+
 def recorded_start(run: Path) -> Mapping[str, Any]:
     """What a run was started with, that is, the header of its journal, with its last policy.
 

@@ -8,6 +8,7 @@ arXiv:2402.02229), whose length scales grow with the square root of the number o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,19 @@ from scipy.linalg import lapack
 from scipy.optimize import minimize
 
 from rlctl.surrogates.blas_threads import on_one_thread
+from rlctl.surrogates.smooth_field import SmoothField
 
 Floats = NDArray[np.float64]
+Function = Callable[[Floats], Floats]
+"""Values [n] at inputs [n, inputs]."""
 
 JITTER = 1e-8
 
 MOST_TUNED = 150
 """Points that hyperparameters are chosen by at most; each step costs their third power."""
+
+_FEW = 8
+"""Inputs of a drawn function for which no thread is started."""
 
 _SQRT5 = math.sqrt(5.0)
 _BOUNDS = {"length": (-4.0, 6.0), "signal": (-5.0, 5.0), "noise": (-16.0, 1.0)}
@@ -53,6 +60,11 @@ class GaussianProcess:
     def count(self) -> int:
         """Number of points that predictions rest on."""
         return len(self._y)
+
+    @property
+    def outputs(self) -> Floats:
+        """Those of the points, [n]."""
+        return self._y
 
     @property
     def noise(self) -> float:
@@ -126,6 +138,36 @@ class GaussianProcess:
             half = _forward(self._lower, cross)
             covariance, mean = covariance - half.T @ half, cross.T @ self._weights
         return mean + _cholesky(covariance + 1e-6 * np.eye(len(x))) @ rng.standard_normal(len(x))
+
+    @on_one_thread
+    def draw(self, rng: np.random.Generator, waves: int = 256) -> Function:
+        """A function drawn from the posterior, which can be asked anywhere, any number of times.
+
+        By Matheron's rule (Wilson et al. 2020, arXiv:2002.09309, equation 9): a function of the prior, corrected by
+        what it misses at the points.
+        """
+        prior = SmoothField.draw(np.exp(-self.parameters[: self._scales])[self._groups], rng, waves)
+        height = math.exp(0.5 * self.parameters[-2])
+        if not self.count:
+            return lambda x: height * prior(x)
+        missed = self._y - height * prior(self._x) - math.sqrt(self._nugget()) * rng.standard_normal(self.count)
+        weights = _solve(self._lower, missed)
+
+        def function(x: Floats) -> Floats:
+            return np.asarray(height * prior(x) + self._covariance(x, self._x) @ weights)
+
+        # For a few inputs, limiting threads takes longer than the function, and no library starts any.
+        limited = on_one_thread(function)
+        return lambda x: function(x) if len(x) < _FEW else limited(x)
+
+    @on_one_thread
+    def left_out(self) -> tuple[Floats, Floats]:
+        """For each point, mean and standard deviation, with noise, that the others predict, [n] each.
+
+        Rasmussen and Williams 2006, equation 5.12.
+        """
+        precision = np.diag(np.asarray(lapack.dpotri(self._lower, lower=1)[0]))
+        return self._y - self._weights / precision, np.sqrt(1.0 / precision)
 
     @on_one_thread
     def correlation(self, a: Floats, b: Floats) -> float:

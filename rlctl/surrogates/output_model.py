@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.surrogates.gaussian_process import GaussianProcess
+from rlctl.surrogates.gaussian_process import Function, GaussianProcess
 
 Floats = NDArray[np.float64]
 
@@ -68,6 +68,28 @@ class OutputModel:
         """A function drawn from the posterior, in warped units."""
         return self._process.sample(x, rng)
 
+    def draw(self, rng: np.random.Generator) -> Function:
+        """Likewise, one that can be asked anywhere; see ``GaussianProcess.draw``."""
+        return self._process.draw(rng)
+
+    def left_out(self) -> tuple[Floats, Floats]:
+        """What the other points predict for each, in warped units; see ``GaussianProcess.left_out``."""
+        return self._process.left_out()
+
+    @property
+    def points(self) -> Floats:
+        """The outputs that the model rests on, in warped units, [n]."""
+        return self._process.outputs
+
+    @property
+    def parameters(self) -> Floats:
+        """Hyperparameters; see ``GaussianProcess.parameters``."""
+        return self._process.parameters
+
+    @parameters.setter
+    def parameters(self, values: Floats) -> None:
+        self._process.parameters = np.array(values, float)
+
     def similarity(self, x: Floats) -> Floats:
         """See ``GaussianProcess.similarity``."""
         return self._process.similarity(x)
@@ -95,8 +117,12 @@ class OutputModel:
         return self._spread * self._deviation
 
     def unwarped(self, z: Floats) -> Floats:
-        """Outputs of warped units, where no skewness is transformed."""
-        return self._centre + self._spread * (self._mean + self._deviation * z)
+        """Outputs of warped units."""
+        scaled = self._mean + self._deviation * np.asarray(z, float)
+        if self._power != 1.0:
+            scaled = inverse_yeo_johnson(scaled, self._power)
+        result: Floats = self._centre + self._spread * scaled
+        return result
 
     def _scale(self, y: Floats) -> None:
         """Choose the transformation: robust location and scale, power, then mean and deviation."""
@@ -129,6 +155,19 @@ def yeo_johnson(y: Floats, power: float) -> Floats:
     above = size if power == 0.0 else np.expm1(power * size) / power
     below = size if other == 0.0 else np.expm1(other * size) / other
     result: Floats = np.where(y >= 0.0, above, -below)
+    return result
+
+
+def inverse_yeo_johnson(z: Floats, power: float) -> Floats:
+    """The inverse of ``yeo_johnson``; what no value is transformed to becomes one that is far away.
+
+    >>> np.round(inverse_yeo_johnson(yeo_johnson(np.array([-3.0, 0.5, 2.0]), -0.5), -0.5), 9).tolist()
+    [-3.0, 0.5, 2.0]
+    """
+    size, other = np.abs(z), 2.0 - power
+    above = np.expm1(size) if power == 0.0 else np.maximum(1.0 + power * size, 1e-3) ** (1.0 / power) - 1.0
+    below = np.expm1(size) if other == 0.0 else np.maximum(1.0 + other * size, 1e-3) ** (1.0 / other) - 1.0
+    result: Floats = np.where(z >= 0.0, above, -below)
     return result
 
 

@@ -80,6 +80,7 @@ class CandidateTable:
         self._columns = columns
         features = options.features or [n for n, c in columns.items() if n != options.name and _all_numbers(c)]
         self._features = self._scaled(options.file, features)
+        self.extremes = {name: (float(min(columns[name])), float(max(columns[name]))) for name in features}
         self.groups = np.arange(len(features))
         self._rows = self._named_rows(options.file)
         self._orders: dict[int, NDArray[np.int64]] = {}

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.config.twin_section import SyntheticSection
 from rlctl.config.validation import check_options, did_you_mean, key_prefix
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, brief
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.executors.pool import NodePool
+from rlctl.plugins.fittable import TwinColumns
 from rlctl.programs.configured import ConfiguredPrograms
 from rlctl.programs.options import NAME
 from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
+from rlctl.surrogates.fitted_folder import read_fitted
+from rlctl.surrogates.fitted_table import FittedTable
+from rlctl.surrogates.measured_scaling import MeasuredScaling
 from rlctl_envs.search.campaign import SearchCampaign
 from rlctl_envs.search.candidates import CandidateTable
 from rlctl_envs.search.evaluated_points import Space
+from rlctl_envs.search.fitted_problem import FittedProblem, check_columns, search_columns
 from rlctl_envs.search.known_results import read_known
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions, StageOptions, usual_s
 from rlctl_envs.search.parameters import SearchSpace
+from rlctl_envs.search.problem import Problem
 from rlctl_envs.search.synthetic_problem import SyntheticProblem
 from rlctl_envs.search.trials import Trial
 from rlctl_envs.search.twin import SearchTwin
 
 _KEY = ("campaign", "options")
 _MOST_KEPT = 256
-"""Synthetic problems that are kept, since drawing one takes tens of milliseconds."""
+"""Problems of the twin that are kept, since drawing one takes tens of milliseconds."""
 
 _CHANGEABLE = ("walltime_s", "resources", "environment", "application", "keep", "output_mb")
 """Options of programs that change no result."""
@@ -88,10 +96,19 @@ class Search(CampaignFactory):
             except ConfigError as error:
                 raise ConfigError(error.problem, (*_KEY, "starts", str(i), *(error.key or ()))) from None
         self.counts, self._folder = self.options.counting_stage, programs.folder
-        self._problems: dict[int, SyntheticProblem] = {}
+        self._problems: dict[int, Problem] = {}
+        self._twin = programs.twin
 
     def check(self, capacity: Capacity, real: bool) -> None:
-        """Refuse a machine on which a stage cannot run."""
+        """Refuse a machine on which a stage cannot run, and a twin that is not there or of another search."""
+        if self._twin is not None and self._twin.fitted is not None:
+            _ = self._fitted
+        synthetic = None if self._twin is None else self._twin.synthetic
+        if synthetic is not None and synthetic.calibration is not None:
+            try:
+                MeasuredScaling.read(Path(synthetic.calibration))
+            except ConfigError as error:
+                raise ConfigError(error.problem, ("twin", "synthetic", "calibration")) from None
         pool = NodePool(capacity)
         for stage in self.stages:
             if not any(pool.ever(need) for need in stage.resources):
@@ -162,39 +179,76 @@ class Search(CampaignFactory):
             task, parameters={"evaluation": trial.number, "stage": stage.name, "parameters": dict(trial.values)}
         )
 
-    def problem(self, seed: int) -> SyntheticProblem:
-        """The synthetic problem of instance ``seed``."""
+    def twin_columns(self) -> TwinColumns:
+        """What a twin of this search is fitted to."""
+        resources = [stage.resources for stage in self.stages]
+        return search_columns(self.options, self.space, self.objective, self.results, resources)
+
+    def check_fitted(self, table: FittedTable) -> None:
+        """Refuse models of another search."""
+        check_columns(self.twin_columns(), table)
+
+    def scaling_options(self, points: int) -> dict[str, Any]:
+        """Options with which points are evaluated on every choice of resources.
+
+        The search ends with the first result of one more point, since it counts points, not evaluations.
+        """
+        return {"until": {"evaluations": points + 1}, "noisy": True, "repeats": 1, "starts": [], "allocation_s": None}
+
+    def problem(self, seed: int) -> Problem:
+        """What evaluations of instance ``seed`` give on the twin."""
         if seed not in self._problems:
             if len(self._problems) >= _MOST_KEPT:
                 del self._problems[next(iter(self._problems))]
-            self._problems[seed] = SyntheticProblem(self.options, self.space, self.objective, self.counts, seed)
+            self._problems[seed] = self._problem(seed)
         return self._problems[seed]
+
+    def _problem(self, seed: int) -> Problem:
+        options, space, objective, counts = self.options, self.space, self.objective, self.counts
+        if self._twin is not None and self._twin.fitted is not None:
+            resources = [stage.resources for stage in self.stages]
+            return FittedProblem(options, space, objective, counts, resources, self._fitted, seed)
+        ranges = (self._twin and self._twin.synthetic) or SyntheticSection()
+        return SyntheticProblem(options, space, objective, counts, seed, self._usual_s, ranges)
+
+    @cached_property
+    def _fitted(self) -> FittedTable:
+        """The twin's models; read when the twin is first asked for, since real campaigns can do without."""
+        assert self._twin is not None
+        assert self._twin.fitted is not None
+        try:
+            table = read_fitted(Path(self._twin.fitted)).table
+            self.check_fitted(table)
+        except ConfigError as error:
+            raise ConfigError(error.problem, ("twin",)) from None
+        return table
+
+    @property
+    def _usual_s(self) -> float:
+        return usual_s(self.stages[self.counts].program.options.walltime_s)
 
     def task_model(self, seed: int) -> SearchTwin:
         """What the evaluations of instance ``seed`` would give."""
-        program = self.stages[self.counts].program.options
+        progress = self.stages[self.counts].program.options.progress
         kinds = [kind.then for stage in self.stages for kind in stage.program.options.failures.values()]
         return SearchTwin(
             self.problem(seed),
             self.space,
             self.options.stage_names,
-            self.counts,
-            list(zip(self.objective.names, self.objective.signs, strict=True)),
+            self.objective.signs[0] if self.objective.signs else 1.0,
             "infeasible" in kinds,
-            usual_s(program.walltime_s),
-            None if program.progress is None else program.progress.every_s,
+            None if progress is None else max(progress.every_s, self._usual_s / 10.0),
             seed,
         )
 
     def privileged(self, seed: int) -> NDArray[np.float32]:
-        """Hidden quantities of the synthetic problem, [9]."""
+        """Hidden quantities of the problem, [9]."""
         return np.array(self.problem(seed).hidden(), np.float32)
 
     def hidden(self, seed: int) -> list[float]:
-        """The same, and where the bowls of the objectives lie and what their values are scaled by."""
+        """The same, and further numbers of the problem."""
         problem = self.problem(seed)
-        shapes = [number for loss in problem.losses for number in (*loss.centre.tolist(), loss.shift, loss.scale)]
-        return [*problem.hidden(), *shapes]
+        return [*problem.hidden(), *problem.shapes()]
 
     def request(self, trial: Trial, seed: int) -> EvaluationRequest:
         """What a trial of instance ``seed`` asks of its program."""

@@ -94,6 +94,12 @@ class SearchObjective:
         return len(self._margins)
 
     @property
+    def uses(self) -> frozenset[str]:
+        """Names of the results and parameters that it reads."""
+        expressions = [*(expression for _, expression in self._signed), *self._margins]
+        return frozenset(name for expression in expressions for name in expression.names)
+
+    @property
     def signs(self) -> list[float]:
         """1 for each objective that is minimized, -1 for one that is maximized."""
         return [sign for sign, _ in self._signed]

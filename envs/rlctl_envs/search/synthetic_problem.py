@@ -5,53 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.config.twin_section import SyntheticSection
+from rlctl.core.task import Resources
+from rlctl.surrogates.measured_scaling import MeasuredScaling
+from rlctl.surrogates.smooth_field import SmoothField
 from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions
 from rlctl_envs.search.parameters import Floats
+from rlctl_envs.search.problem import Aims, SimulatedRun
 
 SAMPLED = 2048
 """Points by which a problem is scaled and its target is chosen."""
 
-_FREQUENCIES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class SmoothField:
-    """A function drawn from a Gaussian process, by random Fourier features (Rahimi and Recht 2007).
-
-    Attributes:
-        frequencies: [features, m].
-        phases, amplitudes: [m].
-    """
-
-    frequencies: Floats
-    phases: Floats
-    amplitudes: Floats
-
-    @classmethod
-    def draw(cls, groups: NDArray[np.int64], rng: np.random.Generator, roughness: float) -> SmoothField:
-        """Draw one.
-
-        Args:
-            groups: number of the parameter behind each feature.
-            roughness: how often it changes over the space, about.
-        """
-        count = int(groups.max(initial=-1)) + 1
-        rates = roughness * np.exp(0.6 * rng.standard_normal(count)) / math.sqrt(max(1, count))
-        # Student's t with 5 degrees of freedom is the spectrum of the Matern function of order 5/2.
-        heavy = np.sqrt(5.0 / rng.chisquare(5.0, _FREQUENCIES))
-        frequencies = rng.standard_normal((len(groups), _FREQUENCIES)) * rates[groups][:, None] * heavy
-        phases = rng.uniform(0.0, 2.0 * math.pi, _FREQUENCIES)
-        return cls(frequencies, phases, rng.standard_normal(_FREQUENCIES) * math.sqrt(2.0 / _FREQUENCIES))
-
-    def __call__(self, x: Floats) -> Floats:
-        """Values at features [n, features]."""
-        return np.asarray(np.cos(x @ self.frequencies + self.phases) @ self.amplitudes)
+_WAVES = 64
+_SERIAL = (0.01, 0.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +48,9 @@ class Landscape:
     @classmethod
     def draw(cls, groups: NDArray[np.int64], sample: Floats, rng: np.random.Generator) -> Landscape:
         """Draw one, standardized over a sample of features."""
-        field = SmoothField.draw(groups, rng, float(rng.uniform(2.0, 7.0)))
+        roughness, count = float(rng.uniform(2.0, 7.0)), int(groups.max(initial=-1)) + 1
+        rates = roughness * np.exp(0.6 * rng.standard_normal(count)) / math.sqrt(max(1, count))
+        field = SmoothField.draw(rates[groups], rng, _WAVES)
         raw = cls(field, sample[int(rng.integers(len(sample)))], float(rng.uniform(0.0, 3.0)), 0.0, 1.0, 0.0)
         values = raw(sample)
         skewness = float(rng.uniform(0.0, 1.0))
@@ -101,13 +76,24 @@ class SyntheticProblem:
         costs: of the stages, as shares of that which counts.
         serial: share of the work that does not scale with cores.
         hits: share of the space that reaches the goal.
+
+    Args:
+        usual_s: median duration at the stage that counts on one core, unless ``ranges`` say it.
+        ranges: from which the quantities above are drawn.
     """
 
     def __init__(
-        self, options: SearchOptions, space: Space, objective: SearchObjective, counts: int, seed: int
+        self,
+        options: SearchOptions,
+        space: Space,
+        objective: SearchObjective,
+        counts: int,
+        seed: int,
+        usual_s: float,
+        ranges: SyntheticSection,
     ) -> None:
         rng = np.random.default_rng([seed, 4])
-        self._space, self._signs, self._counts = space, objective.signs, counts
+        self._space, self._names, self._signs, self._counts = space, objective.names, objective.signs, counts
         sample = space.features(space.sample(rng, SAMPLED))
         groups = space.groups
         self.losses = [Landscape.draw(groups, sample, rng) for _ in objective.names]
@@ -119,17 +105,23 @@ class SyntheticProblem:
         self.biases = [0.0 if s == counts else float(rng.uniform(0.05, 0.5)) for s in range(stages)]
         ratios = np.exp(rng.uniform(math.log(0.03), math.log(0.3), stages))
         self.costs = [float(np.prod(ratios[s:counts])) if s < counts else 1.0 for s in range(stages)]
-        self.noise = float(rng.uniform(0.05, 0.3)) if options.noisy else 0.0
-        self.duration_spread = float(np.exp(rng.uniform(math.log(0.1), math.log(1.8))))
+        self.noise = float(rng.uniform(*ranges.noise)) if options.noisy else 0.0
+        self.duration_spread = float(np.exp(rng.uniform(*np.log(ranges.duration_spread))))
         self._follows_loss = float(rng.uniform(-0.7, 0.7))
         self._tail = float(rng.uniform(0.0, 0.15))
-        self.stuck = float(rng.uniform(0.01, 0.08)) if rng.random() < 0.5 else 0.0
-        self.failing = float(rng.uniform(0.05, 0.3)) if rng.random() < 0.5 else 0.0
-        self.serial = float(rng.uniform(0.01, 0.3))
+        self.stuck = float(rng.uniform(*ranges.stuck)) if rng.random() < 0.5 else 0.0
+        self.failing = float(rng.uniform(*ranges.failing)) if rng.random() < 0.5 else 0.0
+        self.serial = float(rng.uniform(*(ranges.serial or _SERIAL)))
         self.gpu_speed = float(np.exp(rng.uniform(0.0, math.log(8.0))))
         self._failure_from = float(np.quantile(self._failure(sample), 1.0 - self.failing))
         self.margin_shift = self._shift_conditions(sample, objective.finds, rng)
         self._aim(options, sample, rng)
+        self._usual_s, self._measured = usual_s, None
+        if ranges.seconds is not None:
+            self._usual_s = float(np.exp(np.random.default_rng([seed, 8]).uniform(*np.log(ranges.seconds))))
+        if ranges.calibration is not None:
+            self._measured = MeasuredScaling.read(Path(ranges.calibration))
+            self._usual_s, self.serial = float(np.median(self._measured.work_s)), self._measured.serial
 
     def _shift_conditions(self, sample: Floats, finds: bool, rng: np.random.Generator) -> float:
         """What margins lose so that a share of the space fulfils all conditions, a small one if these are the goal."""
@@ -145,24 +137,38 @@ class SyntheticProblem:
         self.hits = float(np.exp(rng.uniform(math.log(1 / 20), math.log(1 / 1.5)))) / usual
         self.units = np.exp(rng.standard_normal(len(self.losses)))
         self._offsets = np.zeros(len(self.losses))
-        self.directions: list[tuple[Floats, float]] = []
-        if not self.losses:
-            return
         good = (self.margins(sample) >= 0.0).all(axis=1) & ~self.fails(sample)
-        losses = self.true_losses(sample)[good]
-        if not len(losses):
-            losses = self.true_losses(sample)
-        rank = min(max(1, round(self.hits * len(sample))), len(losses)) - 1
-        count = len(self.losses)
-        weights = (
-            np.ones((1, 1)) if count == 1 else np.vstack([np.eye(count) * 0.6 + 0.4 / count, np.full(count, 1 / count)])
-        )
-        for direction in weights:
-            self.directions.append((direction, float(np.sort((losses * direction).max(axis=1))[rank])))
-        if count == 1 and value is not None:
-            self._offsets[0] = self._signs[0] * value - self.units[0] * self.directions[0][1]
+        self._aims = Aims.of(self.true_losses(sample), good, self.hits)
+        if len(self.losses) == 1 and value is not None:
+            self._offsets[0] = self._signs[0] * value - self.units[0] * self._aims.directions[0][1]
 
     # What evaluations give.
+
+    @property
+    def unit(self) -> float:
+        """Spread of the first objective."""
+        return float(self.units[0])
+
+    def run(self, point: Floats, stage: int, need: Resources, rng: np.random.Generator) -> SimulatedRun:
+        """See ``Problem``."""
+        x = self._space.features(point[None])
+        seconds = self._usual_s * self.costs[stage] * math.exp(self.log_seconds(x) + 0.05 * rng.standard_normal())
+        seconds /= self._speed(need)
+        start_s = 0.0 if self._measured is None else self._measured.seconds(0.0, need.ranks, need.cores)
+        if self.fails(x)[0]:
+            return SimulatedRun(start_s + seconds * float(rng.uniform(0.05, 1.0)), failed=True)
+        if rng.random() < self.stuck:
+            seconds *= float(np.exp(rng.uniform(math.log(5.0), math.log(40.0))))
+        losses = self.reported_losses(x, stage, rng)
+        outputs = {name: sign * loss for name, sign, loss in zip(self._names, self._signs, losses, strict=True)}
+        reached = self.reached(x)
+        reached = reached if stage == self._counts else [False] * len(reached)
+        return SimulatedRun(start_s + seconds, False, outputs, losses, self.margins(x)[0].tolist(), reached)
+
+    def _speed(self, need: Resources) -> float:
+        """How much faster than on one core an evaluation is (Amdahl 1967)."""
+        scaled = 1.0 / (self.serial + (1.0 - self.serial) / need.cores)
+        return scaled * (self.gpu_speed if need.gpus > 0.0 else 1.0)
 
     def true_losses(self, x: Floats) -> Floats:
         """Losses at the stage that counts, standardized, without noise, [n, objectives]."""
@@ -181,9 +187,7 @@ class SyntheticProblem:
 
     def reached(self, x: Floats) -> list[bool]:
         """Goals that an evaluation at features [1, features] reaches: one, or one for each of several trade-offs."""
-        feasible = bool((self.margins(x) >= 0.0).all())
-        losses = self.true_losses(x)[0]
-        return [feasible and float((losses * weights).max()) <= most for weights, most in self.directions] or [feasible]
+        return self._aims.reached(self.true_losses(x)[0], bool((self.margins(x) >= 0.0).all()))
 
     def reported_losses(self, x: Floats, stage: int, rng: np.random.Generator) -> list[float]:
         """Losses as the program of a stage gives them, in the objective's units."""
@@ -214,3 +218,7 @@ class SyntheticProblem:
             math.log(self.costs[0]) / 4.0,
             self.serial * 3.0,
         )
+
+    def shapes(self) -> Sequence[float]:
+        """Where the bowls of the objectives lie, and what their values are scaled by."""
+        return [number for loss in self.losses for number in (*loss.centre.tolist(), loss.shift, loss.scale)]

@@ -1,18 +1,17 @@
-"""The twin's tasks: what each evaluation of a synthetic problem would give, and how long it would take."""
+"""The twin's tasks: what each evaluation of a problem would give, and how long it would take."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rlctl.core.simulation import Launch, Simulated
-from rlctl.core.task import Failure, Resources
+from rlctl.core.task import Failure
 from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.parameters import Floats
-from rlctl_envs.search.synthetic_problem import SyntheticProblem
+from rlctl_envs.search.problem import Problem
 
 MOST_REPORTS = 20
 
@@ -23,28 +22,23 @@ class SearchTwin:
     Args:
         problem: what evaluations give.
         stages: names of the stages.
-        counts: number of the stage that counts.
-        objectives: the objectives' texts; results of these names get their values.
+        sign: of the first objective: 1 where it is minimized.
         infeasible: whether evaluations that fail are recorded as infeasible; otherwise their tasks fail.
-        usual_s: for each stage, the median duration of the stage that counts.
-        every_s: seconds between two reports; None: programs report no progress.
+        report_s: seconds between two reports; None: programs report no progress.
     """
 
     def __init__(
         self,
-        problem: SyntheticProblem,
+        problem: Problem,
         space: Space,
         stages: Sequence[str],
-        counts: int,
-        objectives: Sequence[tuple[str, float]],
+        sign: float,
         infeasible: bool,
-        usual_s: float,
-        every_s: float | None,
+        report_s: float | None,
         seed: int,
     ) -> None:
-        self.problem, self._space, self._stages, self._counts = problem, space, list(stages), counts
-        self._objectives, self._infeasible, self._usual_s = objectives, infeasible, usual_s
-        self._every_s, self._seed = every_s, seed
+        self.problem, self._space, self._stages, self._sign = problem, space, list(stages), sign
+        self._infeasible, self._report_s, self._seed = infeasible, report_s, seed
 
     def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
         """Durations, reports, and in ``values`` outputs, what they are worth, and which goals they reach."""
@@ -54,41 +48,24 @@ class SearchTwin:
         asked = launch.spec.parameters
         number, stage = int(asked["evaluation"]), self._stages.index(asked["stage"])
         rng = np.random.default_rng([self._seed, 5, number, launch.attempt])
-        x = self._space.features(self._space.point(asked["parameters"])[None])
-        problem = self.problem
-        seconds = self._usual_s * problem.costs[stage] * math.exp(problem.log_seconds(x) + 0.05 * rng.standard_normal())
-        seconds /= self._speed(launch.spec.resources)
-        if problem.fails(x)[0]:
-            ran_s = seconds * float(rng.uniform(0.05, 1.0))
-            if self._infeasible:
-                return Simulated(ran_s, {"kind": "exit", "then": "infeasible", "message": "exit code 1", "attempts": 1})
-            return Simulated(ran_s, failure=Failure.EXIT, message="exit code 1")
-        if rng.random() < problem.stuck:
-            seconds *= float(np.exp(rng.uniform(math.log(5.0), math.log(40.0))))
-        losses = problem.reported_losses(x, stage, rng)
-        reached = problem.reached(x)
-        values = {
-            "outputs": {name: sign * loss for (name, sign), loss in zip(self._objectives, losses, strict=True)},
-            "losses": losses,
-            "margins": problem.margins(x)[0].tolist(),
-            "reached": reached if stage == self._counts else [False] * len(reached),
-        }
-        return Simulated(seconds, values, progress=self._reports(losses, seconds, rng))
-
-    def _speed(self, need: Resources) -> float:
-        """How much faster than on one core an evaluation is (Amdahl 1967)."""
-        serial = self.problem.serial
-        scaled = 1.0 / (serial + (1.0 - serial) / need.cores)
-        return scaled * (self.problem.gpu_speed if need.gpus > 0.0 else 1.0)
+        run = self.problem.run(self._space.point(asked["parameters"]), stage, launch.spec.resources, rng)
+        if run.failed and self._infeasible:
+            values = {"kind": "exit", "then": "infeasible", "message": "exit code 1", "attempts": 1}
+            return Simulated(run.seconds, values)
+        if run.failed:
+            return Simulated(run.seconds, failure=Failure.EXIT, message="exit code 1")
+        if run.losses is None:
+            return Simulated(run.seconds, {"outputs": run.outputs})
+        values = {"outputs": run.outputs, "losses": run.losses, "margins": run.margins, "reached": run.reached}
+        return Simulated(run.seconds, values, progress=self._reports(run.losses, run.seconds, rng))
 
     def _reports(
         self, losses: Sequence[float], seconds: float, rng: np.random.Generator
     ) -> Sequence[tuple[float, Mapping[str, Any]]]:
         """Curves that approach the final value; what they begin with says little of it."""
-        if self._every_s is None or not losses:
+        if self._report_s is None or not losses:
             return ()
-        every_s = max(self._every_s, self._usual_s / 10.0)
-        sign, unit = self._objectives[0][1], float(self.problem.units[0])
+        every_s, sign, unit = self._report_s, self._sign, self.problem.unit
         height, rate = unit * float(rng.uniform(0.5, 3.0)), float(rng.uniform(2.0, 6.0))
         times: Floats = np.arange(1.0, MOST_REPORTS + 1.0) * every_s
         times = times[times < seconds]
