@@ -109,6 +109,6 @@ def test_every_kind_of_record_stands_in_the_table_and_is_written_in_one_place() 
     for path in Path(rlctl.__file__).parent.glob("[cse]*/*.py"):  # core, executors, steering
         for kind in re.findall(r'(?:append|write|_record)\(\s*"([a-z]+)"', re.sub(r">>> .*", "", path.read_text())):
             found.setdefault(kind, set()).add(path.name)
-    assert found.pop("time") == {"driver.py", "control.py"}  # the second, where a controller stops
+    assert found.pop("time") == {"driver.py", "control_loop.py"}  # the second, where a controller stops
     assert found.keys() == EVENTS.keys() - {"time"}
     assert all(len(places) == 1 for places in found.values()), found
