@@ -305,7 +305,8 @@ class SearchCampaign(Campaign):
 
     def _startable(self) -> bool:
         """Whether any evaluation can start now."""
-        return not self.state.exhausted and any(self.state.fitting(stage) for stage in range(len(self._resources)))
+        state, stages = self.state, range(len(self._resources))
+        return not state.exhausted and self._goal.room(state) and any(state.fitting(stage) for stage in stages)
 
     def _observe(self) -> tuple[NDArray[np.float32], Mask]:
         rows = self._rows()

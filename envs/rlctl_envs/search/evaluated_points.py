@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from bisect import insort
 
-import numpy as np
-
 from rlctl.core.task import TaskId
 from rlctl.executors.pool import NodePool
 from rlctl_envs.search.candidates import CandidateTable
-from rlctl_envs.search.objective import Assessment, SearchObjective, mean, pareto_front
+from rlctl_envs.search.counted_results import CountedResults
+from rlctl_envs.search.objective import Assessment, SearchObjective
 from rlctl_envs.search.options import SearchOptions
 from rlctl_envs.search.parameters import Floats, SearchSpace
 from rlctl_envs.search.trials import Trial, TrialStatus
@@ -44,43 +43,49 @@ class EvaluatedPoints:
         self.infeasible = self.fruitless = 0
         self._keys: dict[tuple[int, ...], Trial] = {}
         self._points: dict[tuple[int, ...], list[Trial]] = {}
-        self._results: list[tuple[Trial, Assessment]] | None = None
+        self._counted: CountedResults | None = None
         self._seconds: list[list[float]] = [[] for _ in options.stage_names]
 
     def __repr__(self) -> str:
         return f"<{len(self.trials)} trials, {len(self.running)} running>"
 
     @property
+    def counted(self) -> CountedResults:
+        """Results of the stage that counts."""
+        if self._counted is None:
+            self._counted = CountedResults(self._points.values())
+        return self._counted
+
+    @property
     def results(self) -> list[tuple[Trial, Assessment]]:
         """Results that count: the first trial of each point, and the mean of all of the point's trials."""
-        if self._results is None:
-            self._results = [
-                (trials[0], mean([trial.assessment for trial in trials if trial.assessment is not None]))
-                for trials in self._points.values()
-            ]
-        return self._results
+        return self.counted.all
 
     @property
     def evaluated(self) -> int:
         """Evaluations that a budget counts: points with a result of this search, and those that gave none."""
-        return sum(not all(trial.known for trial in trials) for trials in self._points.values()) + self.infeasible
+        return self.counted.of_this_search + self.infeasible
+
+    @property
+    def awaited(self) -> int:
+        """Evaluations that run and that a budget will count if they end by themselves."""
+        running = (trial for trial in self.running.values() if trial.stage == self.counts)
+        return len({trial.key for trial in running if not self._counts_already(trial)} - self._points.keys())
+
+    def _counts_already(self, trial: Trial) -> bool:
+        """Whether it repeats an evaluation that a budget has counted."""
+        return trial.again is not None and self.trials[trial.again].status is TrialStatus.INFEASIBLE
 
     @property
     def best(self) -> Trial | None:
         """The trial with the least loss that fulfils all constraints; None: there is none, or not one objective."""
-        feasible = [(assessment.losses, trial) for trial, assessment in self.results if assessment.feasible]
-        if len(self.objective.names) != 1 or not feasible:
-            return None
-        return min(feasible, key=lambda pair: pair[0])[1]
+        best = self.counted.best
+        return None if best is None or len(self.objective.names) != 1 else best[0]
 
     @property
     def front(self) -> list[Trial]:
         """Trials that no other one dominates, where there are several objectives."""
-        feasible = [(trial, assessment.losses) for trial, assessment in self.results if assessment.feasible]
-        if not feasible:
-            return []
-        on_front = pareto_front(np.array([losses for _, losses in feasible]))
-        return [trial for (trial, _), on in zip(feasible, on_front, strict=True) if on]
+        return self.counted.front
 
     def tried(self, point: Floats, stage: int) -> Trial | None:
         """The trial of a point at a stage, running or ended with a result; None: there is none."""
@@ -131,8 +136,8 @@ class EvaluatedPoints:
             insort(self._seconds[trial.stage], trial.seconds)
         if trial.stage == self.counts and trial.status is TrialStatus.INFEASIBLE:
             self.infeasible += 1
-        if trial.again is not None and trial.stage == self.counts:  # one evaluation, however often it was made
-            self.infeasible -= self.trials[trial.again].status is TrialStatus.INFEASIBLE
+        if trial.stage == self.counts:  # one evaluation, however often it was made
+            self.infeasible -= self._counts_already(trial)
         self.fruitless = 0 if trial.assessment is not None else self.fruitless + 1
         self._book(trial)
 
@@ -148,7 +153,7 @@ class EvaluatedPoints:
             self._keys.pop(trial.key, None)
         elif trial.stage == self.counts and trial.assessment is not None:
             self._points.setdefault(trial.key, []).append(trial)
-            self._results = None
+            self._counted = None
 
     def key(self, point: Floats, stage: int) -> tuple[int, ...]:
         """The same for all points with equal values of the parameters, different from those of other stages."""

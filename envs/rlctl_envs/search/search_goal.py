@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import zip_longest
 
 from rlctl_envs.search.objective import SearchObjective
@@ -44,13 +43,13 @@ class SearchGoal:
 
     def best(self, state: SearchState) -> float | None:
         """The best value of the first objective; None: nothing feasible was found."""
-        losses = [a.losses[0] for _, a in state.results if a.feasible and a.losses]
-        return self._objective.signs[0] * min(losses) if losses else None
+        best = state.counted.best
+        return None if best is None else self._objective.signs[0] * best[1].losses[0]
 
     def reached(self, state: SearchState) -> bool:
         """Whether the goal is reached."""
         until = self._until
-        if until.found is not None and self._found(state) >= until.found:
+        if until.found is not None and len(state.counted.feasible) >= until.found:
             return True
         if until.value is not None:
             best, sign = self.best(state), self._objective.signs[0]
@@ -60,8 +59,13 @@ class SearchGoal:
     def successes(self, state: SearchState) -> int:
         """Results that fulfil the condition; the goal, if it is a value or that of a twin; else feasible results."""
         if self._objective.finds or (self._until.value is None and not self._of_twin):
-            return self._found(state)
+            return len(state.counted.feasible)
         return int(self.reached(state))
+
+    def room(self, state: SearchState) -> bool:
+        """Whether a further evaluation could count, should all that run give a result."""
+        most = self._until.evaluations
+        return most is None or state.evaluated + state.awaited < most
 
     def over(self, state: SearchState) -> str:
         """Why the search ends, though its goal is not reached; empty: it does not.
@@ -74,24 +78,8 @@ class SearchGoal:
             return "the budget is used"
         if until.evaluations is not None and evaluations >= until.evaluations:
             return f"{evaluations} evaluations"
-        if until.no_improvement is not None and (since := self._since_improvement(state)) >= until.no_improvement:
+        if until.no_improvement is not None and (since := state.counted.since_improvement) >= until.no_improvement:
             return f"no improvement in {since} results"
         if state.fruitless >= MOST_FRUITLESS:
             return f"{state.fruitless} runs in a row without a result"
         return "a long search on the twin" if self._of_twin and state.started >= MOST_ON_TWIN else ""
-
-    def _found(self, state: SearchState) -> int:
-        return sum(assessment.feasible for _, assessment in state.results)
-
-    def _since_improvement(self, state: SearchState) -> int:
-        """Results of this search that count since the newest that no earlier one was as good as."""
-        best: list[tuple[float, ...]] = []
-        since = 0
-        for trial, assessment in state.results:
-            since += not trial.known
-            losses = assessment.losses or (-math.inf,)
-            as_good = any(all(a <= b for a, b in zip(one, losses, strict=True)) for one in best)
-            if assessment.feasible and (not as_good or not assessment.losses):
-                best.append(losses)
-                since = 0
-        return since
