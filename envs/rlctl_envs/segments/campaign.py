@@ -99,6 +99,7 @@ class SegmentsCampaign(Campaign):
         self._asked: deque[SegmentedSimulation] = deque()
         self._decision: Decision | None = None
         self._stopped_by = ""
+        self._outcome: Outcome | None = None
         self._goal.forget()
         if state.possible:
             for _ in range(state.side_by_side):
@@ -106,7 +107,10 @@ class SegmentsCampaign(Campaign):
 
     def on_time(self, time_s: float) -> None:
         """The clock stands at ``time_s``."""
-        self.state.now_s = max(self.state.now_s, time_s)
+        state = self.state
+        state.now_s = max(state.now_s, time_s)
+        if state.now_s >= state.deadline_s:
+            self._outcome = None
 
     def on_event(self, event: Event) -> None:
         """A segment began, or ended."""
@@ -114,6 +118,7 @@ class SegmentsCampaign(Campaign):
         if segment is None:
             return
         if event.result is not None:
+            self._outcome = None
             self._ended(segment, event)
         elif event.state is TaskState.RUNNING and segment.started_s is None:
             segment.started_s = event.time_s
@@ -149,7 +154,7 @@ class SegmentsCampaign(Campaign):
     def apply(self, action: Action) -> list[Command]:
         """Start the simulation's next segment, or give it up and ask about the one that takes its place."""
         simulation = self._asked.popleft()
-        self._decision = self.state.subject = None
+        self._decision = self.state.subject = self._outcome = None
         answer = self.choices.understood(simulation, action)
         if isinstance(answer, str):
             answer = self.choices.default(simulation)
@@ -171,6 +176,11 @@ class SegmentsCampaign(Campaign):
 
     def outcome(self) -> Outcome:
         """How it stands."""
+        if self._outcome is None:
+            self._outcome = self._standing()
+        return self._outcome
+
+    def _standing(self) -> Outcome:
         state, goal = self.state, self._goal
         reached, reason = goal.reached(state), self._stopped_by or goal.over(state)
         if not reason and not state.possible:
@@ -184,8 +194,8 @@ class SegmentsCampaign(Campaign):
         extra = {f"simulations_{why.value}": float(count) for why, count in state.memory.ended.items()}
         extra |= {"segments": float(len(state.segments)), "masked_actions": float(self.masked)}
         if state.memory.scale.low is not None and self._objective.names and not goal.on_twin:
-            best = max((s.level, -s.number) for s in state.segments if s.level is not None)
-            extra["best"] = self._value(state.segments[-best[1]])
+            best = max(((s.level, -s.number, s) for s in state.segments if s.level is not None), key=lambda t: t[:2])
+            extra["best"] = self._value(best[2])
         successes = state.memory.found if goal.aims or goal.on_twin else state.measured
         ended = reached or bool(reason)
         return Outcome(ended, reached, successes, potential, extra, reason="" if reached else reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +30,16 @@ from rlctl_envs.segments.twin import SegmentsTwin
 _KEY = ("campaign", "options")
 
 _LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
+
+
+_TOGETHER = 256
+
+
+@lru_cache(4096)
+def _seeds(seed: int, block: int) -> list[int]:
+    """Seeds of so many segments, from 0 to 2^31 - 1, for the placeholder ``seed``."""
+    states: list[int] = (np.random.SeedSequence([seed, block]).generate_state(_TOGETHER) & 0x7FFFFFFF).tolist()
+    return states
 
 
 class Segments(CampaignFactory):
@@ -99,24 +109,29 @@ class Segments(CampaignFactory):
 
     def task(self, segment: Segment, seed: int) -> TaskSpec:
         """The task of a segment of instance ``seed``."""
-        task = self.program.task(segment.uid, self.request(segment, seed))
-        parameters = {
-            "evaluation": segment.number,
-            "simulation": segment.simulation,
-            "from": segment.parent,
-            "controls": dict(segment.values),
-            "length": segment.length,
-        }
-        # Else segments on few ranks would keep one on many waiting for ever.
-        return replace(task, parameters=parameters, priority=float(segment.need.cores))
+        return self.program.task(segment.uid, self.request(segment, seed))
 
     def request(self, segment: Segment, seed: int) -> EvaluationRequest:
         """What a segment of instance ``seed`` asks of its program."""
-        chance = int(np.random.SeedSequence([seed, segment.number]).generate_state(1)[0]) & 0x7FFFFFFF
+        number = segment.number
         values: dict[str, Any] = {**segment.values, "simulation": segment.simulation, "segment": segment.index}
         if self.options.length_name:
             values[self.options.length_name] = segment.length
-        return EvaluationRequest(segment.number, values, segment.need, seed=chance, restart_from=segment.parent)
+        return EvaluationRequest(
+            number,
+            values,
+            segment.need,
+            seed=_seeds(seed, number // _TOGETHER)[number % _TOGETHER],
+            restart_from=segment.parent,
+            parameters={
+                "evaluation": number,
+                "simulation": segment.simulation,
+                "from": segment.parent,
+                "controls": segment.values,
+                "length": segment.length,
+            },
+            priority=float(segment.need.cores),  # else those on few ranks would keep one on many waiting for ever
+        )
 
     # The twin.
 
