@@ -27,11 +27,9 @@ class SegmentsView(Protocol):
     resources: Sequence[Any]
     possible: Sequence[int]
     shares: Sequence[float]
-    segments: Sequence[Any]
     memory: Any
     subject: Any
     best: Sequence[Any]
-    fewest: int
 
     def progress(self, simulation: Any) -> float:
         """How far a simulation has come."""
@@ -106,16 +104,15 @@ class SegmentRule(ABC):
         """Nothing to restore."""
 
     def _choice(self, state: SegmentsView, simulation: Any) -> int:
-        """Those that cost the least per length; each is tried once."""
+        """Those that cost the least per length, once each has been measured."""
         if len(state.possible) == 1:
             return state.possible[0]
-        tried = {segment.choice for segment in state.segments}
-        new = next((i for i in state.possible if i not in tried), None)
-        if new is not None:
-            return new
-        rates = {i: rate for i in state.possible if (rate := state.rate(i)) is not None}
-        if not rates:
-            return state.fewest
+        rates = dict[int, float]()
+        for i in state.possible:
+            rate = state.rate(i)
+            if rate is None:
+                return i
+            rates[i] = rate
         if state.options.needed - state.memory.found == 1:
             progress = state.progress(simulation)
             ahead = max((state.progress(other) for other in state.others(simulation)), default=0.0)
