@@ -307,9 +307,9 @@ def test_it_keeps_what_campaigns_promise(actions: str) -> None:
         actions=actions,
         restart_best=True,
         simulations=2,
-        until={"found": 1, "node_seconds": 200, "evaluations": 60},
+        until={"found": 1, "node_seconds": 200, "evaluations": 120},
     )
-    check_campaign(factory, Capacity(1, 2), [policy_factory("renewal_give_up")()], instances=2)
+    check_campaign(factory, Capacity(1, 2), [policy_factory("renewal_give_up")()], instances=3)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -86,7 +86,7 @@ class Segments(CampaignFactory):
             self.results,
             specify,
             self._consequence,
-            SEGMENTS * self.options.needed * usual_s(self.program.options.walltime_s),
+            SEGMENTS * (self.options.needed + 1) * usual_s(self.program.options.walltime_s),
             seed,
         )
 

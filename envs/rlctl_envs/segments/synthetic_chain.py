@@ -17,7 +17,7 @@ from rlctl.core.task import Resources
 from rlctl_envs.segments.options import SegmentsOptions
 
 SEGMENTS = 40.0
-"""Segments of middle length for each success that a budget lasts for, about."""
+"""Segments of middle length that a budget lasts for, about, for each success, and for finding out how to get there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class SyntheticChains:
         if budget is None:
             self.unit_s = usual_s * scale
         else:
-            self.unit_s = scale * budget / (SEGMENTS * options.needed)
+            self.unit_s = scale * budget / (SEGMENTS * (options.needed + 1))
 
     def advance(
         self, state: ChainState, units: Sequence[float], length: float, rng: np.random.Generator
