@@ -314,6 +314,7 @@ class SegmentsCampaign(Campaign):
         """Run it again from the last restart file if the machine failed; otherwise the simulation has blown up."""
         segment.status = SegmentStatus.INFEASIBLE if then == "infeasible" else SegmentStatus.FAILED
         self._goal.fruitless += 1
+        self.state.infeasible += then == "infeasible"
         if then == "stop":
             self._stopped_by = f"stopped by evaluation {segment.number} ({segment.kind}): {segment.message}"
         simulation.failures += of_machine

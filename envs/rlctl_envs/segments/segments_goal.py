@@ -66,8 +66,9 @@ class SegmentsGoal:
         until = self._until
         if state.now_s >= state.deadline_s:
             return "the budget is used"
-        if until.evaluations is not None and state.measured >= until.evaluations:
-            return f"{state.measured} segments"
+        ended = state.measured + state.infeasible
+        if until.evaluations is not None and ended >= until.evaluations:
+            return f"{ended} segments"
         if until.no_improvement is not None and (since := self._since_improvement(state)) >= until.no_improvement:
             return f"no improvement in {since} segments"
         if self.fruitless >= MOST_FRUITLESS:

@@ -27,6 +27,9 @@ class SegmentsState:
         memory: of former segments and simulations.
         subject: the simulation that the open decision is about.
         best: the segments up to the one with the greatest level that is not yet the goal's; empty: there is none.
+        begun: simulations so far.
+        measured: segments that have ended with results.
+        infeasible: segments that blew up, as the program's options say.
         now_s, deadline_s: seconds since the campaign began.
         seed: of the campaign.
     """
@@ -56,7 +59,7 @@ class SegmentsState:
         self.best: list[Segment] = []
         self.now_s, self.deadline_s = 0.0, math.inf
         self.begun = 0
-        self.measured = 0
+        self.measured = self.infeasible = 0
         self._low, self._high = [math.inf] * len(self.results), [-math.inf] * len(self.results)
         self._seconds = [0.0] * len(self.resources)
         self._lengths = [0] * len(self.resources)
