@@ -68,9 +68,7 @@ def test_simulations_run_side_by_side_and_are_replaced_when_they_have_succeeded(
     assert [segment.simulation for segment in firsts] == list(range(len(firsts)))
     assert len(firsts) >= 3
     by_number = {segment.number: segment for segment in found.state.segments}
-    assert all(
-        by_number[s.parent].simulation == s.simulation for s in found.state.segments if s.parent is not None
-    )
+    assert all(by_number[s.parent].simulation == s.simulation for s in found.state.segments if s.parent is not None)
 
 
 def test_after_a_failure_of_the_machine_a_segment_is_run_again_from_the_last_restart_file() -> None:

@@ -6,7 +6,6 @@ alone, and read the field ``state``, of which ``SegmentsView`` says what they us
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -41,7 +40,7 @@ class SegmentsView(Protocol):
         """The other simulations."""
 
 
-class SegmentRule(ABC):
+class SegmentRule:
     """A rule without memory of its own: what it knows is in the state.
 
     Lengths are counted in segments of the middle length that can be chosen.
@@ -54,7 +53,7 @@ class SegmentRule(ABC):
             1: never.
     """
 
-    name: str
+    name = "rule"
     SPACE: ClassVar[Ranges] = {
         "give_up": (2.0, 80.0, "log"),
         "stuck": (1.0, 40.0, "log"),
@@ -65,9 +64,9 @@ class SegmentRule(ABC):
     def __init__(self, give_up: float = 20.0, stuck: float = 8.0, segment: float = 0.5, wide: float = 1.2) -> None:
         self.give_up, self.stuck, self.segment, self.wide = give_up, stuck, segment, wide
 
-    @abstractmethod
     def units(self, state: SegmentsView, simulation: Any) -> Sequence[float]:
         """Control values of the next segment, from 0 at the lowest to 1 at the highest."""
+        raise TypeError(f"{type(self).__name__} does not say which values")
 
     def ends(self, state: SegmentsView, simulation: Any) -> str | None:
         """``start_anew`` or ``restart_best`` for a simulation that is given up; None: it goes on."""
@@ -85,9 +84,7 @@ class SegmentRule(ABC):
         need = state.resources[self._choice(state, simulation)]
         answer: dict[str, Any] = {
             name: control.value(unit)
-            for name, control, unit in zip(
-                state.names, state.controls, self.units(state, simulation), strict=True
-            )
+            for name, control, unit in zip(state.names, state.controls, self.units(state, simulation), strict=True)
         }
         if len(state.lengths) > 1:
             answer[state.options.length_name] = state.lengths[round(self.segment * (len(state.lengths) - 1))]

@@ -1,4 +1,4 @@
-"""What former simulations of a campaign have shown: at which control values they got on, and what a success has cost."""
+"""What former simulations have shown: at which control values they got on, and what a success has cost."""
 
 from __future__ import annotations
 

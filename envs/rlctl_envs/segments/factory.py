@@ -23,7 +23,6 @@ from rlctl_envs.search.options import usual_s
 from rlctl_envs.segments.campaign import SegmentsCampaign
 from rlctl_envs.segments.chains import Segment
 from rlctl_envs.segments.options import PLACEHOLDERS, RESERVED, SegmentsOptions
-from rlctl_envs.segments.segments_state import SegmentsState
 from rlctl_envs.segments.synthetic_chain import SEGMENTS, SyntheticChains
 from rlctl_envs.segments.twin import SegmentsTwin
 
@@ -95,15 +94,13 @@ class Segments(CampaignFactory):
         self.program.prepare(folder)
 
     def sample_tasks(self, capacity: Capacity, seed: int) -> Sequence[tuple[Key, TaskSpec]]:
-        """The first segment of a simulation, as the configuration lists its resources first, and with the most ranks."""
+        """The first segment of a simulation, with the resources that are listed first, and with the most ranks."""
         pool, tasks = NodePool(capacity), list[tuple[Key, TaskSpec]]()
         possible = [need for need in self.program.resources if pool.ever(need)]
         values = {name: control.value(0.5) for name, control in self.options.controls.items()}
         for need in dict.fromkeys((possible[0], max(possible, key=lambda need: need.ranks))):
             uid = TaskId("0000")
-            segment = Segment(
-                0, 0, 0, None, (), values, self.options.length_choices[0], 0, need, uid, 1.0, 0.0, 0
-            )
+            segment = Segment(0, 0, 0, None, (), values, self.options.length_choices[0], 0, need, uid, 1.0, 0.0, 0)
             tasks += self.program.samples(uid, self.request(segment, seed))
         return tasks
 

@@ -59,9 +59,7 @@ class SegmentChoices:
         self.heads = (*bins, len(state.lengths), len(state.resources), len(self.next))
         self._any = [np.linspace(0.0, 1.0, count).tolist() for count in bins]
         self._changes = [
-            None
-            if control.change is None
-            else np.linspace(-1.0, 1.0, control.bins).tolist()
+            None if control.change is None else np.linspace(-1.0, 1.0, control.bins).tolist()
             for control in state.controls
         ]
         self._most = [

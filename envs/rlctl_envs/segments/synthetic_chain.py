@@ -1,8 +1,8 @@
 """Synthetic simulations: how far segments of a program that is not there would come, and how long they would take.
 
-A simulation waits for an event (nucleation, a first hit), then advances to the goal; both are fastest at hidden control
-values, which are not the same. Beyond a third value what was gained is lost again. Some simulations are trapped short of
-the goal, the more often the farther they are driven to one side.
+A simulation waits for an event (nucleation, a first hit), then advances to the goal; both are fastest at hidden
+control values, which are not the same. Beyond a third value what was gained is lost again. Some simulations are
+trapped short of the goal, the more often the farther they are driven to one side.
 """
 
 from __future__ import annotations
@@ -137,5 +137,5 @@ class SyntheticChains:
 
     def _distance(self, units: Sequence[float], best: Sequence[float]) -> float:
         """Squared, in units of the width."""
-        total = sum(w * (u - b) ** 2 for w, u, b in zip(self.weights, units, best, strict=True))
+        total: float = sum(w * (u - b) ** 2 for w, u, b in zip(self.weights, units, best, strict=True))
         return total / self.width**2
