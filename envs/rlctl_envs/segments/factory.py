@@ -23,6 +23,7 @@ from rlctl_envs.search.options import usual_s
 from rlctl_envs.segments.campaign import SegmentsCampaign
 from rlctl_envs.segments.chains import Segment
 from rlctl_envs.segments.options import PLACEHOLDERS, RESERVED, SegmentsOptions
+from rlctl_envs.segments.recorded_chains import RecordedSegments, RecordedTwin
 from rlctl_envs.segments.synthetic_chain import SEGMENTS, SyntheticChains
 from rlctl_envs.segments.twin import SegmentsTwin
 
@@ -61,6 +62,7 @@ class Segments(CampaignFactory):
             raise ConfigError(f"{what} has this name", (*self.program.key, "results", taken))
         self.results = list(program.results)
         self.objective = self._objective()
+        self._recorded = self._records(programs.folder)
 
     def check(self, capacity: Capacity, real: bool) -> None:
         """Refuse a machine on which no segment can run."""
@@ -139,8 +141,10 @@ class Segments(CampaignFactory):
         budget = node_seconds if options.allocation_s is None else options.allocation_s
         return SyntheticChains(options, budget, usual_s(self.program.options.walltime_s), seed)
 
-    def task_model(self, seed: int) -> SegmentsTwin:
+    def task_model(self, seed: int) -> SegmentsTwin | RecordedTwin:
         """What the segments of instance ``seed`` would do."""
+        if self._recorded is not None:
+            return RecordedTwin(self._recorded, self.options, self.results, seed)
         kinds = [kind.then for kind in self.program.options.failures.values()]
         lengths = self.options.length_choices
         return SegmentsTwin(
@@ -154,10 +158,20 @@ class Segments(CampaignFactory):
         )
 
     def privileged(self, seed: int) -> NDArray[np.float32]:
-        """Hidden quantities of the synthetic simulations, [12]."""
+        """Hidden quantities of the synthetic simulations, [12]; none of recorded ones, which are no secret."""
+        if self._recorded is not None:
+            return np.zeros(0, np.float32)
         return np.array(self.chains(seed).hidden(), np.float32)
 
     # Making it.
+
+    def _records(self, folder: Path) -> RecordedSegments | None:
+        if self.options.recorded is None:
+            return None
+        try:
+            return RecordedSegments.read(folder / self.options.recorded, self.options, self.results)
+        except ConfigError as error:
+            raise ConfigError(error.problem, (*_KEY, "recorded")) from None
 
     def _objective(self) -> SearchObjective:
         try:
