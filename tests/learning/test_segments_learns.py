@@ -1,4 +1,4 @@
-"""A policy learns, from 64 recorded segments of LAMMPS, to crystallize atoms: it leaves untuned rules behind.
+"""A policy learns, from 64 recorded segments of LAMMPS, to crystallize atoms: it leaves an untuned rule behind.
 
 ``RLCTL_LEARNING=full`` trains the published experiment on invented simulations.
 """
@@ -26,7 +26,7 @@ RECORDED = [
     "campaign.options.until={found: 2, node_seconds: 200}",
     "program.resources.ranks=1",
     "machine.cores=1",
-    "policies.warm={rule: schedule_constant, parameters: {hold: 0.25}}",
+    "policies.warm={rule: schedule_constant, parameters: {hold: 0.25}}",  # a good guess
     "train={decisions: 20480, judgement_instances: 0, num_envs: 32, validation_instances: 0}",
     "train.options={n_steps: 32, n_epochs: 6, batch_size: 256, learning_rate: 2.0e-3, gamma: 1.0, bootstrap: false,"
     " net_arch: [64, 64], logit_bias: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -3]}",
@@ -46,9 +46,9 @@ def ratios(file: Path, settings: list[str], others: list[str], folder: Path) -> 
 def test_it_learns_from_recorded_segments(tmp_path: Path) -> None:
     file = ROOT / "examples" / "lammps_crystal" / "crystal.yaml"
     found = ratios(file, RECORDED, ["warm", "renewal_give_up"], tmp_path / "run")
-    print(found)
-    assert found["warm"][1] > 1.5
-    assert found["renewal_give_up"][1] > 1.1
+    assert found["renewal_give_up"][0] > 1.5
+    assert found["renewal_give_up"][1] > 1.2
+    assert found["warm"][0] > 0.9
 
 
 @pytest.mark.skipif(not FULL, reason="several minutes: a part of RLCTL_LEARNING=full")
