@@ -104,6 +104,15 @@ def test_a_blow_up_is_recorded_and_another_simulation_begins(tmp_path: Path) -> 
     assert len({row["simulation"] for row in table}) == len(table)
 
 
+def test_a_program_that_leaves_no_restart_file_stops_the_campaign(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "sim.py").write_text(PROGRAM.replace("open(after", "open('elsewhere'"))
+    said = rlctl(tmp_path, "steer", "chains.yaml", "--run", "run").stdout
+    assert "stopped by evaluation" in said
+    assert "(restart): it has written no file {restart_out} to go on with" in said
+    assert len(rows(tmp_path / "run")) <= 2
+
+
 def test_results_and_report_show_the_chain(tmp_path: Path) -> None:
     write(tmp_path)
     done = rlctl(tmp_path, "steer", "chains.yaml")

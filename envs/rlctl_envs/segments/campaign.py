@@ -293,6 +293,11 @@ class SegmentsCampaign(Campaign):
             segment.kind, segment.message = "read", str(error)
             self._failed(simulation, segment, "fail", False)
             return
+        if "attempts" in values and "restart" not in values and not goal.hit(level):  # a real program's
+            segment.kind, segment.message = "restart", "it has written no file {restart_out} to go on with"
+            none = all(other.status is not SegmentStatus.DONE for other in state.segments)
+            self._failed(simulation, segment, "stop" if none else "fail", False)
+            return
         goal.fruitless = 0
         before = simulation.last.level if simulation.last is not None else None
         segment.status, segment.level = SegmentStatus.DONE, level
