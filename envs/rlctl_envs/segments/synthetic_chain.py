@@ -59,8 +59,8 @@ class SyntheticChains:
         rng = np.random.default_rng([seed, 6])
         count = len(options.controls)
         self.side = 1.0 if rng.random() < 0.5 else -1.0
-        first = float(rng.uniform(0.2, 0.7))
-        apart = float(rng.uniform(0.05, 0.3))
+        first = float(rng.uniform(0.05, 0.75))
+        apart = float(rng.uniform(0.05, 0.25))
         places = [first, first + apart] if self.side > 0 else [1.0 - first, 1.0 - first - apart]
         others = rng.uniform(0.1, 0.9, (count - 1, 2))
         self.waits = [places[0], *others[:, 0].tolist()]
