@@ -46,7 +46,7 @@ def render(text: str, values: Mapping[str, Any], delimiters: Delimiters = BRACES
         except (ValueError, TypeError) as error:
             raise ConfigError(f"placeholder {match[0]} with the value {brief(values[name])}: {error}") from None
 
-    return _pattern(delimiters).sub(replacement, text)
+    return _pattern(delimiters).sub(replacement, text) if delimiters[0] in text else text
 
 
 def words(command: Sequence[str], values: Mapping[str, Any]) -> list[str]:
@@ -60,6 +60,9 @@ def words(command: Sequence[str], values: Mapping[str, Any]) -> list[str]:
     """
     found = list[str]()
     for word in command:
+        if BRACES[0] not in word:
+            found.append(word)
+            continue
         match = _pattern(BRACES).fullmatch(word)
         name = (match["name"] or "") if match is not None else ""
         items = values.get(name)

@@ -58,6 +58,8 @@ class EvaluationRequest:
         stage: likewise.
         restart_from: number of the evaluation whose restart file it begins with; None: with none.
         walltime_s: seconds after which it is stopped; None: as the program says.
+        parameters: that the task carries, for task models and people; None: the values.
+        priority: of the task.
     """
 
     number: int
@@ -67,6 +69,8 @@ class EvaluationRequest:
     stage: str = ""
     restart_from: int | None = None
     walltime_s: float | None = None
+    parameters: Mapping[str, Any] | None = None
+    priority: float = 0.0
 
 
 class Program:
@@ -149,8 +153,9 @@ class Program:
             executable=command[0],
             arguments=tuple(command[1:]),
             wrapper=(*_WRAPPER, self._file, json.dumps(plan), "--"),
-            parameters=dict(evaluation.values),
+            parameters=dict(evaluation.values) if evaluation.parameters is None else evaluation.parameters,
             resources=evaluation.resources,
+            priority=evaluation.priority,
             walltime_s=options.walltime_s if evaluation.walltime_s is None else evaluation.walltime_s,
             result_file=result,
             progress_file=progress if options.progress is not None else None,

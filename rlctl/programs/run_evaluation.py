@@ -91,7 +91,8 @@ class EvaluationRun:
         if keep == "none" or (keep == "failed" and failed is None):
             remove(self._folder)
         if failed is None:
-            _write(self._result, {"outputs": self._outputs, "attempts": attempts})
+            left = {"restart": True} if self._restart.exists() else {}
+            _write(self._result, {"outputs": self._outputs, "attempts": attempts, **left})
             return 0
         kind = self._kinds.get(failed.kind, {})
         if (then := kind.get("then", "fail")) != "fail" and not self._stopping:

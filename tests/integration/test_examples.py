@@ -20,6 +20,7 @@ from rlctl.config.load import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = {"xtb": "xtb.yaml", "lammps": "lammps.yaml", "quantum_chemistry": "nwchem.yaml"}
+CHAINS = {"lammps_crystal": "crystal.yaml"}
 POLICY = "random_search"
 
 needs_xtb = pytest.mark.skipif(shutil.which("xtb") is None, reason="xtb is not installed: apt-get install xtb")
@@ -42,7 +43,7 @@ def lammps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def command(example: str, run: Path, *settings: str, policy: str = POLICY, resume: bool = False) -> list[str]:
-    file = str(EXAMPLES / example / FILES[example])
+    file = str(EXAMPLES / example / {**FILES, **CHAINS}[example])
     words = [sys.executable, "-m", "rlctl", "steer", file, "--policy", policy, "--run", str(run)]
     return words + [word for setting in settings for word in ("--set", setting)] + ["--resume"] * resume
 
@@ -138,6 +139,37 @@ def test_lammps_runs_on_its_own_mpi(lammps: str, tmp_path: Path, ranks: int) -> 
     assert all(-7.6 < energy < -7.0 for energy in energies)
     printed = [file.read_text() for file in run.glob("work/evaluations/*/stdout.txt")]
     assert {found for text in printed for found in re.findall(r"on (\d+) procs", text)} == {str(ranks)}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("example", CHAINS)
+def test_a_chain_takes_at_most_25_lines_of_yaml(example: str) -> None:
+    lines = (EXAMPLES / example / CHAINS[example]).read_text().splitlines()
+    assert len([line for line in lines if line.strip() and not line.lstrip().startswith("#")]) <= 25
+    load_config(EXAMPLES / example / CHAINS[example])
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_segments_of_lammps_begin_where_the_last_one_ended(lammps: str, tmp_path: Path, ranks: int) -> None:
+    run = tmp_path / "run"
+    settings = [
+        lammps,
+        "campaign.options.lengths={steps: [500]}",
+        "campaign.options.simulations=1",
+        "campaign.options.until={found: 1, evaluations: 3}",
+        f"program.resources.ranks=[{ranks}]",
+        "machine.cores=2",
+    ]
+    steer("lammps_crystal", run, *settings, policy="schedule_constant")
+    rows = [row for row in evaluations(run) if row["status"] == "done"]
+    assert [(row["segment"], row["from"]) for row in rows] == [("0", ""), ("1", "0"), ("2", "1")]
+    assert all(-7.6 < float(row["energy"]) < -7.0 for row in rows)
+    # LAMMPS counts on: 2000 steps of melting, then 500 in each segment.
+    printed = [(run / "work" / "evaluations" / f"000{n}" / "stdout.txt").read_text() for n in (1, 2)]
+    firsts = [int(re.findall(r"Step .*\n +(\d+) ", text)[0]) for text in printed]
+    assert firsts[0] >= 2500
+    assert firsts[1] == firsts[0] + 500
+    assert all(f"on {ranks} procs" in text for text in printed)
 
 
 @needs_nwchem

@@ -20,7 +20,10 @@ CAMPAIGNS = [name for name in IDS if "Film" not in name]
 
 def test_importing_the_package_registers_each_campaign_and_the_film() -> None:
     """All but searches: these run the program of a configuration."""
-    folders = {path.parent.name for path in Path(rlctl_envs.__file__).parent.glob("*/factory.py")} - {"search"}
+    folders = {path.parent.name for path in Path(rlctl_envs.__file__).parent.glob("*/factory.py")} - {
+        "search",
+        "segments",
+    }
     assert {gymnasium.spec(name).kwargs["campaign"] for name in CAMPAIGNS} == folders
     assert len(IDS) == len(CAMPAIGNS) + 1
 
