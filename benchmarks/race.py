@@ -255,9 +255,9 @@ def race(places: Iterable[tuple[Tool, Path]], repeats: int) -> list[Row]:
             seconds, evaluations = to_the_goal(tool, where)
             add("to the goal", tool.name, "node-s", seconds)
             add("evaluations to the goal", tool.name, "", evaluations)
-            few, many = (cpu_ms(tool, where, count) for count in (40, 240))
+            few, many = (cpu_ms(tool, where, count) for count in (40, 120))
             add("CPU beyond the program, 40 evaluations", tool.name, "ms each", few - bare_ms)
-            add("CPU beyond the program, a further one", tool.name, "ms", (240 * many - 40 * few) / 200 - bare_ms)
+            add("CPU beyond the program, a further one", tool.name, "ms", (120 * many - 40 * few) / 80 - bare_ms)
             for what, value in zip(("starts", "repeated", "lost", "orphans"), killed(tool, where), strict=True):
                 add(f"after kill -9: {what}", tool.name, "", value)
     order = list(dict.fromkeys(measure for measure, _, _ in figures))
