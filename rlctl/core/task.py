@@ -129,7 +129,8 @@ class TaskSpec:
             once, whatever the number of ranks, in the environment of the program, but for variables of an application
             or task that begin with ``LD_`` or ``PYTHON``: ``RLCTL_PROGRAM_`` stands before these. Its exit code is
             that of the task; signals reach it as well as the program. ``"python"`` as its first word means the
-            interpreter of rlctl.
+            interpreter of rlctl; of ``python -P -m MODULE``, an executor may call ``main(arguments)`` in a process that
+            it has forked.
 
     What can only mean one thing is converted: numbers of NumPy, paths, numbers among arguments and variables (a program
     gets their text), arrays among parameters (lists), other sequences where a tuple belongs, an infinite walltime.

@@ -16,6 +16,7 @@ from rlctl.core.task import Failure
 from rlctl.executors.application import THREADS, ProgramEnvironments
 from rlctl.executors.backend import Attempt, AttemptOutcome
 from rlctl.executors.functions.large_results import INLINE_BYTES, by_reference, read_object
+from rlctl.executors.local.forked_module import is_module
 from rlctl.executors.local.processes import signal_name
 from rlctl.executors.naming import file_name
 from rlctl.system.devices import without_masks
@@ -60,7 +61,7 @@ class ProcessTask:
         self.errors = os.path.join(self._logs, f"{self._name}.err")
 
     def prepare(self, gpus: Mapping[str, str]) -> dict[str, Any]:
-        """Make the files that it needs; returns ``command``, ``environment`` and ``outputs`` for the supervisor.
+        """Make the files that it needs; returns ``command``, ``environment``, ``outputs`` and ``forked``.
 
         Raises:
             OSError: its files cannot be made.
@@ -76,7 +77,8 @@ class ProcessTask:
         if spec.wrapper:
             environment = out_of_sight(environment)
         # A program that chose its GPUs itself would take those of another task.
-        return self.launch(command, without_masks(environment), gpus)
+        request = self.launch(command, without_masks(environment), gpus)
+        return {**request, "forked": bool(spec.wrapper) and is_module(request["command"])}
 
     def launch(self, command: list[str], environment: dict[str, str], gpus: Mapping[str, str]) -> dict[str, Any]:
         """The request that starts this command, under mpiexec where there are several ranks.

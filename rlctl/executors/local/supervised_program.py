@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlctl.executors.local.forked_module import fork_module, is_module
 from rlctl.executors.local.processes import (
     GRACE_S,
     ask_to_end,
@@ -169,8 +168,6 @@ def spawn(
     Raises:
         OSError, ValueError: it cannot be started.
     """
-    if is_module(command):
-        return fork_module(command, environment, outputs, cores)
     create = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     files = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

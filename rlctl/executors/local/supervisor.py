@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rlctl.executors.local.controller_link import ControllerLink
+from rlctl.executors.local.forked_module import fork_module
 from rlctl.executors.local.pid_file import TASK, PidFile, exit_file, mark, remove_folders, write_through
 from rlctl.executors.local.processes import GRACE_S, capped, family, reap, send_signal, start_time
 from rlctl.executors.local.supervised_program import SupervisedProgram, spawn
@@ -130,11 +131,12 @@ class Supervisor:
         environment: dict[str, str],
         outputs: list[str],
         cores: list[int] | None,
+        forked: bool = False,
         **limits: Any,
     ) -> None:
         full = {**self._environment, **environment, TASK: f"{self._token}:{key}"}
         try:
-            pid = spawn(command, full, outputs, cores)
+            pid = (fork_module if forked else spawn)(command, full, outputs, cores)
         except (OSError, ValueError) as error:
             self._link.say(event="failed", key=key, error=str(error))
             return
