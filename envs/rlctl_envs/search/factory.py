@@ -34,7 +34,7 @@ from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.fitted_problem import FittedProblem, check_columns, search_columns
 from rlctl_envs.search.known_results import read_known
 from rlctl_envs.search.objective import SearchObjective
-from rlctl_envs.search.options import SearchOptions, StageOptions, usual_s
+from rlctl_envs.search.options import CHANGEABLE, SearchOptions, StageOptions, usual_s
 from rlctl_envs.search.parameters import SearchSpace
 from rlctl_envs.search.problem import Problem
 from rlctl_envs.search.synthetic_problem import SyntheticProblem
@@ -44,9 +44,6 @@ from rlctl_envs.search.twin import SearchTwin
 _KEY = ("campaign", "options")
 _MOST_KEPT = 256
 """Problems of the twin that are kept, since drawing one takes tens of milliseconds."""
-
-_CHANGEABLE = ("walltime_s", "resources", "environment", "application", "keep", "output_mb")
-"""Options of programs that change no result."""
 
 _LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
 
@@ -77,8 +74,7 @@ class Search(CampaignFactory):
     default_fallback = "random_search"
     changeable = (
         *(f"campaign.options.{key}" for key in ("until", "allocation_s", "start_late", "known")),
-        *(f"{program}.{key}" for program in ("program", "programs.*") for key in _CHANGEABLE),
-        *("machine.nodes", "machine.cores"),
+        *(*CHANGEABLE, "machine.nodes", "machine.cores"),
     )
 
     def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:

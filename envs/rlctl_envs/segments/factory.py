@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from rlctl.programs.program import EvaluationRequest
 from rlctl.surrogates.fitted_folder import FittedFolder, read_fitted
 from rlctl.surrogates.held_out import Agreement
 from rlctl_envs.search.objective import SearchObjective
-from rlctl_envs.search.options import usual_s
+from rlctl_envs.search.options import CHANGEABLE, usual_s
 from rlctl_envs.segments.campaign import SegmentsCampaign
 from rlctl_envs.segments.chain_agreement import agreement_of_chains, fit_chains
 from rlctl_envs.segments.chains import Segment
@@ -36,6 +37,9 @@ from rlctl_envs.segments.synthetic_chain import INVENTED, SEGMENTS, SyntheticCha
 from rlctl_envs.segments.twin import SegmentsTwin
 
 _KEY = ("campaign", "options")
+
+_AMOUNTS = ("found", "evaluations", "no_improvement", "node_seconds", "node_hours")
+"""Keys of ``until`` that may change: with another ``value``, all levels would be others."""
 
 _LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
 
@@ -58,6 +62,11 @@ class Segments(CampaignFactory):
     runs_programs: ClassVar[bool] = True
     default_policy = "renewal_give_up"
     default_fallback = "schedule_constant"
+    changeable = (
+        *(f"campaign.options.until.{key}" for key in _AMOUNTS),
+        *(f"campaign.options.{key}" for key in ("allocation_s", "retries", "simulations")),
+        *(*CHANGEABLE, "machine.nodes", "machine.cores"),
+    )
 
     def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:
         self.options: SegmentsOptions = check_options(SegmentsOptions, options, ".".join(_KEY))
@@ -113,7 +122,7 @@ class Segments(CampaignFactory):
         values = {name: control.value(0.5) for name, control in self.options.controls.items()}
         for need in dict.fromkeys((possible[0], max(possible, key=lambda need: need.ranks))):
             uid = TaskId("0000")
-            segment = Segment(0, 0, 0, None, (), values, self.options.length_choices[0], 0, need, uid, 1.0, 0.0, 0)
+            segment = Segment(0, 0, 0, None, (), values, self.options.length_choices[0], need, uid, 1.0, 0.0, 0)
             tasks += self.program.samples(uid, self.request(segment, seed))
         return tasks
 
@@ -147,9 +156,10 @@ class Segments(CampaignFactory):
 
     def chains(self, seed: int) -> SyntheticChains:
         """The synthetic simulations of instance ``seed``."""
-        until, options = self.options.until, self.options
-        node_seconds = until.node_seconds if until.node_hours is None else 3600.0 * until.node_hours
-        budget = node_seconds if options.allocation_s is None else options.allocation_s
+        options = self.options
+        budget = None if math.isinf(options.until.budget) else options.until.budget
+        if options.allocation_s is not None:
+            budget = options.allocation_s
         return SyntheticChains(options, budget, usual_s(self.program.options.walltime_s), seed, self._synthetic)
 
     def fit_twin(self, sources: Sequence[RecordedTable], seed: int) -> TwinFit:

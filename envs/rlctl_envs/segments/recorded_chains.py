@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -59,7 +59,7 @@ class RecordedSegments:
 
     def some(self, rows: NDArray[np.bool_]) -> RecordedSegments:
         """The chosen ones."""
-        return replace(self, **{name: values[rows] for name, values in self.arrays().items()})
+        return self.restored(self.description(), {name: values[rows] for name, values in self.arrays().items()})
 
     def description(self) -> dict[str, Any]:
         """Names, ranges and the share of failures of the machine."""
@@ -112,7 +112,8 @@ class RecordedSegments:
 
     @cached_property
     def _spread(self) -> Floats:
-        return np.maximum(self.after[self.good].std(0), 1e-12)
+        spread: Floats = np.maximum(self.after[self.good].std(0), 1e-12)
+        return spread
 
     def alike(
         self, before: Floats, values: Floats | Sequence[float], length: float
