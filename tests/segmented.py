@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlctl.config.twin_section import TwinSection
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.driver import Driver
 from rlctl.core.machine import Capacity
@@ -67,10 +68,17 @@ class Answers(SimpleRule):
 HOLD = Answers(lambda state: {"T": 0.5, "steps": 200})
 
 
-def segments(folder: Path = Path(), program: Mapping[str, Any] | None = None, **changes: Any) -> Segments:
+def segments(
+    folder: Path = Path(),
+    program: Mapping[str, Any] | None = None,
+    twin: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Segments:
     """Campaigns of segments; ``changes``: of the options."""
-    section = {**PROGRAM, **(program or {})}
-    return Segments({**OPTIONS, **changes}, ConfiguredPrograms({"program": section}, folder, single=True))
+    section, stand_in = {**PROGRAM, **(program or {})}, None if twin is None else TwinSection(**twin)
+    return Segments(
+        {**OPTIONS, **changes}, ConfiguredPrograms({"program": section}, folder, single=True, twin=stand_in)
+    )
 
 
 def steered(

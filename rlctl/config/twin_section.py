@@ -35,12 +35,13 @@ ShareRange = Annotated[tuple[Share, Share], BeforeValidator(_pair), AfterValidat
 class SyntheticSection(Section):
     """Problems that are drawn at random over the parameters' ranges.
 
-    A range is ``[low, high]``, or one number. Each problem has another value from it.
+    A range is ``[low, high]``, or one number. Each problem has another value from it. Simulations in segments use
+    ``seconds``, ``serial``, ``failing`` and ``noise``, as far as they are given.
 
     Attributes:
         calibration: folder that ``rlctl calibrate`` has written: its seconds and its serial share are used.
-        seconds: median duration of an evaluation on one core, at the stage that counts; null: a fifth of the program's
-            ``walltime_s``, or 60 s.
+        seconds: median duration of an evaluation on one core, at the stage that counts, or of a segment of middle
+            length; null: a fifth of the program's ``walltime_s``, or 60 s.
         duration_spread: standard deviation of the logarithm of durations over the parameters' ranges.
         serial: share of the work that more cores do not make faster; null: 0.01 to 0.3.
         failing: share of the parameters' ranges where evaluations fail, in every other problem.

@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from rlctl.surrogates.fitted_table import FittedTable
-from rlctl.surrogates.table_inputs import TableInputs
+from rlctl.plugins.recorded_table import RecordedTable
+from rlctl.surrogates.fitted_folder import FittedModel
+from rlctl.surrogates.held_out import Agreement
 
 
 @dataclass(frozen=True, slots=True)
-class TwinColumns:
-    """Columns of the table of evaluations that a twin is fitted to.
+class TwinFit:
+    """What was fitted.
 
     Attributes:
-        inputs: parameters, and where there is a choice, ``stage``, ``cores`` and ``gpus`` (of all ranks together).
-        outcomes: results that the campaign cannot do without.
-        further: results that are learned where the table has them.
-        cores, gpus: of all ranks together, that an evaluation may have.
+        model: of the recorded evaluations.
+        rows, failed: that it rests on, and how many of them failed.
+        held_out: how well evaluations are predicted that the model has not seen.
     """
 
-    inputs: TableInputs
-    outcomes: tuple[str, ...]
-    further: tuple[str, ...] = ()
-    cores: tuple[float, ...] = (1.0,)
-    gpus: tuple[float, ...] = (0.0,)
+    model: FittedModel
+    rows: int
+    failed: int
+    held_out: Agreement
 
 
 @runtime_checkable
 class Fittable(Protocol):
-    """A factory of such campaigns."""
+    """A factory of campaigns whose twin can be fitted."""
 
-    def twin_columns(self) -> TwinColumns:
-        """What a twin of this campaign is fitted to."""
+    def fit_twin(self, sources: Sequence[RecordedTable], seed: int) -> TwinFit:
+        """Fit a twin to recorded evaluations.
 
-    def check_fitted(self, table: FittedTable) -> None:
-        """Refuse models of another campaign.
+        Args:
+            seed: of what is left to chance in the fit, and of the division for the held-out error.
 
         Raises:
-            ConfigError: they cannot stand in for its programs.
+            ConfigError: the sources cannot be used, or have too few evaluations.
         """
+
+    def twin_about(self) -> Mapping[str, Any]:
+        """What is known about the fitted twin that the configuration names: sources, held-out error, versions.
+
+        Raises:
+            ConfigError: it cannot stand in for the programs of this campaign.
+        """
+
+    def compare_twin(self, source: RecordedTable) -> Agreement:
+        """How well that twin predicts evaluations which it was not fitted to.
+
+        Raises:
+            ConfigError: the twin or the table cannot be used, or none of its evaluations has ended.
+        """
+
+
+@runtime_checkable
+class Scalable(Protocol):
+    """A factory of campaigns whose programs can be calibrated."""
 
     def scaling_options(self, points: int) -> Mapping[str, Any]:
         """Options of the campaign that make it measure how its program scales, by the rule ``scaling_design``.

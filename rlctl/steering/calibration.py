@@ -12,14 +12,15 @@ from rich.table import Table
 
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
-from rlctl.core.errors import ConfigError
+from rlctl.core.errors import ConfigError, brief
 from rlctl.core.json_values import json_text
 from rlctl.monitoring.progress import Progress
+from rlctl.plugins.fittable import Scalable
+from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.evaluation_table import read_table
 from rlctl.steering.probe import probe
 from rlctl.steering.run_folder import read_run
 from rlctl.steering.start import start
-from rlctl.steering.twin_fit import fittable
 from rlctl.surrogates.measured_scaling import CALIBRATION, MeasuredScaling
 from rlctl.system.files import write_atomically
 
@@ -104,7 +105,11 @@ def calibrate(
         StoppedError: the program fails repeatedly.
     """
     with config.source.located():
-        changes = fittable(config).scaling_options(points)
+        factory = configured_campaign(config)
+        if not isinstance(factory, Scalable):
+            problem = f"campaign {brief(factory.name)} cannot be calibrated: calibrate a search over the same program"
+            raise ConfigError(problem, ("campaign", "name"))
+        changes = factory.scaling_options(points)
     campaign = config.campaign.model_copy(update={"options": {**config.campaign.options, **changes}})
     steer = config.steer.model_copy(update={"rules_on_twin": False})
     design = _same_file(config.model_copy(update={"campaign": campaign, "twin": None, "steer": steer}), config)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, JournalError
-from rlctl.steering.recorded_rows import RecordedSource, is_run, table_rows
+from rlctl.steering.recorded_reading import is_run, read_recorded
 from rlctl.steering.run_names import runs_of
 from rlctl.steering.twin_fit import fittable
-from rlctl.surrogates.fitted_folder import read_fitted
-from rlctl.surrogates.held_out import Agreement, agreement
+from rlctl.surrogates.held_out import Agreement
 
 FEWEST_VALUES = 10
 """Values of a run that a twin is judged by at least."""
@@ -51,27 +50,21 @@ def twin_distance(config: Config) -> TwinDistance | None:
         return None
     with config.source.located():
         factory = fittable(config)
-        try:
-            folder = read_fitted(config.resolve(config.twin.fitted))
-            factory.check_fitted(folder.table)
-        except ConfigError as error:
-            raise ConfigError(error.problem, ("twin",)) from None
-        held = float(folder.about["held_out"]["outside"])
-        sources = {one["path"]: one["sha256"] for one in folder.about["sources"]}
+        about = factory.twin_about()
+        held = float(about["held_out"]["outside"])
+        sources = {one["path"]: one["sha256"] for one in about["sources"]}
         for run in runs_of(config):
             if not is_run(run):
                 continue
             try:
-                source = RecordedSource.read(run)
-                rows = table_rows(factory.twin_columns(), [source], fewest=1)
-            except (ConfigError, JournalError):  # of another version of this configuration
+                source = read_recorded(run)
+                found = factory.compare_twin(source)
+            except (ConfigError, JournalError):  # of another version of this configuration, or without evaluations
                 continue
             if source.sha256 in sources.values() or str(run.absolute()) in sources:
                 return TwinDistance(None, None, f"{run} is among its data", held)
-            if len(rows):
-                found = agreement(folder.table, rows)
-                _require_near(config.twin.most_outside, run, found)
-                return TwinDistance(run, found, "", found.outside)
+            _require_near(config.twin.most_outside, run, found)
+            return TwinDistance(run, found, "", found.outside)
     return TwinDistance(None, None, "there is no real run to compare with", held)
 
 

@@ -13,12 +13,11 @@ from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, StorageError, brief
 from rlctl.plugins.fittable import Fittable
 from rlctl.plugins.registry import configured_campaign
-from rlctl.steering.recorded_rows import RecordedSource, is_run, table_rows
+from rlctl.steering.recorded_reading import is_run, read_recorded
 from rlctl.steering.run_folder import CONFIG
 from rlctl.surrogates.fitted_folder import DESCRIPTION, write_fitted
 from rlctl.surrogates.fitted_output import MOST_ROWS
-from rlctl.surrogates.fitted_table import FittedTable
-from rlctl.surrogates.held_out import Agreement, held_out
+from rlctl.surrogates.held_out import Agreement
 from rlctl.system.files import require_folder, storage_errors
 
 
@@ -73,25 +72,21 @@ def fit_twin(paths: Sequence[Path], out: Path, config: Config | None = None, see
     seed = config.seed if seed is None else seed
     with config.source.located():
         factory = fittable(config)
-        columns, sources = factory.twin_columns(), [RecordedSource.read(path) for path in paths]
-        rows = table_rows(columns, sources)
-    inputs = columns.inputs
-    table = FittedTable.fit(inputs, rows, seed)
-    quality = held_out(inputs, rows, seed)
-    failed = int(rows.failed.sum())
+        sources = [read_recorded(path) for path in paths]
+        fit = factory.fit_twin(sources, seed)
     about = {
         "campaign": config.campaign.name,
         "config_hash": config_hash(config),
         "sources": [source.to_json() for source in sources],
-        "rows": len(rows),
-        "failed": failed,
+        "rows": fit.rows,
+        "failed": fit.failed,
         "seed": seed,
-        "held_out": quality.to_json(),
+        "held_out": fit.held_out.to_json(),
         **provenance(),
     }
     with storage_errors(out):
-        write_fitted(out, table, about)
-    return FittedTwin(out, len(rows), failed, quality)
+        write_fitted(out, fit.model, about)
+    return FittedTwin(out, fit.rows, fit.failed, fit.held_out)
 
 
 def fittable(config: Config) -> Fittable:

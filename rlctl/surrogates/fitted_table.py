@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,8 @@ class FittedTable:
         duration, failure, outcomes: the models.
     """
 
+    kind: ClassVar[str] = "evaluations"
+
     inputs: TableInputs
     rows: TableRows
     duration: FittedDuration
@@ -136,8 +138,12 @@ class FittedTable:
             {name: one.draw(s) for (name, one), s in zip(self.outcomes.items(), streams[2:], strict=True)},
         )
 
+    def description(self) -> dict[str, Any]:
+        """Inputs and names of the outcomes."""
+        return {"inputs": self.inputs.to_json(), "outcomes": list(self.outcomes)}
+
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that ``from_arrays`` needs besides the inputs and the names of the outcomes."""
+        """All that ``restored`` needs besides ``description``."""
         rows, failure = self.rows, self.failure.output
         arrays: dict[str, NDArray[Any]] = {
             "x": rows.x,
@@ -156,12 +162,13 @@ class FittedTable:
         return arrays
 
     @classmethod
-    def from_arrays(cls, inputs: TableInputs, names: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> FittedTable:
-        """The inverse of ``arrays``; predictions and draws are the same.
+    def restored(cls, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FittedTable:
+        """The inverse of ``description`` and ``arrays``; predictions and draws are the same.
 
         Raises:
-            KeyError: an array is missing.
+            KeyError: something is missing.
         """
+        inputs, names = TableInputs.from_json(description["inputs"]), description["outcomes"]
         outcomes = {name: arrays[f"outcome{number}"] for number, name in enumerate(names)}
         x, cost_x, level, seconds, failed = (arrays[name] for name in ("x", "cost_x", "level", "seconds", "failed"))
         return cls._fitted(inputs, TableRows(x, cost_x, level, seconds, failed, outcomes), arrays)

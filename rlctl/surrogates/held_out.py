@@ -91,19 +91,21 @@ def _rest(one: Quality) -> str:
 
 
 @dataclass
-class _Predicted:
-    """Quantiles [3, n] and chances [n] of rows, NaN where there is none."""
+class Predicted:
+    """Quantiles (5 %, 50 %, 95 %) [3, n] and chances of failure [n] of rows, NaN where there is none."""
 
     log_seconds: Floats
     failure: Floats
     outcomes: dict[str, Floats]
 
     @classmethod
-    def empty(cls, rows: TableRows) -> _Predicted:
+    def empty(cls, rows: TableRows) -> Predicted:
+        """Nothing yet."""
         blank = np.full((3, len(rows)), np.nan)
         return cls(blank.copy(), np.full(len(rows), np.nan), {name: blank.copy() for name in rows.outcomes})
 
     def fill(self, model: FittedTable, rows: TableRows, at: NDArray[np.bool_]) -> None:
+        """What a model says of some rows."""
         some = rows.some(at)
         self.log_seconds[:, at] = model.duration.quantiles(some.cost_x, some.level)
         self.failure[at] = model.failure.chance(some.x)
@@ -125,24 +127,31 @@ def held_out(
     """
     if together is None:
         together = np.unique(np.round(rows.x, 9), axis=0, return_inverse=True)[1].reshape(-1)
-    members, place = np.unique(np.asarray(together), return_inverse=True)
-    fold = np.random.default_rng([seed, 5]).permutation(len(members))[place] % FOLDS
-    predicted = _Predicted.empty(rows)
+    fold = folds(together, seed)
+    predicted = Predicted.empty(rows)
     for number in np.unique(fold):
         model = FittedTable.fit(inputs, rows.some(fold != number), seed, _FEWEST)
         predicted.fill(model, rows, fold == number)
-    return _agreement(rows, predicted)
+    return agreement_of(rows, predicted)
 
 
 def agreement(model: FittedTable, rows: TableRows) -> Agreement:
     """How well a model predicts rows that it was not fitted to, as far as both have the same outcomes."""
     rows = replace(rows, outcomes={name: of for name, of in rows.outcomes.items() if name in model.outcomes})
-    predicted = _Predicted.empty(rows)
+    predicted = Predicted.empty(rows)
     predicted.fill(model, rows, np.ones(len(rows), np.bool_))
-    return _agreement(rows, predicted)
+    return agreement_of(rows, predicted)
 
 
-def _agreement(rows: TableRows, predicted: _Predicted) -> Agreement:
+def folds(together: Sequence[int] | NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Fifth of each row, [n]; rows with the same number are in the same one."""
+    members, place = np.unique(np.asarray(together), return_inverse=True)
+    fifths: NDArray[np.int64] = np.random.default_rng([seed, 5]).permutation(len(members))[place] % FOLDS
+    return fifths
+
+
+def agreement_of(rows: TableRows, predicted: Predicted) -> Agreement:
+    """How well rows were predicted."""
     timed = rows.timed & ~rows.failed
     durations = None
     if timed.any():

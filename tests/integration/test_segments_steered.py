@@ -91,6 +91,33 @@ def test_a_killed_campaign_goes_on_without_loss_or_repetition(tmp_path: Path) ->
     assert len({row["simulation"] for row in found}) == 4
 
 
+def test_a_campaign_that_has_ended_goes_on_and_folds_as_it_was_played(tmp_path: Path) -> None:
+    write(tmp_path)
+    first = json.loads(rlctl(tmp_path, "steer", "chains.yaml", "--run", "run", "--json").stdout)
+    assert (first["reached"], first["successes"]) == (True, 4)
+    (tmp_path / "chains.yaml").write_text(CHAINS.replace("found: 4", "found: 6"))
+    resume = ("steer", "chains.yaml", "--run", "run", "--resume", "--json")
+    second = json.loads(rlctl(tmp_path, *resume).stdout)
+    assert (second["reached"], second["successes"]) == (True, 6)
+    assert second["node_seconds"] > first["node_seconds"]
+    changes = ("campaign.options.until.found=7", "campaign.options.simulations=1", "program.walltime_s=20")
+    third = json.loads(rlctl(tmp_path, *resume, *[word for change in changes for word in ("--set", change)]).stdout)
+    assert (third["reached"], third["successes"]) == (True, 7)
+    after = rows(tmp_path / "run")
+    assert len({row["simulation"] for row in after if row["feasible"] == "true"}) == 7
+    counts = Counter(line.split()[0] for line in (tmp_path / "log.txt").read_text().splitlines())
+    assert set(counts.values()) == {1}
+    for number, history in histories(tmp_path).items():
+        parent = after[number]["from"]
+        assert history == [*(histories(tmp_path)[int(parent)] if parent else []), number]
+    # It has ended: nothing is done, and folding the journal with both extensions gives the same.
+    last = [word for change in changes for word in ("--set", change)]
+    assert json.loads(rlctl(tmp_path, *resume, *last).stdout) == third
+    refused = rlctl(tmp_path, *resume, "--set", "campaign.options.controls.T=[0, 2]", code=2).stderr
+    assert "campaign.options.controls.T" in refused
+    assert "its evaluations would not belong together" in refused
+
+
 def test_a_blow_up_is_recorded_and_another_simulation_begins(tmp_path: Path) -> None:
     write(tmp_path)
     hot = "policies.hot={rule: schedule_ramp, parameters: {start: 1.0, end: 0.4, duration: 3}}"

@@ -16,11 +16,11 @@ from rlctl.evaluation.compare import compare_policies
 from rlctl.evaluation.rollout import evaluation_instances
 from rlctl.monitoring.progress import Silent
 from rlctl.plugins.registry import configured_campaign, load_policy
+from rlctl.steering.twin_fit import fit_twin
 
 ROOT = Path(__file__).parents[2]
 FULL = forms.full("LEARNING")
 RECORDED = [
-    "campaign.options.recorded=segments.csv",
     "campaign.options.lengths={steps: [4000]}",
     "campaign.options.simulations=1",
     "campaign.options.until={found: 2, node_seconds: 200}",
@@ -45,7 +45,8 @@ def ratios(file: Path, settings: list[str], others: list[str], folder: Path) -> 
 
 def test_it_learns_from_recorded_segments(tmp_path: Path) -> None:
     file = ROOT / "examples" / "lammps_crystal" / "crystal.yaml"
-    found = ratios(file, RECORDED, ["warm", "renewal_give_up"], tmp_path / "run")
+    fit_twin([file.with_name("segments.csv")], tmp_path / "twin", load_config(file))
+    found = ratios(file, [*RECORDED, f"twin={tmp_path}/twin"], ["warm", "renewal_give_up"], tmp_path / "run")
     assert found["renewal_give_up"][0] > 1.5
     assert found["renewal_give_up"][1] > 1.2
     assert found["warm"][0] > 0.9

@@ -23,6 +23,7 @@ from rlctl.steering.config_changes import config_changes, require_changeable
 from rlctl.steering.config_history import begun_with, last_state, newest_config, newest_start
 from rlctl.steering.hand_results import parse_results, read_told
 from rlctl.steering.run_folder import has_ended, portable
+from rlctl_envs.segments.factory import Segments
 
 pytestmark = pytest.mark.quick
 
@@ -79,6 +80,14 @@ def test_what_ties_no_evaluations_together_may_change(tmp_path: Path, override: 
     changes = config_changes(one, other)
     assert changes
     assert require_changeable(Path("run"), changes, configured_campaign(other).changeable) is extends
+
+
+def test_what_levels_of_segments_depend_on_may_not_change(tmp_path: Path) -> None:
+    one = written(tmp_path, SEGMENTS)
+    for override in ("campaign.options.until.value=3", "campaign.options.controls.T=[0, 2]", "program.command=other"):
+        changed = written(tmp_path, SEGMENTS.replace("find: q > 1", "minimize: q"), override)
+        with pytest.raises(ConfigError, match="would not belong together"):
+            require_changeable(Path("run"), config_changes(one, changed), Segments.changeable)
 
 
 def test_the_executor_may_change_once_no_task_is_left_there(tmp_path: Path) -> None:
@@ -143,6 +152,17 @@ def test_the_timeline_knows_how_many_nodes_there_were(tmp_path: Path) -> None:
     assert math.isclose(sum(ledger.cores.values()), 4 * 40.0)
 
 
+SEGMENTS = """
+program:
+  command: echo {T} {restart_in}
+  results: {q: {regex: 'q = (\\S+)'}}
+  walltime_s: 60
+  resources: {ranks: [1, 2]}
+campaign:
+  name: segments
+  options: {controls: {T: [0, 1]}, objective: {find: q > 1}, until: {found: 1}}
+machine: {cores: 4}
+"""
 ANNEALING = "campaign: {name: block_copolymer, options: {films: 1, allocation_s: 900}}\nmachine: {cores: 2}\n"
 
 
@@ -178,6 +198,18 @@ def played(before: Config, after: Config, policy: str, seed: int) -> tuple[Recor
         (SEARCH, "campaign.options.until.evaluations=12", "sobol"),
         (SEARCH, "campaign.options.until={evaluations: 9, value: -1e9}", "random_search"),
         (ANNEALING, "campaign.options.films=2", "feedback"),
+        (SEGMENTS, "campaign.options.until.found=3", "renewal_give_up"),
+        (
+            SEGMENTS,
+            "campaign.options.until.found=3; campaign.options.simulations=2; program.resources.ranks=3",
+            "renewal_give_up",
+        ),
+        (
+            SEGMENTS.replace("found: 1", "found: 3, node_seconds: 100"),
+            "campaign.options.until.node_seconds=130",
+            "schedule_ramp",
+        ),
+        (SEGMENTS, "campaign.options.until.found=3; machine.nodes=2; machine.cores=6", "renewal_give_up"),
         (
             ANNEALING.replace("1, allocation_s: 900", "20, allocation_s: 60"),
             "campaign.options.allocation_s=120",
@@ -189,7 +221,8 @@ def played(before: Config, after: Config, policy: str, seed: int) -> tuple[Recor
 def test_an_extended_campaign_is_folded_as_it_was_played(
     tmp_path: Path, text: str, key: str, policy: str, seed: int
 ) -> None:
-    before, after = written(tmp_path, text), written(tmp_path, text, key)
+    keys = key.split("; ")
+    before, after = written(tmp_path, text), written(tmp_path, text, *keys)
     records, live = played(before, after, policy, seed)
     factory, other = configured_campaign(before), configured_campaign(after)
     again = Driver(

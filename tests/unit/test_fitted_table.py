@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rlctl.core.errors import ConfigError
-from rlctl.surrogates.fitted_folder import read_fitted, write_fitted
+from rlctl.surrogates.fitted_folder import FittedFolder, read_fitted, write_fitted
 from rlctl.surrogates.fitted_table import FittedTable, TableRows
 from rlctl.surrogates.gaussian_process import GaussianProcess
 from rlctl.surrogates.held_out import agreement, held_out
@@ -153,36 +153,43 @@ def test_values_that_cannot_be_meant_are_named() -> None:
             INPUTS.read([row], costs=True)
 
 
+def of_evaluations(folder: Path) -> FittedFolder[FittedTable]:
+    return read_fitted(folder, "evaluations", FittedTable.restored)
+
+
 def test_a_folder_keeps_predictions_and_draws(tmp_path: Path) -> None:
     model, asked = FittedTable.fit(INPUTS, recorded(60, 1)), [{"a": 3.3, "b": "v", "cores": 2}]
     write_fitted(tmp_path / "twin", model, {"rows": 60})
-    kept = read_fitted(tmp_path / "twin")
+    kept = of_evaluations(tmp_path / "twin")
     assert kept.about == {"rows": 60}
-    one, other = model.draw(4).at(asked), kept.table.draw(4).at(asked)
+    one, other = model.draw(4).at(asked), kept.model.draw(4).at(asked)
     assert other.outcomes["energy"][0] == pytest.approx(one.outcomes["energy"][0], rel=1e-12)
     assert other.log_seconds[0] == pytest.approx(one.log_seconds[0], rel=1e-12)
-    assert kept.table.duration.residuals == pytest.approx(model.duration.residuals)
+    assert kept.model.duration.residuals == pytest.approx(model.duration.residuals)
 
 
 def test_folders_that_cannot_be_used_are_told_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "twin"
     with pytest.raises(ConfigError, match="holds no twin"):
-        read_fitted(folder)
+        of_evaluations(folder)
     write_fitted(folder, FittedTable.fit(INPUTS, recorded(30, 1)), {})
     data = json.loads((folder / "twin.json").read_text())
     (folder / "twin.json").write_text(json.dumps({**data, "format": 2}))
     with pytest.raises(ConfigError, match="format 2, this rlctl reads 1"):
-        read_fitted(folder)
-    (folder / "twin.json").write_text(json.dumps({**data, "inputs": {}}))
+        of_evaluations(folder)
+    (folder / "twin.json").write_text(json.dumps({**data, "model": {}}))
     with pytest.raises(ConfigError, match="is damaged"):
-        read_fitted(folder)
+        of_evaluations(folder)
+    (folder / "twin.json").write_text(json.dumps({**data, "kind": "segments"}))
+    with pytest.raises(ConfigError, match="is a twin of segments, and evaluations are asked for"):
+        of_evaluations(folder)
     (folder / "twin.json").write_text("{")
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_fitted(folder)
+        of_evaluations(folder)
     (folder / "twin.json").write_text(json.dumps(data))
     (folder / "twin.npz").write_bytes(b"something else")
     with pytest.raises(ConfigError, match="is not the one"):
-        read_fitted(folder)
+        of_evaluations(folder)
 
 
 def test_draws_have_mean_and_deviation_of_the_posterior() -> None:

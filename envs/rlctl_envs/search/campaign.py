@@ -86,7 +86,7 @@ class SearchCampaign(Campaign):
     def begin(self, capacity: Capacity) -> None:
         """Learn the machine."""
         self._spent = 0.0, 0.0  # when the machine changed last, and node-seconds until then
-        self.deadline_s = self.options.end_s(capacity.nodes)
+        self.deadline_s = self.options.until.end_s(self.options.allocation_s, capacity.nodes)
         state = SearchState(
             self.options, self._space, self._objective, self._resources, capacity, self._walltimes, self._seed
         )
@@ -235,7 +235,7 @@ class SearchCampaign(Campaign):
         self._specify, self._consequence = other._specify, other._consequence
         self._goal = self._goal.moved(other.options.until)
         self.goal = self._goal.number
-        self.deadline_s = self.options.end_s(capacity.nodes, *self._spent)
+        self.deadline_s = self.options.until.end_s(self.options.allocation_s, capacity.nodes, *self._spent)
         self.state.extend(other.options, self._resources, self._walltimes, capacity, self.deadline_s)
         self._decision, self._offered, self._changed, self._stopped_by = None, None, True, ""
 

@@ -18,12 +18,15 @@ from rlctl.core.errors import ConfigError, Key, brief
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.executors.pool import NodePool
-from rlctl.plugins.fittable import TwinColumns
+from rlctl.plugins.fittable import TwinFit
+from rlctl.plugins.recorded_table import RecordedTable
+from rlctl.plugins.table_twin import TwinColumns, fit_table, table_rows
 from rlctl.programs.configured import ConfiguredPrograms
 from rlctl.programs.options import NAME
 from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
-from rlctl.surrogates.fitted_folder import read_fitted
+from rlctl.surrogates.fitted_folder import FittedFolder, read_fitted
 from rlctl.surrogates.fitted_table import FittedTable
+from rlctl.surrogates.held_out import Agreement, agreement
 from rlctl.surrogates.measured_scaling import MeasuredScaling
 from rlctl_envs.search.campaign import SearchCampaign
 from rlctl_envs.search.candidates import CandidateTable
@@ -31,7 +34,7 @@ from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.fitted_problem import FittedProblem, check_columns, search_columns
 from rlctl_envs.search.known_results import read_known
 from rlctl_envs.search.objective import SearchObjective
-from rlctl_envs.search.options import SearchOptions, StageOptions, usual_s
+from rlctl_envs.search.options import CHANGEABLE, SearchOptions, StageOptions, usual_s
 from rlctl_envs.search.parameters import SearchSpace
 from rlctl_envs.search.problem import Problem
 from rlctl_envs.search.synthetic_problem import SyntheticProblem
@@ -41,9 +44,6 @@ from rlctl_envs.search.twin import SearchTwin
 _KEY = ("campaign", "options")
 _MOST_KEPT = 256
 """Problems of the twin that are kept, since drawing one takes tens of milliseconds."""
-
-_CHANGEABLE = ("walltime_s", "resources", "environment", "application", "keep", "output_mb")
-"""Options of programs that change no result."""
 
 _LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
 
@@ -74,8 +74,7 @@ class Search(CampaignFactory):
     default_fallback = "random_search"
     changeable = (
         *(f"campaign.options.{key}" for key in ("until", "allocation_s", "start_late", "known")),
-        *(f"{program}.{key}" for program in ("program", "programs.*") for key in _CHANGEABLE),
-        *("machine.nodes", "machine.cores"),
+        *(*CHANGEABLE, "machine.nodes", "machine.cores"),
     )
 
     def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:
@@ -179,14 +178,24 @@ class Search(CampaignFactory):
             task, parameters={"evaluation": trial.number, "stage": stage.name, "parameters": dict(trial.values)}
         )
 
-    def twin_columns(self) -> TwinColumns:
-        """What a twin of this search is fitted to."""
+    def fit_twin(self, sources: Sequence[RecordedTable], seed: int) -> TwinFit:
+        """Fit models to recorded evaluations."""
+        return fit_table(self._columns(), sources, seed)
+
+    def twin_about(self) -> Mapping[str, Any]:
+        """What is known about the fitted twin."""
+        return self._fitted.about
+
+    def compare_twin(self, source: RecordedTable) -> Agreement:
+        """How well it predicts these evaluations."""
+        rows = table_rows(self._columns(), [source], fewest=1)
+        if not len(rows):
+            raise ConfigError(f"{source.path} has no evaluations that have ended")
+        return agreement(self._fitted.model, rows)
+
+    def _columns(self) -> TwinColumns:
         resources = [stage.resources for stage in self.stages]
         return search_columns(self.options, self.space, self.objective, self.results, resources)
-
-    def check_fitted(self, table: FittedTable) -> None:
-        """Refuse models of another search."""
-        check_columns(self.twin_columns(), table)
 
     def scaling_options(self, points: int) -> dict[str, Any]:
         """Options with which points are evaluated on every choice of resources.
@@ -207,21 +216,21 @@ class Search(CampaignFactory):
         options, space, objective, counts = self.options, self.space, self.objective, self.counts
         if self._twin is not None and self._twin.fitted is not None:
             resources = [stage.resources for stage in self.stages]
-            return FittedProblem(options, space, objective, counts, resources, self._fitted, seed)
+            return FittedProblem(options, space, objective, counts, resources, self._fitted.model, seed)
         ranges = (self._twin and self._twin.synthetic) or SyntheticSection()
         return SyntheticProblem(options, space, objective, counts, seed, self._usual_s, ranges)
 
     @cached_property
-    def _fitted(self) -> FittedTable:
-        """The twin's models; read when the twin is first asked for, since real campaigns can do without."""
+    def _fitted(self) -> FittedFolder[FittedTable]:
+        """The twin's folder; read when the twin is first asked for, since real campaigns can do without."""
         assert self._twin is not None
         assert self._twin.fitted is not None
         try:
-            table = read_fitted(Path(self._twin.fitted)).table
-            self.check_fitted(table)
+            folder = read_fitted(Path(self._twin.fitted), FittedTable.kind, FittedTable.restored)
+            check_columns(self._columns(), folder.model)
         except ConfigError as error:
             raise ConfigError(error.problem, ("twin",)) from None
-        return table
+        return folder
 
     @property
     def _usual_s(self) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from rlctl.config.validation import did_you_mean
 from rlctl.core.errors import ConfigError
 from rlctl.core.task import Resources
-from rlctl.plugins.fittable import TwinColumns
+from rlctl.plugins.table_twin import TwinColumns
 from rlctl.surrogates.fitted_table import FittedTable
 from rlctl.surrogates.table_inputs import InputColumn, TableInputs
 from rlctl_envs.search.candidates import CandidateTable

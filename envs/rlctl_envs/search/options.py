@@ -26,6 +26,14 @@ class StageOptions(SearchSection):
     values: dict[str, Any] = Field(default_factory=dict)
 
 
+CHANGEABLE = tuple(
+    f"{program}.{key}"
+    for program in ("program", "programs.*")
+    for key in ("walltime_s", "resources", "environment", "application", "keep", "output_mb")
+)
+"""Options of programs that change no result."""
+
+
 class UntilOptions(SearchSection):
     """When the search has reached its goal, or ends without.
 
@@ -52,6 +60,16 @@ class UntilOptions(SearchSection):
         if self.node_seconds is not None and self.node_hours is not None:
             raise ValueError("give node_seconds or node_hours")
         return self
+
+    @property
+    def budget(self) -> float:
+        """Node-seconds; infinite: no end is set."""
+        hours = math.inf if self.node_hours is None else 3600.0 * self.node_hours
+        return hours if self.node_seconds is None else self.node_seconds
+
+    def end_s(self, allocation_s: float | None, nodes: int, since_s: float = 0.0, spent: float = 0.0) -> float:
+        """When the budget is used: with so many nodes from ``since_s`` on, until when ``spent`` node-seconds were."""
+        return min(math.inf if allocation_s is None else allocation_s, since_s + (self.budget - spent) / nodes)
 
 
 class SearchOptions(SearchSection):
@@ -97,12 +115,6 @@ class SearchOptions(SearchSection):
     def counting_stage(self) -> int:
         """Number of the stage whose results count."""
         return len(self.stage_names) - 1 if self.counts is None else self.stage_names.index(self.counts)
-
-    def end_s(self, nodes: int, since_s: float = 0.0, spent: float = 0.0) -> float:
-        """When the budget is used: with so many nodes from ``since_s`` on, until when ``spent`` node-seconds were."""
-        until, allocation_s = self.until, math.inf if self.allocation_s is None else self.allocation_s
-        budget = until.node_seconds if until.node_hours is None else 3600.0 * until.node_hours
-        return min(allocation_s, math.inf if budget is None else since_s + (budget - spent) / nodes)
 
     @property
     def usual_evaluations(self) -> int:

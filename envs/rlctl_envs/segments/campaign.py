@@ -23,7 +23,7 @@ from rlctl_envs.segments.options import SegmentsOptions
 from rlctl_envs.segments.segment_choices import GO_ON, RESTART_BEST, NextSegment, SegmentChoices
 from rlctl_envs.segments.segment_observation import length_of, observe
 from rlctl_envs.segments.segment_rows import segment_findings, segment_row
-from rlctl_envs.segments.segments_goal import SegmentsGoal
+from rlctl_envs.segments.segments_goal import WORTH, SegmentsGoal
 from rlctl_envs.segments.segments_state import SegmentsState
 
 SpecifySegment = Callable[[Segment], TaskSpec]
@@ -31,12 +31,6 @@ SpecifySegment = Callable[[Segment], TaskSpec]
 
 _OF_MACHINE = frozenset({Failure.LOST, Failure.LAUNCH, Failure.SIGNAL, Failure.TIMEOUT})
 """Failures after which a segment is run again from the last restart file; by others the simulation has blown up."""
-
-_WORTH = 10.0
-"""Reward that reaching the goal is worth, in the shaping; a campaign that uses its whole budget costs as much."""
-
-_ON_THE_WAY = 0.4
-"""Share of a success that a simulation is worth just before the goal, in the shaping."""
 
 
 class SegmentsCampaign(Campaign):
@@ -85,25 +79,39 @@ class SegmentsCampaign(Campaign):
 
     def begin(self, capacity: Capacity) -> None:
         """Learn the machine; open the simulations."""
-        until, options = self.options.until, self.options
-        budget = until.node_seconds if until.node_hours is None else 3600.0 * until.node_hours
-        allocation_s = math.inf if options.allocation_s is None else options.allocation_s
-        self.deadline_s = min(allocation_s, math.inf if budget is None else budget / capacity.nodes)
+        options = self.options
+        self._spent = 0.0, 0.0  # seconds when this machine was got, and node-seconds until then
+        self.deadline_s = options.until.end_s(options.allocation_s, capacity.nodes)
         self.state = state = SegmentsState(
             options, self._resources, self._results, capacity, self._goal.aims, self._seed
         )
         state.deadline_s = self.deadline_s
         usual_s = self.deadline_s if math.isfinite(self.deadline_s) else self._budget_s
-        self.reward_scale = _WORTH / (capacity.nodes * usual_s)
+        self.reward_scale = WORTH / (capacity.nodes * usual_s)
         self.choices = SegmentChoices(state, options.actions == "box")
         self._asked: deque[SegmentedSimulation] = deque()
         self._decision: Decision | None = None
         self._stopped_by = ""
         self._outcome: Outcome | None = None
         self._goal.forget()
-        if state.possible:
-            for _ in range(state.side_by_side):
-                self._open()
+        self._fill()
+
+    def extend(self, other: Campaign, capacity: Capacity, time_s: float) -> None:
+        """Go on with the budget, the goal, the resources and the program of another campaign of this kind."""
+        assert isinstance(other, SegmentsCampaign)
+        since_s, spent = self._spent
+        self._spent = time_s, spent + self.state.capacity.nodes * (time_s - since_s)
+        self.options, self._resources = other.options, other._resources
+        options = self.options
+        self._specify, self._consequence = other._specify, other._consequence
+        self._goal.moved(options.until)
+        self.goal = self._goal.number
+        self.deadline_s = options.until.end_s(options.allocation_s, capacity.nodes, *self._spent)
+        self.state.extend(options, self._resources, capacity, self.deadline_s)
+        self.choices = SegmentChoices(self.state, options.actions == "box")
+        self.action_space = self.choices.space
+        self._decision, self._outcome, self._stopped_by = None, None, ""
+        self._fill()
 
     def on_time(self, time_s: float) -> None:
         """The clock stands at ``time_s``."""
@@ -185,12 +193,7 @@ class SegmentsCampaign(Campaign):
         reached, reason = goal.reached(state), self._stopped_by or goal.over(state)
         if not reason and not state.possible:
             reason = "no segment fits on the machine"
-        needed = goal.number or 1
-        potential = 0.0
-        if not reached:
-            on_the_way = sum(max(state.progress(simulation), 0.0) for simulation in state.simulations.values())
-            done = state.memory.found + _ON_THE_WAY * on_the_way
-            potential = -_WORTH * max(needed - done, 0.0) / needed
+        potential = 0.0 if reached else goal.potential(state)
         extra = {f"simulations_{why.value}": float(count) for why, count in state.memory.ended.items()}
         extra |= {"segments": float(len(state.segments)), "masked_actions": float(self.masked)}
         if state.memory.scale.low is not None and self._objective.names and not goal.on_twin:
@@ -218,8 +221,15 @@ class SegmentsCampaign(Campaign):
 
     # What happens to simulations.
 
+    def _fill(self) -> None:
+        """Begin simulations until as many as may run side by side."""
+        while self.state.possible and len(self.state.simulations) < self.state.side_by_side:
+            self._open()
+
     def _open(self, original: Sequence[Segment] = (), first: bool = False) -> None:
-        """Begin a simulation, as a copy or anew; ``first``: it is asked about before the others."""
+        """Begin a simulation where there is room, as a copy or anew; ``first``: it is asked about before the others."""
+        if len(self.state.simulations) >= self.state.side_by_side:
+            return
         simulation = SegmentedSimulation(self.state.begun)
         if original:
             simulation.copy_of(list(original))
@@ -248,7 +258,6 @@ class SegmentsCampaign(Campaign):
                 for name, control, unit in zip(state.names, state.controls, answer.units, strict=True)
             },
             answer.length,
-            answer.choice,
             state.resources[answer.choice],
             TaskId(f"segment{number:05d}"),
             state.shares[answer.choice],

@@ -44,8 +44,7 @@ class Segment:
         units: of the control values, from 0 at the lowest to 1 at the highest.
         values: control values by name.
         length: of the segment.
-        choice: number of its resources among those of the program.
-        need: these resources.
+        need: its resources.
         uid: of its task.
         nodes: its share of the machine, in nodes.
         queued_s: when it was submitted, seconds since the campaign began.
@@ -66,7 +65,6 @@ class Segment:
     units: tuple[float, ...]
     values: Mapping[str, float]
     length: int
-    choice: int
     need: Resources
     uid: TaskId
     nodes: float

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.config.twin_section import SyntheticSection
 from rlctl.config.validation import check_options
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, TaskId, TaskSpec
 from rlctl.executors.pool import NodePool
+from rlctl.plugins.fittable import TwinFit
+from rlctl.plugins.recorded_table import RecordedTable
 from rlctl.programs.configured import ConfiguredPrograms
 from rlctl.programs.program import EvaluationRequest
+from rlctl.surrogates.fitted_folder import FittedFolder, read_fitted
+from rlctl.surrogates.held_out import Agreement
 from rlctl_envs.search.objective import SearchObjective
-from rlctl_envs.search.options import usual_s
+from rlctl_envs.search.options import CHANGEABLE, usual_s
 from rlctl_envs.segments.campaign import SegmentsCampaign
+from rlctl_envs.segments.chain_agreement import agreement_of_chains, fit_chains
 from rlctl_envs.segments.chains import Segment
 from rlctl_envs.segments.options import PLACEHOLDERS, RESERVED, SegmentsOptions
-from rlctl_envs.segments.recorded_chains import RecordedSegments, RecordedTwin
-from rlctl_envs.segments.synthetic_chain import SEGMENTS, SyntheticChains
+from rlctl_envs.segments.recorded_chains import RecordedSegments
+from rlctl_envs.segments.recorded_twin import RecordedTwin
+from rlctl_envs.segments.segment_records import FEWEST, read_segments, require_same
+from rlctl_envs.segments.synthetic_chain import INVENTED, SEGMENTS, SyntheticChains
 from rlctl_envs.segments.twin import SegmentsTwin
 
 _KEY = ("campaign", "options")
+
+_AMOUNTS = ("found", "evaluations", "no_improvement", "node_seconds", "node_hours")
+"""Keys of ``until`` that may change: with another ``value``, all levels would be others."""
 
 _LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
 
@@ -50,6 +62,11 @@ class Segments(CampaignFactory):
     runs_programs: ClassVar[bool] = True
     default_policy = "renewal_give_up"
     default_fallback = "schedule_constant"
+    changeable = (
+        *(f"campaign.options.until.{key}" for key in _AMOUNTS),
+        *(f"campaign.options.{key}" for key in ("allocation_s", "retries", "simulations")),
+        *(*CHANGEABLE, "machine.nodes", "machine.cores"),
+    )
 
     def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:
         self.options: SegmentsOptions = check_options(SegmentsOptions, options, ".".join(_KEY))
@@ -62,10 +79,13 @@ class Segments(CampaignFactory):
             raise ConfigError(f"{what} has this name", (*self.program.key, "results", taken))
         self.results = list(program.results)
         self.objective = self._objective()
-        self._recorded = self._records(programs.folder)
+        self._twin = programs.twin
+        self._synthetic = self._ranges()
 
     def check(self, capacity: Capacity, real: bool) -> None:
-        """Refuse a machine on which no segment can run."""
+        """Refuse a machine on which no segment can run, and a twin that is not there or of another campaign."""
+        if self._is_fitted:
+            _ = self._fitted
         pool = NodePool(capacity)
         if not any(pool.ever(need) for need in self.program.resources):
             raise ConfigError(
@@ -102,7 +122,7 @@ class Segments(CampaignFactory):
         values = {name: control.value(0.5) for name, control in self.options.controls.items()}
         for need in dict.fromkeys((possible[0], max(possible, key=lambda need: need.ranks))):
             uid = TaskId("0000")
-            segment = Segment(0, 0, 0, None, (), values, self.options.length_choices[0], 0, need, uid, 1.0, 0.0, 0)
+            segment = Segment(0, 0, 0, None, (), values, self.options.length_choices[0], need, uid, 1.0, 0.0, 0)
             tasks += self.program.samples(uid, self.request(segment, seed))
         return tasks
 
@@ -136,15 +156,48 @@ class Segments(CampaignFactory):
 
     def chains(self, seed: int) -> SyntheticChains:
         """The synthetic simulations of instance ``seed``."""
-        until, options = self.options.until, self.options
-        node_seconds = until.node_seconds if until.node_hours is None else 3600.0 * until.node_hours
-        budget = node_seconds if options.allocation_s is None else options.allocation_s
-        return SyntheticChains(options, budget, usual_s(self.program.options.walltime_s), seed)
+        options = self.options
+        budget = None if math.isinf(options.until.budget) else options.until.budget
+        if options.allocation_s is not None:
+            budget = options.allocation_s
+        return SyntheticChains(options, budget, usual_s(self.program.options.walltime_s), seed, self._synthetic)
+
+    def fit_twin(self, sources: Sequence[RecordedTable], seed: int) -> TwinFit:
+        """Keep recorded segments."""
+        records = read_segments(sources, self.options, self.results)
+        if len(records) < FEWEST:
+            raise ConfigError(f"{len(records)} segments have ended: a twin needs {FEWEST} at least")
+        return fit_chains(records, seed)
+
+    def twin_about(self) -> Mapping[str, Any]:
+        """What is known about the fitted twin."""
+        return self._fitted.about
+
+    def compare_twin(self, source: RecordedTable) -> Agreement:
+        """How well it predicts these segments."""
+        others = read_segments([source], self.options, self.results)
+        return agreement_of_chains(self._fitted.model, others)
+
+    @property
+    def _is_fitted(self) -> bool:
+        return self._twin is not None and self._twin.fitted is not None
+
+    @cached_property
+    def _fitted(self) -> FittedFolder[RecordedSegments]:
+        """The twin's folder; read when the twin is first asked for, since real campaigns can do without."""
+        assert self._twin is not None
+        assert self._twin.fitted is not None
+        try:
+            folder = read_fitted(Path(self._twin.fitted), RecordedSegments.kind, RecordedSegments.restored)
+            require_same(folder.model, self.options, self.results)
+        except ConfigError as error:
+            raise ConfigError(error.problem, ("twin",)) from None
+        return folder
 
     def task_model(self, seed: int) -> SegmentsTwin | RecordedTwin:
         """What the segments of instance ``seed`` would do."""
-        if self._recorded is not None:
-            return RecordedTwin(self._recorded, self.options, self.results, seed)
+        if self._is_fitted:
+            return RecordedTwin(self._fitted.model, seed)
         kinds = [kind.then for kind in self.program.options.failures.values()]
         lengths = self.options.length_choices
         return SegmentsTwin(
@@ -159,19 +212,20 @@ class Segments(CampaignFactory):
 
     def privileged(self, seed: int) -> NDArray[np.float32]:
         """Hidden quantities of the synthetic simulations, [12]; none of recorded ones, which are no secret."""
-        if self._recorded is not None:
+        if self._is_fitted:
             return np.zeros(0, np.float32)
         return np.array(self.chains(seed).hidden(), np.float32)
 
     # Making it.
 
-    def _records(self, folder: Path) -> RecordedSegments | None:
-        if self.options.recorded is None:
-            return None
-        try:
-            return RecordedSegments.read(folder / self.options.recorded, self.options, self.results)
-        except ConfigError as error:
-            raise ConfigError(error.problem, (*_KEY, "recorded")) from None
+    def _ranges(self) -> SyntheticSection | None:
+        """Ranges of the invented simulations, as far as the configuration says."""
+        synthetic = None if self._twin is None else self._twin.synthetic
+        other = None if synthetic is None else min(synthetic.model_fields_set - INVENTED, default=None)
+        if other is not None:
+            problem = f"campaigns of segments do not use it, but {', '.join(sorted(INVENTED))}: leave it out"
+            raise ConfigError(problem, ("twin", "synthetic", other))
+        return synthetic
 
     def _objective(self) -> SearchObjective:
         try:

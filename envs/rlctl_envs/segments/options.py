@@ -73,8 +73,6 @@ class SegmentsOptions(SearchSection):
             the same copy are not independent.
         retries: how often in a row a segment is run again from the last restart file, after a failure of the machine.
         actions: what networks choose: ``discrete``: bins; ``box``: numbers, for SAC and TD3.
-        recorded: table of recorded segments, as ``evaluations.csv`` of a run, from which the twin draws; null: it draws
-            from simulations that are invented.
         allocation_s: length of the allocation; null: as long as ``until`` takes.
     """
 
@@ -86,7 +84,6 @@ class SegmentsOptions(SearchSection):
     restart_best: bool = False
     retries: int = Field(default=3, ge=0, le=100)
     actions: Literal["discrete", "box"] = "discrete"
-    recorded: str | None = None
     allocation_s: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")

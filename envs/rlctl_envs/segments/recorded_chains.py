@@ -1,188 +1,158 @@
-"""A twin from recorded segments: what comes next is drawn from what came next in segments like it.
+"""Recorded segments: what comes next is drawn from what came next in segments like it.
 
 A nearest-neighbour bootstrap (Lall and Sharma 1996, doi:10.1029/95WR02966): it keeps the waiting and the jumps of
-nucleation, which models with normal errors would smooth away. Instances weigh the records differently (Rubin 1981, the
-Bayesian bootstrap), so that a policy is trained for what the records leave open.
+nucleation, which models with normal errors would smooth away.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.errors import ConfigError, one_line
-from rlctl.core.simulation import Launch, Simulated
-from rlctl.core.task import Failure
-from rlctl_envs.segments.options import SegmentsOptions
-
 Floats = NDArray[np.float64]
 
-FEWEST = 20
-"""Records that a twin is made of at least."""
-
-_NEAREST = 6
-_WIDTH_RESULT, _WIDTH_CONTROL, _WIDTH_LENGTH = 0.3, 0.1, 0.5
+_NEAREST = 10
+_WIDTH_RESULT, _WIDTH_CONTROL, _WIDTH_LENGTH = 0.6, 0.2, 1.0
 """Distances at which records are alike: in standard deviations, shares of the range, and doublings."""
 
-_OF_MACHINE = ("signal", "timeout", "lost", "launch")
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RecordedSegments:
     """Segments that have ended, as arrays.
 
     Attributes:
-        inputs: results before, control values and length, in units of the widths, [segments, inputs]; zeros for results
-            before a first segment.
-        fresh: which are first segments, [segments].
-        changes: of the results, per length, or for first segments the results, [segments, results].
-        good: which ended with results, [segments].
-        seconds: per length, [segments].
-        cores: that they ran on, [segments].
-        low, high: of the results, [results].
-        spread: standard deviation of the results, [results].
-        failing: share of segments that failed for reasons of the machine.
+        controls: ranges of the control values by name.
+        length: name of the length; empty: there is none.
+        results: their names.
+        failing: share of segments that failed for reasons of the machine, and are not among the others.
+        before: results before, [segments, results]; NaN before a first segment.
+        values: control values, [segments, controls].
+        lengths: [segments].
+        after: results, [segments, results]; NaN: it failed.
+        seconds: durations, [segments].
+        cores: of all ranks together, [segments].
+        first: number of the first segment of its simulation, [segments]; copies belong to their originals.
     """
 
-    inputs: Floats
-    fresh: NDArray[np.bool_]
-    changes: Floats
-    good: NDArray[np.bool_]
-    seconds: Floats
-    cores: NDArray[np.int64]
-    low: Floats
-    high: Floats
-    spread: Floats
+    kind: ClassVar[str] = "segments"
+
+    controls: Mapping[str, tuple[float, float]]
+    length: str
+    results: Sequence[str]
     failing: float
+    before: Floats
+    values: Floats
+    lengths: Floats
+    after: Floats
+    seconds: Floats
+    cores: Floats
+    first: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def some(self, rows: NDArray[np.bool_]) -> RecordedSegments:
+        """The chosen ones."""
+        return self.restored(self.description(), {name: values[rows] for name, values in self.arrays().items()})
+
+    def description(self) -> dict[str, Any]:
+        """Names, ranges and the share of failures of the machine."""
+        ranges = {name: list(ends) for name, ends in self.controls.items()}
+        return {"controls": ranges, "length": self.length, "results": list(self.results), "failing": self.failing}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that ``restored`` needs besides ``description``."""
+        named = ("before", "values", "lengths", "after", "seconds", "cores", "first")
+        of = (self.before, self.values, self.lengths, self.after, self.seconds, self.cores, self.first)
+        return dict(zip(named, of, strict=True))
 
     @classmethod
-    def read(cls, path: Path, options: SegmentsOptions, results: Sequence[str]) -> RecordedSegments:
-        """Those of a table as ``evaluations.csv`` of a run is.
+    def restored(cls, description: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RecordedSegments:
+        """The inverse of ``description`` and ``arrays``.
 
         Raises:
-            ConfigError: the file cannot be read, lacks a column, or has too few segments.
+            KeyError: something is missing.
+            TypeError: there is too much.
         """
-        try:
-            with open(path, newline="") as file:
-                rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError) as error:
-            why = "there is no such file" if isinstance(error, FileNotFoundError) else one_line(str(error))
-            raise ConfigError(f"{path}: {why}") from None
-        needed = ["evaluation", "from", "status", "started_s", "ended_s", *options.controls, *results]
-        needed += [options.length_name] if options.length_name else []
-        missing = [name for name in needed if not rows or name not in rows[0]]
-        if missing:
-            raise ConfigError(f"{path}: there is no column {missing[0]}: give the evaluations.csv of a run")
-        found = dict[str, Floats]()
-        taken, failed = list[tuple[Any, ...]](), 0
-        for line, row in enumerate(rows, 2):
-            if row["status"] not in ("done", "infeasible", "failed"):
-                continue
-            if row.get("kind") in _OF_MACHINE:
-                failed += 1
-                continue
-            try:
-                taken.append(_transition(row, found, options, results))
-            except (KeyError, ValueError, TypeError):
-                raise ConfigError(f"{path}:{line}: a number is missing, or the segment that it began with") from None
-        if len(taken) < FEWEST:
-            raise ConfigError(f"{path} has {len(taken)} segments, a twin needs {FEWEST} at least")
-        outcomes = np.array(list(found.values()))
-        spread = np.maximum(outcomes.std(0), 1e-12)
-        before, units, lengths, after, seconds, cores = zip(*taken, strict=True)
-        fresh = np.array([b is None for b in before])
-        good = np.array([a is not None for a in after])
-        nothing = np.zeros(len(results))
-        length = np.array(lengths, np.float64)
-        inputs = [_inputs(b, u, n, spread) for b, u, n in zip(before, units, lengths, strict=True)]
-        rise = [nothing if a is None else a - (nothing if b is None else b) for a, b in zip(after, before, strict=True)]
-        changes = np.array(rise) / np.where(fresh, 1.0, length)[:, None]
-        return cls(
-            np.array(inputs), fresh, changes, good, np.array(seconds) / length, np.array(cores),
-            outcomes.min(0), outcomes.max(0), spread, failed / (failed + len(taken)),
-        )  # fmt: skip
+        controls = {name: (float(low), float(high)) for name, (low, high) in description["controls"].items()}
+        return cls(controls, description["length"], description["results"], float(description["failing"]), **arrays)
 
+    @cached_property
+    def fresh(self) -> NDArray[np.bool_]:
+        """Which are first segments, [segments]."""
+        return np.isnan(self.before[:, 0])
 
-class RecordedTwin:
-    """The task model of a campaign of segments; see ``rlctl.core.simulation.TaskModel``.
+    @cached_property
+    def good(self) -> NDArray[np.bool_]:
+        """Which ended with results, [segments]."""
+        return ~np.isnan(self.after[:, 0])
 
-    Args:
-        records: what segments have done.
-        options: of the campaign.
-        results: names of results.
-    """
+    @cached_property
+    def extremes(self) -> tuple[Floats, Floats]:
+        """Least and greatest results, [results] each."""
+        return self.after[self.good].min(0), self.after[self.good].max(0)
 
-    def __init__(self, records: RecordedSegments, options: SegmentsOptions, results: Sequence[str], seed: int) -> None:
-        self._records, self._controls, self._results = records, dict(options.controls), list(results)
-        self._rng = np.random.default_rng([seed, 9])
-        self._weights = np.random.default_rng([seed, 10]).exponential(size=len(records.fresh))
-        self._files: dict[int, Floats] = {}
+    @cached_property
+    def changes(self) -> Floats:
+        """Of the results, per length; for first segments the results, [segments, results]; NaN: it failed."""
+        risen = (self.after - np.nan_to_num(self.before)) / self.lengths[:, None]
+        changes: Floats = np.where(self.fresh[:, None], self.after, risen)
+        return changes
 
-    def outcomes(self, launches: Sequence[Launch]) -> list[Simulated]:
-        """Durations and outputs."""
-        return [self._outcome(launch) for launch in launches]
+    @cached_property
+    def places(self) -> Floats:
+        """Where segments lie, [segments, inputs]."""
+        return np.array([self._place(*of) for of in zip(self.before, self.values, self.lengths, strict=True)])
 
-    def _outcome(self, launch: Launch) -> Simulated:
-        asked, rng, records = launch.spec.parameters, self._rng, self._records
-        values, length = asked["controls"], asked["length"]
-        units = [control.unit(values[name]) for name, control in self._controls.items()]
-        seconds = length * self._rate(launch.spec.resources.cores)
-        if rng.random() < records.failing:
-            return Simulated(seconds * rng.random(), failure=Failure.SIGNAL, message="killed by SIGKILL")
-        before = None if asked["from"] is None else self._files[asked["from"]]
-        chosen = self._alike(before, units, length)
-        if not records.good[chosen]:
-            return Simulated(seconds * rng.random(), failure=Failure.EXIT, message="exit code 1")
-        change = records.changes[chosen]
-        after = change if before is None else before + length * change
-        after = np.clip(after, records.low, records.high)
-        self._files[asked["evaluation"]] = after
-        return Simulated(seconds, {"outputs": dict(zip(self._results, after.tolist(), strict=True))})
+    @cached_property
+    def _spread(self) -> Floats:
+        spread: Floats = np.maximum(self.after[self.good].std(0), 1e-12)
+        return spread
 
-    def _alike(self, before: Floats | None, units: Sequence[float], length: int) -> int:
-        """Number of a record, drawn from those that are most alike."""
-        records = self._records
-        place = _inputs(before, units, length, records.spread)
-        distance = ((records.inputs - place) ** 2).sum(1)
-        distance[records.fresh != (before is None)] = math.inf
+    def alike(
+        self, before: Floats, values: Floats | Sequence[float], length: float
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Numbers of the segments that are most like one, and how much, [n] each.
+
+        Args:
+            before: results before it, [results]; NaN: it is a first segment.
+            values: its control values, [controls].
+        """
+        distance = ((self.places - self._place(before, values, length)) ** 2).sum(1)
+        distance[self.fresh != bool(np.isnan(before[0]))] = math.inf
         near = np.argpartition(distance, min(_NEAREST, len(distance) - 1))[:_NEAREST]
         near = near[np.isfinite(distance[near])]
         if not len(near):  # no simulation has got beyond its first segment, or each was recorded from later on
-            near = np.arange(len(distance))
-            distance[:] = 0.0
-        chances = self._weights[near] * np.exp(-0.5 * (distance[near] - distance[near].min())) + 1e-12
-        return int(near[np.searchsorted(np.cumsum(chances), self._rng.random() * chances.sum())])
+            return np.arange(len(distance)), np.ones(len(distance))
+        return near, np.exp(-0.5 * (distance[near] - distance[near].min())) + 1e-12
 
-    def _rate(self, cores: int) -> float:
-        """Seconds per length on so many cores, or as many as are recorded next to it."""
-        records = self._records
-        nearest = records.cores[np.argmin(np.abs(records.cores - cores))]
-        rates = records.seconds[records.cores == nearest]
-        return float(rates[self._rng.integers(len(rates))])
+    def after_like(self, numbers: NDArray[np.int64] | int, before: Floats, length: float) -> Floats:
+        """Results after a segment that changes them as recorded ones did, [results] or [n, results]; NaN: it fails."""
+        changes: Floats = self.changes[numbers]
+        after = changes if np.isnan(before[0]) else before + length * changes
+        return np.clip(after, *self.extremes)
 
+    def durations(self, fresh: bool, length: float, cores: float) -> Floats:
+        """Seconds that such a segment may take: those of the recorded ones that are next to it in length, scaled.
 
-def _transition(
-    row: Mapping[str, str], found: dict[str, Floats], options: SegmentsOptions, results: Sequence[str]
-) -> tuple[Any, ...]:
-    """Results before, control values, length, results, seconds and cores of a row; notes its results in ``found``."""
-    before = found[row["from"]] if row["from"] else None
-    units = [control.unit(float(row[name])) for name, control in options.controls.items()]
-    length = int(float(row[options.length_name])) if options.length_name else 1
-    after = np.array([float(row[name]) for name in results]) if row["status"] == "done" else None
-    if after is not None:
-        found[row["evaluation"]] = after
-    cores = int(float(row.get("ranks") or 1)) * int(float(row.get("cores") or 1))
-    return before, units, length, after, float(row["ended_s"]) - float(row["started_s"]), cores
+        Where nothing was recorded on so many cores, those on the nearest number; the first segments of simulations, in
+        which programs prepare them, and later ones apart.
+        """
+        own = self.cores == self.cores[np.argmin(np.abs(self.cores - cores))]
+        if (own & (self.fresh == fresh)).any():
+            own &= self.fresh == fresh
+        apart = np.where(own, np.abs(np.log(self.lengths / length)), math.inf)
+        nearest = apart <= np.sort(apart[own])[:_NEAREST][-1] + 1e-9
+        seconds: Floats = self.seconds[nearest] * (length / self.lengths[nearest])
+        return seconds
 
-
-def _inputs(before: Floats | None, units: Sequence[float], length: int, spread: Floats) -> Floats:
-    """See ``RecordedSegments.inputs``."""
-    seen = np.zeros(len(spread)) if before is None else before / (_WIDTH_RESULT * spread)
-    return np.array([*seen, *(unit / _WIDTH_CONTROL for unit in units), math.log2(length) / _WIDTH_LENGTH])
+    def _place(self, before: Floats, values: Floats | Sequence[float], length: float) -> Floats:
+        seen = np.nan_to_num(before) / (_WIDTH_RESULT * self._spread)
+        units = [(v - low) / (high - low) for v, (low, high) in zip(values, self.controls.values(), strict=True)]
+        return np.array([*seen, *(unit / _WIDTH_CONTROL for unit in units), math.log2(length) / _WIDTH_LENGTH])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlctl_envs.search.objective import SearchObjective
+from rlctl_envs.search.options import UntilOptions
 from rlctl_envs.segments.options import SegmentsOptions
 from rlctl_envs.segments.segments_state import SegmentsState
 
@@ -15,6 +16,12 @@ MOST_ON_TWIN = 1000
 
 MOST_FRUITLESS = 100
 """Segments in a row that may fail."""
+
+WORTH = 10.0
+"""Reward that reaching the goal is worth, in the shaping; a campaign that uses its whole budget costs as much."""
+
+_ON_THE_WAY = 0.4
+"""Share of a success that a simulation is worth just before the goal, in the shaping."""
 
 
 class SegmentsGoal:
@@ -34,6 +41,12 @@ class SegmentsGoal:
         self.aims = self.number is not None
         self.on_twin = False
         self.fruitless = 0
+
+    def moved(self, until: UntilOptions) -> None:
+        """Another goal; failures in a row are counted anew."""
+        self._until, self.fruitless = until, 0
+        self.number = until.found or (1 if until.value is not None else None)
+        self.aims = self.number is not None
 
     def forget(self) -> None:
         """Another campaign begins."""
@@ -60,6 +73,12 @@ class SegmentsGoal:
     def reached(self, state: SegmentsState) -> bool:
         """Whether the goal is reached."""
         return (self.aims or self.on_twin) and state.memory.found >= (self.number or 1)
+
+    def potential(self, state: SegmentsState) -> float:
+        """How much reward is missing to the goal, for the shaping."""
+        needed = self.number or 1
+        on_the_way = sum(max(state.progress(simulation), 0.0) for simulation in state.simulations.values())
+        return -WORTH * max(needed - state.memory.found - _ON_THE_WAY * on_the_way, 0.0) / needed
 
     def over(self, state: SegmentsState) -> str:
         """Why the campaign ends, though its goal is not reached; empty: it does not."""

@@ -43,26 +43,33 @@ class SegmentsState:
         aims: bool,
         seed: int,
     ) -> None:
-        self.options, self.resources, self.capacity, self.seed = options, list(resources), capacity, seed
+        self.seed = seed
         self.controls = list(options.controls.values())
         self.names = list(options.controls)
         self.lengths, self.results = options.length_choices, list(results)
         self.middle = self.lengths[len(self.lengths) // 2]
-        pool = NodePool(capacity)
-        self.possible = [i for i, need in enumerate(self.resources) if pool.ever(need)]
-        self.shares = [self._nodes(need) for need in self.resources]
+        self.extend(options, resources, capacity, math.inf)
         self.segments: list[Segment] = []
         self.running: dict[TaskId, Segment] = {}
         self.simulations: dict[int, SegmentedSimulation] = {}
         self.memory = FormerSimulations(len(self.controls), LevelScale(aims))
         self.subject: SegmentedSimulation | None = None
         self.best: list[Segment] = []
-        self.now_s, self.deadline_s = 0.0, math.inf
+        self.now_s = 0.0
         self.begun = 0
         self.measured = self.infeasible = 0
         self._low, self._high = [math.inf] * len(self.results), [-math.inf] * len(self.results)
-        self._seconds = [0.0] * len(self.resources)
-        self._lengths = [0] * len(self.resources)
+        self._seconds: dict[Resources, float] = {}
+        self._lengths: dict[Resources, int] = {}
+
+    def extend(
+        self, options: SegmentsOptions, resources: Sequence[Resources], capacity: Capacity, deadline_s: float
+    ) -> None:
+        """Begin, or go on, with these options and choices of resources, on this machine."""
+        self.options, self.resources, self.capacity, self.deadline_s = options, list(resources), capacity, deadline_s
+        pool = NodePool(capacity)
+        self.possible = [i for i, need in enumerate(self.resources) if pool.ever(need)]
+        self.shares = [self._nodes(need) for need in self.resources]
 
     def __repr__(self) -> str:
         return f"<{len(self.segments)} segments of {self.begun} simulations, at {self.now_s:g} s>"
@@ -99,13 +106,15 @@ class SegmentsState:
 
     def timed(self, segment: Segment) -> None:
         """A segment has ended with results, after a time that says how fast its resources are."""
-        self._seconds[segment.choice] += segment.seconds
-        self._lengths[segment.choice] += segment.length
+        need = segment.need
+        self._seconds[need] = self._seconds.get(need, 0.0) + segment.seconds
+        self._lengths[need] = self._lengths.get(need, 0) + segment.length
         self.measured += 1
 
     def rate(self, choice: int) -> float | None:
         """Seconds per length on these resources, start-up included; None: not known."""
-        return self._seconds[choice] / self._lengths[choice] if self._lengths[choice] else None
+        need = self.resources[choice]
+        return self._seconds[need] / self._lengths[need] if need in self._lengths else None
 
     def free_share(self) -> float:
         """Share of the machine that no segment occupies, or will once it has started."""

@@ -13,11 +13,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rlctl.config.twin_section import SyntheticSection
 from rlctl.core.task import Resources
 from rlctl_envs.segments.options import SegmentsOptions
 
 SEGMENTS = 40.0
 """Segments of middle length that a budget lasts for, about, for each success, and for finding out how to get there."""
+
+INVENTED = frozenset({"seconds", "serial", "failing", "noise"})
+"""Keys of ``twin.synthetic`` that simulations here depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,21 @@ class SyntheticChains:
         trapping: share of simulations that are trapped where the driving is strongest.
         width: distance from the best values at which rate and pace fall to 1 / e.
         failing: chance of a failure of the machine in a segment.
-        blow_up: chance that a segment of middle length blows up in the last tenth on the side that does not undo.
+        blow_up: chance that a segment of middle length blows up at the end of the range that does not undo.
+        blown: share of the first control's range that this end is.
         serial: share of the work that does not scale with cores.
         start_up: of a segment, as a share of one of middle length.
         unit_s: seconds of a segment of middle length on one core.
     """
 
-    def __init__(self, options: SegmentsOptions, budget: float | None, usual_s: float, seed: int) -> None:
+    def __init__(
+        self,
+        options: SegmentsOptions,
+        budget: float | None,
+        usual_s: float,
+        seed: int,
+        ranges: SyntheticSection | None = None,
+    ) -> None:
         rng = np.random.default_rng([seed, 6])
         count = len(options.controls)
         self.side = 1.0 if rng.random() < 0.5 else -1.0
@@ -82,6 +94,22 @@ class SyntheticChains:
             self.unit_s = usual_s * scale
         else:
             self.unit_s = scale * budget / (SEGMENTS * (options.needed + 1))
+        self.blown = 0.1
+        if ranges is not None:
+            self._within(ranges, np.random.default_rng([seed, 11]))
+
+    def _within(self, ranges: SyntheticSection, rng: np.random.Generator) -> None:
+        """Draw anew what the user has given ranges for."""
+        given = ranges.model_fields_set
+        if "serial" in given and ranges.serial is not None:
+            self.serial = float(rng.uniform(*ranges.serial))
+        if "seconds" in given and ranges.seconds is not None:
+            on_one_core = math.exp(rng.uniform(*np.log(ranges.seconds)))
+            self.unit_s = on_one_core / (self.start_up + 1.0)
+        if "failing" in given:
+            self.blown = float(rng.uniform(*ranges.failing))
+        if "noise" in given:
+            self.noise = float(rng.uniform(*ranges.noise))
 
     def advance(
         self, state: ChainState, units: Sequence[float], length: float, rng: np.random.Generator
@@ -92,7 +120,11 @@ class SyntheticChains:
             units: control values.
             length: of the segment, in units of the middle one.
         """
-        if self.blow_up and self.side * (units[0] - 0.5) < -0.4 and rng.random() > (1.0 - self.blow_up) ** length:
+        if (
+            self.blow_up
+            and self.side * (units[0] - 0.5) < self.blown - 0.5
+            and rng.random() > (1.0 - self.blow_up) ** length
+        ):
             return None
         left = length
         beyond = self.side * (units[0] - self.grows[0]) - self.undone

@@ -1,0 +1,58 @@
+"""Reads past evaluations, from run folders and CSV files, that a twin is fitted to."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlctl.core.errors import ConfigError, one_line
+from rlctl.plugins.recorded_table import RecordedTable
+from rlctl.steering.evaluation_table import cell_value, read_table
+from rlctl.steering.run_folder import JOURNAL, read_run
+
+
+def read_recorded(path: Path) -> RecordedTable:
+    """The evaluations of a run folder of ``rlctl steer``, or of a CSV file such as ``rlctl results --csv`` writes.
+
+    Raises:
+        ConfigError: it is neither, or it has no table of evaluations.
+        JournalError: the run folder cannot be read.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such run folder or CSV file")
+    if path.is_dir():
+        table = read_table(read_run(path))
+        if table is None:
+            raise ConfigError(f"{path}: its campaign has no table of evaluations")
+        places = [f"{path}: evaluation {row['evaluation']}" for row in table.rows]
+        return RecordedTable(path, table.rows, places, _digest(table.csv_text().encode()), is_run=True)
+    try:
+        content = path.read_bytes()
+        lines = content.decode("utf-8-sig").splitlines()
+        header, *cells = [(number, row) for number, row in _numbered(lines) if row] or [(1, [])]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path}: it is no table that can be read: {one_line(str(error))}") from None
+    names = [name.strip() for name in header[1]]
+    if len(set(names)) < len(names) or not all(names):
+        raise ConfigError(f"{path}:{header[0]}: the first line should name each column differently")
+    odd = next((number for number, row in cells if len(row) != len(names)), None)
+    if odd is not None:
+        raise ConfigError(f"{path}:{odd}: this row has another number of cells than the first line")
+    rows = [dict(zip(names, map(cell_value, row), strict=True)) for _, row in cells]
+    return RecordedTable(path, rows, [f"{path}:{number}" for number, _ in cells], _digest(content))
+
+
+def _numbered(lines: Sequence[str]) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(lines)
+    return [(reader.line_num, row) for row in reader]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (path / JOURNAL).exists()
