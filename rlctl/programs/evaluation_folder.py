@@ -32,6 +32,16 @@ def fill_folder(program: Mapping[str, Any], values: Mapping[str, Any], folder: P
         target.chmod(template["mode"])
 
 
+def copy_over(source: Path, target: Path) -> None:
+    """Copy a file or folder to a path, in place of what is there."""
+    remove(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
 def remove(path: Path) -> None:
     """Remove a file or folder, if it is there and can be removed."""
     if path.is_dir() and not path.is_symlink():

@@ -37,8 +37,18 @@ Commands = Annotated[list[Command], BeforeValidator(_several)]
 Files = Annotated[list[str], BeforeValidator(_several)]
 
 
+def _same_name(value: Any) -> Any:
+    return {value: value} if isinstance(value, str) else value
+
+
 UNDECLARED = ("exit", "signal", "read", "output", "timeout", "memory")
 """Kinds of failure that need no sign: exit codes other than 0, signals, results that cannot be read, limits."""
+
+
+def _require_inside(name: str) -> None:
+    """Raise ValueError unless this is a path in the folder of an evaluation."""
+    if name.startswith("/") or ".." in name.split("/") or not name.strip("/."):
+        raise ValueError(f"{name!r} is no file in the folder of an evaluation")
 
 
 class FailureKind(ProgramSection):
@@ -126,6 +136,8 @@ class ProgramOptions(ProgramSection):
         delimiters: that placeholders stand between in templates, for formats that have braces of their own.
         copy: files and folders that are copied into the folder; wildcards are allowed.
         link: likewise, as symbolic links.
+        restart: file or folder that the program leaves for an evaluation that continues it, which finds it under this
+            name, in place of what else would have it; a mapping gives it another name there.
         keep: folders that are kept after the evaluation: ``all``, ``failed`` or ``none``.
         results: readers by the names of results.
         progress: a number that it writes while it runs.
@@ -144,6 +156,7 @@ class ProgramOptions(ProgramSection):
     delimiters: Delimiters = BRACES
     copy_: Files = Field(default_factory=list, alias="copy")
     link: Files = Field(default_factory=list)
+    restart: Annotated[dict[str, str], BeforeValidator(_same_name), Field(max_length=1)] = Field(default_factory=dict)
     keep: Literal["all", "failed", "none"] = "all"
     results: dict[str, Reader] = Field(min_length=1)
     progress: ProgressOptions | None = None
@@ -166,8 +179,14 @@ class ProgramOptions(ProgramSection):
     @classmethod
     def _inside(cls, value: dict[str, str]) -> dict[str, str]:
         for target in value.values():
-            if target.startswith("/") or ".." in target.split("/") or not target.strip("/."):
-                raise ValueError(f"{target!r} is no file in the folder of an evaluation")
+            _require_inside(target)
+        return value
+
+    @field_validator("restart")
+    @classmethod
+    def _both_inside(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in (*value, *value.values()):
+            _require_inside(name)
         return value
 
     @field_validator("delimiters")

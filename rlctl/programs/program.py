@@ -118,7 +118,7 @@ class Program:
 
     def description(self) -> dict[str, Any]:
         """What ``run_evaluation`` reads: the options, with the text of the templates."""
-        kept = {"results", "progress", "failures", "delimiters", "keep", "output_mb", "application"}
+        kept = {"results", "progress", "failures", "delimiters", "keep", "output_mb", "application", "restart"}
         return self.options.model_dump(mode="json", include=kept, by_alias=True) | {
             "here": str(self._here),
             "templates": self._templates,

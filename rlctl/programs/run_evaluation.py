@@ -9,6 +9,7 @@ imports little, as it runs beside each program.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from types import FrameType
 from typing import Any, BinaryIO, NamedTuple
 
 from rlctl.core.errors import RlctlError, described, one_line
-from rlctl.programs.evaluation_folder import fill_folder, remove
+from rlctl.programs.evaluation_folder import copy_over, fill_folder, remove
 from rlctl.programs.placeholders import words
 from rlctl.programs.readers import STREAMS, ReadError, read, text_of
 from rlctl.system.srun_messages import machine_failure, rank_exit_code
@@ -109,7 +110,14 @@ class EvaluationRun:
         fill_folder(self._program, self._evaluation["values"], self._folder)
         remove(self._restart)
         self._restart.parent.mkdir(parents=True, exist_ok=True)
-        return self._commands("before") or self._main() or self._commands("after") or self._read()
+        for found in self._program["restart"].values():
+            if before := self._evaluation["values"]["restart_in"]:
+                copy_over(self._folder / before, self._folder / found)
+        failed = self._commands("before") or self._main() or self._commands("after") or self._read()
+        for left in self._program["restart"]:
+            if failed is None and (self._folder / left).exists():
+                copy_over(self._folder / left, self._restart)
+        return failed
 
     def _commands(self, place: str) -> Failed | None:
         """Run the commands before or after the program; what they print is appended to what it prints."""
@@ -118,6 +126,8 @@ class EvaluationRun:
             if called[0] == "python" and not self._program["application"]:
                 called[0] = sys.executable
             failed, code = self._started(called, lambda process, out, err: None)
+            if failed is None and code != 0 and (declared := self._by_pattern()) is not None:
+                return declared
             if failed is not None or code != 0:
                 why = f"ended with exit code {code}{self._last_line()}" if failed is None else failed.message
                 return Failed("exit" if failed is None else failed.kind, f"{called[0]}, which runs {place} it: {why}")
@@ -191,12 +201,8 @@ class EvaluationRun:
         for name, kind in self._kinds.items():
             if code in kind["exit_codes"]:
                 return Failed(name, f"exit code {code}" + self._last_line())
-            if kind.get("pattern") is None:
-                continue
-            with contextlib.suppress(OSError, RlctlError):
-                match = re.search(kind["pattern"], text_of(kind["file"], self._folder), re.MULTILINE)
-                if match is not None:
-                    return Failed(name, one_line(f"{kind['file']}: {match[0]}"))
+            if (said := self._matched(name, kind)) is not None:
+                return said
         number = -code if code < 0 else code - 128  # as shells and launchers say it
         if code < 0 or (code > 128 and number in signal.valid_signals()):
             return Failed("signal", f"killed by {_signal_name(number)}" + self._last_line())
@@ -204,6 +210,18 @@ class EvaluationRun:
             return Failed("exit", f"exit code {code}" + self._last_line())
         self._code = code
         return None
+
+    def _matched(self, name: str, kind: Mapping[str, Any]) -> Failed | None:
+        """This kind of failure, if its pattern is in the output."""
+        with contextlib.suppress(OSError, RlctlError):
+            text = text_of(kind["file"], self._folder) if kind.get("pattern") is not None else ""
+            if text and (match := re.search(kind["pattern"], text, re.MULTILINE)) is not None:
+                return Failed(name, one_line(f"{kind['file']}: {match[0]}"))
+        return None
+
+    def _by_pattern(self) -> Failed | None:
+        """The first kind of failure whose pattern is in the output."""
+        return next(filter(None, itertools.starmap(self._matched, self._kinds.items())), None)
 
     def _read(self) -> Failed | None:
         try:

@@ -35,7 +35,11 @@ ROOT = Path(__file__).parents[2]
 LISTED = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
 NOTE = re.compile(r"<!-- (?:(not run): (.+)|(exit) (\d+)|(server)|(compare)) -->")
 FENCES = ("shell", "console")
-WANTED = {"examples/xtb/README.md": "xtb", "examples/quantum_chemistry/README.md": "nwchem"}
+WANTED = {
+    "examples/xtb/README.md": "xtb",
+    "examples/quantum_chemistry/README.md": "nwchem",
+    "examples/gromacs_helix/README.md": "gmx",
+}
 """Programs without which a page cannot be run."""
 
 

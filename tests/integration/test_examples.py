@@ -1,4 +1,4 @@
-"""The examples that steer programs of other people: xTB, LAMMPS and NWChem, in shortened forms."""
+"""The examples that steer programs of other people: xTB, LAMMPS, NWChem and GROMACS, in shortened forms."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ from rlctl.config.load import load_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = {"xtb": "xtb.yaml", "lammps": "lammps.yaml", "quantum_chemistry": "nwchem.yaml"}
-CHAINS = {"lammps_crystal": "crystal.yaml"}
+CHAINS = {"lammps_crystal": "crystal.yaml", "gromacs_helix": "helix.yaml"}
 POLICY = "random_search"
 
 needs_xtb = pytest.mark.skipif(shutil.which("xtb") is None, reason="xtb is not installed: apt-get install xtb")
 needs_nwchem = pytest.mark.skipif(
     shutil.which("nwchem") is None, reason="NWChem is not installed: apt-get install nwchem"
+)
+
+needs_gromacs = pytest.mark.skipif(
+    shutil.which("gmx") is None, reason="GROMACS is not installed: apt-get install gromacs"
 )
 
 
@@ -170,6 +174,37 @@ def test_segments_of_lammps_begin_where_the_last_one_ended(lammps: str, tmp_path
     assert firsts[0] >= 2500
     assert firsts[1] == firsts[0] + 500
     assert all(f"on {ranks} procs" in text for text in printed)
+
+
+@needs_gromacs
+def test_segments_of_gromacs_hand_on_positions_and_velocities(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    short = ["campaign.options.lengths={steps: [1000]}", "campaign.options.simulations=1", "machine.cores=1"]
+    steer("gromacs_helix", run, *short, "campaign.options.until={found: 1, evaluations: 3}", policy="schedule_constant")
+    rows = [row for row in evaluations(run) if row["status"] == "done"]
+    assert [(row["segment"], row["from"]) for row in rows] == [("0", ""), ("1", "0"), ("2", "1")]
+    assert all(0.0 <= float(row["helix"]) <= 0.5 for row in rows)  # 3.5 ps are too short for a helix
+    folders = [run / "work" / "evaluations" / f"000{n}" for n in range(3)]
+    assert folders[1].joinpath("start.g96").read_bytes() == folders[0].joinpath("end.g96").read_bytes()
+    assert folders[2].joinpath("start.g96").read_bytes() == folders[1].joinpath("end.g96").read_bytes()
+    assert "VELOCITY" in folders[1].joinpath("start.g96").read_text()
+    assert "VELOCITY" not in folders[0].joinpath("start.g96").read_text()
+
+
+@needs_gromacs
+def test_gromacs_that_blows_up_is_a_result(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    steer(
+        "gromacs_helix",
+        run,
+        "campaign.options.controls={T: [500, 550], dt: [0.0055, 0.006]}",
+        "campaign.options.until={found: 1, evaluations: 1}",
+        "campaign.options.simulations=1",
+        policy="schedule_constant",
+    )
+    row = evaluations(run)[0]
+    assert (row["status"], row["kind"]) == ("infeasible", "blown_up")
+    assert row["message"] == "stderr: LINCS WARNING"
 
 
 @needs_nwchem

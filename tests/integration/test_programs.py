@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from rlctl.config.validation import validated
+from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Failure, Resources, TaskId
 from rlctl.executors import LocalExecutor, TaskFailed, TaskFuture
@@ -294,6 +295,55 @@ def test_the_file_that_a_segment_starts_from_outlives_it(place: Place) -> None:
     files = {path.name: path.read_text().split() for path in (place.work / "restarts").iterdir()}
     assert files == {"0000": ["0"], "0001": ["0", "1"], "0002": ["0", "2"], "0003": ["0", "2", "3"]}
     assert not list((place.work / "evaluations").iterdir())
+
+
+@pytest.mark.quick
+def test_a_restart_file_of_the_programs_own_name_takes_the_place_of_the_first_input(place: Place) -> None:
+    (place.here / "start.txt").write_text("fresh\n")
+    script = "cat start.txt - >end.txt <task; echo out = $(wc -l <end.txt)"
+    restart = {"end.txt": "start.txt"}
+    program = place.program(
+        command=sh(script), before=[sh("echo {task} >task")], copy="start.txt", restart=restart, keep="none"
+    )
+    for number, start in ((0, None), (1, 0), (2, 1)):
+        result = place.result(program, number, restart_from=start)
+        assert result == {"outputs": {"out": number + 2.0}, "attempts": 1, "restart": True}
+    assert (place.work / "restarts" / "0002").read_text() == "fresh\n0\n1\n2\n"
+    assert (place.work / "restarts" / "0000").read_text() == "fresh\n0\n"
+    assert (place.here / "start.txt").read_text() == "fresh\n"
+
+
+@pytest.mark.quick
+def test_a_restart_folder_goes_from_run_to_run_and_a_failure_leaves_none(place: Place) -> None:
+    script = "mkdir -p state; echo {task} >>state/seen; echo out = $(wc -l <state/seen); test {task} != 2"
+    program = place.program(command=sh(script), restart="state")
+    place.result(program, 0)
+    assert place.result(program, 1, restart_from=0)["outputs"] == {"out": 2.0}
+    assert (place.work / "restarts" / "0001" / "seen").read_text() == "0\n1\n"
+    assert place.failure(program, 2, restart_from=1)[0] is Failure.EXIT
+    assert not (place.work / "restarts" / "0002").exists()
+    assert (place.work / "restarts" / "0001" / "seen").read_text() == "0\n1\n"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("restart", ["/tmp/end", {"end": "../start"}, {"a": "b", "c": "d"}])
+def test_a_restart_is_one_file_in_the_folder(place: Place, restart: Any) -> None:
+    with pytest.raises(ConfigError) as refused:
+        place.program(command="true", restart=restart)
+    assert refused.value.key[:1] == ("restart",)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_commands_around_a_program_fail_as_is_declared(place: Place, where: str) -> None:
+    kinds = {"refused": {"pattern": "too long a step", "then": "infeasible"}}
+    commands = {where: [sh("echo too long a step; exit 1")]}
+    result = place.result(place.program(command=sh("echo out = 1"), failures=kinds, **commands))
+    assert (result["kind"], result["then"], result["message"]) == (
+        "refused", "infeasible", "stdout: too long a step",
+    )  # fmt: skip
+    other = place.program(command=sh("echo out = 1"), failures=kinds, **{where: [sh("echo other; exit 1")]})
+    assert place.failure(other, 1) == (Failure.EXIT, f"exit: sh, which runs {where} it: ended with exit code 1: other")
 
 
 def test_a_program_past_its_walltime_is_stopped_saves_its_state_and_is_not_retried(place: Place) -> None:

@@ -106,6 +106,27 @@ def test_a_blow_up_ends_the_simulation(failure: Failure) -> None:
     assert found.state.segments[3].parent is None
 
 
+def test_values_that_blow_up_count_as_a_loss_of_what_was_gained() -> None:
+    def step(q: float, asked: Mapping[str, Any]) -> float | Simulated:
+        lost = asked["simulation"] == 0 and q > 0.3
+        return Simulated(1.0, failure=Failure.EXIT) if lost else q + 0.2
+
+    found = steered(segments(), step).state
+    assert [segment.status for segment in found.segments].count(SegmentStatus.FAILED) == 1
+    cells = [cell for phase in found.memory.bins for cell in phase[0]]
+    assert sum(cell.length for cell in cells) == 200 * len(found.segments)
+    # The first simulation gained 0.2 after its first segment and lost it, the second went from 0.2 to 1.
+    assert sum(cell.gain for cell in cells) == pytest.approx(0.2 - 0.2 + 0.8)
+
+
+def test_values_at_which_the_machine_fails_count_for_nothing() -> None:
+    def step(q: float, asked: Mapping[str, Any]) -> float | Simulated:
+        return Simulated(1.0, failure=Failure.SIGNAL) if asked["evaluation"] == 1 else q + 0.2
+
+    memory = steered(segments(until={"found": 1, "evaluations": 2}), step).state.memory
+    assert sum(cell.length for row in memory.bins for cell in row[0]) == 2 * 200
+
+
 def test_a_declared_blow_up_is_no_failure() -> None:
     said = {"kind": "melted", "then": "infeasible", "message": "exit code 3", "attempts": 1}
 

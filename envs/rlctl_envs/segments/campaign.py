@@ -303,7 +303,7 @@ class SegmentsCampaign(Campaign):
             self._failed(simulation, segment, "fail", False)
             return
         if "attempts" in values and "restart" not in values and not goal.hit(level):  # a real program's
-            segment.kind, segment.message = "restart", "it has written no file {restart_out} to go on with"
+            segment.kind, segment.message = "restart", "it has left no restart file to go on with"
             none = all(other.status is not SegmentStatus.DONE for other in state.segments)
             self._failed(simulation, segment, "stop" if none else "fail", False)
             return
@@ -335,6 +335,8 @@ class SegmentsCampaign(Campaign):
         if of_machine and then == "fail" and simulation.failures <= self.options.retries:
             self._asked.append(simulation)
             return
+        if not of_machine:
+            self.state.memory.lost(segment, simulation.last.level if simulation.last is not None else None)
         self._close(simulation, SimulationEnd.LOST if of_machine and then == "fail" else SimulationEnd.BLEW_UP)
         self._open()
 

@@ -113,6 +113,14 @@ class FormerSimulations:
             cell.length += segment.length
             cell.gain += segment.gain
 
+    def lost(self, segment: Segment, before: float | None) -> None:
+        """A segment has blown up: what the simulation had gained is gone; ``before``: level before it."""
+        for row, unit in zip(self.bins[self.phase(before)], segment.units, strict=True):
+            cell = row[min(int(unit * BINS), BINS - 1)]
+            cell.length += segment.length
+            if before is not None and self.scale.low is not None:
+                cell.gain -= max(before - self.scale.low, 0.0)
+
     def end(self, simulation: SegmentedSimulation, why: SimulationEnd) -> None:
         """A simulation has ended."""
         simulation.end = why
