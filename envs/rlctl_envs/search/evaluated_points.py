@@ -68,8 +68,8 @@ class EvaluatedPoints:
 
     @property
     def awaited(self) -> int:
-        """Evaluations that run and that a budget will count if they end by themselves."""
-        running = (trial for trial in self.running.values() if trial.stage == self.counts)
+        """Evaluations that run here and that a budget will count if they end by themselves."""
+        running = (trial for trial in self.running.values() if trial.stage == self.counts and not trial.elsewhere)
         return len({trial.key for trial in running if not self._counts_already(trial)} - self._points.keys())
 
     def _counts_already(self, trial: Trial) -> bool:
