@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from rlctl_agents.rules.segment_rule import Ranges, SegmentRule, SegmentsView
+from rlctl_agents.rules.segment_rule import LATE, Ranges, SegmentRule, SegmentsView
 
 GOLDEN = (0.6180339887498949, 0.7548776662466927, 0.5698402909980532, 0.8191725133961645)
 """Steps of sequences that fill the unit interval evenly."""
@@ -93,26 +93,24 @@ class RenewalGiveUp(SegmentRule):
         """As the class says."""
         lengths = state.memory.lengths
         typical = (sum(lengths) + self.prior * self.give_up * state.middle) / (len(lengths) + self.prior)
-        late = state.progress(simulation) >= 0.25
+        late = state.progress(simulation) >= LATE
         limit = self.stuck * state.middle if late else self.patience * typical
         return "start_anew" if simulation.since_best >= limit or self._hopeless(simulation, limit, late) else None
 
     def units(self, state: SegmentsView, simulation: Any) -> Sequence[float]:
         """As the class says."""
         count = len(state.controls)
-        if state.progress(simulation) >= 0.25:
+        if state.progress(simulation) >= LATE:
             return [self._late(state, simulation, i) for i in range(count)]
         known = [means[0] for means in state.memory.found_units if means[0] is not None]
-        number = simulation.number
+        places = [(0.5 + simulation.number * GOLDEN[i % len(GOLDEN)]) % 1.0 for i in range(count)]
         if not known:
-            return [(0.5 + number * GOLDEN[i % len(GOLDEN)]) % 1.0 for i in range(count)]
+            return places
         width = self.width * _SHRINKS ** len(known)
-        units = []
-        for i in range(count):
-            place = (0.5 + number * GOLDEN[i % len(GOLDEN)]) % 1.0
-            mean = sum(values[i] for values in known) / len(known)
-            units.append(min(max(mean + width * (2.0 * place - 1.0), 0.0), 1.0))
-        return units
+        means = [sum(values[i] for values in known) / len(known) for i in range(count)]
+        return [
+            min(max(mean + width * (2.0 * place - 1.0), 0.0), 1.0) for mean, place in zip(means, places, strict=True)
+        ]
 
     def _hopeless(self, simulation: Any, limit: float, late: bool) -> bool:
         """Whether small fluctuations alone have kept a simulation alive."""

@@ -13,6 +13,9 @@ from rlctl.core.campaign import Action, Decision
 
 Ranges = Mapping[str, tuple[Any, ...]]
 
+LATE = 0.25
+"""Progress from which on a simulation is given up by how long it has got no further."""
+
 
 class SegmentsView(Protocol):
     """The state of a campaign of segments, as far as these rules read it."""
@@ -72,7 +75,7 @@ class SegmentRule:
         """``start_anew`` or ``restart_best`` for a simulation that is given up; None: it goes on."""
         if simulation.elapsed >= self.give_up * state.middle:
             return "start_anew"
-        late = state.progress(simulation) >= 0.25
+        late = state.progress(simulation) >= LATE
         return "start_anew" if late and simulation.since_best >= self.stuck * state.middle else None
 
     def act(self, decision: Decision) -> Action:
