@@ -62,7 +62,7 @@ def test_an_application_that_is_gone_stops_the_campaign_and_its_repair_lets_it_r
     # What may be put right is how programs are started; the game stays what it was.
     code, out, err = steering.finish("--resume", *right, "--set", "seed=1")
     assert (code, out) == (2, "")
-    assert "seed 0, not 1" in err
+    assert "was started with 0, not 1" in err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ci-packages.sh"
-EXAMPLES = ("xtb", "nwchem")
+EXAMPLES = ("xtb", "nwchem", "gmx")
 SLURM = ("slurmctld", "slurmd", "srun", "munged", *EXAMPLES)
 PYTHON = """case "$2" in
 *base_prefix*) echo /opt/python 3.11 ;;
