@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from rlctl.plugins.recorded_table import RecordedTable
 from rlctl.surrogates.fitted_folder import FittedModel
@@ -58,10 +58,16 @@ class Fittable(Protocol):
 
 @runtime_checkable
 class Scalable(Protocol):
-    """A factory of campaigns whose programs can be calibrated."""
+    """A factory of campaigns whose programs can be calibrated.
+
+    Attributes:
+        scaling_rule: name of the rule that runs points on every choice of resources, one after the other.
+    """
+
+    scaling_rule: ClassVar[str]
 
     def scaling_options(self, points: int) -> Mapping[str, Any]:
-        """Options of the campaign that make it measure how its program scales, by the rule ``scaling_design``.
+        """Options of the campaign with which that rule measures how its program scales.
 
         Args:
             points: that are evaluated on every choice of resources.

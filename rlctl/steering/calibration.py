@@ -24,7 +24,6 @@ from rlctl.steering.start import start
 from rlctl.surrogates.measured_scaling import CALIBRATION, MeasuredScaling
 from rlctl.system.files import write_atomically
 
-RULE = "scaling_design"
 _EMPTY_RUNS = 3
 
 
@@ -107,13 +106,14 @@ def calibrate(
     with config.source.located():
         factory = configured_campaign(config)
         if not isinstance(factory, Scalable):
-            problem = f"campaign {brief(factory.name)} cannot be calibrated: calibrate a search over the same program"
+            problem = f"campaign {brief(factory.name)} cannot be calibrated: calibrate a search of the same program"
             raise ConfigError(problem, ("campaign", "name"))
         changes = factory.scaling_options(points)
     campaign = config.campaign.model_copy(update={"options": {**config.campaign.options, **changes}})
     steer = config.steer.model_copy(update={"rules_on_twin": False})
     design = _same_file(config.model_copy(update={"campaign": campaign, "twin": None, "steer": steer}), config)
-    start(design, RULE, out, instance=None, resume=resume, boot_s=boot_s, progress=progress, begun=begun, chosen=None)
+    rule = factory.scaling_rule
+    start(design, rule, out, instance=None, resume=resume, boot_s=boot_s, progress=progress, begun=begun, chosen=None)
     runs = _runs(out)
     start_up_s = {ranks: _start_up_s(design, ranks) for ranks in sorted({run[1] for run in runs})}
     law = MeasuredScaling.fit(start_up_s, runs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 from search_runs import rlctl
-from test_segments_steered import CHAINS, write
+from test_segments_steered import CHAINS, rows, write
 
 from rlctl.cli.near_twin import near_config
 from rlctl.config.load import load_config
@@ -90,6 +91,17 @@ def test_what_cannot_be_a_twin_is_one_line_with_its_place(home: Path) -> None:
     ):
         with_twin(home, twin, "wrong.yaml")
         assert rlctl(home, "check", "wrong.yaml", code=2).stderr.startswith(f"rlctl: {words}")
-    said = rlctl(home, "calibrate", "chains.yaml", "--out", "scaling", code=2).stderr
-    assert "campaign.name: campaign 'segments' cannot be calibrated: calibrate a search over the same program" in said
-    assert not (home / "scaling").exists()
+
+
+def test_calibration_runs_first_segments_on_every_choice_of_resources(home: Path) -> None:
+    ranks = "program.resources.ranks=[1, 2]"
+    rlctl(home, "calibrate", "chains.yaml", "--out", "scaling", "--points", "2", "--set", ranks)
+    found = rows(home / "scaling")
+    assert [(row["simulation"], row["segment"], row["ranks"]) for row in found] == [
+        (str(i), "0", ranks) for i, ranks in enumerate("1221")
+    ]
+    assert [row["status"] for row in found] == ["done"] * 4
+    assert all(float(a["ended_s"]) <= float(b["started_s"]) for a, b in itertools.pairwise(found))
+
+    law = json.loads((home / "scaling" / "calibration.json").read_text())
+    assert [(one["ranks"], one["runs"]) for one in law["choices"]] == [(1, 2), (2, 2)]

@@ -72,6 +72,7 @@ class Search(CampaignFactory):
     runs_programs: ClassVar[bool] = True
     default_policy = "target_per_second"
     default_fallback = "random_search"
+    scaling_rule: ClassVar[str] = "scaling_design"
     changeable = (
         *(f"campaign.options.{key}" for key in ("until", "allocation_s", "start_late", "known")),
         *(*CHANGEABLE, "machine.nodes", "machine.cores"),

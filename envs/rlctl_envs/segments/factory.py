@@ -62,6 +62,7 @@ class Segments(CampaignFactory):
     runs_programs: ClassVar[bool] = True
     default_policy = "renewal_give_up"
     default_fallback = "schedule_constant"
+    scaling_rule: ClassVar[str] = "first_segments"
     changeable = (
         *(f"campaign.options.until.{key}" for key in _AMOUNTS),
         *(f"campaign.options.{key}" for key in ("allocation_s", "retries", "simulations")),
@@ -177,6 +178,15 @@ class Segments(CampaignFactory):
         """How well it predicts these segments."""
         others = read_segments([source], self.options, self.results)
         return agreement_of_chains(self._fitted.model, others)
+
+    def scaling_options(self, points: int) -> dict[str, Any]:
+        """Options with which so many simulations per choice of resources begin, one after the other.
+
+        A result that reaches the goal must not end that.
+        """
+        ended = points * len(self.program.resources)
+        until = {"evaluations": ended} | ({"found": ended + 1} if self.objective.finds else {})
+        return {"until": until, "simulations": 1, "retries": 0, "allocation_s": None}
 
     @property
     def _is_fitted(self) -> bool:
