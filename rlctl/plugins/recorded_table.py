@@ -12,7 +12,7 @@ from rlctl.config.validation import did_you_mean
 from rlctl.core.errors import ConfigError
 
 DONE = "done"
-_FAILED, _OTHERS = ("failed", "infeasible"), ("stopped", "running", "queued")
+_FAILED, _OTHERS = ("failed", "infeasible"), ("stopped", "running", "queued", "known")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RecordedTable:
 
 
 def ended_status(row: Mapping[str, Any]) -> str | None:
-    """``done``, ``failed`` or ``infeasible``; None: it has not ended by itself, and says nothing certain.
+    """``done``, ``failed`` or ``infeasible``; None: it has not ended by itself, or was made elsewhere.
 
     Raises:
         ConfigError: there is no such status.

@@ -71,6 +71,7 @@ class CampaignStatus:
         lease_s: remaining lease of these programs.
         found: the best evaluations; None: the campaign has no table of evaluations, or is not installed.
         policy_reason: why this policy was chosen; empty: it was named.
+        by_hand: whether evaluations were asked for that are made elsewhere.
         request: ``stop`` or ``pause``, if the controller was asked for it; else empty.
     """
 
@@ -102,6 +103,7 @@ class CampaignStatus:
     unattended: int = 0
     lease_s: float = 0.0
     found: Found | None = None
+    by_hand: bool = False
     policy_reason: str = ""
     request: str = ""
 
@@ -171,6 +173,8 @@ class CampaignStatus:
             return f"last steered by process {self.controller.holder} on another machine, which may still run"
         if self.braked:
             return self.braked
+        if self.by_hand:
+            return "by hand: go on with rlctl ask and tell, or with rlctl steer and --resume"
         return "interrupted: resume it with rlctl steer and --resume"
 
     def _unattended(self) -> list[tuple[str, str]]:
@@ -327,6 +331,7 @@ def _status(run: RunFolder, steering: Controller, found: Found | None) -> Campai
         lease_s=lease_s,
         found=found,
         policy_reason=str(run.header.get("policy_reason", "")),
+        by_hand=any(record.kind == "asked" for record in run.records),
         request=requested(run.path) if alive else "",
     )
 

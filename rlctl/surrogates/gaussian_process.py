@@ -11,9 +11,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.linalg import lapack
-from scipy.optimize import minimize
 
 from rlctl.surrogates.blas_threads import on_one_thread
 from rlctl.surrogates.smooth_field import SmoothField
@@ -91,7 +90,7 @@ class GaussianProcess:
             bounds = [_BOUNDS["length"]] * self._scales + [_BOUNDS["signal"], _BOUNDS["noise"]]
             # From the parameters of fewer points on, a few steps are enough.
             steps = round(min(50.0, max(8.0, 50.0 * (30.0 / len(y)) ** 1.5)))
-            found = minimize(
+            found = scipy.optimize.minimize(
                 self._loss, self.parameters, args=(square, y[some]), jac=True, method="L-BFGS-B", bounds=bounds,
                 options={"maxiter": steps, "maxfun": steps + 4},
             )  # fmt: skip
@@ -166,7 +165,7 @@ class GaussianProcess:
 
         Rasmussen and Williams 2006, equation 5.12.
         """
-        precision = np.diag(np.asarray(lapack.dpotri(self._lower, lower=1)[0]))
+        precision = np.diag(np.asarray(scipy.linalg.lapack.dpotri(self._lower, lower=1)[0]))
         return self._y - self._weights / precision, np.sqrt(1.0 / precision)
 
     @on_one_thread
@@ -202,7 +201,7 @@ class GaussianProcess:
         except np.linalg.LinAlgError:
             return 1e25, np.zeros_like(parameters)
         weights = _solve(lower, y)
-        inverse = lapack.dpotri(lower, lower=1)[0]
+        inverse = scipy.linalg.lapack.dpotri(lower, lower=1)[0]
         inverse = np.tril(inverse) + np.tril(inverse, -1).T
         loss = 0.5 * float(y @ weights) + float(np.log(np.diag(lower)).sum()) + 0.5 * float(prior @ prior)
         difference = inverse - np.outer(weights, weights)
@@ -230,7 +229,9 @@ def _squares(x: Floats, groups: NDArray[np.int64], scales: int) -> Floats:
 def _cholesky(matrix: Floats) -> Floats:
     """Lower factor; points that nearly coincide get more jitter."""
     for more in (0.0, 1e-6, 1e-4):
-        lower, failed = lapack.dpotrf(matrix + more * np.eye(len(matrix)) if more else matrix, lower=1, clean=1)
+        lower, failed = scipy.linalg.lapack.dpotrf(
+            matrix + more * np.eye(len(matrix)) if more else matrix, lower=1, clean=1
+        )
         if not failed:
             return np.asarray(lower)
     raise np.linalg.LinAlgError("the covariance is not positive definite")
@@ -238,9 +239,9 @@ def _cholesky(matrix: Floats) -> Floats:
 
 def _forward(lower: Floats, right: Floats) -> Floats:
     """Solve L z = right."""
-    return np.asarray(lapack.dtrtrs(lower, right, lower=1)[0])
+    return np.asarray(scipy.linalg.lapack.dtrtrs(lower, right, lower=1)[0])
 
 
 def _solve(lower: Floats, right: Floats) -> Floats:
     """Solve L L^T z = right."""
-    return np.asarray(lapack.dpotrs(lower, right, lower=1)[0])
+    return np.asarray(scipy.linalg.lapack.dpotrs(lower, right, lower=1)[0])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from rlctl.core.errors import ConfigError
 
@@ -63,7 +63,7 @@ class MeasuredScaling:
 
         begin = np.r_[0.1, 0.1 * rest.min(), [math.log(float(rest[place == one].max())) for one in range(count)]]
         low, high = np.r_[0.0, 0.0, np.full(count, -20.0)], np.r_[1.0, rest.min(), np.full(count, 20.0)]
-        found = least_squares(missed, begin, bounds=(low, high), x_scale="jac").x
+        found = scipy.optimize.least_squares(missed, begin, bounds=(low, high), x_scale="jac").x
         freedom = max(1, len(runs) - count - several - loads)
         scatter = math.sqrt(float(np.sum(missed(found) ** 2)) / freedom)
         serial, loading_s = float(found[0]) * several, float(found[1]) * loads

@@ -221,6 +221,7 @@ def test_ask_and_tell_go_through_the_journal_that_steer_goes_on_with(folder: Pat
     assert [point["evaluation"] for point in more] == [3]
     opened = json.loads(rlctl(folder, *ask, "--open").stdout)["evaluations"]
     assert opened == [*asked, *more]
+    assert "by hand: go on with rlctl ask and tell" in rlctl(folder, "status", "run").stdout
     rlctl(folder, "tell", "run", "--trial", "0", "loss=0.5")
     rlctl(folder, "tell", "run", "--trial", "1", "--failed")
     (folder / "told.csv").write_text("evaluation,loss,status\n0,0.5,\n2,,infeasible\n")

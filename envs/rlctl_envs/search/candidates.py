@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import qmc
 
 from rlctl.config.expressions import Expression
 from rlctl.config.validation import did_you_mean
@@ -163,7 +163,8 @@ class CandidateTable:
         rng = np.random.default_rng([seed, 1])
         left = np.ones(total, np.bool_)
         order: list[int] = []
-        for target in qmc.Sobol(max(1, self.dimension), rng=rng).random(1 << (most - 1).bit_length())[:most]:
+        sobol = scipy.stats.qmc.Sobol(max(1, self.dimension), rng=rng)
+        for target in sobol.random(1 << (most - 1).bit_length())[:most]:
             distance = ((self._features - target[: self.dimension]) ** 2).sum(axis=1)
             order.append(int(np.argmin(np.where(left, distance, math.inf))))
             left[order[-1]] = False

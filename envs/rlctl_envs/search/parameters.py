@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
-from scipy.stats import qmc
 
 from rlctl.config.expressions import Expression
 from rlctl.core.errors import ConfigError, brief, one_line
@@ -276,7 +276,7 @@ class SearchSpace:
         key = ("sobol", seed)
         known = self._designs.get(key)
         if known is None or len(known) <= index:
-            sobol = qmc.Sobol(len(self.names), rng=np.random.default_rng([seed, 1]))
+            sobol = scipy.stats.qmc.Sobol(len(self.names), rng=np.random.default_rng([seed, 1]))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that it is balanced for powers of 2 only
                 known = self._designs[key] = self._accept(sobol.random, 2 * index + 32)
@@ -287,7 +287,7 @@ class SearchSpace:
         block, place = divmod(index, size)
         key = ("latin_hypercube", seed, size, block)
         if key not in self._designs:
-            cube = qmc.LatinHypercube(len(self.names), rng=np.random.default_rng([seed, 2, block]))
+            cube = scipy.stats.qmc.LatinHypercube(len(self.names), rng=np.random.default_rng([seed, 2, block]))
             self._designs[key] = self._accept(lambda n: cube.random(max(size, n)), size)
         known = self._designs[key]
         return np.asarray(known[place % len(known)])

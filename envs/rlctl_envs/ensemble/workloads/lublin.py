@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import gammainc
 
 from rlctl_envs.ensemble.workloads.logged import LoggedJob
 
@@ -161,7 +161,7 @@ def day(of: JobType = EITHER) -> NDArray[np.float64]:
     """[48] relative rate of arrivals in each half hour from midnight on; their mean is 1."""
     shape, scale = of.day
     edges = DAY_BEGINS - 0.5 + np.arange(SLOTS + 1)
-    shares = np.diff(stats.gamma.cdf(edges, shape, scale=scale))
+    shares = np.diff(gammainc(shape, edges / scale))
     rolled: NDArray[np.float64] = np.roll(shares, DAY_BEGINS - 1)
     return np.asarray(rolled * SLOTS / rolled.sum())
 
