@@ -74,14 +74,13 @@ def tell(
     from rlctl.steering.evaluation_table import Found
     from rlctl.steering.reading import results as table_of
 
-    told = _told(run, results or [], trial, csv, failed, infeasible)
-    summary = by_hand.tell(run, told)
+    new, summary = by_hand.tell(run, _told(run, results or [], trial, csv, failed, infeasible))
     found: Found = table_of(run).found()
-    lines = [f"told {format_count(len(told), 'evaluation')}"]
+    lines = [f"told {format_count(new, 'evaluation')}"]
     lines += [f"{what + ': ' if what else '':8}{text}" for what, text in found.lines(run)]
     if summary is not None:
         lines.append("goal reached" if summary.reached else f"ended: {summary.reason}")
-    say(as_json, {"run": str(run), "told": len(told), "ended": summary is not None, "found": found}, "\n".join(lines))
+    say(as_json, {"run": str(run), "told": new, "ended": summary is not None, "found": found}, "\n".join(lines))
 
 
 def rerun(

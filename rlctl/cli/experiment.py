@@ -23,7 +23,7 @@ from rlctl.distributed.comm.mpi_environment import under_mpi
 from rlctl.distributed.launch.launcher import LauncherName
 from rlctl.monitoring.ledger import ledger_line
 from rlctl.monitoring.progress import progress
-from rlctl.system.files import require_file, write_atomically
+from rlctl.system.files import check_replaceable, write_atomically
 
 if TYPE_CHECKING:
     from rlctl.steering.summary import Summary
@@ -186,7 +186,7 @@ def evaluate(
 
     loaded = load_config(config, sets or ())
     if out is not None:
-        require_file(out)
+        check_replaceable(out, '"reference": ')
     comparison = api.evaluate(
         loaded,
         [policy, *against, *(more or ())],

@@ -18,7 +18,7 @@ from rlctl.core.errors import ConfigError, StorageError
 from rlctl.core.json_values import json_text
 from rlctl.monitoring.formatting import format_count
 from rlctl.monitoring.progress import progress
-from rlctl.system.files import require_file, write_atomically
+from rlctl.system.files import check_replaceable, write_atomically
 
 _EVERY_S = 2.0
 _EVERY_WITHOUT_TERMINAL_S = 10.0
@@ -63,7 +63,7 @@ def results(
     if csv is not None:
         if not csv.absolute().parent.is_dir():
             raise StorageError(f"--csv: {csv.parent}: no such folder")
-        require_file(csv)
+        check_replaceable(csv, "evaluation,")
     table = reading.results(run)
     if where is not None:
         try:

@@ -54,7 +54,7 @@ def validated(model: type[_Model], data: Any, where: Key = ()) -> _Model:
         errors = error.errors(include_url=False)
     # An unknown key is most often a misspelt one, and explains why another key is missing.
     first = next((e for e in errors if e["type"] in ("extra_forbidden", "invalid_key")), errors[0])
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    more = f" (and {len(errors) - 1} more {'problems' if len(errors) > 2 else 'problem'})" if len(errors) > 1 else ""
     key = _key(first["loc"], data, first["type"] == "missing")
     raise ConfigError(_problem(first, model, key) + more, (*where, *key) or None)
 

@@ -40,6 +40,7 @@ class CampaignFactory(ABC):
             compared with them too where the configuration's ``policies`` have no entry for them.
         changeable: keys of the configuration that may change while a campaign goes on, with all below them; ``*``
             stands for a name. They are those that ``Campaign.extend`` takes over.
+        by_hand: whether evaluations may be made elsewhere; see ``Campaign.open_evaluations``.
         measured: attributes of what decisions show that hold measured times, which may be equal to a hidden number.
     """
 
@@ -52,6 +53,7 @@ class CampaignFactory(ABC):
     default_fallback: str | None = None
     opponents: tuple[str, ...] = ()
     changeable: ClassVar[tuple[str, ...]] = ()
+    by_hand: ClassVar[bool] = False
     measured: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
@@ -87,6 +89,10 @@ class CampaignFactory(ABC):
 
         Called again when the configuration has changed.
         """
+        return None
+
+    def changed_input(self, folder: Path) -> str | None:
+        """A file of the user that is not what it was at ``prepare``, which has read it; by default none."""
         return None
 
     def known(self) -> Sequence[Mapping[str, Any]]:

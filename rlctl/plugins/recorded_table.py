@@ -61,7 +61,8 @@ def ended_status(row: Mapping[str, Any]) -> str | None:
     status = str(row.get("status", DONE))
     if status not in (DONE, *_FAILED, *_OTHERS):
         raise ConfigError(f"status is {status!r}; {did_you_mean(status, (DONE, *_FAILED, *_OTHERS))}")
-    return None if status in _OTHERS else status
+    elsewhere = "evaluation" in row and row.get("ranks", 1) is None  # a point that a run began with
+    return None if elsewhere or status in _OTHERS else status
 
 
 def number_of(row: Mapping[str, Any], name: str) -> float:

@@ -116,6 +116,15 @@ class Program:
         (folder / self._file).write_text(json.dumps(self.description(), indent=1))
         (folder / RESTARTS).mkdir(exist_ok=True)
 
+    def changed_template(self, folder: Path) -> str | None:
+        """A template that is not what it was when this folder was prepared."""
+        file = folder / self._file
+        before = json.loads(file.read_text())["templates"] if file.exists() else {}
+        for source, target in self.options.templates.items():
+            if before.get(target, self._templates[target])["text"] != self._templates[target]["text"]:
+                return source
+        return None
+
     def description(self) -> dict[str, Any]:
         """What ``run_evaluation`` reads: the options, with the text of the templates."""
         kept = {"results", "progress", "failures", "delimiters", "keep", "output_mb", "application", "restart"}

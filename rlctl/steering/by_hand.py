@@ -97,8 +97,8 @@ def ask(
     limit_s = config.steer.decision_timeout_s
     with watching(limit_s, TIMEOUT):
         fallback = load_fallback(config, factory)
-        if factory.campaign(instance).findings() is None:
-            raise ConfigError(f"campaign {factory.name} has no table of evaluations: steer it", ("campaign", "name"))
+    if not factory.by_hand:
+        raise ConfigError(f"campaign {factory.name} cannot be made by hand: steer it", ("campaign", "name"))
     start = start_of(config, factory, policy, fallback, instance, source, choice)
     if not (run / JOURNAL).exists():
         create_run(run, config, factory, start)
@@ -140,8 +140,11 @@ def still_asked(run: Path) -> Asked:
         return Asked(asked_points(held.config, run, held.driver, sorted(held.driver.campaign.open_evaluations())), "")
 
 
-def tell(run: Path, told: Sequence[ToldResult]) -> Summary | None:
-    """Record what came of evaluations that were made elsewhere, all or none; returns the summary if it has ended.
+def tell(run: Path, told: Sequence[ToldResult]) -> tuple[int, Summary | None]:
+    """Record what came of evaluations that were made elsewhere, all or none.
+
+    Returns:
+        how many of them were not known yet, and the summary if the campaign has ended by them.
 
     Raises:
         JournalError: another process holds the run.
@@ -156,10 +159,10 @@ def tell(run: Path, told: Sequence[ToldResult]) -> Summary | None:
         driver.take(events)
         EvaluationsFile(run, driver.campaign).show(now=True)
         if not driver.outcome().ended or has_ended(held.records):
-            return None
+            return len(events), None
         summary = record_end(held.config, run, held.journal, held.start, driver)
         write_summary(run, summary)
-        return summary
+        return len(events), summary
 
 
 def rerun(run: Path, numbers: Sequence[int] | None = None) -> list[int]:

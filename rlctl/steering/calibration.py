@@ -19,6 +19,7 @@ from rlctl.plugins.fittable import Scalable
 from rlctl.plugins.registry import configured_campaign
 from rlctl.steering.evaluation_table import read_table
 from rlctl.steering.probe import probe
+from rlctl.steering.recorded_reading import timed_rows
 from rlctl.steering.run_folder import read_run
 from rlctl.steering.start import start
 from rlctl.surrogates.measured_scaling import CALIBRATION, MeasuredScaling
@@ -62,7 +63,7 @@ class Calibration:
     def to_text(self) -> str:
         """The law, for people."""
         serial = (
-            f"{self.law.loading_s:.3g} s on all cores alike, then {100 * self.law.serial:.0f} % of the work is serial"
+            f"{self.law.loading_s:.3f} s on all cores alike, then {100 * self.law.serial:.0f} % of the work is serial"
         )
         law = serial if len({one.cores for one in self.choices}) > 1 else "one number of cores: scaling is not known"
         scatter = f"measured times scatter by {100 * self.law.scatter:.0f} % around this"
@@ -123,10 +124,15 @@ def calibrate(
 
 
 def _runs(out: Path) -> list[tuple[int, int, int, float]]:
-    """Point, ranks, cores of all ranks, and seconds of the evaluations with a result, with the fewest GPUs."""
-    table = read_table(read_run(out))
+    """Point, ranks, cores of all ranks, and seconds of the evaluations with a result, with the fewest GPUs.
+
+    Those that an interruption has met are left out.
+    """
+    run = read_run(out)
+    table = read_table(run)
     assert table is not None
-    done = [row for row in table.rows if row["status"] == "done" and row["ended_s"] > row["started_s"]]
+    rows = [row for row in timed_rows(run, table) if row["status"] == "done" and row["ended_s"] is not None]
+    done = [row for row in rows if row["ended_s"] > row["started_s"]]
     if len(done) < 2:
         raise ConfigError(f"{out}: {len(done)} evaluations gave a result: see rlctl results {out}")
     fewest = min(row["gpus"] for row in done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rlctl.config.load import config_data, config_hash, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import JournalError
+from rlctl.core.errors import ConfigError, JournalError
 from rlctl.core.json_values import digest
 from rlctl.core.policy import Policy
 from rlctl.core.records import Record
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _FIXED = ("campaign", "campaign_version", "instance")
 _KNOWN = "campaign.options.known"
+PROGRAMS = ("program", "programs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def goes_on(run: Path, config: Config, factory: CampaignFactory, start: Mapping[
 
     Raises:
         JournalError: it is another campaign.
-        ConfigError: a key of the configuration has changed that may not, or new results cannot be read.
+        ConfigError: a key of the configuration, or a template, has changed that may not, or new results cannot be read.
     """
     records = journal.records()
     began = newest_start(journal.header, records)
@@ -118,11 +119,18 @@ def goes_on(run: Path, config: Config, factory: CampaignFactory, start: Mapping[
     unfinished = len(history.attempts.keys() - history.finished.keys())
     if before.executor.name == "local":  # which knows better: a controller that is stopped leaves nothing
         unfinished = unattended(run / WORK)[0]
-    extends = require_changeable(run, changes, factory.changeable, unfinished)
+    tried = any(outcome.failure is None for outcome in history.finished.values())
+    extends = require_changeable(run, changes, _changeable(factory, tried, before, config), unfinished)
     over = has_ended(records) and not extends
     policy = _changed_policy(began, start)
     now = {key: value for key, value in began.items() if not policy or key not in POLICY_KEYS} | policy
     amendments: list[Amendment] = []
+    changed = factory.changed_input(run / WORK)
+    if tried and not over and changed is not None:
+        problem = f"{changed} is not what it was when {run} began, and its evaluations would not belong together"
+        raise ConfigError(f"{problem}: put it back, or start a new run")
+    if not over and (extends or changed is not None):
+        factory.prepare(run / WORK, int(start["instance"]))
     if not over and (changes or policy):
         now["config_hash"] = start["config_hash"]
         _tell(run, changes, began, policy)
@@ -132,8 +140,6 @@ def goes_on(run: Path, config: Config, factory: CampaignFactory, start: Mapping[
         rows = [dict(row) for row in factory.known()]
         amendments += [("known", {"rows": rows})] * bool(rows)
     if not over and changes:
-        if extends:
-            factory.prepare(run / WORK, int(start["instance"]))
         new = run / f".{CONFIG}.new"
         write_config(portable(config), new)
         new.replace(run / CONFIG)
@@ -166,3 +172,16 @@ def _game(config: Config) -> dict[str, Any]:
     data = config_data(portable(config))
     del data["steer"], data["executor"]["options"]
     return data
+
+
+def _changeable(factory: CampaignFactory, tried: bool, before: Config, after: Config) -> Sequence[str]:
+    """Keys that may change: programs that have never given a result may be put right."""
+    same = [*_results(before)] == [*_results(after)]
+    return factory.changeable if tried or not same else (*factory.changeable, *PROGRAMS)
+
+
+def _results(config: Config) -> Iterator[Any]:
+    """Names of results of each program."""
+    for program in (config.program or {}, *config.programs.values()):
+        found = program.get("results")
+        yield sorted(found) if isinstance(found, Mapping) else found

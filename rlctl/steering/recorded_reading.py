@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlctl.core.errors import ConfigError, one_line
 from rlctl.plugins.recorded_table import RecordedTable
-from rlctl.steering.evaluation_table import cell_value, read_table
-from rlctl.steering.run_folder import JOURNAL, read_run
+from rlctl.steering.evaluation_table import EvaluationTable, cell_value, read_table
+from rlctl.steering.run_folder import JOURNAL, RunFolder, read_run
 
 
 def read_recorded(path: Path) -> RecordedTable:
@@ -23,11 +24,13 @@ def read_recorded(path: Path) -> RecordedTable:
     if not path.exists():
         raise ConfigError(f"{path}: there is no such run folder or CSV file")
     if path.is_dir():
-        table = read_table(read_run(path))
+        run = read_run(path)
+        table = read_table(run)
         if table is None:
             raise ConfigError(f"{path}: its campaign has no table of evaluations")
         places = [f"{path}: evaluation {row['evaluation']}" for row in table.rows]
-        return RecordedTable(path, table.rows, places, _digest(table.csv_text().encode()), is_run=True)
+        rows = timed_rows(run, table)
+        return RecordedTable(path, rows, places, _digest(table.csv_text().encode()), is_run=True)
     try:
         content = path.read_bytes()
         lines = content.decode("utf-8-sig").splitlines()
@@ -42,6 +45,22 @@ def read_recorded(path: Path) -> RecordedTable:
         raise ConfigError(f"{path}:{odd}: this row has another number of cells than the first line")
     rows = [dict(zip(names, map(cell_value, row), strict=True)) for _, row in cells]
     return RecordedTable(path, rows, [f"{path}:{number}" for number, _ in cells], _digest(content))
+
+
+def timed_rows(run: RunFolder, table: EvaluationTable) -> list[dict[str, Any]]:
+    """The rows of a run, without times of evaluations during which the controller changed.
+
+    The clock stands still while there is none, and the next one learns late what has ended meanwhile.
+    """
+    changes_s = [record.time_s for record in run.records if record.kind == "epoch"][1:]
+
+    def timed(row: Mapping[str, Any]) -> dict[str, Any]:
+        began_s, ended_s = row.get("started_s"), row.get("ended_s")
+        if began_s is None or ended_s is None or not any(began_s <= s <= ended_s for s in changes_s):
+            return dict(row)
+        return {**row, "started_s": None, "ended_s": None}
+
+    return [timed(row) for row in table.rows]
 
 
 def _numbered(lines: Sequence[str]) -> list[tuple[int, list[str]]]:

@@ -8,7 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +300,11 @@ def _status(run: RunFolder, steering: Controller, found: Found | None) -> Campai
     programs, lease_s = unattended(run.path / WORK) if orphaned else (0, 0.0)
     failed = [attempt for attempt in timeline.attempts if attempt.failure is not None]
     failed.sort(key=lambda attempt: attempt.ended_s or 0.0)
+    if orphaned and found is not None:  # whether they still run is not known
+        counts = Counter[str]()
+        for status, count in found.statuses.items():
+            counts["not ended" if status in ("running", "queued") else status] += count
+        found = replace(found, statuses=counts)
     ledger = allocation_ledger(timeline, elapsed_s)
     return CampaignStatus(
         run=str(run.path),

@@ -195,9 +195,9 @@ def check_replaceable(file: Path, mark: str) -> None:
         with file.open("rb") as stream:
             head = stream.read(_HEAD).decode("utf-8", errors="replace")
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}): choose another file with --out") from error
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}): choose another file") from error
     if mark not in head:
-        raise ConfigError(f"{file} exists, and rlctl did not write it: choose another file with --out, or remove it")
+        raise ConfigError(f"{file} exists, and rlctl did not write it: choose another file, or remove it")
 
 
 def _lock(handle: int, folder: Path) -> None:

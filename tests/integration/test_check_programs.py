@@ -6,26 +6,49 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from steering_process import Steering
 
+# Several commands in one process, since most of the time goes into its start.
+CHECKS = """
+import contextlib, io, json, sys
+from rlctl.cli.main import main
 
-def check(steering: Steering, *sets: str, **environment: str) -> tuple[int, str]:
-    options = [part for change in sets for part in ("--set", change)]
+told = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main(["check", *arguments])
+        except SystemExit as left:
+            code = left.code or 0
+    told.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(told))
+"""
+
+
+def checks(steering: Steering, *commands: Sequence[str], **environment: str) -> list[tuple[int, str]]:
+    """Exit code and output of a check with each of these lists of changes."""
+    arguments = [[str(steering.config), *(f"--set={change}" for change in changes)] for changes in commands]
     done = subprocess.run(
-        [sys.executable, "-m", "rlctl.cli.main", "check", str(steering.config), *options],
+        [sys.executable, "-c", CHECKS, json.dumps(arguments)],
         env={**steering.environment, **environment},
         capture_output=True,
         text=True,
         timeout=90,
         check=False,
     )
-    assert done.returncode in (0, 2), done.stderr
-    assert done.stderr.count("\n") <= 1, done.stderr
-    return done.returncode, done.stderr + done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert all(code in (0, 2) and err.count("\n") <= 1 for code, _, err in told), told
+    return [(code, err + out) for code, out, err in told]
+
+
+def check(steering: Steering, *changes: str, **environment: str) -> tuple[int, str]:
+    return checks(steering, changes, **environment)[0]
 
 
 @pytest.fixture
@@ -50,7 +73,7 @@ def test_an_environment_is_found_however_its_path_is_written(
     tmp_path: Path,
     path: str,
 ) -> None:
-    for program in ("python", "lmp", str(venv / "bin" / "lmp")):
+    for program in ("python", "lmp", str(venv / "bin" / "lmp")) if path == "venv" else ("lmp",):
         steering.configure(parts=1, task={"application": "solver", "executable": program, "walltime_s": 9.0})
         place = {"HOME": str(tmp_path), "PLACE": str(tmp_path)}
         code, said = check(steering, solver(venv=path.format(tmp_path=tmp_path)), **place)
@@ -91,19 +114,15 @@ def test_what_cannot_be_started_is_told_here_and_only_doubted_of_other_machines(
     (tmp_path / "dangling" / "bin" / "python").symlink_to("/nowhere/python")
     (tmp_path / "plain" / "bin" / "python").write_text("")
     steering.configure(parts=1, task=task)
-    code, told = check(steering, solver(**application))
-    assert code == 2, told
-    assert said in told
-    if application and "application" not in task:
-        assert "executor.options.applications" in told
-    code, told = check(steering, solver(**application), "executor.name=slurm")
-    assert code == 0, told
-    assert said in told
-    assert "whether the nodes have it" in told
+    described = solver(**application)
     pools = [{"name": "here", "options": {"applications": {"solver": application}}}]
-    code, told = check(steering, "executor.name=pools", f"executor.options.pools={json.dumps(pools)}")
-    assert code == 2, told
-    assert said in told
+    in_pools = ["executor.name=pools", f"executor.options.pools={json.dumps(pools)}"]
+    here, slurm, pool = checks(steering, [described], [described, "executor.name=slurm"], in_pools)
+    assert [code for code, _ in (here, slurm, pool)] == [2, 0, 2], (here, slurm, pool)
+    assert all(said in told for _, told in (here, slurm, pool)), (here, slurm, pool)
+    if application and "application" not in task:
+        assert "executor.options.applications" in here[1]
+    assert "whether the nodes have it" in slurm[1]
 
 
 def test_one_pool_that_has_a_program_is_enough(steering: Steering, venv: Path) -> None:
@@ -114,26 +133,19 @@ def test_one_pool_that_has_a_program_is_enough(steering: Steering, venv: Path) -
     assert (code, told.endswith(": ok\n")) == (0, True), told
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ("executor.name=locl", "unknown executor 'locl'"),
-        ("executor.options.lease=3", "executor.options"),
-        ('executor.options.applications={"a": {"vnev": "x"}}', "vnev"),
-        ("policies.saved=no/such/policy", "no/such/policy: no such file or folder"),
-        ("steer.stop_after_failures=0", "stop_after_failures"),
-        ("steer.fallback=cyclin", "cyclin"),
-    ],
-)
-def test_what_the_configuration_says_of_executor_and_policies_is_looked_at(
-    steering: Steering,
-    change: str,
-    said: str,
-) -> None:
+def test_what_the_configuration_says_of_executor_and_policies_is_looked_at(steering: Steering) -> None:
     steering.configure(parts=1)
-    code, told = check(steering, change)
-    assert code == 2, told
-    assert said in told
+    wrong = {
+        "executor.name=locl": "unknown executor 'locl'",
+        "executor.options.lease=3": "executor.options",
+        'executor.options.applications={"a": {"vnev": "x"}}': "vnev",
+        "policies.saved=no/such/policy": "no/such/policy: no such file or folder",
+        "steer.stop_after_failures=0": "stop_after_failures",
+        "steer.fallback=cyclin": "cyclin",
+    }
+    for said, (code, told) in zip(wrong.values(), checks(steering, *([change] for change in wrong)), strict=True):
+        assert code == 2, told
+        assert said in told
 
 
 def test_a_module_command_that_hangs_is_told_of(

@@ -182,8 +182,8 @@ def test_a_twin_far_from_the_last_run_is_refused_unless_it_is_allowed(
 
 def test_a_network_trains_on_a_fitted_twin(home: Path) -> None:
     rlctl(home, "twin", "runs/scan-1", "--out", "twin")
-    sets = "train={algorithm: ppo, decisions: 64, num_envs: 2, validation_instances: 0, judgement_instances: 0, "
-    sets += "options: {n_steps: 16, batch_size: 16}}"
+    sets = "train={algorithm: ppo, decisions: 16, num_envs: 2, validation_instances: 0, judgement_instances: 0, "
+    sets += "options: {n_steps: 8, batch_size: 16}}"
     done = rlctl(home, "train", named(home, "fitted.yaml", "twin"), "--out", "net", "--set", sets)
     assert "twin: there is no real run to compare with" in done.stderr
     assert "saved the policy in net" in done.stdout

@@ -13,6 +13,7 @@ import pytest
 from search_runs import rlctl
 
 from rlctl.executors.event_log import Journal
+from rlctl.steering.recorded_reading import read_recorded
 from rlctl.steering.run_folder import read_run
 from rlctl.steering.status import status
 
@@ -116,6 +117,8 @@ def test_a_killed_search_goes_on_with_more_cores_and_another_policy(folder: Path
     assert "policy random_search instead of sobol" in done.stderr
     assert summary["policy"] == "random_search"
     assert summary["extra"]["evaluations_done"] >= 12
+    timed = [row["ended_s"] is not None for row in read_recorded(folder / "run").rows]
+    assert 2 <= len(timed) - sum(timed) <= 4  # not those that ran at the kill, two of which were known to
     assert sum(summary["core_seconds"].values()) < 2.0 * summary["node_seconds"]  # two cores at first, then one
     assert sum(summary["core_seconds"].values()) > summary["node_seconds"]
     again = json.loads(rlctl(folder, "steer", "scan.yaml", "--run", "run", *more).stdout)
@@ -123,25 +126,52 @@ def test_a_killed_search_goes_on_with_more_cores_and_another_policy(folder: Path
     assert status(folder / "run").policy == "random_search"
 
 
-@pytest.mark.parametrize(
-    ("key", "said"),
-    [
-        ("campaign.options.parameters.x.high=2", "campaign.options.parameters.x.high: run was started with 1, not 2"),
-        ("campaign.options.objective.minimize=loss+x", "objective.minimize: run was started with 'loss', not 'loss+x'"),
-        ("program.command=python sim.py", "program.command: run was started with 'python {here}/sim.py"),
-        ("seed=3", "seed: run was started with 0, not 3"),
-        ("machine.gpus=1", "machine.gpus: run was started with 0, not 1"),
-    ],
-)
-def test_a_key_that_ties_evaluations_together_is_refused_with_its_place(folder: Path, key: str, said: str) -> None:
-    if not (folder / "run").exists():
-        steer(folder)
+def test_a_key_that_ties_evaluations_together_is_refused_with_its_place(folder: Path) -> None:
+    steer(folder)
     before = read_run(folder / "run").records
-    error = steer(folder, "--resume", "--set", f"{MORE}=8", "--set", key, code=2)["error"]
-    assert error.startswith("rlctl: scan.yaml with --set ")
-    assert said in error
-    assert f"campaign.options.known: {folder / 'run'})" in error
+    for key, said in {
+        "campaign.options.parameters.x.high=2": "parameters.x.high: run was started with 1, not 2",
+        "campaign.options.objective.minimize=loss+x": "objective.minimize: run was started with 'loss', not 'loss+x'",
+        "program.command=python sim.py": "program.command: run was started with 'python {here}/sim.py",
+        "seed=3": "seed: run was started with 0, not 3",
+        "machine.gpus=1": "machine.gpus: run was started with 0, not 1",
+    }.items():
+        error = steer(folder, "--resume", "--set", f"{MORE}=8", "--set", key, code=2)["error"]
+        assert error.startswith("rlctl: scan.yaml with --set ")
+        assert said in error
+        assert f"campaign.options.known: {folder / 'run'})" in error
     assert read_run(folder / "run").records == before
+
+
+def test_a_program_without_any_result_is_put_right_and_its_template_stays_from_then_on(folder: Path) -> None:
+    template = folder / "in.txt.template"
+    template.write_text("wrong {x}\n")
+    text = SEARCH.replace("'loss =", "'los =").replace("  walltime_s", "  templates: in.txt.template\n  walltime_s")
+    (folder / "scan.yaml").write_text(text)
+    assert "nothing matches" in steer(folder, "--set", "steer.stop_after_failures=2", code=3)["error"]
+    (folder / "scan.yaml").write_text(text.replace("'los =", "'loss ="))
+    template.write_text("right {x}\n")
+    assert steer(folder, "--resume")["extra"]["evaluations_done"] >= 5
+    row = next(row for row in rows(folder) if row["status"] == "done")
+    made = folder / "run/work/evaluations" / f"{row['evaluation']:04d}" / "in.txt"
+    assert made.read_text() == f"right {row['x']}\n"
+    template.write_text("other {x}\n")
+    error = steer(folder, "--resume", "--set", f"{MORE}=8", code=2)["error"]
+    assert "in.txt.template is not what it was when run began" in error
+    changed = steer(folder, "--resume", "--set", "program.results.loss.regex=x", code=2)["error"]
+    assert "results.loss.regex: run was started with" in changed
+
+
+def test_no_file_of_the_user_is_overwritten(folder: Path) -> None:
+    steer(folder)
+    for command in (
+        ["results", "run", "--csv", "scan.yaml"],
+        ["evaluate", "scan.yaml", "--policy", "sobol", "--against", "random_search", "--out", "scan.yaml"],
+    ):
+        assert "scan.yaml exists, and rlctl did not write it" in rlctl(folder, *command, code=2).stderr
+    assert (folder / "scan.yaml").read_text() == SEARCH
+    for _ in range(2):
+        rlctl(folder, "results", "run", "--csv", "earlier.csv")
 
 
 def test_a_kill_while_points_are_asked_for_loses_none_and_leaves_none_to_run_here(folder: Path) -> None:
@@ -225,8 +255,8 @@ def test_ask_and_tell_go_through_the_journal_that_steer_goes_on_with(folder: Pat
     rlctl(folder, "tell", "run", "--trial", "0", "loss=0.5")
     rlctl(folder, "tell", "run", "--trial", "1", "--failed")
     (folder / "told.csv").write_text("evaluation,loss,status\n0,0.5,\n2,,infeasible\n")
-    rlctl(folder, "tell", "run", "--csv", "told.csv")
-    rlctl(folder, "tell", "run", "--csv", "told.csv")  # after a kill, say
+    assert rlctl(folder, "tell", "run", "--csv", "told.csv").stdout.startswith("told 1 evaluation\n")
+    assert rlctl(folder, "tell", "run", "--csv", "told.csv").stdout.startswith("told 0 evaluations\n")  # after a kill
     assert "evaluation 0 is done" in rlctl(folder, "tell", "run", "--trial", "0", "loss=0.6", code=2).stderr
     (folder / "told.csv").write_text("evaluation,loss\n3,0.25\n0,0.1\n")
     error = rlctl(folder, "tell", "run", "--csv", "told.csv", code=2).stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +72,7 @@ class Search(CampaignFactory):
     runs_programs: ClassVar[bool] = True
     default_policy = "target_per_second"
     default_fallback = "random_search"
+    by_hand: ClassVar[bool] = True
     scaling_rule: ClassVar[str] = "scaling_design"
     changeable = (
         *(f"campaign.options.{key}" for key in ("until", "allocation_s", "start_late", "known")),
@@ -153,8 +154,15 @@ class Search(CampaignFactory):
 
     def prepare(self, folder: Path, seed: int) -> None:
         """Write the descriptions of the programs."""
-        for program in {stage.program.name: stage.program for stage in self.stages}.values():
+        for program in self._programs():
             program.prepare(folder)
+
+    def changed_input(self, folder: Path) -> str | None:
+        """A template."""
+        return next(filter(None, (program.changed_template(folder) for program in self._programs())), None)
+
+    def _programs(self) -> Collection[Program]:
+        return {stage.program.name: stage.program for stage in self.stages}.values()
 
     def sample_tasks(self, capacity: Capacity, seed: int) -> Sequence[tuple[Key, TaskSpec]]:
         """An evaluation of each stage, as the configuration lists its resources first, and one with the most ranks."""

@@ -116,6 +116,10 @@ class Segments(CampaignFactory):
         """Write the description of the program."""
         self.program.prepare(folder)
 
+    def changed_input(self, folder: Path) -> str | None:
+        """A template."""
+        return self.program.changed_template(folder)
+
     def sample_tasks(self, capacity: Capacity, seed: int) -> Sequence[tuple[Key, TaskSpec]]:
         """The first segment of a simulation, with the resources that are listed first, and with the most ranks."""
         pool, tasks = NodePool(capacity), list[tuple[Key, TaskSpec]]()
