@@ -103,14 +103,16 @@ def most_rows(numbers: int) -> int:
 
 
 def played_rows(model: Any, env: TrainingVecEnv, deterministic: bool, count: int = 2048) -> NDArray[np.float32]:
-    """What the model sees while it plays on for at least ``count`` decisions, in rows as it reads them.
+    """What the model sees while it plays on for ``count`` decisions or more, in rows as it reads them.
+
+    No more than it was trained with: where an environment is slow, they would take longer than the training.
 
     Where an environment fails meanwhile, what was seen before is enough: the training is over.
     """
     rows = env.reset() if model._last_obs is None else model._last_obs
     seen = [rows]
     state, starts = None, np.ones(len(rows), np.bool_)
-    count = min(count, most_rows(rows.shape[1]))
+    count = min(count, most_rows(rows.shape[1]), max(model.num_timesteps, MIN_PAIRS))
     while len(seen) * len(rows) < count:
         more = {"action_masks": env.action_masks()} if isinstance(model, MaskablePPO) else {}
         actions, state = model.predict(rows, state, starts, deterministic=deterministic, **more)

@@ -56,7 +56,7 @@ def timed_rows(run: RunFolder, table: EvaluationTable) -> list[dict[str, Any]]:
 
     def timed(row: Mapping[str, Any]) -> dict[str, Any]:
         began_s, ended_s = row.get("started_s"), row.get("ended_s")
-        if began_s is None or ended_s is None or not any(began_s <= s <= ended_s for s in changes_s):
+        if began_s is None or ended_s is None or not any(began_s < s <= ended_s for s in changes_s):
             return dict(row)
         return {**row, "started_s": None, "ended_s": None}
 

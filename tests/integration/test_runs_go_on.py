@@ -118,7 +118,7 @@ def test_a_killed_search_goes_on_with_more_cores_and_another_policy(folder: Path
     assert summary["policy"] == "random_search"
     assert summary["extra"]["evaluations_done"] >= 12
     timed = [row["ended_s"] is not None for row in read_recorded(folder / "run").rows]
-    assert 2 <= len(timed) - sum(timed) <= 4  # not those that ran at the kill, two of which were known to
+    assert 1 <= len(timed) - sum(timed) <= 3  # without those that ran at the kill
     assert sum(summary["core_seconds"].values()) < 2.0 * summary["node_seconds"]  # two cores at first, then one
     assert sum(summary["core_seconds"].values()) > summary["node_seconds"]
     again = json.loads(rlctl(folder, "steer", "scan.yaml", "--run", "run", *more).stdout)

@@ -91,7 +91,7 @@ def test_what_cannot_be_a_twin_is_one_line_with_its_place(home: Path) -> None:
     ):
         with_twin(home, twin, "wrong.yaml")
         assert rlctl(home, "check", "wrong.yaml", code=2).stderr.startswith(f"rlctl: {words}")
-    said = rlctl(home, "ask", "chains.yaml", "--run", "hand", code=2).stderr
+    said = rlctl(home, "ask", "chains.yaml", "--run", "hand", "--json", code=2).stderr
     assert "campaign.name: campaign segments cannot be made by hand: steer it" in said
     assert not (home / "hand").exists()
 

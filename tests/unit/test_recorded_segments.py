@@ -154,7 +154,7 @@ def test_a_campaign_that_went_otherwise_is_far_from_the_twin(tmp_path: Path) -> 
         (2, {"T": "warm"}, "chance.csv:4: T is 'warm': it should be a number"),
         (2, {"steps": 0}, "chance.csv:4: steps is 0: it should be above 0"),
         (1, {"status": "fine"}, "chance.csv:3: status is 'fine'"),
-        (1, {"started_s": None}, "chance.csv:3: its duration is missing"),
+        (1, {"started_s": 9.0, "ended_s": 9.0}, "chance.csv:3: its duration is 0: it should be above 0"),
     ],
 )
 def test_what_is_no_record_is_refused_with_its_line(number: int, change: dict[str, Any], problem: str) -> None:
@@ -162,6 +162,16 @@ def test_what_is_no_record_is_refused_with_its_line(number: int, change: dict[st
     rows = [{**row, **(change if row["evaluation"] == number else {})} for row in source.rows]
     with pytest.raises(ConfigError, match=problem):
         segments().fit_twin([replace(source, rows=rows)], 0)
+
+
+def test_durations_may_be_unknown() -> None:
+    source, unknown = table(), {"started_s": None, "ended_s": None}
+    rows = [{**row, **(unknown if row["evaluation"] % 3 == 0 else {})} for row in source.rows]
+    fit = segments().fit_twin([replace(source, rows=rows)], 0)
+    assert np.isfinite(fit.model.durations(True, 100.0, 1.0)).all()
+    assert fit.held_out.durations is not None
+    with pytest.raises(ConfigError, match="0 segments have known durations: a twin needs 20 at least"):
+        segments().fit_twin([replace(source, rows=[{**row, **unknown} for row in rows])], 0)
 
 
 def test_too_few_records_and_missing_columns_are_refused() -> None:

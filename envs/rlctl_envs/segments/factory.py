@@ -172,6 +172,9 @@ class Segments(CampaignFactory):
         records = read_segments(sources, self.options, self.results)
         if len(records) < FEWEST:
             raise ConfigError(f"{len(records)} segments have ended: a twin needs {FEWEST} at least")
+        timed = int(np.isfinite(records.seconds).sum())
+        if timed < FEWEST:
+            raise ConfigError(f"{timed} segments have known durations: a twin needs {FEWEST} at least")
         return fit_chains(records, seed)
 
     def twin_about(self) -> Mapping[str, Any]:

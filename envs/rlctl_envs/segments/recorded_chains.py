@@ -35,7 +35,7 @@ class RecordedSegments:
         values: control values, [segments, controls].
         lengths: [segments].
         after: results, [segments, results]; NaN: it failed.
-        seconds: durations, [segments].
+        seconds: durations, [segments]; NaN: unknown.
         cores: of all ranks together, [segments].
         first: number of the first segment of its simulation, [segments]; copies belong to their originals.
     """
@@ -144,7 +144,9 @@ class RecordedSegments:
         Where nothing was recorded on so many cores, those on the nearest number; the first segments of simulations, in
         which programs prepare them, and later ones apart.
         """
-        own = self.cores == self.cores[np.argmin(np.abs(self.cores - cores))]
+        timed = np.isfinite(self.seconds)
+        apart = np.where(timed, np.abs(self.cores - cores), math.inf)
+        own = timed & (self.cores == self.cores[np.argmin(apart)])
         if (own & (self.fresh == fresh)).any():
             own &= self.fresh == fresh
         apart = np.where(own, np.abs(np.log(self.lengths / length)), math.inf)

@@ -89,10 +89,8 @@ def _transition(
     length = _given(row, options.length_name) if options.length_name else 1.0
     seconds = seconds_of(row)
     for name, value in ((options.length_name, length), ("its duration", seconds)):
-        if not value > 0.0:
-            raise ConfigError(
-                f"{name} is {'missing' if math.isnan(value) else format(value, 'g')}: it should be above 0"
-            )
+        if value <= 0.0:
+            raise ConfigError(f"{name} is {value:g}: it should be above 0")
     values = [_given(row, name) for name in options.controls]
     return before, values, length, after, seconds, cores_and_gpus(row)[0], first
 
