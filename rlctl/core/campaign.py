@@ -276,8 +276,8 @@ class Campaign(ABC):
         """Evaluations that ``rerun`` can start again, with how they stand; by default none."""
         return {}
 
-    def elsewhere(self, numbers: Sequence[int]) -> None:
-        """These evaluations are made elsewhere: they take no room on the machine."""
+    def elsewhere(self, numbers: Sequence[int], away: bool = True) -> None:
+        """These evaluations are made elsewhere, and take no room on the machine; not ``away``: here after all."""
         return None
 
     def open_evaluations(self) -> Mapping[int, TaskId]:

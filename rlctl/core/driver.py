@@ -269,12 +269,13 @@ class Driver:
                 campaign.extend(other, capacity, time_s)
                 self.ledger.nodes = capacity.nodes
                 self._whole = self._machine = Machine(capacity.nodes, frozenset(), capacity.nodes)
+                campaign.on_machine(self._machine)
             elif kind == "rerun":
                 commands += campaign.rerun(data["evaluations"])
             elif kind == "known":
                 campaign.know(data["rows"])
             elif kind == "asked":
-                campaign.elsewhere(data["evaluations"])
+                campaign.elsewhere(data["evaluations"], data.get("away", True))
         self._carry_out(commands, submit=False)
         if not campaign.outcome().ended:
             unheard, self._unheard, self._finished = self._unheard, [], False

@@ -20,7 +20,7 @@ EVENTS: Mapping[str, str] = {
     "config": "The configuration is changed: before, after, extends (whether the campaign's part is), policy.",
     "rerun": "Evaluations are asked for again: their numbers.",
     "known": "Results from elsewhere are made known: from, rows.",
-    "asked": "Evaluations are made elsewhere, and hold nothing of the machine: their numbers.",
+    "asked": "Evaluations are made elsewhere: their numbers; with away false, here after all.",
     # Written by steering: ``rlctl.steering.control``.
     "epoch": "A controller begins: what it runs on.",
     "policy": "The policy's memory before a decision is answered: number, state.",

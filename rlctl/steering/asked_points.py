@@ -79,5 +79,7 @@ def _folder(spec: TaskSpec, run: Path) -> str | None:
     program = json.loads((run / WORK / described[0]).read_text())
     folder = run / WORK / described[1]["folder"]
     if not folder.exists():
-        fill_folder(program, described[1]["values"], folder)
+        new = folder.with_name(f".{folder.name}.new")  # a kill must not leave half of it
+        fill_folder(program, described[1]["values"], new)
+        new.replace(folder)
     return str(folder)

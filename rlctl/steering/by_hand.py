@@ -24,7 +24,7 @@ from rlctl.steering.config_history import Amendment, last_state, newest_config, 
 from rlctl.steering.control_loop import TIMEOUT
 from rlctl.steering.ending import record_end, write_summary
 from rlctl.steering.evaluation_table import EvaluationsFile
-from rlctl.steering.going_on import create_run, goes_on, start_of
+from rlctl.steering.going_on import amend, create_run, goes_on, start_of
 from rlctl.steering.hand_results import ToldResult
 from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import JOURNAL, has_ended, recorded_config, require_run
@@ -113,8 +113,7 @@ def ask(
         runner = NoRunner(config.machine.capacity(), time_s)
         driver = replaying(going.before, records, instance, runner, journal, _no_wait)
         driver.fold(records)
-        for kind, data in going.amendments:
-            driver.amend(kind, data)
+        amend(run, config, driver, going.amendments)
         campaign = driver.campaign
         guard = PolicyGuard(policy, fallback, campaign.action_space, campaign.refuses, config.steer.clean_answers)
         guard.reset(instance)

@@ -51,6 +51,17 @@ def newest_start(header: Mapping[str, Any], records: Iterable[Record]) -> dict[s
     return start
 
 
+def back_here(records: Iterable[Record], campaign: Campaign) -> list[Amendment]:
+    """What takes evaluations back that were asked for and have not been told: a controller makes them itself."""
+    away = set[int]()
+    for record in records:
+        if record.kind == "asked":
+            numbers = record.data["evaluations"]
+            away = away.union(numbers) if record.data.get("away", True) else away.difference(numbers)
+    numbers = sorted(away & campaign.open_evaluations().keys())
+    return [("asked", {"evaluations": numbers, "away": False})] if numbers else []
+
+
 POLICY_KEYS = ("policy", "policy_source", "policy_digest", "fallback_digest", "policy_reason", "policy_rule")
 """What a header says of the policy."""
 

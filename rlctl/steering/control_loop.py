@@ -19,10 +19,11 @@ from rlctl.executors.event_log import Journal
 from rlctl.executors.factory import BackendFactory
 from rlctl.executors.recovery import History
 from rlctl.monitoring.progress import Progress
-from rlctl.steering.config_history import Amendment, last_state, replaying
+from rlctl.steering.config_history import Amendment, back_here, last_state, replaying
 from rlctl.steering.ending import record_end
 from rlctl.steering.evaluation_table import EvaluationsFile
 from rlctl.steering.failure_limit import FailureLimit
+from rlctl.steering.going_on import amend
 from rlctl.steering.live_curves import LiveCurves
 from rlctl.steering.policy_guard import PolicyGuard
 from rlctl.steering.run_folder import TENSORBOARD, WORK
@@ -86,9 +87,6 @@ class ControlLoop:
                 self._held,
             )
             self._campaign = campaign = self._driver.campaign
-            self._guard = PolicyGuard(
-                self._policy, self._fallback, campaign.action_space, campaign.refuses, steer.clean_answers
-            )
             self._failures = FailureLimit(steer, self._run, self._run / WORK, self._records, campaign.excuses)
             self._status = StatusFile(self._run, self._config, self._journal, campaign)
             self._table = EvaluationsFile(self._run, campaign)
@@ -146,22 +144,23 @@ class ControlLoop:
         return self._requests.paused
 
     def _decide(self, amendments: Sequence[Amendment]) -> None:
-        self._guard.reset(int(self._identity["instance"]))
         state = None if any(data.get("policy") for _, data in amendments) else last_state(self._records)
-        if state is not None:
-            self._guard.restore(state)
         self._driver.fold(self._records)
-        for kind, data in amendments:
-            self._driver.amend(kind, data)
+        amend(self._run, self._config, self._driver, [*amendments, *back_here(self._records, self._campaign)])
+        clean, campaign = self._config.steer.clean_answers, self._campaign
+        guard = PolicyGuard(self._policy, self._fallback, campaign.action_space, campaign.refuses, clean)
+        guard.reset(int(self._identity["instance"]))
+        if state is not None:
+            guard.restore(state)
         launched = History.read(self._records).attempts
         decision = self._driver.go_on({uid: attempt.number for uid, attempt in launched.items()})
         while decision is not None:
             self._requests.check()
             self._failures.check()
             began_s = time.perf_counter()
-            action, reason = self._guard.act(decision)
+            action, reason = guard.act(decision)
             latency_s = time.perf_counter() - began_s
-            now_s, state = self._executor.now(), self._guard.state()
+            now_s, state = self._executor.now(), guard.state()
             if reason is not None:
                 self._journal.append("fallback", now_s, {"number": decision.number, "reason": reason})
             if state:

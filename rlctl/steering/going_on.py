@@ -13,6 +13,7 @@ from rlctl.config.load import config_data, config_hash, write_config
 from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
 from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.driver import Driver
 from rlctl.core.errors import ConfigError, JournalError
 from rlctl.core.json_values import digest
 from rlctl.core.policy import Policy
@@ -93,7 +94,7 @@ def create_run(run: Path, config: Config, factory: CampaignFactory, start: Mappi
 
 
 def goes_on(run: Path, config: Config, factory: CampaignFactory, start: Mapping[str, Any], journal: Journal) -> GoingOn:
-    """Compare a run with what it is to go on with, and write its configuration anew if that has changed.
+    """Compare a run with what it is to go on with.
 
     Args:
         run: the run folder.
@@ -139,11 +140,17 @@ def goes_on(run: Path, config: Config, factory: CampaignFactory, start: Mapping[
     if not over and (_not_begun(records) or any(change.name.startswith(_KNOWN) for change in changes)):
         rows = [dict(row) for row in factory.known()]
         amendments += [("known", {"rows": rows})] * bool(rows)
-    if not over and changes:
+    return GoingOn(over, before, now, amendments)
+
+
+def amend(run: Path, config: Config, driver: Driver, amendments: Sequence[Amendment]) -> None:
+    """Record and carry out changes, and write the configuration of the run folder anew; in this order, for a kill."""
+    for kind, data in amendments:
+        driver.amend(kind, data)
+    if any(kind == KIND for kind, _ in amendments):
         new = run / f".{CONFIG}.new"
         write_config(portable(config), new)
         new.replace(run / CONFIG)
-    return GoingOn(over, before, now, amendments)
 
 
 def _changed_policy(began: Mapping[str, Any], start: Mapping[str, Any]) -> dict[str, Any]:

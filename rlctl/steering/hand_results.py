@@ -76,6 +76,8 @@ def read_told(path: Path, names: Collection[str]) -> list[ToldResult]:
                 if None in row or None in row.values():
                     raise ConfigError(f"{where}not as many cells as the first line has")
                 told.append(_told(row, names, where))
+                if any(told[-1].number == one.number for one in told[:-1]):
+                    raise ConfigError(f"{where}evaluation {told[-1].number} is there twice")
     except (OSError, ValueError, csv.Error) as error:
         why = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
         raise ConfigError(f"{path}: {why}") from None

@@ -336,7 +336,7 @@ def _status(run: RunFolder, steering: Controller, found: Found | None) -> Campai
         lease_s=lease_s,
         found=found,
         policy_reason=str(run.header.get("policy_reason", "")),
-        by_hand=any(record.kind == "asked" for record in run.records),
+        by_hand=next((r.data.get("away", True) for r in reversed(run.records) if r.kind == "asked"), False),
         request=requested(run.path) if alive else "",
     )
 

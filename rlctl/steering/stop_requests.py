@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ STOP, PAUSE = "stop.request", "pause.request"
 """Files in a run folder that ask its controller to stop, and to pause as long as the file is there."""
 
 _LOOK_S = 0.2
+_BEGAN_S = time.time()
+"""When this process began: what was asked since then is for its controller."""
 
 
 class StopRequests:
@@ -28,7 +31,7 @@ class StopRequests:
         self._signals: list[int] = []
         self._look_s = 0.0
         self._paused = False
-        self.forget()
+        self.forget(_BEGAN_S)
 
     @property
     def paused(self) -> bool:
@@ -48,11 +51,12 @@ class StopRequests:
         if interruptible():  # user code that hangs would keep the loop from checking
             raise Interrupted
 
-    def forget(self) -> None:
-        """Withdraw what was asked by files."""
+    def forget(self, before_s: float = math.inf) -> None:
+        """Withdraw what was asked by files, before a time."""
         for name in (STOP, PAUSE):
             with contextlib.suppress(OSError):
-                (self._run / name).unlink(missing_ok=True)
+                if (self._run / name).stat().st_mtime < before_s:
+                    (self._run / name).unlink()
 
     def _look(self) -> None:
         if (now_s := time.monotonic()) >= self._look_s:

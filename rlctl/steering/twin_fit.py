@@ -62,9 +62,6 @@ def fit_twin(paths: Sequence[Path], out: Path, config: Config | None = None, see
         ConfigError: the sources cannot be used, or have too few evaluations.
         StorageError: the folder cannot be written, or holds something else.
     """
-    twice = next((path for number, path in enumerate(paths) if path in paths[:number]), None)
-    if twice is not None:
-        raise ConfigError(f"{twice} is given twice")
     require_folder(out)
     if out.is_dir() and any(out.iterdir()) and not (out / DESCRIPTION).exists():
         raise StorageError(f"{out} holds other files: give another folder")
@@ -73,6 +70,11 @@ def fit_twin(paths: Sequence[Path], out: Path, config: Config | None = None, see
     with config.source.located():
         factory = fittable(config)
         sources = [read_recorded(path) for path in paths]
+        for number, source in enumerate(sources):
+            other = next((one for one in sources[:number] if one.sha256 == source.sha256), None)
+            if other is not None:
+                same = "is given twice" if other.path == source.path else f"holds the evaluations of {other.path}"
+                raise ConfigError(f"{source.path} {same}")
         fit = factory.fit_twin(sources, seed)
     about = {
         "campaign": config.campaign.name,

@@ -171,7 +171,9 @@ def _quality_of(truth: Floats, quantiles: Floats, level: NDArray[np.int64]) -> Q
     plain = truth.copy()
     for one in np.unique(level):
         plain[level == one] -= np.median(truth[level == one])
-    misses, usual = np.abs(truth - middle), float(np.mean(np.abs(plain)))
+    # Where nothing is predicted, since all that is alike has failed, the median stands alone.
+    misses = np.abs(np.where(np.isfinite(middle), truth - middle, plain))
+    usual = float(np.mean(np.abs(plain)))
     slack = 1e-9 * (1.0 + np.abs(truth))  # of values that are all equal
     covered = float(np.mean((truth >= low - slack) & (truth <= high + slack)))
     share = float(np.mean(misses)) / usual if usual > 0.0 else 0.0

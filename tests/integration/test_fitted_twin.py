@@ -121,6 +121,7 @@ def test_sources_that_cannot_be_used_are_told_in_one_line_and_nothing_is_written
         (("nowhere", *config), "nowhere: there is no such run folder or CSV file"),
         (("table.csv",), "CSV files do not say what their columns mean: add --config CONFIG"),
         (("table.csv", "table.csv", *config), "table.csv is given twice"),
+        (("runs/scan-1", "table.csv", *config), "table.csv holds the evaluations of runs/scan-1"),
         (("full", *config), "full is not a run folder"),
     ):
         assert words in told(home, "twin", *arguments, "--out", "none")

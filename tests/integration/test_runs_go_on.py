@@ -108,6 +108,7 @@ def test_a_killed_search_goes_on_with_more_cores_and_another_policy(folder: Path
     until(lambda: len(logged(folder)) >= 4, process)
     process.kill()
     process.communicate(timeout=30)
+    assert "not ended" in rlctl(folder, "status", "run").stdout
     (folder / "sleep.txt").write_text("0.05")
     more = ("--resume", "--set", f"{MORE}=12", "--set", "machine.cores=1", "--json")
     done = rlctl(folder, "steer", "scan.yaml", "--run", "run", "--policy", "random_search", *more)
@@ -269,6 +270,13 @@ def test_ask_and_tell_go_through_the_journal_that_steer_goes_on_with(folder: Pat
     assert "3" in logged(folder)
     first = rows(folder)[0]
     assert (first["status"], first["loss"]) == ("done", 0.5)
+
+
+def test_evaluations_that_were_asked_for_and_not_told_are_made_here_and_no_others(folder: Path) -> None:
+    rlctl(folder, "ask", "scan.yaml", "--run", "run", "--policy", "sobol", "-n", "5")
+    summary = steer(folder, "--resume")
+    assert sorted(logged(folder)) == list("01234")
+    assert (summary["decisions"], summary["extra"]["evaluations_done"]) == (5, 5)
 
 
 def test_a_search_ends_by_hand_with_a_summary(folder: Path) -> None:

@@ -239,6 +239,22 @@ def test_an_extended_campaign_is_folded_as_it_was_played(
     assert not again.open
 
 
+def test_nodes_that_were_down_are_there_when_a_search_is_extended(tmp_path: Path) -> None:
+    before = written(tmp_path, SEARCH, "machine.nodes=2")
+    after = written(tmp_path, SEARCH, "machine.nodes=2", "campaign.options.until.evaluations=9")
+    factory, other, capacity = configured_campaign(before), configured_campaign(after), before.machine.capacity()
+    driver = Driver(
+        factory.campaign(1), NoRunner(capacity), changed=lambda data: (other.campaign(1), after.machine.capacity())
+    )
+    records = RecordList()
+    records.append("epoch", 0.0, {})
+    records.append("machine", 1.0, {"nodes": 2, "down": [0, 1], "paid": 2})
+    driver.fold(records)
+    assert driver.campaign.state.pool.absent == {0, 1}
+    driver.amend("config", {"extends": True})
+    assert not driver.campaign.state.pool.absent
+
+
 # Results from elsewhere
 
 
@@ -298,6 +314,7 @@ def test_results_that_are_told_are_checked(tmp_path: Path) -> None:
         ("evaluation,loss\n1,2\n2\n", r"told.csv:3: not as many cells"),
         ("evaluation,loss\n1,two\n", r"told.csv:2: loss: 'two' is not a finite number"),
         ("evaluation,loss,status\n1,2,odd\n", r"told.csv:2: status 'odd' is not known"),
+        ("evaluation,loss\n1,2\n1,3\n", r"told.csv:3: evaluation 1 is there twice"),
     ]:
         file.write_text(text)
         with pytest.raises(ConfigError, match=said):

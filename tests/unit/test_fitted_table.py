@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from rlctl.core.errors import ConfigError
+from rlctl.plugins.recorded_table import ended_status
 from rlctl.surrogates.fitted_folder import FittedFolder, read_fitted, write_fitted
 from rlctl.surrogates.fitted_table import FittedTable, TableRows
 from rlctl.surrogates.gaussian_process import GaussianProcess
-from rlctl.surrogates.held_out import agreement, held_out
+from rlctl.surrogates.held_out import Predicted, agreement, agreement_of, held_out
 from rlctl.surrogates.measured_scaling import MeasuredScaling
 from rlctl.surrogates.output_model import OutputModel
 from rlctl.surrogates.table_inputs import InputColumn, TableInputs
@@ -61,6 +62,15 @@ def test_held_out_error_tells_chance_from_a_function() -> None:
     found = held_out(INPUTS, recorded(80, 1, chance=True)).outcomes["energy"]
     assert found.share > 0.85
     assert 0.75 <= found.covered <= 1.0
+
+
+def test_results_without_a_prediction_count_as_that_of_the_median() -> None:
+    rows = recorded(40, 1)
+    predicted = Predicted.empty(rows)
+    predicted.failure[:] = 0.1
+    found = agreement_of(rows, predicted).outcomes["energy"]
+    assert (found.share, found.covered) == (1.0, 0.0)
+    assert found.error > 0.0
 
 
 def test_held_out_evaluations_of_one_point_are_not_predicted_by_each_other() -> None:
@@ -247,3 +257,10 @@ def test_one_number_of_cores_tells_durations_only() -> None:
     law = MeasuredScaling.fit({1: 0.2}, [(0, 1, 1, 3.0), (1, 1, 1, 4.0)])
     assert (law.serial, law.loading_s) == (0.0, 0.0)
     assert law.work_s == pytest.approx([2.8, 3.8])
+
+
+def test_a_point_that_a_run_began_with_is_no_evaluation_of_it() -> None:
+    made = {"evaluation": 3, "ranks": 1, "status": "infeasible"}
+    assert ended_status(made) == "infeasible"
+    assert ended_status({**made, "ranks": None}) is None
+    assert ended_status({"status": "infeasible"}) == "infeasible"  # a table of the user's own

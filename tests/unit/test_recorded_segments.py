@@ -174,6 +174,17 @@ def test_durations_may_be_unknown() -> None:
         segments().fit_twin([replace(source, rows=[{**row, **unknown} for row in rows])], 0)
 
 
+def test_one_simulation_tells_nothing_of_others() -> None:
+    rows = [
+        {"evaluation": n, "from": n - 1 if n else None, "T": 0.5, "steps": 100, "q": 0.1 * n, "status": "done"}
+        | {"duration_s": 1.0, "kind": ""}
+        for n in range(24)
+    ]
+    source = RecordedTable(Path("one.csv"), rows, [f"one.csv:{n}" for n in range(2, 26)], "")
+    with pytest.raises(ConfigError, match="too few simulations have results and known durations"):
+        segments().fit_twin([source], 0)
+
+
 def test_too_few_records_and_missing_columns_are_refused() -> None:
     source = table()
     with pytest.raises(ConfigError, match="12 segments have ended: a twin needs 20 at least"):

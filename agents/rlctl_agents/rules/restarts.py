@@ -44,7 +44,8 @@ class RestartBest(SegmentRule):
         """As the class says, once it has had its time."""
         if not state.options.restart_best or not state.best or state.best[-1] is simulation.last:
             return super().ends(state, simulation)
-        own = simulation.elapsed - (simulation.segments[simulation.copied - 1].before if simulation.copied else 0)
+        last = simulation.segments[simulation.copied - 1] if simulation.copied else None
+        own = simulation.elapsed - (last.before + last.length if last is not None else 0)
         best = state.memory.scale.progress(state.best[-1].level)
         if own >= self.after * state.middle and state.progress(simulation) < best - self.behind:
             return "restart_best"

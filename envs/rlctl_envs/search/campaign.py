@@ -258,11 +258,10 @@ class SearchCampaign(Campaign):
         """Those that failed, were infeasible or were stopped, and whose points have no result since."""
         return self.state.repeatable()
 
-    def elsewhere(self, numbers: Sequence[int]) -> None:
-        """These hold nothing of the machine."""
-        for trial in [self.state.trials[number] for number in numbers]:
-            trial.elsewhere = True
-            self.state.release(trial)
+    def elsewhere(self, numbers: Sequence[int], away: bool = True) -> None:
+        """These hold nothing of the machine, or wait for it after all."""
+        for number in numbers:
+            self.state.move(self.state.trials[number], away)
         self._changed = True
 
     def open_evaluations(self) -> dict[int, TaskId]:

@@ -127,6 +127,14 @@ class EvaluatedPoints:
             if other is not trial and other.allocation is None and not other.elsewhere:
                 other.allocation = self.pool.take(other.resources)
 
+    def move(self, trial: Trial, away: bool) -> None:
+        """A trial is made elsewhere, or here after all."""
+        trial.elsewhere = away
+        if away:
+            self.release(trial)
+        elif trial.allocation is None:
+            trial.allocation = self.pool.take(trial.resources)
+
     def ended(self, trial: Trial) -> None:
         """A trial has ended; a point that gave no result may be tried again."""
         self.running.pop(trial.uid, None)

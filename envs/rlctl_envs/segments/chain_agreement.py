@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rlctl.core.errors import ConfigError
 from rlctl.plugins.fittable import TwinFit
 from rlctl.surrogates.fitted_table import TableRows
 from rlctl.surrogates.held_out import Agreement, Predicted, agreement_of, folds
@@ -18,7 +19,10 @@ def fit_chains(records: RecordedSegments, seed: int) -> TwinFit:
     rows = _rows(records)
     predicted, fifth = Predicted.empty(rows), folds(records.first, seed)
     for number in np.unique(fifth):
-        _fill(predicted, records.some(fifth != number), records, fifth == number)
+        rest = records.some(fifth != number)
+        if not (rest.good.any() and np.isfinite(rest.seconds[rest.good]).any()):
+            raise ConfigError("too few simulations have results and known durations: a twin needs several")
+        _fill(predicted, rest, records, fifth == number)
     return TwinFit(records, len(records), int(rows.failed.sum()), agreement_of(rows, predicted))
 
 

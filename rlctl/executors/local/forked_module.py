@@ -95,6 +95,20 @@ def _become(
         os._exit(code)
 
 
+def _close_others(kept: int) -> None:
+    """Close all files but these of its own; of a billion possible numbers, only those that are open are tried."""
+    try:
+        handles = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        os.closerange(3, kept)
+        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+        return
+    for handle in handles:
+        if handle > 2 and handle != kept:
+            with contextlib.suppress(OSError):
+                os.close(handle)
+
+
 def _detach(environment: Mapping[str, str], outputs: Sequence[str], cores: Sequence[int] | None, kept: int) -> None:
     os.setsid()
     signal.set_wakeup_fd(-1)
@@ -109,8 +123,7 @@ def _detach(environment: Mapping[str, str], outputs: Sequence[str], cores: Seque
         opened = os.open(path, flags, 0o644)
         os.dup2(opened, stream)
         os.close(opened)
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    _close_others(kept)
     sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
