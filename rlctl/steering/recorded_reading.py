@@ -55,8 +55,8 @@ def timed_rows(run: RunFolder, table: EvaluationTable) -> list[dict[str, Any]]:
     changes_s = [record.time_s for record in run.records if record.kind == "epoch"][1:]
 
     def timed(row: Mapping[str, Any]) -> dict[str, Any]:
-        began_s, ended_s = row.get("started_s"), row.get("ended_s")
-        if began_s is None or ended_s is None or not any(began_s < s <= ended_s for s in changes_s):
+        asked_s, ended_s = row.get("queued_s"), row.get("ended_s")  # the start may have become known later
+        if asked_s is None or ended_s is None or not any(asked_s < s <= ended_s for s in changes_s):
             return dict(row)
         return {**row, "started_s": None, "ended_s": None}
 
