@@ -113,7 +113,7 @@ def rule_file(path, rule="lpt", **parameters):
 QUEUE = """
 schema: 1
 seed: 1
-campaign: {name: ensemble, options: {workload: {tasks: [16, 24]}}}
+campaign: {name: ensemble, options: {workload: {tasks: [4, 6]}}}
 machine: {nodes: 16, cores: 1}
 """
 
