@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _FIXED = ("campaign", "campaign_version", "instance")
 _KNOWN = "campaign.options.known"
-PROGRAMS = ("program", "programs")
+_PROGRAMS = ("program", "programs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def _game(config: Config) -> dict[str, Any]:
 def _changeable(factory: CampaignFactory, tried: bool, before: Config, after: Config) -> Sequence[str]:
     """Keys that may change: programs that have never given a result may be put right."""
     same = [*_results(before)] == [*_results(after)]
-    return factory.changeable if tried or not same else (*factory.changeable, *PROGRAMS)
+    return factory.changeable if tried or not same else (*factory.changeable, *_PROGRAMS)
 
 
 def _results(config: Config) -> Iterator[Any]:

@@ -131,7 +131,7 @@ def test_a_key_that_ties_evaluations_together_is_refused_with_its_place(folder: 
     steer(folder)
     before = read_run(folder / "run").records
     for key, said in {
-        "campaign.options.parameters.x.high=2": "parameters.x.high: run was started with 1, not 2",
+        "campaign.options.parameters.x.high=2": "campaign.options.parameters.x.high: run was started with 1, not 2",
         "campaign.options.objective.minimize=loss+x": "objective.minimize: run was started with 'loss', not 'loss+x'",
         "program.command=python sim.py": "program.command: run was started with 'python {here}/sim.py",
         "seed=3": "seed: run was started with 0, not 3",
