@@ -331,4 +331,5 @@ def test_a_run_is_paused_continued_and_stopped_from_another_terminal(folder: Pat
     ended = {row["evaluation"] for row in rows(folder) if row["status"] == "done"}
     summary = steer(folder, "--resume", "--set", f"{MORE}={len(ended) + 2}")
     assert summary["extra"]["evaluations_done"] >= len(ended) + 2
-    assert max(Counter(logged(folder)).values()) == 1
+    again = {int(task) for task, count in Counter(logged(folder)).items() if count > 1}
+    assert not again & ended  # the stop may meet one that has written its line and not ended yet
