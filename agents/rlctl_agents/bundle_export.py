@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +43,13 @@ def export_policy(
     env: RemoteEnvSpec,
     config: Config,
     rows: NDArray[np.float32] | None = None,
-    before: NumpyPolicy | None = None,
-    cpu_seconds: float | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the saved policy and check that it answers as the model does.
 
     Args:
         rows: what the model sees, for statistics and golden pairs; None: it plays on in ``env`` for them.
-        before: the policy that the training started from.
-        cpu_seconds: of the training; None: unknown.
+        more: what else the manifest says.
     """
     manifest: dict[str, Any] = {
         "name": config.training.algorithm,
@@ -59,16 +58,14 @@ def export_policy(
         "network": actor_network(model),
         "deterministic": options.deterministic,
         "decisions": model.num_timesteps,
-        "cpu_seconds": cpu_seconds,
         "seed": config.seed,
         "config_hash": config_hash(config),
         "game_hash": game_hash(config, factory),
         **provenance(),
+        **(more or {}),
     }
     if options.rule is not None:
         manifest["residual"] = options.rule.model_dump()
-    if before is not None:
-        manifest["start"] = {"digest": before.digest, "decisions": (before.manifest.model_extra or {}).get("decisions")}
     own, action = env.env_spaces
     if rewarded(factory):  # before its observations are put in a row
         own, action = factory.own_observation_space or factory.observation_space, factory.action_space

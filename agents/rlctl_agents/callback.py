@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rlctl.distributed.comm.transition_spec import VectorEnvironment
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
+    from rlctl_agents.candidates import Candidates
+    from rlctl_agents.on_policy.pull import Pull
     from rlctl_agents.training_checkpoint import Checkpoints
 
 EPISODES = 200  # the figures are over the last so many campaigns
@@ -41,6 +43,9 @@ class TrainingCallback(BaseCallback):
         board: None: another learner has it.
         make_policy: of the model, the policy as it would be deployed, for validation.
         context: of the learner; with neither a collector nor lock-step environments, all is in this process.
+        candidates: for the policy that is saved in the end.
+        pull: for rollouts that Stable-Baselines3 collects itself; None: nothing pulls.
+        fresh: whether the training begins, and was not resumed.
     """
 
     def __init__(
@@ -52,8 +57,12 @@ class TrainingCallback(BaseCallback):
         board: TrainingBoard | None,
         make_policy: Callable[[PPO], Policy],
         context: LearnerContext,
+        candidates: Candidates,
+        pull: Pull | None,
+        fresh: bool,
     ) -> None:
         super().__init__()
+        self._candidates, self._pull, self._fresh = candidates, pull, fresh
         self._threads = threads
         self._context, self._collector, self._stop = context, context.collector, context.stop
         self._checkpoints = checkpoints
@@ -85,7 +94,10 @@ class TrainingCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._learned = self._saved = self._shown = self.model.num_timesteps
-        if not self._learned:
+        if self._fresh:
+            if self._learned:
+                self.save()  # what imitation has taught
+                self._candidates.keep(self.model)
             if self._collector is None:
                 count = self.training_env.num_envs
                 self._in_first_campaign = set(range(count))
@@ -105,6 +117,7 @@ class TrainingCallback(BaseCallback):
         elif self._learned - self._saved >= self._every:
             self.save()
             self._saved = self._learned
+            self._candidates.keep(self.model)
             self._validate()
 
     def save(self) -> None:
@@ -163,6 +176,8 @@ class TrainingCallback(BaseCallback):
         return not self._over and now_s - self._asked_s < PATIENCE_S
 
     def _on_rollout_end(self) -> None:
+        if self._pull is not None:
+            self._pull.charge(self.model, self.locals["values"], self.locals["dones"])
         now_s, step = time.monotonic(), self.model.num_timesteps
         if self._buffer is not None and step - self._shown < FIGURES:
             return
@@ -192,6 +207,7 @@ class TrainingCallback(BaseCallback):
     def _on_training_end(self) -> None:
         self._checkpoints.require_finite(self.model)
         self._advance()
+        self._candidates.keep(self.model)
         if not self._stop.asked:
             self._validate(required=True)
 

@@ -20,7 +20,7 @@ from rlctl_agents.maskable_ppo.config import MaskablePPOConfig
 from rlctl_agents.ppo.config import PPOConfig
 from rlctl_agents.recurrent_ppo.config import RecurrentPPOConfig
 from rlctl_agents.sac.config import SACConfig
-from rlctl_agents.starting_policy import starting_policy
+from rlctl_agents.starting_policy import check_start
 from rlctl_agents.td3.config import TD3Config
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class StableBaselinesLearner(Learner):
             )
         except PolicyError as error:
             raise ConfigError(str(error), ("train", "algorithm")) from error
-        starting_policy(self.config, self.options.rule)
+        check_start(self.config, self.options, game)
 
     def env_setup(self, environment: Any, campaign: str) -> Any:
         """See ``LearnerOptions.env_setup``."""

@@ -1,42 +1,119 @@
-"""Starts a training from the network of a saved policy (``train.start``)."""
+"""What a training starts from (``train.start``): a rule, which is imitated, or the network of a saved policy."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rlctl.bundle.manifest import Network
 from rlctl.bundle.network import NumpyPolicy
-from rlctl.core.errors import ConfigError
+from rlctl.config.schema import RuleEntry
+from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.errors import ConfigError, RlctlError
 from rlctl.environments.residual import ResidualPolicy
-from rlctl.plugins.registry import load_policy
+from rlctl.environments.reward_env import rewarded
+from rlctl.evaluation.cheapest import cheapest
+from rlctl.evaluation.gate import opponents
+from rlctl.evaluation.rollout import STARTING, draw_instances
+from rlctl.plugins.registry import load_policy, make_rule
+from rlctl_agents.on_policy.options import OnPolicyOptions
 
 if TYPE_CHECKING:
-    from rlctl.config.schema import Config, RuleEntry
+    from rlctl.config.schema import Config
+    from rlctl.core.policy import Policy
+    from rlctl.environments.reward_env import Game
+    from rlctl_agents.algorithm import LearnerOptions
 
 KEY = ("train", "start")
+BEST_RULE = "best_rule"
+FEWEST = 1000
+"""Decisions from which on it is worth imitating the best rule, where none is named."""
+INSTANCES, FEWEST_INSTANCES = 16, 4
+"""On which the best rule is chosen; the worse ones play fewer."""
 
 
-def starting_policy(config: Config, residual: RuleEntry | None) -> NumpyPolicy | None:
+def starting_policy(config: Config, options: LearnerOptions) -> NumpyPolicy | None:
     """The saved policy that ``train.start`` names; None: it names none. PyTorch is not loaded.
 
     Raises:
-        ConfigError: it is no saved policy, has no ``model.zip``, or corrects another rule than ``residual``.
+        ConfigError: it has no ``model.zip``, or corrects another rule than ``train.options.residual``.
         PolicyError: it cannot be used in this game.
     """
     name = config.training.start
-    if name is None:
+    if name is None or name == BEST_RULE:
         return None
     found = load_policy(config, name)
     policy = found.network if isinstance(found, ResidualPolicy) else found
     if not isinstance(policy, NumpyPolicy) or policy.folder is None:
-        raise ConfigError(f"{name!r} is no saved policy: name one, or its folder", KEY)
+        return None
     if not (policy.folder / "model.zip").is_file():
         raise ConfigError(f"{policy.folder} has no model.zip, which holds what learning goes on with", KEY)
     theirs = None if policy.manifest.residual is None else policy.manifest.residual.model_dump()
-    if theirs != (None if residual is None else residual.model_dump()):
+    if theirs != (None if options.rule is None else options.rule.model_dump()):
         said = "no rule" if theirs is None else f"rule {theirs['rule']!r} with {theirs['parameters']}"
         raise ConfigError(f"{name!r} corrects {said}: say the same under train.options.residual", KEY)
     return policy
+
+
+def check_start(config: Config, options: LearnerOptions, game: Game) -> None:
+    """Raise ConfigError if nothing can start from what ``train.start`` names."""
+    name = config.training.start
+    if name in (None, BEST_RULE) or starting_policy(config, options) is not None:
+        return
+    assert name is not None
+    problem = _problem(config, options, game, load_policy(config, name))
+    if problem is not None:
+        raise ConfigError(f"{name!r} is no saved policy, and as a rule it cannot be imitated: {problem}", KEY)
+
+
+def starting_rule(config: Config, options: LearnerOptions, game: Game) -> RuleEntry | None:
+    """The rule that ``train.start`` names, or the cheapest one on the twin; None: learning starts from nothing."""
+    name = config.training.start
+    if name is None or starting_policy(config, options) is not None:
+        return None
+    if name != BEST_RULE:
+        return opponents(config, cast(CampaignFactory, game)).get(name) or RuleEntry(rule=name)
+    if not isinstance(options, OnPolicyOptions) or start_decisions(config, options) < FEWEST or rewarded(game):
+        return None
+    factory = cast(CampaignFactory, game)
+    entries = opponents(config, factory)
+    found: dict[str, Policy] = {}
+    for rule, entry in entries.items():
+        try:
+            policy = make_rule(entry, rule)
+            if _problem(config, options, game, policy) is None:
+                found[rule] = policy
+        except RlctlError:  # the judgement in the end says why
+            continue
+    if not found:
+        return None
+    instances = draw_instances(config.seed, STARTING, INSTANCES)
+    return entries[cheapest(factory, config.machine.capacity(), found, instances, FEWEST_INSTANCES)]
+
+
+def start_decisions(config: Config, options: OnPolicyOptions) -> int:
+    """Decisions in which a rule is imitated; they count as decisions of the training."""
+    return min(options.start_decisions, config.training.decisions // 10)
+
+
+def _problem(config: Config, options: LearnerOptions, game: Game, policy: Policy) -> str | None:
+    """Why a rule cannot be imitated; None: it can."""
+    if not isinstance(options, OnPolicyOptions):
+        return f"{config.training.algorithm} does not learn so, ppo, maskable_ppo and recurrent_ppo do"
+    if options.rule is not None:
+        return "train.options.residual starts as its own rule"
+    if rewarded(game):
+        return f"{game.name} has rewards and no rules"
+    campaign = cast(CampaignFactory, game).campaign(config.seed)
+    campaign.begin(config.machine.capacity())
+    decision = campaign.decision()
+    if decision is None or decision.nearest is None:
+        return f"campaign {game.name} does not say which choice is nearest to a rule's answer (Decision.nearest)"
+    policy.reset(0)
+    try:
+        decision.nearest(cast(Any, policy.act(decision)))
+    except (KeyError, TypeError, ValueError) as error:
+        return f"campaign {game.name} does not understand its answer ({error!r})"
+    return None
 
 
 def begin_as(model: Any, policy: NumpyPolicy) -> None:

@@ -30,7 +30,11 @@ from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.builders import Setting, make_model, model_class
 from rlctl_agents.bundle_export import export_policy
 from rlctl_agents.callback import TrainingCallback
-from rlctl_agents.starting_policy import begin_as, starting_policy
+from rlctl_agents.candidates import Candidates
+from rlctl_agents.on_policy.options import OnPolicyOptions
+from rlctl_agents.on_policy.pull import Pull
+from rlctl_agents.rule_start import start_as, started
+from rlctl_agents.starting_policy import begin_as, starting_policy, starting_rule
 from rlctl_agents.training_board import TrainingBoard
 from rlctl_agents.training_checkpoint import Checkpoint, Checkpoints, CpuClock
 from rlctl_agents.vec_env import RemoteEnvSpec, TrainingVecEnv
@@ -75,7 +79,7 @@ def train(
     """
     section, context = config.training, LearnerContext() if ranks is None else ranks
     _require_device(options.device)
-    before = starting_policy(config, options.rule)
+    before = starting_policy(config, options)
     torch.set_num_threads(options.threads)
     seed = config.seed if section.seed is None else section.seed
     checkpoints = Checkpoints(out / "checkpoints", config)
@@ -84,12 +88,15 @@ def train(
     start = checkpoints.newest()
     done = start.decisions if start else 0
     checkpoints.clock = CpuClock(0 if ranks is None else ranks.ranks, start.cpu_seconds if start else 0.0)
+    checkpoints.rule = start.rule if start else None
 
     factory = configured_game(config)
     # Where environments cannot be saved, a resumed training goes on in new ones.
     entropy = [seed, done] if ranks is None else [seed, done, ranks.agent, ranks.number]
     sequence = np.random.SeedSequence(entropy).generate_state(2)
     env, centre = _environments(options, config, factory, int(sequence[0]), ranks)
+    played = factory if isinstance(factory, CampaignFactory) and factory.has_twin else None
+    candidates = Candidates(out / "candidates", config, played if context.first else None)
     collector = context.collector
     kind = model_class(options, from_actors=collector is not None)
     try:
@@ -103,12 +110,26 @@ def train(
             model.action_space.seed(int(sequence[1]))
             if before is not None:
                 begin_as(model, before)
+            checkpoints.rule = starting_rule(config, options, factory) if context.first else None
+            if checkpoints.rule is not None:
+                with requested_by_signals(context.stop.request, once=True) if ranks is None else nullcontext():
+                    start_as(model, checkpoints.rule, options, config, int(sequence[0]), progress, context.stop)
+            if context.total(int(context.stop.asked)):
+                if ranks is None:
+                    raise KeyboardInterrupt
+                return None
+            model.num_timesteps = done = context.total(model.num_timesteps)
         if collector is not None:
             if start and context.number < len(start.actors):
                 collector.restore(start.actors[context.number], env.layout)
             model.attach(context, options)
+        pull = None
+        if isinstance(options, OnPolicyOptions) and context.total(int(checkpoints.rule is not None)):
+            pull = checkpoints.pull = Pull(model, options, section.decisions)
+            if collector is not None:
+                model.pull = pull
         if start:
-            _go_on(model, start, env)
+            _go_on(model, start, env, pull)
         board = TrainingBoard(out / "tensorboard", config, factory, done) if context.first else None
         model.set_logger(Logger(None, [board] if board else []))
 
@@ -117,12 +138,13 @@ def train(
             seen = _seen(model)
             rows = np.resize(seen, (max(len(seen), MIN_PAIRS), seen.shape[1]))
             with tempfile.TemporaryDirectory(prefix=".policy-", dir=out.resolve()) as folder:
-                saved = export_policy(model, options, Path(folder) / "policy", factory, env, config, rows, before)
+                saved = export_policy(model, options, Path(folder) / "policy", factory, env, config, rows)
                 return load_policy(config, str(saved))
 
         callback = TrainingCallback(
-            checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed, context
-        )
+            checkpoints, section.checkpoint_decisions, progress, options.threads, board, deployed, context, candidates,
+            None if collector is not None else pull, fresh=start is None,
+        )  # fmt: skip
         if context.first:
             progress.start("training", section.decisions, "decisions", done)
         asked = False
@@ -149,9 +171,11 @@ def train(
             raise KeyboardInterrupt
         if asked or not context.first:
             return None
+        chosen = candidates.choose(model, deployed, progress, lambda: context.stop.asked)
+        more = {"cpu_seconds": checkpoints.clock.seconds(), "chosen": chosen}
+        more |= started(config, factory, deployed, model, before, checkpoints.rule)
         rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
-        spent_s = checkpoints.clock.seconds()
-        return export_policy(model, options, out / "policy", factory, env, config, rows, before, spent_s)
+        return export_policy(model, options, out / "policy", factory, env, config, rows, more)
     finally:
         env.close()
         torch.set_num_threads(options.threads)  # the twin may have set them, see TrainingCallback
@@ -184,7 +208,7 @@ def _environments(
     return RemoteEnvSpec(ranks.collector.transition_spec, *ranks.spaces, options.mask_in_row), centre
 
 
-def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec) -> None:
+def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec, pull: Pull | None) -> None:
     """Restore what the checkpoint holds besides the model."""
     if isinstance(env, TrainingVecEnv):
         saved = start.environments()
@@ -194,7 +218,7 @@ def _go_on(model: Any, start: Checkpoint, env: RemoteEnvSpec) -> None:
             rows = env.reset()
             model._last_episode_starts = np.ones(env.num_envs, np.bool_)
         model._last_obs = rows
-    start.restore(model)
+    start.restore(model, pull)
 
 
 def _seen(model: Any) -> NDArray[np.float32]:

@@ -20,15 +20,18 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from rlctl.config.load import config_data, config_hash
 from rlctl.config.provenance import provenance
+from rlctl.config.schema import RuleEntry
 from rlctl.core.errors import ConfigError, LearningDiverged
-from rlctl.core.json_values import differences
+from rlctl.core.json_values import differences, plain
 from rlctl.distributed.learner.checkpoint_folder import CheckpointFolder
+from rlctl_agents.on_policy.pull import Pull
 
 if TYPE_CHECKING:
     from rlctl.config.schema import Config
 
 SCHEMA = 5
 KEPT = 2
+START = "start.pt"
 MODEL, STATE, RANDOM, ENVIRONMENTS, REPLAY = (
     "model.zip",
     "state.json",
@@ -49,12 +52,14 @@ class Checkpoint:
         decisions: learned from until then.
         actors: of each learner, what it knew of its actors; empty where there were none.
         cpu_seconds: spent until then; None: an earlier version did not record it.
+        rule: that the training started from, if it did.
     """
 
     folder: Path
     decisions: int
     actors: Sequence[Mapping[str, Any]] = ()
     cpu_seconds: float | None = None
+    rule: RuleEntry | None = None
 
     @property
     def model(self) -> Path:
@@ -66,11 +71,13 @@ class Checkpoint:
         path = self.folder / ENVIRONMENTS
         return path.read_bytes() if path.exists() else None
 
-    def restore(self, model: Any) -> None:
-        """Give a model that was loaded from here its replay buffer, and all that is random its state.
+    def restore(self, model: Any, pull: Pull | None) -> None:
+        """Give a model that was loaded from here its replay buffer and its start, and all that is random its state.
 
         To be called last: loading a model seeds everything anew.
         """
+        if pull is not None:
+            pull.restore(self.folder / START)
         if (self.folder / REPLAY).exists():
             _fill(model.replay_buffer, self.folder / REPLAY)
         states = pickle.loads((self.folder / RANDOM).read_bytes())
@@ -107,11 +114,15 @@ class Checkpoints:
 
     Attributes:
         clock: of the training.
+        rule: that it started from.
+        pull: to that.
     """
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder = folder
         self.clock = CpuClock()
+        self.rule: RuleEntry | None = None
+        self.pull: Pull | None = None
         self._settings, self._hash = _settings(config), config_hash(config)
         self._kept = CheckpointFolder(folder, KEPT)
 
@@ -143,7 +154,7 @@ class Checkpoints:
                 f"{folder} was trained with {key} {began!r}, not {now!r}: resume it unchanged, or train into another "
                 "folder"
             )
-        return Checkpoint(folder, int(state["decisions"]), state["actors"], state.get("cpu_seconds"))
+        return Checkpoint(folder, int(state["decisions"]), state["actors"], state.get("cpu_seconds"), _rule(state))
 
     def require_finite(self, model: Any) -> None:
         """Raise LearningDiverged if a weight is not finite, before actors or a checkpoint take it."""
@@ -175,6 +186,7 @@ class Checkpoints:
             "config_hash": self._hash,
             "actors": list(actors),
             "cpu_seconds": self.clock.seconds(),
+            "rule": None if self.rule is None else self.rule.model_dump(mode="json", fallback=plain),
             **provenance(),
         }
 
@@ -182,12 +194,18 @@ class Checkpoints:
             model.save(folder / MODEL)
             (folder / STATE).write_text(json.dumps(state, indent=2))
             (folder / RANDOM).write_bytes(pickle.dumps(_random_states(model)))
+            if self.pull is not None:
+                self.pull.save(folder / START)
             if environments is not None:
                 (folder / ENVIRONMENTS).write_bytes(environments)
             if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
                 _write(model.replay_buffer, folder / REPLAY)
 
         self._kept.write(name, fill)
+
+
+def _rule(state: Mapping[str, Any]) -> RuleEntry | None:
+    return None if state.get("rule") is None else RuleEntry.model_validate(state["rule"])
 
 
 def _random_states(model: Any) -> dict[str, Any]:

@@ -167,8 +167,9 @@ class TrainSection(Section):
         algorithm: entry point in the group ``rlctl.learners``.
         decisions: number of decisions to learn from.
         num_envs: campaigns that are stepped together.
-        start: saved policy, by its name in ``policies`` or its folder, whose network is trained further; null: a new
-            network.
+        start: rule that is imitated first, by its name in ``policies`` or of a rule; or saved policy, by its name or
+            folder, whose network is trained further. ``best_rule``: the cheapest on the twin of the rules that
+            can be imitated, where there is one and enough decisions. null: a new network.
         seed: seed of the learner; null: the seed of the experiment.
         checkpoint_decisions: decisions between two checkpoints, the most that a kill can lose.
         validation_instances: instances of the policy and of every rule at each checkpoint, for the curves; 0: none.
@@ -180,7 +181,7 @@ class TrainSection(Section):
     algorithm: str = "ppo"
     decisions: int = Field(ge=1)
     num_envs: int = Field(default=64, ge=1, le=65_536)
-    start: str | None = None
+    start: str | None = "best_rule"
     seed: int | None = Field(default=None, ge=0)
     checkpoint_decisions: int = Field(default=100_000, ge=1)
     validation_instances: int = Field(default=4, ge=0, le=10_000)

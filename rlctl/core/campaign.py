@@ -86,12 +86,14 @@ class Decision:
         cost: allocated node-seconds since the previous decision (set by the driver).
         number: 0, 1, 2 ... within the campaign (set by the driver).
         residual: makes the choices around a rule's answer; None where the campaign offers none.
+        nearest: the choices (or numbers of a Box) that come nearest to a rule's answer, or None where none of them
+            means it; None where the campaign does not say.
 
     Args:
         observe: makes observation and mask, in place of both, when a policy reads one of them, as rules do not.
     """
 
-    __slots__ = ("_observe", "_observed", "cost", "fields", "number", "residual", "subject", "time_s")
+    __slots__ = ("_observe", "_observed", "cost", "fields", "nearest", "number", "residual", "subject", "time_s")
 
     def __init__(
         self,
@@ -104,9 +106,10 @@ class Decision:
         number: int = 0,
         residual: Callable[[Mapping[str, Any]], ResidualChoices] | None = None,
         observe: Callable[[], tuple[NDArray[np.float32], Mask]] | None = None,
+        nearest: Callable[[Mapping[str, Any]], NDArray[Any] | None] | None = None,
     ) -> None:
         self.subject, self.time_s, self.fields = subject, time_s, fields
-        self.cost, self.number, self.residual = cost, number, residual
+        self.cost, self.number, self.residual, self.nearest = cost, number, residual, nearest
         self._observe = observe
         self._observed: tuple[NDArray[np.float32], Mask] | None = None
         if observation is not None:

@@ -6,6 +6,7 @@ campaign, for learning; ``ResidualPolicy`` joins rule and network again.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.core.campaign import Action, Decision, Mask, ResidualChoices
+from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError
+from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy, Preferring
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
@@ -31,6 +34,25 @@ def residual_choices(decision: Decision, rule: Policy) -> ResidualChoices:
     return decision.residual(proposal)
 
 
+def residual_observation_space(
+    factory: CampaignFactory, capacity: Capacity, rule: Policy
+) -> gymnasium.spaces.Box | None:
+    """The space of what a network reads that corrects a rule; None: the campaign's own.
+
+    Raises:
+        ConfigError: the campaign offers no choices around the rule's answer.
+    """
+    campaign, asked = factory.campaign(0), copy.deepcopy(rule)
+    campaign.begin(capacity)
+    asked.reset(0)
+    decision = campaign.decision()
+    shown = None if decision is None else residual_choices(decision, asked).observation
+    if shown is None or shown.shape == campaign.observation_space.shape:
+        return None
+    low, high = campaign.observation_space.low.min(), campaign.observation_space.high.max()
+    return gymnasium.spaces.Box(low, high, shown.shape, np.float32)
+
+
 @cache
 def _prefers(rule: type[Policy]) -> bool:
     return issubclass(rule, Preferring)  # takes longer than the decision itself
@@ -41,16 +63,21 @@ class ResidualActions(gymnasium.ActionWrapper[Any, Any, Any]):
 
     Args:
         env: a ``CampaignEnv``, which may be wrapped.
-        rule: one without memory.
+        rule: it may have a memory.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], rule: Policy) -> None:
         super().__init__(env)
-        self._rule = rule
+        self._rule = copy.deepcopy(rule)
         self._choices: ResidualChoices | None = None
+        campaigns = cast(CampaignEnv, env.unwrapped)
+        space = residual_observation_space(campaigns.factory, campaigns.capacity, rule)
+        if space is not None:
+            self.observation_space = space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin a campaign."""
+        self._rule.reset(0)
         return self._around(*self.env.reset(seed=seed, options=options))
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -84,8 +111,13 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
 
     def __init__(self, env: CampaignVectorEnv, rule: Policy) -> None:
         super().__init__(env)
-        self._campaigns, self._rule = env, rule
+        self._campaigns = env
+        self._rules = [copy.deepcopy(rule) for _ in range(env.num_envs)]
         self._choices: list[ResidualChoices] = []
+        space = residual_observation_space(env.factory, env.capacity, rule)
+        if space is not None:
+            self.single_observation_space = space
+            self.observation_space = gymnasium.vector.utils.batch_space(space, env.num_envs)
 
     @property
     def centre(self) -> tuple[int, ...]:
@@ -96,6 +128,8 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin all campaigns."""
+        for rule in self._rules:
+            rule.reset(0)
         return self._around(*self._campaigns.reset(seed=seed, options=options))
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -103,6 +137,7 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
         last = self._choices
         observations, rewards, terminated, truncated, infos = self._campaigns.step(self.actions(actions))
         for i in np.flatnonzero(infos.get("_final_obs", ())).tolist():
+            self._rules[i].reset(0)
             if last[i].observation is not None:
                 infos["final_obs"][i] = last[i].observation
         observations, infos = self._around(observations, infos)
@@ -119,11 +154,12 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
 
     def _around(self, observations: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         decisions = [episode.decision for episode in self._campaigns.episodes]
-        self._choices = [residual_choices(d, self._rule) for d in decisions if d is not None]
-        self._campaigns.observes = self._choices[0].observation is None
-        for i, choices in enumerate(self._choices):
-            if choices.observation is not None:
-                observations[i] = choices.observation
+        asked = zip(decisions, self._rules, strict=True)
+        self._choices = [residual_choices(decision, rule) for decision, rule in asked if decision is not None]
+        shown = [choices.observation for choices in self._choices if choices.observation is not None]
+        self._campaigns.observes = not shown
+        if shown:
+            observations = np.stack(shown)
         return observations, {**infos, "action_mask": self.action_masks()}
 
 

@@ -26,7 +26,7 @@ from rlctl.environments.campaign_env import Episode
 from rlctl.system import watchdog
 from rlctl.system.crash_report import remember_origin
 
-EVALUATION, TUNING, VALIDATION, JUDGEMENT = 1, 2, 3, 5
+EVALUATION, TUNING, VALIDATION, JUDGEMENT, STARTING = 1, 2, 3, 5, 6
 """Purposes of instances; each purpose has its own instances. 4 is in ``rlctl.evaluation.success_curves``."""
 
 TOGETHER = 128

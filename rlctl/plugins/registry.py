@@ -21,7 +21,7 @@ from rlctl.core.policy import Policy
 from rlctl.core.random_policy import RANDOM, Chance
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
-from rlctl.environments.residual import ResidualPolicy
+from rlctl.environments.residual import ResidualPolicy, residual_observation_space
 from rlctl.environments.reward_env import Game, RewardFactory, game_spaces, rewarded
 from rlctl.executors.factory import BackendFactory
 from rlctl.plugins.entry_points import (
@@ -264,13 +264,14 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
             return make_rule(file.entry, name or path.stem, ())
     policy = saved_policy.load(path)
     game = configured_game(config)
-    policy.require(game.name, game.version, *game_spaces(game, config.seed))
+    observations, actions = game_spaces(game, config.seed)
+    residual, rule = policy.manifest.residual, None
+    if residual is not None and isinstance(game, CampaignFactory):
+        rule = make_rule(RuleEntry(rule=residual.rule, parameters=residual.parameters), policy.name)
+        observations = residual_observation_space(game, config.machine.capacity(), rule) or observations
+    policy.require(game.name, game.version, observations, actions)
     policy.name = name or policy.name
-    residual = policy.manifest.residual
-    if residual is None:
-        return policy
-    rule = RuleEntry(rule=residual.rule, parameters=residual.parameters)
-    return ResidualPolicy(make_rule(rule, policy.name), policy, policy.digest)
+    return policy if rule is None else ResidualPolicy(rule, policy, policy.digest)
 
 
 def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:

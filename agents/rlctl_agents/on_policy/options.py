@@ -39,6 +39,11 @@ class OnPolicyOptions(BaseModel):
         vf_coef: weight of the critic in the loss.
         max_grad_norm: gradients are clipped to this norm.
         net_arch: hidden widths of actor and critic.
+        start_decisions: most decisions in which the rule is imitated that ``train.start`` names; never more than a
+            tenth of ``train.decisions``, of which they are a part.
+        pull: how strongly the policy is held to the rule or policy that it started from: what a nat of difference
+            costs, in standard deviations of the advantages. It falls linearly, to nothing at ``pull_until``.
+        pull_until: share of the training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +60,9 @@ class OnPolicyOptions(BaseModel):
     clip: float = Field(default=0.2, gt=0, le=1e6)
     max_grad_norm: float = Field(default=0.5, gt=0, le=1e6)
     net_arch: list[Width] = Field(default_factory=lambda: [128, 128], min_length=1, max_length=16)
+    start_decisions: int = Field(default=60_000, ge=1, le=1 << 26)
+    pull: float = Field(default=0.2, ge=0, le=1e6)
+    pull_until: float = Field(default=0.5, ge=0, le=1)
 
     @property
     def chunk_steps(self) -> int:

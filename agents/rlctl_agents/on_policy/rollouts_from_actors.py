@@ -21,6 +21,7 @@ from rlctl.distributed.comm.chunk import lag_metrics
 from rlctl_agents.gradient_averaging import average_gradients, same_weights
 from rlctl_agents.on_policy.chunk_batch import ChunkBatch
 from rlctl_agents.on_policy.options import OnPolicyOptions
+from rlctl_agents.on_policy.pull import Pull
 from rlctl_agents.on_policy.rollout_buffers import FilledRolloutBuffer
 from rlctl_agents.on_policy.vtrace import vtrace
 from rlctl_agents.policy_export import policy_spec, policy_weights
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rlctl.distributed.learner.context import LearnerContext
 
 Arrays = dict[str, NDArray[Any]]
-_ATTACHED = ("context", "collector", "bootstrap", "_spec", "_memory")
+_ATTACHED = ("context", "collector", "bootstrap", "pull", "_spec", "_memory", "_memory_of_start")
 """Attributes that are not saved with a model."""
 FIGURES = (
     *("train/policy_gradient_loss", "train/value_loss", "train/entropy_loss", "train/loss", "train/approx_kl"),
@@ -63,12 +64,14 @@ class OnPolicyFromActors:
     Attributes:
         context: of actors and fellow learners.
         waited_s: for chunks, in the last rollout.
+        pull: to the rule that the training started from, if it did.
     """
 
     context: LearnerContext
     collector: Collector
     waited_s = 0.0
     bootstrap = True
+    pull: Pull | None = None
 
     def attach(self, context: LearnerContext, options: OnPolicyOptions) -> None:
         """Learn from these actors, with the weights of the first learner; after construction and after ``load``."""
@@ -145,15 +148,25 @@ class OnPolicyFromActors:
         discounts = np.power(np.float32(model.gamma), flat["duration"]) * ~flat["terminated"]
         if not self.bootstrap:
             discounts = discounts * ~flat["truncated"]
-        targets, advantages = vtrace(
-            batch.columned(found.log_probs - flat["log_prob"]).T,
-            columned.T,
-            following.T,
-            batch.columned(flat["reward"]).T,
-            batch.columned(discounts.astype(np.float32)).T,
-            batch.goes_on,
-            model.gae_lambda,
-        )
+
+        def corrected(rewards: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            return vtrace(
+                batch.columned(found.log_probs - flat["log_prob"]).T,
+                columned.T,
+                following.T,
+                batch.columned(rewards).T,
+                batch.columned(discounts.astype(np.float32)).T,
+                batch.goes_on,
+                model.gae_lambda,
+            )
+
+        targets, advantages = corrected(flat["reward"])
+        weight = 0.0 if self.pull is None else self.pull.weight(model.num_timesteps)
+        if self.pull is not None and weight > 0.0:
+            difference = found.log_probs - self._under_start(self.pull, batch, found)
+            model.logger.record("learning/start_kl", float(difference.mean()))
+            spread = float(batch.flattened(advantages.T).std())
+            targets, advantages = corrected(flat["reward"] - np.float32(weight * spread) * difference)
         return {
             "observations": batch.observations,
             "actions": batch.actions.astype(model.action_space.dtype),
@@ -163,6 +176,11 @@ class OnPolicyFromActors:
             "advantages": batch.flattened(advantages.T),
             **found.more,
         }
+
+    def _under_start(self, pull: Pull, batch: ChunkBatch, found: Evaluation) -> NDArray[np.float32]:
+        """Log-probabilities of the actions under the policy that the training started from, [N]."""
+        rows = found.more.get("observations", batch.observations)
+        return pull.log_probs(rows, self._actions(batch), found.more.get("action_masks"))
 
     def _evaluate(self, batch: ChunkBatch) -> Evaluation:
         policy = cast(Any, self).policy

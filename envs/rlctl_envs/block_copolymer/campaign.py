@@ -17,7 +17,7 @@ from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
 from rlctl_envs.block_copolymer.film import EndReason, Film, MaterialHistory, Measurement
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
-from rlctl_envs.block_copolymer.observation import OBSERVED, film_fields, observe
+from rlctl_envs.block_copolymer.observation import OBSERVED, film_fields, observe, proposed
 from rlctl_envs.block_copolymer.options import AnnealingOptions
 
 CHANGES = (-0.25, -0.15, -0.08, -0.04, -0.015, 0.0, 0.015, 0.04, 0.08, 0.15, 0.25)
@@ -98,6 +98,7 @@ class AnnealingCampaign(Campaign):
                 self._now,
                 self.fields(film),
                 residual=partial(self.residual_choices, film),
+                nearest=partial(self.nearest, film),
                 observe=lambda: (self._observe(film), self.mask(film)),
             )
         return self._decision
@@ -185,6 +186,17 @@ class AnnealingCampaign(Campaign):
             "give_up": give_up,
         }
 
+    def nearest(self, film: Film, answer: Mapping[str, Any]) -> NDArray[np.int64]:
+        """The choices of the heads that come nearest to named quantities."""
+        masked = self.masked
+        named = self.decode(film, answer)
+        self.masked = masked
+        offered = STARTS if film.temperature is None else [film.temperature + change for change in CHANGES]
+        at = int(np.argmin(np.abs(np.subtract(offered, named["temperature"]))))
+        options = self.options
+        steps, ranks = options.steps.index(named["steps"]), options.ranks.index(named["ranks"])
+        return np.array([at, steps, ranks, named["give_up"] and not film.fresh], np.int64)
+
     def residual_choices(self, film: Film, base: Mapping[str, Any]) -> ResidualChoices:
         """Choices around a rule's answer: changes of its temperature; the other heads turn, 0 being as it says."""
         options = self.options
@@ -205,7 +217,8 @@ class AnnealingCampaign(Campaign):
                 "give_up": bool((stop + g) % 2),
             }
 
-        return ResidualChoices((CHANGES.index(0.0), 0, 0, 0), mask, named)
+        shown = np.r_[self._observe(film), proposed(base, film.temperature)]
+        return ResidualChoices((CHANGES.index(0.0), 0, 0, 0), mask, named, shown.astype(np.float32))
 
     def fields(self, film: Film) -> dict[str, Any]:
         """What rules read: ``observation.film_fields``, the machine, and what can be chosen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,13 @@ def observe(
         free,
     ]
     return np.clip(np.array(x, np.float32), -10.0, 10.0)
+
+
+def proposed(answer: Mapping[str, Any], temperature: float | None) -> list[float]:
+    """What a rule proposes, in five numbers, for networks that correct it; ``temperature``: of the film so far."""
+    change = 0.0 if temperature is None else 8.0 * (answer["temperature"] - temperature)
+    steps = math.log2(max(answer["steps"], 1) / 80.0)
+    return [2.0 * (answer["temperature"] - 1.5), change, steps, answer["ranks"] - 1.0, float(answer["give_up"])]
 
 
 def observe_film(film: Film, largest_amplitude: float) -> list[float]:

@@ -30,6 +30,7 @@ from rlctl_envs.ensemble.active_task import ActiveTask, TaskPhase
 from rlctl_envs.ensemble.choices import WAITING, Choice, ChoiceKind, choice_mask, named_choice, preferred, shortlist
 from rlctl_envs.ensemble.job_request import JobRequest, TaskShape
 from rlctl_envs.ensemble.lifecycle import TaskLifecycle
+from rlctl_envs.ensemble.nearest_choice import nearest_choice
 from rlctl_envs.ensemble.next_job import NextJob
 from rlctl_envs.ensemble.options import EnsembleOptions
 from rlctl_envs.ensemble.state import EnsembleState, TrueDuration
@@ -160,8 +161,9 @@ class EnsembleCampaign(Campaign):
                 }
                 self._choices = None
                 self._decision = Decision(
-                    "ensemble", self.state.now_s, fields, observe=self._observe, residual=self._residual_choices
-                )
+                    "ensemble", state.now_s, fields, observe=self._observe, residual=self._residual_choices,
+                    nearest=lambda named: nearest_choice(self._offered(), self._named(named)),
+                )  # fmt: skip
             else:
                 self.tasks.changed = False
         return self._decision

@@ -20,7 +20,7 @@ from rlctl_envs.search.evaluation_rows import evaluation_row, findings, shown_ch
 from rlctl_envs.search.known_results import learn_known
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import SearchOptions, usual_s
-from rlctl_envs.search.proposals import LAYOUT, Proposal, observe, offered
+from rlctl_envs.search.proposals import LAYOUT, Proposal, nearest_proposal, observe, offered
 from rlctl_envs.search.search_goal import SearchGoal
 from rlctl_envs.search.search_state import SearchState
 from rlctl_envs.search.trial_endings import end_trial
@@ -162,7 +162,10 @@ class SearchCampaign(Campaign):
                 "asks_about": None if about is None else about.number,
             }
             self._offered = None
-            self._decision = Decision("search", state.now_s, fields, observe=self._observe)
+            self._decision = Decision(
+                "search", state.now_s, fields, observe=self._observe,
+                nearest=lambda named: nearest_proposal(self._rows(), understood(state, named)),
+            )  # fmt: skip
         return self._decision
 
     def refuses(self, action: Action) -> str | None:
@@ -299,8 +302,6 @@ class SearchCampaign(Campaign):
         if trial.started_s is None or median_s is None or asked == len(LATE):
             return math.inf
         return trial.started_s + LATE[asked] * median_s
-
-    # Decisions.
 
     def _startable(self) -> bool:
         """Whether any evaluation can start now."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rlctl.core.sets import SetLayout
 from rlctl.core.task import Resources
 from rlctl_envs.search.advice import Advice
+from rlctl_envs.search.answers import Answer, Evaluate, Pause, Stop
 from rlctl_envs.search.parameters import Floats
 from rlctl_envs.search.search_state import SearchState
 from rlctl_envs.search.trials import Trial
@@ -75,6 +76,20 @@ def offered(state: SearchState) -> list[Proposal | None]:
     if favoured in found:
         found[favoured] = replace(found[favoured], favoured=True)
     return [found.get(kind) for kind in KINDS]
+
+
+def nearest_proposal(rows: Sequence[Proposal | None], answer: Answer | str) -> NDArray[np.int64] | None:
+    """The index of the row that means an answer; None: no row does."""
+    for i, row in enumerate(rows):
+        if row is None:
+            continue
+        if isinstance(answer, Evaluate):
+            same = row.point is not None and row.stage == answer.stage and np.allclose(row.point, answer.point)
+        else:
+            same = isinstance(answer, Stop | Pause) and row.kind == ("stop" if isinstance(answer, Stop) else "wait")
+        if same:
+            return np.array([i], np.int64)
+    return None
 
 
 def observe(state: SearchState, rows: Sequence[Proposal | None]) -> NDArray[np.float32]:

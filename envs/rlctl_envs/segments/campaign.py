@@ -151,6 +151,7 @@ class SegmentsCampaign(Campaign):
                 fields,
                 residual=None if self.options.actions == "box" else partial(self.choices.residual, simulation),
                 observe=partial(self._observe, simulation),
+                nearest=partial(self.choices.nearest, simulation),
             )
         return self._decision
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
 from rlctl.core.campaign import NO_MASK, Action, ActionSpace, Mask, ResidualChoices
 from rlctl_envs.segments.chains import SegmentedSimulation
@@ -131,6 +132,27 @@ class SegmentChoices:
         if len({other.gpus_per_rank for other in needs}) > 1:
             named["gpus"] = need.gpus_per_rank
         return named
+
+    def nearest(self, simulation: SegmentedSimulation, named: Mapping[str, Any]) -> NDArray[Any] | None:
+        """The choices, or the numbers of the Box, that come nearest to named quantities; None: they are not allowed."""
+        answer = self._of_names(simulation, named)
+        if isinstance(answer, str):
+            return None
+        state, last = self._state, simulation.last
+        numbers: list[float] = []
+        for i, unit in enumerate(answer.units):
+            changes, most, offered = self._changes[i], self._most[i], self._any[i]
+            wanted = 2.0 * unit - 1.0
+            if changes is not None and most is not None and last is not None:
+                unit, offered = (unit - last.units[i]) / most, changes
+                wanted = unit
+            numbers.append(wanted if self._continuous else int(np.argmin(np.abs(np.subtract(offered, unit)))))
+        length = state.lengths.index(answer.length)
+        if not self._continuous:
+            return np.array([*numbers, length, answer.choice, self.next.index(answer.next)], np.int64)
+        places = (length, len(state.lengths)), (state.possible.index(answer.choice), len(state.possible))
+        turn = {GO_ON: 0.0, START_ANEW: 1.0, RESTART_BEST: -1.0}[answer.next]
+        return np.array([*numbers, *((2.0 * at + 1.0) / count - 1.0 for at, count in places), turn], np.float32)
 
     def residual(self, simulation: SegmentedSimulation, base: Mapping[str, Any]) -> ResidualChoices:
         """Choices around a rule's answer: changes of its control values; the other heads turn, 0 being as it says."""
