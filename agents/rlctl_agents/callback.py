@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rlctl.distributed.comm.transition_spec import VectorEnvironment
     from rlctl.distributed.learner.context import LearnerContext
     from rlctl.monitoring.progress import Progress
-    from rlctl_agents.candidates import Candidates
+    from rlctl_agents.checkpoint_choice import Candidates
     from rlctl_agents.on_policy.pull import Pull
     from rlctl_agents.training_checkpoint import Checkpoints
 

@@ -32,8 +32,9 @@ PASSES = (4, 4, 4, 8)
 SWEEPS = 4
 """Of the critic: targets are computed anew before each."""
 RATE = 1e-3
-ENTROPY = 1e-3
-"""Weight of the entropy beside the likelihood of the rule's answers, lest what is hardly seen becomes impossible."""
+ENTROPY = 0.2
+"""Weight of the entropy beside the likelihood of the rule's answers. Where the rule is certain, its choice gets exp(5)
+times the probability of each other one: enough to play as it does, and to learn from what else might be done."""
 MOST_NUMBERS = 1 << 26
 """In the rows of all rounds."""
 

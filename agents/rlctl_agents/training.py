@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,7 +31,7 @@ from rlctl_agents.algorithm import OPTIONS, LearnerOptions
 from rlctl_agents.builders import Setting, make_model, model_class
 from rlctl_agents.bundle_export import export_policy
 from rlctl_agents.callback import TrainingCallback
-from rlctl_agents.candidates import Candidates
+from rlctl_agents.checkpoint_choice import Candidates
 from rlctl_agents.on_policy.options import OnPolicyOptions
 from rlctl_agents.on_policy.pull import Pull
 from rlctl_agents.rule_start import start_as, started
@@ -63,7 +64,7 @@ def train(
 
     It leaves ``out/tensorboard``, ``out/checkpoints`` and the saved policy ``out/policy`` with Stable-Baselines3's
     ``model.zip`` beside the weights, and ``model_plain.zip`` where that needs classes of rlctl's. SIGTERM and Ctrl-C
-    write a checkpoint first.
+    write a checkpoint first. Where it starts as a rule, ``out/start`` is the policy that imitates it.
 
     Args:
         options: of the algorithm.
@@ -130,7 +131,14 @@ def train(
                 model.pull = pull
         if start:
             _go_on(model, start, env, pull)
-        board = TrainingBoard(out / "tensorboard", config, factory, done) if context.first else None
+        if start is None and checkpoints.rule is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            # It may be of a training that was killed before its first checkpoint.
+            shutil.rmtree(out / "start", ignore_errors=True)
+            rows = None if ranks is None else _seen(model)
+            export_policy(model, options, out / "start", factory, env, config, rows)
+        resumed = start.decisions if start else 0
+        board = TrainingBoard(out / "tensorboard", config, factory, resumed) if context.first else None
         model.set_logger(Logger(None, [board] if board else []))
 
         def deployed(model: Any) -> Policy:

@@ -101,18 +101,9 @@ def train(
             folders = [api.train(loaded, out, resume=resume, progress=progress(as_json))]
         except KeyboardInterrupt:
             stopped(resume or not out.exists())
-    from rlctl.bundle.saved_policy import MANIFEST, read_manifest
+    from rlctl.cli.trained import trained
 
-    # Learners of other packages may save in a form of their own.
-    judged = [read_manifest(folder).judgement if (folder / MANIFEST).exists() else None for folder in folders]
-    data = [judgement and judgement.model_dump(mode="json") for judgement in judged]
-    names = [str(folder) for folder in folders]
-    lines = [
-        f"saved the policy in {name}" + (f"\njudged: {judgement.reason(judgement.policy.policy)}" if judgement else "")
-        for name, judgement in zip(names, judged, strict=True)
-    ]
-    several = {"policies": names, "judgements": data}
-    say(as_json, several if len(names) > 1 else {"policy": names[0], "judgement": data[0]}, "\n".join(lines))
+    say(as_json, *trained(folders))
 
 
 def tune(

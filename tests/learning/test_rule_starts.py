@@ -1,0 +1,104 @@
+"""Trainings that start as a rule: for each network the imitation is near the rule, and what is saved is not worse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rlctl
+from rlctl.config.schema import Config
+from rlctl.core.errors import ConfigError
+from rlctl.evaluation.difference import differing_share
+from rlctl.evaluation.rollout import draw_instances, roll_out
+from rlctl.plugins.registry import configured_campaign, load_policy
+
+GAME = """
+schema: 1
+seed: 3
+campaign:
+  name: ensemble
+  options:
+    workload: {tasks: [4, 6], most_tasks: 8, kinds: [1, 1], spawn_probability: 0.2}
+    ranks: [1, 2, 4]
+    slots: 12
+    control_slots: 0
+    observed: 4
+    groups: 1
+machine: {nodes: 4, cores: 1}
+train:
+  decisions: 24_000
+  num_envs: 16
+  checkpoint_decisions: 8_000
+  validation_instances: 0
+  judgement_instances: 32
+  options: {gamma: 1.0, n_steps: 64, batch_size: 256}
+policies:
+  good: {rule: lpt}
+  poor: {rule: lpt, parameters: {efficiency: 0.05, most: 0.1, part: 8}}
+"""
+NETWORKS = {
+    "perceptron": [],
+    "attention": ["train.options.network=attention", "train.options.attention.width=16"],
+    "masked": ["train.algorithm=maskable_ppo"],
+    "recurrent": ["train.algorithm=recurrent_ppo", "train.options.lstm_units=32", "train.options.net_arch=[32]"],
+}
+
+
+def configured(folder: Path, *overrides: str) -> Config:
+    (folder / "game.yaml").write_text(GAME)
+    return rlctl.load_config(folder / "game.yaml", overrides)
+
+
+def cost(config: Config, policy: Any, instances: list[int]) -> float:
+    factory = configured_campaign(config)
+    results = roll_out(factory, config.machine.capacity(), [(policy, instance) for instance in instances])
+    return sum(one.cost for one in results) / sum(one.successes for one in results)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_it_starts_as_the_rule_and_is_not_worse_in_the_end(tmp_path: Path, network: str) -> None:
+    config = configured(tmp_path, *NETWORKS[network], "train.start=poor")
+    saved = rlctl.train(config, tmp_path / "run")
+    start, end = (load_policy(config, str(folder)) for folder in (tmp_path / "run/start", saved))
+    rule, factory, capacity = load_policy(config, "poor"), configured_campaign(config), config.machine.capacity()
+    instances = draw_instances(17, 9, 48)
+    of_rule = cost(config, rule, instances)
+    assert cost(config, start, instances) < 1.1 * of_rule
+    assert cost(config, end, instances) < 1.02 * of_rule  # it learns: a poor rule is left behind
+    assert differing_share(factory, capacity, start, rule, instances[:8]) < 0.25
+    manifest = json.loads((saved / "manifest.json").read_text())
+    assert manifest["start"]["rule"] == "lpt"
+    assert 0.0 < manifest["start"]["differs"] <= 1.0
+    assert manifest["chosen"] <= manifest["decisions"]
+    assert not (tmp_path / "run/candidates").exists()
+
+
+def test_the_best_rule_is_taken_where_none_is_named_and_a_training_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    short = ["train.decisions=10_240", "train.checkpoint_decisions=2048", "train.judgement_instances=8"]
+    whole = rlctl.train(configured(tmp_path, *short), tmp_path / "whole")
+    manifest = json.loads((whole / "manifest.json").read_text())
+    assert manifest["start"]["rule"] != "lpt" or manifest["start"]["parameters"] == {}
+    poor = [*short, "train.options.start_decisions=600", "train.start=poor"]
+    rlctl.train(configured(tmp_path, *poor, "train.decisions=6144"), tmp_path / "parts")
+    saved = rlctl.train(configured(tmp_path, *poor), tmp_path / "parts", resume=True)
+    manifest = json.loads((saved / "manifest.json").read_text())
+    assert manifest["start"]["parameters"]["part"] == 8
+    assert manifest["decisions"] >= 10_240
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["train.start=nothing"], "'nothing' is neither a known name nor a file or folder"),
+        (["train.start=feedback"], "cannot be imitated: campaign ensemble does not understand its answer"),
+        (["train.start=poor", "train.options.residual={rule: lpt}"], "residual starts as its own rule"),
+        (["train.start=poor", "train.algorithm=dqn", "train.options={}"], "dqn does not learn so"),
+    ],
+)
+def test_what_cannot_be_imitated_is_refused_in_one_line(tmp_path: Path, overrides: list[str], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as error:
+        rlctl.check(configured(tmp_path, *overrides))
+    assert "\n" not in str(error.value)
