@@ -86,20 +86,20 @@ class Decision:
         cost: allocated node-seconds since the previous decision (set by the driver).
         number: 0, 1, 2 ... within the campaign (set by the driver).
         residual: makes the choices around a rule's answer; None where the campaign offers none.
-        nearest: the choices (or numbers of a Box) that come nearest to a rule's answer, or None where none of them
-            means it; None where the campaign does not say.
+        nearest: gives the choices that come nearest to a rule's answer, or None; None where the campaign gives none.
 
     Args:
+        fields: or a function that makes them when a policy first reads them, as networks do not, before it answers.
         observe: makes observation and mask, in place of both, when a policy reads one of them, as rules do not.
     """
 
-    __slots__ = ("_observe", "_observed", "cost", "fields", "nearest", "number", "residual", "subject", "time_s")
+    __slots__ = ("_fields", "_observe", "_observed", "cost", "nearest", "number", "residual", "subject", "time_s")
 
     def __init__(
         self,
         subject: str,
         time_s: float,
-        fields: Mapping[str, Any],
+        fields: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
         observation: NDArray[np.float32] | None = None,
         mask: Mask | None = None,
         cost: float = 0.0,
@@ -108,14 +108,19 @@ class Decision:
         observe: Callable[[], tuple[NDArray[np.float32], Mask]] | None = None,
         nearest: Callable[[Mapping[str, Any]], NDArray[Any] | None] | None = None,
     ) -> None:
-        self.subject, self.time_s, self.fields = subject, time_s, fields
+        self.subject, self.time_s, self._fields = subject, time_s, fields
         self.cost, self.number, self.residual, self.nearest = cost, number, residual, nearest
         self._observe = observe
-        self._observed: tuple[NDArray[np.float32], Mask] | None = None
-        if observation is not None:
-            self._observed = observation, NO_MASK if mask is None else mask
-        elif observe is None:
+        both = None if observation is None else (observation, NO_MASK if mask is None else mask)
+        self._observed: tuple[NDArray[np.float32], Mask] | None = both
+        if both is None and observe is None:
             raise TypeError("a decision needs an observation, or a function that makes observation and mask")
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """See the class."""
+        self._fields = fields = self._fields if isinstance(self._fields, Mapping) else self._fields()
+        return fields
 
     @property
     def observed(self) -> bool:
@@ -135,7 +140,7 @@ class Decision:
     def among(self, choices: ResidualChoices) -> Decision:
         """The same question, as a policy sees it that corrects a rule."""
         observation = self.observation if choices.observation is None else choices.observation
-        return Decision(self.subject, self.time_s, self.fields, observation, choices.mask, self.cost, self.number)
+        return Decision(self.subject, self.time_s, self._fields, observation, choices.mask, self.cost, self.number)
 
     def _both(self) -> tuple[NDArray[np.float32], Mask]:
         if self._observed is None:

@@ -27,6 +27,38 @@ def call(steering: Steering, *arguments: str, before: list[str] | None = None, c
     return done.stdout
 
 
+IN_TURN = """
+import json, sys
+from contextlib import redirect_stdout
+from io import StringIO
+from rlctl.__main__ import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["rlctl", *arguments]
+    with redirect_stdout(StringIO()) as said:
+        try:
+            main()
+        except SystemExit as end:
+            if end.code:
+                raise
+    print(json.dumps(said.getvalue()))
+"""
+
+
+def call_in_turn(steering: Steering, *commands: list[str], cwd: Path) -> list[str]:
+    """What several commands print, which share an interpreter: its imports take longer than they do."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(commands)],
+        env=steering.environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def test_a_run_is_where_its_path_leads_for_every_command(steering: Steering, tmp_path: Path) -> None:
     steering.configure(parts=2)
     (tmp_path / "a" / "deep").mkdir(parents=True)
@@ -46,10 +78,10 @@ def test_a_run_is_where_its_path_leads_for_every_command(steering: Steering, tmp
         summary = json.loads(call(steering, *steer, "--json", cwd=tmp_path))
         assert summary["reached"], given
         assert (tmp_path / there / "journal.db").is_file(), given
-        assert json.loads(call(steering, "status", given, "--json", cwd=tmp_path))["successes"] == summary["successes"]
-        assert "goal reached" in call(steering, "status", given, cwd=tmp_path)
-        call(steering, "trace", given, cwd=tmp_path)
-        call(steering, "report", given, "--no-rules", cwd=tmp_path)
+        looks = [["status", given, "--json"], ["status", given], ["trace", given], ["report", given, "--no-rules"]]
+        status, shown, *_ = call_in_turn(steering, *looks, cwd=tmp_path)
+        assert json.loads(status)["successes"] == summary["successes"]
+        assert "goal reached" in shown
         call(steering, *steer, "--resume", cwd=tmp_path)
         assert {"trace.json", "report.html", "summary.json"} <= set(os.listdir(tmp_path / there))
     call(steering, "steer", str(steering.config), "--policy", "cycling", "--run", ".", cwd=tmp_path / "here")

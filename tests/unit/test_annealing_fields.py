@@ -82,6 +82,7 @@ def played(instance: int, chains: int, **options: Any) -> list[Decision]:
     random, decisions = np.random.default_rng(instance), []
     while (decision := episode.decision) is not None:
         assert decision.observation is not None
+        assert decision.fields
         decisions.append(decision)
         give_up = random.random() < 0.08
         answer = {"temperature": random.uniform(1, 2), "steps": int(random.choice([80, 160, 320]))}

@@ -31,7 +31,7 @@ class Leaking(Ensemble):
             def decision(self):
                 found = EnsembleCampaign.decision(self)
                 if found is not None:
-                    found.fields = {**found.fields, "more": hide(workload)}
+                    found._fields = {**found.fields, "more": hide(workload)}
                 return found
 
         campaign.__class__ = Campaign

@@ -91,12 +91,12 @@ class AnnealingCampaign(Campaign):
 
     def decision(self) -> Decision | None:
         """The decision on the film that has waited longest."""
-        if self._decision is None and self._asked and not self.outcome().ended:
+        if self._decision is None and self._asked and not self._ended():
             film = self._asked[0]
             self._decision = Decision(
                 film.subject,
                 self._now,
-                self.fields(film),
+                partial(self.fields, film),
                 residual=partial(self.residual_choices, film),
                 nearest=partial(self.nearest, film),
                 observe=lambda: (self._observe(film), self.mask(film)),
@@ -123,8 +123,7 @@ class AnnealingCampaign(Campaign):
 
     def outcome(self) -> Outcome:
         """Good films so far; over when there are enough of them, or when the allocation ends."""
-        reached = self.memory.good >= self.options.films
-        potential = 0.0
+        reached, potential = self._reached(), 0.0
         if not reached:
             done = sum(_Q_WORTH * f.recent[-1].q for f in self.films.values() if f.recent)
             potential = -_FILM_WORTH * max(self.options.films - self.memory.good - done, 0.0)
@@ -134,7 +133,7 @@ class AnnealingCampaign(Campaign):
             "failed_tasks": float(self.failures),
             "masked_actions": float(self.masked),
         }
-        return Outcome(reached or self._now >= self.deadline_s, reached, self.memory.good, potential, extra)
+        return Outcome(self._ended(), reached, self.memory.good, potential, extra)
 
     def extend(self, other: Campaign, capacity: Capacity, time_s: float) -> None:
         """Go on with other numbers of films and seconds, and other limits, on another machine."""
@@ -232,6 +231,12 @@ class AnnealingCampaign(Campaign):
             "time_left_s": self.deadline_s - self._now,
             "free_share": self._free_share(),
         }
+
+    def _reached(self) -> bool:
+        return self.memory.good >= self.options.films
+
+    def _ended(self) -> bool:
+        return self._reached() or self._now >= self.deadline_s
 
     def _observe(self, film: Film) -> NDArray[np.float32]:
         time_left = max(self.deadline_s - self._now, 0.0) / self.options.segment_s(80)

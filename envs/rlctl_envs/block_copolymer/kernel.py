@@ -50,7 +50,9 @@ def _to_field(re: Any, im: Any, field: Any) -> None:
 
 
 @njit(cache=True)
-def _update(re: Any, im: Any, nr: Any, ni: Any, gain: Any, pull: Any, kick: Any, live: Any, words: Any) -> None:
+def _update(
+    re: Any, im: Any, nr: Any, ni: Any, gain: Any, pull: Any, kick: Any, live: Any, words: Any, offset: Any
+) -> None:
     """One time step of one kx; noise from a hash of (seed, step, mode).
 
     The finaliser of MurmurHash3 gives two uniform numbers of 16 bits. Uniform noise with the variance that is needed
@@ -58,7 +60,7 @@ def _update(re: Any, im: Any, nr: Any, ni: Any, gain: Any, pull: Any, kick: Any,
     Solution of Stochastic Differential Equations*, 1992, section 14.1).
     """
     for i in range(re.size):
-        h = words[i]
+        h = np.uint32(words[i] + offset)
         h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))  # Numba's products are 64 bits wide
         h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
         h = h ^ (h >> np.uint32(16))
@@ -82,11 +84,15 @@ def _advance_block(field: Any, gain: Any, pull: Any, kick: Any, steps: Any, seed
     ni = np.empty(_SPECTRUM, np.float32)
     live = np.empty(_COLUMN, np.float32)
     words = np.empty(_COLUMN, np.uint32)
+    for i in range(_COLUMN):  # what the hash of a mode begins with, but for step and kx
+        words[i] = seeds[i % LANES] + np.uint32(i // LANES) * np.uint32(0x9E3779B9)
+        live[i] = np.float32(1.0)
     _to_spectrum(field, re, im)
     most = steps.max()
     for step in range(most):
-        for i in range(_COLUMN):
-            live[i] = np.float32(1.0) if step < steps[i % LANES] else np.float32(0.0)
+        for lane in range(LANES):
+            if step == steps[lane]:
+                live[lane::LANES] = np.float32(0.0)
         for k in range(HALF):
             column_backward(re, im, nr, ni, k * _COLUMN)
         for j in range(0, GRID, 2):
@@ -94,10 +100,8 @@ def _advance_block(field: Any, gain: Any, pull: Any, kick: Any, steps: Any, seed
         for k in range(HALF):
             column_forward(nr, ni, nr, ni, k * _COLUMN)
             a, b = k * _COLUMN, (k + 1) * _COLUMN
-            count = (step * HALF + k) * GRID
-            for i in range(_COLUMN):
-                words[i] = seeds[i % LANES] + np.uint32(count + i // LANES) * np.uint32(0x9E3779B9)
-            _update(re[a:b], im[a:b], nr[a:b], ni[a:b], gain[a:b], pull[a:b], kick[a:b], live, words)
+            offset = np.uint32(np.uint32((step * HALF + k) * GRID) * np.uint32(0x9E3779B9))
+            _update(re[a:b], im[a:b], nr[a:b], ni[a:b], gain[a:b], pull[a:b], kick[a:b], live, words, offset)
         # The modes with kx = 0 are one another's conjugates: make the noise so.
         half = np.float32(0.5)
         for m in range(1, GRID // 2):

@@ -1,8 +1,9 @@
-"""Fourier transforms of length 32 for 16 films at once, written straight into LLVM's vector instructions.
+"""Fourier transforms of length 32 for 8 or 16 films at once, written straight into LLVM's vector instructions.
 
-LLVM unrolls loops over 16 lanes before it can turn them into vector instructions, and then does not; a transform so
-compiled takes eight times as long. So each transform is emitted here as straight-line code on ``<16 x float>``: Python
-lists hold the vectors, Python loops write the butterflies, and Numba calls the result like a function of its own.
+LLVM unrolls loops over the lanes before it can turn them into vector instructions, and then does not; a transform so
+compiled takes eight times as long. So each transform is emitted here as straight-line code on vectors of ``LANES``
+numbers: Python lists hold the vectors, Python loops write the butterflies, and Numba calls the result like a function
+of its own.
 
 Layout: flat float32 arrays; number ``n`` of lane ``q`` is element ``n * LANES + q``. A spectrum is [kx, ky, lane] with
 17 kx, a field [y, x, lane].
@@ -13,13 +14,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.extending import intrinsic
 
 GRID = 32
 HALF = GRID // 2 + 1
-LANES = 16
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
+"""Films that fill one vector register; twice as many would be moved between registers and memory most of the time."""
 
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _Complex = tuple[Any, Any]
