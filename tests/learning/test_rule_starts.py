@@ -34,7 +34,7 @@ train:
   checkpoint_decisions: 8_000
   validation_instances: 0
   judgement_instances: 32
-  options: {gamma: 1.0, n_steps: 64, batch_size: 256}
+  options: {gamma: 1.0, n_steps: 64, n_epochs: 6, batch_size: 256, learning_rate: 3.0e-3}
 policies:
   good: {rule: lpt}
   poor: {rule: lpt, parameters: {efficiency: 0.05, most: 0.1, part: 8}}
@@ -66,9 +66,12 @@ def test_it_starts_as_the_rule_and_is_not_worse_in_the_end(tmp_path: Path, netwo
     rule, factory, capacity = load_policy(config, "poor"), configured_campaign(config), config.machine.capacity()
     instances = draw_instances(17, 9, 48)
     of_rule = cost(config, rule, instances)
-    assert cost(config, start, instances) < 1.1 * of_rule
-    assert cost(config, end, instances) < 1.02 * of_rule  # it learns: a poor rule is left behind
-    assert differing_share(factory, capacity, start, rule, instances[:8]) < 0.25
+    costs = cost(config, start, instances), cost(config, end, instances)
+    share = differing_share(factory, capacity, start, rule, instances[:8])
+    print(network, of_rule, costs, share)
+    assert costs[0] < 1.1 * of_rule
+    assert costs[1] < 0.97 * of_rule  # it learns: a poor rule is left behind
+    assert share < 0.5
     manifest = json.loads((saved / "manifest.json").read_text())
     assert manifest["start"]["rule"] == "lpt"
     assert 0.0 < manifest["start"]["differs"] <= 1.0

@@ -32,9 +32,7 @@ class Pull:
 
     def __init__(self, model: Any, options: OnPolicyOptions, decisions: int) -> None:
         self._weight, self._until = options.pull, options.pull_until * decisions
-        made = model.policy_class(
-            model.observation_space, model.action_space, model.lr_schedule, use_sde=model.use_sde, **model.policy_kwargs
-        )
+        made = model.policy_class(model.observation_space, model.action_space, model.lr_schedule, **model.policy_kwargs)
         made.load_state_dict(model.policy.state_dict())
         self.policy = made.to(model.device).requires_grad_(False)
         self.policy.set_training_mode(False)
