@@ -11,6 +11,7 @@ from rich.table import Table
 
 import rlctl
 from rlctl.bundle.saved_policy import read_manifest
+from rlctl.cli.trained import trained
 from rlctl.evaluation.compare import Comparison
 from rlctl.executors.event_log import Journal
 from rlctl.monitoring.progress import progress
@@ -33,11 +34,12 @@ def main() -> None:
         say.print(f"{run} is set aside as {aside}")
         run.rename(aside)
 
-    say.rule("1. A network learns, briefly, to share eight nodes; it begins as the rule narrow")
+    say.rule("1. A network learns, briefly, to share eight nodes; it starts as the best of the rules")
     small = rlctl.load_config(CONFIGS / "ensemble_small.yaml")
-    judged = read_manifest(rlctl.train(small, run / "train", progress=progress())).judgement
+    saved = rlctl.train(small, run / "train", progress=progress())
+    judged = read_manifest(saved).judgement
     assert judged is not None
-    say.print(f"judged: {judged.reason('ppo')}")
+    say.print(trained([saved])[1])
     say.rule("2. The policy shipped for annealing and the rules play the same held-out materials")
     config = rlctl.load_config(CONFIGS / "annealing.yaml")
     comparison = rlctl.evaluate(config, ["ppo", *RULES], instances=options.instances, workers=2, progress=progress())

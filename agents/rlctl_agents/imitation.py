@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sb3_contrib import RecurrentPPO
 
 from rlctl.core.policy import Policy
 from rlctl.environments.campaign_env import Episode
+from rlctl.evaluation.difference import meant
 from rlctl.monitoring.progress import Progress
 from rlctl_agents.on_policy.vtrace import vtrace
 from rlctl_agents.taught_policy import Batch, TaughtPolicy
@@ -134,10 +135,9 @@ class _Players:
         labels, labelled = otherwise.copy(), np.zeros(len(otherwise), np.bool_)
         for i, episode in enumerate(self._campaigns()):
             decision = episode.decision
-            if decision is not None and decision.nearest is not None:
-                found = decision.nearest(cast(Any, self._rules[i].act(decision)))
-                if found is not None:
-                    labels[i], labelled[i] = found, True
+            found = None if decision is None else meant(decision, self._rules[i].act(decision))
+            if found is not None:
+                labels[i], labelled[i] = found, True
         return labels, labelled
 
     def step(self, actions: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:

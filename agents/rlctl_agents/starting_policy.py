@@ -12,6 +12,7 @@ from rlctl.core.errors import ConfigError, RlctlError
 from rlctl.environments.residual import ResidualPolicy
 from rlctl.environments.reward_env import rewarded
 from rlctl.evaluation.cheapest import cheapest
+from rlctl.evaluation.difference import meant
 from rlctl.evaluation.gate import opponents
 from rlctl.evaluation.rollout import STARTING, draw_instances
 from rlctl.plugins.registry import load_policy, make_rule
@@ -106,11 +107,13 @@ def _problem(config: Config, options: LearnerOptions, game: Game, policy: Policy
     campaign = cast(CampaignFactory, game).campaign(config.seed)
     campaign.begin(config.machine.capacity())
     decision = campaign.decision()
-    if decision is None or decision.nearest is None:
-        return f"campaign {game.name} does not say which choice is nearest to a rule's answer (Decision.nearest)"
+    if decision is None:
+        return f"campaign {game.name} ends before its first decision"
     policy.reset(0)
     try:
-        decision.nearest(cast(Any, policy.act(decision)))
+        meant(decision, policy.act(decision))
+    except ConfigError as error:
+        return str(error)
     except (KeyError, TypeError, ValueError) as error:
         return f"campaign {game.name} does not understand its answer ({error!r})"
     return None

@@ -7,12 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.campaign_factory import CampaignFactory
+from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
 from rlctl.environments.twin_rollouts import rollout_on_twin
+
+
+def meant(decision: Decision, answer: Action) -> NDArray[Any] | None:
+    """The choices, or numbers of a Box, that a policy's answer means at a decision; None: none of them does.
+
+    Raises:
+        ConfigError: it answers with named quantities, of which the campaign does not say which choice is nearest.
+    """
+    if not isinstance(answer, Mapping):
+        return np.asarray(answer)
+    if decision.nearest is None:
+        raise ConfigError("the campaign does not say which choice is nearest to a rule's answer (Decision.nearest)")
+    return decision.nearest(answer)
 
 
 def differing_share(
@@ -37,11 +52,9 @@ class _Watched:
         self.decisions = self.differing = 0
 
     def act(self, decision: Decision) -> Action:
-        assert decision.nearest is not None
-        action, answer = self._policy.act(decision), self._rule.act(decision)
-        meant = decision.nearest(answer) if isinstance(answer, Mapping) else answer
+        action, theirs = self._policy.act(decision), meant(decision, self._rule.act(decision))
         self.decisions += 1
-        self.differing += meant is None or not _same(action, meant)
+        self.differing += theirs is None or not _same(action, theirs)
         return action
 
     def reset(self, seed: int) -> None:
@@ -55,6 +68,6 @@ class _Watched:
         return None
 
 
-def _same(action: Action, meant: Any) -> bool:
-    ours, theirs = np.ravel(np.asarray(action)), np.ravel(meant)
+def _same(action: Action, other: NDArray[Any]) -> bool:
+    ours, theirs = np.ravel(np.asarray(action)), np.ravel(other)
     return bool(np.allclose(ours, theirs, atol=0.05) if ours.dtype.kind == "f" else np.array_equal(ours, theirs))

@@ -9,6 +9,7 @@ import pytest
 
 CONFIG = Path(__file__).parents[2] / "configs" / "ensemble_small.yaml"
 SETS = (
+    "train.decisions=16384",
     "benchmark.seeds=2",
     "benchmark.decisions=4096",
     "benchmark.controls=32",
@@ -58,7 +59,7 @@ def test_all_systems_are_there_with_their_intervals(judged):
     assert set(rows(found, "cost per success", "ensemble_small: 16 nodes")) >= {"policy", "lpt, tuned"}
     assert rows(found, "processor time of training or tuning")["policy"]["median"] > 1.0
     results = json.loads((folder / "results" / "ensemble_small.json").read_text())
-    assert results["systems"]["policy"]["decisions"] == 16384
+    assert 16_384 <= results["systems"]["policy"]["decisions"] < 18_000
     assert "needs" in results["skipped"]["real campaigns"] or "cores" in results["skipped"]["real campaigns"]
     assert results["systems"]["lpt, tuned"]["decisions"] <= 4096
     assert str(folder) not in json.dumps(results)

@@ -78,7 +78,6 @@ def test_it_learns_and_can_be_resumed(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("train.start=largest", "train.start: 'largest' is no saved policy"),
         ("train.start=nothing", "'nothing' is neither a known name nor a file or folder"),
         ("train.options.net_arch=[8]", "its network is .* the configuration's is"),
         ("train.options.observation_clip=3", "its network is .* the configuration's is"),
