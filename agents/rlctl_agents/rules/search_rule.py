@@ -52,14 +52,19 @@ class SearchView(Protocol):
     def untried(self, rng: np.random.Generator) -> Floats | None:
         """A random point that was not evaluated yet; None: there is none."""
 
-    def cost_of(self, point: Floats, stage: int, need: Any) -> float:
+    def cost_of(self, point: Floats, stage: int, need: Any, informed: bool = True) -> float:
         """Logarithm of predicted node-seconds."""
 
-    def seconds_of(self, point: Floats, stage: int, need: Any) -> tuple[float, float]:
+    def seconds_of(self, point: Floats, stage: int, need: Any, informed: bool = True) -> tuple[float, float]:
         """Predicted seconds, and the deviation of their logarithm."""
 
-    def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None) -> Any:
-        """Candidates and predictions."""
+    def advice(
+        self, rng: np.random.Generator, weights: Sequence[float] | None = None, informed: bool = True
+    ) -> Any:
+        """Candidates and predictions; ``informed``: by what earlier campaigns say, too."""
+
+    def trusts_prior(self) -> bool:
+        """Whether what earlier campaigns say of the loss is to be believed."""
 
 
 class SearchRule(ABC):
@@ -74,6 +79,7 @@ class SearchRule(ABC):
             model of cost; 0: with that of its program alone. A run that a limit has ended has failed, and counts so;
             ``patience`` stops late runs with all that is known then, so that limits are for schedulers that place by
             them.
+        prior: whether models begin with what ``campaign.options.prior`` says, where there is one.
     """
 
     name: str
@@ -87,9 +93,12 @@ class SearchRule(ABC):
         outlasts: float = 1.5,
         efficiency: float = 0.5,
         walltime: float = 0.0,
+        prior: bool = True,
     ) -> None:
+        if not isinstance(prior, bool):
+            raise ValueError(f"prior is {prior!r}: it should be true or false")
         self.patience = self.PATIENCE if patience is None else patience
-        self.outlasts, self.efficiency, self.walltime = outlasts, efficiency, walltime
+        self.outlasts, self.efficiency, self.walltime, self.prior = outlasts, efficiency, walltime, prior
 
     @abstractmethod
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
@@ -130,7 +139,7 @@ class SearchRule(ABC):
             "gpus": need.gpus_per_rank,
         }
         if self.walltime > 0.0 and state.median_s(stage) is not None:
-            usual_s, deviation = state.seconds_of(point, stage, need)
+            usual_s, deviation = state.seconds_of(point, stage, need, self.prior)
             answer["walltime_s"] = self.walltime * usual_s * math.exp(2.0 * deviation)
         return answer
 
@@ -143,7 +152,8 @@ class SearchRule(ABC):
         known = sum(t.stage == trial.stage and t.status in ("done", "infeasible") for t in state.trials)
         if ran_s < self.patience * usual_s or known < _FEWEST:
             return False
-        return bool(ran_s >= self.outlasts * state.seconds_of(trial.point, trial.stage, trial.resources)[0])
+        predicted_s, _ = state.seconds_of(trial.point, trial.stage, trial.resources, self.prior)
+        return bool(ran_s >= self.outlasts * predicted_s)
 
     def resources(self, state: SearchView, point: Floats, stage: int, fitting: Sequence[Any]) -> Any:
         """The most resources that are used well enough; the first evaluations try them all."""
@@ -154,7 +164,7 @@ class SearchRule(ABC):
         new = [need for need in ordered if need not in seen]
         if new:
             return new[-1]
-        costs = [state.cost_of(point, stage, need) for need in ordered]
+        costs = [state.cost_of(point, stage, need, self.prior) for need in ordered]
         good = [n for n, cost in zip(ordered, costs, strict=True) if math.exp(min(costs) - cost) >= self.efficiency]
         return good[-1]
 
