@@ -1,8 +1,8 @@
 """A model of one output that begins with what earlier campaigns say, and notices when they mislead.
 
-It is two models: a learned process, and the one of a campaign without a past. Both are fitted to the present results and
-averaged by how well each predicts results that were left out of it (pseudo-BMA, Yao, Vehtari, Simpson and Gelman 2018,
-doi:10.1214/17-BA1091, section 3.4).
+It is two models: a learned process, and the one of a campaign without a past. Both are fitted to the present results, and
+the one that has predicted new results better is used: dynamic model selection with a forgetting factor (Raftery, Karny
+and Ettler 2010, doi:10.1198/TECH.2009.08104, section 3).
 """
 
 from __future__ import annotations
@@ -15,58 +15,82 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_ndtr
 
 from rlctl.surrogates.learned_process import ConditionedProcess, LearnedProcess
-from rlctl.surrogates.output_model import OutputModel, chosen_points
+from rlctl.surrogates.output_model import MOST, OutputModel, chosen_points
 
 Floats = NDArray[np.float64]
 
 FEWEST = 3
 """Results below which nothing speaks against the prior."""
 
-_FITTED = 2.0
-"""What the model without a past gains, in its evidence, from level and spread, which it takes from the results."""
+_BEFORE = 2.0
+"""Logarithm of the odds for the learned process before anything is known."""
+
+_MEMORY, _MOST = 0.9, 3.0
+"""What the evidence of earlier results is multiplied by for each new one, and how far a single one can count."""
 
 
 class InformedOutput:
     """Predicts an output from features, in the units of the model without a past; see ``OutputModel``.
 
     Attributes:
-        trust: weight of the learned process, from 0 to 1.
+        trust: probability of the learned process, from 0 to 1.
 
     Args:
         learned: what earlier campaigns say.
         plain: the model without a past.
+        groups: length scales of the features, see ``GaussianProcess``.
         binary: whether outputs are 1 and -1, of which only the sign matters.
     """
 
-    def __init__(self, learned: LearnedProcess, plain: OutputModel, binary: bool = False) -> None:
-        self._informed, self._plain, self._binary = ConditionedProcess(learned), plain, binary
-        self.trust = 1.0
+    def __init__(
+        self, learned: LearnedProcess, plain: OutputModel, groups: NDArray[np.int64], binary: bool = False
+    ) -> None:
+        self._informed, self._plain, self._groups, self._binary = ConditionedProcess(learned), plain, groups, binary
+        self._judged, self._evidence = 0, _BEFORE
+
+    @property
+    def trust(self) -> float:
+        """See the class."""
+        return float(expit(self._evidence))
 
     def tune(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
-        """See ``OutputModel.tune``."""
-        self._fit(x, y, rng, optimize=True)
+        """See ``OutputModel.tune``; results beyond those of the last time are predicted first, as evidence."""
+        if self._judged < len(y) <= MOST:
+            self._judge(x, y, rng)
+        x, y = chosen_points(x, y, rng)
+        self._plain.tune(x, y, rng)
+        self._informed.fit(x, self._informed.learned.scale.warped(y), self._own)
 
     def fit(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
         """See ``OutputModel.fit``."""
-        self._fit(x, y, rng, optimize=False)
-
-    def _fit(self, x: Floats, y: Floats, rng: np.random.Generator, optimize: bool) -> None:
-        if not len(y):
-            return
         x, y = chosen_points(x, y, rng)
-        (self._plain.tune if optimize else self._plain.fit)(x, y, rng)
-        self._informed.fit(x, self._informed.learned.scale.warped(y), optimize)
-        self.trust = self._trust(y) if len(y) >= FEWEST else 1.0
+        self._plain.fit(x, y, rng)
+        self._informed.fit(x, self._informed.learned.scale.warped(y), self._own, optimize=False)
 
-    def _trust(self, y: Floats) -> float:
-        """Weight of the learned process, by the results that are left out of both models."""
-        scale = self._informed.learned.scale
-        learned = _log_density(self._informed.left_out(), scale.warped(y), float(scale.warped(0.0)), self._binary)
-        plain = _log_density(self._plain.left_out(), self._plain.warped(y), float(self._plain.warped(0.0)), self._binary)
-        gain = float(np.sum(learned - plain))
-        if not self._binary:
-            gain += float(np.sum(scale.log_slope(y) - self._log_slope(y)))
-        return float(expit(_FITTED + gain))
+    def _judge(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
+        """Compare how well both predict the results that came since the last time."""
+        known, self._judged = self._judged, len(y)
+        if known < FEWEST:
+            return
+        self.fit(x[:known], y[:known], rng)
+        new, scale = y[known:], self._informed.learned.scale
+        learned_mean, learned_deviation = self._informed.predict(x[known:])
+        plain_mean, plain_deviation = self._plain.predict(x[known:])
+        learned_deviation = np.hypot(learned_deviation, self._informed.noise)
+        plain_deviation = np.hypot(plain_deviation, self._plain.noise)
+        if self._binary:
+            learned = _log_sign(learned_mean - scale.warped(0.0), learned_deviation, new)
+            plain = _log_sign(plain_mean - self._plain.warped(0.0), plain_deviation, new)
+        else:
+            learned = _log_density(scale.warped(new), learned_mean, learned_deviation) + scale.log_slope(new)
+            plain = _log_density(self._plain.warped(new), plain_mean, plain_deviation) + self._log_slope(new)
+        for gain in np.clip(learned - plain, -_MOST, _MOST):
+            self._evidence = _MEMORY * self._evidence + float(gain)
+
+    @property
+    def _own(self) -> Floats:
+        """Length scales of the model without a past, [features]."""
+        return np.asarray(np.exp(self._plain.parameters[:-2])[self._groups])
 
     def _log_slope(self, y: Floats) -> Floats:
         """Logarithm of the derivative of the plain model's units, [n]."""
@@ -82,14 +106,9 @@ class InformedOutput:
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """See ``OutputModel.predict``: mean and deviation of the average of both."""
-        learned_mean, learned_deviation = self._converted(*self._informed.predict(x))
-        if self.trust > 0.999:
-            return learned_mean, learned_deviation
-        plain_mean, plain_deviation = self._plain.predict(x)
-        mean = self.trust * learned_mean + (1.0 - self.trust) * plain_mean
-        square = self.trust * (learned_deviation**2 + (learned_mean - mean) ** 2)
-        square += (1.0 - self.trust) * (plain_deviation**2 + (plain_mean - mean) ** 2)
-        return mean, np.sqrt(square)
+        if self.trust > 0.5:
+            return self._converted(*self._informed.predict(x))
+        return self._plain.predict(x)
 
     def _converted(self, mean: Floats, deviation: Floats) -> tuple[Floats, Floats]:
         """Median and half of the middle 68 % of what is normal in pooled units, in those of the plain model."""
@@ -136,9 +155,9 @@ class InformedOutput:
         return self._plain.unwarped(z)
 
 
-def _log_density(predicted: tuple[Floats, Floats], z: Floats, zero: float, binary: bool) -> Floats:
-    """Logarithm of the density of outputs, or of the probability of their signs, [n]."""
-    mean, deviation = predicted
-    if binary:
-        return np.asarray(log_ndtr(np.sign(z - zero) * (mean - zero) / deviation))
+def _log_density(z: Floats, mean: Floats, deviation: Floats) -> Floats:
     return np.asarray(-0.5 * ((z - mean) / deviation) ** 2 - np.log(deviation))
+
+
+def _log_sign(above: Floats, deviation: Floats, y: Floats) -> Floats:
+    return np.asarray(log_ndtr(np.sign(y) * above / deviation))

@@ -28,8 +28,8 @@ _MOST_TUNED = 120
 """Points that the hyperparameters are chosen by at most."""
 
 ADAPTED = ("amplitude", "residual", "noise")
-"""Logarithms that a new campaign adapts: of what functions are multiplied by, of the weight of the common kernel beyond
-what was learned, and of the variance of noise."""
+"""Logarithms that a new campaign adapts: of what functions are multiplied by, of the variance of what was not learned, as
+a share of ``signal``, and of the variance of noise."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class ConditionedProcess:
     def __init__(self, learned: LearnedProcess) -> None:
         self.learned = learned
         self.adapted: Floats = learned.usual.copy()
+        self._own: Floats = learned.lengths
         self._x: Floats = np.zeros((0, learned.points.shape[1]))
         self._z: Floats = np.zeros(0)
         self._seen = self._parts(self._x)
@@ -104,9 +105,16 @@ class ConditionedProcess:
         return math.exp(0.5 * float(self.adapted[2]))
 
     @on_one_thread
-    def fit(self, x: Floats, z: Floats, optimize: bool = True) -> None:
-        """Condition on points [n, features] and outputs [n]; ``optimize``: adapt hyperparameters to them first."""
-        self._x, self._z, self._seen = x, z, self._parts(x)
+    def fit(self, x: Floats, z: Floats, own: Floats, optimize: bool = True) -> None:
+        """Condition on points.
+
+        Args:
+            x: [n, features].
+            z: outputs, [n].
+            own: length scales of what was not learned, [features].
+            optimize: whether hyperparameters are adapted to the points first.
+        """
+        self._x, self._z, self._own, self._seen = x, z, own, self._parts(x)
         if optimize and len(z):
             self._adapt()
         self._condition()
@@ -165,15 +173,17 @@ class ConditionedProcess:
     def _kernels(
         self, a: Floats, a_parts: tuple[Floats, Floats], b: Floats, b_parts: tuple[Floats, Floats]
     ) -> tuple[Floats, Floats]:
-        return self.learned.common(a, b), (a_parts[1] * self.learned.variances) @ b_parts[1].T
+        """What was learned, and what was not."""
+        learned = self.learned.common(a, b) + (a_parts[1] * self.learned.variances) @ b_parts[1].T + self.learned.level
+        return learned, self.learned.signal * matern(a / self._own, b / self._own)
 
-    def _weighted(self, adapted: Floats, common: Floats, learned: Floats) -> Floats:
-        square, rest = math.exp(2.0 * adapted[0]), math.exp(adapted[1])
-        return np.asarray(square * ((1.0 + rest) * common + learned + self.learned.level))
+    def _weighted(self, adapted: Floats, learned: Floats, own: Floats) -> Floats:
+        return np.asarray(math.exp(2.0 * adapted[0]) * learned + math.exp(adapted[1]) * own)
 
     def _variance(self, x: Floats, parts: tuple[Floats, Floats]) -> Floats:
-        learned = (parts[1] * parts[1]) @ self.learned.variances
-        return self._weighted(self.adapted, np.full(len(x), self.learned.signal), learned)
+        of = self.learned
+        learned = of.signal + of.level + (parts[1] * parts[1]) @ of.variances
+        return self._weighted(self.adapted, learned, np.full(len(x), of.signal))
 
     def _condition(self) -> None:
         n = len(self._z)

@@ -14,21 +14,20 @@ from rlctl.surrogates.output_model import POWERS, inverse_yeo_johnson, yeo_johns
 
 Floats = NDArray[np.float64]
 
-_LEAST = 1e-300
+FAR = 1e3
+"""Interquartile ranges beyond which outputs are told apart no longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class PooledScale:
-    """Logarithm if it helps, robust location and scale, Yeo and Johnson's power, then mean and deviation.
+    """Robust location and scale, Yeo and Johnson's power, then mean and deviation.
 
     Attributes:
-        logarithm: whether logarithms are taken first.
         centre, spread: median and interquartile range of all outputs.
         power: of the transformation; 1 leaves values as they are.
         mean, deviation: afterwards.
     """
 
-    logarithm: bool = False
     centre: float = 0.0
     spread: float = 1.0
     power: float = 1.0
@@ -44,23 +43,15 @@ class PooledScale:
             warp: whether skewness is transformed.
         """
         everything = np.concatenate(campaigns)
-        best, most = cls._standard(everything, False, 1.0), -math.inf
-        logarithms = (False, True) if warp and everything.min() > 0.0 else (False,)
-        for logarithm in logarithms:
-            for power in POWERS if warp else (1.0,):
-                found = cls._standard(everything, logarithm, power)
-                likelihood = found._log_likelihood(campaigns)
-                if likelihood > most:
-                    best, most = found, likelihood
-        return best
+        found = [cls._standard(everything, power) for power in (POWERS if warp else (1.0,))]
+        return max(found, key=lambda scale: scale._log_likelihood(campaigns))
 
     @classmethod
-    def _standard(cls, y: Floats, logarithm: bool, power: float) -> PooledScale:
-        raw = np.log(y) if logarithm else y
-        low, centre, high = np.quantile(raw, [0.25, 0.5, 0.75])
-        spread = float(high - low) or float(np.std(raw)) or 1.0
-        z = cls(logarithm, float(centre), spread, power).warped(y)
-        return cls(logarithm, float(centre), spread, power, float(z.mean()), float(z.std()) or 1.0)
+    def _standard(cls, y: Floats, power: float) -> PooledScale:
+        low, centre, high = np.quantile(y, [0.25, 0.5, 0.75])
+        spread = float(high - low) or float(np.std(y)) or 1.0
+        z = cls(float(centre), spread, power).warped(y)
+        return cls(float(centre), spread, power, float(z.mean()), float(z.std()) or 1.0)
 
     def _log_likelihood(self, campaigns: Sequence[Floats]) -> float:
         """Of the outputs, each campaign normal with its own mean and deviation."""
@@ -72,7 +63,7 @@ class PooledScale:
 
     def warped(self, y: Floats | float) -> Floats:
         """Outputs in pooled units."""
-        scaled = (self._raw(y) - self.centre) / self.spread
+        scaled = self._scaled(y)
         if self.power != 1.0:
             scaled = yeo_johnson(scaled, self.power)
         return np.asarray((scaled - self.mean) / self.deviation)
@@ -82,19 +73,16 @@ class PooledScale:
         scaled = self.mean + self.deviation * np.asarray(z, float)
         if self.power != 1.0:
             scaled = inverse_yeo_johnson(scaled, self.power)
-        raw = self.centre + self.spread * scaled
-        return np.asarray(np.exp(np.clip(raw, -690.0, 690.0)) if self.logarithm else raw)
+        return np.asarray(self.centre + self.spread * np.clip(scaled, -FAR, FAR))
 
     def log_slope(self, y: Floats) -> Floats:
         """Logarithm of the derivative of ``warped``, [n]."""
-        raw = self._raw(y)
-        scaled = (raw - self.centre) / self.spread
+        scaled = self._scaled(y)
         slope = np.sign(scaled) * (self.power - 1.0) * np.log1p(np.abs(scaled))
-        return np.asarray(slope - math.log(self.spread * self.deviation) - (raw if self.logarithm else 0.0))
+        return np.asarray(slope - math.log(self.spread * self.deviation))
 
-    def _raw(self, y: Floats | float) -> Floats:
-        values = np.asarray(y, float)
-        return np.log(np.maximum(values, _LEAST)) if self.logarithm else values
+    def _scaled(self, y: Floats | float) -> Floats:
+        return np.clip((np.asarray(y, float) - self.centre) / self.spread, -FAR, FAR)
 
     def to_json(self) -> dict[str, Any]:
         """For JSON."""

@@ -91,7 +91,7 @@ def learn_process(
         projection=scipy.linalg.solve_triangular(lower, vectors[:, kept], lower=True, trans="T"),
         variances=np.maximum(values[kept], -0.95),
         usual=np.array([0.0, math.log(0.05), kernel[-1]]),
-        deviations=np.array([max(0.15, float(np.std(np.log(amplitudes)))), 1.5, 1.0]),
+        deviations=np.array([min(max(0.15, float(np.std(np.log(amplitudes)))), 0.7), 1.5, 1.0]),
     )
 
 

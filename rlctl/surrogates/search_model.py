@@ -91,7 +91,8 @@ class SearchModel:
         """A model with what earlier campaigns say, if they say something."""
         if output not in self.prior:
             return plain
-        return InformedOutput(self.prior[output], plain, binary=output == "success")
+        groups = self.cost_groups if output == "cost" else self.groups
+        return InformedOutput(self.prior[output], plain, groups, binary=output == "success")
 
     @property
     def trust(self) -> float:
