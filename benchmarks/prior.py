@@ -56,7 +56,9 @@ def learned(family: Family, campaigns: Sequence[Evaluated], folder: Path) -> Non
     write_prior(folder, CampaignPrior.learn(campaigns, transfer.ground(0), 0), transfer.inputs, {})
 
 
-def paired(family: Family, member: str, prior: Path, seeds: Sequence[int], wide: Sequence[int], others: bool) -> list[dict[str, Any]]:
+def paired(
+    family: Family, member: str, prior: Path, seeds: Sequence[int], wide: Sequence[int], others: bool
+) -> list[dict[str, Any]]:
     """Campaigns on a member, with and without the prior."""
     drawn, found = family.drawn(member), []
     entries = {"prior": policy_factory(RULE)(), RULE: policy_factory(RULE)(prior=False)}
@@ -72,7 +74,9 @@ def paired(family: Family, member: str, prior: Path, seeds: Sequence[int], wide:
                 for name, one in zip(entries, rollouts, strict=True):
                     cost = one.node_seconds if one.reached else max(one.node_seconds, drawn.cap)
                     where = {"family": family.name, "member": member, "nodes": nodes, "level": level, "seed": seed}
-                    found.append({**where, "policy": name, "cost": cost, "reached": one.reached, "decisions": one.decisions})
+                    found.append(
+                        {**where, "policy": name, "cost": cost, "reached": one.reached, "decisions": one.decisions}
+                    )
     return found
 
 
@@ -86,14 +90,19 @@ def summary(rows: Sequence[dict[str, Any]], reference: str = "prior") -> list[st
     for nodes in [None, *sorted({key[1] for key in keys})]:
         some = [key for key in keys if nodes in (None, key[1])]
         for policy in dict.fromkeys(r["policy"] for r in rows):
-            logs = {m: [math.log(costs[(policy, *k)]["cost"] / costs[(reference, *k)]["cost"]) for k in some if k[0] == m] for m in members}
+            logs = {
+                m: [math.log(costs[(policy, *k)]["cost"] / costs[(reference, *k)]["cost"]) for k in some if k[0] == m]
+                for m in members
+            }
             reached = np.mean([costs[(policy, *k)]["reached"] for k in some])
             sums, counts = np.array([sum(v) for v in logs.values()]), np.array([len(v) for v in logs.values()])
             draws = rng.integers(len(members), size=(4000, len(members)))
             low, high = np.quantile(np.exp(sums[draws].sum(1) / counts[draws].sum(1)), [0.025, 0.975])
             value = math.exp(sums.sum() / counts.sum())
             width = "all" if nodes is None else f"W={nodes}"
-            lines.append(f"{width:5} {policy:20} {value:.2f} [{low:.2f}, {high:.2f}] reached {reached:.0%} of {len(some)}")
+            lines.append(
+                f"{width:5} {policy:20} {value:.2f} [{low:.2f}, {high:.2f}] reached {reached:.0%} of {len(some)}"
+            )
     return lines
 
 

@@ -1,8 +1,8 @@
 """A model of one output that begins with what earlier campaigns say, and notices when they mislead.
 
-It is two models: a learned process, and the one of a campaign without a past. Both are fitted to the present results, and
-the one that has predicted new results better is used: dynamic model selection with a forgetting factor (Raftery, Karny
-and Ettler 2010, doi:10.1198/TECH.2009.08104, section 3).
+It is two models: a learned process, and the one of a campaign without a past. Both are fitted to the present results,
+and the one that has predicted new results better is used: dynamic model selection with a forgetting factor (Raftery,
+Karny and Ettler 2010, doi:10.1198/TECH.2009.08104, section 3).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A Gaussian process whose mean and covariance were learned from earlier campaigns.
 
-The covariance is a Matern 5/2 of a common kind, plus what functions of earlier campaigns have in common beyond it: a few
-functions by which they differ most (Schwaighofer, Tresp and Yu, NIPS 2004, "Learning Gaussian process kernels via
+The covariance is a Matern 5/2 of a common kind, plus what functions of earlier campaigns have in common beyond it: a
+few functions by which they differ most (Schwaighofer, Tresp and Yu, NIPS 2004, "Learning Gaussian process kernels via
 hierarchical Bayes"), interpolated by the common kernel.
 """
 
@@ -28,8 +28,8 @@ _MOST_TUNED = 120
 """Points that the hyperparameters are chosen by at most."""
 
 ADAPTED = ("amplitude", "residual", "noise")
-"""Logarithms that a new campaign adapts: of what functions are multiplied by, of the variance of what was not learned, as
-a share of ``signal``, and of the variance of noise."""
+"""Logarithms that a new campaign adapts: of what functions are multiplied by, of the variance of what was not learned,
+as a share of ``signal``, and of the variance of noise."""
 
 
 @dataclass(frozen=True)

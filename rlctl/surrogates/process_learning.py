@@ -64,8 +64,9 @@ def learn_process(
     """
     rng = np.random.default_rng([seed, 11])
     scale = PooledScale.of([one.y for one in campaigns], warp)
-    xs, zs = zip(*[_some(one.x, scale.warped(one.y), rng) for one in campaigns], strict=True)
-    zs, amplitudes = _alike(zs)
+    kept = [_some(one.x, scale.warped(one.y), rng) for one in campaigns]
+    xs = [x for x, _ in kept]
+    zs, amplitudes = _alike([z for _, z in kept])
     kernel = _common_kernel(xs, zs, groups, noisy)
     lengths, signal, noise = np.exp(kernel[:-2])[groups], math.exp(kernel[-2]), math.exp(kernel[-1])
     level = max(float(np.var([z.mean() for z in zs])), 0.02)
@@ -80,7 +81,7 @@ def learn_process(
     inner = scipy.linalg.solve_triangular(lower, covariance - prior, lower=True)
     inner = scipy.linalg.solve_triangular(lower, inner.T, lower=True)
     values, vectors = np.linalg.eigh(0.5 * (inner + inner.T))
-    kept = np.argsort(-np.abs(values))[:_FUNCTIONS]
+    most = np.argsort(-np.abs(values))[:_FUNCTIONS]
     return LearnedProcess(
         scale,
         lengths,
@@ -88,8 +89,8 @@ def learn_process(
         level,
         points,
         weights=scipy.linalg.cho_solve((lower, True), mean),
-        projection=scipy.linalg.solve_triangular(lower, vectors[:, kept], lower=True, trans="T"),
-        variances=np.maximum(values[kept], -0.95),
+        projection=scipy.linalg.solve_triangular(lower, vectors[:, most], lower=True, trans="T"),
+        variances=np.maximum(values[most], -0.95),
         usual=np.array([0.0, math.log(0.05), kernel[-1]]),
         deviations=np.array([min(max(0.15, float(np.std(np.log(amplitudes)))), 0.7), 1.5, 1.0]),
     )

@@ -72,9 +72,7 @@ class Thompson(SearchRule):
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
-        return best_candidate(
-            state, rng, self.initial, lambda advice, cost, rng: advice.sampled(rng), prior=self.prior
-        )
+        return best_candidate(state, rng, self.initial, lambda advice, cost, rng: advice.sampled(rng), prior=self.prior)
 
 
 class EiPerSecond(SearchRule):

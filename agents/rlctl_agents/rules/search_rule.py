@@ -58,9 +58,7 @@ class SearchView(Protocol):
     def seconds_of(self, point: Floats, stage: int, need: Any, informed: bool = True) -> tuple[float, float]:
         """Predicted seconds, and the deviation of their logarithm."""
 
-    def advice(
-        self, rng: np.random.Generator, weights: Sequence[float] | None = None, informed: bool = True
-    ) -> Any:
+    def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None, informed: bool = True) -> Any:
         """Candidates and predictions; ``informed``: by what earlier campaigns say, too."""
 
     def trusts_prior(self) -> bool:

@@ -22,6 +22,9 @@ from rlctl_envs.search.parameters import Floats
 from rlctl_envs.search.problem import Problem
 from rlctl_envs.search.search_state import SearchState
 
+PRIOR_DIGEST = "prior.sha256"
+"""Of a run's folder: which prior it began with."""
+
 SPACE = 1024
 """Points that stand for the space."""
 
@@ -132,7 +135,10 @@ class EarlierCampaigns:
 
 def prior_inputs(columns: TwinColumns, objective: SearchObjective) -> dict[str, Any]:
     """What campaigns must have in common: parameters, stages and objective."""
-    ways = [f"{'minimize' if sign > 0.0 else 'maximize'} {n}" for n, sign in zip(objective.names, objective.signs, strict=True)]
+    ways = [
+        f"{'minimize' if sign > 0.0 else 'maximize'} {n}"
+        for n, sign in zip(objective.names, objective.signs, strict=True)
+    ]
     return {"columns": columns.inputs.to_json()["columns"], "objective": ways}
 
 

@@ -28,9 +28,10 @@ from rlctl.surrogates.fitted_folder import FittedFolder, read_fitted
 from rlctl.surrogates.fitted_table import FittedTable
 from rlctl.surrogates.held_out import Agreement, agreement
 from rlctl.surrogates.measured_scaling import MeasuredScaling
+from rlctl.system.files import write_atomically
 from rlctl_envs.search.campaign import SearchCampaign
 from rlctl_envs.search.configured_space import configured_space
-from rlctl_envs.search.earlier_campaigns import EarlierCampaigns, fitting_prior, prior_inputs
+from rlctl_envs.search.earlier_campaigns import PRIOR_DIGEST, EarlierCampaigns, fitting_prior, prior_inputs
 from rlctl_envs.search.fitted_problem import FittedProblem, check_columns, search_columns
 from rlctl_envs.search.known_results import read_known
 from rlctl_envs.search.objective import SearchObjective
@@ -155,12 +156,17 @@ class Search(CampaignFactory):
         return list(dict.fromkeys(name for stage in self.stages for name in stage.program.options.results))
 
     def prepare(self, folder: Path, seed: int) -> None:
-        """Write the descriptions of the programs."""
+        """Write the descriptions of the programs, and which prior is used."""
         for program in self._programs():
             program.prepare(folder)
+        if self._prior is not None:
+            write_atomically(folder / PRIOR_DIGEST, self._prior.digest + "\n")
 
     def changed_input(self, folder: Path) -> str | None:
-        """A template."""
+        """A template, or the prior."""
+        file = folder / PRIOR_DIGEST
+        if self._prior is not None and file.exists() and file.read_text().strip() != self._prior.digest:
+            return str(self.options.prior)
         return next(filter(None, (program.changed_template(folder) for program in self._programs())), None)
 
     def _programs(self) -> Collection[Program]:

@@ -204,9 +204,7 @@ class SearchState(EvaluatedPoints):
         resource = np.full(int(self._several), self._next_group(stage_groups))
         return stage_groups, np.r_[stage_groups, resource]
 
-    def advice(
-        self, rng: np.random.Generator, weights: Sequence[float] | None = None, informed: bool = True
-    ) -> Advice:
+    def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None, informed: bool = True) -> Advice:
         """Candidates and predictions for the next evaluation.
 
         Args:
