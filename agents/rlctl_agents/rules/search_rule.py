@@ -39,12 +39,16 @@ class SearchView(Protocol):
     options: Any
     objective: Any
     subject: Any
+    prior: Mapping[str, Any]
 
     def fitting(self, stage: int) -> Sequence[Any]:
         """Resources of a stage for which there is room now."""
 
     def median_s(self, stage: int) -> float | None:
         """Median duration of a stage's runs."""
+
+    def usual_s(self, trial: Any, informed: bool = True) -> float | None:
+        """Seconds that a run takes about, by results or by earlier campaigns; None: nothing is known."""
 
     def tried(self, point: Floats, stage: int) -> Any:
         """The trial of a point; None: there is none."""
@@ -143,12 +147,12 @@ class SearchRule(ABC):
 
     def gives_up(self, state: SearchView, trial: Any) -> bool:
         """Whether to stop a run that takes long, or has reported progress."""
-        usual_s = state.median_s(trial.stage)
+        usual_s, informed = state.usual_s(trial, self.prior), self.prior and "cost" in state.prior
         if self.patience <= 0.0 or usual_s is None or trial.started_s is None:
             return False
         ran_s = state.now_s - trial.started_s
         known = sum(t.stage == trial.stage and t.status in ("done", "infeasible") for t in state.trials)
-        if ran_s < self.patience * usual_s or known < _FEWEST:
+        if ran_s < self.patience * usual_s or (known < _FEWEST and not informed):
             return False
         predicted_s, _ = state.seconds_of(trial.point, trial.stage, trial.resources, self.prior)
         return bool(ran_s >= self.outlasts * predicted_s)

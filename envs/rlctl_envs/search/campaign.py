@@ -296,10 +296,10 @@ class SearchCampaign(Campaign):
 
     def _late_s(self, trial: Trial) -> float:
         """When a decision asks next whether to stop a run."""
-        median_s, asked = self.state.median_s(trial.stage), self._asked.get(trial.uid, 0)
-        if trial.started_s is None or median_s is None or asked == len(LATE):
+        usual_s, asked = self.state.usual_s(trial), self._asked.get(trial.uid, 0)
+        if trial.started_s is None or usual_s is None or asked == len(LATE):
             return math.inf
-        return trial.started_s + LATE[asked] * median_s
+        return trial.started_s + LATE[asked] * usual_s
 
     # Decisions.
 

@@ -29,6 +29,12 @@ lest they learn from stops to stop; one without a result says nothing, lest quic
 MOST_FAILED = 60
 """Points without a result, the newest ones, at which models believe their own predictions."""
 
+FEWEST = 4
+"""Results of a stage from which on their median says how long runs take."""
+
+_GENEROUS = 1.5
+"""Deviations above the mean that earlier campaigns let expect."""
+
 MOST_ROWS = 2000
 """Rows of a table that are candidates for the next evaluation."""
 
@@ -67,6 +73,7 @@ class SearchState(EvaluatedPoints):
         self.walltimes = [*walltimes] or [None] * len(self.stages)
         self.prior = prior or {}
         self._models: dict[bool, SearchModel] = {}
+        self._expected_s: dict[int, float] = {}
         self._learned: dict[bool, int] = {}
         self._losses: list[float] = []
         self._good: Floats | None = None
@@ -254,6 +261,20 @@ class SearchState(EvaluatedPoints):
         """Predicted seconds of an evaluation, and the standard deviation of their logarithm."""
         mean, deviation = self.model(informed=informed).log_cost(self.cost_features(point[None], stage, need))
         return math.exp(float(mean[0])) / max(self.nodes(need), 1e-9), float(deviation[0])
+
+    def usual_s(self, trial: Trial, informed: bool = True) -> float | None:
+        """Seconds that a run takes about: the median of its stage; None: nothing is known.
+
+        Before there are ``FEWEST`` results, with ``informed``, what earlier campaigns let expect, generously.
+        """
+        if not informed or "cost" not in self.prior or len(self._seconds[trial.stage]) >= FEWEST:
+            return self.median_s(trial.stage)
+        if trial.number not in self._expected_s:
+            model = SearchModel(*self.groups, self.options.noisy, self.seed, self.prior)
+            mean, deviation = model.log_cost(self.cost_features(trial.point[None], trial.stage, trial.resources))
+            most = math.exp(float(mean[0] + _GENEROUS * deviation[0]))
+            self._expected_s[trial.number] = most / max(self.nodes(trial.resources), 1e-9)
+        return self._expected_s[trial.number]
 
     def features(self, points: Floats, stage: int) -> Floats:
         """Of points at a stage, for models, [points, features]."""
