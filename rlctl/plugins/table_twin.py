@@ -90,7 +90,7 @@ def _require_columns(columns: TwinColumns, source: RecordedTable) -> None:
 
 
 def columns_of(columns: TwinColumns, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The cells of a row, with ``cores`` and ``gpus`` of all ranks together, and values of choices as they are meant."""
+    """The cells of a row, with ``cores`` and ``gpus`` of all ranks together, and choices as they are meant."""
     values = dict(row)
     for column in columns.inputs.columns:
         value = row.get(column.name)

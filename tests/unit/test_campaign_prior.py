@@ -1,4 +1,4 @@
-"""A prior from earlier campaigns: it predicts the next one from few results, notices strangers, and is kept in a folder."""
+"""A prior from earlier campaigns predicts the next one from few results, notices strangers, and is kept in a folder."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_folder_gives_the_same_predictions_and_damage_is_told(prior: CampaignP
         one, other = (ConditionedProcess(of.outputs[name]).predict(x) for of in (prior, again.prior))
         assert np.array_equal(one, other)
     (tmp_path / "prior" / "prior.npz").write_bytes(b"x")
-    with pytest.raises(ConfigError, match="is not the one that prior.json was written with"):
+    with pytest.raises(ConfigError, match=r"is not the one that prior\.json was written with"):
         read_prior(tmp_path / "prior")
     with pytest.raises(ConfigError, match="holds no prior"):
         read_prior(tmp_path / "nowhere")
