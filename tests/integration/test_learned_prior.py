@@ -60,6 +60,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rlctl(folder, "steer", f"scan{number}.yaml", "--policy", "random_search", "--run", f"runs/{number}")
     rlctl(folder, "results", "runs/2", "--csv", "table.csv")
     write(folder, "scan.yaml")
+    (folder / "said.json").write_text(json.dumps(learned(folder, "prior", "runs/0", "runs/1", "runs/2")))
     return folder
 
 
@@ -69,7 +70,7 @@ def learned(folder: Path, out: str, *sources: str) -> dict[str, Any]:
 
 
 def test_runs_and_tables_give_the_same_prior(home: Path) -> None:
-    said = learned(home, "prior", "runs/0", "runs/1", "runs/2")
+    said = json.loads((home / "said.json").read_text())
     learned(home, "again", "runs/0", "runs/1", "table.csv")
     assert said["campaigns"] == 3
     assert said["evaluations"] == 54
@@ -116,7 +117,6 @@ def test_other_files_are_not_replaced(home: Path) -> None:
 
 
 def test_a_prior_of_another_search_is_refused_with_its_line(home: Path) -> None:
-    learned(home, "prior", "runs/0", "runs/1", "runs/2")
     write(home, "wide.yaml", more="prior: prior")
     (home / "wide.yaml").write_text((home / "wide.yaml").read_text().replace("high: 2", "high: 3"))
     done = rlctl(home, "check", "wide.yaml", code=2)
@@ -124,7 +124,6 @@ def test_a_prior_of_another_search_is_refused_with_its_line(home: Path) -> None:
 
 
 def test_the_same_rule_with_and_without_the_prior_is_compared(home: Path) -> None:
-    learned(home, "prior", "runs/0", "runs/1", "runs/2")
     policies = "policies:\n  uninformed: {rule: target_per_second, parameters: {prior: false}}\n"
     write(home, "both.yaml", count=8, more="prior: prior", policies=policies)
     evaluate = ("evaluate", "both.yaml", "--policy", "target_per_second", "--against", "uninformed")
@@ -133,7 +132,6 @@ def test_the_same_rule_with_and_without_the_prior_is_compared(home: Path) -> Non
 
 
 def test_a_killed_campaign_goes_on_with_its_prior_and_with_no_other(home: Path, tmp_path: Path) -> None:
-    learned(home, "prior", "runs/0", "runs/1", "runs/2")
     shutil.copytree(home / "prior", tmp_path / "prior")
     write(tmp_path, "new.yaml", more="prior: prior")
     command = [sys.executable, "-P", "-m", "rlctl", "steer", "new.yaml", "--run", "run"]
