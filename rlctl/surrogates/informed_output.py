@@ -53,6 +53,11 @@ class InformedOutput:
         """See the class."""
         return float(expit(self._evidence))
 
+    @property
+    def leads(self) -> bool:
+        """Whether the learned process predicts, and not the model without a past."""
+        return self._evidence > 0.0
+
     def tune(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
         """See ``OutputModel.tune``; results beyond those of the last time are predicted first, as evidence."""
         if self._judged < len(y) <= MOST:
@@ -105,10 +110,8 @@ class InformedOutput:
         return more
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
-        """See ``OutputModel.predict``: mean and deviation of the average of both."""
-        if self.trust > 0.5:
-            return self._converted(*self._informed.predict(x))
-        return self._plain.predict(x)
+        """See ``OutputModel.predict``."""
+        return self._converted(*self._informed.predict(x)) if self.leads else self._plain.predict(x)
 
     def _converted(self, mean: Floats, deviation: Floats) -> tuple[Floats, Floats]:
         """Median and half of the middle 68 % of what is normal in pooled units, in those of the plain model."""
@@ -119,8 +122,8 @@ class InformedOutput:
         return middle, np.maximum(0.5 * (high - low), 1e-9)
 
     def sample(self, x: Floats, rng: np.random.Generator) -> Floats:
-        """See ``OutputModel.sample``: from one of both, as likely as it is trusted."""
-        if rng.random() >= self.trust:
+        """See ``OutputModel.sample``."""
+        if not self.leads:
             return self._plain.sample(x, rng)
         mean, covariance = self._informed.joint(x)
         values, vectors = np.linalg.eigh(covariance)
@@ -129,17 +132,18 @@ class InformedOutput:
 
     def correlation(self, a: Floats, b: Floats) -> float:
         """See ``OutputModel.correlation``."""
+        if not self.leads:
+            return self._plain.correlation(a, b)
         covariance = self._informed.joint(np.stack([a, b]))[1]
         variances = np.maximum(np.diag(covariance), 1e-8)
-        learned = float(covariance[0, 1] / math.sqrt(variances[0] * variances[1]))
-        return self.trust * learned + (1.0 - self.trust) * self._plain.correlation(a, b)
+        return float(covariance[0, 1] / math.sqrt(variances[0] * variances[1]))
 
     @property
     def noise(self) -> float:
         """See ``OutputModel.noise``."""
-        mean, deviation = np.zeros(1), np.full(1, self._informed.noise)
-        learned = float(self._converted(mean, deviation)[1][0])
-        return math.sqrt(self.trust * learned**2 + (1.0 - self.trust) * self._plain.noise**2)
+        if not self.leads:
+            return self._plain.noise
+        return float(self._converted(np.zeros(1), np.full(1, self._informed.noise))[1][0])
 
     @property
     def unit(self) -> float:

@@ -95,9 +95,9 @@ class SearchModel:
         return InformedOutput(self.prior[output], plain, groups, binary=output == "success")
 
     @property
-    def trust(self) -> float:
-        """How far earlier campaigns are believed about the loss, from 0 to 1; 0: they say nothing."""
-        return self.loss.trust if isinstance(self.loss, InformedOutput) else 0.0
+    def prior_leads(self) -> bool:
+        """Whether the loss is predicted with what earlier campaigns say."""
+        return isinstance(self.loss, InformedOutput) and self.loss.leads
 
     def learn(self, data: Evaluated, history: Callable[[int], Evaluated]) -> None:
         """Fit all models.

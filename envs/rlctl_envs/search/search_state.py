@@ -236,7 +236,7 @@ class SearchState(EvaluatedPoints):
 
     def trusts_prior(self) -> bool:
         """Whether earlier campaigns say more of the loss than the results of this one do without them."""
-        return self.model().trust > 0.5
+        return self.model().prior_leads
 
     def candidates(self, rng: np.random.Generator) -> Floats:
         """Points that were not evaluated yet: random ones, some near the best, and those of cheaper stages."""
