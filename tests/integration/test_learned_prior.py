@@ -97,7 +97,7 @@ def test_a_prior_is_learned_from_the_twin(home: Path) -> None:
         (["--from", "runs/0", "runs/1", "nowhere"], "nowhere: there is no such run folder or CSV file"),
         (["--from", "runs/0", "runs/1", "runs/0"], "runs/0 is given twice"),
         (["--from", "runs/0", "runs/2", "table.csv"], "table.csv holds the evaluations of runs/2"),
-        (["--from", "runs/0", "runs/1", "bad.csv"], "bad.csv:2: x: 9 is not a number from -5 to 5"),
+        (["--from", "runs/0", "runs/1", "bad.csv"], "bad.csv:2: x: 9.0 is not a number from -5 to 5"),
         (["--twin", "2"], "a prior is learned from 3 campaigns or more, and 2 were given"),
         ([], "say what to learn from: --from RUN_OR_CSV..., or --twin N"),
     ],
@@ -120,7 +120,9 @@ def test_a_prior_of_another_search_is_refused_with_its_line(home: Path) -> None:
     write(home, "wide.yaml", more="prior: prior")
     (home / "wide.yaml").write_text((home / "wide.yaml").read_text().replace("high: 2", "high: 3"))
     done = rlctl(home, "check", "wide.yaml", code=2)
-    assert "wide.yaml:15: campaign.options.prior: prior knows 'y' within other values or bounds" in done.stderr
+    lines = (home / "wide.yaml").read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, 1) if text.strip() == "prior: prior")
+    assert f"wide.yaml:{line}: campaign.options.prior: prior knows 'y' within other values or bounds" in done.stderr
 
 
 def test_the_same_rule_with_and_without_the_prior_is_compared(home: Path) -> None:
