@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from rlctl.cli import benchmark, cache_folders, campaign_runs, experiment, inspect, judge, twin
+from rlctl.cli import benchmark, cache_folders, campaign_runs, experiment, inspect, judge, learn, twin
 from rlctl.cli.options import INTERRUPTED, fail
 from rlctl.config.provenance import rlctl_version
 from rlctl.core.errors import EnvironmentFault, RlctlError
@@ -29,6 +29,7 @@ for _command, _example in (
     (experiment.init, "scan"),
     (twin.calibrate, "scan.yaml --out runs/scaling"),
     (twin.twin, "runs/scan-1 earlier.csv --out twin"),
+    (learn.learn, "scan.yaml --from runs/scan-1 runs/scan-2 earlier.csv --out prior"),
     (experiment.train, "configs/annealing.yaml --out runs/first --set train.decisions=100000"),
     (experiment.tune, "feedback configs/annealing.yaml --out feedback.yaml"),
     (experiment.evaluate, "configs/annealing.yaml --policy ppo --against feedback linear"),

@@ -16,7 +16,7 @@ from rlctl.surrogates.fitted_table import FEWEST_ROWS, FittedTable, TableRows
 from rlctl.surrogates.held_out import held_out
 from rlctl.surrogates.table_inputs import TableInputs
 
-_MACHINE = ("launch", "lost")
+MACHINE = ("launch", "lost")
 """Kinds of failure that are the machine's and say nothing of the program."""
 
 
@@ -67,9 +67,9 @@ def table_rows(columns: TwinColumns, sources: Sequence[RecordedTable], fewest: i
         for place, row in zip(source.places, source.rows, strict=True):
             try:
                 status = ended_status(row)
-                if status is None or row.get("kind") in _MACHINE:
+                if status is None or row.get("kind") in MACHINE:
                     continue
-                values = _inputs(columns, row)
+                values = columns_of(columns, row)
                 columns.inputs.read([values], costs=True)
                 found = {name: number_of(row, name) for name in names} if status == DONE else {}
                 seconds.append(_seconds(columns, row))
@@ -89,7 +89,8 @@ def _require_columns(columns: TwinColumns, source: RecordedTable) -> None:
     source.require(columns.outcomes)
 
 
-def _inputs(columns: TwinColumns, row: Mapping[str, Any]) -> dict[str, Any]:
+def columns_of(columns: TwinColumns, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The cells of a row, with ``cores`` and ``gpus`` of all ranks together, and choices as they are meant."""
     values = dict(row)
     for column in columns.inputs.columns:
         value = row.get(column.name)

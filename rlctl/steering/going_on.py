@@ -22,6 +22,7 @@ from rlctl.environments.residual import ResidualPolicy
 from rlctl.executors.event_log import Journal
 from rlctl.executors.local.pid_file import unattended
 from rlctl.executors.recovery import KINDS, History
+from rlctl.plugins.transferable import Transferable
 from rlctl.steering.config_changes import ConfigChange, config_changes, require_changeable
 from rlctl.steering.config_history import KIND, POLICY_KEYS, Amendment, newest_config, newest_start
 from rlctl.steering.run_folder import CONFIG, JOURNAL, MADE, WORK, has_ended, portable, recorded_config
@@ -73,6 +74,8 @@ def start_of(
     for role, one in (("policy", policy), ("fallback", fallback)):
         if isinstance(one, NumpyPolicy | ResidualPolicy) and one.digest is not None:
             start[f"{role}_digest"] = one.digest
+    if isinstance(factory, Transferable) and (prior := factory.prior_digest()) is not None:
+        start["prior_digest"] = prior
     return {**start, "policy_source": source, **(choice or {})}
 
 

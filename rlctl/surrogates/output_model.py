@@ -45,13 +45,13 @@ class OutputModel:
             y: outputs, [n].
         """
         self._scale(y)
-        x, y = _some(x, y, rng)
+        x, y = chosen_points(x, y, rng)
         self._process.fit(x, self.warped(y))
 
     def fit(self, x: Floats, y: Floats, rng: np.random.Generator) -> None:
         """Learn from points, with the present hyperparameters."""
         self._scale(y)
-        x, y = _some(x, y, rng)
+        x, y = chosen_points(x, y, rng)
         self._process.fit(x, self.warped(y), optimize=False)
 
     def believing(self, x: Floats) -> OutputModel:
@@ -137,7 +137,8 @@ class OutputModel:
         self._mean, self._deviation = float(warped.mean()), float(warped.std()) or 1.0
 
 
-def _some(x: Floats, y: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def chosen_points(x: Floats, y: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """The points that a model rests on, features and outputs."""
     if len(y) <= MOST:
         return x, y
     order = np.argsort(y, kind="stable")

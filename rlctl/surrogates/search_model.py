@@ -7,13 +7,15 @@ by the predicted cost (Snoek, Larochelle and Adams 2012, arXiv:1206.2944, sectio
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
+from rlctl.surrogates.informed_output import InformedOutput
+from rlctl.surrogates.learned_process import LearnedProcess
 from rlctl.surrogates.output_model import OutputModel
 
 Floats = NDArray[np.float64]
@@ -66,22 +68,36 @@ class SearchModel:
         cost_groups: likewise, of the features with resources.
         noisy: whether repeated evaluations differ.
         seed: of the choice of points where there are too many.
+        prior: what earlier campaigns say of ``loss``, ``cost`` and ``success``; empty: nothing.
     """
 
     groups: NDArray[np.int64]
     cost_groups: NDArray[np.int64]
     noisy: bool = False
     seed: int = 0
-    loss: OutputModel = field(init=False)
-    cost: OutputModel = field(init=False)
+    prior: Mapping[str, LearnedProcess] = field(default_factory=dict)
+    loss: OutputModel | InformedOutput = field(init=False)
+    cost: OutputModel | InformedOutput = field(init=False)
 
     def __post_init__(self) -> None:
-        self.loss = OutputModel(self.groups, self.noisy)
-        self.cost = OutputModel(self.cost_groups, noisy=True, warp=False)
+        self.loss = self._informed("loss", OutputModel(self.groups, self.noisy))
+        self.cost = self._informed("cost", OutputModel(self.cost_groups, noisy=True, warp=False))
         self._margins: list[OutputModel] = []
-        self._success = OutputModel(self.groups, noisy=True, warp=False)
+        self._success = self._informed("success", OutputModel(self.groups, noisy=True, warp=False))
         self._tuned = self._tunings = 0
-        self.has_loss = self.has_cost = self._has_failures = False
+        self.has_loss, self.has_cost, self._has_failures = (n in self.prior for n in ("loss", "cost", "success"))
+
+    def _informed(self, output: str, plain: OutputModel) -> OutputModel | InformedOutput:
+        """A model with what earlier campaigns say, if they say something."""
+        if output not in self.prior:
+            return plain
+        groups = self.cost_groups if output == "cost" else self.groups
+        return InformedOutput(self.prior[output], plain, groups, binary=output == "success")
+
+    @property
+    def prior_leads(self) -> bool:
+        """Whether the loss is predicted with what earlier campaigns say."""
+        return isinstance(self.loss, InformedOutput) and self.loss.leads
 
     def learn(self, data: Evaluated, history: Callable[[int], Evaluated]) -> None:
         """Fit all models.
@@ -101,14 +117,14 @@ class SearchModel:
                 # One model at a time where it takes long.
                 if len(y) and (count < _MANY or (number + self._tunings) % (2 + len(self._margins)) == 0):
                     model.tune(x, y, np.random.default_rng([self.seed, count]))
-        self._has_failures = not data.succeeded.all()
+        self._has_failures = "success" in self.prior or not data.succeeded.all()
         known = [len(y) > 0 for _, _, y in self._outputs(data)]
-        self.has_loss, self.has_cost = known[0], known[1]
+        self.has_loss, self.has_cost = known[0] or "loss" in self.prior, known[1] or "cost" in self.prior
         for model, x, y in self._outputs(data):
             if len(y):
                 model.fit(x, y, np.random.default_rng([self.seed, len(data.succeeded)]))
 
-    def _outputs(self, data: Evaluated) -> Iterator[tuple[OutputModel, Floats, Floats]]:
+    def _outputs(self, data: Evaluated) -> Iterator[tuple[OutputModel | InformedOutput, Floats, Floats]]:
         """Each model, with its points and outputs."""
         known = np.isfinite(data.losses)
         yield self.loss, data.x[: len(known)][known], data.losses[known]
@@ -117,7 +133,7 @@ class SearchModel:
         for model, margins in zip(self._margins, data.margins.T, strict=True):
             known = np.isfinite(margins)
             yield model, data.x[known], -margins[known]
-        if not data.succeeded.all():
+        if "success" in self.prior or not data.succeeded.all():
             yield self._success, data.x, np.where(data.succeeded, 1.0, -1.0)
 
     def believing(self, x: Floats) -> SearchModel:

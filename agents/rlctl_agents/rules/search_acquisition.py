@@ -29,7 +29,9 @@ class GpEi(SearchRule):
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
-        return best_candidate(state, rng, self.initial, lambda advice, cost, rng: advice.expected_improvement())
+        return best_candidate(
+            state, rng, self.initial, lambda advice, cost, rng: advice.expected_improvement(), prior=self.prior
+        )
 
 
 class GpUcb(SearchRule):
@@ -49,7 +51,9 @@ class GpUcb(SearchRule):
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
-        return best_candidate(state, rng, self.initial, lambda advice, cost, rng: advice.confidence_bound(self.beta))
+        return best_candidate(
+            state, rng, self.initial, lambda advice, cost, rng: advice.confidence_bound(self.beta), prior=self.prior
+        )
 
 
 class Thompson(SearchRule):
@@ -68,7 +72,7 @@ class Thompson(SearchRule):
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
-        return best_candidate(state, rng, self.initial, lambda advice, cost, rng: advice.sampled(rng))
+        return best_candidate(state, rng, self.initial, lambda advice, cost, rng: advice.sampled(rng), prior=self.prior)
 
 
 class EiPerSecond(SearchRule):
@@ -88,7 +92,12 @@ class EiPerSecond(SearchRule):
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
         return best_candidate(
-            state, rng, self.initial, lambda advice, cost, rng: advice.expected_improvement() - cost, cheap=True
+            state,
+            rng,
+            self.initial,
+            lambda advice, cost, rng: advice.expected_improvement() - cost,
+            cheap=True,
+            prior=self.prior,
         )
 
 
@@ -111,27 +120,37 @@ class TargetPerSecond(SearchRule):
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
-        return best_candidate(state, rng, self.initial, lambda advice, cost, rng: advice.worth() - cost, cheap=True)
+        return best_candidate(
+            state,
+            rng,
+            self.initial,
+            lambda advice, cost, rng: advice.worth() - cost,
+            cheap=True,
+            prior=self.prior,
+        )
 
 
 def best_candidate(
-    state: SearchView, rng: np.random.Generator, initial: float, score: Score, cheap: bool = False
+    state: SearchView, rng: np.random.Generator, initial: float, score: Score, cheap: bool = False, prior: bool = True
 ) -> tuple[Floats, int]:
     """The candidate with the greatest score, and its stage; at first, points of a Sobol sequence.
+
+    Where earlier campaigns say where to begin, and this one does not speak against them, there is no such sequence.
 
     Several objectives become one by random weights, drawn anew for each point (ParEGO, Knowles 2006).
 
     Args:
         initial: see ``GpEi``.
         cheap: whether cheaper stages are used where they tell more for their cost.
+        prior: whether earlier campaigns are heard.
     """
     index, counts = state.started - len(state.starts), state.counts
-    if index < 2 + initial * state.space.dimension:
+    if index < 2 + initial * state.space.dimension and not (prior and state.trusts_prior()):
         # The cheapest stage shows the shape; one evaluation at the stage that counts, how the two differ.
         return state.space.spread(state.seed, index), 0 if cheap and index != 1 else counts
     several = len(state.objective.names)
     weights = rng.dirichlet(np.ones(several)).tolist() if several > 1 else None
-    advice = state.advice(rng, weights)
+    advice = state.advice(rng, weights, prior)
     costs: Mapping[int, Floats] = {
         stage: advice.log_cost(stage, (state.fitting(stage) or state.resources[stage])[0])
         for stage in (range(len(state.stages)) if cheap else (counts,))

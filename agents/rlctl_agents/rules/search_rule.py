@@ -39,6 +39,7 @@ class SearchView(Protocol):
     options: Any
     objective: Any
     subject: Any
+    prior: Mapping[str, Any]
 
     def fitting(self, stage: int) -> Sequence[Any]:
         """Resources of a stage for which there is room now."""
@@ -46,20 +47,26 @@ class SearchView(Protocol):
     def median_s(self, stage: int) -> float | None:
         """Median duration of a stage's runs."""
 
+    def usual_s(self, trial: Any, informed: bool = True) -> float | None:
+        """Seconds that a run takes about, by results or by earlier campaigns; None: nothing is known."""
+
     def tried(self, point: Floats, stage: int) -> Any:
         """The trial of a point; None: there is none."""
 
     def untried(self, rng: np.random.Generator) -> Floats | None:
         """A random point that was not evaluated yet; None: there is none."""
 
-    def cost_of(self, point: Floats, stage: int, need: Any) -> float:
+    def cost_of(self, point: Floats, stage: int, need: Any, informed: bool = True) -> float:
         """Logarithm of predicted node-seconds."""
 
-    def seconds_of(self, point: Floats, stage: int, need: Any) -> tuple[float, float]:
+    def seconds_of(self, point: Floats, stage: int, need: Any, informed: bool = True) -> tuple[float, float]:
         """Predicted seconds, and the deviation of their logarithm."""
 
-    def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None) -> Any:
-        """Candidates and predictions."""
+    def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None, informed: bool = True) -> Any:
+        """Candidates and predictions; ``informed``: by what earlier campaigns say, too."""
+
+    def trusts_prior(self) -> bool:
+        """Whether what earlier campaigns say of the loss is to be believed."""
 
 
 class SearchRule(ABC):
@@ -74,6 +81,7 @@ class SearchRule(ABC):
             model of cost; 0: with that of its program alone. A run that a limit has ended has failed, and counts so;
             ``patience`` stops late runs with all that is known then, so that limits are for schedulers that place by
             them.
+        prior: whether models begin with what ``campaign.options.prior`` says, where there is one.
     """
 
     name: str
@@ -87,9 +95,12 @@ class SearchRule(ABC):
         outlasts: float = 1.5,
         efficiency: float = 0.5,
         walltime: float = 0.0,
+        prior: bool = True,
     ) -> None:
+        if not isinstance(prior, bool):
+            raise ValueError(f"prior is {prior!r}: it should be true or false")
         self.patience = self.PATIENCE if patience is None else patience
-        self.outlasts, self.efficiency, self.walltime = outlasts, efficiency, walltime
+        self.outlasts, self.efficiency, self.walltime, self.prior = outlasts, efficiency, walltime, prior
 
     @abstractmethod
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
@@ -130,20 +141,21 @@ class SearchRule(ABC):
             "gpus": need.gpus_per_rank,
         }
         if self.walltime > 0.0 and state.median_s(stage) is not None:
-            usual_s, deviation = state.seconds_of(point, stage, need)
+            usual_s, deviation = state.seconds_of(point, stage, need, self.prior)
             answer["walltime_s"] = self.walltime * usual_s * math.exp(2.0 * deviation)
         return answer
 
     def gives_up(self, state: SearchView, trial: Any) -> bool:
         """Whether to stop a run that takes long, or has reported progress."""
-        usual_s = state.median_s(trial.stage)
+        usual_s, informed = state.usual_s(trial, self.prior), self.prior and "cost" in state.prior
         if self.patience <= 0.0 or usual_s is None or trial.started_s is None:
             return False
         ran_s = state.now_s - trial.started_s
         known = sum(t.stage == trial.stage and t.status in ("done", "infeasible") for t in state.trials)
-        if ran_s < self.patience * usual_s or known < _FEWEST:
+        if ran_s < self.patience * usual_s or (known < _FEWEST and not informed):
             return False
-        return bool(ran_s >= self.outlasts * state.seconds_of(trial.point, trial.stage, trial.resources)[0])
+        predicted_s, _ = state.seconds_of(trial.point, trial.stage, trial.resources, self.prior)
+        return bool(ran_s >= self.outlasts * predicted_s)
 
     def resources(self, state: SearchView, point: Floats, stage: int, fitting: Sequence[Any]) -> Any:
         """The most resources that are used well enough; the first evaluations try them all."""
@@ -154,7 +166,7 @@ class SearchRule(ABC):
         new = [need for need in ordered if need not in seen]
         if new:
             return new[-1]
-        costs = [state.cost_of(point, stage, need) for need in ordered]
+        costs = [state.cost_of(point, stage, need, self.prior) for need in ordered]
         good = [n for n, cost in zip(ordered, costs, strict=True) if math.exp(min(costs) - cost) >= self.efficiency]
         return good[-1]
 

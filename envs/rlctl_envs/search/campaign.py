@@ -14,6 +14,7 @@ from rlctl.core.campaign import Action, Campaign, Cancel, Command, Decision, Mas
 from rlctl.core.findings import Findings
 from rlctl.core.machine import Capacity, Machine
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl.surrogates.learned_process import LearnedProcess
 from rlctl_envs.search.answers import Evaluate, Pause, Stop, understood
 from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.evaluation_rows import evaluation_row, findings, shown_choice
@@ -56,6 +57,7 @@ class SearchCampaign(Campaign):
             which is a result) or ``stop``.
         seed: of the campaign.
         results: names of what the programs' readers find.
+        prior: what earlier campaigns say, see ``SearchModel``.
     """
 
     def __init__(
@@ -69,8 +71,9 @@ class SearchCampaign(Campaign):
         consequence: Callable[[int, Failure], str] = lambda stage, failure: "fail",
         seed: int = 0,
         results: Sequence[str] = (),
+        prior: Mapping[str, LearnedProcess] | None = None,
     ) -> None:
-        self._results = tuple(results)
+        self._results, self._prior = tuple(results), prior or {}
         self.options, self._space, self._objective, self._resources = options, space, objective, resources
         self._specify, self._walltimes, self._consequence, self._seed = specify, list(walltimes), consequence, seed
         self.layout = LAYOUT
@@ -87,10 +90,8 @@ class SearchCampaign(Campaign):
         """Learn the machine."""
         self._spent = 0.0, 0.0  # when the machine changed last, and node-seconds until then
         self.deadline_s = self.options.until.end_s(self.options.allocation_s, capacity.nodes)
-        state = SearchState(
-            self.options, self._space, self._objective, self._resources, capacity, self._walltimes, self._seed
-        )
-        self.state = state
+        given = (self.options, self._space, self._objective, self._resources, capacity, self._walltimes, self._seed)
+        self.state = state = SearchState(*given, prior=self._prior)
         state.deadline_s = self.deadline_s
         self.reward_scale = 1.0 / (capacity.nodes * min(self.deadline_s, self._usual_s(state)))
         self._decision: Decision | None = None
@@ -298,10 +299,10 @@ class SearchCampaign(Campaign):
 
     def _late_s(self, trial: Trial) -> float:
         """When a decision asks next whether to stop a run."""
-        median_s, asked = self.state.median_s(trial.stage), self._asked.get(trial.uid, 0)
-        if trial.started_s is None or median_s is None or asked == len(LATE):
+        usual_s, asked = self.state.usual_s(trial), self._asked.get(trial.uid, 0)
+        if trial.started_s is None or usual_s is None or asked == len(LATE):
             return math.inf
-        return trial.started_s + LATE[asked] * median_s
+        return trial.started_s + LATE[asked] * usual_s
 
     def _startable(self) -> bool:
         """Whether any evaluation can start now."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl.config.twin_section import SyntheticSection
-from rlctl.config.validation import check_options, did_you_mean, key_prefix
+from rlctl.config.validation import check_options, did_you_mean
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, brief
 from rlctl.core.machine import Capacity
@@ -22,21 +22,22 @@ from rlctl.plugins.fittable import TwinFit
 from rlctl.plugins.recorded_table import RecordedTable
 from rlctl.plugins.table_twin import TwinColumns, fit_table, table_rows
 from rlctl.programs.configured import ConfiguredPrograms
-from rlctl.programs.options import NAME
 from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
+from rlctl.surrogates.campaign_prior import PriorFolder
 from rlctl.surrogates.fitted_folder import FittedFolder, read_fitted
 from rlctl.surrogates.fitted_table import FittedTable
 from rlctl.surrogates.held_out import Agreement, agreement
 from rlctl.surrogates.measured_scaling import MeasuredScaling
+from rlctl.system.files import write_atomically
 from rlctl_envs.search.campaign import SearchCampaign
-from rlctl_envs.search.candidates import CandidateTable
-from rlctl_envs.search.evaluated_points import Space
+from rlctl_envs.search.configured_space import configured_space
+from rlctl_envs.search.earlier_campaigns import PRIOR_DIGEST, EarlierCampaigns, fitting_prior, prior_inputs
 from rlctl_envs.search.fitted_problem import FittedProblem, check_columns, search_columns
 from rlctl_envs.search.known_results import read_known
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import CHANGEABLE, SearchOptions, StageOptions, usual_s
-from rlctl_envs.search.parameters import SearchSpace
 from rlctl_envs.search.problem import Problem
+from rlctl_envs.search.search_state import SearchState
 from rlctl_envs.search.synthetic_problem import SyntheticProblem
 from rlctl_envs.search.trials import Trial
 from rlctl_envs.search.twin import SearchTwin
@@ -81,7 +82,7 @@ class Search(CampaignFactory):
 
     def __init__(self, options: Mapping[str, Any] | None, programs: ConfiguredPrograms) -> None:
         self.options: SearchOptions = check_options(SearchOptions, options, ".".join(_KEY))
-        self.space = self._space(programs.folder)
+        self.space = configured_space(self.options, programs.folder, _KEY)
         self.stages = [self._stage(i, programs) for i in range(max(1, len(self.options.stages)))]
         names = self.options.stage_names
         twice = next((i for i, name in enumerate(names) if name in names[:i]), None)
@@ -104,6 +105,7 @@ class Search(CampaignFactory):
         """Refuse a machine on which a stage cannot run, and a twin that is not there or of another search."""
         if self._twin is not None and self._twin.fitted is not None:
             _ = self._fitted
+        _ = self._prior
         synthetic = None if self._twin is None else self._twin.synthetic
         if synthetic is not None and synthetic.calibration is not None:
             try:
@@ -135,6 +137,7 @@ class Search(CampaignFactory):
             self._consequence,
             seed,
             self.results,
+            None if self._prior is None else self._prior.prior.outputs,
         )
 
     def known(self) -> Sequence[Mapping[str, Any]]:
@@ -153,12 +156,17 @@ class Search(CampaignFactory):
         return list(dict.fromkeys(name for stage in self.stages for name in stage.program.options.results))
 
     def prepare(self, folder: Path, seed: int) -> None:
-        """Write the descriptions of the programs."""
+        """Write the descriptions of the programs, and which prior is used."""
         for program in self._programs():
             program.prepare(folder)
+        if self._prior is not None:
+            write_atomically(folder / PRIOR_DIGEST, self._prior.digest + "\n")
 
     def changed_input(self, folder: Path) -> str | None:
-        """A template."""
+        """A template, or the prior."""
+        file = folder / PRIOR_DIGEST
+        if self._prior is not None and file.exists() and file.read_text().strip() != self._prior.digest:
+            return str(self.options.prior)
         return next(filter(None, (program.changed_template(folder) for program in self._programs())), None)
 
     def _programs(self) -> Collection[Program]:
@@ -205,6 +213,26 @@ class Search(CampaignFactory):
     def _columns(self) -> TwinColumns:
         resources = [stage.resources for stage in self.stages]
         return search_columns(self.options, self.space, self.objective, self.results, resources)
+
+    def transfer(self, capacity: Capacity) -> EarlierCampaigns:
+        """Earlier campaigns, and the twin's, as models read them."""
+        resources = [stage.resources for stage in self.stages]
+        state = SearchState(self.options, self.space, self.objective, resources, capacity)
+        return EarlierCampaigns(state, self._columns(), self._problem)
+
+    def prior_digest(self) -> str | None:
+        """Of the prior that the options name."""
+        return None if self._prior is None else self._prior.digest
+
+    @cached_property
+    def _prior(self) -> PriorFolder | None:
+        """What earlier campaigns say; read when it is first asked for, since ``rlctl learn`` does without."""
+        if self.options.prior is None:
+            return None
+        try:
+            return fitting_prior(self._folder / self.options.prior, prior_inputs(self._columns(), self.objective))
+        except ConfigError as error:
+            raise ConfigError(error.problem, (*_KEY, "prior")) from None
 
     def scaling_options(self, points: int) -> dict[str, Any]:
         """Options with which points are evaluated on every choice of resources.
@@ -282,27 +310,6 @@ class Search(CampaignFactory):
         )
 
     # Making it.
-
-    def _space(self, folder: Path) -> Space:
-        options = self.options
-        if (options.candidates is None) == (not options.parameters):
-            raise ConfigError("give parameters, or candidates in place of them", (*_KEY, "parameters"))
-        space: Space
-        with key_prefix(_KEY):
-            if options.candidates is not None:
-                space = CandidateTable(options.candidates, folder, options.constraints)
-            else:
-                try:
-                    space = SearchSpace(options.parameters, options.constraints)
-                except ConfigError as error:
-                    raise ConfigError(error.problem, ("constraints",)) from None
-        for name in space.names:
-            if not NAME.fullmatch(name) or name in BUILT_IN:
-                key = ("parameters", name) if options.candidates is None else ("candidates", "file")
-                what = "a parameter" if options.candidates is None else "a column of candidates"
-                why = "every program has this placeholder" if name in BUILT_IN else "use letters, digits and _"
-                raise ConfigError(f"{name!r} cannot name {what}: {why}", (*_KEY, *key))
-        return space
 
     def _stage(self, number: int, programs: ConfiguredPrograms) -> Stage:
         given = bool(self.options.stages)

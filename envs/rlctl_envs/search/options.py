@@ -85,6 +85,8 @@ class SearchOptions(SearchSection):
         counts: stage whose results count; null: the last one.
         known: results from elsewhere that it begins with: a CSV file with columns named after parameters and results,
             or the folder of an earlier run. They cost nothing, and count for no budget.
+        prior: a folder that ``rlctl learn`` has written: what earlier campaigns of this kind say of the objective, of
+            durations and of failures. Rules with models begin with it, unless their parameter ``prior`` is false.
         until: when it ends.
         noisy: whether repeated evaluations of a point differ; otherwise none is run twice.
         repeats: evaluations of each point, with different values of ``{seed}``; their mean counts.
@@ -100,6 +102,7 @@ class SearchOptions(SearchSection):
     stages: list[StageOptions] = Field(default_factory=list)
     counts: str | None = None
     known: str | None = None
+    prior: str | None = None
     until: UntilOptions
     noisy: bool = False
     repeats: int = Field(default=1, ge=1, le=100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Resources, TaskId
 from rlctl.executors.pool import NodePool
+from rlctl.surrogates.learned_process import LearnedProcess
 from rlctl.surrogates.search_model import Evaluated, SearchModel
 from rlctl_envs.search.advice import NEAR, WIDTHS, Advice
 from rlctl_envs.search.candidates import CandidateTable
@@ -28,6 +29,12 @@ lest they learn from stops to stop; one without a result says nothing, lest quic
 MOST_FAILED = 60
 """Points without a result, the newest ones, at which models believe their own predictions."""
 
+FEWEST = 4
+"""Results of a stage from which on their median says how long runs take."""
+
+_GENEROUS = 1.5
+"""Deviations above the mean that earlier campaigns let expect."""
+
 MOST_ROWS = 2000
 """Rows of a table that are candidates for the next evaluation."""
 
@@ -42,6 +49,7 @@ class SearchState(EvaluatedPoints):
         subject: the running trial that a decision is about; None: it is about what to start.
         walltimes: for each stage, seconds after which a run is stopped; None: never.
         starts: points that are to be evaluated before any other.
+        prior: what earlier campaigns say, see ``SearchModel``; rules may ask without it.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class SearchState(EvaluatedPoints):
         capacity: Capacity,
         walltimes: Sequence[float | None] = (),
         seed: int = 0,
+        prior: Mapping[str, LearnedProcess] | None = None,
     ) -> None:
         super().__init__(options, space, objective, NodePool(capacity))
         self.resources = [list(choices) for choices in resources]
@@ -62,8 +71,10 @@ class SearchState(EvaluatedPoints):
         self.starts = [space.point(values) for values in options.starts]
         self.seed = seed
         self.walltimes = [*walltimes] or [None] * len(self.stages)
-        self._model: SearchModel | None = None
-        self._learned = 0
+        self.prior = prior or {}
+        self._models: dict[bool, SearchModel] = {}
+        self._expected_s: dict[int, float] = {}
+        self._learned: dict[bool, int] = {}
         self._losses: list[float] = []
         self._good: Floats | None = None
 
@@ -83,7 +94,7 @@ class SearchState(EvaluatedPoints):
                 if trial.allocation is not None:
                     trial.allocation = self.pool.take(trial.resources)
         self.resources = [list(choices) for choices in resources]
-        self._model, self._learned, self.subject = None, 0, None
+        self._models, self._learned, self.subject = {}, {}, None
 
     def start(
         self,
@@ -166,20 +177,21 @@ class SearchState(EvaluatedPoints):
 
     # What models say.
 
-    def model(self, weights: Sequence[float] | None = None) -> SearchModel:
+    def model(self, weights: Sequence[float] | None = None, informed: bool = True) -> SearchModel:
         """Models of loss, constraints and cost, fitted to all results so far.
 
         Args:
             weights: of the objectives, where there are several; None: equal ones.
+            informed: whether they begin with ``prior``.
         """
-        groups = self.space.groups
-        stage_groups = np.r_[groups, np.full(len(self.stages) if len(self.stages) > 1 else 0, self._next_group(groups))]
-        if self._model is None:
-            resource = np.full(int(self._several), self._next_group(stage_groups))
-            self._model = SearchModel(stage_groups, np.r_[stage_groups, resource], self.options.noisy, self.seed)
+        informed = informed and bool(self.prior)
+        if informed not in self._models:
+            groups, cost_groups = self.groups
+            prior = self.prior if informed else {}
+            self._models[informed] = SearchModel(groups, cost_groups, self.options.noisy, self.seed, prior)
         ended = [trial for trial in self.trials if trial.ended_s is not None]
-        if len(ended) != self._learned or (weights is not None and len(self.objective.names) > 1):
-            self._learned = len(ended)
+        if len(ended) != self._learned.get(informed, 0) or (weights is not None and len(self.objective.names) > 1):
+            self._learned[informed] = len(ended)
             ended.sort(key=lambda trial: (trial.ended_s or 0.0, trial.number))
             evaluated = self._evaluated(ended, weights)
             counting = [
@@ -188,17 +200,26 @@ class SearchState(EvaluatedPoints):
             ]
             self._losses = evaluated.losses[counting].tolist() if len(evaluated.losses) else []
             self._good = evaluated.x[counting] if self.options.noisy and len(evaluated.x) else None
-            self._model.learn(evaluated, lambda count: self._evaluated(ended[:count], None))
-        return self._model
+            self._models[informed].learn(evaluated, lambda count: self._evaluated(ended[:count], None))
+        return self._models[informed]
 
-    def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None) -> Advice:
+    @property
+    def groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Length scales of ``features`` and of ``cost_features``, see ``GaussianProcess``."""
+        groups = self.space.groups
+        stage_groups = np.r_[groups, np.full(len(self.stages) if len(self.stages) > 1 else 0, self._next_group(groups))]
+        resource = np.full(int(self._several), self._next_group(stage_groups))
+        return stage_groups, np.r_[stage_groups, resource]
+
+    def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None, informed: bool = True) -> Advice:
         """Candidates and predictions for the next evaluation.
 
         Args:
             rng: draws the candidates.
             weights: of the objectives, where there are several; None: equal ones.
+            informed: whether models begin with ``prior``.
         """
-        model, until = self.model(weights), self.options.until
+        model, until = self.model(weights, informed), self.options.until
         single = len(self.objective.names) == 1
         losses = self._losses
         return Advice(
@@ -212,6 +233,10 @@ class SearchState(EvaluatedPoints):
             target=self.objective.signs[0] * until.value if single and until.value is not None else None,
             good=self._good,
         )
+
+    def trusts_prior(self) -> bool:
+        """Whether earlier campaigns say more of the loss than the results of this one do without them."""
+        return self.model().prior_leads
 
     def candidates(self, rng: np.random.Generator) -> Floats:
         """Points that were not evaluated yet: random ones, some near the best, and those of cheaper stages."""
@@ -228,14 +253,28 @@ class SearchState(EvaluatedPoints):
             return points[:1] if left is None else left[None]
         return new
 
-    def cost_of(self, point: Floats, stage: int, need: Resources) -> float:
+    def cost_of(self, point: Floats, stage: int, need: Resources, informed: bool = True) -> float:
         """Logarithm of the node-seconds that an evaluation is predicted to take."""
-        return float(self.model().log_cost(self.cost_features(point[None], stage, need))[0][0])
+        return float(self.model(informed=informed).log_cost(self.cost_features(point[None], stage, need))[0][0])
 
-    def seconds_of(self, point: Floats, stage: int, need: Resources) -> tuple[float, float]:
+    def seconds_of(self, point: Floats, stage: int, need: Resources, informed: bool = True) -> tuple[float, float]:
         """Predicted seconds of an evaluation, and the standard deviation of their logarithm."""
-        mean, deviation = self.model().log_cost(self.cost_features(point[None], stage, need))
+        mean, deviation = self.model(informed=informed).log_cost(self.cost_features(point[None], stage, need))
         return math.exp(float(mean[0])) / max(self.nodes(need), 1e-9), float(deviation[0])
+
+    def usual_s(self, trial: Trial, informed: bool = True) -> float | None:
+        """Seconds that a run takes about: the median of its stage; None: nothing is known.
+
+        Before there are ``FEWEST`` results, with ``informed``, what earlier campaigns let expect, generously.
+        """
+        if not informed or "cost" not in self.prior or len(self._seconds[trial.stage]) >= FEWEST:
+            return self.median_s(trial.stage)
+        if trial.number not in self._expected_s:
+            model = SearchModel(*self.groups, self.options.noisy, self.seed, self.prior)
+            mean, deviation = model.log_cost(self.cost_features(trial.point[None], trial.stage, trial.resources))
+            most = math.exp(float(mean[0] + _GENEROUS * deviation[0]))
+            self._expected_s[trial.number] = most / max(self.nodes(trial.resources), 1e-9)
+        return self._expected_s[trial.number]
 
     def features(self, points: Floats, stage: int) -> Floats:
         """Of points at a stage, for models, [points, features]."""
