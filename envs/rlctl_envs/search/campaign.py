@@ -228,8 +228,6 @@ class SearchCampaign(Campaign):
             reason = "every point was evaluated" if state.exhausted else "no evaluation can start any more"
         return reached, reason
 
-    # What users change.
-
     def extend(self, other: Campaign, capacity: Capacity, time_s: float) -> None:
         """Go on with the budget, the goal, the walltimes, the resources and the programs of another search."""
         assert isinstance(other, SearchCampaign)
