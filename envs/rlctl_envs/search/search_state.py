@@ -123,8 +123,7 @@ class SearchState(EvaluatedPoints):
     @property
     def started(self) -> int:
         """Points that were started; neither repeats of an evaluation count nor those that were known."""
-        new = sum(not trial.known and trial.again is None for trial in self.trials)
-        return new // self.options.repeats
+        return self.submitted // self.options.repeats
 
     def fitting(self, stage: int) -> list[Resources]:
         """Resources of a stage for which there is room now; none, if it would not end before the allocation does."""
@@ -172,14 +171,16 @@ class SearchState(EvaluatedPoints):
         Args:
             weights: of the objectives, where there are several; None: equal ones.
         """
-        groups = self.space.groups
-        stage_groups = np.r_[groups, np.full(len(self.stages) if len(self.stages) > 1 else 0, self._next_group(groups))]
         if self._model is None:
+            groups = self.space.groups
+            further = len(self.stages) if len(self.stages) > 1 else 0
+            stage_groups = np.r_[groups, np.full(further, self._next_group(groups))]
             resource = np.full(int(self._several), self._next_group(stage_groups))
             self._model = SearchModel(stage_groups, np.r_[stage_groups, resource], self.options.noisy, self.seed)
-        ended = [trial for trial in self.trials if trial.ended_s is not None]
-        if len(ended) != self._learned or (weights is not None and len(self.objective.names) > 1):
-            self._learned = len(ended)
+        count, weighted = len(self.trials) - len(self.running), weights is not None and len(self.objective.names) > 1
+        if count != self._learned or weighted:
+            self._learned = count
+            ended = [trial for trial in self.trials if trial.ended_s is not None]
             ended.sort(key=lambda trial: (trial.ended_s or 0.0, trial.number))
             evaluated = self._evaluated(ended, weights)
             counting = [
@@ -188,7 +189,11 @@ class SearchState(EvaluatedPoints):
             ]
             self._losses = evaluated.losses[counting].tolist() if len(evaluated.losses) else []
             self._good = evaluated.x[counting] if self.options.noisy and len(evaluated.x) else None
-            self._model.learn(evaluated, lambda count: self._evaluated(ended[:count], None))
+
+            def history(first: int) -> Evaluated:
+                return evaluated if first == len(ended) and not weighted else self._evaluated(ended[:first], None)
+
+            self._model.learn(evaluated, history)
         return self._model
 
     def advice(self, rng: np.random.Generator, weights: Sequence[float] | None = None) -> Advice:
