@@ -76,20 +76,24 @@ class EiPerSecond(SearchRule):
 
     Args:
         initial: see ``GpEi``.
+        thrift: power of the predicted node-seconds that the improvement is divided by.
     """
 
     name = "ei_per_second"
-    SPACE: ClassVar[Space] = {"initial": (0.0, 3.0), **SearchRule.SPACE}
+    SPACE: ClassVar[Space] = {"initial": (0.0, 3.0), "thrift": (0.3, 1.5), **SearchRule.SPACE}
+    PATIENCE: ClassVar[float] = 2.9
 
-    def __init__(self, initial: float = 1.0, **shared: Any) -> None:
+    def __init__(self, initial: float = 1.0, thrift: float = 1.0, **shared: Any) -> None:
         super().__init__(**shared)
-        self.initial = initial
+        self.initial, self.thrift = initial, thrift
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
-        return best_candidate(
-            state, rng, self.initial, lambda advice, cost, rng: advice.expected_improvement() - cost, cheap=True
-        )
+
+        def score(advice: Any, cost: Floats, rng: np.random.Generator) -> Floats:
+            return np.asarray(advice.expected_improvement() - self.thrift * cost)
+
+        return best_candidate(state, rng, self.initial, score, cheap=True)
 
 
 class TargetPerSecond(SearchRule):
@@ -99,19 +103,24 @@ class TargetPerSecond(SearchRule):
 
     Args:
         initial: see ``GpEi``.
+        thrift: power of the predicted node-seconds that the probability is divided by.
     """
 
     name = "target_per_second"
-    SPACE: ClassVar[Space] = {"initial": (0.0, 3.0), **SearchRule.SPACE}
+    SPACE: ClassVar[Space] = {"initial": (0.0, 3.0), "thrift": (0.3, 1.5), **SearchRule.SPACE}
     PATIENCE: ClassVar[float] = 2.9
 
-    def __init__(self, initial: float = 1.0, **shared: Any) -> None:
+    def __init__(self, initial: float = 1.0, thrift: float = 1.0, **shared: Any) -> None:
         super().__init__(**shared)
-        self.initial = initial
+        self.initial, self.thrift = initial, thrift
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
         """The best candidate."""
-        return best_candidate(state, rng, self.initial, lambda advice, cost, rng: advice.worth() - cost, cheap=True)
+
+        def score(advice: Any, cost: Floats, rng: np.random.Generator) -> Floats:
+            return np.asarray(advice.worth() - self.thrift * cost)
+
+        return best_candidate(state, rng, self.initial, score, cheap=True)
 
 
 def best_candidate(
