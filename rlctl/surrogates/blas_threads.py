@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, TypeVar, cast
@@ -9,6 +10,10 @@ from typing import Any, TypeVar, cast
 from threadpoolctl import ThreadpoolController
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+_inside = threading.local()
+"""``limited`` is true in threads in which a limited function runs: asking the libraries again takes long."""
 
 
 @cache
@@ -21,7 +26,13 @@ def on_one_thread(function: _Function) -> _Function:
 
     @wraps(function)
     def limited(*arguments: Any, **keywords: Any) -> Any:
-        with _blas().limit(limits=1):
+        if vars(_inside).get("limited", False):
             return function(*arguments, **keywords)
+        _inside.limited = True
+        try:
+            with _blas().limit(limits=1):
+                return function(*arguments, **keywords)
+        finally:
+            _inside.limited = False
 
     return cast(_Function, limited)

@@ -1,8 +1,8 @@
 """A small Gaussian process for Bayesian optimisation: Matern 5/2, a length scale for each input.
 
-Rasmussen and Williams, Gaussian Processes for Machine Learning (2006): prediction by algorithm 2.1, gradient of the
-marginal likelihood by equation 5.9. Priors of the hyperparameters after Hvarfner, Hellsten and Nardi (ICML 2024,
-arXiv:2402.02229), whose length scales grow with the square root of the number of inputs.
+Rasmussen and Williams, Gaussian Processes for Machine Learning (2006): prediction by algorithm 2.1. Priors of the
+hyperparameters after Hvarfner, Hellsten and Nardi (ICML 2024, arXiv:2402.02229), whose length scales grow with the
+square root of the number of inputs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import scipy
 from numpy.typing import NDArray
 
 from rlctl.surrogates.blas_threads import on_one_thread
+from rlctl.surrogates.posterior_mode import JITTER, Prior, posterior_mode
 from rlctl.surrogates.smooth_field import SmoothField
 
 Floats = NDArray[np.float64]
 Function = Callable[[Floats], Floats]
 """Values [n] at inputs [n, inputs]."""
-
-JITTER = 1e-8
 
 MOST_TUNED = 150
 """Points that hyperparameters are chosen by at most; each step costs their third power."""
@@ -29,7 +28,6 @@ MOST_TUNED = 150
 _FEW = 8
 """Inputs of a drawn function for which no thread is started."""
 
-_SQRT5 = math.sqrt(5.0)
 _BOUNDS = {"length": (-4.0, 6.0), "signal": (-5.0, 5.0), "noise": (-16.0, 1.0)}
 
 
@@ -46,9 +44,14 @@ class GaussianProcess:
         self._groups = np.asarray(groups)
         self._scales = int(self._groups.max(initial=-1)) + 1
         d = max(1, self._scales)
-        self._mean = np.r_[np.full(self._scales, math.sqrt(2.0) + 0.5 * math.log(d)), 0.0, -4.0 if noisy else -12.0]
-        self._deviation = np.r_[np.full(self._scales, math.sqrt(3.0)), 1.0, 1.0]
-        self.parameters: Floats = self._mean.copy()
+        low, high = zip(*[_BOUNDS["length"]] * self._scales, _BOUNDS["signal"], _BOUNDS["noise"], strict=True)
+        self._prior = Prior(
+            np.r_[np.full(self._scales, math.sqrt(2.0) + 0.5 * math.log(d)), 0.0, -4.0 if noisy else -12.0],
+            np.r_[np.full(self._scales, math.sqrt(3.0)), 1.0, 1.0],
+            np.array(low),
+            np.array(high),
+        )
+        self.parameters: Floats = self._prior.mean.copy()
         """Logarithms of length scales, signal variance and noise variance."""
         self._x: Floats = np.zeros((0, len(self._groups)))
         self._y: Floats = np.zeros(0)
@@ -86,15 +89,8 @@ class GaussianProcess:
         self._x, self._y = x, y
         if optimize and len(y) > 1:
             some = slice(None) if len(y) <= MOST_TUNED else np.linspace(0, len(y) - 1, MOST_TUNED).astype(int)
-            square = _squares(x[some], self._groups, self._scales)
-            bounds = [_BOUNDS["length"]] * self._scales + [_BOUNDS["signal"], _BOUNDS["noise"]]
-            # From the parameters of fewer points on, a few steps are enough.
-            steps = round(min(50.0, max(8.0, 50.0 * (30.0 / len(y)) ** 1.5)))
-            found = scipy.optimize.minimize(
-                self._loss, self.parameters, args=(square, y[some]), jac=True, method="L-BFGS-B", bounds=bounds,
-                options={"maxiter": steps, "maxfun": steps + 4},
-            )  # fmt: skip
-            self.parameters = found.x
+            squares = _squares(x[some], self._groups, self._scales)
+            self.parameters = posterior_mode(self.parameters, squares, y[some], self._prior)
         self._lower = _cholesky(self._covariance(x, x) + self._nugget() * np.eye(len(y)))
         self._weights = _solve(self._lower, y)
 
@@ -124,9 +120,10 @@ class GaussianProcess:
         signal = math.exp(self.parameters[-2])
         if not self.count:
             return np.zeros(len(x)), np.full(len(x), math.sqrt(signal))
-        cross = self._covariance(self._x, x)
-        half = _forward(self._lower, cross)
-        return cross.T @ self._weights, np.sqrt(np.maximum(signal - np.einsum("ij,ij->j", half, half), JITTER))
+        cross = self._covariance(x, self._x)
+        mean = cross @ self._weights
+        half = _forward(self._lower, cross.T, overwrite=True).T
+        return mean, np.sqrt(np.maximum(signal - np.einsum("ij,ij->i", half, half), JITTER))
 
     @on_one_thread
     def sample(self, x: Floats, rng: np.random.Generator) -> Floats:
@@ -183,46 +180,31 @@ class GaussianProcess:
         return math.exp(self.parameters[-1]) + JITTER
 
     def _covariance(self, a: Floats, b: Floats) -> Floats:
-        scale = np.exp(-self.parameters[: self._scales])[self._groups]
+        scale = math.sqrt(5.0) * np.exp(-self.parameters[: self._scales])[self._groups]
         a, b = a * scale, b * scale
-        square = (a * a).sum(1)[:, None] + (b * b).sum(1)[None] - 2.0 * a @ b.T
-        return math.exp(self.parameters[-2]) * _matern(np.sqrt(np.maximum(square, 0.0)))
-
-    def _loss(self, parameters: Floats, square: Floats, y: Floats) -> tuple[float, Floats]:
-        """Negative logarithm of the posterior density of the hyperparameters, and its gradient."""
-        lengths, signal, noise = parameters[: self._scales], math.exp(parameters[-2]), math.exp(parameters[-1])
-        scaled = square * np.exp(-2.0 * lengths)[:, None, None]
-        r = np.sqrt(scaled.sum(0))
-        matern = _matern(r)
-        n = len(y)
-        prior = (parameters - self._mean) / self._deviation
-        try:
-            lower = _cholesky(signal * matern + (noise + JITTER) * np.eye(n))
-        except np.linalg.LinAlgError:
-            return 1e25, np.zeros_like(parameters)
-        weights = _solve(lower, y)
-        inverse = scipy.linalg.lapack.dpotri(lower, lower=1)[0]
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        loss = 0.5 * float(y @ weights) + float(np.log(np.diag(lower)).sum()) + 0.5 * float(prior @ prior)
-        difference = inverse - np.outer(weights, weights)
-        common = difference * (signal * (5.0 / 3.0) * (1.0 + _SQRT5 * r) * np.exp(-_SQRT5 * r))
-        gradient = np.empty_like(parameters)
-        gradient[: self._scales] = 0.5 * np.tensordot(scaled, common, 2)
-        gradient[-2] = 0.5 * signal * float(np.sum(difference * matern))
-        gradient[-1] = 0.5 * noise * float(np.trace(difference))
-        return loss, gradient + prior / self._deviation
-
-
-def _matern(r: Floats) -> Floats:
-    scaled = _SQRT5 * r
-    return (1.0 + scaled + scaled * scaled / 3.0) * np.exp(-scaled)
+        square = a @ b.T
+        square *= -2.0
+        square += np.einsum("ij,ij->i", a, a)[:, None]
+        square += np.einsum("ij,ij->i", b, b)
+        np.maximum(square, 0.0, out=square)
+        # Matern 5/2: (1 + r + r^2 / 3) exp(-r), in place, since there may be many candidates.
+        r = np.sqrt(square)
+        square *= 1.0 / 3.0
+        square += r
+        square += 1.0
+        np.negative(r, out=r)
+        square *= np.exp(r, out=r)
+        square *= math.exp(self.parameters[-2])
+        return square
 
 
 def _squares(x: Floats, groups: NDArray[np.int64], scales: int) -> Floats:
     """Squared distances along each length scale, [scales, n, n]."""
+    square = (x.T[:, :, None] - x.T[:, None, :]) ** 2
+    if len(groups) == scales:
+        return np.asarray(square[np.argsort(groups)])
     result = np.zeros((scales, len(x), len(x)))
-    for column, group in enumerate(groups):
-        result[group] += np.subtract.outer(x[:, column], x[:, column]) ** 2
+    np.add.at(result, groups, square)
     return result
 
 
@@ -237,9 +219,9 @@ def _cholesky(matrix: Floats) -> Floats:
     raise np.linalg.LinAlgError("the covariance is not positive definite")
 
 
-def _forward(lower: Floats, right: Floats) -> Floats:
-    """Solve L z = right."""
-    return np.asarray(scipy.linalg.lapack.dtrtrs(lower, right, lower=1)[0])
+def _forward(lower: Floats, right: Floats, overwrite: bool = False) -> Floats:
+    """Solve L z = right, in the place of ``right`` if it may be overwritten and lies column by column."""
+    return np.asarray(scipy.linalg.lapack.dtrtrs(lower, right, lower=1, overwrite_b=int(overwrite))[0])
 
 
 def _solve(lower: Floats, right: Floats) -> Floats:

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
+from rlctl.surrogates.blas_threads import on_one_thread
 from rlctl.surrogates.informed_output import InformedOutput
 from rlctl.surrogates.learned_process import LearnedProcess
 from rlctl.surrogates.output_model import OutputModel
 
 Floats = NDArray[np.float64]
 
-_MANY = 50
-"""Evaluations from which on hyperparameters of one model at a time are optimized."""
+_FEWEST = 3
+"""Evaluations from which on hyperparameters are optimized."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,13 @@ class Prediction:
     Attributes:
         mean, deviation: of the loss, in the units of ``SearchModel.loss.warped``; 0 and 1 where nothing is minimized.
         log_feasible: logarithm of the probability that the evaluation succeeds and all constraints hold.
+        log_success: likewise, that it succeeds.
     """
 
     mean: Floats
     deviation: Floats
     log_feasible: Floats
+    log_success: Floats
 
 
 @dataclass
@@ -84,7 +87,7 @@ class SearchModel:
         self.cost = self._informed("cost", OutputModel(self.cost_groups, noisy=True, warp=False))
         self._margins: list[OutputModel] = []
         self._success = self._informed("success", OutputModel(self.groups, noisy=True, warp=False))
-        self._tuned = self._tunings = 0
+        self._tuned = 0
         self.has_loss, self.has_cost, self._has_failures = (n in self.prior for n in ("loss", "cost", "success"))
 
     def _informed(self, output: str, plain: OutputModel) -> OutputModel | InformedOutput:
@@ -99,6 +102,7 @@ class SearchModel:
         """Whether the loss is predicted with what earlier campaigns say."""
         return isinstance(self.loss, InformedOutput) and self.loss.leads
 
+    @on_one_thread
     def learn(self, data: Evaluated, history: Callable[[int], Evaluated]) -> None:
         """Fit all models.
 
@@ -107,22 +111,24 @@ class SearchModel:
 
         Args:
             data: evaluations, in the order in which they ended.
-            history: gives the first n of them.
+            history: gives the first n of them; ``data`` itself, if that is what they are.
         """
         self._margins += [OutputModel(self.groups, self.noisy) for _ in data.margins.T[len(self._margins) :]]
-        while (count := self._tuned + 1 + self._tuned // (10 * (2 + len(self._margins)))) <= len(data.succeeded):
+        total, fitted = len(data.succeeded), set[int]()
+        while (count := max(_FEWEST, self._tuned + 1 + self._tuned // 10)) <= total:
             self._tuned = count
-            self._tunings += 1
-            for number, (model, x, y) in enumerate(self._outputs(history(count))):
-                # One model at a time where it takes long.
-                if len(y) and (count < _MANY or (number + self._tunings) % (2 + len(self._margins)) == 0):
+            past = history(count)
+            for number, (model, x, y) in enumerate(self._outputs(past)):
+                if len(y):
                     model.tune(x, y, np.random.default_rng([self.seed, count]))
+                    fitted |= {number} if past is data else set()
         self._has_failures = "success" in self.prior or not data.succeeded.all()
-        known = [len(y) > 0 for _, _, y in self._outputs(data)]
+        outputs = list(self._outputs(data))
+        known = [len(y) > 0 for _, _, y in outputs]
         self.has_loss, self.has_cost = known[0] or "loss" in self.prior, known[1] or "cost" in self.prior
-        for model, x, y in self._outputs(data):
-            if len(y):
-                model.fit(x, y, np.random.default_rng([self.seed, len(data.succeeded)]))
+        for number, (model, x, y) in enumerate(outputs):
+            if len(y) and (number not in fitted or isinstance(model, InformedOutput)):
+                model.fit(x, y, np.random.default_rng([self.seed, total]))
 
     def _outputs(self, data: Evaluated) -> Iterator[tuple[OutputModel | InformedOutput, Floats, Floats]]:
         """Each model, with its points and outputs."""
@@ -136,6 +142,7 @@ class SearchModel:
         if "success" in self.prior or not data.succeeded.all():
             yield self._success, data.x, np.where(data.succeeded, 1.0, -1.0)
 
+    @on_one_thread
     def believing(self, x: Floats) -> SearchModel:
         """The same, as if points that are being evaluated had ended as predicted."""
         if not len(x):
@@ -146,14 +153,15 @@ class SearchModel:
         more._margins = [model.believing(x) for model in self._margins]
         return more
 
+    @on_one_thread
     def predict(self, x: Floats) -> Prediction:
         """Loss and feasibility at features [m, features]."""
         mean, deviation = self.loss.predict(x) if self.has_loss else (np.zeros(len(x)), np.ones(len(x)))
-        log_feasible = self.log_success(x)
+        log_success = log_feasible = self.log_success(x)
         for model in self._margins:
             violation, uncertain = model.predict(x)
             log_feasible = log_feasible + log_ndtr((model.warped(0.0) - violation) / uncertain)
-        return Prediction(mean, deviation, log_feasible)
+        return Prediction(mean, deviation, log_feasible, log_success)
 
     def log_cost(self, cost_x: Floats) -> tuple[Floats, Floats]:
         """Mean and deviation of the logarithm of node-seconds, [m] each; 0 and 1 before anything is known."""

@@ -74,8 +74,8 @@ class Advice:
         Elsewhere a small chance is weighed against what a result is worth. But models know nothing of losses where no
         evaluation gives one, and may expect the best there for ever.
         """
-        predicted, success = self._model.predict(self._x), self._model.log_success(self._x)
-        hopeless = success < success.max() + math.log(LEAST_SUCCESS)
+        predicted = self._model.predict(self._x)
+        hopeless = predicted.log_success < predicted.log_success.max() + math.log(LEAST_SUCCESS)
         return replace(predicted, log_feasible=np.where(hopeless, -np.inf, predicted.log_feasible))
 
     def log_cost(self, stage: int, need: Resources) -> Floats:

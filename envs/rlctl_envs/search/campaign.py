@@ -208,8 +208,9 @@ class SearchCampaign(Campaign):
         """How it stands."""
         state, goal = self.state, self._goal
         reached, reason = self._standing()
-        repeats = any(trial.again is not None for trial in state.running.values()) and state.now_s < state.deadline_s
-        ended, counts = (reached or bool(reason)) and not repeats, dict(state.statuses)
+        ended, counts = reached or bool(reason), dict(state.statuses)
+        if ended and state.now_s < state.deadline_s:
+            ended = all(trial.again is None for trial in state.running.values())
         if ended:  # the driver stops what runs
             counts[TrialStatus.STOPPED] += counts.pop(TrialStatus.RUNNING)
         if not counts[TrialStatus.KNOWN]:
@@ -297,10 +298,9 @@ class SearchCampaign(Campaign):
 
     def _late_s(self, trial: Trial) -> float:
         """When a decision asks next whether to stop a run."""
-        usual_s, asked = self.state.usual_s(trial), self._asked.get(trial.uid, 0)
-        if trial.started_s is None or usual_s is None or asked == len(LATE):
-            return math.inf
-        return trial.started_s + LATE[asked] * usual_s
+        asked = self._asked.get(trial.uid, 0)
+        usual_s = self.state.usual_s(trial) if trial.started_s is not None and asked < len(LATE) else None
+        return math.inf if usual_s is None else (trial.started_s or 0.0) + LATE[asked] * usual_s
 
     def _startable(self) -> bool:
         """Whether any evaluation can start now."""

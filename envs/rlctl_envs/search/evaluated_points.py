@@ -32,6 +32,7 @@ class EvaluatedPoints:
         statuses: number of trials by status.
         infeasible: points that could not be evaluated at the stage that counts; those that were known do not count.
         fruitless: trials that have ended since the last one with a result.
+        submitted: trials that were submitted here, without repeats of an evaluation.
     """
 
     def __init__(self, options: SearchOptions, space: Space, objective: SearchObjective, pool: NodePool) -> None:
@@ -40,7 +41,7 @@ class EvaluatedPoints:
         self.trials: list[Trial] = []
         self.running: dict[TaskId, Trial] = {}
         self.statuses = dict.fromkeys(TrialStatus, 0)
-        self.infeasible = self.fruitless = 0
+        self.infeasible = self.fruitless = self.submitted = 0
         self._keys: dict[tuple[int, ...], Trial] = {}
         self._points: dict[tuple[int, ...], list[Trial]] = {}
         self._counted: CountedResults | None = None
@@ -114,6 +115,7 @@ class EvaluatedPoints:
         """A trial was submitted."""
         trial.allocation = self.pool.take(trial.resources)
         self.trials.append(trial)
+        self.submitted += trial.again is None
         self.statuses[TrialStatus.RUNNING] += 1
         self.running[trial.uid] = trial
         self._keys[trial.key] = trial

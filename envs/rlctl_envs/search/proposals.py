@@ -127,7 +127,7 @@ def _evaluations(state: SearchState) -> tuple[dict[str, Proposal], str]:
         kind: Proposal(kind, advice.points[i], full, need, features=_of_point(advice, i, cost[i], cost))
         for kind, i in best.items()
     }
-    favoured = "target_per_second"
+    favoured = "target_per_second" if state.started % 2 else "ei_per_second"  # as the default rule takes turns
     if stages[0] != full:
         cheap, i = state.fitting(stages[0])[0], best["ei_per_second"]
         low = advice.log_cost(stages[0], cheap)

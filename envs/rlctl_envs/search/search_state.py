@@ -134,8 +134,7 @@ class SearchState(EvaluatedPoints):
     @property
     def started(self) -> int:
         """Points that were started; neither repeats of an evaluation count nor those that were known."""
-        new = sum(not trial.known and trial.again is None for trial in self.trials)
-        return new // self.options.repeats
+        return self.submitted // self.options.repeats
 
     def fitting(self, stage: int) -> list[Resources]:
         """Resources of a stage for which there is room now; none, if it would not end before the allocation does."""
@@ -189,9 +188,10 @@ class SearchState(EvaluatedPoints):
             groups, cost_groups = self.groups
             prior = self.prior if informed else {}
             self._models[informed] = SearchModel(groups, cost_groups, self.options.noisy, self.seed, prior)
-        ended = [trial for trial in self.trials if trial.ended_s is not None]
-        if len(ended) != self._learned.get(informed, 0) or (weights is not None and len(self.objective.names) > 1):
-            self._learned[informed] = len(ended)
+        count, weighted = len(self.trials) - len(self.running), weights is not None and len(self.objective.names) > 1
+        if count != self._learned.get(informed, 0) or weighted:
+            self._learned[informed] = count
+            ended = [trial for trial in self.trials if trial.ended_s is not None]
             ended.sort(key=lambda trial: (trial.ended_s or 0.0, trial.number))
             evaluated = self._evaluated(ended, weights)
             counting = [
@@ -200,7 +200,11 @@ class SearchState(EvaluatedPoints):
             ]
             self._losses = evaluated.losses[counting].tolist() if len(evaluated.losses) else []
             self._good = evaluated.x[counting] if self.options.noisy and len(evaluated.x) else None
-            self._models[informed].learn(evaluated, lambda count: self._evaluated(ended[:count], None))
+
+            def history(first: int) -> Evaluated:
+                return evaluated if first == len(ended) and not weighted else self._evaluated(ended[:first], None)
+
+            self._models[informed].learn(evaluated, history)
         return self._models[informed]
 
     @property
