@@ -73,10 +73,11 @@ def starting_rule(config: Config, options: LearnerOptions, game: Game) -> RuleEn
         return None
     if name != BEST_RULE:
         return opponents(config, cast(CampaignFactory, game)).get(name) or RuleEntry(rule=name)
-    if not isinstance(options, OnPolicyOptions) or start_decisions(config, options) < FEWEST or rewarded(game):
+    if not isinstance(options, OnPolicyOptions) or start_decisions(config, options) < FEWEST:
         return None
-    factory = cast(CampaignFactory, game)
-    entries = opponents(config, factory)
+    if not isinstance(game, CampaignFactory) or not game.has_twin:
+        return None
+    entries = opponents(config, game)
     found: dict[str, Policy] = {}
     for rule, entry in entries.items():
         try:
@@ -88,7 +89,7 @@ def starting_rule(config: Config, options: LearnerOptions, game: Game) -> RuleEn
     if not found:
         return None
     instances = draw_instances(config.seed, STARTING, INSTANCES)
-    return entries[cheapest(factory, config.machine.capacity(), found, instances, FEWEST_INSTANCES)]
+    return entries[cheapest(game, config.machine.capacity(), found, instances, FEWEST_INSTANCES)]
 
 
 def start_decisions(config: Config, options: OnPolicyOptions) -> int:
