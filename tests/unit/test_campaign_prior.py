@@ -166,18 +166,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def evaluations(folder: Path, **parameters: Any) -> int:
+def evaluations(folder: Path, seed: int, **parameters: Any) -> int:
     options = {**OPTIONS, "until": {"value": 0.305, "evaluations": 60}, "prior": "prior"}
-    found = steered(search(options, folder), lambda p, _: family(p), seed=3, **parameters)
+    found = steered(search(options, folder), lambda p, _: family(p), seed=seed, **parameters)
     assert found.outcome().reached
     return len(found.state.trials)
 
 
 def test_the_next_campaign_needs_fewer_evaluations_and_rules_may_do_without(folder: Path) -> None:
-    without = evaluations(folder, prior=False)
-    assert evaluations(folder) < 0.7 * without
+    without = [evaluations(folder, seed, prior=False) for seed in range(4)]
+    assert sum(evaluations(folder, seed) for seed in range(4)) < 0.8 * sum(without)
     options = {**OPTIONS, "until": {"value": 0.305, "evaluations": 60}}
-    assert without == len(steered(search(options), lambda p, _: family(p), seed=3).state.trials)
+    assert without[3] == len(steered(search(options), lambda p, _: family(p), seed=3).state.trials)
 
 
 def test_a_resumed_search_learns_the_same_however_often_it_was_asked(folder: Path) -> None:
