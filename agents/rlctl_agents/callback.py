@@ -110,14 +110,15 @@ class TrainingCallback(BaseCallback):
         torch.set_num_threads(self._threads)
         self._checkpoints.require_finite(self.model)
         self._advance()
-        self._learned = self.model.num_timesteps
+        before, self._learned = self._learned, self.model.num_timesteps
+        if before // self._every < self._learned // self._every:
+            self._candidates.keep(self.model)  # at the same decisions, however often it was stopped
         if self._stop.asked and self._collector is None:
             self.save()
             self._over = True
         elif self._learned - self._saved >= self._every:
             self.save()
             self._saved = self._learned
-            self._candidates.keep(self.model)
             self._validate()
 
     def save(self) -> None:
@@ -207,8 +208,8 @@ class TrainingCallback(BaseCallback):
     def _on_training_end(self) -> None:
         self._checkpoints.require_finite(self.model)
         self._advance()
-        self._candidates.keep(self.model)
         if not self._stop.asked:
+            self._candidates.keep(self.model)
             self._validate(required=True)
 
     def _advance(self) -> None:

@@ -44,7 +44,7 @@ class Candidates:
     def choose(
         self, model: Any, deployed: Callable[[Any], Policy], progress: Progress, stop: Callable[[], bool]
     ) -> int:
-        """Give the model the network that costs least for a success; the others are removed.
+        """Give the model the network that costs least for a success.
 
         Returns:
             decisions after which it was kept.
@@ -62,10 +62,6 @@ class Candidates:
             with working(progress, "choosing among checkpoints", len(instances), "instances"):
                 best = cheapest(self._factory, self._config.machine.capacity(), players, instances, FEWEST, stop)
             model.policy.load_state_dict(_read(found[best], model))
-        for path in self._folder.glob("*"):
-            path.unlink()
-        if self._folder.exists():
-            self._folder.rmdir()
         return best
 
 

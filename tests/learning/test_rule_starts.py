@@ -76,7 +76,7 @@ def test_it_starts_as_the_rule_and_is_not_worse_in_the_end(tmp_path: Path, netwo
     assert manifest["start"]["rule"] == "lpt"
     assert 0.0 < manifest["start"]["differs"] <= 1.0
     assert manifest["chosen"] <= manifest["decisions"]
-    assert not (tmp_path / "run/candidates").exists()
+    assert len([*(tmp_path / "run/candidates").iterdir()]) >= 3
 
 
 def test_the_best_rule_is_taken_where_none_is_named_and_a_training_that_was_stopped_goes_on(tmp_path: Path) -> None:
