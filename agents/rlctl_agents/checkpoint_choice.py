@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rlctl.config.schema import Config
     from rlctl.core.campaign_factory import CampaignFactory
     from rlctl.core.policy import Policy
+
+log = logging.getLogger(__name__)
 
 BATCH = 1
 """Of the instances for validation; ``tune`` has the first batch."""
@@ -35,11 +38,14 @@ class Candidates:
         """Write the network as it is now."""
         if not self._instances:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{model.num_timesteps:012d}.pt"
         unfinished = path.with_suffix(".part")
-        torch.save(model.policy.state_dict(), unfinished)
-        os.replace(unfinished, path)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            torch.save(model.policy.state_dict(), unfinished)
+            os.replace(unfinished, path)
+        except (OSError, RuntimeError) as error:  # PyTorch's own for a full disk
+            log.warning("%s is not kept to choose from: %s", path, " ".join(str(error).split())[:200])
 
     def choose(
         self, model: Any, deployed: Callable[[Any], Policy], progress: Progress, stop: Callable[[], bool]
@@ -52,7 +58,7 @@ class Candidates:
         found = {int(path.stem): path for path in sorted(self._folder.glob("*.pt"))}
         found = {decisions: path for decisions, path in found.items() if decisions <= model.num_timesteps}
         best = int(model.num_timesteps)
-        if len(found) > 1 and not stop():
+        if self._instances and len(found) > 1 and not stop():
             players: dict[int, Policy] = {}
             for decisions, path in found.items():
                 model.policy.load_state_dict(_read(path, model))
