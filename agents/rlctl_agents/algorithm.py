@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rlctl.bundle.actions import action_heads
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.errors import ConfigError
 from rlctl.environments.campaign_env import CampaignEnv
@@ -55,8 +56,13 @@ class LearnerOptions(BaseModel, ABC):
 
     @property
     def rule(self) -> RuleEntry | None:
-        """The rule that the policy corrects; None: it decides alone."""
+        """The rule that the policy corrects, or is advised by; None: it decides alone."""
         return None
+
+    @property
+    def advised(self) -> bool:
+        """Whether the rule only advises."""
+        return False
 
     def check(self, config: Config, game: Game) -> None:
         """Raise ConfigError if a campaign or environment does not suit these options."""
@@ -79,7 +85,10 @@ class LearnerOptions(BaseModel, ABC):
         where = (*OPTIONS, "residual")
         if not of_campaign:
             raise ConfigError(f"campaign {campaign!r} does not offer it: leave it out", where)
-        rule = make_rule(self.rule, "residual", where)
+        rule, heads = make_rule(self.rule, "residual", where), None
+        if self.advised:
+            several = isinstance(environment, CampaignVectorEnv)
+            heads = action_heads(cast(Any, environment.single_action_space if several else environment.action_space))
         if isinstance(environment, CampaignVectorEnv):
-            return ResidualVectorActions(environment, rule)
-        return ResidualActions(environment, rule)
+            return ResidualVectorActions(environment, rule, heads)
+        return ResidualActions(environment, rule, heads)

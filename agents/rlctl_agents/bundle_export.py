@@ -65,7 +65,7 @@ def export_policy(
         **(more or {}),
     }
     if options.rule is not None:
-        manifest["residual"] = options.rule.model_dump()
+        manifest["advice" if options.advised else "residual"] = options.rule.model_dump()
     own, action = env.env_spaces
     if rewarded(factory):  # before its observations are put in a row
         own, action = factory.own_observation_space or factory.observation_space, factory.action_space

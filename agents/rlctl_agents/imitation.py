@@ -18,7 +18,7 @@ from sb3_contrib import RecurrentPPO
 
 from rlctl.core.policy import Policy
 from rlctl.environments.campaign_env import Episode
-from rlctl.evaluation.difference import meant
+from rlctl.environments.residual import meant
 from rlctl.monitoring.progress import Progress
 from rlctl_agents.on_policy.vtrace import vtrace
 from rlctl_agents.taught_policy import Batch, TaughtPolicy
@@ -30,6 +30,8 @@ STEPS, REMEMBERED = 100, 400
 """Of each environment in a round, about; where there is a memory, so many that whole campaigns are seen at once."""
 PASSES = (4, 4, 4, 8)
 """Over all states so far, after each round."""
+FEWEST_UPDATES = 300
+"""After each round, where rounds are short; a network with a memory, whose updates take long, makes fewer."""
 SWEEPS = 4
 """Of the critic: targets are computed anew before each."""
 RATE = 1e-3
@@ -90,7 +92,7 @@ class Imitation:
             if played is None:
                 return None
             rounds.append(played)
-            for _ in range(passes):
+            for _ in range(max(passes, taught.passes(rounds, FEWEST_UPDATES))):
                 for part in taught.minibatches(rounds, rng):
                     _, log_probs, entropy = taught.evaluate(part)
                     labelled = torch.as_tensor(part.labelled)

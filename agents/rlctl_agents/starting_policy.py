@@ -9,13 +9,13 @@ from rlctl.bundle.network import NumpyPolicy
 from rlctl.config.schema import RuleEntry
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, RlctlError
-from rlctl.environments.residual import ResidualPolicy
+from rlctl.environments.residual import ResidualPolicy, meant
 from rlctl.environments.reward_env import rewarded
 from rlctl.evaluation.cheapest import cheapest
-from rlctl.evaluation.difference import meant
 from rlctl.evaluation.gate import opponents
 from rlctl.evaluation.rollout import STARTING, draw_instances
 from rlctl.plugins.registry import load_policy, make_rule
+from rlctl_agents.algorithm import OPTIONS
 from rlctl_agents.on_policy.options import OnPolicyOptions
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def starting_policy(config: Config, options: LearnerOptions) -> NumpyPolicy | No
         return None
     if not (policy.folder / "model.zip").is_file():
         raise ConfigError(f"{policy.folder} has no model.zip, which holds what learning goes on with", KEY)
-    theirs = None if policy.manifest.residual is None else policy.manifest.residual.model_dump()
+    beside = policy.manifest.advice if options.advised else policy.manifest.residual
+    theirs = None if beside is None else beside.model_dump()
     if theirs != (None if options.rule is None else options.rule.model_dump()):
         said = "no rule" if theirs is None else f"rule {theirs['rule']!r} with {theirs['parameters']}"
         raise ConfigError(f"{name!r} corrects {said}: say the same under train.options.residual", KEY)
@@ -58,6 +59,10 @@ def starting_policy(config: Config, options: LearnerOptions) -> NumpyPolicy | No
 def check_start(config: Config, options: LearnerOptions, game: Game) -> None:
     """Raise ConfigError if nothing can start from what ``train.start`` names."""
     name = config.training.start
+    if options.advised and options.rule is not None:
+        problem = _problem(config, options, game, make_rule(options.rule, "advice"))
+        if problem is not None:
+            raise ConfigError(f"rule {options.rule.rule!r} cannot advise: {problem}", (*OPTIONS, "advice"))
     if name in (None, BEST_RULE) or starting_policy(config, options) is not None:
         return
     assert name is not None
@@ -73,6 +78,8 @@ def starting_rule(config: Config, options: LearnerOptions, game: Game) -> RuleEn
         return None
     if name != BEST_RULE:
         return opponents(config, cast(CampaignFactory, game)).get(name) or RuleEntry(rule=name)
+    if options.advised:
+        return options.rule
     if not isinstance(options, OnPolicyOptions) or start_decisions(config, options) < FEWEST:
         return None
     if not isinstance(game, CampaignFactory) or not game.has_twin:
@@ -101,7 +108,7 @@ def _problem(config: Config, options: LearnerOptions, game: Game, policy: Policy
     """Why a rule cannot be imitated; None: it can."""
     if not isinstance(options, OnPolicyOptions):
         return f"{config.training.algorithm} does not learn so, ppo, maskable_ppo and recurrent_ppo do"
-    if options.rule is not None:
+    if options.rule is not None and not options.advised:
         return "train.options.residual starts as its own rule"
     if rewarded(game):
         return f"{game.name} has rewards and no rules"

@@ -117,7 +117,7 @@ def _play(factory: CampaignFactory, capacity: Capacity, policy: Policy, acts: Ma
 
 def _controlled(policy: Policy, acts: Mapping[int, Act]) -> Policy:
     if isinstance(policy, ResidualPolicy):
-        return ResidualPolicy(policy.rule, _controlled(policy.network, acts), policy.digest)
+        return ResidualPolicy(policy.rule, _controlled(policy.network, acts), policy.digest, policy.advised)
     assert isinstance(policy, NumpyPolicy)
     return ControlledNetwork(policy, acts)
 

@@ -205,6 +205,7 @@ class Manifest(_Part):
     Attributes:
         golden_pairs: how many observations with their answers lie beside the weights.
         deterministic: whether it takes the likeliest answer; otherwise it draws.
+        residual, advice: the rule that runs beside it, whose answers it corrects, or sees.
         files: by name, all other files of the bundle.
         scores: comparisons that ``rlctl evaluate --record`` wrote down, oldest first.
         judgement: what ``rlctl train`` ended with; None: it was not judged.
@@ -221,6 +222,7 @@ class Manifest(_Part):
     golden_pairs: int = Field(ge=MIN_PAIRS, le=4096)
     deterministic: bool
     residual: RuleSpec | None = None
+    advice: RuleSpec | None = None
     files: dict[FileName, FileEntry] = Field(max_length=64)
     scores: list[Score] = Field(default_factory=list, max_length=MAX_SCORES)
     judgement: Judgement | None = None

@@ -63,13 +63,13 @@ class ResidualChoices:
     Attributes:
         centre: for each head, the index that means "as the rule says".
         mask: as in ``Decision``, for these choices.
-        named: named quantities of indices.
+        named: the action that indices mean.
         observation: what the network reads, the rule's proposal included; None: as in ``Decision``.
     """
 
     centre: tuple[int, ...]
     mask: Mask
-    named: Callable[[NDArray[np.int64]], Mapping[str, Any]]
+    named: Callable[[NDArray[np.int64]], Action]
     observation: NDArray[np.float32] | None = None
 
 

@@ -1,4 +1,4 @@
-"""Policies that correct a rule: a network chooses among changes of the rule's answer.
+"""Policies that correct a rule: a network chooses among changes of the rule's answer, or sees what the rule advises.
 
 ``ResidualActions`` (for one environment) and ``ResidualVectorActions`` (for many) make those choices the actions of a
 campaign, for learning; ``ResidualPolicy`` joins rule and network again.
@@ -23,10 +23,19 @@ from rlctl.core.policy import Policy, Preferring
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 
+Heads = tuple[int, ...]
 
-def residual_choices(decision: Decision, rule: Policy) -> ResidualChoices:
-    """The choices around a rule's answer; ConfigError if the campaign offers none, or the answer is not named."""
+
+def residual_choices(decision: Decision, rule: Policy, advised: Heads | None = None) -> ResidualChoices:
+    """The choices around a rule's answer; ConfigError if the campaign offers none, or the answer is not named.
+
+    Args:
+        advised: how many choices each head of the campaign has: these are the choices then, and the network sees which
+            of them the rule means. None: they are relative to the answer.
+    """
     proposal = rule.act(decision)
+    if advised is not None:
+        return _advised(decision, meant(decision, proposal), advised)
     if _prefers(type(rule)) and isinstance(proposal, Mapping):
         proposal = {**proposal, "preferences": cast(Preferring, rule).preferences(decision)}
     if decision.residual is None or not isinstance(proposal, Mapping):
@@ -34,8 +43,29 @@ def residual_choices(decision: Decision, rule: Policy) -> ResidualChoices:
     return decision.residual(proposal)
 
 
+def meant(decision: Decision, answer: Action) -> NDArray[Any] | None:
+    """The choices, or numbers of a Box, that a policy's answer means at a decision; None: none of them does.
+
+    Raises:
+        ConfigError: it answers with named quantities, of which the campaign does not say which choice is nearest.
+    """
+    if not isinstance(answer, Mapping):
+        return np.asarray(answer)
+    if decision.nearest is None:
+        raise ConfigError("the campaign does not say which choice is nearest to a rule's answer (Decision.nearest)")
+    return decision.nearest(answer)
+
+
+def _advised(decision: Decision, answer: NDArray[Any] | None, heads: Heads) -> ResidualChoices:
+    """Behind the observation, 1 for the rule's choice of each head and 0 for the others."""
+    shown = np.zeros(sum(heads), np.float32)
+    if answer is not None:
+        shown[np.cumsum((0, *heads[:-1])) + np.asarray(answer, np.int64).reshape(-1)] = 1.0
+    return ResidualChoices((), decision.mask, lambda indices: indices, np.r_[decision.observation, shown])
+
+
 def residual_observation_space(
-    factory: CampaignFactory, capacity: Capacity, rule: Policy
+    factory: CampaignFactory, capacity: Capacity, rule: Policy, advised: Heads | None = None
 ) -> gymnasium.spaces.Box | None:
     """The space of what a network reads that corrects a rule; None: the campaign's own.
 
@@ -46,7 +76,7 @@ def residual_observation_space(
     campaign.begin(capacity)
     asked.reset(0)
     decision = campaign.decision()
-    shown = None if decision is None else residual_choices(decision, asked).observation
+    shown = None if decision is None else residual_choices(decision, asked, advised).observation
     if shown is None or shown.shape == campaign.observation_space.shape:
         return None
     low, high = campaign.observation_space.low.min(), campaign.observation_space.high.max()
@@ -66,12 +96,13 @@ class ResidualActions(gymnasium.ActionWrapper[Any, Any, Any]):
         rule: it may have a memory.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], rule: Policy) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], rule: Policy, advised: Heads | None = None) -> None:
         super().__init__(env)
+        self._advised = advised
         self._rule = copy.deepcopy(rule)
         self._choices: ResidualChoices | None = None
         campaigns = cast(CampaignEnv, env.unwrapped)
-        space = residual_observation_space(campaigns.factory, campaigns.capacity, rule)
+        space = residual_observation_space(campaigns.factory, campaigns.capacity, rule, advised)
         if space is not None:
             self.observation_space = space
 
@@ -97,7 +128,7 @@ class ResidualActions(gymnasium.ActionWrapper[Any, Any, Any]):
 
     def _around(self, observation: Any, info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         decision = cast(CampaignEnv, self.env.unwrapped).episode.decision
-        self._choices = choices = None if decision is None else residual_choices(decision, self._rule)
+        self._choices = choices = None if decision is None else residual_choices(decision, self._rule, self._advised)
         if choices is None:
             return observation, info
         return (
@@ -109,12 +140,12 @@ class ResidualActions(gymnasium.ActionWrapper[Any, Any, Any]):
 class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
     """The same for a ``CampaignVectorEnv``."""
 
-    def __init__(self, env: CampaignVectorEnv, rule: Policy) -> None:
+    def __init__(self, env: CampaignVectorEnv, rule: Policy, advised: Heads | None = None) -> None:
         super().__init__(env)
-        self._campaigns = env
+        self._campaigns, self._advised = env, advised
         self._rules = [copy.deepcopy(rule) for _ in range(env.num_envs)]
         self._choices: list[ResidualChoices] = []
-        space = residual_observation_space(env.factory, env.capacity, rule)
+        space = residual_observation_space(env.factory, env.capacity, rule, advised)
         if space is not None:
             self.single_observation_space = space
             self.observation_space = gymnasium.vector.utils.batch_space(space, env.num_envs)
@@ -155,7 +186,7 @@ class ResidualVectorActions(gymnasium.vector.VectorActionWrapper):
     def _around(self, observations: Any, infos: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         decisions = [episode.decision for episode in self._campaigns.episodes]
         asked = zip(decisions, self._rules, strict=True)
-        self._choices = [residual_choices(decision, rule) for decision, rule in asked if decision is not None]
+        self._choices = [residual_choices(d, rule, self._advised) for d, rule in asked if d is not None]
         shown = [choices.observation for choices in self._choices if choices.observation is not None]
         self._campaigns.observes = not shown
         if shown:
@@ -168,17 +199,18 @@ class ResidualPolicy:
 
     Args:
         digest: of the network's bundle.
+        advised: see ``residual_choices``.
     """
 
-    def __init__(self, rule: Policy, network: Policy, digest: str | None = None) -> None:
-        self.rule = rule
+    def __init__(self, rule: Policy, network: Policy, digest: str | None = None, advised: Heads | None = None) -> None:
+        self.rule, self.advised = rule, advised
         self.network = network
         self.name = network.name
         self.digest = digest
 
     def act(self, decision: Decision) -> Action:
-        """The corrected answer, in named quantities."""
-        choices = residual_choices(decision, self.rule)
+        """The network's answer, in named quantities if it corrects the rule's."""
+        choices = residual_choices(decision, self.rule, self.advised)
         return choices.named(np.asarray(self.network.act(decision.among(choices)), np.int64))
 
     def reset(self, seed: int) -> None:

@@ -11,23 +11,10 @@ from numpy.typing import NDArray
 
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.campaign_factory import CampaignFactory
-from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
 from rlctl.core.policy import Policy
+from rlctl.environments.residual import meant
 from rlctl.environments.twin_rollouts import rollout_on_twin
-
-
-def meant(decision: Decision, answer: Action) -> NDArray[Any] | None:
-    """The choices, or numbers of a Box, that a policy's answer means at a decision; None: none of them does.
-
-    Raises:
-        ConfigError: it answers with named quantities, of which the campaign does not say which choice is nearest.
-    """
-    if not isinstance(answer, Mapping):
-        return np.asarray(answer)
-    if decision.nearest is None:
-        raise ConfigError("the campaign does not say which choice is nearest to a rule's answer (Decision.nearest)")
-    return decision.nearest(answer)
 
 
 def differing_share(

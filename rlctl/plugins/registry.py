@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from rlctl.bundle import saved_policy
+from rlctl.bundle.actions import action_heads
 from rlctl.config.load import load_rule_file
 from rlctl.config.schema import Config, RuleEntry
 from rlctl.config.validation import did_you_mean, key_prefix
@@ -265,13 +266,14 @@ def _from_path(config: Config, path: Path, name: str | None) -> Policy:
     policy = saved_policy.load(path)
     game = configured_game(config)
     observations, actions = game_spaces(game, config.seed)
-    residual, rule = policy.manifest.residual, None
-    if residual is not None and isinstance(game, CampaignFactory):
-        rule = make_rule(RuleEntry(rule=residual.rule, parameters=residual.parameters), policy.name)
-        observations = residual_observation_space(game, config.machine.capacity(), rule) or observations
+    beside, rule, heads = policy.manifest.residual or policy.manifest.advice, None, None
+    if beside is not None and isinstance(game, CampaignFactory):
+        rule = make_rule(RuleEntry(rule=beside.rule, parameters=beside.parameters), policy.name)
+        heads = action_heads(cast(Any, actions)) if policy.manifest.residual is None else None
+        observations = residual_observation_space(game, config.machine.capacity(), rule, heads) or observations
     policy.require(game.name, game.version, observations, actions)
     policy.name = name or policy.name
-    return policy if rule is None else ResidualPolicy(rule, policy, policy.digest)
+    return policy if rule is None else ResidualPolicy(rule, policy, policy.digest, heads)
 
 
 def make_rule(entry: RuleEntry, name: str, where: Key | None = None) -> Policy:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import rlctl
-from rlctl.config.schema import Config
+from rlctl.config.schema import Config, RuleEntry
 from rlctl.core.errors import ConfigError
+from rlctl.environments.residual import ResidualPolicy
 from rlctl.evaluation.difference import differing_share
 from rlctl.evaluation.rollout import draw_instances, roll_out
-from rlctl.plugins.registry import configured_campaign, load_policy
+from rlctl.plugins.registry import configured_campaign, load_policy, make_rule
 
 GAME = """
 schema: 1
@@ -38,6 +39,30 @@ train:
 policies:
   good: {rule: lpt}
   poor: {rule: lpt, parameters: {efficiency: 0.05, most: 0.1, part: 8}}
+"""
+SEGMENTS = """
+schema: 1
+seed: 1
+program:
+  command: python sim.py {T} {steps} {restart_in} {restart_out}
+  results: {q: {regex: 'q = (.*)'}}
+  walltime_s: 60
+campaign:
+  name: segments
+  options:
+    controls: {T: {low: 0, high: 1}}
+    lengths: {steps: [100, 200]}
+    objective: {find: q >= 1}
+    until: {found: 2, node_seconds: 60}
+    simulations: 2
+machine: {nodes: 1, cores: 2}
+train:
+  decisions: 20_000
+  num_envs: 16
+  checkpoint_decisions: 10_000
+  validation_instances: 0
+  judgement_instances: 8
+  options: {n_steps: 64, batch_size: 256, advice: {rule: renewal_give_up}}
 """
 NETWORKS = {
     "perceptron": [],
@@ -98,6 +123,8 @@ def test_the_best_rule_is_taken_where_none_is_named_and_a_training_that_was_stop
         (["train.start=nothing"], "'nothing' is neither a known name nor a file or folder"),
         (["train.start=feedback"], "cannot be imitated: campaign ensemble does not understand its answer"),
         (["train.start=poor", "train.options.residual={rule: lpt}"], "residual starts as its own rule"),
+        (["train.options.network=attention", "train.options.advice={rule: lpt}"], "advice is for perceptrons"),
+        (["train.options.advice={rule: feedback}"], "does not understand its answer"),
         (["train.start=poor", "train.algorithm=dqn", "train.options={}"], "dqn does not learn so"),
     ],
 )
@@ -105,3 +132,23 @@ def test_what_cannot_be_imitated_is_refused_in_one_line(tmp_path: Path, override
     with pytest.raises(ConfigError, match=complaint) as error:
         rlctl.check(configured(tmp_path, *overrides))
     assert "\n" not in str(error.value)
+
+
+def test_a_network_that_sees_the_rule_s_choices_starts_as_it_though_it_remembers_nothing(tmp_path: Path) -> None:
+    (tmp_path / "segments.yaml").write_text(SEGMENTS)
+    config = rlctl.load_config(tmp_path / "segments.yaml")
+    saved = rlctl.train(config, tmp_path / "run")
+    start, end = (load_policy(config, str(folder)) for folder in (tmp_path / "run/start", saved))
+    assert isinstance(end, ResidualPolicy)
+    factory, capacity, instances = configured_campaign(config), config.machine.capacity(), draw_instances(5, 9, 32)
+    rule = make_rule(RuleEntry(rule="renewal_give_up"), "rule")
+    assert differing_share(factory, capacity, start, rule, instances[:8]) < 0.3
+    assert cost(config, start, instances) < 1.2 * cost(config, rule, instances)
+    manifest = json.loads((saved / "manifest.json").read_text())
+    assert manifest["advice"] == {"rule": "renewal_give_up", "parameters": {}}
+    assert manifest["start"]["rule"] == "renewal_give_up"
+    campaign = factory.campaign(1)
+    campaign.begin(capacity)
+    decision = campaign.decision()
+    assert decision is not None
+    assert end.act(decision).shape == (len(campaign.action_space.nvec),)  # type: ignore[union-attr]

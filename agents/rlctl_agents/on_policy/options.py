@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, cast
 
-from gymnasium.spaces import Discrete, MultiDiscrete, flatdim
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, flatdim
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlctl.bundle.actions import action_heads
@@ -95,6 +95,8 @@ class ChoiceOptions(BaseModel):
         network: ``perceptron``, or ``attention`` over the sets that the campaign's observation is made of.
         attention: of the latter.
         residual: a rule; the policy's choices are changes of what it says, and at first mostly none.
+        advice: a rule, whose choice at each decision a perceptron sees; the training starts as this rule. It may
+            remember what the network does not see.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -102,11 +104,17 @@ class ChoiceOptions(BaseModel):
     network: Literal["perceptron", "attention"] = "perceptron"
     attention: AttentionSize = AttentionSize()
     residual: RuleEntry | None = None
+    advice: RuleEntry | None = None
 
     @property
     def rule(self) -> RuleEntry | None:
-        """As ``residual`` says."""
-        return self.residual
+        """As ``residual`` or ``advice`` says."""
+        return self.residual or self.advice
+
+    @property
+    def advised(self) -> bool:
+        """As ``advice`` says."""
+        return self.advice is not None
 
     def attention_spec(self, game: Game, seed: int) -> dict[str, Any] | None:
         """``AttentionSpec`` as a mapping, None for a perceptron; raise ConfigError if there can be no such network."""
@@ -133,6 +141,13 @@ class ChoiceOptions(BaseModel):
             self._check_sets(game, config.seed)
         if self.residual is not None:
             _check_rule(self.residual, config, game)
+        if self.advice is not None:
+            where = (*OPTIONS, "advice")
+            make_rule(self.advice, "advice", where)
+            if self.network == "attention" or self.residual is not None or rewarded(game):
+                raise ConfigError("advice is for perceptrons without residual, in campaigns: leave it out", where)
+            if isinstance(game_spaces(game, config.seed)[1], Box):
+                raise ConfigError("advice is a choice, and the actions here are numbers: leave it out", where)
 
     def _check_sets(self, game: Game, seed: int) -> None:
         self.attention_spec(game, seed)
