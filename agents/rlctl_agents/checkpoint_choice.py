@@ -55,6 +55,8 @@ class Candidates:
         Returns:
             decisions after which it was kept.
         """
+        for unfinished in self._folder.glob("*.part"):
+            unfinished.unlink()
         found = {int(path.stem): path for path in sorted(self._folder.glob("*.pt"))}
         found = {decisions: path for decisions, path in found.items() if decisions <= model.num_timesteps}
         best = int(model.num_timesteps)

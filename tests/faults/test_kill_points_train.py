@@ -111,7 +111,8 @@ class Training:
         curves.Reload()
         assert max(point.step for point in curves.Scalars("learning/decisions_per_s")) == self.decisions
         found = Found(finished=1, decisions=self.decisions, processes=len(processes_in(self.folder)))
-        found.left += sorted(set(os.listdir(self.run)) ^ {"checkpoints", "policy", "tensorboard"})
+        found.left += sorted(set(os.listdir(self.run)) ^ {"candidates", "checkpoints", "policy", "tensorboard"})
+        found.left += [name for name in os.listdir(self.run / "candidates") if not name.endswith(".pt")]
         found.left += [name for name in names if not name.isdigit()] + self.machine.leftovers(self.folder)
         self.row.add(self.folder, found)
 
