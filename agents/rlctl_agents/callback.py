@@ -178,7 +178,7 @@ class TrainingCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         if self._pull is not None:
-            self._pull.charge(self.model, self.locals["values"], self.locals["dones"])
+            self._pull.charge(self.model)
         now_s, step = time.monotonic(), self.model.num_timesteps
         if self._buffer is not None and step - self._shown < FIGURES:
             return

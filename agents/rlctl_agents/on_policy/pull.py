@@ -43,19 +43,19 @@ class Pull:
         """Standard deviations of the advantages that a nat costs, after ``done`` decisions."""
         return self._weight * max(0.0, 1.0 - done / self._until) if self._until > 0.0 else 0.0
 
-    def charge(self, model: Any, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
-        """Lower the rewards of a rollout buffer of this process, and compute returns and advantages anew.
-
-        Args:
-            last_values, dones: of the environments after the last step, as Stable-Baselines3 has them.
-        """
+    def charge(self, model: Any) -> None:
+        """Lower the rewards of a rollout that this process has just collected; compute its returns anew."""
         buffer, weight = model.rollout_buffer, self.weight(model.num_timesteps)
         if weight <= 0.0:
             return
         difference = buffer.log_probs - self._of_buffer(model, buffer)
         model.logger.record("learning/start_kl", float(difference.mean()))
         buffer.rewards -= weight * float(buffer.advantages.std()) * difference
-        buffer.compute_returns_and_advantage(last_values, dones)
+        ended = model._last_episode_starts
+        with torch.no_grad():
+            more = (model._last_lstm_states.vf, torch.as_tensor(ended, dtype=torch.float32)) if self._recurrent else ()
+            following = model.policy.predict_values(torch.as_tensor(model._last_obs, device=model.device), *more)
+        buffer.compute_returns_and_advantage(following, ended)
 
     def log_probs(self, rows: Float32, actions: torch.Tensor, masks: NDArray[Any] | None = None) -> Float32:
         """Under the start, without memory, [N].
