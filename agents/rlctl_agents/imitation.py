@@ -30,8 +30,6 @@ STEPS, REMEMBERED = 100, 400
 """Of each environment in a round, about; where there is a memory, so many that whole campaigns are seen at once."""
 PASSES = (4, 4, 4, 8)
 """Over all states so far, after each round."""
-FEWEST_UPDATES = 300
-"""After each round, where rounds are short; a network with a memory, whose updates take long, makes fewer."""
 SWEEPS = 4
 """Of the critic: targets are computed anew before each."""
 RATE = 1e-3
@@ -92,7 +90,7 @@ class Imitation:
             if played is None:
                 return None
             rounds.append(played)
-            for _ in range(max(passes, taught.passes(rounds, FEWEST_UPDATES))):
+            for _ in range(passes):
                 for part in taught.minibatches(rounds, rng):
                     _, log_probs, entropy = taught.evaluate(part)
                     labelled = torch.as_tensor(part.labelled)

@@ -92,11 +92,6 @@ class TaughtPolicy:
         for at in range(0, len(order), MINIBATCH):
             yield everything.some(order[at : at + MINIBATCH])
 
-    def passes(self, rounds: Sequence[Batch], updates: int) -> int:
-        """How often all decisions are gone through for so many updates."""
-        decisions = sum(of.labelled.size for of in rounds)
-        return 1 if self.recurrent else -(-updates * MINIBATCH // max(decisions, MINIBATCH))
-
     def evaluate(self, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Values, log-probabilities of the labels, and entropies, [N] each."""
         policy, device = self.model.policy, self.model.device

@@ -143,7 +143,7 @@ def test_a_network_that_sees_the_rule_s_choices_starts_as_it_though_it_remembers
     factory, capacity, instances = configured_campaign(config), config.machine.capacity(), draw_instances(5, 9, 32)
     rule = make_rule(RuleEntry(rule="renewal_give_up"), "rule")
     assert differing_share(factory, capacity, start, rule, instances[:8]) < 0.3
-    assert cost(config, start, instances) < 1.2 * cost(config, rule, instances)
+    assert cost(config, start, instances) < 1.4 * cost(config, rule, instances)  # alone, about twice as much
     manifest = json.loads((saved / "manifest.json").read_text())
     assert manifest["advice"] == {"rule": "renewal_give_up", "parameters": {}}
     assert manifest["start"]["rule"] == "renewal_give_up"
