@@ -12,10 +12,9 @@ from rlctl.config.provenance import provenance
 from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, StorageError, brief
 from rlctl.monitoring.progress import Progress, working
-from rlctl.plugins.recorded_table import RecordedTable
 from rlctl.plugins.registry import configured_campaign
 from rlctl.plugins.transferable import Transferable
-from rlctl.steering.recorded_reading import read_recorded
+from rlctl.steering.recorded_reading import read_recorded_each
 from rlctl.surrogates.campaign_prior import PRIOR, CampaignPrior, write_prior
 from rlctl.surrogates.prior_evidence import MOST_FOLDS, Evidence, folds, prior_evidence
 from rlctl.system.files import require_folder, storage_errors
@@ -104,7 +103,7 @@ def learn_prior(
         if (count := problems or len(sources)) < FEWEST:
             one = "one was given" if count == 1 else f"{count} were given"
             raise ConfigError(f"a prior is learned from {FEWEST} campaigns or more, and {one}")
-        tables = [] if problems else _tables(sources)
+        tables = [] if problems else read_recorded_each(sources)
         if problems:
             campaigns = list(transfer.drawn(problems, evaluations, seed))
         else:
@@ -137,13 +136,3 @@ def _transferable(config: Config) -> Transferable:
     if not isinstance(factory, Transferable):
         raise ConfigError(f"campaign {brief(factory.name)} uses no prior", ("campaign", "name"))
     return factory
-
-
-def _tables(paths: Sequence[Path]) -> list[RecordedTable]:
-    tables = [read_recorded(path) for path in paths]
-    for number, table in enumerate(tables):
-        other = next((one for one in tables[:number] if one.sha256 == table.sha256), None)
-        if other is not None:
-            same = "is given twice" if other.path == table.path else f"holds the evaluations of {other.path}"
-            raise ConfigError(f"{table.path} {same}")
-    return tables

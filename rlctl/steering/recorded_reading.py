@@ -47,6 +47,17 @@ def read_recorded(path: Path) -> RecordedTable:
     return RecordedTable(path, rows, [f"{path}:{number}" for number, _ in cells], _digest(content))
 
 
+def read_recorded_each(paths: Sequence[Path]) -> list[RecordedTable]:
+    """The evaluations of several; ConfigError, too, if two of them are the same."""
+    tables = [read_recorded(path) for path in paths]
+    for number, table in enumerate(tables):
+        other = next((one for one in tables[:number] if one.sha256 == table.sha256), None)
+        if other is not None:
+            same = "is given twice" if other.path == table.path else f"holds the evaluations of {other.path}"
+            raise ConfigError(f"{table.path} {same}")
+    return tables
+
+
 def timed_rows(run: RunFolder, table: EvaluationTable) -> list[dict[str, Any]]:
     """The rows of a run, without times of evaluations during which the controller changed.
 

@@ -13,7 +13,7 @@ from rlctl.config.schema import Config
 from rlctl.core.errors import ConfigError, StorageError, brief
 from rlctl.plugins.fittable import Fittable
 from rlctl.plugins.registry import configured_campaign
-from rlctl.steering.recorded_reading import is_run, read_recorded
+from rlctl.steering.recorded_reading import is_run, read_recorded_each
 from rlctl.steering.run_folder import CONFIG
 from rlctl.surrogates.fitted_folder import DESCRIPTION, write_fitted
 from rlctl.surrogates.fitted_output import MOST_ROWS
@@ -69,12 +69,7 @@ def fit_twin(paths: Sequence[Path], out: Path, config: Config | None = None, see
     seed = config.seed if seed is None else seed
     with config.source.located():
         factory = fittable(config)
-        sources = [read_recorded(path) for path in paths]
-        for number, source in enumerate(sources):
-            other = next((one for one in sources[:number] if one.sha256 == source.sha256), None)
-            if other is not None:
-                same = "is given twice" if other.path == source.path else f"holds the evaluations of {other.path}"
-                raise ConfigError(f"{source.path} {same}")
+        sources = read_recorded_each(paths)
         fit = factory.fit_twin(sources, seed)
     about = {
         "campaign": config.campaign.name,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.core.errors import ConfigError
-from rlctl.core.json_values import plain
 from rlctl.surrogates.learned_process import LearnedProcess
+from rlctl.surrogates.model_folder import Arrays, ModelFolder
 from rlctl.surrogates.process_learning import EarlierOutput, learn_process
 from rlctl.surrogates.search_model import Evaluated
-from rlctl.system.files import atomic_folder
 
 Floats = NDArray[np.float64]
 
-FORMAT = 1
 PRIOR, PRIOR_ARRAYS = "prior.json", "prior.npz"
+_FORM = ModelFolder("prior", "learn", PRIOR, PRIOR_ARRAYS, version=1)
 OUTPUTS = ("loss", "cost", "success")
 """What is learned: the loss, the logarithm of node-seconds, and 1 or -1 for a result or none."""
-
-_AGAIN = "make it again with rlctl learn"
 
 
 @dataclass(frozen=True)
@@ -108,20 +100,9 @@ class PriorFolder:
 
 def write_prior(folder: Path, prior: CampaignPrior, inputs: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Write a new folder, as a whole or not at all."""
-    stream = io.BytesIO()
     arrays = {f"{name}.{key}": of for name, one in prior.outputs.items() for key, of in one.arrays().items()}
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    content = stream.getvalue()
-    data = {
-        "format": FORMAT,
-        "arrays_sha256": hashlib.sha256(content).hexdigest(),
-        "outputs": {name: one.description() for name, one in prior.outputs.items()},
-        "inputs": inputs,
-        "about": about,
-    }
-    with atomic_folder(folder, (PRIOR_ARRAYS, PRIOR)) as new:
-        (new / PRIOR_ARRAYS).write_bytes(content)
-        (new / PRIOR).write_text(json.dumps(plain(data), indent=1) + "\n", encoding="utf-8")
+    outputs = {name: one.description() for name, one in prior.outputs.items()}
+    _FORM.write(folder, arrays, {"outputs": outputs, "inputs": inputs, "about": about})
 
 
 def read_prior(folder: Path) -> PriorFolder:
@@ -130,23 +111,8 @@ def read_prior(folder: Path) -> PriorFolder:
     Raises:
         ConfigError: it is missing, damaged, or of another version.
     """
-    file = folder / PRIOR
-    if not file.is_file():
-        raise ConfigError(f"{folder} holds no prior, there is no {PRIOR} in it: make it with rlctl learn")
-    try:
-        text = file.read_bytes()
-        data = json.loads(text)
-        found = data["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} cannot be read ({error}): {_AGAIN}") from None
-    if found != FORMAT:
-        raise ConfigError(f"{file} has format {found!r}, this rlctl reads {FORMAT}: {_AGAIN}")
-    try:
-        content = (folder / PRIOR_ARRAYS).read_bytes()
-        if hashlib.sha256(content).hexdigest() != data["arrays_sha256"]:
-            raise ConfigError(f"{folder / PRIOR_ARRAYS} is not the one that {PRIOR} was written with: {_AGAIN}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = dict(stored)
+
+    def learned(data: Mapping[str, Any], arrays: Arrays, digest: str) -> PriorFolder:
         outputs = {
             name: LearnedProcess.restored(
                 description,
@@ -154,6 +120,6 @@ def read_prior(folder: Path) -> PriorFolder:
             )
             for name, description in data["outputs"].items()
         }
-        return PriorFolder(CampaignPrior(outputs), data["inputs"], data["about"], hashlib.sha256(text).hexdigest())
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{folder} is damaged ({error!r}): {_AGAIN}") from None
+        return PriorFolder(CampaignPrior(outputs), data["inputs"], data["about"], digest)
+
+    return _FORM.read(folder, learned)

@@ -41,8 +41,8 @@ class OnPolicyOptions(BaseModel):
         net_arch: hidden widths of actor and critic.
         start_decisions: most decisions in which the rule is imitated that ``train.start`` names; never more than a
             tenth of ``train.decisions``, of which they are a part.
-        pull: how strongly the policy is held to the rule or policy that it started from: what a nat of difference
-            costs, in standard deviations of the advantages. It falls linearly, to nothing at ``pull_until``.
+        pull: how strongly the policy is held to the rule that it started as: what a nat of difference costs,
+            in standard deviations of the advantages. It falls linearly, to nothing at ``pull_until``.
         pull_until: share of the training.
     """
 
