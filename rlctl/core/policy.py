@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from rlctl.core.campaign import Action, Decision
@@ -35,6 +35,14 @@ class Preferring(Protocol):
 
     def preferences(self, decision: Decision) -> Any:
         """In the campaign's own order, e.g. of its queue; a difference of 1 is much. None: it does not say."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A rule with a memory that networks can read which correct this rule, or are advised by it."""
+
+    def remembered(self, decision: Decision) -> Sequence[float]:
+        """As many numbers at each decision, about -3 to 3; asked for after ``act``."""
 
 
 class SimpleRule:

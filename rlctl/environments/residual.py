@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from rlctl.core.campaign import Action, Decision, Mask, ResidualChoices
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError
 from rlctl.core.machine import Capacity
-from rlctl.core.policy import Policy, Preferring
+from rlctl.core.policy import Policy, Preferring, Remembering
 from rlctl.environments.campaign_env import CampaignEnv
 from rlctl.environments.campaign_vector_env import CampaignVectorEnv
 
@@ -29,18 +30,26 @@ Heads = tuple[int, ...]
 def residual_choices(decision: Decision, rule: Policy, advised: Heads | None = None) -> ResidualChoices:
     """The choices around a rule's answer; ConfigError if the campaign offers none, or the answer is not named.
 
+    What a rule remembers stands behind what the network reads.
+
     Args:
         advised: how many choices each head of the campaign has: these are the choices then, and the network sees which
             of them the rule means. None: they are relative to the answer.
     """
     proposal = rule.act(decision)
     if advised is not None:
-        return _advised(decision, meant(decision, proposal), advised)
-    if _prefers(type(rule)) and isinstance(proposal, Mapping):
-        proposal = {**proposal, "preferences": cast(Preferring, rule).preferences(decision)}
-    if decision.residual is None or not isinstance(proposal, Mapping):
-        raise ConfigError("residual: this campaign, or this rule, does not know choices around a rule's answer")
-    return decision.residual(proposal)
+        choices = _advised(decision, proposal, advised)
+    else:
+        if _is(type(rule), Preferring) and isinstance(proposal, Mapping):
+            proposal = {**proposal, "preferences": cast(Preferring, rule).preferences(decision)}
+        if decision.residual is None or not isinstance(proposal, Mapping):
+            raise ConfigError("residual: this campaign, or this rule, does not know choices around a rule's answer")
+        choices = decision.residual(proposal)
+    if not _is(type(rule), Remembering):
+        return choices
+    shown = decision.observation if choices.observation is None else choices.observation
+    remembered = np.asarray(cast(Remembering, rule).remembered(decision), np.float32)
+    return replace(choices, observation=np.r_[shown, remembered])
 
 
 def meant(decision: Decision, answer: Action) -> NDArray[Any] | None:
@@ -56,12 +65,17 @@ def meant(decision: Decision, answer: Action) -> NDArray[Any] | None:
     return decision.nearest(answer)
 
 
-def _advised(decision: Decision, answer: NDArray[Any] | None, heads: Heads) -> ResidualChoices:
-    """Behind the observation, 1 for the rule's choice of each head and 0 for the others."""
+def _advised(decision: Decision, proposal: Action, heads: Heads) -> ResidualChoices:
+    """Behind the observation, 1 for the rule's choice of each head and 0 for the others; its choice is its answer."""
+    answer = meant(decision, proposal)
     shown = np.zeros(sum(heads), np.float32)
     if answer is not None:
         shown[np.cumsum((0, *heads[:-1])) + np.asarray(answer, np.int64).reshape(-1)] = 1.0
-    return ResidualChoices((), decision.mask, lambda indices: indices, np.r_[decision.observation, shown])
+
+    def named(indices: NDArray[np.int64]) -> Action:
+        return proposal if answer is not None and np.array_equal(indices, answer) else indices
+
+    return ResidualChoices((), decision.mask, named, np.r_[decision.observation, shown])
 
 
 def residual_observation_space(
@@ -84,8 +98,8 @@ def residual_observation_space(
 
 
 @cache
-def _prefers(rule: type[Policy]) -> bool:
-    return issubclass(rule, Preferring)  # takes longer than the decision itself
+def _is(rule: type[Policy], protocol: type) -> bool:
+    return issubclass(rule, protocol)  # takes longer than the decision itself
 
 
 class ResidualActions(gymnasium.ActionWrapper[Any, Any, Any]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -171,6 +171,27 @@ class AnnealingPosterior:
             "ranks": fields["ranks_choices"][0],
             "give_up": give_up,
         }
+
+    def remembered(self, decision: Decision) -> Sequence[float]:
+        """What is known of the material, and where the film stands in its cycle."""
+        known, fields = self._material, decision.fields
+        film = self._films[decision.subject]
+        scale = self._scale(fields)
+        return [
+            math.log1p(len(known.seen)) / 2.0,
+            (known.transition - 1.55) / 0.35,
+            known.fluctuation,
+            4.0 * known.pitch,
+            math.log(scale),
+            20.0 * film.offset,
+            float(film.heated > 0),
+            min((film.age - film.heated) / self.cycle, 3.0),
+            min((film.age - film.gained) / self.patience, 9.0) / 3.0,
+            math.log1p(film.age / (400.0 * scale)),
+            film.cycle_q,
+            film.best_q,
+            8.0 * ((fields["temperature"] or known.transition) / known.transition - 0.85),
+        ]
 
     def _temperature(self, film: _Film, fields: Mapping[str, Any]) -> float:
         known = self._material

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rlctl.core.campaign import Action, Campaign, Command, Decision, Outcome, ResidualChoices, Start
 from rlctl.core.machine import Capacity
 from rlctl.core.task import Event, Failure, Resources, TaskId, TaskSpec, TaskState
+from rlctl_envs.block_copolymer.field import mixed
 from rlctl_envs.block_copolymer.film import EndReason, Film, MaterialHistory, Measurement
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN
 from rlctl_envs.block_copolymer.observation import OBSERVED, film_fields, observe, proposed
@@ -36,17 +37,21 @@ class AnnealingCampaign(Campaign):
 
     Action: MultiDiscrete [temperature (11), length, ranks, go on / give up], or the named quantities
     ``temperature`` (absolute), ``steps``, ``ranks``, ``give_up``.
+
+    Args:
+        truth: numbers of the material that networks read, for comparison only; None: hidden.
     """
 
-    def __init__(self, options: AnnealingOptions, seed: int) -> None:
+    def __init__(self, options: AnnealingOptions, seed: int, truth: NDArray[np.float32] | None = None) -> None:
         self.options = options
+        self._truth = np.zeros(0, np.float32) if truth is None else truth
         self.seed = seed
         self.goal = options.films
         self.deadline_s = options.allocation_s
         self.reward_scale = 0.1 / options.segment_s(80)
         self.heads = (len(CHANGES), len(options.steps), len(options.ranks), 2)
         self.action_space = gymnasium.spaces.MultiDiscrete(np.array(self.heads))
-        self.observation_space = gymnasium.spaces.Box(-10.0, 10.0, (OBSERVED,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-10.0, 10.0, (OBSERVED + len(self._truth),), np.float32)
         self.memory = MaterialHistory()
         self.films: dict[int, Film] = {}
         self.masked = 0
@@ -241,7 +246,8 @@ class AnnealingCampaign(Campaign):
     def _observe(self, film: Film) -> NDArray[np.float32]:
         time_left = max(self.deadline_s - self._now, 0.0) / self.options.segment_s(80)
         needed = self.options.films - self.memory.good
-        return observe(film, self._others(film), self.memory, needed, time_left, self._free_share())
+        seen = observe(film, self._others(film), self.memory, needed, time_left, self._free_share())
+        return np.r_[seen, self._truth]
 
     def _others(self, film: Film) -> list[Film]:
         return [f for f in self.films.values() if f is not film]
@@ -330,21 +336,3 @@ class AnnealingCampaign(Campaign):
 
 
 _RESOURCES = tuple(Resources(ranks=max(r, 1)) for r in range(65))
-
-
-def mixed(*numbers: int) -> int:
-    """A 31-bit seed from whole numbers, by the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-
-    ``SeedSequence`` would take longer than the whole decision; the solvers seed their generators from this number
-    with a ``SeedSequence`` of their own.
-
-    >>> mixed(1, 2) != mixed(2, 1)
-    True
-    """
-    word = 0
-    for number in numbers:
-        word = (word + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        word ^= word >> 31
-    return word & 0x7FFFFFFF

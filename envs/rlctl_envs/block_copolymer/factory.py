@@ -50,12 +50,14 @@ class BlockCopolymer(CampaignFactory):
                     f"{capacity.total_cores}: lower {name}, or raise machine.cores",
                     ("campaign", "options", name),
                 )
+        if real and self.options.clairvoyant:
+            raise ConfigError("only a twin is clairvoyant: leave it out", ("campaign", "options", "clairvoyant"))
         if real and max(self.options.ranks) > 1:
             require_mpiexec(max(self.options.ranks), ("campaign", "options", "ranks"))
 
     def campaign(self, seed: int) -> AnnealingCampaign:
         """The campaign of instance ``seed``."""
-        return AnnealingCampaign(self.options, seed)
+        return AnnealingCampaign(self.options, seed, self.privileged(seed) if self.options.clairvoyant else None)
 
     def task_model(self, seed: int) -> FilmTwin:
         """The twin of instance ``seed``."""

@@ -251,3 +251,21 @@ def structure_factor(c_hat: Spectrum) -> list[float]:
     sums = np.bincount(n.ravel(), (weight * power(c_hat)).ravel())
     counts = np.bincount(n.ravel(), weight.ravel())
     return [float(value) for value in (sums / counts)[1:KEPT]]
+
+
+def mixed(*numbers: int) -> int:
+    """A 31-bit seed from whole numbers, by the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+
+    ``SeedSequence`` would take longer than the whole decision; the solvers seed their generators from this number
+    with a ``SeedSequence`` of their own.
+
+    >>> mixed(1, 2) != mixed(2, 1)
+    True
+    """
+    word = 0
+    for number in numbers:
+        word = (word + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        word ^= word >> 31
+    return word & 0x7FFFFFFF

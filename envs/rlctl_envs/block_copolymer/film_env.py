@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlctl_envs.block_copolymer import field
-from rlctl_envs.block_copolymer.campaign import CHANGES, STARTS, mixed
+from rlctl_envs.block_copolymer.campaign import CHANGES, STARTS
 from rlctl_envs.block_copolymer.film import Film, Measurement
 from rlctl_envs.block_copolymer.material import T_MAX, T_MIN, Material
 from rlctl_envs.block_copolymer.observation import FILM_OBSERVED, observe_film

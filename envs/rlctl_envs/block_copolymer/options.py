@@ -51,6 +51,7 @@ class AnnealingOptions(BaseModel):
         program: see ``Program``.
         retries: how often a film's segment may fail in a row before the film is abandoned.
         q_good, amplitude_good: a good film has at least this order parameter and this true amplitude.
+        clairvoyant: networks read the material's hidden parameters, on the twin, to show what is left to gain.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,6 +66,7 @@ class AnnealingOptions(BaseModel):
     retries: int = Field(default=3, ge=1)
     q_good: float = Field(default=0.8, gt=0.0, lt=1.0)
     amplitude_good: float = Field(default=0.35, gt=0.0)
+    clairvoyant: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> AnnealingOptions:

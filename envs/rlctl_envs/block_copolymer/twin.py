@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rlctl.core.simulation import DurationModel, Launch, Simulated, TaskModel
 from rlctl.core.task import Failure
 from rlctl_envs.block_copolymer import field as solver
-from rlctl_envs.block_copolymer.campaign import mixed
 from rlctl_envs.block_copolymer.kernel import advance
 from rlctl_envs.block_copolymer.lanes import GRID, HALF, LANES
 from rlctl_envs.block_copolymer.material import DT, STABILISER, Material
