@@ -59,19 +59,23 @@ def one(path: Path, seed: int, options: argparse.Namespace) -> dict[str, object]
     saved = rlctl.train(config, run, progress=Silent())
     manifest = read_manifest(saved)
     extra = manifest.model_extra or {}
-    started = extra["start"]
-    rule = make_rule(RuleEntry(rule=started["rule"], parameters=started["parameters"]), started["rule"])
+    entry = RuleEntry.model_validate(
+        manifest.residual.model_dump() if manifest.residual else {k: extra["start"][k] for k in ("rule", "parameters")}
+    )
+    rule = make_rule(entry, entry.rule)
     factory, capacity = configured_campaign(config), config.machine.capacity()
     instances = draw_instances(seed, PURPOSE, options.instances)
     costs: dict[str, list[list[float]]] = {}
-    players = {"rule": rule, "start": load_policy(config, str(run / "start")), "end": load_policy(config, str(saved))}
+    players = {"rule": rule, "end": load_policy(config, str(saved))}
+    # One that corrects a rule starts as the rule itself.
+    players["start"] = rule if manifest.residual else load_policy(config, str(run / "start"))
     for name, policy in players.items():
         entries = [(policy, instance) for instance in instances]
         parts = [entries[at : at + TOGETHER] for at in range(0, len(entries), TOGETHER)]
         results = [result for part in parts for result in roll_out(factory, capacity, part)]
         costs[name] = [[result.cost, float(result.successes)] for result in results]
     return {
-        "rule": started["rule"],
+        "rule": entry.rule,
         "costs": costs,
         "differs": {
             name: differing_share(factory, capacity, players[name], rule, instances[:16]) for name in ("start", "end")

@@ -181,7 +181,7 @@ def train(
             return None
         chosen = candidates.choose(model, deployed, progress, lambda: context.stop.asked)
         more = {"cpu_seconds": checkpoints.clock.seconds(), "chosen": chosen}
-        more |= started(config, factory, deployed, model, before, checkpoints.rule)
+        more |= started(config, factory, deployed, model, before, checkpoints.rule or options.rule)
         rows = None if ranks is None else _seen(model)  # elsewhere a step may take hours
         return export_policy(model, options, out / "policy", factory, env, config, rows, more)
     finally:

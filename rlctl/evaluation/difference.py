@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rlctl.core.campaign import Action, Decision
 from rlctl.core.campaign_factory import CampaignFactory
@@ -39,9 +38,9 @@ class _Watched:
         self.decisions = self.differing = 0
 
     def act(self, decision: Decision) -> Action:
-        action, theirs = self._policy.act(decision), meant(decision, self._rule.act(decision))
+        action, theirs = self._policy.act(decision), self._rule.act(decision)
         self.decisions += 1
-        self.differing += theirs is None or not _same(action, theirs)
+        self.differing += not _same(decision, action, theirs)
         return action
 
     def reset(self, seed: int) -> None:
@@ -55,6 +54,16 @@ class _Watched:
         return None
 
 
-def _same(action: Action, other: NDArray[Any]) -> bool:
-    ours, theirs = np.ravel(np.asarray(action)), np.ravel(other)
-    return bool(np.allclose(ours, theirs, atol=0.05) if ours.dtype.kind == "f" else np.array_equal(ours, theirs))
+def _same(decision: Decision, ours: Action, theirs: Action) -> bool:
+    """Whether two answers are the same: named quantities of the same names by their values, others by what they mean."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping) and set(ours) == set(theirs):
+        return all(_equal(value, theirs[name]) for name, value in ours.items())
+    ours, theirs = meant(decision, ours), meant(decision, theirs)
+    return ours is not None and theirs is not None and _equal(ours, theirs)
+
+
+def _equal(ours: Any, theirs: Any) -> bool:
+    a, b = np.ravel(np.asarray(ours)), np.ravel(np.asarray(theirs))
+    if a.dtype.kind == "f" and isinstance(ours, np.ndarray):
+        return bool(np.allclose(a, b, atol=0.05))  # of a Box
+    return bool(np.array_equal(a, b))
