@@ -55,11 +55,11 @@ class _Watched:
 
 
 def _same(decision: Decision, ours: Action, theirs: Action) -> bool:
-    """Whether two answers are the same: named quantities of the same names by their values, others by what they mean."""
+    """Whether two answers are the same: quantities of the same names by their values, others by what they mean."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping) and set(ours) == set(theirs):
         return all(_equal(value, theirs[name]) for name, value in ours.items())
-    ours, theirs = meant(decision, ours), meant(decision, theirs)
-    return ours is not None and theirs is not None and _equal(ours, theirs)
+    mine, other = meant(decision, ours), meant(decision, theirs)
+    return mine is not None and other is not None and _equal(mine, other)
 
 
 def _equal(ours: Any, theirs: Any) -> bool:

@@ -87,7 +87,7 @@ class FilmEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         choice = int(action)
         temperature = STARTS[choice] if film.temperature is None else film.temperature + CHANGES[choice]
         temperature = min(max(temperature, T_MIN), T_MAX)
-        noise_rng, measure_rng, _ = field.generators(mixed(self._instance, film.segments))
+        noise_rng, measure_rng, _ = field.generators(field.mixed(self._instance, film.segments))
         film.segments += 1
         with np.errstate(all="ignore"):
             self._c_hat = self._annealed(temperature, noise_rng)
@@ -110,7 +110,7 @@ class FilmEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
         self._material = Material.draw(instance)
         self._film = Film(0)
         self._largest_amplitude = 0.0
-        self._c_hat = field.initial(self._material, self._grid, field.generators(mixed(instance, 0))[2])
+        self._c_hat = field.initial(self._material, self._grid, field.generators(field.mixed(instance, 0))[2])
 
     def _annealed(self, temperature: float, noise: np.random.Generator) -> field.Spectrum:
         slab = self._slab

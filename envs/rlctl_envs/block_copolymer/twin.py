@@ -65,7 +65,7 @@ class FilmTwin:
 
     def drawn(self, seed: int) -> int:
         """The seed that takes the place of another in this repetition."""
-        return mixed(seed, self.repetition) if self.repetition else seed
+        return solver.mixed(seed, self.repetition) if self.repetition else seed
 
     def read(self, parameters: Any) -> Floats:
         """The field that a segment starts from, [32, 32]."""
