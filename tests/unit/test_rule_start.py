@@ -105,6 +105,26 @@ def test_a_policy_differs_from_a_rule_as_often_as_it_decides_otherwise() -> None
     assert differing_share(factory, factory.capacity, Choosing(), rule, [1, 2]) > 0.3
 
 
+def test_answers_in_names_are_compared_by_their_values() -> None:
+    factory, rule = played("block_copolymer", 0)
+
+    class Warmer(SimpleRule):
+        """As the rule says, but a film in progress is a little warmer."""
+
+        def __init__(self) -> None:
+            self.rule = policy_factory("annealing_posterior")({})
+
+        def act(self, decision: Decision) -> Any:
+            answer = dict(self.rule.act(decision))
+            return answer | {"temperature": answer["temperature"] + (0.0 if decision.fields["fresh"] else 1e-6)}
+
+        def reset(self, seed: int) -> None:
+            self.rule.reset(seed)
+
+    assert differing_share(factory, factory.capacity, rule, rule, [1]) == 0.0
+    assert 0.5 < differing_share(factory, factory.capacity, Warmer(), rule, [1]) < 1.0
+
+
 def test_around_a_rule_with_a_memory_each_campaign_has_its_own() -> None:
     factory, rule = played("block_copolymer", 0)
     env = ResidualVectorActions(CampaignVectorEnv(factory, 3, 0, factory.capacity), rule)
