@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 1
 """Of the instances for validation; ``tune`` has the first batch."""
-FEWEST = 32
+FEWEST = 16
 """Instances that all candidates play."""
 
 
@@ -65,8 +65,7 @@ class Candidates:
             for decisions, path in found.items():
                 model.policy.load_state_dict(_read(path, model))
                 players[decisions] = deployed(model)
-            # Twice as many as the judgement: the cheapest of many is the luckiest, too.
-            instances = draw_instances(self._config.seed, VALIDATION, 2 * self._instances, BATCH)
+            instances = draw_instances(self._config.seed, VALIDATION, self._instances, BATCH)
             assert self._factory is not None
             with working(progress, "choosing among checkpoints", len(instances), "instances"):
                 best = cheapest(self._factory, self._config.machine.capacity(), players, instances, FEWEST, stop)
