@@ -247,7 +247,7 @@ class AnnealingCampaign(Campaign):
         time_left = max(self.deadline_s - self._now, 0.0) / self.options.segment_s(80)
         needed = self.options.films - self.memory.good
         seen = observe(film, self._others(film), self.memory, needed, time_left, self._free_share())
-        return np.r_[seen, self._truth]
+        return np.concatenate((seen, self._truth)) if len(self._truth) else seen
 
     def _others(self, film: Film) -> list[Film]:
         return [f for f in self.films.values() if f is not film]
