@@ -66,7 +66,7 @@ class AnnealingOptions(BaseModel):
     retries: int = Field(default=3, ge=1)
     q_good: float = Field(default=0.8, gt=0.0, lt=1.0)
     amplitude_good: float = Field(default=0.35, gt=0.0)
-    clairvoyant: bool = False
+    clairvoyant: bool = Field(default=False, exclude_if=lambda shown: not shown)  # games keep the hash that they had
 
     @model_validator(mode="after")
     def _consistent(self) -> AnnealingOptions:
