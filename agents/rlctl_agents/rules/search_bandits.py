@@ -1,0 +1,164 @@
+"""Rules for searches of few points whose evaluations are noisy: each point is tried again and again, as in a bandit."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlctl_agents.rules.search_rule import Floats, SearchRule, SearchView, Space
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What is known of each point of a search.
+
+    Attributes:
+        points: all of them, [n, parameters].
+        tried: evaluations that were started, [n]; those that run count, lest several at a time are the same.
+        ended: evaluations that have ended, [n].
+        mean: of the first objective's losses, [n]; infinite where none has ended.
+        deviation: sample standard deviation of the losses, [n]; where there are fewer than two, that of all points.
+    """
+
+    points: Floats
+    tried: NDArray[np.int64]
+    ended: NDArray[np.int64]
+    mean: Floats
+    deviation: Floats
+
+    @classmethod
+    def of(cls, state: SearchView) -> Arms:
+        """Read the trials of the stage that counts.
+
+        An evaluation that failed, or fulfils not all constraints, counts as the greatest loss so far.
+        """
+        points: Floats = state.space.all_points()
+        if not len(points):
+            raise ValueError("rules that repeat evaluations need a search of few points: candidates, or choices")
+        places = {identity: i for i, identity in enumerate(state.space.identities(points))}
+        losses: list[list[float]] = [[] for _ in places]
+        tried = np.zeros(len(points), np.int64)
+        for trial in (trial for trial in state.trials if trial.stage == state.counts):
+            place = places[trial.key[1:]]
+            tried[place] += 1
+            if trial.ended_s is not None:
+                found = trial.assessment
+                usable = found is not None and found.feasible and found.losses
+                losses[place].append(float(found.losses[0]) if usable else math.inf)
+        known = [loss for of in losses for loss in of if math.isfinite(loss)]
+        worst = max(known, default=0.0)
+        filled = [np.minimum(of, worst) for of in losses]
+        mean = np.array([of.mean() if len(of) else math.inf for of in filled])
+        spreads = [float(of.std(ddof=1)) if len(of) > 1 else math.nan for of in filled]
+        common = math.sqrt(np.nanmean(np.square(spreads))) if np.isfinite(spreads).any() else 0.0
+        deviation = np.where(np.isfinite(spreads), spreads, common)
+        return cls(points, tried, np.array([len(of) for of in losses]), mean, deviation)
+
+    def fewest(self, least: float) -> int | None:
+        """The point with the fewest evaluations, the first one in the order of the table, if these are too few."""
+        place = int(np.argmin(self.tried))
+        return place if self.tried[place] < least else None
+
+
+class RepeatingRule(SearchRule):
+    """Evaluates each point so often first, then chooses by what is known of all.
+
+    Args:
+        trials: evaluations of each point that come first.
+    """
+
+    SPACE: ClassVar[Space] = {"trials": (1.0, 8.0)}
+    TRIALS: ClassVar[float] = 5.0
+    """Of the rule, unless they are given."""
+
+    def __init__(self, trials: float | None = None, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.trials = self.TRIALS if trials is None else trials
+
+    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
+        """A point with too few evaluations, or that which the rule chooses; while none of these has ended, wait."""
+        arms = Arms.of(state)
+        place = arms.fewest(round(self.trials))
+        if place is None:
+            if not arms.ended.all():
+                return None
+            place = self.choose(arms, rng)
+        return arms.points[place], state.counts
+
+    @abstractmethod
+    def choose(self, arms: Arms, rng: np.random.Generator) -> int:
+        """The number of a point, each of which has been evaluated."""
+
+
+class ExploreThenCommit(RepeatingRule):
+    """The point with the least mean, but first any with fewer than five evaluations (Kunkel et al. 2014, SIOX)."""
+
+    name = "explore_then_commit"
+
+    def choose(self, arms: Arms, rng: np.random.Generator) -> int:
+        """The least mean."""
+        return int(np.argmin(arms.mean))
+
+
+class Ucb(RepeatingRule):
+    """The least lower confidence bound of the mean, for normal losses of unknown variance (after Auer et al. 2002).
+
+    Args:
+        width: of the bound, in ``sqrt(log(evaluations) / evaluations of the point)`` standard deviations.
+        trials: see ``RepeatingRule``.
+    """
+
+    name = "ucb"
+    SPACE: ClassVar[Space] = {"width": (0.1, 4.0), **RepeatingRule.SPACE}
+    TRIALS: ClassVar[float] = 2.0
+
+    def __init__(self, width: float = 1.0, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.width = width
+
+    def choose(self, arms: Arms, rng: np.random.Generator) -> int:
+        """The least bound."""
+        total = max(2.0, float(arms.ended.sum()))
+        return int(np.argmin(arms.mean - self.width * arms.deviation * np.sqrt(math.log(total) / arms.ended)))
+
+
+class NormalThompson(RepeatingRule):
+    """The least of means that are drawn from their posteriors, of normal losses with unknown mean and variance.
+
+    The prior is uniform in mean and standard deviation (Honda and Takemura 2014, with alpha = -1/2), so that means have
+    Student's t distributions with n - 2 degrees of freedom.
+
+    Args:
+        width: factor of the posteriors' widths; 1: as the theory has it.
+        trials: see ``RepeatingRule``; at least 3.
+    """
+
+    name = "normal_thompson"
+    SPACE: ClassVar[Space] = {"width": (0.1, 2.0), "trials": (3.0, 8.0)}
+    TRIALS: ClassVar[float] = 3.0
+
+    def __init__(self, width: float = 1.0, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.width = width
+
+    def choose(self, arms: Arms, rng: np.random.Generator) -> int:
+        """The least draw."""
+        freedom = np.maximum(arms.ended - 2.0, 1.0)
+        scale = arms.deviation * np.sqrt(np.maximum(arms.ended - 1.0, 1.0) / (arms.ended * freedom))
+        return int(np.argmin(arms.mean + self.width * scale * rng.standard_t(freedom)))
+
+
+class DefaultSetting(SearchRule):
+    """Always the same point: the first of ``starts``, or the first of the table. What others are compared with."""
+
+    name = "default_setting"
+
+    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int]:
+        """The first point."""
+        points = [*state.starts[:1], *state.space.all_points()[:1], *state.space.sample(rng, 1)]
+        return points[0], state.counts
