@@ -32,32 +32,49 @@ class Arms:
     deviation: Floats
 
     @classmethod
-    def of(cls, state: SearchView) -> Arms:
-        """Read the trials of the stage that counts.
+    def of(cls, state: SearchView, logarithm: bool = False) -> Arms:
+        """Read the trials of the stage that counts, see ``known``.
 
-        An evaluation that failed, or fulfils not all constraints, counts as the greatest loss so far.
+        Raises:
+            ValueError: points are too many to list, or a loss has no logarithm.
         """
         points: Floats = state.space.all_points()
         if not len(points):
             raise ValueError("rules that repeat evaluations need a search of few points: candidates, or choices")
-        places = {identity: i for i, identity in enumerate(state.space.identities(points))}
-        losses: list[list[float]] = [[] for _ in places]
-        tried = np.zeros(len(points), np.int64)
-        for trial in (trial for trial in state.trials if trial.stage == state.counts):
-            place = places[trial.key[1:]]
-            tried[place] += 1
-            if trial.ended_s is not None:
-                found = trial.assessment
-                usable = found is not None and found.feasible and found.losses
-                losses[place].append(float(found.losses[0]) if usable else math.inf)
-        known = [loss for of in losses for loss in of if math.isfinite(loss)]
-        worst = max(known, default=0.0)
-        filled = [np.minimum(of, worst) for of in losses]
-        mean = np.array([of.mean() if len(of) else math.inf for of in filled])
-        spreads = [float(of.std(ddof=1)) if len(of) > 1 else math.nan for of in filled]
-        common = math.sqrt(np.nanmean(np.square(spreads))) if np.isfinite(spreads).any() else 0.0
-        deviation = np.where(np.isfinite(spreads), spreads, common)
-        return cls(points, tried, np.array([len(of) for of in losses]), mean, deviation)
+        numbers = {identity: i for i, identity in enumerate(state.space.identities(points))}
+        trials = [trial for trial in state.trials if trial.stage == state.counts]
+        ended = [trial for trial in trials if trial.ended_s is not None]
+        tried = np.bincount([numbers[trial.key[1:]] for trial in trials], minlength=len(points))
+        places = np.array([numbers[trial.key[1:]] for trial in ended], np.int64)
+        return cls.known(points, tried, places, np.array([_loss(trial) for trial in ended]), logarithm)
+
+    @classmethod
+    def known(
+        cls, points: Floats, tried: NDArray[np.int64], places: NDArray[np.int64], losses: Floats, logarithm: bool
+    ) -> Arms:
+        """Of evaluations that have ended.
+
+        Args:
+            points, tried: see ``Arms``.
+            places: numbers of the points, [evaluations].
+            losses: likewise; infinite ones, of failures, count as the greatest of the others.
+            logarithm: read the logarithms of the losses.
+
+        Raises:
+            ValueError: a loss has no logarithm.
+        """
+        usable = np.isfinite(losses)
+        losses = np.minimum(losses, losses[usable].max() if usable.any() else 1.0)
+        if logarithm and not (losses > 0.0).all():
+            raise ValueError("logarithm needs an objective that is positive, and minimized")
+        losses = np.log(losses) if logarithm else losses
+        ended = np.bincount(places, minlength=len(points))
+        mean = np.where(ended > 0, np.bincount(places, losses, len(points)) / np.maximum(ended, 1), math.inf)
+        squares = np.bincount(places, (losses - mean[places]) ** 2, len(points))
+        several = ended > 1
+        variance = squares / np.maximum(ended - 1, 1)
+        common = float(variance[several].mean()) if several.any() else 0.0
+        return cls(points, tried, ended, mean, np.sqrt(np.where(several, variance, common)))
 
     def fewest(self, least: float) -> int | None:
         """The point with the fewest evaluations, the first one in the order of the table, if these are too few."""
@@ -65,30 +82,44 @@ class Arms:
         return place if self.tried[place] < least else None
 
 
+def _loss(trial: Any) -> float:
+    """Of the first objective; infinite: it failed, or fulfils not all constraints."""
+    found = trial.assessment
+    return float(found.losses[0]) if found is not None and found.feasible and found.losses else math.inf
+
+
 class RepeatingRule(SearchRule):
     """Evaluates each point so often first, then chooses by what is known of all.
 
     Args:
         trials: evaluations of each point that come first.
+        logarithm: whether losses are compared by their logarithms, for durations and the like: a few slow runs, or
+            points that are slower by far, then hide less.
     """
 
     SPACE: ClassVar[Space] = {"trials": (1.0, 8.0)}
     TRIALS: ClassVar[float] = 5.0
     """Of the rule, unless they are given."""
 
-    def __init__(self, trials: float | None = None, **shared: Any) -> None:
+    def __init__(self, trials: float | None = None, logarithm: bool = False, **shared: Any) -> None:
         super().__init__(**shared)
+        if not isinstance(logarithm, bool):
+            raise ValueError(f"logarithm is {logarithm!r}: it should be true or false")
+        self.logarithm = logarithm
         self.trials = self.TRIALS if trials is None else trials
 
     def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
         """A point with too few evaluations, or that which the rule chooses; while none of these has ended, wait."""
-        arms = Arms.of(state)
+        arms = Arms.of(state, self.logarithm)
+        place = self.next(arms, rng)
+        return None if place is None else (arms.points[place], state.counts)
+
+    def next(self, arms: Arms, rng: np.random.Generator) -> int | None:
+        """Likewise, its number."""
         place = arms.fewest(round(self.trials))
-        if place is None:
-            if not arms.ended.all():
-                return None
+        if place is None and arms.ended.all():
             place = self.choose(arms, rng)
-        return arms.points[place], state.counts
+        return place
 
     @abstractmethod
     def choose(self, arms: Arms, rng: np.random.Generator) -> int:
@@ -110,7 +141,7 @@ class Ucb(RepeatingRule):
 
     Args:
         width: of the bound, in ``sqrt(log(evaluations) / evaluations of the point)`` standard deviations.
-        trials: see ``RepeatingRule``.
+        trials, logarithm: see ``RepeatingRule``.
     """
 
     name = "ucb"
@@ -135,7 +166,7 @@ class NormalThompson(RepeatingRule):
 
     Args:
         width: factor of the posteriors' widths; 1: as the theory has it.
-        trials: see ``RepeatingRule``; at least 3.
+        trials, logarithm: see ``RepeatingRule``; at least 3 trials.
     """
 
     name = "normal_thompson"

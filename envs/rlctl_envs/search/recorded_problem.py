@@ -13,7 +13,7 @@ from rlctl.core.errors import ConfigError
 from rlctl.core.task import Resources
 from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.known_results import TABLE, recorded_lines, recorded_number, recorded_point, recorded_row
-from rlctl_envs.search.objective import Assessment, SearchObjective, mean
+from rlctl_envs.search.objective import Assessment, SearchObjective
 from rlctl_envs.search.options import SearchOptions
 from rlctl_envs.search.parameters import Floats
 from rlctl_envs.search.problem import SimulatedRun
@@ -68,16 +68,14 @@ class RecordedProblem:
             at.assessments.append(None if row["infeasible"] else objective.assess(values))
             at.seconds.append(_seconds(where, cells))
         self._require_all(file, options)
-        of = [self.exact(point) for point in space.all_points()]
-        losses = np.array([one.losses for one in of if one is not None and one.losses and one.feasible])
-        self.unit = float(np.std(losses[:, 0])) if len(losses) else 1.0
-        self._least = float(losses[:, 0].min()) if len(losses) else math.inf
+        all_of = [one for point in space.all_points() for one in self.at(point)]
+        losses = [one.losses[0] for one in all_of if one is not None and one.losses and one.feasible]
+        self.unit = float(np.std(losses)) if len(losses) > 1 else 1.0
+        self._least = min(losses, default=math.inf)
 
-    def exact(self, point: Floats, stage: int | None = None) -> Assessment | None:
-        """The mean of what was recorded of a point, by default at the stage that counts; None: it has no result."""
-        found = self._found[self._key(point, self._stage if stage is None else stage)].assessments
-        known = [one for one in found if one is not None]
-        return mean(known) if known else None
+    def at(self, point: Floats) -> Sequence[Assessment | None]:
+        """What was recorded of a point at the stage that counts; None: it had no result."""
+        return tuple(self._found[self._key(point, self._stage)].assessments)
 
     def run(self, point: Floats, stage: int, need: Resources, rng: np.random.Generator) -> SimulatedRun:
         """One of the recorded evaluations; where there is no other goal, the best point is one."""
