@@ -2,7 +2,7 @@
 
     python benchmarks/repeats.py --json runs/repeats.json            play, print the table
     python benchmarks/repeats.py --json runs/repeats.json --print    print it only
-    python benchmarks/repeats.py --json runs/repeats.json --print --picture docs/pictures/parallel_io.svg
+    python benchmarks/repeats.py --json runs/repeats.json --print --picture docs/pictures/parallel_io.png
 
 Each of 200 evaluations is one of those that were recorded with its setting. Regret is the sum of the means of the
 chosen settings, less the least mean as often.
@@ -198,7 +198,6 @@ def picture(rows: Sequence[Played], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "rlctl"
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 3, figsize=(11, 6), sharex=True, layout="constrained")
@@ -220,7 +219,7 @@ def picture(rows: Sequence[Played], file: Path) -> None:
         if i == 1:
             ax.set_xlabel("evaluations")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False)
-    figure.savefig(file, metadata={"Date": None})
+    figure.savefig(file, dpi=80)
 
 
 def main() -> None:
