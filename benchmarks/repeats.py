@@ -26,7 +26,7 @@ from rlctl.core.policy import Policy
 from rlctl.environments.campaign_env import Episode
 from rlctl.evaluation.rollout import EVALUATION, draw_instances, roll_out
 from rlctl.plugins.registry import configured_campaign, policy_factory
-from rlctl_agents.rules.search_bandits import Arms, DefaultSetting, RepeatingRule
+from rlctl_agents.rules.search_bandits import Arms, DefaultSetting, ExploreThenCommit, NormalThompson, Ucb, next_place
 from rlctl_envs.search.campaign import SearchCampaign
 from rlctl_envs.search.factory import Search
 from rlctl_envs.search.recorded_problem import RecordedProblem
@@ -130,9 +130,10 @@ class Writes:
         chance, places, losses = np.random.default_rng([seed, 1]), list[int](), list[float]()
         for number in range(EVALUATIONS):
             rng = np.random.default_rng([seed, 2, number])
-            if isinstance(rule, RepeatingRule):
+            if isinstance(rule, ExploreThenCommit | Ucb | NormalThompson):
                 tried, at = np.bincount(np.array(places, np.int64), minlength=count), np.array(places, np.int64)
-                place = rule.next(Arms.known(self.points, tried, at, np.array(losses), rule.logarithm), rng)
+                arms = Arms.known(self.points, tried, at, np.array(losses), rule.logarithm)
+                place = next_place(rule, arms, rng)
                 assert place is not None
             else:
                 place = 0 if isinstance(rule, DefaultSetting) else int(rng.integers(count))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,55 +87,64 @@ def _loss(trial: Any) -> float:
     return float(found.losses[0]) if found is not None and found.feasible and found.losses else math.inf
 
 
-class RepeatingRule(SearchRule):
+class RepeatingRule(Protocol):
     """Evaluates each point so often first, then chooses by what is known of all.
 
-    Args:
+    Attributes:
         trials: evaluations of each point that come first.
         logarithm: whether losses are compared by their logarithms, for durations and the like: a few slow runs, or
             points that are slower by far, then hide less.
     """
 
-    SPACE: ClassVar[Space] = {"trials": (1.0, 8.0)}
-    TRIALS: ClassVar[float] = 5.0
-    """Of the rule, unless they are given."""
+    trials: float
+    logarithm: bool
 
-    def __init__(self, trials: float | None = None, logarithm: bool = False, **shared: Any) -> None:
-        super().__init__(**shared)
-        if not isinstance(logarithm, bool):
-            raise ValueError(f"logarithm is {logarithm!r}: it should be true or false")
-        self.logarithm = logarithm
-        self.trials = self.TRIALS if trials is None else trials
-
-    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
-        """A point with too few evaluations, or that which the rule chooses; while none of these has ended, wait."""
-        arms = Arms.of(state, self.logarithm)
-        place = self.next(arms, rng)
-        return None if place is None else (arms.points[place], state.counts)
-
-    def next(self, arms: Arms, rng: np.random.Generator) -> int | None:
-        """Likewise, its number."""
-        place = arms.fewest(round(self.trials))
-        if place is None and arms.ended.all():
-            place = self.choose(arms, rng)
-        return place
-
-    @abstractmethod
     def choose(self, arms: Arms, rng: np.random.Generator) -> int:
         """The number of a point, each of which has been evaluated."""
 
 
-class ExploreThenCommit(RepeatingRule):
-    """The point with the least mean, but first any with fewer than five evaluations (Kunkel et al. 2014, SIOX)."""
+def next_place(rule: RepeatingRule, arms: Arms, rng: np.random.Generator) -> int | None:
+    """The number of a point with too few evaluations, or that which the rule chooses; None: results are awaited."""
+    place = arms.fewest(round(rule.trials))
+    return rule.choose(arms, rng) if place is None and arms.ended.all() else place
+
+
+def _proposed(rule: RepeatingRule, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
+    arms = Arms.of(state, rule.logarithm)
+    place = next_place(rule, arms, rng)
+    return None if place is None else (arms.points[place], state.counts)
+
+
+def _checked(logarithm: bool) -> bool:
+    if not isinstance(logarithm, bool):
+        raise ValueError(f"logarithm is {logarithm!r}: it should be true or false")
+    return logarithm
+
+
+class ExploreThenCommit(SearchRule):
+    """The point with the least mean, but first any with fewer than five evaluations (Kunkel et al. 2014, SIOX).
+
+    Args:
+        trials, logarithm: see ``RepeatingRule``.
+    """
 
     name = "explore_then_commit"
+    SPACE: ClassVar[Space] = {"trials": (1.0, 8.0)}
+
+    def __init__(self, trials: float = 5.0, logarithm: bool = False, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.trials, self.logarithm = trials, _checked(logarithm)
+
+    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
+        """See ``next_place``."""
+        return _proposed(self, state, rng)
 
     def choose(self, arms: Arms, rng: np.random.Generator) -> int:
         """The least mean."""
         return int(np.argmin(arms.mean))
 
 
-class Ucb(RepeatingRule):
+class Ucb(SearchRule):
     """The least lower confidence bound of the mean, for normal losses of unknown variance (after Auer et al. 2002).
 
     Args:
@@ -145,12 +153,15 @@ class Ucb(RepeatingRule):
     """
 
     name = "ucb"
-    SPACE: ClassVar[Space] = {"width": (0.1, 4.0), **RepeatingRule.SPACE}
-    TRIALS: ClassVar[float] = 2.0
+    SPACE: ClassVar[Space] = {"width": (0.1, 4.0), "trials": (1.0, 8.0)}
 
-    def __init__(self, width: float = 1.0, **shared: Any) -> None:
+    def __init__(self, width: float = 1.0, trials: float = 2.0, logarithm: bool = False, **shared: Any) -> None:
         super().__init__(**shared)
-        self.width = width
+        self.width, self.trials, self.logarithm = width, trials, _checked(logarithm)
+
+    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
+        """See ``next_place``."""
+        return _proposed(self, state, rng)
 
     def choose(self, arms: Arms, rng: np.random.Generator) -> int:
         """The least bound."""
@@ -158,7 +169,7 @@ class Ucb(RepeatingRule):
         return int(np.argmin(arms.mean - self.width * arms.deviation * np.sqrt(math.log(total) / arms.ended)))
 
 
-class NormalThompson(RepeatingRule):
+class NormalThompson(SearchRule):
     """The least of means that are drawn from their posteriors, of normal losses with unknown mean and variance.
 
     The prior is uniform in mean and standard deviation (Honda and Takemura 2014, with alpha = -1/2), so that means have
@@ -171,15 +182,20 @@ class NormalThompson(RepeatingRule):
 
     name = "normal_thompson"
     SPACE: ClassVar[Space] = {"width": (0.1, 2.0), "trials": (3.0, 8.0)}
-    TRIALS: ClassVar[float] = 3.0
 
-    def __init__(self, width: float = 1.0, **shared: Any) -> None:
+    def __init__(self, width: float = 1.0, trials: float = 3.0, logarithm: bool = False, **shared: Any) -> None:
         super().__init__(**shared)
-        self.width = width
+        if trials < 3.0:
+            raise ValueError(f"trials is {trials:g}: a posterior needs three")
+        self.width, self.trials, self.logarithm = width, trials, _checked(logarithm)
+
+    def propose(self, state: SearchView, rng: np.random.Generator) -> tuple[Floats, int] | None:
+        """See ``next_place``."""
+        return _proposed(self, state, rng)
 
     def choose(self, arms: Arms, rng: np.random.Generator) -> int:
         """The least draw."""
-        freedom = np.maximum(arms.ended - 2.0, 1.0)
+        freedom = np.maximum(arms.ended - 2.0, 1.0)  # several at a time can be chosen before all three have ended
         scale = arms.deviation * np.sqrt(np.maximum(arms.ended - 1.0, 1.0) / (arms.ended * freedom))
         return int(np.argmin(arms.mean + self.width * scale * rng.standard_t(freedom)))
 
