@@ -72,22 +72,26 @@ class TwinSection(Section):
         most_outside: share of the last real run's values that may lie outside the 90 % intervals of the fitted twin;
             beyond it ``train`` and ``tune`` refuse. 1: they never do.
         synthetic: in place of ``fitted``: ranges of invented problems.
+        recorded: in place of both, of searches: a CSV file or a run folder with evaluations of each point, of which one
+            is drawn for each evaluation.
     """
 
     fitted: str | None = None
     most_outside: Share = 0.3
     synthetic: SyntheticSection | None = None
+    recorded: str | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> TwinSection:
-        if (self.fitted is None) == (self.synthetic is None):
-            raise ValueError("give fitted, a folder of rlctl twin, or synthetic")
+        if sum(kind is not None for kind in (self.fitted, self.synthetic, self.recorded)) != 1:
+            raise ValueError("give fitted, a folder of rlctl twin, or synthetic, or recorded, a table of evaluations")
         return self
 
     def absolute(self, resolve: Callable[[str], Path]) -> TwinSection:
         """The same with absolute paths; ``resolve``: makes a path of the file one that begins at the current folder."""
-        if self.fitted is not None:
-            return self.model_copy(update={"fitted": str(resolve(self.fitted).absolute())})
+        for kind, path in (("fitted", self.fitted), ("recorded", self.recorded)):
+            if path is not None:
+                return self.model_copy(update={kind: str(resolve(path).absolute())})
         assert self.synthetic is not None
         if self.synthetic.calibration is None:
             return self

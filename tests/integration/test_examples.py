@@ -254,3 +254,35 @@ def test_what_is_not_there_is_found_before_anything_runs(setting: str, said: str
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("pattern", ["contiguous", "strided", "random"])
+@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="there is no mpiexec")
+def test_writes_of_the_parallel_io_example_are_right_and_make_as_many_system_calls_as_recorded(
+    tmp_path: Path, pattern: str
+) -> None:
+    changes = [f"campaign.options.constraints=['pattern == \"{pattern}\" and call_kib == 1024']"]
+    changes += [f"campaign.options.until.trials={4 if pattern == 'strided' else 2}"]
+    file = str(EXAMPLES / "parallel_io" / "hints.yaml")
+    words = [
+        sys.executable,
+        "-m",
+        "rlctl",
+        "steer",
+        file,
+        "--policy",
+        "explore_then_commit",
+        "--run",
+        str(tmp_path / "run"),
+    ]
+    words += [word for setting in changes for word in ("--set", setting)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (EXAMPLES / "parallel_io" / "recorded.csv").open(newline="") as table:
+        recorded = {(row["pattern"], row["setting"]): int(row["write_calls"]) for row in csv.DictReader(table)}
+    rows = evaluations(tmp_path / "run")
+    assert len(rows) >= 2
+    for row in rows:
+        assert row["status"] == "done"
+        assert int(float(row["write_calls"])) == recorded[pattern, row["setting"]]
+    assert not list(tmp_path.rglob("written.dat"))

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rlctl.config.twin_section import SyntheticSection
 from rlctl.config.validation import check_options, did_you_mean
 from rlctl.core.campaign_factory import CampaignFactory
 from rlctl.core.errors import ConfigError, Key, brief
@@ -20,32 +19,25 @@ from rlctl.core.task import Failure, Resources, TaskId, TaskSpec
 from rlctl.executors.pool import NodePool
 from rlctl.plugins.fittable import TwinFit
 from rlctl.plugins.recorded_table import RecordedTable
-from rlctl.plugins.table_twin import TwinColumns, fit_table, table_rows
+from rlctl.plugins.table_twin import fit_table, table_rows
 from rlctl.programs.configured import ConfiguredPrograms
 from rlctl.programs.program import BUILT_IN, EvaluationRequest, Program
 from rlctl.surrogates.campaign_prior import PriorFolder
-from rlctl.surrogates.fitted_folder import FittedFolder, read_fitted
-from rlctl.surrogates.fitted_table import FittedTable
 from rlctl.surrogates.held_out import Agreement, agreement
-from rlctl.surrogates.measured_scaling import MeasuredScaling
 from rlctl.system.files import write_atomically
 from rlctl_envs.search.campaign import SearchCampaign
 from rlctl_envs.search.configured_space import configured_space
 from rlctl_envs.search.earlier_campaigns import PRIOR_DIGEST, EarlierCampaigns, fitting_prior, prior_inputs
-from rlctl_envs.search.fitted_problem import FittedProblem, check_columns, search_columns
 from rlctl_envs.search.known_results import read_known
 from rlctl_envs.search.objective import SearchObjective
 from rlctl_envs.search.options import CHANGEABLE, SearchOptions, StageOptions, usual_s
 from rlctl_envs.search.problem import Problem
 from rlctl_envs.search.search_state import SearchState
-from rlctl_envs.search.synthetic_problem import SyntheticProblem
 from rlctl_envs.search.trials import Trial
 from rlctl_envs.search.twin import SearchTwin
+from rlctl_envs.search.twin_problems import TwinProblems
 
 _KEY = ("campaign", "options")
-_MOST_KEPT = 256
-"""Problems of the twin that are kept, since drawing one takes tens of milliseconds."""
-
 _LIMITS = {Failure.TIMEOUT: "timeout", Failure.MEMORY: "memory"}
 
 
@@ -98,20 +90,13 @@ class Search(CampaignFactory):
             except ConfigError as error:
                 raise ConfigError(error.problem, (*_KEY, "starts", str(i), *(error.key or ()))) from None
         self.counts, self._folder = self.options.counting_stage, programs.folder
-        self._problems: dict[int, Problem] = {}
-        self._twin = programs.twin
+        given = (programs.twin, self.options, self.space, self.objective, self.results)
+        self._twin = TwinProblems(*given, [stage.resources for stage in self.stages], self._usual_s)
 
     def check(self, capacity: Capacity, real: bool) -> None:
         """Refuse a machine on which a stage cannot run, and a twin that is not there or of another search."""
-        if self._twin is not None and self._twin.fitted is not None:
-            _ = self._fitted
+        self._twin.check()
         _ = self._prior
-        synthetic = None if self._twin is None else self._twin.synthetic
-        if synthetic is not None and synthetic.calibration is not None:
-            try:
-                MeasuredScaling.read(Path(synthetic.calibration))
-            except ConfigError as error:
-                raise ConfigError(error.problem, ("twin", "synthetic", "calibration")) from None
         pool = NodePool(capacity)
         for stage in self.stages:
             if not any(pool.ever(need) for need in stage.resources):
@@ -197,28 +182,24 @@ class Search(CampaignFactory):
 
     def fit_twin(self, sources: Sequence[RecordedTable], seed: int) -> TwinFit:
         """Fit models to recorded evaluations."""
-        return fit_table(self._columns(), sources, seed)
+        return fit_table(self._twin.columns, sources, seed)
 
     def twin_about(self) -> Mapping[str, Any]:
         """What is known about the fitted twin."""
-        return self._fitted.about
+        return self._twin.fitted.about
 
     def compare_twin(self, source: RecordedTable) -> Agreement:
         """How well it predicts these evaluations."""
-        rows = table_rows(self._columns(), [source], fewest=1)
+        rows = table_rows(self._twin.columns, [source], fewest=1)
         if not len(rows):
             raise ConfigError(f"{source.path} has no evaluations that have ended")
-        return agreement(self._fitted.model, rows)
-
-    def _columns(self) -> TwinColumns:
-        resources = [stage.resources for stage in self.stages]
-        return search_columns(self.options, self.space, self.objective, self.results, resources)
+        return agreement(self._twin.fitted.model, rows)
 
     def transfer(self, capacity: Capacity) -> EarlierCampaigns:
         """Earlier campaigns, and the twin's, as models read them."""
         resources = [stage.resources for stage in self.stages]
         state = SearchState(self.options, self.space, self.objective, resources, capacity)
-        return EarlierCampaigns(state, self._columns(), self._problem)
+        return EarlierCampaigns(state, self._twin.columns, self._twin.drawn)
 
     def prior_digest(self) -> str | None:
         """Of the prior that the options name."""
@@ -230,7 +211,7 @@ class Search(CampaignFactory):
         if self.options.prior is None:
             return None
         try:
-            return fitting_prior(self._folder / self.options.prior, prior_inputs(self._columns(), self.objective))
+            return fitting_prior(self._folder / self.options.prior, prior_inputs(self._twin.columns, self.objective))
         except ConfigError as error:
             raise ConfigError(error.problem, (*_KEY, "prior")) from None
 
@@ -243,31 +224,7 @@ class Search(CampaignFactory):
 
     def problem(self, seed: int) -> Problem:
         """What evaluations of instance ``seed`` give on the twin."""
-        if seed not in self._problems:
-            if len(self._problems) >= _MOST_KEPT:
-                del self._problems[next(iter(self._problems))]
-            self._problems[seed] = self._problem(seed)
-        return self._problems[seed]
-
-    def _problem(self, seed: int) -> Problem:
-        options, space, objective, counts = self.options, self.space, self.objective, self.counts
-        if self._twin is not None and self._twin.fitted is not None:
-            resources = [stage.resources for stage in self.stages]
-            return FittedProblem(options, space, objective, counts, resources, self._fitted.model, seed)
-        ranges = (self._twin and self._twin.synthetic) or SyntheticSection()
-        return SyntheticProblem(options, space, objective, counts, seed, self._usual_s, ranges)
-
-    @cached_property
-    def _fitted(self) -> FittedFolder[FittedTable]:
-        """The twin's folder; read when the twin is first asked for, since real campaigns can do without."""
-        assert self._twin is not None
-        assert self._twin.fitted is not None
-        try:
-            folder = read_fitted(Path(self._twin.fitted), FittedTable.kind, FittedTable.restored)
-            check_columns(self._columns(), folder.model)
-        except ConfigError as error:
-            raise ConfigError(error.problem, ("twin",)) from None
-        return folder
+        return self._twin.of(seed)
 
     @property
     def _usual_s(self) -> float:

@@ -44,8 +44,8 @@ def read_known(
     file = path / TABLE if path.is_dir() else path
     return [
         row
-        for line, cells in _lines(file, space.names, results)
-        if (row := _row(f"{file}:{line}", cells, space, options, results, objective)) is not None
+        for line, cells in recorded_lines(file, space.names, results)
+        if (row := recorded_row(f"{file}:{line}", cells, space, options, results, objective)) is not None
     ]
 
 
@@ -78,8 +78,19 @@ def learn_known(state: SearchState, rows: Sequence[Mapping[str, Any]]) -> None:
         state.starts = [point for point in state.starts if state.tried(point, state.counts) is None]
 
 
-def _lines(file: Path, names: Collection[str], results: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line and cells of each row, by the names in the first line."""
+def recorded_lines(
+    file: Path, names: Collection[str], results: Collection[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line and cells of each row, by the names in the first line.
+
+    Args:
+        file: CSV.
+        names: of parameters or columns of candidates.
+        results: names of results.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no such columns; it names file and line.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.reader(text)
@@ -102,7 +113,7 @@ def _lines(file: Path, names: Collection[str], results: Collection[str]) -> Iter
         raise ConfigError(f"{file}: {why}") from None
 
 
-def _row(
+def recorded_row(
     where: str,
     cells: Mapping[str, str],
     space: Space,
@@ -110,7 +121,7 @@ def _row(
     results: Collection[str],
     objective: SearchObjective,
 ) -> dict[str, Any] | None:
-    """A row; None: it says nothing of its point."""
+    """A row, ready for JSON; None: it says nothing of its point. ``where``: file and line, for messages."""
     stages, parameters = options.stage_names, options.parameters
     status, stage = cells.get("status", ""), options.counting_stage
     if status in _SKIPPED:
@@ -123,8 +134,8 @@ def _row(
             raise ConfigError(f"{where}: there is no stage {cells['stage']!r}; {did_you_mean(cells['stage'], stages)}")
         stage = stages.index(cells["stage"])
     try:
-        values = space.values(_point(space, parameters, {name: cells[name] for name in space.names if name in cells}))
-        found = {name: _number(name, cells[name]) for name in results if cells.get(name)}
+        values = space.values(recorded_point(space, parameters, cells))
+        found = {name: recorded_number(name, cells[name]) for name in results if cells.get(name)}
         if status != "infeasible":
             objective.assess({**values, **found})
     except ConfigError as error:
@@ -132,7 +143,13 @@ def _row(
     return {"parameters": values, "results": found, "stage": stage, "infeasible": status == "infeasible"}
 
 
-def _point(space: Space, parameters: Mapping[str, Parameter], cells: Mapping[str, str]) -> Floats:
+def recorded_point(space: Space, parameters: Mapping[str, Parameter], cells: Mapping[str, str]) -> Floats:
+    """The point that the cells of a row mean.
+
+    Raises:
+        ConfigError: they mean none of the space.
+    """
+    cells = {name: cells[name] for name in space.names if name in cells}
     if parameters:
         return space.point({name: _choice(parameters[name], text) for name, text in cells.items()})
     try:
@@ -161,7 +178,8 @@ def _value(text: str) -> Any:
     return text
 
 
-def _number(name: str, text: str) -> float:
+def recorded_number(name: str, text: str) -> float:
+    """The number in a cell."""
     try:
         return float(text)
     except ValueError:

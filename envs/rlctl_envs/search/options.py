@@ -41,7 +41,8 @@ class UntilOptions(SearchSection):
         value: the goal: a result that counts is at least as good as this.
         found: the goal: so many results fulfil the condition of ``objective.find``.
         no_improvement: it ends after so many results that count without a better one.
-        evaluations: it ends after so many evaluations that count.
+        evaluations: it ends after so many evaluations that count; those of one point count once.
+        trials: it ends after so many evaluations of a search, whatever came of them, repeated ones included.
         node_seconds: it ends when so many node-seconds have been allocated.
         node_hours: likewise.
     """
@@ -50,13 +51,16 @@ class UntilOptions(SearchSection):
     found: int | None = Field(default=None, ge=1)
     no_improvement: int | None = Field(default=None, ge=1)
     evaluations: int | None = Field(default=None, ge=1)
+    trials: int | None = Field(default=None, ge=1)
     node_seconds: float | None = Field(default=None, gt=0)
     node_hours: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _ends(self) -> UntilOptions:
         if not self.model_fields_set:
-            raise ValueError("say when the search ends: value, found, no_improvement, evaluations, or node_hours")
+            raise ValueError(
+                "say when the search ends: value, found, no_improvement, evaluations, trials, or node_hours"
+            )
         if self.node_seconds is not None and self.node_hours is not None:
             raise ValueError("give node_seconds or node_hours")
         return self
@@ -122,7 +126,7 @@ class SearchOptions(SearchSection):
     @property
     def usual_evaluations(self) -> int:
         """Evaluations that a search takes about."""
-        return self.until.evaluations or 50
+        return self.until.evaluations or self.until.trials or 50
 
 
 def usual_s(walltime_s: float | None) -> float:

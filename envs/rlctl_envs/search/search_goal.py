@@ -64,7 +64,9 @@ class SearchGoal:
 
     def room(self, state: SearchState) -> bool:
         """Whether a further evaluation could count, should all that run give a result."""
-        most = self._until.evaluations
+        most, trials = self._until.evaluations, self._until.trials
+        if trials is not None and state.submitted >= trials:
+            return False
         return most is None or state.evaluated + state.awaited < most
 
     def over(self, state: SearchState) -> str:
@@ -78,6 +80,8 @@ class SearchGoal:
             return "the budget is used"
         if until.evaluations is not None and evaluations >= until.evaluations:
             return f"{evaluations} evaluations"
+        if until.trials is not None and state.submitted - len(state.running) >= until.trials:
+            return f"{until.trials} trials"
         if until.no_improvement is not None and (since := state.counted.since_improvement) >= until.no_improvement:
             return f"no improvement in {since} results"
         if state.fruitless >= MOST_FRUITLESS:

@@ -238,6 +238,8 @@ class Segments(CampaignFactory):
     def _ranges(self) -> SyntheticSection | None:
         """Ranges of the invented simulations, as far as the configuration says."""
         synthetic = None if self._twin is None else self._twin.synthetic
+        if self._twin is not None and self._twin.recorded is not None:
+            raise ConfigError("is of searches: fit a twin by rlctl twin", ("twin", "recorded"))
         other = None if synthetic is None else min(synthetic.model_fields_set - INVENTED, default=None)
         if other is not None:
             problem = f"campaigns of segments do not use it, but {', '.join(sorted(INVENTED))}: leave it out"
@@ -250,6 +252,8 @@ class Segments(CampaignFactory):
         except ConfigError as error:
             raise ConfigError(error.problem, (*_KEY, *(error.key or ("objective",)))) from None
         until = self.options.until
+        if until.trials is not None:
+            raise ConfigError("is of searches: evaluations counts segments", (*_KEY, "until", "trials"))
         if until.value is not None and len(objective.names) != 1:
             raise ConfigError("is of an objective, and there is none", (*_KEY, "until", "value"))
         if until.found is not None and not objective.finds:
