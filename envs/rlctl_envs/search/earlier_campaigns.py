@@ -130,7 +130,7 @@ class EarlierCampaigns:
         needs = [state.resources[stage][int(rng.integers(len(state.resources[stage])))] for stage in stages]
         points = state.space.sample(rng, SPACE)
         x, cost_x = self._features([(p, int(s), need) for p, s, need in zip(points, stages, needs, strict=False)])
-        return SearchGround(*state.groups, x, cost_x, state.options.noisy)
+        return SearchGround(*state.groups, x, cost_x, state.inexact)
 
 
 def prior_inputs(columns: TwinColumns, objective: SearchObjective) -> dict[str, Any]:

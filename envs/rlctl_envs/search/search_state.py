@@ -187,7 +187,7 @@ class SearchState(EvaluatedPoints):
         if informed not in self._models:
             groups, cost_groups = self.groups
             prior = self.prior if informed else {}
-            self._models[informed] = SearchModel(groups, cost_groups, self.options.noisy, self.seed, prior)
+            self._models[informed] = SearchModel(groups, cost_groups, self.inexact, self.seed, prior)
         count, weighted = len(self.trials) - len(self.running), weights is not None and len(self.objective.names) > 1
         if count != self._learned.get(informed, 0) or weighted:
             self._learned[informed] = count
@@ -206,6 +206,11 @@ class SearchState(EvaluatedPoints):
 
             self._models[informed].learn(evaluated, history)
         return self._models[informed]
+
+    @property
+    def inexact(self) -> bool:
+        """Whether results differ at equal features: those of candidates do not say all of them."""
+        return self.options.noisy or isinstance(self.space, CandidateTable)
 
     @property
     def groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -274,7 +279,7 @@ class SearchState(EvaluatedPoints):
         if not informed or "cost" not in self.prior or len(self._seconds[trial.stage]) >= FEWEST:
             return self.median_s(trial.stage)
         if trial.number not in self._expected_s:
-            model = SearchModel(*self.groups, self.options.noisy, self.seed, self.prior)
+            model = SearchModel(*self.groups, self.inexact, self.seed, self.prior)
             mean, deviation = model.log_cost(self.cost_features(trial.point[None], trial.stage, trial.resources))
             most = math.exp(float(mean[0] + _GENEROUS * deviation[0]))
             self._expected_s[trial.number] = most / max(self.nodes(trial.resources), 1e-9)
