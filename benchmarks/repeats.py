@@ -125,7 +125,7 @@ class Writes:
         return [self.regret([numbers[trial.key[1:]] for trial in of]) for of in trials]
 
     def by_hand(self, variant: Variant, seed: int) -> list[float]:
-        """The same without a campaign, one evaluation at a time, a hundred times as fast."""
+        """The same without a campaign, one evaluation at a time."""
         rule, count = variant.policy(), len(self.points)
         chance, places, losses = np.random.default_rng([seed, 1]), list[int](), list[float]()
         for number in range(EVALUATIONS):

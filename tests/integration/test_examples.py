@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from rlctl.config.load import load_config
+from rlctl.system.mpi import find_mpiexec
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = {"xtb": "xtb.yaml", "lammps": "lammps.yaml", "quantum_chemistry": "nwchem.yaml"}
@@ -257,7 +258,7 @@ def test_what_is_not_there_is_found_before_anything_runs(setting: str, said: str
 
 
 @pytest.mark.parametrize("pattern", ["contiguous", "strided", "random"])
-@pytest.mark.skipif(shutil.which("mpiexec") is None, reason="there is no mpiexec")
+@pytest.mark.skipif(find_mpiexec() is None, reason="there is no mpiexec")
 def test_writes_of_the_parallel_io_example_are_right_and_make_as_many_system_calls_as_recorded(
     tmp_path: Path, pattern: str
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlctl.core.errors import ConfigError
 from rlctl.core.task import Resources
+from rlctl.plugins.recorded_table import seconds_of
 from rlctl_envs.search.evaluated_points import Space
 from rlctl_envs.search.known_results import TABLE, recorded_lines, recorded_number, recorded_point, recorded_row
 from rlctl_envs.search.objective import Assessment, SearchObjective
@@ -111,14 +112,12 @@ class RecordedProblem:
 
 def _seconds(where: str, cells: Mapping[str, str]) -> float:
     """How long a recorded evaluation took."""
+    names = ("duration_s",) if cells.get("duration_s") else ("started_s", "ended_s")
     try:
-        if cells.get("duration_s"):
-            seconds = recorded_number("duration_s", cells["duration_s"])
-        else:
-            began, ended = (recorded_number(name, cells.get(name, "")) for name in ("started_s", "ended_s"))
-            seconds = ended - began
+        numbers = {name: recorded_number(name, cells.get(name, "")) for name in names}
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.problem}: give duration_s, or started_s and ended_s") from None
-    if not (math.isfinite(seconds) and seconds >= 0.0):
-        raise ConfigError(f"{where}: its duration is {seconds:g} s")
-    return seconds
+    try:
+        return seconds_of(numbers)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error.problem}") from None
